@@ -1,0 +1,99 @@
+{ lib, pkgs, runCommandLocal, runtimeShell, stdenv, stowage, writeText }:
+
+/* Builds a container image without storing its layers.
+
+   The result is a script that streams the image to standard output, to be read by
+   `docker load`, `podman load` or skopeo (`docker-archive:/dev/stdin`).
+
+   Type: buildImage :: AttrSet -> Derivation
+
+   Attributes of the result, besides those of a derivation:
+   - imageName, imageTag: what the image is loaded as
+   - copyToDockerDaemon: a program that loads it, sending only the layers that the daemon lacks
+   - spec: the image spec, `image.json`, which names every layer's contents and digest
+   - isExe: true, as for nixpkgs' `streamLayeredImage`
+
+   Example:
+     buildImage {
+       name = "hello";
+       config.Cmd = [ "${pkgs.hello}/bin/hello" ];
+     }
+*/
+lib.makeOverridable (
+  {
+    # Name of the image, perhaps with a registry and a namespace. Put in lower case, as registries want it.
+    name
+    # Tag of the image; null for the hash of the output's store path.
+  , tag ? null
+    # How the container runs (`config` of the OCI image spec). Everything it mentions is in the image.
+  , config ? { }
+    # A derivation or a list of them, whose files are copied to `/`.
+  , copyToRoot ? null
+    # How many layers the image may have, 1 to 127.
+  , maxLayers ? 60
+    # When the image was made, by its own account (RFC 3339).
+  , created ? "1970-01-01T00:00:01Z"
+    # What its programs run on, by Go's name.
+  , arch ? stdenv.hostPlatform.go.GOARCH or pkgs.go.GOARCH
+  , meta ? { }
+  }:
+  let
+    imageName = lib.toLower name;
+    baseName = baseNameOf imageName;
+    roots = map (root: "${root}") (lib.optionals (copyToRoot != null) (lib.toList copyToRoot));
+
+    # The file that holds what `config` mentions in one closure. The image has no use
+    # for it, and leaves it out.
+    configFile = writeText "${baseName}-config.json" (builtins.toJSON config);
+
+    # Built by the program itself, which finds these attributes in the build directory:
+    # no shell, no jq, and so nothing that a rebuild would have to wait for.
+    spec = derivation {
+      name = "${baseName}-image.json";
+      system = stdenv.buildPlatform.system;
+      builder = "${stowage}/bin/stowage";
+      args = [ "builder" ];
+      __structuredAttrs = true;
+      # To copy the closure to a remote builder costs more than to hash it.
+      preferLocalBuild = true;
+      allowSubstitutes = false;
+      exportReferencesGraph.closure = [ configFile ] ++ roots;
+      image = {
+        inherit config created maxLayers;
+        architecture = arch;
+        copyToRoot = roots;
+        exclude = [ configFile ];
+      };
+    };
+
+    imageTag =
+      if tag != null then tag
+      else builtins.substring 0 32 (baseNameOf (builtins.unsafeDiscardStringContext image.outPath));
+
+    run = arguments: "exec ${stowage}/bin/stowage ${arguments} \"$@\"";
+
+    image = runCommandLocal "image-${baseName}"
+      {
+        inherit meta;
+        passthru = {
+          inherit imageName imageTag spec;
+          isExe = true;
+          copyToDockerDaemon = pkgs.buildPackages.writeShellScriptBin "copy-to-docker-daemon"
+            (run "copy ${spec} docker-daemon:${imageName}:${imageTag}");
+        };
+      } ''
+      output=''${out##*/}
+      tag=${if tag != null then lib.escapeShellArg tag else "\${output%%-*}"}
+      cat > $out <<EOF
+      #!${runtimeShell}
+      ${lib.replaceStrings [ "$@" ] [ "\\$@" ] (run "stream ${spec} --default-repo-tag ${imageName}:$tag")}
+      EOF
+      chmod +x $out
+    '';
+  in
+  assert lib.assertMsg (builtins.match "[a-z0-9._:/-]+" imageName != null && baseName != "")
+    "stowage.buildImage: `name` must be an image name such as `hello` or `registry.example/team/hello`, not `${name}`";
+  assert lib.assertMsg (tag == null || builtins.match "[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}" tag != null)
+    "stowage.buildImage: `tag` must be 1 to 128 letters, digits, `_`, `.` and `-`, not `${toString tag}`";
+  image
+)

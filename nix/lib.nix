@@ -1,0 +1,16 @@
+# Everything stowage offers to Nix code.
+#
+#   stowage = import ./nix/lib.nix { inherit pkgs; };
+#   stowage.buildImage { name = "hello"; config.Cmd = [ "${pkgs.hello}/bin/hello" ]; }
+#
+# pkgs:    nixpkgs; its host platform is that of the images.
+# stowage: the program, for the machine that builds images and runs their scripts.
+{ pkgs
+, stowage ? pkgs.buildPackages.callPackage ./package.nix { }
+}:
+let
+  callPackage = pkgs.lib.callPackageWith (pkgs // { inherit stowage; });
+in
+{
+  buildImage = callPackage ./build-image.nix { };
+}

@@ -1,0 +1,134 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::layer::LayerBudget;
+use crate::transport::{ImageReference, ParseReferenceError};
+
+/// Container images from Nix closures: no layer is stored, and only missing ones are sent.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true, arg_required_else_help = true)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub command: Command,
+
+    /// Directory below which the store's files are, as in Nix's `local?root=DIR`
+    #[arg(long, value_name = "DIR", default_value = "/", global = true)]
+    pub root: PathBuf,
+
+    /// How many layers to make at a time [default: one for each processor]
+    #[arg(long, short, value_name = "N", env = "NIX_BUILD_CORES", global = true)]
+    pub jobs: Option<usize>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Plan and hash an image's layers, and write its image spec
+    Build(BuildArguments),
+    /// Build the image of the derivation that this is the builder of
+    #[command(hide = true)]
+    Builder,
+    /// Print which store paths would share a layer, from the bottom up
+    Plan(PlanArguments),
+    /// Write an image to standard output, for `docker load` or `podman load`
+    Stream(StreamArguments),
+    /// Copy an image to where it is to be run, sending only what is missing there
+    Copy(CopyArguments),
+    /// Make every layer again and say what differs from the image spec
+    Verify(VerifyArguments),
+}
+
+#[derive(Debug, Args)]
+pub struct BuildArguments {
+    /// The closure: `registration` of `closureInfo`, or the JSON of `exportReferencesGraph`
+    #[arg(long, value_name = "FILE")]
+    pub closure: PathBuf,
+
+    /// JSON with `config`, `copyToRoot`, `created`, `architecture`, `maxLayers`, `exclude`
+    #[arg(long, value_name = "FILE")]
+    pub options: Option<PathBuf>,
+
+    /// Where to write the image spec
+    #[arg(long, short, value_name = "FILE")]
+    pub output: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct PlanArguments {
+    /// The closure: `registration` of `closureInfo`, or the JSON of `exportReferencesGraph`
+    #[arg(value_name = "FILE")]
+    pub closure: PathBuf,
+
+    /// How many layers there may be
+    #[arg(long, value_name = "N", default_value_t)]
+    pub max_layers: LayerBudget,
+}
+
+#[derive(Debug, Args)]
+pub struct StreamArguments {
+    /// The image spec, `image.json`
+    #[arg(value_name = "IMAGE")]
+    pub image: PathBuf,
+
+    /// Name and tag to load the image under; can be given more than once
+    #[arg(long = "repo-tag", visible_alias = "repo_tag", short = 't', value_name = "NAME:TAG")]
+    pub repo_tags: Vec<ImageReference>,
+
+    /// Name and tag where none is given: the image's own, as its script has it
+    #[arg(long, hide = true, value_name = "NAME:TAG")]
+    pub default_repo_tag: Option<ImageReference>,
+}
+
+#[derive(Debug, Args)]
+pub struct CopyArguments {
+    /// The image spec, `image.json`
+    #[arg(value_name = "IMAGE")]
+    pub image: PathBuf,
+
+    /// Where to: `docker-daemon:NAME:TAG`
+    #[arg(value_name = "TARGET")]
+    pub target: Target,
+
+    /// Print what was done as JSON
+    #[arg(long)]
+    pub json: bool,
+
+    /// Print nothing but errors and the result
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct VerifyArguments {
+    /// The image spec, `image.json`
+    #[arg(value_name = "IMAGE")]
+    pub image: PathBuf,
+
+    /// Print what was found as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Where an image can be copied to, by the names that skopeo has for them.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// `docker-daemon:NAME:TAG`
+    DockerDaemon(ImageReference),
+}
+
+impl FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once(':') {
+            Some(("docker-daemon", reference)) => reference
+                .parse()
+                .map(Self::DockerDaemon)
+                .map_err(|error: ParseReferenceError| error.to_string()),
+            _ => Err("targets are `docker-daemon:NAME:TAG`".to_owned()),
+        }
+    }
+}

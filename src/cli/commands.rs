@@ -1,0 +1,206 @@
+//! What each command does: stages, in order.
+
+use std::fs;
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::Failure;
+use super::arguments::{
+    BuildArguments, CopyArguments, PlanArguments, StreamArguments, Target, VerifyArguments,
+};
+use super::progress::{Bytes, bar};
+use crate::closure::Closure;
+use crate::layer::LayerPlan;
+use crate::oci::{self, BuildOptions, Difference, ImageSpec};
+use crate::store::Store;
+use crate::transport::{self, Archive, ImageReference};
+
+pub fn build(store: &Store, arguments: &BuildArguments) -> Result<(), Failure> {
+    let closure = Closure::read(&arguments.closure)?;
+    let options = match &arguments.options {
+        Some(file) => read_options(file)?,
+        None => serde_json::from_str("{}").expect("everything has a default"),
+    };
+    let spec = build_spec(store, closure, options)?;
+    write_file(&arguments.output, &spec.to_json(), 0o644)
+}
+
+fn read_options(file: &Path) -> Result<BuildOptions, oci::Error> {
+    let bytes =
+        fs::read(file).map_err(|source| oci::Error::Read { file: file.to_owned(), source })?;
+    serde_json::from_slice(&bytes).map_err(|source| oci::Error::Json {
+        file: file.to_owned(),
+        what: "build options",
+        source,
+    })
+}
+
+/// Builds the spec and says what it took.
+pub fn build_spec(
+    store: &Store,
+    closure: Closure,
+    options: BuildOptions,
+) -> Result<ImageSpec, Failure> {
+    let start = Instant::now();
+    let total = closure.infos().iter().map(|info| info.nar_size).sum();
+    let bar = bar("hashing", total);
+    let spec = oci::build_image(store, closure, options, |layer| bar.inc(layer.size))?;
+    bar.finish_and_clear();
+    eprintln!(
+        "{} store paths in {}, {} in {:.1} s",
+        spec.sources.len(),
+        layers(spec.layers.len()),
+        Bytes(spec.size()),
+        start.elapsed().as_secs_f64(),
+    );
+    Ok(spec)
+}
+
+pub fn plan(arguments: &PlanArguments) -> Result<(), Failure> {
+    let closure = Closure::read(&arguments.closure)?;
+    let store = Store::default();
+    let plan = LayerPlan::largest_first(&closure, arguments.max_layers);
+    let printed = |layer: &Vec<_>| layer.iter().map(|path| store.print(path)).collect::<Vec<_>>();
+    print_json(&plan.layers().iter().map(printed).collect::<Vec<_>>())
+}
+
+pub fn stream(store: &Store, arguments: &StreamArguments) -> Result<(), Failure> {
+    let spec = ImageSpec::read(&arguments.image)?;
+    let stdout = io::stdout().lock();
+    if stdout.is_terminal() {
+        return Err(Failure::Terminal);
+    }
+    // Not through `Stdout`'s own buffer, which looks for newlines in all that passes.
+    let stdout = fs::File::from(stdout.as_fd().try_clone_to_owned().map_err(Failure::Stdout)?);
+    let references = match (&arguments.repo_tags[..], &arguments.default_repo_tag) {
+        ([], Some(default)) => std::slice::from_ref(default),
+        (given, _) => given,
+    };
+    let bar = bar("streaming", spec.size());
+    let archive = Archive { store, spec: &spec, references, skip: 0 };
+    transport::write_archive(&archive, bar.wrap_write(stdout))?;
+    bar.finish_and_clear();
+    Ok(())
+}
+
+pub fn copy(store: &Store, arguments: &CopyArguments) -> Result<(), Failure> {
+    let spec = ImageSpec::read(&arguments.image)?;
+    match &arguments.target {
+        Target::DockerDaemon(reference) => {
+            copy_to_docker_daemon(store, &spec, reference, arguments)
+        }
+    }
+}
+
+fn copy_to_docker_daemon(
+    store: &Store,
+    spec: &ImageSpec,
+    reference: &ImageReference,
+    arguments: &CopyArguments,
+) -> Result<(), Failure> {
+    let start = Instant::now();
+    let wrap = |pipe, expected| {
+        let bar = if arguments.quiet {
+            indicatif::ProgressBar::hidden()
+        } else {
+            bar("sending", expected)
+        };
+        bar.wrap_write(pipe)
+    };
+    let copied = transport::copy_to_docker_daemon(store, spec, reference, wrap)?;
+    if arguments.json {
+        return print_json(&copied);
+    }
+    if !arguments.quiet {
+        let fell_back = if copied.fell_back {
+            "the daemon asked for layers that it seemed to have: sent the whole image\n"
+        } else {
+            ""
+        };
+        eprintln!(
+            "{fell_back}sent {} ({}), skipped {} ({}) that the daemon has, in {:.1} s",
+            layers(copied.layers_sent),
+            Bytes(copied.bytes_sent),
+            layers(copied.layers_skipped),
+            Bytes(copied.bytes_skipped),
+            start.elapsed().as_secs_f64(),
+        );
+    }
+    print(&copied.reference)
+}
+
+pub fn verify(store: &Store, arguments: &VerifyArguments) -> Result<(), Failure> {
+    let spec = ImageSpec::read(&arguments.image)?;
+    let bar = bar("verifying", spec.size());
+    let report = oci::validate(store, &spec, |size| bar.inc(size));
+    bar.finish_and_clear();
+    if arguments.json {
+        print_json(&report)?;
+    } else if report.differences.is_empty() {
+        print(&format!("{}, {}: all as recorded", layers(report.layers), Bytes(report.size)))?;
+    } else {
+        for difference in &report.differences {
+            print(&describe(store, difference, report.layers))?;
+        }
+    }
+    match report.differences.len() {
+        0 => Ok(()),
+        layers => Err(Failure::Differences { layers, count: report.layers }),
+    }
+}
+
+fn describe(store: &Store, difference: &Difference, count: usize) -> String {
+    let Difference { layer, expected, found, error, store_paths } = difference;
+    let mut text = format!(
+        "layer {layer} of {count}: expected {} and {} bytes, ",
+        expected.diff_id, expected.size
+    );
+    text += &match (found, error) {
+        (Some(found), _) => format!("found {} and {} bytes", found.diff_id, found.size),
+        (None, error) => format!("which can't be made: {}", error.as_deref().unwrap_or("unknown")),
+    };
+    for changed in store_paths {
+        let expected = changed.expected.map_or("none".to_owned(), |hash| hash.to_string());
+        let found = match (&changed.found, &changed.error) {
+            (Some(hash), _) => format!("found {hash}"),
+            (None, error) => error.clone().unwrap_or_default(),
+        };
+        text +=
+            &format!("\n  {}: NAR hash {expected} registered, {found}", store.print(&changed.path));
+    }
+    if store_paths.is_empty() {
+        text += "\n  each of its store paths is as registered: the image spec was altered, or written by \
+                 another version of this program";
+    }
+    text
+}
+
+fn layers(count: usize) -> String {
+    if count == 1 { "1 layer".to_owned() } else { format!("{count} layers") }
+}
+
+fn print(line: &str) -> Result<(), Failure> {
+    writeln!(io::stdout().lock(), "{line}").map_err(Failure::Stdout)
+}
+
+fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+    print(&serde_json::to_string_pretty(value).expect("what is printed is JSON"))
+}
+
+/// Writes a file so that its name never stands for half of it.
+pub fn write_file(file: &Path, bytes: &[u8], mode: u32) -> Result<(), Failure> {
+    let write = || -> io::Result<()> {
+        let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let mut temporary = tempfile::NamedTempFile::new_in(directory.unwrap_or(Path::new(".")))?;
+        temporary.write_all(bytes)?;
+        temporary.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
+        temporary.persist(file)?;
+        Ok(())
+    };
+    write().map_err(|source| Failure::Output { file: file.to_owned(), source })
+}

@@ -1,0 +1,51 @@
+//! This program as a derivation's builder: no shell and no jq in between.
+//!
+//! With `__structuredAttrs`, Nix leaves the derivation's attributes in `.attrs.json`
+//! in the build directory (Nix manual, "Advanced attributes"): the references graph,
+//! the options as `image`, and the path of the output.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::Failure;
+use super::commands::{build_spec, write_file};
+use crate::closure::{Closure, ReferencesJson};
+use crate::oci::BuildOptions;
+use crate::store::Store;
+
+/// The attributes that matter here; the others are Nix's own.
+#[derive(Deserialize)]
+struct Attributes {
+    /// Of `exportReferencesGraph.closure`.
+    closure: ReferencesJson,
+    image: BuildOptions,
+    outputs: Outputs,
+}
+
+#[derive(Deserialize)]
+struct Outputs {
+    out: PathBuf,
+}
+
+pub fn build(store: &Store) -> Result<(), Failure> {
+    let file = attributes_file();
+    let failure = |reason: String| Failure::Derivation { file: file.clone(), reason };
+    let bytes = fs::read(&file).map_err(|error| failure(error.to_string()))?;
+    let attributes: Attributes =
+        serde_json::from_slice(&bytes).map_err(|error| failure(error.to_string()))?;
+    let closure = Closure::new(attributes.closure.into_infos())?;
+    let spec = build_spec(store, closure, attributes.image)?;
+    write_file(&attributes.outputs.out, &spec.to_json(), 0o444)
+}
+
+/// Nix 2.8 has the variable name a file outside the sandbox: the build directory, which
+/// is where a builder starts, has it in every version.
+fn attributes_file() -> PathBuf {
+    env::var_os("NIX_ATTRS_JSON_FILE")
+        .map(PathBuf::from)
+        .filter(|file| file.exists())
+        .unwrap_or_else(|| Path::new(".attrs.json").to_owned())
+}

@@ -1,0 +1,108 @@
+//! The command line: what was asked for, done, and said.
+//! Names every stage; no stage names it. The environment is read here and nowhere else.
+
+mod arguments;
+mod commands;
+mod derivation;
+mod progress;
+
+use std::error::Error as _;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use thiserror::Error;
+
+use crate::error::Hint;
+use crate::{closure, oci, transport};
+use arguments::{Arguments, Command};
+
+/// The shell's own number for a program that a broken pipe ended (128 + SIGPIPE).
+const BROKEN_PIPE: u8 = 141;
+
+/// Why a command did not do what was asked.
+#[derive(Debug, Error)]
+enum Failure {
+    #[error(transparent)]
+    Closure(#[from] closure::Error),
+    #[error(transparent)]
+    Oci(#[from] oci::Error),
+    #[error(transparent)]
+    Transport(#[from] transport::Error),
+    #[error("cannot write {}", file.display())]
+    Output { file: PathBuf, source: io::Error },
+    #[error("cannot write to standard output")]
+    Stdout(#[source] io::Error),
+    #[error("standard output is a terminal: an image is no text")]
+    Terminal,
+    #[error("{layers} of {count} layers differ")]
+    Differences { layers: usize, count: usize },
+    #[error("{file}: {reason}", file = file.display())]
+    Derivation { file: PathBuf, reason: String },
+    #[error("cannot start {jobs} threads")]
+    Threads { jobs: usize, source: rayon::ThreadPoolBuildError },
+}
+
+impl Hint for Failure {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Failure::Closure(error) => error.hint(),
+            Failure::Oci(error) => error.hint(),
+            Failure::Transport(error) => error.hint(),
+            Failure::Terminal => Some("pipe it: `… | docker load`, or into a file with `>`".to_owned()),
+            Failure::Derivation { .. } => Some(
+                "`stowage builder` is what a derivation of `nix/lib.nix` runs; by hand, use `stowage build`".to_owned(),
+            ),
+            _ => None,
+        }
+    }
+}
+
+/// Parses the command line, runs the command and maps its end to an exit code:
+/// 0 done, 1 failed, 2 wrong usage, 141 the reader of our output went away.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) if failure.is_broken_pipe() => ExitCode::from(BROKEN_PIPE),
+        Err(failure) => {
+            // Nobody is left to tell if this fails.
+            let _ = report(&failure, &mut io::stderr().lock());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<(), Failure> {
+    let Arguments { command, root, jobs } = arguments;
+    let store = crate::store::Store::below(root);
+    let jobs = jobs.unwrap_or(0);
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(jobs)
+        .build_global()
+        .map_err(|source| Failure::Threads { jobs, source })?;
+    match command {
+        Command::Build(arguments) => commands::build(&store, &arguments),
+        Command::Builder => derivation::build(&store),
+        Command::Plan(arguments) => commands::plan(&arguments),
+        Command::Stream(arguments) => commands::stream(&store, &arguments),
+        Command::Copy(arguments) => commands::copy(&store, &arguments),
+        Command::Verify(arguments) => commands::verify(&store, &arguments),
+    }
+}
+
+/// One line for the cause, and after a blank one what to do about it.
+fn report(failure: &Failure, out: &mut impl Write) -> io::Result<()> {
+    write!(out, "error: {failure}")?;
+    let mut cause = failure.source();
+    while let Some(error) = cause {
+        write!(out, ": {error}")?;
+        cause = error.source();
+    }
+    writeln!(out)?;
+    if let Some(hint) = failure.hint() {
+        writeln!(out, "\nhint: {hint}")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,46 @@
+//! Progress for people: a bar on a terminal, nothing in a pipe.
+
+use std::fmt;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// A bar on standard error, if that is a terminal.
+pub fn bar(doing: &'static str, bytes: u64) -> ProgressBar {
+    let style = "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+    let style = ProgressStyle::with_template(style).expect("the template is valid");
+    ProgressBar::new(bytes).with_style(style).with_message(doing)
+}
+
+/// A number of bytes in the unit that suits it, by powers of ten as disks and networks have them.
+pub struct Bytes(pub u64);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (unit, name) = match self.0 {
+            0..1_000 => return write!(f, "{} B", self.0),
+            1_000..1_000_000 => (1e3, "kB"),
+            1_000_000..1_000_000_000 => (1e6, "MB"),
+            _ => (1e9, "GB"),
+        };
+        write!(f, "{:.1} {name}", self.0 as f64 / unit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_have_units() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1_000, "1.0 kB"),
+            (20_480, "20.5 kB"),
+            (312_000_000, "312.0 MB"),
+            (2_500_000_000, "2.5 GB"),
+        ] {
+            assert_eq!(Bytes(bytes).to_string(), text);
+        }
+    }
+}

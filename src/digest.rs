@@ -1,0 +1,231 @@
+//! SHA-256 digests as OCI writes them, one type for each thing that is digested.
+//! Vocabulary: names no stage.
+//!
+//! [`DiffId`] is the digest of an *uncompressed* layer, [`BlobDigest`] that of the
+//! bytes that are transferred; the two are never converted into each other, except
+//! where a layer is transferred as it is ([`DiffId::as_uncompressed_blob`]):
+//!
+//! ```compile_fail
+//! # use stowage::digest::{BlobDigest, DiffId};
+//! fn swap(diff_id: DiffId) -> BlobDigest { diff_id.into() }
+//! ```
+
+use std::fmt;
+use std::io::{self, Write};
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use sha2::{Digest as _, Sha256};
+use thiserror::Error;
+
+/// A SHA-256 digest, printed as `sha256:<64 lower-case hex digits>`
+/// (image-spec, descriptor.md, "Digests").
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Digest([u8; 32]);
+
+/// Why a string is no digest.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("`{text}` is not a digest: expected `sha256:` and 64 lower-case hex digits")]
+pub struct ParseDigestError {
+    text: String,
+}
+
+impl Digest {
+    /// The digest of bytes in memory.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(Sha256::digest(bytes).into())
+    }
+
+    /// The 32 bytes.
+    pub const fn bytes(&self) -> [u8; 32] {
+        self.0
+    }
+
+    /// The 64 hex digits without the algorithm, as blobs are named in an image layout.
+    pub fn hex(&self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sha256:{}", self.hex())
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for Digest {
+    type Err = ParseDigestError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let error = || ParseDigestError { text: text.to_owned() };
+        let hex = text.strip_prefix("sha256:").ok_or_else(error)?.as_bytes();
+        if hex.len() != 64 {
+            return Err(error());
+        }
+        let value = |digit: u8| match digit {
+            b'0'..=b'9' => Ok(digit - b'0'),
+            b'a'..=b'f' => Ok(digit - b'a' + 10),
+            _ => Err(error()),
+        };
+        let mut bytes = [0; 32];
+        for (byte, pair) in bytes.iter_mut().zip(hex.chunks_exact(2)) {
+            *byte = value(pair[0])? << 4 | value(pair[1])?;
+        }
+        Ok(Self(bytes))
+    }
+}
+
+macro_rules! digest_of {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Digest);
+
+        impl $name {
+            /// Says what a bare digest is the digest of.
+            pub const fn new(digest: Digest) -> Self {
+                Self(digest)
+            }
+
+            /// The bare digest.
+            pub const fn digest(&self) -> &Digest {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), self.0)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = ParseDigestError;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                text.parse().map(Self)
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+digest_of! {
+    /// Digest of a layer's *uncompressed* tar (image-spec, config.md, "Layer DiffID").
+    DiffId
+}
+digest_of! {
+    /// Digest of a blob as it is stored and transferred, compressed or not.
+    BlobDigest
+}
+digest_of! {
+    /// Digest of the image configuration's bytes as written (image-spec, config.md, "ImageID").
+    ImageId
+}
+
+impl DiffId {
+    /// The blob digest of this layer where it is transferred *uncompressed*: the one
+    /// place where a diff ID and a blob digest are of the same bytes.
+    pub const fn as_uncompressed_blob(&self) -> BlobDigest {
+        BlobDigest::new(self.0)
+    }
+}
+
+/// Digest and length of bytes on their way to `W`.
+pub struct DigestWriter<W> {
+    inner: W,
+    hasher: Sha256,
+    size: u64,
+}
+
+impl<W: Write> DigestWriter<W> {
+    /// Starts at an empty digest.
+    pub fn new(inner: W) -> Self {
+        Self { inner, hasher: Sha256::new(), size: 0 }
+    }
+
+    /// What the bytes go to.
+    pub fn inner(&self) -> &W {
+        &self.inner
+    }
+
+    /// The digest and the number of bytes written.
+    pub fn finish(self) -> (Digest, u64) {
+        (Digest(self.hasher.finalize().into()), self.size)
+    }
+}
+
+impl<W: Write> Write for DigestWriter<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(bytes)?;
+        self.hasher.update(&bytes[..written]);
+        self.size += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EMPTY: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    #[test]
+    fn prints_what_it_parses() {
+        assert_eq!(EMPTY.parse::<Digest>().unwrap().to_string(), EMPTY);
+        assert_eq!(Digest::of(b"").to_string(), EMPTY);
+    }
+
+    #[test]
+    fn refuses_what_is_no_digest() {
+        for (why, text) in [
+            ("empty", ""),
+            ("no algorithm", &EMPTY[7..]),
+            (
+                "other algorithm",
+                "sha512:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+            ),
+            ("too short", &EMPTY[..70]),
+            ("upper case", &EMPTY.to_uppercase().replace("SHA", "sha")),
+            ("not hex", &EMPTY.replace('e', "g")),
+            ("not ASCII", "sha256:é3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b85"),
+        ] {
+            assert!(text.parse::<Digest>().is_err(), "{why}: {text}");
+        }
+    }
+
+    #[test]
+    fn digests_what_the_inner_writer_took() {
+        let mut writer = DigestWriter::new(Vec::new());
+        writer.write_all(b"abc").unwrap();
+        let (digest, size) = writer.finish();
+        assert_eq!((digest, size), (Digest::of(b"abc"), 3));
+    }
+}

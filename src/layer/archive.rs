@@ -1,0 +1,145 @@
+//! A layer's bytes: its tree in order, every store path walked as it is written.
+//! Stage: layer. Input: [`LayerContents`]. Output: an uncompressed tar.
+
+use std::cmp::Ordering;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+use super::Error;
+use super::contents::LayerContents;
+use super::header::Entry;
+use super::scan::{BUFFER, Child, Directory, Kind};
+use super::tar::TarWriter;
+use super::tree::{Children, Node, layer_tree};
+use crate::store::Store;
+
+/// Modes of directories within a store path.
+const DIRECTORY_MODE: u32 = 0o555;
+
+/// Writes the uncompressed tar of a layer, the same bytes wherever and however often.
+///
+/// Names are relative, a directory's ends in `/`, and as written they are in the
+/// order of their bytes (`tar -tf … | LC_ALL=C sort -c` agrees), so that parents
+/// come before their children and nothing has to be kept to sort it.
+///
+/// # Errors
+/// Whatever keeps the sources from being read, and [`Error::Write`].
+pub fn write_layer(store: &Store, contents: &LayerContents, out: impl Write) -> Result<(), Error> {
+    let tree = layer_tree(store, contents)?;
+    let mut walk = Walk {
+        tar: TarWriter::new(BufWriter::with_capacity(BUFFER, out)),
+        store,
+        name: Vec::with_capacity(256),
+        buffer: vec![0; BUFFER],
+    };
+    walk.nodes(&tree)?;
+    walk.tar.finish().map_err(Error::Write)?;
+    Ok(())
+}
+
+/// Within a file's body both sides can fail; what comes as a bare `io::Error` is the writer's.
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        Error::Write(error)
+    }
+}
+
+struct Walk<'s, W: Write> {
+    tar: TarWriter<BufWriter<W>>,
+    store: &'s Store,
+    /// Of the entry at hand, without a final slash.
+    name: Vec<u8>,
+    buffer: Vec<u8>,
+}
+
+impl<W: Write> Walk<'_, W> {
+    /// Goes on with `step` at the entry `name` below this one.
+    fn below<T>(
+        &mut self,
+        name: &[u8],
+        step: impl FnOnce(&mut Self) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let parent = self.name.len();
+        if parent > 0 {
+            self.name.push(b'/');
+        }
+        self.name.extend_from_slice(name);
+        let result = step(self);
+        self.name.truncate(parent);
+        result
+    }
+
+    fn nodes(&mut self, children: &Children) -> Result<(), Error> {
+        let mut children: Vec<_> = children.iter().collect();
+        children.sort_unstable_by(|(a, node_a), (b, node_b)| {
+            let is_directory = |node: &Node| matches!(node, Node::Directory { .. });
+            tar_order((a, is_directory(node_a)), (b, is_directory(node_b)))
+        });
+        for (name, node) in children {
+            self.below(name, |walk| walk.node(node))?;
+        }
+        Ok(())
+    }
+
+    fn node(&mut self, node: &Node) -> Result<(), Error> {
+        match node {
+            Node::Directory { mode, children, .. } => {
+                self.tar.entry(&self.name, Entry::Directory { mode: *mode })?;
+                self.nodes(children)
+            }
+            Node::Symlink { target, .. } => {
+                Ok(self.tar.entry(&self.name, Entry::Symlink { target })?)
+            }
+            Node::File { source } => {
+                let parent = Directory::open(source.parent().unwrap_or(Path::new("/")))?;
+                let name = source.file_name().unwrap_or_default();
+                let child = parent.child(name)?;
+                self.file(&parent, &child)
+            }
+            Node::StorePath(path) => {
+                let directory = Directory::open(&self.store.physical_dir())?;
+                let child = directory.child(path.to_base_path())?;
+                self.child(&directory, &child)
+            }
+        }
+    }
+
+    fn child(&mut self, parent: &Directory, child: &Child) -> Result<(), Error> {
+        match child.kind {
+            Kind::File => self.file(parent, child),
+            Kind::Symlink => {
+                let target = parent.read_link(child)?;
+                Ok(self.tar.entry(&self.name, Entry::Symlink { target: &target })?)
+            }
+            Kind::Directory => {
+                self.tar.entry(&self.name, Entry::Directory { mode: DIRECTORY_MODE })?;
+                let mut directory = parent.open_directory(child)?;
+                let mut children = directory.children()?;
+                children.sort_unstable_by(|a, b| {
+                    let is_directory = |child: &Child| child.kind == Kind::Directory;
+                    tar_order((a.name(), is_directory(a)), (b.name(), is_directory(b)))
+                });
+                for child in children {
+                    self.below(child.name(), |walk| walk.child(&directory, &child))?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn file(&mut self, parent: &Directory, child: &Child) -> Result<(), Error> {
+        let file = parent.open_file(child)?;
+        self.tar.file(&self.name, file.executable, file.size, |out| {
+            file.copy_to(out, &mut self.buffer, || parent.path_of(child))
+        })
+    }
+}
+
+/// The order of names as they are written: a directory's ends in a slash, so `a-b`
+/// comes before `a/`, and `a/` and all that is in it before `a0`.
+fn tar_order((a, a_is_directory): (&[u8], bool), (b, b_is_directory): (&[u8], bool)) -> Ordering {
+    let written = |name, is_directory: bool| -> std::iter::Chain<std::slice::Iter<u8>, _> {
+        <[u8]>::iter(name).chain(is_directory.then_some(&b'/'))
+    };
+    written(a, a_is_directory).cmp(written(b, b_is_directory))
+}

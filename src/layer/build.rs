@@ -1,0 +1,66 @@
+//! The layers of a plan with their digests, hashed in parallel.
+//! Stage: layer. Input: [`LayerContents`] of each. Output: [`Layer`] of each.
+
+use std::cmp::Reverse;
+use std::io;
+
+use rayon::prelude::*;
+
+use super::Error;
+use super::archive::write_layer;
+use super::contents::LayerContents;
+use crate::digest::{DiffId, DigestWriter};
+use crate::store::Store;
+
+/// A layer that was made once: what it holds, and the digest and size of its
+/// *uncompressed* tar.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layer {
+    /// Enough to make the bytes again.
+    pub contents: LayerContents,
+    /// Digest of the uncompressed tar.
+    pub diff_id: DiffId,
+    /// Bytes of the uncompressed tar.
+    pub size: u64,
+}
+
+/// Makes one layer's bytes and keeps nothing but their digest.
+///
+/// # Errors
+/// Whatever keeps the sources from being read.
+pub fn layer_of(store: &Store, contents: &LayerContents) -> Result<Layer, Error> {
+    let mut digest = DigestWriter::new(io::sink());
+    write_layer(store, contents, &mut digest)?;
+    let (digest, size) = digest.finish();
+    Ok(Layer { contents: contents.clone(), diff_id: DiffId::new(digest), size })
+}
+
+/// Makes every layer, one on each thread at a time.
+///
+/// The heaviest is begun first: begun last, it would keep one thread busy after all
+/// others are done. `weight` is a guess of its bytes; it changes nothing but the time.
+/// Each layer goes to `done` when it is made, in any order.
+///
+/// # Errors
+/// Of the lowest layer that could not be made, whichever failed first.
+pub fn build_layers(
+    store: &Store,
+    contents: &[LayerContents],
+    weight: impl Fn(&LayerContents) -> u64,
+    done: impl Fn(&Layer) + Sync,
+) -> Result<Vec<Layer>, Error> {
+    let mut order: Vec<usize> = (0..contents.len()).collect();
+    order.sort_by_cached_key(|layer| Reverse(weight(&contents[*layer])));
+    let mut layers: Vec<_> = order
+        .into_iter()
+        // Hands them out one at a time and in order; rayon's own halves would begin in the middle.
+        .par_bridge()
+        .map(|place| {
+            let layer = layer_of(store, &contents[place]);
+            layer.as_ref().ok().inspect(|layer| done(layer));
+            (place, layer)
+        })
+        .collect();
+    layers.sort_unstable_by_key(|(place, _)| *place);
+    layers.into_iter().map(|(_, layer)| layer).collect()
+}

@@ -1,0 +1,34 @@
+//! What a layer holds: enough to make its bytes again.
+//! Stage: layer (pure).
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::store::{self, StorePath};
+
+/// The sources of one layer's files.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LayerContents {
+    /// Store paths that are in the image where they are in the store.
+    #[serde(with = "store::full_paths", default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub store_paths: BTreeSet<StorePath>,
+    /// Store paths whose files are copied to `/`. The order counts: of two
+    /// `nix-support` directories, and for messages.
+    #[serde(with = "store::full_paths", default, skip_serializing_if = "Vec::is_empty")]
+    pub copy_to_root: Vec<StorePath>,
+}
+
+impl LayerContents {
+    /// Every store path that is read to make the layer.
+    pub fn sources(&self) -> impl Iterator<Item = &StorePath> {
+        self.store_paths.iter().chain(&self.copy_to_root)
+    }
+
+    /// The names of its sources without their hashes, sorted, each once.
+    pub fn names(&self) -> Vec<String> {
+        let names: BTreeSet<_> = self.sources().map(|path| path.name().to_string()).collect();
+        names.into_iter().collect()
+    }
+}

@@ -1,0 +1,212 @@
+//! Tar headers: one way to write each entry, the same on every machine.
+//! Stage: layer (pure). Input: an entry's name and kind. Output: header bytes.
+//!
+//! Every constant here reaches the bytes of every layer: changing one changes
+//! every diff ID.
+
+use std::io::Write;
+
+use tar::{EntryType, Header};
+
+/// Tar's unit: headers are one block, and bodies are padded to whole blocks.
+pub const BLOCK: usize = 512;
+
+/// Nix's canonical modification time. 0 would do as well, but some tools take it for "unset".
+const MTIME: u64 = 1;
+/// Owner of every entry, by number and by name.
+const OWNER: u64 = 0;
+const OWNER_NAME: &str = "root";
+/// Name of a PAX header itself, which readers ignore.
+const PAX_NAME: &[u8] = b"PaxHeaders.0";
+const PAX_MODE: u32 = 0o644;
+/// Length of a name or link target in a ustar header.
+const NAME_FIELD: usize = 100;
+/// Largest size that fits a ustar header: eleven octal digits.
+const SIZE_FIELD: u64 = 0o77777777777;
+
+/// What an entry is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry<'a> {
+    /// A directory and its permission bits.
+    Directory {
+        /// Permission bits.
+        mode: u32,
+    },
+    /// A regular file of `size` bytes.
+    File {
+        /// Whether it may be executed.
+        executable: bool,
+        /// Bytes.
+        size: u64,
+    },
+    /// A symbolic link.
+    Symlink {
+        /// Where it points, as bytes.
+        target: &'a [u8],
+    },
+}
+
+/// The header blocks of an entry, its PAX extensions first where it needs them.
+///
+/// `name` is relative; a directory's gets its final slash here. What a ustar header
+/// can't hold goes to PAX records (POSIX.1-2001 `pax`, "pax Header Block"): names
+/// and targets over 100 bytes or with a byte outside ASCII, files over 8 GiB. Names
+/// that are no UTF-8 are written as they are, as GNU tar does. ustar's own `prefix`
+/// field is never used: then a name has one spelling.
+pub fn header_blocks(name: &[u8], entry: Entry) -> Vec<u8> {
+    let mut name = name.to_vec();
+    let (kind, mode, size, target) = match entry {
+        Entry::Directory { mode } => {
+            name.push(b'/');
+            (EntryType::Directory, mode, 0, &[][..])
+        }
+        Entry::File { executable, size } => {
+            (EntryType::Regular, if executable { 0o555 } else { 0o444 }, size, &[][..])
+        }
+        Entry::Symlink { target } => (EntryType::Symlink, 0o777, 0, target),
+    };
+
+    // In this order, which is that of the keys.
+    let mut records = Vec::new();
+    if needs_record(target) {
+        pax_record(&mut records, "linkpath", target);
+    }
+    if needs_record(&name) {
+        pax_record(&mut records, "path", &name);
+    }
+    if size > SIZE_FIELD {
+        pax_record(&mut records, "size", size.to_string().as_bytes());
+    }
+
+    let mut blocks = Vec::with_capacity(BLOCK);
+    if !records.is_empty() {
+        let size = records.len() as u64;
+        blocks.extend_from_slice(&ustar(PAX_NAME, EntryType::XHeader, PAX_MODE, size, &[]));
+        blocks.extend_from_slice(&records);
+        blocks.resize(blocks.len().next_multiple_of(BLOCK), 0);
+    }
+    blocks.extend_from_slice(&ustar(
+        &name,
+        kind,
+        mode,
+        if size > SIZE_FIELD { 0 } else { size },
+        target,
+    ));
+    blocks
+}
+
+fn needs_record(text: &[u8]) -> bool {
+    text.len() > NAME_FIELD || !text.is_ascii()
+}
+
+/// `<length> <key>=<value>\n`, where the length counts its own digits.
+fn pax_record(records: &mut Vec<u8>, key: &str, value: &[u8]) {
+    let rest = key.len() + value.len() + 3; // " ", "=" and "\n"
+    let mut length = rest;
+    while length != rest + length.to_string().len() {
+        length = rest + length.to_string().len();
+    }
+    write!(records, "{length} {key}=").expect("writing to memory");
+    records.extend_from_slice(value);
+    records.push(b'\n');
+}
+
+/// A ustar header block. Names that are too long are cut: a PAX record has them.
+fn ustar(name: &[u8], kind: EntryType, mode: u32, size: u64, target: &[u8]) -> [u8; BLOCK] {
+    let mut header = Header::new_ustar();
+    let fields = header.as_old_mut();
+    let name = &name[..name.len().min(NAME_FIELD)];
+    fields.name[..name.len()].copy_from_slice(name);
+    let target = &target[..target.len().min(NAME_FIELD)];
+    fields.linkname[..target.len()].copy_from_slice(target);
+    header.set_entry_type(kind);
+    header.set_mode(mode);
+    header.set_uid(OWNER);
+    header.set_gid(OWNER);
+    header.set_mtime(MTIME);
+    header.set_size(size);
+    header.set_username(OWNER_NAME).expect("fits the field");
+    header.set_groupname(OWNER_NAME).expect("fits the field");
+    header.set_device_major(0).expect("is a ustar header");
+    header.set_device_minor(0).expect("is a ustar header");
+    header.set_cksum();
+    *header.as_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn blocks_of(name: &[u8], entry: Entry) -> usize {
+        let bytes = header_blocks(name, entry);
+        assert_eq!(bytes.len() % BLOCK, 0);
+        bytes.len() / BLOCK
+    }
+
+    #[test]
+    fn pax_headers_only_where_needed() {
+        let file = Entry::File { executable: false, size: 1 };
+        let directory = Entry::Directory { mode: 0o555 };
+        for (blocks, name, entry) in [
+            (1, vec![b'n'; 100], file),
+            (3, vec![b'n'; 101], file),
+            (1, vec![b'n'; 99], directory),
+            (3, vec![b'n'; 100], directory), // the slash is the 101st byte
+            (3, "é".as_bytes().to_vec(), file),
+            (3, vec![0xff], file),
+            (1, b"n".to_vec(), Entry::Symlink { target: &[b't'; 100] }),
+            (3, b"n".to_vec(), Entry::Symlink { target: &[b't'; 101] }),
+            (1, b"n".to_vec(), Entry::File { executable: false, size: SIZE_FIELD }),
+            (3, b"n".to_vec(), Entry::File { executable: false, size: SIZE_FIELD + 1 }),
+        ] {
+            assert_eq!(blocks_of(&name, entry), blocks, "{} {entry:?}", name.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn a_pax_record_counts_its_own_length() {
+        for length in 80..120 {
+            let mut records = Vec::new();
+            pax_record(&mut records, "path", &vec![b'x'; length]);
+            let text = String::from_utf8(records).unwrap();
+            assert_eq!(text.split(' ').next().unwrap(), text.len().to_string());
+        }
+    }
+
+    /// Reads the entry back with the tar crate, whose reader is not ours.
+    fn read_back(bytes: &[u8]) -> (Vec<u8>, Option<Vec<u8>>, u64, u32) {
+        let mut archive = tar::Archive::new(bytes);
+        let entry = archive.entries().unwrap().next().unwrap().unwrap();
+        (
+            entry.path_bytes().into_owned(),
+            entry.link_name_bytes().map(|target| target.into_owned()),
+            entry.size(),
+            entry.header().mode().unwrap(),
+        )
+    }
+
+    #[test]
+    fn sizes_over_8_gib_are_read_back() {
+        for size in [SIZE_FIELD, SIZE_FIELD + 1, 1 << 40] {
+            let bytes = header_blocks(b"big", Entry::File { executable: true, size });
+            assert_eq!(read_back(&bytes), (b"big".to_vec(), None, size, 0o555));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn names_and_targets_are_read_back(
+            name in prop::collection::vec(1u8..=255, 1..300),
+            target in prop::collection::vec(1u8..=255, 1..300),
+        ) {
+            prop_assume!(!name.contains(&b'\n') && !target.contains(&b'\n')); // the tar crate's reader splits records at newlines
+            let (read, read_target, ..) = read_back(&header_blocks(&name, Entry::Symlink { target: &target }));
+            prop_assert_eq!(read, name.clone());
+            prop_assert_eq!(read_target, Some(target));
+            let (read, ..) = read_back(&header_blocks(&name, Entry::Directory { mode: 0o555 }));
+            prop_assert_eq!(read, [&name[..], b"/"].concat());
+        }
+    }
+}

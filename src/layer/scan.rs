@@ -1,0 +1,333 @@
+//! Reading the store: directories by descriptor, and the bodies of files.
+//! Stage: layer. The only file of this stage that opens anything.
+//!
+//! Everything is opened relative to its directory's descriptor: the kernel walks one
+//! component instead of the whole path, which for small files is most of the cost.
+
+use std::ffi::{CStr, CString, OsStr};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use memmap2::MmapOptions;
+use nix::dir::{Dir, Type};
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
+
+use super::Error;
+
+/// What a layer can hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A directory.
+    Directory,
+    /// A regular file.
+    File,
+    /// A symbolic link.
+    Symlink,
+}
+
+/// An entry of a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Child {
+    name: CString,
+    /// What it is.
+    pub kind: Kind,
+}
+
+impl Child {
+    /// Its name as bytes.
+    pub fn name(&self) -> &[u8] {
+        self.name.as_bytes()
+    }
+}
+
+/// An open directory.
+pub struct Directory {
+    dir: Dir,
+    /// For messages only.
+    path: PathBuf,
+}
+
+impl Directory {
+    /// Opens a directory by its path.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let dir = Dir::open(path, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
+        Ok(Self { dir: dir.map_err(|errno| read_error(path, errno))?, path: path.to_owned() })
+    }
+
+    /// Opens a child of this one.
+    pub fn open_directory(&self, child: &Child) -> Result<Self, Error> {
+        let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let path = self.path_of(child);
+        let dir = Dir::openat(&self.dir, child.name.as_c_str(), flags, Mode::empty());
+        Ok(Self { dir: dir.map_err(|errno| read_error(&path, errno))?, path })
+    }
+
+    /// The entry of that name, whatever it is.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] if there is none.
+    pub fn child(&self, name: impl AsRef<OsStr>) -> Result<Child, Error> {
+        let path = self.path.join(name.as_ref());
+        let name = CString::new(name.as_ref().as_bytes());
+        let name = name.map_err(|_| Error::Missing { path: path.clone() })?;
+        let stat = fstatat(&self.dir, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW);
+        let stat = stat.map_err(|errno| match errno {
+            Errno::ENOENT => Error::Missing { path: path.clone() },
+            errno => read_error(&path, errno),
+        })?;
+        Ok(Child { kind: kind_of(&stat, &path)?, name })
+    }
+
+    /// All entries, sorted by the bytes of their names.
+    ///
+    /// # Errors
+    /// [`Error::Special`] and [`Error::Whiteout`] for what a layer can't hold.
+    pub fn children(&mut self) -> Result<Vec<Child>, Error> {
+        let mut children = Vec::new();
+        for entry in self.dir.iter() {
+            let entry = entry.map_err(|errno| read_error(&self.path, errno))?;
+            let name = entry.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
+            children.push((name.to_owned(), entry.file_type()));
+        }
+        children.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        children.into_iter().map(|(name, kind)| self.checked(name, kind)).collect()
+    }
+
+    fn checked(&self, name: CString, kind: Option<Type>) -> Result<Child, Error> {
+        let path = || self.path.join(OsStr::from_bytes(name.as_bytes()));
+        if name.as_bytes().starts_with(b".wh.") {
+            return Err(Error::Whiteout { path: path() });
+        }
+        let kind = match kind {
+            Some(Type::Directory) => Kind::Directory,
+            Some(Type::File) => Kind::File,
+            Some(Type::Symlink) => Kind::Symlink,
+            // Some file systems don't tell, and for all others `kind_of` has the message.
+            _ => {
+                let stat = fstatat(&self.dir, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW);
+                kind_of(&stat.map_err(|errno| read_error(&path(), errno))?, &path())?
+            }
+        };
+        Ok(Child { name, kind })
+    }
+
+    /// Opens a child that is a regular file.
+    pub fn open_file(&self, child: &Child) -> Result<OpenFile, Error> {
+        self.try_open_file(&child.name).map_err(|errno| read_error(&self.path_of(child), errno))
+    }
+
+    fn try_open_file(&self, name: &CStr) -> Result<OpenFile, Errno> {
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let file = openat(&self.dir, name, flags, Mode::empty())?;
+        let stat = fstat(file.as_fd())?;
+        Ok(OpenFile {
+            file: file.into(),
+            size: u64::try_from(stat.st_size).unwrap_or(0),
+            executable: stat.st_mode & 0o100 != 0,
+        })
+    }
+
+    /// Where a child that is a symbolic link points.
+    pub fn read_link(&self, child: &Child) -> Result<Vec<u8>, Error> {
+        let target = readlinkat(&self.dir, child.name.as_c_str());
+        let target = target.map_err(|errno| read_error(&self.path_of(child), errno))?;
+        Ok(target.into_vec())
+    }
+
+    /// A child's path, for messages.
+    pub fn path_of(&self, child: &Child) -> PathBuf {
+        self.path.join(OsStr::from_bytes(child.name()))
+    }
+}
+
+fn kind_of(stat: &FileStat, path: &Path) -> Result<Kind, Error> {
+    let kind = match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {
+        SFlag::S_IFDIR => return Ok(Kind::Directory),
+        SFlag::S_IFREG => return Ok(Kind::File),
+        SFlag::S_IFLNK => return Ok(Kind::Symlink),
+        SFlag::S_IFSOCK => "socket",
+        SFlag::S_IFIFO => "FIFO",
+        SFlag::S_IFBLK => "block device",
+        SFlag::S_IFCHR => "character device",
+        _ => "file of an unknown kind",
+    };
+    Err(Error::Special { path: path.to_owned(), kind })
+}
+
+fn read_error(path: &Path, errno: Errno) -> Error {
+    Error::Read { path: path.to_owned(), source: errno.into() }
+}
+
+/// A file with what its header says.
+pub struct OpenFile {
+    file: File,
+    /// Bytes.
+    pub size: u64,
+    /// Whether its owner may execute it, which is all that Nix records.
+    pub executable: bool,
+}
+
+/// Smaller files are read: to map one costs more than to copy it.
+const MAP_FROM: u64 = 1 << 20;
+/// Mapped pages count as ours while they are mapped: memory stays flat with a window.
+const WINDOW: u64 = 4 << 20;
+/// Size of the buffer that [`OpenFile::copy_to`] wants.
+pub const BUFFER: usize = 256 << 10;
+
+impl OpenFile {
+    /// Writes the file's bytes, exactly [`OpenFile::size`] of them.
+    ///
+    /// # Errors
+    /// [`Error::Changed`] if the file is shorter or longer, [`Error::Write`] if `out` fails.
+    pub fn copy_to(
+        mut self,
+        out: &mut impl Write,
+        buffer: &mut [u8],
+        path: impl Fn() -> PathBuf,
+    ) -> Result<(), Error> {
+        let mut copied = 0;
+        if self.size >= MAP_FROM {
+            copied = self.copy_mapped(out, &path)?;
+        }
+        // The read that finds the end is also what notices a file that grew.
+        loop {
+            let room = usize::try_from(self.size - copied).unwrap_or(usize::MAX).saturating_add(1);
+            let room = room.min(buffer.len());
+            let read = match self.file.read(&mut buffer[..room]) {
+                Ok(read) => read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(source) => return Err(Error::Read { path: path(), source }),
+            };
+            if read == 0 && copied == self.size {
+                return Ok(());
+            }
+            copied += read as u64;
+            if read == 0 || copied > self.size {
+                return Err(Error::Changed { path: path(), expected: self.size, found: copied });
+            }
+            out.write_all(&buffer[..read]).map_err(Error::Write)?;
+        }
+    }
+
+    /// Copies through a moving window of mapped pages and leaves the file's position at
+    /// the end of what was copied.
+    fn copy_mapped(
+        &mut self,
+        out: &mut impl Write,
+        path: &impl Fn() -> PathBuf,
+    ) -> Result<u64, Error> {
+        use std::io::Seek;
+        let read_error = |source| Error::Read { path: path(), source };
+        let mut offset = 0;
+        while offset < self.size {
+            let length = WINDOW.min(self.size - offset) as usize;
+            // SAFETY: The mapping is private and only read. A file of the store is never
+            // written again once it is there; were one cut short by force while it is
+            // mapped, the kernel would end this process with SIGBUS, and no layer would
+            // be made, as with any other change (`a_file_that_changed_is_an_error` has
+            // those that can be noticed).
+            let window = unsafe { MmapOptions::new().offset(offset).len(length).map(&self.file) };
+            out.write_all(&window.map_err(read_error)?).map_err(Error::Write)?;
+            offset += length as u64;
+        }
+        self.file.seek(io::SeekFrom::Start(offset)).map_err(read_error)?;
+        Ok(offset)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    fn directory(fill: impl FnOnce(&Path)) -> (tempfile::TempDir, Directory) {
+        let dir = tempfile::tempdir().unwrap();
+        fill(dir.path());
+        let open = Directory::open(dir.path()).unwrap();
+        (dir, open)
+    }
+
+    fn read(dir: &Directory, name: &str) -> Result<Vec<u8>, Error> {
+        let mut bytes = Vec::new();
+        let file = dir.open_file(&dir.child(name)?)?;
+        file.copy_to(&mut bytes, &mut vec![0; BUFFER], || name.into()).map(|()| bytes)
+    }
+
+    #[test]
+    fn children_are_sorted_by_bytes() {
+        let (_guard, mut dir) = directory(|path| {
+            fs::create_dir(path.join("b")).unwrap();
+            fs::write(path.join("B"), "").unwrap();
+            fs::write(path.join(OsStr::from_bytes(b"\xff")), "").unwrap();
+            symlink("nowhere", path.join("é")).unwrap();
+        });
+        let children = dir.children().unwrap();
+        let names: Vec<_> = children.iter().map(|child| (child.name(), child.kind)).collect();
+        let expected: [(&[u8], _); 4] = [
+            (b"B", Kind::File),
+            (b"b", Kind::Directory),
+            ("é".as_bytes(), Kind::Symlink),
+            (b"\xff", Kind::File),
+        ];
+        assert_eq!(names, expected);
+        assert_eq!(dir.read_link(&children[2]).unwrap(), b"nowhere");
+    }
+
+    /// Around the sizes at which reading changes to mapping and one window to the next.
+    #[test]
+    fn files_of_every_size_are_read_whole() {
+        for size in
+            [0, 1, BUFFER as u64 - 1, BUFFER as u64, MAP_FROM - 1, MAP_FROM, WINDOW, 2 * WINDOW + 1]
+        {
+            let bytes: Vec<u8> = (0..size).map(|place| (place % 251) as u8).collect();
+            let (_guard, dir) = directory(|path| fs::write(path.join("f"), &bytes).unwrap());
+            assert!(read(&dir, "f").unwrap() == bytes, "{size} bytes");
+        }
+    }
+
+    #[test]
+    fn a_file_that_changed_is_an_error() {
+        for (was, is) in [(3, 2), (3, 4), (0, 1), (MAP_FROM, MAP_FROM + 1)] {
+            let (_guard, dir) =
+                directory(|path| fs::write(path.join("f"), vec![0; is as usize]).unwrap());
+            let mut file = dir.open_file(&dir.child("f").unwrap()).unwrap();
+            file.size = was;
+            let error =
+                file.copy_to(&mut io::sink(), &mut vec![0; BUFFER], || "f".into()).unwrap_err();
+            assert!(matches!(error, Error::Changed { expected, .. } if expected == was), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_a_layer_cannot_hold_is_named() {
+        let (_guard, mut dir) = directory(|path| {
+            drop(UnixListener::bind(path.join("s")).unwrap());
+        });
+        assert!(matches!(dir.children().unwrap_err(), Error::Special { kind: "socket", .. }));
+        let (_guard, mut dir) = directory(|path| {
+            nix::unistd::mkfifo(&path.join("p"), Mode::S_IRUSR).unwrap();
+        });
+        assert!(matches!(dir.children().unwrap_err(), Error::Special { kind: "FIFO", .. }));
+        let (_guard, mut dir) = directory(|path| fs::write(path.join(".wh.x"), "").unwrap());
+        assert!(matches!(dir.children().unwrap_err(), Error::Whiteout { .. }));
+        let device = Directory::open(Path::new("/dev")).unwrap().child("null").unwrap_err();
+        assert!(matches!(device, Error::Special { kind: "character device", .. }));
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let (_guard, dir) = directory(|_| ());
+        assert!(matches!(dir.child("f").unwrap_err(), Error::Missing { .. }));
+    }
+}

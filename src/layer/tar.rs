@@ -1,0 +1,71 @@
+//! The tar format of a layer: headers, bodies, padding, end.
+//! Stage: layer. Output: bytes to any writer.
+
+use std::io::{self, Write};
+
+use super::header::{BLOCK, Entry, header_blocks};
+
+/// Writes a deterministic tar. Entries come in the order of the calls.
+pub struct TarWriter<W> {
+    out: W,
+}
+
+impl<W: Write> TarWriter<W> {
+    /// An archive without entries yet.
+    pub fn new(out: W) -> Self {
+        Self { out }
+    }
+
+    /// Adds an entry without a body.
+    pub fn entry(&mut self, name: &[u8], entry: Entry) -> io::Result<()> {
+        debug_assert!(!matches!(entry, Entry::File { size: 1.., .. }), "a file has a body");
+        self.out.write_all(&header_blocks(name, entry))
+    }
+
+    /// Adds a file whose body is what `body` writes, which must be `size` bytes.
+    pub fn file<E: From<io::Error>>(
+        &mut self,
+        name: &[u8],
+        executable: bool,
+        size: u64,
+        body: impl FnOnce(&mut W) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.out.write_all(&header_blocks(name, Entry::File { executable, size }))?;
+        body(&mut self.out)?;
+        self.out.write_all(&[0; BLOCK][..padding(size)])?;
+        Ok(())
+    }
+
+    /// Ends the archive with two zero blocks and nothing more: POSIX asks for these,
+    /// and padding to a record of 20 blocks as some tars do would only be more bytes.
+    pub fn finish(mut self) -> io::Result<W> {
+        self.out.write_all(&[0; 2 * BLOCK])?;
+        self.out.flush()?;
+        Ok(self.out)
+    }
+}
+
+/// Bytes from the end of a body to the next block.
+fn padding(size: u64) -> usize {
+    let block = BLOCK as u64;
+    usize::try_from((block - size % block) % block).expect("less than a block")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_archive_is_two_blocks() {
+        assert_eq!(TarWriter::new(Vec::new()).finish().unwrap(), [0; 1024]);
+    }
+
+    #[test]
+    fn bodies_are_padded_to_blocks() {
+        for (size, blocks) in [(0, 0), (1, 1), (511, 1), (512, 1), (513, 2)] {
+            let mut tar = TarWriter::new(Vec::new());
+            tar.file(b"f", false, size, |out| out.write_all(&vec![b'x'; size as usize])).unwrap();
+            assert_eq!(tar.finish().unwrap().len(), (1 + blocks + 2) * BLOCK, "{size} bytes");
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! The `stowage` program: everything is in [`stowage::cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    stowage::cli::main()
+}

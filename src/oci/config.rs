@@ -1,0 +1,289 @@
+//! The `config` of an image: how its container runs.
+//! Stage: oci (pure). Input: JSON as people write it. Output: [`ContainerConfig`].
+
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
+use thiserror::Error;
+
+/// A container's execution parameters, checked and in canonical spelling.
+///
+/// The keys of image-spec's config.md, "config", and those that Docker adds. As
+/// Docker's own reader (Go's `encoding/json`) does, any letter case is taken, and
+/// null is as good as absent; unlike it, an unknown key is an error.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct ContainerConfig(Map<String, Value>);
+
+/// Why a `config` can't be used.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum ConfigError {
+    /// No object at all.
+    #[error("`config` must be an attribute set, not {0}")]
+    NotAnObject(&'static str),
+    /// A key that no container runtime knows.
+    #[error("`config` has an unknown key `{key}`{}", suggestion.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default())]
+    UnknownKey {
+        /// As it was written.
+        key: String,
+        /// The known key that looks most like it.
+        suggestion: Option<&'static str>,
+    },
+    /// One key in two spellings.
+    #[error("`config` has the key `{0}` twice, in different letter case")]
+    RepeatedKey(&'static str),
+    /// A value of the wrong shape.
+    #[error("`config.{key}` must be {expected}, not {found}")]
+    WrongType {
+        /// The key in canonical spelling.
+        key: &'static str,
+        /// With an example.
+        expected: &'static str,
+        /// What it is.
+        found: &'static str,
+    },
+}
+
+#[derive(Clone, Copy)]
+enum Shape {
+    Text,
+    /// A list of strings.
+    List,
+    /// An object whose values are empty objects: Go's `map[string]struct{}`.
+    Set,
+    /// An object whose values are strings.
+    Texts,
+    Number,
+    Flag,
+    Object,
+}
+
+use Shape::{Flag, List, Number, Object, Set, Text, Texts};
+
+/// image-spec, config.md, and `Config` in moby's `api/types/container/config.go`.
+const KEYS: [(&str, Shape); 27] = [
+    ("ArgsEscaped", Flag),
+    ("AttachStderr", Flag),
+    ("AttachStdin", Flag),
+    ("AttachStdout", Flag),
+    ("Cmd", List),
+    ("CpuShares", Number),
+    ("Domainname", Text),
+    ("Entrypoint", List),
+    ("Env", List),
+    ("ExposedPorts", Set),
+    ("Healthcheck", Object),
+    ("Hostname", Text),
+    ("Image", Text),
+    ("Labels", Texts),
+    ("MacAddress", Text),
+    ("Memory", Number),
+    ("MemorySwap", Number),
+    ("NetworkDisabled", Flag),
+    ("OnBuild", List),
+    ("OpenStdin", Flag),
+    ("Shell", List),
+    ("StdinOnce", Flag),
+    ("StopSignal", Text),
+    ("StopTimeout", Number),
+    ("Tty", Flag),
+    ("User", Text),
+    ("Volumes", Set),
+];
+const WORKING_DIR: (&str, Shape) = ("WorkingDir", Text);
+
+fn keys() -> impl Iterator<Item = (&'static str, Shape)> {
+    KEYS.into_iter().chain([WORKING_DIR])
+}
+
+impl Shape {
+    fn expected(self) -> &'static str {
+        match self {
+            Text => "a string",
+            List => "a list of strings, such as [ \"/bin/app\" \"--flag\" ]",
+            Set => "an attribute set of empty sets, such as { \"80/tcp\" = { }; }",
+            Texts => "an attribute set of strings, such as { key = \"value\"; }",
+            Number => "a number",
+            Flag => "true or false",
+            Object => "an attribute set",
+        }
+    }
+
+    fn accepts(self, value: &Value) -> bool {
+        let empty = |value: &Value| value.is_null() || value.as_object().is_some_and(Map::is_empty);
+        match self {
+            Text => value.is_string(),
+            List => value.as_array().is_some_and(|list| list.iter().all(Value::is_string)),
+            Set => value.as_object().is_some_and(|set| set.values().all(empty)),
+            Texts => value.as_object().is_some_and(|map| map.values().all(Value::is_string)),
+            Number => value.is_i64() || value.is_u64(),
+            Flag => value.is_boolean(),
+            Object => value.is_object(),
+        }
+    }
+}
+
+impl ContainerConfig {
+    /// Checks and normalises a `config`.
+    ///
+    /// # Errors
+    /// [`ConfigError`], naming the key.
+    pub fn new(value: Value) -> Result<Self, ConfigError> {
+        let object = match value {
+            Value::Null => Map::new(),
+            Value::Object(object) => object,
+            other => return Err(ConfigError::NotAnObject(kind_of(&other))),
+        };
+        let mut config = Map::new();
+        for (written, mut value) in object {
+            let Some((key, shape)) = keys().find(|(key, _)| key.eq_ignore_ascii_case(&written))
+            else {
+                return Err(ConfigError::UnknownKey {
+                    suggestion: nearest(&written),
+                    key: written,
+                });
+            };
+            if value.is_null() {
+                continue;
+            }
+            if !shape.accepts(&value) {
+                let found = match shape {
+                    List | Texts | Set => kind_within(&value),
+                    _ => kind_of(&value),
+                };
+                return Err(ConfigError::WrongType { key, expected: shape.expected(), found });
+            }
+            if let (Set, Value::Object(set)) = (shape, &mut value) {
+                set.values_mut().for_each(|member| *member = Value::Object(Map::new()));
+            }
+            if config.insert(key.to_owned(), value).is_some() {
+                return Err(ConfigError::RepeatedKey(key));
+            }
+        }
+        Ok(Self(config))
+    }
+
+    /// The canonical JSON object, its keys sorted.
+    pub fn as_map(&self) -> &Map<String, Value> {
+        &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for ContainerConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::new(Value::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
+}
+
+fn kind_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an attribute set",
+    }
+}
+
+/// Of a container, what it contains that it shouldn't, as far as one word tells.
+fn kind_within(value: &Value) -> &'static str {
+    let odd = |value: &&Value| !value.is_string();
+    match value {
+        Value::Array(list) => match list.iter().find(odd) {
+            Some(Value::Number(_)) => "a list with a number in it",
+            Some(Value::Array(_)) => "a list with a list in it",
+            Some(Value::Null) => "a list with null in it",
+            Some(_) => "a list with something else in it",
+            None => "a list",
+        },
+        Value::Object(map) => match map.values().find(odd) {
+            Some(Value::Number(_)) => "an attribute set with a number in it",
+            Some(Value::Null) => "an attribute set with null in it",
+            _ => "an attribute set of another kind",
+        },
+        other => kind_of(other),
+    }
+}
+
+/// The known key within two edits of what was written.
+fn nearest(written: &str) -> Option<&'static str> {
+    let written = written.to_ascii_lowercase();
+    keys()
+        .map(|(key, _)| (edits(&written, &key.to_ascii_lowercase()), key))
+        .min()
+        .filter(|(edits, _)| *edits <= 2)
+        .map(|(_, key)| key)
+}
+
+/// Levenshtein distance.
+fn edits(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.bytes().enumerate() {
+            let replace = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = replace.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn any_letter_case_is_taken() {
+        let config = ContainerConfig::new(json!({
+            "entrypoint": ["/bin/sh"], "CMD": [], "workingDir": "/", "exposedPorts": {"80/tcp": null}, "User": null,
+        }));
+        let expected = json!({"Cmd": [], "Entrypoint": ["/bin/sh"], "ExposedPorts": {"80/tcp": {}}, "WorkingDir": "/"});
+        assert_eq!(Value::Object(config.unwrap().0), expected);
+    }
+
+    #[test]
+    fn nothing_is_a_config_too() {
+        for nothing in [json!({}), Value::Null] {
+            assert_eq!(ContainerConfig::new(nothing).unwrap(), ContainerConfig::default());
+        }
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (config, message) in [
+            (json!([]), "`config` must be an attribute set, not a list"),
+            (
+                json!({"Entrypiont": []}),
+                "`config` has an unknown key `Entrypiont`; did you mean `Entrypoint`?",
+            ),
+            (json!({"Workdir": "/"}), "`config` has an unknown key `Workdir`"),
+            (
+                json!({"cmd": [], "Cmd": []}),
+                "`config` has the key `Cmd` twice, in different letter case",
+            ),
+            (
+                json!({"Entrypoint": "/bin/app"}),
+                "`config.Entrypoint` must be a list of strings, such as [ \"/bin/app\" \"--flag\" ], not a string",
+            ),
+            (
+                json!({"Cmd": ["--port", 80]}),
+                "`config.Cmd` must be a list of strings, such as [ \"/bin/app\" \"--flag\" ], not a list with a number in it",
+            ),
+            (
+                json!({"ExposedPorts": ["80/tcp"]}),
+                "`config.ExposedPorts` must be an attribute set of empty sets, such as { \"80/tcp\" = { }; }, not a list",
+            ),
+            (
+                json!({"Labels": {"n": 1}}),
+                "`config.Labels` must be an attribute set of strings, such as { key = \"value\"; }, not an attribute set with a number in it",
+            ),
+            (json!({"User": 1000}), "`config.User` must be a string, not a number"),
+        ] {
+            assert_eq!(ContainerConfig::new(config).unwrap_err().to_string(), message);
+        }
+    }
+}

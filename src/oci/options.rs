@@ -1,0 +1,139 @@
+//! What the author of an image asks for.
+//! Stage: oci (pure). Input: the JSON that `nix/lib.nix` writes. Output: [`BuildOptions`].
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use oci_spec::image::Arch;
+use serde::{Deserialize, Deserializer, Serialize};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::config::ContainerConfig;
+use crate::layer::LayerBudget;
+use crate::store::{self, StorePath};
+
+/// The arguments of `buildImage` that decide the image's bytes. Its name and tag
+/// don't: an image can be renamed without being made again.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BuildOptions {
+    /// How the container runs.
+    #[serde(default)]
+    pub config: ContainerConfig,
+    /// Store paths whose files are copied to `/`.
+    #[serde(with = "store::full_paths", default)]
+    pub copy_to_root: Vec<StorePath>,
+    /// Members of the closure that only served to find it and stay out of the image.
+    #[serde(with = "store::full_paths", default)]
+    pub exclude: BTreeSet<StorePath>,
+    /// When the image was made, as far as anyone should know.
+    #[serde(default)]
+    pub created: Created,
+    /// What the image's programs run on.
+    #[serde(default)]
+    pub architecture: Architecture,
+    /// How many layers the image may have.
+    #[serde(default)]
+    pub max_layers: LayerBudget,
+}
+
+/// A date and time by RFC 3339, as it was written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Created(String);
+
+impl Default for Created {
+    /// The second of the modification times.
+    fn default() -> Self {
+        Self("1970-01-01T00:00:01Z".to_owned())
+    }
+}
+
+impl fmt::Display for Created {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Created {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        OffsetDateTime::parse(&text, &Rfc3339).map_err(|_| {
+            serde::de::Error::custom(format_args!(
+                "`created` must be a date and time such as `1970-01-01T00:00:01Z` (RFC 3339), not `{text}`"
+            ))
+        })?;
+        Ok(Self(text))
+    }
+}
+
+/// A processor architecture by the name that Go has for it (`GOARCH`), as OCI wants.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Default)]
+pub struct Architecture(Arch);
+
+impl Architecture {
+    /// OCI's own type.
+    pub fn as_oci(&self) -> Arch {
+        self.0.clone()
+    }
+}
+
+impl fmt::Display for Architecture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl<'de> Deserialize<'de> for Architecture {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        match Arch::from(text.as_str()) {
+            Arch::Other(_) => Err(serde::de::Error::custom(format_args!(
+                "`arch` must be one of Go's names, such as `amd64` or `arm64`, not `{text}`"
+            ))),
+            known => Ok(Self(known)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<BuildOptions, String> {
+        serde_json::from_str(text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn everything_has_a_default() {
+        let options = parse("{}").unwrap();
+        assert_eq!(
+            (options.created.to_string(), options.max_layers.get()),
+            ("1970-01-01T00:00:01Z".to_owned(), 60)
+        );
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (text, message) in [
+            (r#"{"maxLayer": 3}"#, "unknown field `maxLayer`"),
+            (r#"{"maxLayers": 0}"#, "1 to 127 layers, not 0"),
+            (r#"{"created": "now"}"#, "`created` must be a date"),
+            (r#"{"created": "2026-02-30T00:00:00Z"}"#, "`created` must be a date"),
+            (r#"{"architecture": "x86_64"}"#, "`arch` must be one of Go's names"),
+            (r#"{"copyToRoot": ["/etc"]}"#, "/etc"),
+            (r#"{"config": {"Entrypoint": "sh"}}"#, "`config.Entrypoint`"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains(message), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn old_and_odd_dates_are_dates() {
+        for good in ["0001-01-01T00:00:00Z", "1970-01-01T00:00:01Z", "2026-02-28T23:59:59.5+01:00"]
+        {
+            assert!(parse(&format!(r#"{{"created": "{good}"}}"#)).is_ok(), "{good}");
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! The image spec: what a build leaves behind in place of layers.
+//! Stage: oci. Input: JSON. Output: [`ImageSpec`].
+
+use std::fs;
+use std::path::Path;
+
+use oci_spec::image::History;
+use serde::{Deserialize, Serialize};
+
+use super::Error;
+use super::config::ContainerConfig;
+use super::options::{Architecture, Created};
+use crate::closure::NarHash;
+use crate::digest::DiffId;
+use crate::layer::{Layer, LayerContents};
+use crate::store::{self, StorePath};
+
+/// The one version of the format there is. A reader refuses all others.
+const VERSION: u32 = 1;
+/// image-spec, layer.md: a tar that is not compressed.
+pub const LAYER_MEDIA_TYPE: &str = "application/vnd.oci.image.layer.v1.tar";
+
+/// Everything about an image but its name: any of its bytes can be made from this
+/// and the store. Written as `image.json`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(try_from = "ImageSpecJson", into = "ImageSpecJson")]
+pub struct ImageSpec {
+    /// What its programs run on.
+    pub architecture: Architecture,
+    /// When it was made, by its own account.
+    pub created: Created,
+    /// How its container runs.
+    pub config: ContainerConfig,
+    /// One entry a layer, from the bottom up.
+    pub history: Vec<History>,
+    /// The layers from the bottom up.
+    pub layers: Vec<SpecLayer>,
+    /// What Nix registered of every store path that a layer is made of, sorted by path.
+    pub sources: Vec<SourceInfo>,
+}
+
+#[derive(Clone, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ImageSpecJson {
+    version: u32,
+    platform: PlatformJson,
+    created: Created,
+    config: ContainerConfig,
+    history: Vec<History>,
+    layers: Vec<SpecLayer>,
+    store_paths: Vec<SourceInfo>,
+}
+
+#[derive(Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct PlatformJson {
+    architecture: Architecture,
+    os: String,
+}
+
+/// Containers of Nix packages are Linux containers.
+const OS: &str = "linux";
+
+/// One layer of an image spec.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SpecLayer {
+    /// Digest of the uncompressed tar.
+    pub diff_id: DiffId,
+    /// Bytes of the uncompressed tar.
+    pub size: u64,
+    /// Of the bytes that `contents` makes.
+    pub media_type: String,
+    /// What it is made of.
+    pub contents: LayerContents,
+}
+
+/// A store path as it was when the image was made.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SourceInfo {
+    /// The store path.
+    #[serde(with = "store::full_path")]
+    pub path: StorePath,
+    /// Digest of its NAR serialisation.
+    pub nar_hash: NarHash,
+    /// Bytes of its NAR serialisation.
+    pub nar_size: u64,
+}
+
+impl From<Layer> for SpecLayer {
+    fn from(layer: Layer) -> Self {
+        let Layer { contents, diff_id, size } = layer;
+        Self { diff_id, size, media_type: LAYER_MEDIA_TYPE.to_owned(), contents }
+    }
+}
+
+impl From<ImageSpec> for ImageSpecJson {
+    fn from(spec: ImageSpec) -> Self {
+        let ImageSpec { architecture, created, config, history, layers, sources } = spec;
+        let platform = PlatformJson { architecture, os: OS.to_owned() };
+        Self { version: VERSION, platform, created, config, history, layers, store_paths: sources }
+    }
+}
+
+impl TryFrom<ImageSpecJson> for ImageSpec {
+    type Error = String;
+
+    fn try_from(json: ImageSpecJson) -> Result<Self, String> {
+        let ImageSpecJson {
+            version,
+            platform,
+            created,
+            config,
+            history,
+            layers,
+            store_paths: sources,
+        } = json;
+        if version != VERSION {
+            return Err(format!(
+                "version {version} of the format, where this program knows {VERSION}"
+            ));
+        }
+        if platform.os != OS {
+            return Err(format!("`platform.os` is `{}`, not `{OS}`", platform.os));
+        }
+        let described =
+            history.iter().filter(|entry| !entry.empty_layer().unwrap_or(false)).count();
+        if described != layers.len() {
+            return Err(format!("{described} entries in `history` for {} layers", layers.len()));
+        }
+        if let Some(layer) = layers.iter().find(|layer| layer.media_type != LAYER_MEDIA_TYPE) {
+            return Err(format!("unknown `mediaType` `{}`", layer.media_type));
+        }
+        Ok(Self { architecture: platform.architecture, created, config, history, layers, sources })
+    }
+}
+
+impl ImageSpec {
+    /// Reads and checks `image.json`.
+    ///
+    /// # Errors
+    /// [`Error::Read`] or [`Error::Json`].
+    pub fn read(file: &Path) -> Result<Self, Error> {
+        let bytes =
+            fs::read(file).map_err(|source| Error::Read { file: file.to_owned(), source })?;
+        serde_json::from_slice(&bytes).map_err(|source| Error::Json {
+            file: file.to_owned(),
+            what: "an image spec",
+            source,
+        })
+    }
+
+    /// The bytes of `image.json`: the same for the same spec.
+    pub fn to_json(&self) -> Vec<u8> {
+        let mut bytes = serde_json::to_vec_pretty(self).expect("an image spec is JSON");
+        bytes.push(b'\n');
+        bytes
+    }
+
+    /// Bytes of all layers, uncompressed.
+    pub fn size(&self) -> u64 {
+        self.layers.iter().map(|layer| layer.size).sum()
+    }
+
+    /// What Nix registered of a store path of this image.
+    pub fn source(&self, path: &StorePath) -> Option<&SourceInfo> {
+        self.sources.binary_search_by(|info| info.path.cmp(path)).ok().map(|at| &self.sources[at])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn minimal() -> Value {
+        json!({
+            "version": 1,
+            "platform": {"architecture": "amd64", "os": "linux"},
+            "created": "1970-01-01T00:00:01Z",
+            "config": {},
+            "history": [{"created_by": "stowage"}],
+            "layers": [{
+                "diffId": format!("sha256:{}", "0".repeat(64)),
+                "size": 1024,
+                "mediaType": LAYER_MEDIA_TYPE,
+                "contents": {"storePaths": ["/nix/store/00000000000000000000000000000000-a"]},
+            }],
+            "storePaths": [],
+        })
+    }
+
+    #[test]
+    fn writes_what_it_reads() {
+        let spec: ImageSpec = serde_json::from_value(minimal()).unwrap();
+        assert_eq!(serde_json::from_slice::<Value>(&spec.to_json()).unwrap(), minimal());
+    }
+
+    #[test]
+    fn refuses_what_it_would_misread() {
+        for (why, pointer, value, message) in [
+            ("a newer format", "/version", json!(2), "version 2"),
+            ("another system", "/platform/os", json!("windows"), "windows"),
+            (
+                "history for another image",
+                "/history",
+                json!([]),
+                "0 entries in `history` for 1 layers",
+            ),
+            ("an empty layer's history", "/history/0/empty_layer", json!(true), "0 entries"),
+            ("compressed layers", "/layers/0/mediaType", json!("x+gzip"), "x+gzip"),
+            ("no digest", "/layers/0/diffId", json!("sha256:0"), "is not a digest"),
+            (
+                "a path below a store path",
+                "/layers/0/contents/storePaths/0",
+                json!("/nix/store/a/b"),
+                "/nix/store/a/b",
+            ),
+        ] {
+            let mut json = minimal();
+            match json.pointer_mut(pointer) {
+                Some(place) => *place = value,
+                None => json["history"][0]["empty_layer"] = value,
+            }
+            let error = serde_json::from_value::<ImageSpec>(json).unwrap_err().to_string();
+            assert!(error.contains(message), "{why}: {error}");
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! The one validator: makes everything again and compares.
+//! Stage: oci. Input: [`ImageSpec`] and the store. Output: [`Report`].
+
+use rayon::prelude::*;
+use serde::Serialize;
+
+use super::spec::{ImageSpec, SpecLayer};
+use crate::closure::NarHash;
+use crate::digest::DiffId;
+use crate::layer::{self, Layer};
+use crate::store::{self, Store, StorePath};
+
+/// What became of an image's layers.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// Layers that were made again.
+    pub layers: usize,
+    /// Bytes of all layers, uncompressed.
+    pub size: u64,
+    /// Layers that are not what they were, from the bottom up.
+    pub differences: Vec<Difference>,
+}
+
+/// A layer that is not what the spec says.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Difference {
+    /// From 1, at the bottom.
+    pub layer: usize,
+    /// Diff ID and size as recorded.
+    pub expected: DigestAndSize,
+    /// As it is now, unless it can't be made any more.
+    pub found: Option<DigestAndSize>,
+    /// Why it can't.
+    pub error: Option<String>,
+    /// Its store paths that are not what Nix registered.
+    pub store_paths: Vec<ChangedPath>,
+}
+
+/// A layer's digest with its size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DigestAndSize {
+    /// Digest of the uncompressed tar.
+    pub diff_id: DiffId,
+    /// Bytes of the uncompressed tar.
+    pub size: u64,
+}
+
+/// A store path that is not what it was when the image was made.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ChangedPath {
+    /// The store path.
+    #[serde(with = "store::full_path")]
+    pub path: StorePath,
+    /// As registered when the image was made, if it was recorded.
+    pub expected: Option<NarHash>,
+    /// As it is now, unless it can't be read.
+    pub found: Option<NarHash>,
+    /// Why it can't.
+    pub error: Option<String>,
+}
+
+/// Makes every layer again, in parallel, and names what differs: digest, layer, and
+/// which of its store paths is not what Nix registered.
+///
+/// `done` is told the size of each layer when it is finished.
+pub fn validate(store: &Store, spec: &ImageSpec, done: impl Fn(u64) + Sync) -> Report {
+    let differences = spec.layers.par_iter().enumerate().filter_map(|(index, layer)| {
+        let difference = difference(store, spec, index + 1, layer);
+        done(layer.size);
+        difference
+    });
+    Report { layers: spec.layers.len(), size: spec.size(), differences: differences.collect() }
+}
+
+fn difference(
+    store: &Store,
+    spec: &ImageSpec,
+    number: usize,
+    layer: &SpecLayer,
+) -> Option<Difference> {
+    let expected = DigestAndSize { diff_id: layer.diff_id, size: layer.size };
+    let made = layer::layer_of(store, &layer.contents);
+    let (found, error) = match made {
+        Ok(Layer { diff_id, size, .. }) => (Some(DigestAndSize { diff_id, size }), None),
+        Err(error) => (None, Some(with_causes(&error))),
+    };
+    if found == Some(expected) {
+        return None;
+    }
+    let store_paths =
+        layer.contents.sources().filter_map(|path| changed(store, spec, path)).collect();
+    Some(Difference { layer: number, expected, found, error, store_paths })
+}
+
+fn changed(store: &Store, spec: &ImageSpec, path: &StorePath) -> Option<ChangedPath> {
+    let expected = spec.source(path).map(|info| info.nar_hash);
+    let (found, error) = match layer::nar_hash(store, path) {
+        Ok(hash) => (Some(hash), None),
+        Err(error) => (None, Some(with_causes(&error))),
+    };
+    (found.is_none() || found != expected).then(|| ChangedPath {
+        path: path.clone(),
+        expected,
+        found,
+        error,
+    })
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,167 @@
+//! Store paths and where their files are.
+//! Vocabulary: names no stage.
+
+use std::path::{Path, PathBuf};
+
+pub use harmonia_store_core::store_path::StorePath;
+use harmonia_store_core::store_path::{ParseStorePathError, StoreDir};
+
+/// A Nix store: its *store directory*, which paths and images name, and where
+/// that directory is on this machine, which may be below another root
+/// (Nix manual, "local store", `root`).
+#[derive(Clone, Debug)]
+pub struct Store {
+    dir: StoreDir,
+    root: PathBuf,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self::below("/")
+    }
+}
+
+impl Store {
+    /// The store `/nix/store` whose files are below `root`.
+    pub fn below(root: impl Into<PathBuf>) -> Self {
+        Self { dir: StoreDir::default(), root: root.into() }
+    }
+
+    /// The store directory as store paths name it.
+    pub fn dir(&self) -> &str {
+        self.dir.to_str()
+    }
+
+    /// Parses `/nix/store/<hash>-<name>`; a path below it is an error.
+    pub fn parse(&self, text: &str) -> Result<StorePath, ParseStorePathError> {
+        self.dir.parse(text)
+    }
+
+    /// The whole path as Nix prints it.
+    pub fn print(&self, path: &StorePath) -> String {
+        self.dir.display(path).to_string()
+    }
+
+    /// The store directory on this machine.
+    pub fn physical_dir(&self) -> PathBuf {
+        self.root.join(self.dir.to_path().strip_prefix("/").unwrap_or(self.dir.to_path()))
+    }
+
+    /// The store path's place on this machine.
+    pub fn physical(&self, path: &StorePath) -> PathBuf {
+        self.physical_dir().join(path.to_base_path())
+    }
+
+    /// The store path that a file on this machine belongs to, for messages.
+    pub fn owner_of(&self, file: &Path) -> Option<StorePath> {
+        let below = file.strip_prefix(self.physical_dir()).ok()?;
+        below.iter().next()?.to_str()?.parse().ok()
+    }
+}
+
+/// A store path as JSON: the whole path, `/nix/store/<hash>-<name>`.
+///
+/// For `#[serde(with = "store::full_path")]`.
+pub mod full_path {
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    use super::{Store, StorePath};
+
+    /// Writes the whole path.
+    pub fn serialize<S: Serializer>(path: &StorePath, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&Store::default().print(path))
+    }
+
+    /// Reads the whole path.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<StorePath, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Store::default().parse(&text).map_err(de::Error::custom)
+    }
+}
+
+/// Store paths as a JSON array of whole paths.
+///
+/// For `#[serde(with = "store::full_paths")]`.
+pub mod full_paths {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, ser::SerializeSeq};
+
+    use super::StorePath;
+
+    #[derive(Deserialize, Serialize)]
+    struct FullPath(#[serde(with = "super::full_path")] StorePath);
+
+    /// Writes the paths in the order given.
+    pub fn serialize<'p, S: Serializer>(
+        paths: impl IntoIterator<Item = &'p StorePath>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let mut sequence = serializer.serialize_seq(None)?;
+        for path in paths {
+            sequence.serialize_element(&FullPath(path.clone()))?;
+        }
+        sequence.end()
+    }
+
+    /// Reads the paths in the order given.
+    pub fn deserialize<'de, D: Deserializer<'de>, C: FromIterator<StorePath>>(
+        deserializer: D,
+    ) -> Result<C, D::Error> {
+        let paths = Vec::<FullPath>::deserialize(deserializer)?;
+        Ok(paths.into_iter().map(|path| path.0).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HELLO: &str = "/nix/store/1b9p07z77phvv2hf6gm9f28syp39f1ag-hello-2.12";
+
+    #[test]
+    fn prints_what_it_parses() {
+        let store = Store::default();
+        assert_eq!(store.print(&store.parse(HELLO).unwrap()), HELLO);
+    }
+
+    #[test]
+    fn refuses_what_is_no_store_path() {
+        for (why, text) in [
+            ("the store directory", "/nix/store"),
+            ("a path below a store path", &format!("{HELLO}/bin/hello")),
+            ("another store directory", &HELLO.replace("/nix", "/gnu")),
+            ("relative", &HELLO[1..]),
+            ("short hash", "/nix/store/1b9p07z77phvv2hf6gm9f28syp39f1-hello"),
+            ("a letter that base-32 lacks", &HELLO.replace("1b9p", "1e9p")),
+            ("no name", "/nix/store/1b9p07z77phvv2hf6gm9f28syp39f1ag-"),
+        ] {
+            assert!(Store::default().parse(text).is_err(), "{why}: {text}");
+        }
+    }
+
+    #[test]
+    fn finds_files_below_another_root() {
+        let store = Store::below("/tmp/root");
+        let path = store.parse(HELLO).unwrap();
+        let physical = store.physical(&path);
+        assert_eq!(physical, Path::new("/tmp/root").join(&HELLO[1..]));
+        assert_eq!(store.owner_of(&physical.join("bin/hello")), Some(path));
+        assert_eq!(store.owner_of(Path::new("/tmp/elsewhere")), None);
+    }
+
+    /// Order is output: store paths sort as their printed form does.
+    #[test]
+    fn sorts_as_printed() {
+        let store = Store::default();
+        let mut texts = [
+            HELLO,
+            "/nix/store/zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz-a",
+            "/nix/store/0000000000000000000000000000000z-b",
+            "/nix/store/0000000000000000000000000000000z-a",
+            "/nix/store/z0000000000000000000000000000000-a",
+        ];
+        let mut paths: Vec<_> = texts.iter().map(|text| store.parse(text).unwrap()).collect();
+        texts.sort();
+        paths.sort();
+        assert_eq!(paths.iter().map(|path| store.print(path)).collect::<Vec<_>>(), texts);
+    }
+}

@@ -1,0 +1,221 @@
+//! A Docker daemon, which is sent the layers it lacks.
+//! Stage: transport. Input: [`ImageSpec`]. Output: an image in the daemon.
+//!
+//! Everything goes through the `docker` client, so that contexts, `DOCKER_HOST` and
+//! ssh work as they do for its user.
+//!
+//! A daemon keys a layer by its *chain*: itself and all below it (image-spec,
+//! config.md, "Layer ChainID"). `docker load` looks a chain up before it opens the
+//! layer's tar (moby, `image/tarexport/load.go`), so a tar whose chain is there may be
+//! left out. The chains that are there are the prefixes of the layers of every image.
+
+use std::collections::BTreeSet;
+use std::io::{self, Read, Write};
+use std::process::{Command, Output, Stdio};
+
+use serde::Serialize;
+
+use super::Error;
+use super::docker_archive::{Archive, Written, write_archive};
+use super::reference::ImageReference;
+use crate::oci::{Image, ImageSpec};
+use crate::store::Store;
+
+/// What a copy took.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Copied {
+    /// The image's name in the daemon.
+    pub reference: String,
+    /// Digest of the image's configuration.
+    pub image_id: String,
+    /// Layers that were sent.
+    pub layers_sent: usize,
+    /// Layers that the daemon had.
+    pub layers_skipped: usize,
+    /// Bytes of the archive that was sent.
+    pub bytes_sent: u64,
+    /// Bytes of the layers that were not.
+    pub bytes_skipped: u64,
+    /// Whether the daemon refused to do without the layers it was thought to have,
+    /// and was sent the whole image.
+    pub fell_back: bool,
+}
+
+/// Loads an image into the daemon that `docker` talks to.
+///
+/// `wrap` gets the way in to the daemon and the number of bytes to expect, and may
+/// watch what passes.
+///
+/// # Errors
+/// [`Error::NoDocker`], [`Error::Docker`] with what the client printed,
+/// [`Error::LoadedWrong`], or whatever keeps the image from being streamed.
+pub fn copy_to_docker_daemon<W: Write>(
+    store: &Store,
+    spec: &ImageSpec,
+    reference: &ImageReference,
+    wrap: impl Fn(Box<dyn Write>, u64) -> W,
+) -> Result<Copied, Error> {
+    let wanted: Vec<String> = spec.layers.iter().map(|layer| layer.diff_id.to_string()).collect();
+    let known = known_layers(&wanted)?;
+    let references = std::slice::from_ref(reference);
+    let load = |skip| load(&Archive { store, spec, references, skip }, &wrap);
+    let (written, skip) = match load(known) {
+        Ok(written) if loaded(reference, &wanted)? => (written, known),
+        // The daemon lacks what it was thought to have: an image was removed meanwhile,
+        // or its store keys layers in some other way.
+        Ok(_) | Err(Error::Docker { .. }) if known > 0 => (load(0)?, 0),
+        Ok(_) => return Err(Error::LoadedWrong { reference: reference.to_string() }),
+        Err(error) => return Err(error),
+    };
+    if !loaded(reference, &wanted)? {
+        return Err(Error::LoadedWrong { reference: reference.to_string() });
+    }
+    Ok(Copied {
+        reference: reference.to_string(),
+        image_id: Image::new(spec).id().to_string(),
+        layers_sent: written.layers,
+        layers_skipped: skip,
+        bytes_sent: written.bytes,
+        bytes_skipped: spec.layers[..skip].iter().map(|layer| layer.size).sum(),
+        fell_back: skip < known,
+    })
+}
+
+/// How many of the wanted layers, from the bottom up, are the lowest of some image
+/// in the daemon.
+fn known_layers(wanted: &[String]) -> Result<usize, Error> {
+    /// So many IDs of 71 bytes are far from the limit on a command's arguments.
+    const IDS_AT_ONCE: usize = 200;
+    let ids = docker(&["image", "ls", "--all", "--quiet", "--no-trunc"])?;
+    let ids: BTreeSet<&str> = ids.lines().collect();
+    let ids: Vec<&str> = ids.into_iter().collect();
+    let mut known = 0;
+    for ids in ids.chunks(IDS_AT_ONCE) {
+        let mut arguments = vec!["image", "inspect", "--format", LAYERS];
+        arguments.extend(ids);
+        // An image that is gone by now makes this fail, after the others were printed.
+        let output = run(&arguments)?;
+        for line in String::from_utf8_lossy(&output.stdout).lines() {
+            known = known.max(common_prefix(&layers_of(line), wanted));
+        }
+    }
+    Ok(known)
+}
+
+/// What makes `docker image inspect` print an image's diff IDs, a JSON array a line.
+const LAYERS: &str = "{{json .RootFS.Layers}}";
+
+fn layers_of(line: &str) -> Vec<String> {
+    // An image without layers has null here.
+    serde_json::from_str::<Option<Vec<String>>>(line).ok().flatten().unwrap_or_default()
+}
+
+fn common_prefix(a: &[String], b: &[String]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
+
+/// Whether the daemon has an image of that name and these layers.
+fn loaded(reference: &ImageReference, wanted: &[String]) -> Result<bool, Error> {
+    let output = run(&["image", "inspect", "--format", LAYERS, &reference.to_string()])?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    Ok(output.status.success() && layers_of(text.trim()) == wanted)
+}
+
+/// Streams an archive into `docker load`.
+fn load<W: Write>(
+    archive: &Archive,
+    wrap: impl Fn(Box<dyn Write>, u64) -> W,
+) -> Result<Written, Error> {
+    const COMMAND: [&str; 2] = ["load", "--quiet"];
+    let mut child = command(&COMMAND).stdin(Stdio::piped()).spawn().map_err(Error::NoDocker)?;
+    let mut stdin = child.stdin.take();
+    let pipe = Box::new(stdin.take().expect("it was asked for"));
+    let (mut stdout, mut stderr) = (child.stdout.take(), child.stderr.take());
+    let expected = archive.spec.layers[archive.skip..].iter().map(|layer| layer.size).sum();
+    let (result, output) = std::thread::scope(|scope| {
+        // Read while we write: a client with much to say must not wait for us.
+        let said = scope.spawn(move || (read_all(&mut stdout), read_all(&mut stderr)));
+        let mut pipe = wrap(pipe, expected);
+        let result = write_archive(archive, &mut pipe);
+        if result.is_err() {
+            // Not to be mistaken for a whole archive, however tolerant the reader.
+            let _ = child.kill();
+        }
+        drop(pipe);
+        (result, said.join().unwrap_or_default())
+    });
+    let status = child.wait().map_err(Error::NoDocker)?;
+    let (stdout, stderr) = output;
+    match result {
+        // A client that gave up says why itself: more than that its pipe is broken.
+        Err(Error::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        Err(error) => return Err(error),
+        Ok(written) if status.success() => return Ok(written),
+        Ok(_) => {}
+    }
+    let output = if stderr.trim().is_empty() { stdout } else { stderr };
+    Err(Error::Docker { command: COMMAND.join(" "), output: said(&output) })
+}
+
+fn read_all(from: &mut Option<impl Read>) -> String {
+    let mut bytes = Vec::new();
+    if let Some(from) = from {
+        // What was read up to an error is all there is to show.
+        let _ = from.read_to_end(&mut bytes);
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Runs `docker` and wants it to succeed.
+fn docker(arguments: &[&str]) -> Result<String, Error> {
+    let output = run(arguments)?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let output = said(&String::from_utf8_lossy(&output.stderr));
+    Err(Error::Docker { command: arguments.join(" "), output })
+}
+
+fn run(arguments: &[&str]) -> Result<Output, Error> {
+    command(arguments).stdin(Stdio::null()).output().map_err(Error::NoDocker)
+}
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new("docker");
+    command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// What a program printed, on one line.
+fn said(output: &str) -> String {
+    let lines: Vec<_> = output.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    if lines.is_empty() { "it printed nothing".to_owned() } else { lines.join("; ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_lowest_layers_in_common_count() {
+        let image = |ids: &str| ids.chars().map(String::from).collect::<Vec<_>>();
+        for (there, wanted, common) in [
+            ("", "ab", 0),
+            ("ab", "ab", 2),
+            ("abc", "ab", 2),
+            ("ab", "abc", 2),
+            ("xbc", "abc", 0),
+            ("axc", "abc", 1),
+        ] {
+            assert_eq!(common_prefix(&image(there), &image(wanted)), common, "{there} {wanted}");
+        }
+    }
+
+    #[test]
+    fn an_image_without_layers_has_none() {
+        assert!(layers_of("null").is_empty());
+        assert!(layers_of("").is_empty());
+        assert_eq!(layers_of(r#"["sha256:a"]"#), ["sha256:a"]);
+    }
+}

@@ -1,0 +1,201 @@
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::process::Stdio;
+
+use serde_json::Value;
+use stowage::digest::Digest;
+use stowage::oci::ImageSpec;
+use stowage::transport::{Archive, write_archive};
+
+use crate::support::{FakeStore, stderr};
+
+/// Three layers: `big`, `small` which refers to it, and what is copied to the root.
+fn three_layers() -> (FakeStore, ImageSpec) {
+    let mut store = FakeStore::new();
+    let big = store.add_file('1', "big", &[], &"big".repeat(1000));
+    let small = store.add_file('2', "small", &[&big], "small");
+    store.add_file('3', "root", &[&small], "root");
+    let root = format!("/nix/store/{}-root", "3".repeat(32));
+    store.build(&format!(r#"{{"config": {{"Cmd": ["/file"]}}, "copyToRoot": ["{root}"]}}"#));
+    let spec = ImageSpec::read(&store.root().join("image.json")).unwrap();
+    assert_eq!(spec.layers.len(), 3);
+    (store, spec)
+}
+
+fn archive(store: &FakeStore, spec: &ImageSpec, tags: &[&str], skip: usize) -> Vec<u8> {
+    let references: Vec<_> = tags.iter().map(|tag| tag.parse().unwrap()).collect();
+    let mut bytes = Vec::new();
+    let archive = Archive { store: &store.store(), spec, references: &references, skip };
+    let written = write_archive(&archive, &mut bytes).unwrap();
+    assert_eq!((written.bytes, written.layers), (bytes.len() as u64, spec.layers.len() - skip));
+    bytes
+}
+
+/// The members in order, and their bytes.
+fn members(bytes: &[u8]) -> (Vec<String>, BTreeMap<String, Vec<u8>>) {
+    let mut names = Vec::new();
+    let mut bodies = BTreeMap::new();
+    for entry in tar::Archive::new(bytes).entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let name = entry.path().unwrap().display().to_string();
+        let mut body = Vec::new();
+        entry.read_to_end(&mut body).unwrap();
+        names.push(name.clone());
+        bodies.insert(name, body);
+    }
+    (names, bodies)
+}
+
+fn json(members: &BTreeMap<String, Vec<u8>>, name: &str) -> Value {
+    serde_json::from_slice(&members[name]).unwrap()
+}
+
+fn blob(digest: &Value) -> String {
+    format!("blobs/sha256/{}", digest.as_str().unwrap().strip_prefix("sha256:").unwrap())
+}
+
+#[test]
+fn both_formats_name_the_same_blobs() {
+    let (store, spec) = three_layers();
+    let (_, members) = members(&archive(&store, &spec, &["localhost/a:v1", "b:v2"], 0));
+    for (name, body) in &members {
+        if let Some(hex) = name.strip_prefix("blobs/sha256/").filter(|hex| !hex.is_empty()) {
+            assert_eq!(Digest::of(body).hex(), hex);
+        }
+    }
+    assert_eq!(json(&members, "oci-layout")["imageLayoutVersion"], "1.0.0");
+    let docker = &json(&members, "manifest.json")[0];
+    let index = json(&members, "index.json");
+    assert_eq!(docker["RepoTags"], serde_json::json!(["localhost/a:v1", "b:v2"]));
+    assert_eq!(
+        index["manifests"][1]["annotations"]["io.containerd.image.name"],
+        "docker.io/library/b:v2"
+    );
+    assert_eq!(index["manifests"][1]["annotations"]["org.opencontainers.image.ref.name"], "v2");
+
+    let manifest = json(&members, &blob(&index["manifests"][0]["digest"]));
+    assert_eq!(docker["Config"], blob(&manifest["config"]["digest"]).as_str());
+    let config = json(&members, docker["Config"].as_str().unwrap());
+    for (place, layer) in spec.layers.iter().enumerate() {
+        let digest = &manifest["layers"][place]["digest"];
+        assert_eq!(docker["Layers"][place], blob(digest).as_str());
+        assert_eq!(config["rootfs"]["diff_ids"][place], layer.diff_id.to_string());
+        assert_eq!(digest, &layer.diff_id.to_string());
+        assert_eq!(manifest["layers"][place]["size"], layer.size);
+        assert_eq!(
+            manifest["layers"][place]["mediaType"],
+            "application/vnd.oci.image.layer.v1.tar"
+        );
+        assert!(config["history"][place]["created_by"].as_str().unwrap().starts_with("stowage: "));
+    }
+    assert_eq!(config["config"], serde_json::json!({"Cmd": ["/file"]}));
+    assert_eq!(
+        (&config["os"], &config["created"]),
+        (&"linux".into(), &"1970-01-01T00:00:01Z".into())
+    );
+    // oci-spec's types take what was written.
+    let as_bytes = |name: &str| &members[name][..];
+    oci_spec::image::ImageConfiguration::from_reader(as_bytes(docker["Config"].as_str().unwrap()))
+        .unwrap();
+    oci_spec::image::ImageIndex::from_reader(as_bytes("index.json")).unwrap();
+}
+
+/// What names the layers comes after them: half a stream is no image to any reader.
+#[test]
+fn nothing_names_an_image_before_it_is_whole() {
+    let (store, spec) = three_layers();
+    let (names, _) = members(&archive(&store, &spec, &["a:b"], 0));
+    assert_eq!(names[names.len() - 3..], ["index.json", "manifest.json", "oci-layout"]);
+}
+
+#[test]
+fn an_image_needs_no_name() {
+    let (store, spec) = three_layers();
+    let (_, members) = members(&archive(&store, &spec, &[], 0));
+    assert_eq!(json(&members, "manifest.json")[0]["RepoTags"], serde_json::json!([]));
+    assert_eq!(json(&members, "index.json")["manifests"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn layers_left_out_are_named_all_the_same() {
+    let (store, spec) = three_layers();
+    let (_, whole) = members(&archive(&store, &spec, &["a:b"], 0));
+    let (names, delta) = members(&archive(&store, &spec, &["a:b"], 2));
+    assert_eq!(whole["manifest.json"], delta["manifest.json"]);
+    let left_out: Vec<_> = whole.keys().filter(|name| !names.contains(name)).collect();
+    let expected: Vec<_> = spec.layers[..2]
+        .iter()
+        .map(|layer| format!("blobs/sha256/{}", layer.diff_id.digest().hex()))
+        .collect();
+    assert_eq!(left_out.len(), 2);
+    assert!(expected.iter().all(|name| left_out.contains(&name)));
+}
+
+#[test]
+fn a_layer_that_is_there_twice_is_sent_once() {
+    let (store, mut spec) = three_layers();
+    spec.layers.push(spec.layers[0].clone());
+    let mut bytes = Vec::new();
+    let archive = Archive { store: &store.store(), spec: &spec, references: &[], skip: 0 };
+    assert_eq!(write_archive(&archive, &mut bytes).unwrap().layers, 3);
+    let (names, members) = members(&bytes);
+    let unique: std::collections::BTreeSet<_> = names.iter().collect();
+    assert_eq!(unique.len(), names.len());
+    assert_eq!(json(&members, "manifest.json")[0]["Layers"].as_array().unwrap().len(), 4);
+}
+
+/// A store path that changed, in each way: the stream ends before it is an image, and
+/// the error names the layer.
+#[test]
+fn a_store_path_that_changed_is_an_error() {
+    for (how, text) in [
+        ("longer", "longer than small".repeat(1000)),
+        ("shorter", String::new()),
+        ("other", "SMALL".to_owned()),
+    ] {
+        let (store, _) = three_layers();
+        let file = store.store().physical_dir().join(format!("{}-small/file", "2".repeat(32)));
+        std::fs::write(file, text).unwrap();
+        let output = store.stowage(&["stream", "image.json", "-t", "a:b"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{how}");
+        let error = stderr(&output);
+        assert!(
+            error.starts_with("error: layer 2 of 3 (small) is not what it was: expected sha256:"),
+            "{how}: {error}"
+        );
+        let whole = tar::Archive::new(&output.stdout[..]).entries().unwrap().all(|entry| {
+            entry.is_ok_and(|entry| entry.path().unwrap().display().to_string() != "manifest.json")
+        });
+        let manifest = output.stdout.windows(13).any(|window| window == b"manifest.json");
+        assert!(!manifest, "{how}: {whole}");
+    }
+}
+
+#[test]
+fn a_full_disk_is_an_error() {
+    let (store, _) = three_layers();
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let output =
+        store.stowage(&["stream", "image.json"]).stdout(Stdio::from(full)).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        stderr(&output),
+        "error: cannot write the image: No space left on device (os error 28)\n"
+    );
+}
+
+/// Half an image is not success, but there is nobody left to tell.
+#[test]
+fn a_broken_pipe_is_a_quiet_failure() {
+    let (store, _) = three_layers();
+    let mut child = store
+        .stowage(&["stream", "image.json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(141));
+    assert_eq!(stderr(&output), "");
+}

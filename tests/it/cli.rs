@@ -1,0 +1,219 @@
+use std::fs;
+use std::os::unix::net::UnixListener;
+
+use crate::support::{FakeStore, stderr};
+
+fn one_path() -> FakeStore {
+    let mut store = FakeStore::new();
+    store.add_file('1', "a", &[], "a");
+    store
+}
+
+/// Every failure says what, where and why, on one line, exits with 1, and leaves no output.
+#[test]
+fn bad_input_is_named() {
+    struct Case {
+        name: &'static str,
+        /// Spoils one of registration, options and store.
+        spoil: fn(&FakeStore),
+        error: &'static str,
+    }
+    let path = format!("/nix/store/{}-a", "1".repeat(32));
+    let cases = [
+        Case {
+            name: "truncated registration",
+            spoil: |store| {
+                let whole = store.registration();
+                store.write("registration", &whole[..whole.len() - 3]);
+            },
+            error: "error: registration: line 4: expected a deriver's store path or an empty line, found the end of the file",
+        },
+        Case {
+            name: "no registration",
+            spoil: |store| fs::remove_file(store.root().join("registration")).unwrap(),
+            error: "error: cannot read registration: No such file or directory (os error 2)",
+        },
+        Case {
+            name: "a reference outside the closure",
+            spoil: |store| {
+                let reference = format!("1\n/nix/store/{}-gone\n", "2".repeat(32));
+                store.write(
+                    "registration",
+                    &store.registration().replace("\n\n0\n", &format!("\n\n{reference}")),
+                );
+            },
+            error: "error: registration: the closure is incomplete: PATH refers to /nix/store/22222222222222222222222222222222-gone",
+        },
+        Case {
+            name: "missing store path",
+            spoil: |store| {
+                fs::remove_dir_all(
+                    store.store().physical_dir().join(format!("{}-a", "1".repeat(32))),
+                )
+                .unwrap()
+            },
+            error: "error: store path ROOTPATH does not exist",
+        },
+        Case {
+            name: "a socket",
+            spoil: |store| {
+                drop(
+                    UnixListener::bind(
+                        store.store().physical_dir().join(format!("{}-a/s", "1".repeat(32))),
+                    )
+                    .unwrap(),
+                )
+            },
+            error: "error: ROOTPATH/s is a socket: a layer may hold files, directories and symbolic links only",
+        },
+        Case {
+            name: "bad JSON",
+            spoil: |store| drop(store.write("options.json", "{")),
+            error: "error: options.json: not build options: EOF while parsing an object at line 1 column 1",
+        },
+        Case {
+            name: "no layers",
+            spoil: |store| drop(store.write("options.json", r#"{"maxLayers": 0}"#)),
+            error: "error: options.json: not build options: an image may have 1 to 127 layers, not 0 at line 1 column 16",
+        },
+        Case {
+            name: "copyToRoot outside the closure",
+            spoil: |store| {
+                drop(store.write(
+                    "options.json",
+                    &format!(r#"{{"copyToRoot": ["/nix/store/{}-b"]}}"#, "2".repeat(32)),
+                ))
+            },
+            error: "error: `copyToRoot`: /nix/store/22222222222222222222222222222222-b is not in the closure",
+        },
+    ];
+    for case in cases {
+        let store = one_path();
+        store.write("registration", &store.registration());
+        store.write("options.json", "{}");
+        (case.spoil)(&store);
+        let arguments =
+            ["build", "--closure", "registration", "--options", "options.json", "-o", "image.json"];
+        let output = store.stowage(&arguments).output().unwrap();
+        let physical = store.root().join(&path[1..]).display().to_string();
+        let expected = case.error.replace("ROOTPATH", &physical).replace("PATH", &path);
+        let error = stderr(&output);
+        assert_eq!(error.lines().next(), Some(&expected[..]), "{}", case.name);
+        assert_eq!(output.status.code(), Some(1), "{}", case.name);
+        assert!(!store.root().join("image.json").exists(), "{}", case.name);
+        let left: Vec<_> = fs::read_dir(store.root())
+            .unwrap()
+            .filter(|entry| {
+                entry.as_ref().unwrap().file_name().to_string_lossy().starts_with(".tmp")
+            })
+            .collect();
+        assert!(left.is_empty(), "{}", case.name);
+    }
+}
+
+/// Root reads everything, so this one needs somebody else.
+#[test]
+fn an_unreadable_file_is_named() {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+    const NOBODY: u32 = 65534;
+    let store = one_path();
+    store.build("{}");
+    let file = store.store().physical_dir().join(format!("{}-a/file", "1".repeat(32)));
+    fs::set_permissions(&file, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(store.root(), fs::Permissions::from_mode(0o755)).unwrap();
+    // The program itself may be in a directory that nobody else may enter.
+    let program = store.root().join("stowage");
+    fs::copy(env!("CARGO_BIN_EXE_stowage"), &program).unwrap();
+    let mut command = std::process::Command::new(program);
+    command
+        .arg("--root")
+        .arg(store.root())
+        .args(["stream", "image.json"])
+        .current_dir(store.root());
+    if nix::unistd::geteuid().is_root() {
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    let output = command.output().unwrap();
+    let expected = format!(
+        "error: layer 1 of 1: cannot read {}: Permission denied (os error 13)",
+        file.display()
+    );
+    assert_eq!(stderr(&output).lines().next(), Some(&expected[..]));
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn wrong_usage_is_exit_code_2() {
+    let store = one_path();
+    for arguments in [
+        &["stream"][..],
+        &["copy", "image.json", "hello"],
+        &["plan", "r", "--max-layers", "0"],
+        &["stream", "i", "-t", "Hello:v1"],
+    ] {
+        let output = store.stowage(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn an_existing_file_is_replaced_whole() {
+    let store = one_path();
+    store.write("image.json", "old");
+    assert!(store.build("{}").starts_with(b"{"));
+}
+
+#[test]
+fn plan_prints_store_paths_by_layer() {
+    let mut store = FakeStore::new();
+    let big = store.add_file('1', "big", &[], &"big".repeat(100));
+    store.add_file('2', "small", &[&big], "small");
+    store.add_file('3', "tiny", &[&big], "tiny");
+    store.write("registration", &store.registration());
+    let output = store.stowage(&["plan", "registration", "--max-layers", "2"]).output().unwrap();
+    let plan: Vec<Vec<String>> = serde_json::from_slice(&output.stdout).unwrap();
+    let path = |digit: &str, name: &str| format!("/nix/store/{}-{name}", digit.repeat(32));
+    assert_eq!(plan, [vec![path("1", "big")], vec![path("2", "small"), path("3", "tiny")]]);
+}
+
+/// As in a derivation of `nix/lib.nix`.
+#[test]
+fn builder_reads_structured_attributes() {
+    let mut store = FakeStore::new();
+    let library = store.add_file('1', "library", &[], "library");
+    let app = store.add_file('2', "app", &[&library], "app");
+    let config = store.add_file('3', "config.json", &[&app], "config");
+    let hash = |path| stowage::layer::nar_hash(&store.store(), path).unwrap().to_string();
+    let print = |path| store.store().print(path);
+    let record = |path, references: Vec<String>| serde_json::json!({"path": print(path), "narHash": hash(path), "narSize": 1, "references": references, "closureSize": 1});
+    let attributes = serde_json::json!({
+        "name": "image.json",
+        "closure": [record(&library, vec![]), record(&app, vec![print(&library)]), record(&config, vec![print(&app)])],
+        "image": {"exclude": [print(&config)], "config": {"Cmd": [format!("{}/file", print(&app))]}},
+        "outputs": {"out": store.root().join("out")},
+    });
+    store.write(".attrs.json", &attributes.to_string());
+    // Nix 2.8 names a file that only exists outside the sandbox.
+    let output = store
+        .stowage(&["builder"])
+        .env("NIX_ATTRS_JSON_FILE", "/nonexistent/.attrs.json")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let spec = stowage::oci::ImageSpec::read(&store.root().join("out")).unwrap();
+    let paths: Vec<_> = spec.sources.iter().map(|source| &source.path).collect();
+    assert_eq!(paths, [&library, &app]);
+}
+
+#[test]
+fn builder_says_where_it_belongs() {
+    let store = one_path();
+    let output = store.stowage(&["builder"]).env_remove("NIX_ATTRS_JSON_FILE").output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stderr(&output).contains("hint: `stowage builder` is what a derivation"),
+        "{}",
+        stderr(&output)
+    );
+}

@@ -1,0 +1,19 @@
+//! Integration tests that need nothing but this machine: stores made in temporary
+//! directories, and the `stowage` program.
+
+/// No stage names a later one.
+mod architecture;
+/// What a stream holds, and what a receiver may conclude from half of one.
+mod archive;
+/// Messages, exit codes, and what is left behind after a failure.
+mod cli;
+/// The same inputs give the same bytes, whatever differs around them.
+mod determinism;
+/// A layer's bytes, entry by entry and as a digest.
+mod layer;
+/// Dependencies have licences that `deny.toml` allows.
+mod licences;
+/// A store in a temporary directory, and the program run on it.
+mod support;
+/// `stowage verify` names what changed.
+mod verify;

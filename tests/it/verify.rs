@@ -1,0 +1,72 @@
+use serde_json::Value;
+
+use crate::support::{FakeStore, stderr};
+
+fn two_layers() -> FakeStore {
+    let mut store = FakeStore::new();
+    let library = store.add_file('1', "library", &[], &"library".repeat(100));
+    store.add_file('2', "app", &[&library], "app");
+    store.build("{}");
+    store
+}
+
+fn file_of(store: &FakeStore, digit: &str, name: &str) -> std::path::PathBuf {
+    store.store().physical_dir().join(format!("{}-{name}/file", digit.repeat(32)))
+}
+
+#[test]
+fn an_unchanged_image_passes() {
+    let store = two_layers();
+    let output = store.stowage(&["verify", "image.json"]).output().unwrap();
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.starts_with("2 layers, ") && text.ends_with(": all as recorded\n"), "{text}");
+}
+
+#[test]
+fn digest_layer_and_store_path_are_named() {
+    let store = two_layers();
+    std::fs::write(file_of(&store, "2", "app"), "APP").unwrap();
+    let output = store.stowage(&["verify", "image.json"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(stderr(&output), "error: 1 of 2 layers differ\n");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.starts_with("layer 2 of 2: expected sha256:"), "{text}");
+    assert!(
+        text.contains(&format!("\n  /nix/store/{}-app: NAR hash sha256:", "2".repeat(32))),
+        "{text}"
+    );
+    assert!(!text.contains("-library"), "{text}");
+}
+
+#[test]
+fn a_missing_store_path_is_named() {
+    let store = two_layers();
+    std::fs::remove_dir_all(file_of(&store, "1", "library").parent().unwrap()).unwrap();
+    let output = store.stowage(&["verify", "image.json", "--json"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let difference = &report["differences"][0];
+    assert_eq!((&difference["layer"], &difference["found"]), (&1.into(), &Value::Null));
+    assert!(
+        difference["error"].as_str().unwrap().ends_with("-library does not exist"),
+        "{difference}"
+    );
+    assert_eq!(
+        difference["storePaths"][0]["path"],
+        format!("/nix/store/{}-library", "1".repeat(32))
+    );
+}
+
+/// The digests were altered and not the store.
+#[test]
+fn an_altered_spec_is_told_from_an_altered_store() {
+    let store = two_layers();
+    let spec = std::fs::read_to_string(store.root().join("image.json")).unwrap();
+    let digest = spec.split("\"sha256:").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    store.write("image.json", &spec.replacen(&digest, &"0".repeat(64), 1));
+    let output = store.stowage(&["verify", "image.json"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("each of its store paths is as registered"), "{text}");
+}
