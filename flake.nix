@@ -27,8 +27,9 @@
         dockerImage = pkgs.callPackage ./nix/docker-image.nix { };
       });
 
-      checks = eachSystem (pkgs: {
-        inherit (self.packages.${pkgs.stdenv.hostPlatform.system}) dockerImage;
-      });
+      checks = eachSystem (pkgs:
+        import ./tests/e2e/images.nix { inherit pkgs; } // {
+          inherit (self.packages.${pkgs.stdenv.hostPlatform.system}) dockerImage stowage;
+        });
     };
 }

@@ -9,7 +9,7 @@
 , stowage ? pkgs.buildPackages.callPackage ./package.nix { }
 }:
 let
-  callPackage = pkgs.lib.callPackageWith (pkgs // { inherit stowage; });
+  callPackage = pkgs.lib.callPackageWith (pkgs // { inherit pkgs stowage; });
 in
 {
   buildImage = callPackage ./build-image.nix { };

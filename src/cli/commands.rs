@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Instant;
 
+use indicatif::ProgressBar;
 use serde::Serialize;
 
 use super::Failure;
@@ -26,7 +27,9 @@ pub fn build(store: &Store, arguments: &BuildArguments) -> Result<(), Failure> {
         Some(file) => read_options(file)?,
         None => serde_json::from_str("{}").expect("everything has a default"),
     };
-    let spec = build_spec(store, closure, options)?;
+    let total = closure.infos().iter().map(|info| info.nar_size).sum();
+    let bar = bar("hashing", total);
+    let spec = build_spec(store, closure, options, &bar)?;
     write_file(&arguments.output, &spec.to_json(), 0o644)
 }
 
@@ -45,10 +48,9 @@ pub fn build_spec(
     store: &Store,
     closure: Closure,
     options: BuildOptions,
+    bar: &ProgressBar,
 ) -> Result<ImageSpec, Failure> {
     let start = Instant::now();
-    let total = closure.infos().iter().map(|info| info.nar_size).sum();
-    let bar = bar("hashing", total);
     let spec = oci::build_image(store, closure, options, |layer| bar.inc(layer.size))?;
     bar.finish_and_clear();
     eprintln!(
@@ -105,11 +107,7 @@ fn copy_to_docker_daemon(
 ) -> Result<(), Failure> {
     let start = Instant::now();
     let wrap = |pipe, expected| {
-        let bar = if arguments.quiet {
-            indicatif::ProgressBar::hidden()
-        } else {
-            bar("sending", expected)
-        };
+        let bar = if arguments.quiet { ProgressBar::hidden() } else { bar("sending", expected) };
         bar.wrap_write(pipe)
     };
     let copied = transport::copy_to_docker_daemon(store, spec, reference, wrap)?;

@@ -8,6 +8,7 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use indicatif::ProgressBar;
 use serde::Deserialize;
 
 use super::Failure;
@@ -37,7 +38,8 @@ pub fn build(store: &Store) -> Result<(), Failure> {
     let attributes: Attributes =
         serde_json::from_slice(&bytes).map_err(|error| failure(error.to_string()))?;
     let closure = Closure::new(attributes.closure.into_infos())?;
-    let spec = build_spec(store, closure, attributes.image)?;
+    // Nix gives builders a terminal of its own, and keeps what they write to it as the log.
+    let spec = build_spec(store, closure, attributes.image, &ProgressBar::hidden())?;
     write_file(&attributes.outputs.out, &spec.to_json(), 0o444)
 }
 

@@ -250,6 +250,8 @@ impl Closure {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::slice;
+
     use super::*;
 
     /// `aaaa…-name`: a store path whose hash is one digit over and over.
@@ -308,8 +310,11 @@ pub(crate) mod tests {
     #[test]
     fn a_cycle_is_shown_from_end_to_end() {
         let [a, b, c] = [path('a', "a"), path('b', "b"), path('c', "c")];
-        let records =
-            vec![info(a.clone(), 1, &[b.clone()]), info(b, 1, &[c.clone()]), info(c, 1, &[a])];
+        let records = vec![
+            info(a.clone(), 1, slice::from_ref(&b)),
+            info(b, 1, slice::from_ref(&c)),
+            info(c, 1, &[a]),
+        ];
         let error = Closure::new(records).unwrap_err().to_string();
         assert_eq!(error.matches(" → ").count(), 3, "{error}");
     }
@@ -318,7 +323,8 @@ pub(crate) mod tests {
     fn what_is_excluded_may_not_be_referred_to() {
         let [a, b] = [path('a', "a"), path('b', "b")];
         let closure =
-            Closure::new(vec![info(a.clone(), 1, &[b.clone()]), info(b.clone(), 1, &[])]).unwrap();
+            Closure::new(vec![info(a.clone(), 1, slice::from_ref(&b)), info(b.clone(), 1, &[])])
+                .unwrap();
         assert_eq!(closure.clone().without(&BTreeSet::from([a])).unwrap().infos().len(), 1);
         assert!(matches!(closure.without(&BTreeSet::from([b])), Err(Error::Incomplete(_))));
     }

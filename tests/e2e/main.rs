@@ -1,1 +1,15 @@
+//! End-to-end tests: images built by Nix in its sandbox, taken by real container
+//! engines, run. `checks/test` installs what they need; `checks/test e2e NAME` runs one.
 
+#![allow(clippy::unwrap_used)]
+
+/// What people get wrong in Nix code, and what Nix then prints.
+mod bad_input;
+/// `nix build` and what its outputs refer to.
+mod build;
+/// The Docker daemon is sent what it lacks.
+mod docker;
+/// podman and skopeo take the stream too.
+mod podman;
+/// Nix, engines of one's own, and images.
+mod support;

@@ -120,7 +120,7 @@ fn an_unreadable_file_is_named() {
     let store = one_path();
     store.build("{}");
     let file = store.store().physical_dir().join(format!("{}-a/file", "1".repeat(32)));
-    fs::set_permissions(&file, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o000)).unwrap();
     fs::set_permissions(store.root(), fs::Permissions::from_mode(0o755)).unwrap();
     // The program itself may be in a directory that nobody else may enter.
     let program = store.root().join("stowage");

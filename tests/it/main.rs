@@ -1,6 +1,8 @@
 //! Integration tests that need nothing but this machine: stores made in temporary
 //! directories, and the `stowage` program.
 
+#![allow(clippy::unwrap_used)]
+
 /// No stage names a later one.
 mod architecture;
 /// What a stream holds, and what a receiver may conclude from half of one.

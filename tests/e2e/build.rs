@@ -1,0 +1,161 @@
+use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
+
+use stowage::closure::Closure;
+use stowage::layer::nar_hash;
+use stowage::oci::ImageSpec;
+use stowage::store::Store;
+
+use crate::support::{Image, build, nix, run, stowage};
+
+/// Bit for bit, the script and the spec.
+#[test]
+fn a_rebuild_is_identical() {
+    for attribute in ["dockerImage", "dockerImage.spec"] {
+        build(attribute);
+        run(&mut nix(&["build", "--no-link", "--rebuild", &format!(".#{attribute}")]));
+    }
+}
+
+#[test]
+fn the_tag_is_the_hash_of_the_output() {
+    let image = Image::named("configOnly");
+    let name = image.path.file_name().unwrap().to_str().unwrap().to_owned();
+    let hash = name.split('-').next().unwrap();
+    assert_eq!(image.reference(), format!("e2e/config-only:{hash}"));
+    assert_eq!(image.evaluate("isExe --apply builtins.toJSON").trim(), "true");
+}
+
+/// What streams the image keeps what it is made of from being collected as garbage.
+#[test]
+fn the_output_refers_to_every_store_path_of_the_image() {
+    let image = Image::at("dockerImage");
+    let closure = run(&mut nix(&[
+        "--exec",
+        "nix-store",
+        "--query",
+        "--requisites",
+        image.path.to_str().unwrap(),
+    ]));
+    let closure: BTreeSet<_> = closure.lines().collect();
+    let store = Store::default();
+    let sources: BTreeSet<_> =
+        image.spec.sources.iter().map(|source| store.print(&source.path)).collect();
+    assert!(sources.len() > 10);
+    for path in &sources {
+        assert!(closure.contains(&path[..]), "{path}");
+    }
+}
+
+#[test]
+fn no_image_holds_the_program_or_its_own_spec() {
+    let program = build("stowage");
+    let image = Image::at("dockerImage");
+    let paths: Vec<_> =
+        image.spec.sources.iter().map(|source| Store::default().physical(&source.path)).collect();
+    assert!(
+        !paths.contains(&program)
+            && !paths.contains(&image.spec_file)
+            && !paths.contains(&image.path)
+    );
+    assert!(paths.iter().all(|path| !path.to_string_lossy().ends_with("-config.json")));
+}
+
+#[test]
+fn nar_hashes_are_those_that_nix_registered() {
+    let image = Image::at("dockerImage");
+    for source in &image.spec.sources {
+        assert_eq!(
+            nar_hash(&Store::default(), &source.path).unwrap(),
+            source.nar_hash,
+            "{}",
+            source.path
+        );
+    }
+}
+
+/// `closureInfo` and `exportReferencesGraph` say the same.
+#[test]
+fn a_registration_gives_the_same_closure() {
+    let registration = build("checks.x86_64-linux.registration").join("registration");
+    let closure = Closure::read(&registration).unwrap();
+    let image = Image::named("app1");
+    let spec_sources: BTreeSet<_> = image.spec.sources.iter().map(|source| &source.path).collect();
+    assert!(closure.infos().iter().all(|info| spec_sources.contains(&info.path)));
+
+    let directory = tempfile::tempdir().unwrap();
+    let output = directory.path().join("image.json");
+    run(stowage(&["build", "--output"]).arg(&output).arg("--closure").arg(&registration));
+    let spec = ImageSpec::read(&output).unwrap();
+    assert_eq!(spec.sources.len(), closure.infos().len());
+    run(stowage(&["verify"]).arg(&output));
+}
+
+/// With one thread and with two, and as another user would have it.
+#[test]
+fn the_environment_does_not_matter() {
+    let registration = build("checks.x86_64-linux.registration").join("registration");
+    let directory = tempfile::tempdir().unwrap();
+    let mut specs = BTreeSet::new();
+    for (number, (jobs, locale)) in
+        [("1", "C"), ("2", "C"), ("2", "tr_TR.UTF-8")].into_iter().enumerate()
+    {
+        let output = directory.path().join(number.to_string());
+        let arguments = ["build", "--jobs", jobs, "--output"];
+        run(stowage(&arguments)
+            .arg(&output)
+            .arg("--closure")
+            .arg(&registration)
+            .env("LC_ALL", locale));
+        specs.insert(std::fs::read(&output).unwrap());
+    }
+    assert_eq!(specs.len(), 1);
+}
+
+#[test]
+fn the_output_is_an_executable_script() {
+    let image = Image::named("full");
+    let mode = image.path.metadata().unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o555);
+    assert!(std::fs::read(&image.path).unwrap().starts_with(b"#!/nix/store/"));
+}
+
+/// GNU tar can read the stream, and every layer in it is in the order of its bytes.
+#[test]
+fn layers_are_sorted_by_name() {
+    let image = Image::named("full");
+    let directory = tempfile::tempdir().unwrap();
+    let archive = directory.path().join("image.tar");
+    image.stream_to(&archive);
+    for layer in &image.spec.layers {
+        let blob = format!("blobs/sha256/{}", layer.diff_id.digest().hex());
+        let mut inner = std::process::Command::new("tar");
+        inner.arg("--extract").arg("--to-stdout").arg("--file").arg(&archive).arg(&blob);
+        let mut inner = inner.stdout(Stdio::piped()).spawn().unwrap();
+        let mut list = std::process::Command::new("tar");
+        let names = run(list
+            .args(["--list", "--quoting-style=literal", "--file=-"])
+            .env("LC_ALL", "C")
+            .stdin(inner.stdout.take().unwrap()));
+        inner.wait().unwrap();
+        let names: Vec<_> = names.lines().map(str::as_bytes).collect();
+        assert!(!names.is_empty() && names.windows(2).all(|pair| pair[0] < pair[1]), "{blob}");
+    }
+}
+
+/// A script takes other names than its own.
+#[test]
+fn the_script_takes_other_names() {
+    let image = Image::named("configOnly");
+    let mut script = std::process::Command::new(&image.path);
+    let output = script.args(["--repo-tag", "other:name", "-t", "third:name"]).output().unwrap();
+    let mut archive = tar::Archive::new(&output.stdout[..]);
+    let manifest = archive
+        .entries()
+        .unwrap()
+        .map(Result::unwrap)
+        .find(|entry| *entry.path_bytes() == b"manifest.json"[..]);
+    let manifest: serde_json::Value = serde_json::from_reader(manifest.unwrap()).unwrap();
+    assert_eq!(manifest[0]["RepoTags"], serde_json::json!(["other:name", "third:name"]));
+}

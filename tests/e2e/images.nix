@@ -1,0 +1,67 @@
+# Images that the end-to-end tests build, and `nix flake check` with them.
+{ pkgs }:
+let
+  inherit (pkgs) stowage;
+
+  # An application of a few bytes on top of programs of many.
+  app = version: pkgs.writeShellScriptBin "app" "echo app ${version}; exec ${pkgs.git}/bin/git --version";
+  appImage = version: stowage.buildImage {
+    name = "e2e/app";
+    tag = version;
+    config.Cmd = [ "${app version}/bin/app" ];
+  };
+in
+{
+  # Nothing but what the config mentions.
+  configOnly = stowage.buildImage {
+    name = "E2E/Config-Only";
+    config = {
+      entrypoint = [ "${pkgs.coreutils}/bin/echo" ];
+      Cmd = [ "said by coreutils" ];
+    };
+  };
+
+  app1 = appImage "v1";
+  app2 = appImage "v2";
+
+  # More store paths than layers, files in /, a store path that is a file, odd settings.
+  full = stowage.buildImage {
+    name = "e2e/full";
+    tag = "all";
+    maxLayers = 5;
+    created = "2024-05-13T09:31:10Z";
+    copyToRoot = [
+      (pkgs.buildEnv { name = "root"; paths = [ pkgs.bash pkgs.coreutils ]; pathsToLink = [ "/bin" ]; })
+      (pkgs.writeTextDir "etc/motd" "welcome\n")
+    ];
+    config = {
+      Cmd = [ "/bin/bash" "-c" "cat /etc/motd $FILE" ];
+      Env = [ "PATH=/bin" "FILE=${pkgs.writeText "file" "a store path that is a file\n"}" ];
+      Labels.odd = "ü \"quoted\" $dollar";
+      ExposedPorts."80/tcp" = { };
+      WorkingDir = "/etc";
+    };
+  };
+
+  # One layer for everything, the files in / among it.
+  oneLayer = stowage.buildImage {
+    name = "e2e/one-layer";
+    maxLayers = 1;
+    copyToRoot = pkgs.buildEnv { name = "root"; paths = [ pkgs.bash pkgs.coreutils ]; pathsToLink = [ "/bin" ]; };
+    config.Cmd = [ "/bin/ls" "/" ];
+  };
+
+  # Copied to / and mentioned by its store path as well: there in both places.
+  copiedAndMentioned = let tool = pkgs.writeShellScriptBin "tool" "echo tool"; in
+    stowage.buildImage {
+      name = "e2e/copied-and-mentioned";
+      copyToRoot = tool;
+      config.Cmd = [ "${tool}/bin/tool" ];
+    };
+
+  # No file at all.
+  empty = stowage.buildImage { name = "e2e/empty"; };
+
+  # The same closure by way of `closureInfo`.
+  registration = pkgs.closureInfo { rootPaths = [ pkgs.git ]; };
+}

@@ -1,0 +1,68 @@
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::support::{Image, run};
+
+/// podman with a storage of its own.
+fn podman(directory: &std::path::Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new("podman");
+    command.arg("--root").arg(directory.join("root")).arg("--runroot").arg(directory.join("run"));
+    command.args(["--storage-driver=vfs"]).args(arguments).stdin(Stdio::null());
+    command
+}
+
+#[test]
+fn podman_loads_the_stream() {
+    let directory = tempfile::tempdir().unwrap();
+    let image = Image::named("oneLayer");
+    let mut stream = Command::new(&image.path).stdout(Stdio::piped()).spawn().unwrap();
+    let loaded = run(podman(directory.path(), &["load"]).stdin(stream.stdout.take().unwrap()));
+    assert!(stream.wait().unwrap().success());
+    let reference = format!("localhost/{}", image.reference());
+    assert!(loaded.contains(&reference), "{loaded}");
+    let inspected: Value = serde_json::from_str(&run(&mut podman(
+        directory.path(),
+        &["image", "inspect", &reference],
+    )))
+    .unwrap();
+    assert_eq!(inspected[0]["RootFS"]["Layers"], serde_json::json!(image.diff_ids()));
+    // A container needs privileges that a build machine may not give: its files do not.
+    let mounted = run(&mut podman(directory.path(), &["image", "mount", &reference]));
+    let listed = run(Command::new("chroot").args([mounted.trim(), "/bin/ls", "/"]));
+    run(&mut podman(directory.path(), &["image", "unmount", &reference]));
+    assert!(
+        listed.lines().any(|name| name == "bin") && listed.lines().any(|name| name == "nix"),
+        "{listed}"
+    );
+}
+
+/// skopeo reads both formats of the stream, and its digests are ours.
+#[test]
+fn skopeo_finds_the_same_diff_ids() {
+    let directory = tempfile::tempdir().unwrap();
+    let archive = directory.path().join("image.tar");
+    let image = Image::named("full");
+    image.stream_to(&archive);
+    for (format, source) in [
+        ("docker", format!("docker-archive:{}", archive.display())),
+        ("oci", format!("oci-archive:{}", archive.display())),
+    ] {
+        let layout = format!("oci:{}:all", directory.path().join(format).display());
+        run(Command::new("skopeo").args([
+            "--insecure-policy",
+            "copy",
+            "--quiet",
+            &source,
+            &layout,
+        ]));
+        let config = run(Command::new("skopeo").args(["inspect", "--config", &layout]));
+        let config: Value = serde_json::from_str(&config).unwrap();
+        assert_eq!(config["rootfs"]["diff_ids"], serde_json::json!(image.diff_ids()), "{format}");
+        assert_eq!(
+            config["history"].as_array().unwrap().len(),
+            image.spec.layers.len(),
+            "{format}"
+        );
+    }
+}

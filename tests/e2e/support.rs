@@ -1,0 +1,180 @@
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use stowage::oci::ImageSpec;
+
+pub const REPOSITORY: &str = env!("CARGO_MANIFEST_DIR");
+const SYSTEM: &str = "x86_64-linux";
+
+/// `checks/nix ARGUMENTS` in the repository.
+pub fn nix(arguments: &[&str]) -> Command {
+    let mut command = Command::new(Path::new(REPOSITORY).join("checks/nix"));
+    command.args(arguments).current_dir(REPOSITORY).stdin(Stdio::null());
+    command
+}
+
+/// Runs a command that must succeed, and returns what it printed.
+pub fn run(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}: {}\n{}", output.status, stderr(&output));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Builds a flake output, such as `checks.x86_64-linux.full`, and returns its store path.
+pub fn build(attribute: &str) -> PathBuf {
+    // Nix 2.8 has no `--print-out-paths`.
+    let json = run(&mut nix(&["build", "--no-link", "--json", &format!(".#{attribute}")]));
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    json[0]["outputs"]["out"].as_str().unwrap().into()
+}
+
+/// One of `images.nix`, built.
+pub struct Image {
+    pub attribute: String,
+    /// The script.
+    pub path: PathBuf,
+    /// `image.json`.
+    pub spec_file: PathBuf,
+    pub spec: ImageSpec,
+}
+
+impl Image {
+    pub fn named(name: &str) -> Self {
+        Self::at(&format!("checks.{SYSTEM}.{name}"))
+    }
+
+    pub fn at(attribute: &str) -> Self {
+        let path = build(attribute);
+        let spec_file = build(&format!("{attribute}.spec"));
+        let spec = ImageSpec::read(&spec_file).unwrap();
+        let image = Self { attribute: attribute.to_owned(), path, spec_file, spec };
+        image.verify();
+        image
+    }
+
+    /// Every image of every test passes the validator.
+    fn verify(&self) {
+        run(stowage(&["verify"]).arg(&self.spec_file));
+    }
+
+    pub fn evaluate(&self, attribute: &str) -> String {
+        run(&mut nix(&["eval", "--raw", &format!(".#{}.{attribute}", self.attribute)]))
+    }
+
+    /// `name:tag` as Nix code knows it.
+    pub fn reference(&self) -> String {
+        format!("{}:{}", self.evaluate("imageName"), self.evaluate("imageTag"))
+    }
+
+    pub fn diff_ids(&self) -> Vec<String> {
+        self.spec.layers.iter().map(|layer| layer.diff_id.to_string()).collect()
+    }
+
+    /// The program behind `nix run .#IMAGE.copyToDockerDaemon`.
+    pub fn copy_to_docker_daemon(&self) -> Command {
+        let package = build(&format!("{}.copyToDockerDaemon", self.attribute));
+        Command::new(package.join("bin/copy-to-docker-daemon"))
+    }
+
+    /// Runs the script with its output in a file.
+    pub fn stream_to(&self, file: &Path) {
+        let out = std::fs::File::create(file).unwrap();
+        run(Command::new(&self.path).stdout(out));
+    }
+}
+
+/// The program that this crate makes, as the tests were built.
+pub fn stowage(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_stowage"));
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+/// A Docker daemon of one's own, which ends with the test.
+pub struct Docker {
+    daemon: Child,
+    directory: tempfile::TempDir,
+}
+
+impl Docker {
+    pub fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        let log = std::fs::File::create(path.join("log")).unwrap();
+        let daemon = Command::new("dockerd")
+            .arg("--data-root")
+            .arg(path.join("data"))
+            .arg("--exec-root")
+            .arg(path.join("exec"))
+            .arg("--pidfile")
+            .arg(path.join("pid"))
+            .arg("--host")
+            .arg(format!("unix://{}", path.join("socket").display()))
+            .args(["--iptables=false", "--ip6tables=false", "--bridge=none"])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .expect("dockerd can be started");
+        let docker = Self { daemon, directory };
+        docker.wait();
+        docker
+    }
+
+    fn wait(&self) {
+        let start = Instant::now();
+        while !self.command(&["version"]).output().unwrap().status.success() {
+            let log =
+                || std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
+            assert!(
+                start.elapsed() < Duration::from_secs(60),
+                "dockerd does not answer:\n{}",
+                log()
+            );
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    pub fn host(&self) -> String {
+        format!("unix://{}", self.directory.path().join("socket").display())
+    }
+
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("docker");
+        command.args(arguments).env("DOCKER_HOST", self.host()).stdin(Stdio::null());
+        command
+    }
+
+    pub fn run(&self, arguments: &[&str]) -> String {
+        run(&mut self.command(arguments))
+    }
+
+    /// What a container of the image prints.
+    pub fn container(&self, reference: &str, arguments: &[&str]) -> String {
+        let mut all = vec!["run", "--rm", "--network=none", reference];
+        all.extend(arguments);
+        self.run(&all)
+    }
+
+    /// `IMAGE | docker load`
+    pub fn load(&self, image: &Image) -> String {
+        let mut stream = Command::new(&image.path).stdout(Stdio::piped()).spawn().unwrap();
+        let output = run(self.command(&["load"]).stdin(stream.stdout.take().unwrap()));
+        assert!(stream.wait().unwrap().success());
+        output
+    }
+}
+
+impl Drop for Docker {
+    fn drop(&mut self) {
+        let pid = nix::unistd::Pid::from_raw(self.daemon.id().try_into().unwrap());
+        // It ends its own containerd, and unmounts, when it is asked to end.
+        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+        let _ = self.daemon.wait();
+    }
+}
