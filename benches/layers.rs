@@ -1,2 +1,83 @@
-//! Placeholder.
-fn main() {}
+//! How fast layers are made: many small files, few large ones, and a plan of a large
+//! closure. `cargo bench`; `benches/run` measures whole commands beside other tools.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::hint::black_box;
+use std::io;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use stowage::closure::{Closure, NarHash, ValidPathInfo};
+use stowage::layer::{LayerBudget, LayerContents, LayerPlan, layer_of, write_layer};
+use stowage::store::{Store, StorePath};
+
+/// Bytes that do not repeat: xorshift from a fixed seed.
+fn bytes(length: usize, mut state: u64) -> Vec<u8> {
+    let next = |_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    };
+    (0..length).map(next).collect()
+}
+
+fn store_path(number: usize, name: &str) -> StorePath {
+    format!("{number:032}-{name}").parse().unwrap()
+}
+
+/// One store path of so many files of so many bytes.
+fn store(files: usize, size: usize) -> (tempfile::TempDir, Store, LayerContents) {
+    let root = tempfile::tempdir().unwrap();
+    let store = Store::below(root.path());
+    let path = store_path(0, "bench");
+    let directory = store.physical(&path);
+    for file in 0..files {
+        let directory = directory.join(format!("directory{}", file / 100));
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(directory.join(format!("file{file}")), bytes(size, file as u64 + 1)).unwrap();
+    }
+    let contents = LayerContents { store_paths: BTreeSet::from([path]), copy_to_root: vec![] };
+    (root, store, contents)
+}
+
+fn layers(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("layer");
+    for (name, files, size) in [("small files", 5_000, 6_000), ("large files", 4, 16 << 20)] {
+        let (_guard, store, contents) = store(files, size);
+        group.throughput(Throughput::Bytes(layer_of(&store, &contents).unwrap().size));
+        group.bench_function(format!("{name}: tar"), |bencher| {
+            bencher.iter(|| write_layer(&store, &contents, io::sink()).unwrap());
+        });
+        group.bench_function(format!("{name}: tar and diff ID"), |bencher| {
+            bencher.iter(|| layer_of(&store, black_box(&contents)).unwrap());
+        });
+    }
+}
+
+/// A thousand paths, each referring to up to ten before it.
+fn closure() -> Closure {
+    let random = bytes(20_000, 42);
+    let infos = (0..1_000).map(|number| ValidPathInfo {
+        path: store_path(number, &format!("package{number}")),
+        nar_hash: NarHash::new([0; 32]),
+        nar_size: u64::from(random[number]) << (random[number + 1_000] % 20),
+        references: (0..10.min(number))
+            .map(|edge| usize::from(random[number * 10 + edge]) % number)
+            .map(|other| store_path(other, &format!("package{other}")))
+            .collect(),
+    });
+    Closure::new(infos.collect()).unwrap()
+}
+
+fn plans(criterion: &mut Criterion) {
+    let closure = closure();
+    criterion.bench_function("plan: 1,000 paths in 60 layers", |bencher| {
+        bencher.iter(|| LayerPlan::largest_first(black_box(&closure), LayerBudget::default()));
+    });
+}
+
+criterion_group!(benches, layers, plans);
+criterion_main!(benches);

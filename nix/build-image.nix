@@ -14,10 +14,10 @@
    - isExe: true, as for nixpkgs' `streamLayeredImage`
 
    Example:
-     buildImage {
+   buildImage {
        name = "hello";
        config.Cmd = [ "${pkgs.hello}/bin/hello" ];
-     }
+   }
 */
 lib.makeOverridable (
   {
