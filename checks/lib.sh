@@ -1,0 +1,85 @@
+# Shell functions shared by the scripts in this directory and in benches/. Sourced, not run.
+# shellcheck shell=bash
+
+# What is made once and kept: Debian packages, tools, the package set's flake.
+stowage_cache=${STOWAGE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/stowage}
+
+# As root, or through sudo.
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+# install_tools PROGRAM:PACKAGE…: installs by apt the packages whose programs are missing.
+# Debian has some programs in directories that are not on every user's PATH.
+install_tools() {
+    local tool missing=()
+    for tool in "$@"; do
+        PATH=$PATH:/usr/sbin:/sbin command -v "${tool%%:*}" >/dev/null || missing+=("${tool#*:}")
+    done
+    [ "${#missing[@]}" -gt 0 ] || return 0
+    echo "installing ${missing[*]}" >&2
+    apt_get_quietly update
+    apt_get_quietly install --yes --no-install-recommends "${missing[@]}"
+}
+
+# apt-get, whose output shows only if it fails.
+apt_get_quietly() {
+    local output
+    output=$(as_root env DEBIAN_FRONTEND=noninteractive apt-get "$@" 2>&1) || {
+        echo "$output" >&2
+        echo "error: apt-get $* failed" >&2
+        return 1
+    }
+}
+
+# Formatter and linter of Nix code, which Debian lacks: from crates.io, once.
+install_nix_linters() {
+    local tools=$stowage_cache/tools
+    export PATH=$tools/bin:$PATH
+    local tool
+    for tool in nixpkgs-fmt@1.3.0 deadnix@1.3.1; do
+        command -v "${tool%@*}" >/dev/null ||
+            (cd / && cargo install --quiet --locked --root "$tools" "$tool")
+    done
+}
+
+# The release binary of the last `cargo build --release`.
+stowage_binary() {
+    local target
+    target=${CARGO_TARGET_DIR:-$(dirname "${BASH_SOURCE[0]}")/../target}
+    # .cargo/config.toml names a target, whose directory comes in between.
+    ls -t "$target"/*/release/stowage "$target"/release/stowage 2>/dev/null | head -n 1
+}
+
+# Starts a Docker daemon on a socket of its own and has `docker` talk to it, until this
+# script ends.
+start_private_docker() {
+    local state
+    state=$(mktemp -d)
+    echo "starting a Docker daemon of our own" >&2
+    as_root env PATH="$PATH:/usr/sbin:/sbin" dockerd \
+        --data-root "$state/data" --exec-root "$state/exec" --pidfile "$state/pid" \
+        --host "unix://$state/socket" --group "$(id -gn)" \
+        --iptables=false --ip6tables=false --bridge=none >"$state/log" 2>&1 &
+    # shellcheck disable=SC2064 # the directory is that of now
+    trap "stop_private_docker '$state'" EXIT
+    export DOCKER_HOST=unix://$state/socket
+    local try
+    for try in {1..300}; do
+        if docker version >/dev/null 2>&1; then return; fi
+        if [ "$try" -gt 10 ] && [ -z "$(jobs -r)" ]; then break; fi
+        sleep 0.1
+    done
+    cat "$state/log" >&2
+    echo 'error: dockerd does not answer' >&2
+    return 1
+}
+
+stop_private_docker() {
+    local state=$1 pid
+    if pid=$(cat "$state/pid" 2>/dev/null); then
+        as_root kill "$pid"
+        wait
+    fi
+    as_root rm -rf "$state"
+}

@@ -1,0 +1,57 @@
+# What `stdenv` does in every build: attributes to variables, PATH, and then the command or
+# the phases.
+# shellcheck shell=bash disable=SC2154 # the variables are the derivation's attributes
+if [ -e "$NIX_BUILD_TOP/.attrs.sh" ]; then
+    # Nix 2.8 has these name files outside of the sandbox.
+    export NIX_ATTRS_SH_FILE=$NIX_BUILD_TOP/.attrs.sh NIX_ATTRS_JSON_FILE=$NIX_BUILD_TOP/.attrs.json
+    # shellcheck disable=SC1090
+    . "$NIX_ATTRS_SH_FILE"
+    for output in "${!outputs[@]}"; do export "$output=${outputs[$output]}"; done
+fi
+
+PATH=$initialPath
+# A list or, without structured attributes, words.
+# shellcheck disable=SC2206
+paths=(${buildInputPaths[@]:-})
+for input in "${paths[@]}"; do
+    PATH=$input/bin:$PATH
+    # Functions for builds, such as makeWrapper's.
+    # shellcheck disable=SC1091
+    if [ -f "$input/nix-support/setup-hook" ]; then . "$input/nix-support/setup-hook"; fi
+done
+export PATH HOME=/homeless-shelter
+
+runHook() { if declare -F "$1" >/dev/null; then "$1"; else eval "${!1:-}"; fi; }
+
+unpackPhase() {
+    [ -n "${src:-}" ] || return 0
+    if [ -d "$src" ]; then
+        cp -r "$src" source && chmod -R u+w source && cd source
+    else
+        mkdir source && cd source && tar -xf "$src"
+    fi
+}
+patchPhase() { local p; for p in ${patches:-}; do patch -p1 <"$p"; done; }
+configurePhase() { :; }
+buildPhase() { :; }
+installPhase() { :; }
+fixupPhase() { :; }
+
+# phase NAME: an attribute of that name wins over the function above.
+phase() {
+    runHook "pre${1^}"
+    if [ -n "${!1:-}" ]; then eval "${!1}"; else "$1"; fi
+    runHook "post${1^}"
+}
+
+if [ -n "${buildCommandPath:-}" ]; then
+    # shellcheck disable=SC1090
+    . "$buildCommandPath"
+elif [ -n "${buildCommand:-}" ]; then
+    eval "$buildCommand"
+else
+    for name in ${phases:-unpackPhase patchPhase configurePhase buildPhase installPhase fixupPhase}; do
+        [ "$name" != unpackPhase ] || [ -z "${dontUnpack:-}" ] || continue
+        phase "$name"
+    done
+fi

@@ -1,0 +1,79 @@
+# runCommand and stdenv.mkDerivation, as far as packages of scripts and Debian's need them.
+{ lib, system, boot }:
+let
+  platform = {
+    inherit system;
+    linuxArch = "x86_64";
+    parsed.cpu.name = "x86_64";
+    go = { GOARCH = "amd64"; GOOS = "linux"; };
+    isLinux = true;
+    isDarwin = false;
+    isGnu = true;
+    isMusl = false;
+    isStatic = false;
+    isx86_64 = true;
+    isAarch64 = false;
+    extensions.executable = "";
+  };
+
+  # Attributes that describe a package and are not its builder's business.
+  described = [ "meta" "passthru" "pos" ];
+
+  # A derivation with nixpkgs' extras. `arguments` may be a function of the final ones.
+  make = arguments:
+    let
+      final = lib.toFunction arguments final;
+      name = lib.sanitizeDerivationName (final.name or "${final.pname}-${final.version}");
+      structured = final.__structuredAttrs or false;
+      inputs = lib.concatMap (key: final.${key} or [ ]) [ "nativeBuildInputs" "buildInputs" ];
+      drv = derivation (
+        { inherit system; builder = "${boot.bash}/bin/bash"; args = [ "-e" ./setup.sh ]; }
+        // removeAttrs final described
+        // {
+          inherit name;
+          initialPath = lib.makeBinPath [ boot.busybox boot.bash ];
+          buildInputPaths = map toString (lib.filter (input: input != null) inputs);
+        }
+        // lib.optionalAttrs (final ? buildCommand && !structured) {
+          passAsFile = [ "buildCommand" ] ++ final.passAsFile or [ ];
+        }
+      );
+      passthru = final.passthru or { };
+    in
+    drv // passthru // lib.optionalAttrs (final ? pname) { inherit (final) pname; }
+    // lib.optionalAttrs (final ? version) { inherit (final) version; }
+    // {
+      inherit name passthru;
+      meta = final.meta or { };
+      # `change` is a set, a function of the previous attributes, or of the final and these.
+      overrideAttrs = change: make (final':
+        let
+          previous = lib.toFunction arguments final';
+          changed = lib.toFunction change previous;
+        in
+        previous // (if lib.isFunction changed then change final' previous else changed));
+      overrideDerivation = change: derivation (drv.drvAttrs // change drv);
+    };
+
+  stdenv = {
+    inherit system;
+    hostPlatform = platform;
+    buildPlatform = platform;
+    targetPlatform = platform;
+    shell = "${boot.bash}/bin/bash";
+    mkDerivation = make;
+    cc = null;
+  };
+
+  runCommandWith = { name, derivationArgs ? { }, runLocal ? false, ... }: buildCommand:
+    make ({ inherit name buildCommand; } // derivationArgs
+      // lib.optionalAttrs runLocal { preferLocalBuild = true; allowSubstitutes = false; });
+in
+{
+  inherit stdenv runCommandWith;
+  stdenvNoCC = stdenv;
+  runCommand = name: derivationArgs: runCommandWith { inherit name derivationArgs; };
+  runCommandNoCC = name: derivationArgs: runCommandWith { inherit name derivationArgs; };
+  runCommandCC = name: derivationArgs: runCommandWith { inherit name derivationArgs; };
+  runCommandLocal = name: derivationArgs: runCommandWith { inherit name derivationArgs; runLocal = true; };
+}
