@@ -6,19 +6,24 @@ if [ -e "$NIX_BUILD_TOP/.attrs.sh" ]; then
     export NIX_ATTRS_SH_FILE=$NIX_BUILD_TOP/.attrs.sh NIX_ATTRS_JSON_FILE=$NIX_BUILD_TOP/.attrs.json
     # shellcheck disable=SC1090
     . "$NIX_ATTRS_SH_FILE"
-    for output in "${!outputs[@]}"; do export "$output=${outputs[$output]}"; done
+    for __output in "${!outputs[@]}"; do export "$__output=${outputs[$__output]}"; done
+    unset __output
 fi
 
-PATH=$initialPath
-# A list or, without structured attributes, words.
-# shellcheck disable=SC2206
-paths=(${buildInputPaths[@]:-})
-for input in "${paths[@]}"; do
-    PATH=$input/bin:$PATH
-    # Functions for builds, such as makeWrapper's.
-    # shellcheck disable=SC1091
-    if [ -f "$input/nix-support/setup-hook" ]; then . "$input/nix-support/setup-hook"; fi
-done
+# No variable but local ones: every other name may be the derivation's.
+add_inputs() {
+    local input
+    PATH=$initialPath
+    # A list or, without structured attributes, words.
+    # shellcheck disable=SC2068
+    for input in ${buildInputPaths[@]:-}; do
+        PATH=$input/bin:$PATH
+        # Functions for builds, such as makeWrapper's.
+        # shellcheck disable=SC1091
+        if [ -f "$input/nix-support/setup-hook" ]; then . "$input/nix-support/setup-hook"; fi
+    done
+}
+add_inputs
 export PATH HOME=/homeless-shelter
 
 runHook() { if declare -F "$1" >/dev/null; then "$1"; else eval "${!1:-}"; fi; }
@@ -50,8 +55,8 @@ if [ -n "${buildCommandPath:-}" ]; then
 elif [ -n "${buildCommand:-}" ]; then
     eval "$buildCommand"
 else
-    for name in ${phases:-unpackPhase patchPhase configurePhase buildPhase installPhase fixupPhase}; do
-        [ "$name" != unpackPhase ] || [ -z "${dontUnpack:-}" ] || continue
-        phase "$name"
+    for __phase in ${phases:-unpackPhase patchPhase configurePhase buildPhase installPhase fixupPhase}; do
+        [ "$__phase" != unpackPhase ] || [ -z "${dontUnpack:-}" ] || continue
+        phase "$__phase"
     done
 fi
