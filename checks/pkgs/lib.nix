@@ -174,7 +174,7 @@ let
         missing = filter (name: !(functionArgs f).${name} && !(available ? ${name}) && !(arguments ? ${name})) (attrNames (functionArgs f));
       in
       if missing != [ ] then
-        throw "callPackage: ${toString file} wants ${concatStringsSep ", " missing}, which this set does not have"
+        throw "callPackage: ${if isFunction file then "a function" else toString file} wants ${concatStringsSep ", " missing}, which this set does not have"
       else makeOverridable f (intersectAttrs (functionArgs f) available // arguments);
 
     licenses = genAttrs [ "asl20" "mit" "lgpl21Plus" "gpl3Plus" ] (name: { shortName = name; });

@@ -9,26 +9,28 @@ let
   program = mainProgram: package: package // { meta = package.meta // { inherit mainProgram; }; };
 
   # A package of links to another's files, some of its programs behind a wrapper that sets
-  # variables.
-  wrapped = { package, programs, variables, pname ? package.pname }: runCommand "${pname}-${lib.removePrefix "${package.pname}-" package.name}"
+  # variables. `programs`: names, and the files in bin/ that they stand for.
+  wrapped = { package, programs, variables, pname ? package.pname }: runCommand "${pname}-${package.version}"
     {
       nativeBuildInputs = [ pkgs.makeWrapper pkgs.bash ];
       passthru = { inherit pname; inherit (package) version; unwrapped = package; };
-      meta.mainProgram = lib.head programs;
+      meta.mainProgram = lib.head (lib.attrNames programs);
     } ''
     mkdir -p $out/bin
-    ln -s ${package}/* $out/ 2>/dev/null || true
-    rm -rf $out/bin $out/nix-support
-    mkdir $out/bin
-    ln -s ${package}/bin/* $out/bin/
-    for program in ${toString programs}; do
-      rm -f $out/bin/$program
-      makeWrapper ${package}/bin/$program $out/bin/$program \
-        ${toString (lib.mapAttrsToList (name: value: "--set-default ${name} ${value}") variables)}
+    for entry in ${package}/*; do
+      case ''${entry##*/} in bin | nix-support) ;; *) ln -s $entry $out/ ;; esac
     done
+    ln -s ${package}/bin/* $out/bin/
+    ${lib.concatStrings (lib.mapAttrsToList (name: file: ''
+      rm -f $out/bin/${name}
+      makeWrapper ${package}/bin/${file} $out/bin/${name} \
+        ${toString (lib.mapAttrsToList (key: value: "--set-default ${key} ${value}") variables)}
+    '') programs)}
   '';
 
-  pythonVersion = lib.head (lib.filter (name: lib.match "python3\\.[0-9]+" name != null) (lib.attrNames debs));
+  version = package: lib.removeSuffix "-minimal" (lib.head (lib.filter (name: lib.match package name != null) (lib.attrNames debs)));
+  python = version "python3\\.[0-9]+-minimal";
+  perlVersion = lib.removePrefix "perl-modules-" (version "perl-modules-.*");
 in
 rec {
   inherit (boot) busybox;
@@ -40,29 +42,39 @@ rec {
   coreutils-full = coreutils;
   git = wrapped {
     package = debs.git;
-    programs = [ "git" ];
+    programs.git = "git";
     variables = { GIT_EXEC_PATH = "${debs.git}/lib/git-core"; GIT_TEMPLATE_DIR = "${debs.git}/share/git-core/templates"; };
   };
   gitMinimal = git;
   python3 = wrapped {
-    package = debs.${pythonVersion};
+    package = debs."${python}-minimal";
     pname = "python3";
-    programs = [ pythonVersion "python3" ];
+    programs.python3 = python;
     variables.PYTHONHOME = pythonHome;
   };
   python3Minimal = python3;
-  # Debian has the standard library in three packages.
+  # Debian has the standard library in two packages.
   pythonHome = pkgs.symlinkJoin {
     name = "python3-home";
-    paths = [ debs."lib${pythonVersion}-stdlib" debs."lib${pythonVersion}-minimal" ];
+    paths = [ debs."lib${python}-stdlib" debs."lib${python}-minimal" ];
+  };
+  perl = wrapped {
+    package = debs.perl-base;
+    pname = "perl";
+    programs.perl = "perl";
+    variables.PERL5LIB = lib.concatStringsSep ":" [
+      "${debs.perl-base}/lib/x86_64-linux-gnu/perl-base"
+      "${debs."perl-modules-${perlVersion}"}/share/perl/${perlVersion}"
+      "${debs."libperl${perlVersion}"}/lib/x86_64-linux-gnu/perl/${perlVersion}"
+    ];
   };
   # In the sandbox one user is mapped, and a real chown fails in a way that fakeroot passes on.
   fakeroot = wrapped {
     package = debs.fakeroot;
-    programs = [ "fakeroot-sysv" ];
+    programs.fakeroot = "fakeroot-sysv";
     variables.FAKEROOTDONTTRYCHOWN = "1";
   };
-  inherit (debs) bzip2 curl diffutils file findutils gawk gzip hello jq less openssl perl procps rsync skopeo tree util-linux wget zstd;
+  inherit (debs) bzip2 curl diffutils file findutils gawk gzip hello jq less openssl procps rsync skopeo tree util-linux wget zstd;
   sqlite = program "sqlite3" debs.sqlite3;
   gnugrep = program "grep" debs.grep;
   gnused = program "sed" debs.sed;
@@ -70,6 +82,8 @@ rec {
   xz = program "xz" debs.xz-utils;
   which = program "which" debs.debianutils;
   man = program "man" debs.man-db;
+  nodejs = program "node" debs.nodejs;
+  postgresql = program "postgres" debs.postgresql-15;
   nginx = program "nginx" debs.nginx;
   redis = program "redis-server" debs.redis-server;
   openssh = program "ssh" debs.openssh-client;

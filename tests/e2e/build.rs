@@ -24,7 +24,8 @@ fn the_tag_is_the_hash_of_the_output() {
     let name = image.path.file_name().unwrap().to_str().unwrap().to_owned();
     let hash = name.split('-').next().unwrap();
     assert_eq!(image.reference(), format!("e2e/config-only:{hash}"));
-    assert_eq!(image.evaluate("isExe --apply builtins.toJSON").trim(), "true");
+    let is_exe = format!(".#{}.isExe", image.attribute);
+    assert_eq!(run(&mut nix(&["eval", "--json", &is_exe])).trim(), "true");
 }
 
 /// What streams the image keeps what it is made of from being collected as garbage.

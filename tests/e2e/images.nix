@@ -8,7 +8,10 @@ let
   appImage = version: stowage.buildImage {
     name = "e2e/app";
     tag = version;
-    config.Cmd = [ "${app version}/bin/app" ];
+    config = {
+      Cmd = [ "${app version}/bin/app" ];
+      Labels.tools = toString (with pkgs; [ git nix nodejs postgresql python3 skopeo ]);
+    };
   };
 in
 {

@@ -19,7 +19,7 @@ fn podman_loads_the_stream() {
     let mut stream = Command::new(&image.path).stdout(Stdio::piped()).spawn().unwrap();
     let loaded = run(podman(directory.path(), &["load"]).stdin(stream.stdout.take().unwrap()));
     assert!(stream.wait().unwrap().success());
-    let reference = format!("localhost/{}", image.reference());
+    let reference = format!("docker.io/{}", image.reference());
     assert!(loaded.contains(&reference), "{loaded}");
     let inspected: Value = serde_json::from_str(&run(&mut podman(
         directory.path(),
