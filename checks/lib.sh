@@ -9,12 +9,15 @@ as_root() {
     if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
 }
 
-# install_tools PROGRAM:PACKAGE…: installs by apt the packages whose programs are missing.
+# install_tools PROGRAM:PACKAGE[,PACKAGE]…: installs by apt the packages of the programs that
+# are missing.
 # Debian has some programs in directories that are not on every user's PATH.
 install_tools() {
-    local tool missing=()
+    local tool packages missing=()
     for tool in "$@"; do
-        PATH=$PATH:/usr/sbin:/sbin command -v "${tool%%:*}" >/dev/null || missing+=("${tool#*:}")
+        PATH=$PATH:/usr/sbin:/sbin command -v "${tool%%:*}" >/dev/null || {
+            IFS=, read -ra packages <<<"${tool#*:}" && missing+=("${packages[@]}")
+        }
     done
     [ "${#missing[@]}" -gt 0 ] || return 0
     echo "installing ${missing[*]}" >&2

@@ -41,7 +41,7 @@ rec {
   };
 
   # Links to every file of several trees: in a tree of directories.
-  symlinkJoin = { name, paths, postBuild ? "", preferLocalBuild ? true, meta ? { }, passthru ? { }, ... }:
+  symlinkJoin = { name, paths, postBuild ? "", meta ? { }, passthru ? { }, ... }:
     buildEnv { inherit name paths postBuild meta passthru; ignoreCollisions = true; };
 
   buildEnv =

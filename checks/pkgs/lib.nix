@@ -1,10 +1,6 @@
 # The part of nixpkgs' `lib` that nix/ and this set use, by the same names and with the
 # same meaning.
 let
-  inherit (builtins) attrNames concatLists concatStringsSep elem filter functionArgs hasAttr
-    head isAttrs isFunction isList isString length listToAttrs mapAttrs match replaceStrings
-    stringLength substring tail toJSON;
-
   lib = rec {
     inherit (builtins) add all any attrNames attrValues baseNameOf catAttrs compareVersions concatLists concatMap
       concatStringsSep deepSeq elem elemAt filter foldl' fromJSON functionArgs genList getAttr groupBy

@@ -82,8 +82,11 @@ rec {
   xz = program "xz" debs.xz-utils;
   which = program "which" debs.debianutils;
   man = program "man" debs.man-db;
-  nodejs = program "node" debs.nodejs;
-  postgresql = program "postgres" debs.postgresql-15;
+  # Debian keeps the programs of each version apart.
+  postgresql = runCommand "postgresql-${debs.postgresql-15.version}" { meta.mainProgram = "postgres"; } ''
+    mkdir $out
+    ln -s ${debs.postgresql-15}/lib/postgresql/*/bin $out/bin
+  '';
   nginx = program "nginx" debs.nginx;
   redis = program "redis-server" debs.redis-server;
   openssh = program "ssh" debs.openssh-client;

@@ -14,7 +14,7 @@ merge_usr() {
         chmod -R u+w "$out"
     done
     # lib64 has the loader alone, as a link to /lib.
-    rm -rf "$out"/lib64 "$out"/share/{doc,doc-base,lintian,locale,bug,bash-completion,zsh}
+    rm -rf "${out:?}"/lib64 "$out"/share/{doc,doc-base,lintian,locale,bug,bash-completion,zsh}
 }
 
 # The packages that this one can use: itself, and all below.

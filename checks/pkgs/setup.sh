@@ -31,10 +31,13 @@ runHook() { if declare -F "$1" >/dev/null; then "$1"; else eval "${!1:-}"; fi; }
 unpackPhase() {
     [ -n "${src:-}" ] || return 0
     if [ -d "$src" ]; then
-        cp -r "$src" source && chmod -R u+w source && cd source
+        cp -r "$src" source
+        chmod -R u+w source
     else
-        mkdir source && cd source && tar -xf "$src"
+        mkdir source
+        tar -xf "$src" -C source
     fi
+    cd source || return
 }
 patchPhase() { local p; for p in ${patches:-}; do patch -p1 <"$p"; done; }
 configurePhase() { :; }

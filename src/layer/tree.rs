@@ -1,5 +1,5 @@
 //! The tree of a layer's entries, before any byte is written.
-//! Stage: layer. Input: [`LayerContents`]. Output: [`Tree`], ready to be walked in order.
+//! Stage: layer. Input: [`LayerContents`]. Output: [`Children`], ready to be walked in order.
 //!
 //! Store paths are leaves here, to be walked when they are written: a layer's size
 //! in memory is that of `copyToRoot` and not of its store paths.

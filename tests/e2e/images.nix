@@ -8,9 +8,10 @@ let
   appImage = version: stowage.buildImage {
     name = "e2e/app";
     tag = version;
+    maxLayers = 100;
     config = {
       Cmd = [ "${app version}/bin/app" ];
-      Labels.tools = toString (with pkgs; [ git nix nodejs postgresql python3 skopeo ]);
+      Labels.tools = toString (with pkgs; [ curl git nginx nix openssh postgresql python3 redis rsync skopeo ]);
     };
   };
 in
