@@ -48,10 +48,13 @@ install_nix_linters() {
 
 # The release binary of the last `cargo build --release`.
 stowage_binary() {
-    local target
+    local target candidate newest=
     target=${CARGO_TARGET_DIR:-$(dirname "${BASH_SOURCE[0]}")/../target}
     # .cargo/config.toml names a target, whose directory comes in between.
-    ls -t "$target"/*/release/stowage "$target"/release/stowage 2>/dev/null | head -n 1
+    for candidate in "$target"/*/release/stowage "$target"/release/stowage; do
+        if [ -x "$candidate" ] && [ "$candidate" -nt "$newest" ]; then newest=$candidate; fi
+    done
+    realpath "$newest"
 }
 
 # Starts a Docker daemon on a socket of its own and has `docker` talk to it, until this

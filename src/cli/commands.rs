@@ -79,6 +79,7 @@ pub fn stream(store: &Store, arguments: &StreamArguments) -> Result<(), Failure>
     }
     // Not through `Stdout`'s own buffer, which looks for newlines in all that passes.
     let stdout = fs::File::from(stdout.as_fd().try_clone_to_owned().map_err(Failure::Stdout)?);
+    transport::widen_pipe(&stdout);
     let references = match (&arguments.repo_tags[..], &arguments.default_repo_tag) {
         ([], Some(default)) => std::slice::from_ref(default),
         (given, _) => given,

@@ -15,9 +15,9 @@ use std::process::{Command, Output, Stdio};
 
 use serde::Serialize;
 
-use super::Error;
 use super::docker_archive::{Archive, Written, write_archive};
 use super::reference::ImageReference;
+use super::{Error, widen_pipe};
 use crate::oci::{Image, ImageSpec};
 use crate::store::Store;
 
@@ -129,8 +129,8 @@ fn load<W: Write>(
 ) -> Result<Written, Error> {
     const COMMAND: [&str; 2] = ["load", "--quiet"];
     let mut child = command(&COMMAND).stdin(Stdio::piped()).spawn().map_err(Error::NoDocker)?;
-    let mut stdin = child.stdin.take();
-    let pipe = Box::new(stdin.take().expect("it was asked for"));
+    let pipe = Box::new(child.stdin.take().expect("it was asked for"));
+    widen_pipe(&*pipe);
     let (mut stdout, mut stderr) = (child.stdout.take(), child.stderr.take());
     let expected = archive.spec.layers[archive.skip..].iter().map(|layer| layer.size).sum();
     let (result, output) = std::thread::scope(|scope| {

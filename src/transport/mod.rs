@@ -6,7 +6,9 @@ mod docker_daemon;
 mod reference;
 
 use std::io;
+use std::os::fd::AsFd;
 
+use nix::fcntl::{FcntlArg, fcntl};
 use thiserror::Error;
 
 pub use docker_archive::{Archive, Written, write_archive};
@@ -16,6 +18,15 @@ pub use reference::{ImageReference, ParseReferenceError};
 use crate::digest::DiffId;
 use crate::error::Hint;
 use crate::layer;
+
+/// Gives a pipe the largest buffer that a user may ask for: with the usual 64 KiB, writer
+/// and reader of a layer spend their time waking each other.
+///
+/// Changes nothing if `out` is no pipe, or the system says no.
+pub fn widen_pipe(out: &impl AsFd) {
+    const SIZE: i32 = 1 << 20; // /proc/sys/fs/pipe-max-size, unless somebody changed it
+    let _ = fcntl(out, FcntlArg::F_SETPIPE_SZ(SIZE));
+}
 
 /// Why an image did not arrive.
 #[derive(Debug, Error)]

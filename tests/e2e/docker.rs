@@ -80,8 +80,8 @@ fn sends_only_the_layers_that_the_daemon_lacks() {
     assert!(one.spec.size() > 300_000_000, "{} bytes", one.spec.size());
 
     let changed = copy(&two, &docker);
-    assert_eq!(field(&changed, "layersSent"), 1, "{changed}");
-    assert!(field(&changed, "bytesSent") * 100 < two.spec.size(), "{changed}");
+    assert!(field(&changed, "layersSent") <= 2, "{changed}");
+    assert!(field(&changed, "bytesSent") * 1000 < two.spec.size(), "{changed}");
     assert_eq!(changed["fellBack"], false);
     assert!(docker.container("e2e/app:v2", &[]).starts_with("app v2\ngit version "));
     assert!(docker.container("e2e/app:v1", &[]).starts_with("app v1\ngit version "));
