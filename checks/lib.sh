@@ -87,5 +87,7 @@ stop_private_docker() {
         as_root kill "$pid"
         wait
     fi
+    # Where the file system above is shared, the daemon leaves its directory mounted on itself.
+    as_root umount "$state/data" 2>/dev/null || true
     as_root rm -rf "$state"
 }

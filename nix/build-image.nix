@@ -1,4 +1,4 @@
-{ lib, pkgs, runCommandLocal, runtimeShell, stdenv, stowage, writeText }:
+{ lib, pkgs, runCommandLocal, runtimeShell, stdenv, stowage, writeText, internalSpec }:
 
 /* Builds a container image without storing its layers.
 
@@ -29,39 +29,35 @@ lib.makeOverridable (
   , config ? { }
     # A derivation or a list of them, whose files are copied to `/`.
   , copyToRoot ? null
-    # How many layers the image may have, 1 to 127.
+    # How many layers of its own the image may have, 1 to 127.
   , maxLayers ? 60
+    # What `buildLayer` made, to go below the image's own layers. They don't count for maxLayers.
+  , layers ? [ ]
     # When the image was made, by its own account (RFC 3339).
   , created ? "1970-01-01T00:00:01Z"
     # What its programs run on, by Go's name.
   , arch ? stdenv.hostPlatform.go.GOARCH or pkgs.go.GOARCH
+    # The old name of copyToRoot.
+  , contents ? null
   , meta ? { }
   }:
   let
     imageName = lib.toLower name;
     baseName = baseNameOf imageName;
-    roots = map (root: "${root}") (lib.optionals (copyToRoot != null) (lib.toList copyToRoot));
 
     # The file that holds what `config` mentions in one closure. The image has no use
     # for it, and leaves it out.
     configFile = writeText "${baseName}-config.json" (builtins.toJSON config);
 
-    # Built by the program itself, which finds these attributes in the build directory:
-    # no shell, no jq, and so nothing that a rebuild would have to wait for.
-    spec = derivation {
+    spec = internalSpec {
+      function = "buildImage";
       name = "${baseName}-image.json";
-      system = stdenv.buildPlatform.system;
-      builder = "${stowage}/bin/stowage";
-      args = [ "builder" ];
-      __structuredAttrs = true;
-      # To copy the closure to a remote builder costs more than to hash it.
-      preferLocalBuild = true;
-      allowSubstitutes = false;
-      exportReferencesGraph.closure = [ configFile ] ++ roots;
-      image = {
+      kind = "image";
+      roots = [ configFile ];
+      inherit copyToRoot contents layers;
+      options = {
         inherit config created maxLayers;
         architecture = arch;
-        copyToRoot = roots;
         exclude = [ configFile ];
       };
     };

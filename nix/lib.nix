@@ -9,8 +9,10 @@
 , stowage ? pkgs.buildPackages.callPackage ./package.nix { }
 }:
 let
-  callPackage = pkgs.lib.callPackageWith (pkgs // { inherit pkgs stowage; });
+  callPackage = pkgs.lib.callPackageWith (pkgs // { inherit pkgs stowage internalSpec; });
+  internalSpec = import ./internal-spec.nix { inherit (pkgs) lib stdenv; inherit stowage; };
 in
 {
   buildImage = callPackage ./build-image.nix { };
+  buildLayer = callPackage ./build-layer.nix { };
 }

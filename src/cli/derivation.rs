@@ -14,7 +14,7 @@ use serde::Deserialize;
 use super::Failure;
 use super::commands::{build_spec, write_file};
 use crate::closure::{Closure, ReferencesJson};
-use crate::oci::BuildOptions;
+use crate::oci::{self, BuildOptions};
 use crate::store::Store;
 
 /// The attributes that matter here; the others are Nix's own.
@@ -22,8 +22,19 @@ use crate::store::Store;
 struct Attributes {
     /// Of `exportReferencesGraph.closure`.
     closure: ReferencesJson,
-    image: BuildOptions,
+    #[serde(flatten)]
+    what: What,
     outputs: Outputs,
+}
+
+/// What the derivation makes.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum What {
+    /// An image spec.
+    Image(BuildOptions),
+    /// A directory with `layers.json`.
+    Layer(BuildOptions),
 }
 
 #[derive(Deserialize)]
@@ -38,9 +49,21 @@ pub fn build(store: &Store) -> Result<(), Failure> {
     let attributes: Attributes =
         serde_json::from_slice(&bytes).map_err(|error| failure(error.to_string()))?;
     let closure = Closure::new(attributes.closure.into_infos())?;
+    let output = attributes.outputs.out;
     // Nix gives builders a terminal of its own, and keeps what they write to it as the log.
-    let spec = build_spec(store, closure, attributes.image, &ProgressBar::hidden())?;
-    write_file(&attributes.outputs.out, &spec.to_json(), 0o444)
+    let bar = ProgressBar::hidden();
+    match attributes.what {
+        What::Image(options) => {
+            let spec = build_spec(store, closure, options, &bar)?;
+            write_file(&output, &spec.to_json(), 0o444)
+        }
+        What::Layer(options) => {
+            let layers = oci::build_layer_set(store, closure, options, |_| ())?;
+            fs::create_dir(&output)
+                .map_err(|source| Failure::Output { file: output.clone(), source })?;
+            write_file(&output.join(oci::LAYER_SET_FILE), &layers.to_json(), 0o444)
+        }
+    }
 }
 
 /// Nix 2.8 has the variable name a file outside the sandbox: the build directory, which

@@ -1,29 +1,67 @@
-//! From a closure and options to an image spec.
-//! Stage: oci. Input: [`Closure`] and [`BuildOptions`]. Output: [`ImageSpec`].
+//! From a closure and options to an image spec, or to layers for other images.
+//! Stage: oci. Input: [`Closure`] and [`BuildOptions`]. Output: [`ImageSpec`] or [`LayerSet`].
 
 use std::collections::BTreeSet;
 
 use oci_spec::image::{History, HistoryBuilder};
 
 use super::Error;
+use super::layer_set::LayerSet;
 use super::options::BuildOptions;
 use super::spec::{ImageSpec, SourceInfo, SpecLayer};
 use crate::closure::Closure;
-use crate::layer::{self, Layer, LayerContents, LayerPlan};
+use crate::layer::{self, Layer, LayerBudget, LayerContents, LayerPlan};
 use crate::store::{Store, StorePath};
 
 /// Plans and makes every layer, and keeps what is needed to make them again.
 ///
+/// Layers that were built on their own go below, in the order given. A store path that
+/// several of them hold is in the first alone.
+///
 /// `done` is told of each layer as it is finished.
 ///
 /// # Errors
-/// Whatever keeps a store path from being in the image.
+/// Whatever keeps a store path from being in the image, and [`Error::TooManyLayers`].
 pub fn build_image(
     store: &Store,
     closure: Closure,
     options: BuildOptions,
     done: impl Fn(&Layer) + Sync,
 ) -> Result<ImageSpec, Error> {
+    let mut given = LayerSet::read_all(store, &options.layers)?;
+    let present = given.settle(store, &done)?;
+    let own = own_layers(store, closure, &present, &options, done)?;
+    let LayerSet { layers, history, sources, .. } = given.followed_by(own);
+    if layers.len() > usize::from(LayerBudget::MAX) {
+        return Err(Error::TooManyLayers(layers.len()));
+    }
+    let BuildOptions { architecture, created, config, .. } = options;
+    Ok(ImageSpec { architecture, created, config, history, layers, sources })
+}
+
+/// Builds the layers of a `buildLayer`. What the layers below hold stays out of them.
+///
+/// # Errors
+/// As [`build_image`].
+pub fn build_layer_set(
+    store: &Store,
+    closure: Closure,
+    options: BuildOptions,
+    done: impl Fn(&Layer) + Sync,
+) -> Result<LayerSet, Error> {
+    let below = LayerSet::read_all(store, &options.layers)?;
+    let own = own_layers(store, closure, &below.store_paths(), &options, done)?;
+    Ok(LayerSet { parents: options.layers, ..own })
+}
+
+/// The layers of what is not in the layers below.
+fn own_layers(
+    store: &Store,
+    closure: Closure,
+    below: &BTreeSet<StorePath>,
+    options: &BuildOptions,
+    done: impl Fn(&Layer) + Sync,
+) -> Result<LayerSet, Error> {
     for path in &options.copy_to_root {
         if closure.get(path).is_none() {
             return Err(Error::NotInClosure(store.print(path)));
@@ -31,19 +69,18 @@ pub fn build_image(
     }
     // Before the exclusion: what an excluded file refers to was asked for by name.
     let copied_only = copied_only(&closure, &options.copy_to_root);
-    let closure = closure.without(&options.exclude)?;
-    let contents = contents(closure.clone().without(&copied_only)?, &options);
+    let closure = closure.without(&options.exclude);
+    let in_store = closure.clone().without(&copied_only).without(below);
+    let contents = contents(in_store, options);
     let size = |contents: &LayerContents| {
         contents.sources().filter_map(|path| closure.get(path)).map(|info| info.nar_size).sum()
     };
     let layers = layer::build_layers(store, &contents, size, done)?;
-    Ok(ImageSpec {
-        history: layers.iter().map(|layer| history(&layer.contents, &options)).collect(),
+    Ok(LayerSet {
+        parents: Vec::new(),
+        history: layers.iter().map(|layer| history(&layer.contents, options)).collect(),
         layers: layers.into_iter().map(SpecLayer::from).collect(),
         sources: sources(&closure, &contents),
-        architecture: options.architecture,
-        created: options.created,
-        config: options.config,
     })
 }
 
@@ -98,8 +135,8 @@ fn sources(closure: &Closure, contents: &[LayerContents]) -> Vec<SourceInfo> {
         .collect()
 }
 
-/// What `docker history` shows of a layer: the names of what is in it, without
-/// hashes, the first few if there are many.
+/// What `docker history` shows of a layer: what its author says, or the names of what is in
+/// it, without hashes, the first few if there are many.
 fn history(contents: &LayerContents, options: &BuildOptions) -> History {
     const SHOWN: usize = 4;
     let names = contents.names();
@@ -107,9 +144,13 @@ fn history(contents: &LayerContents, options: &BuildOptions) -> History {
     if names.len() > SHOWN {
         text += &format!(" and {} more", names.len() - SHOWN);
     }
-    HistoryBuilder::default()
+    let metadata = &options.metadata;
+    let mut history = HistoryBuilder::default()
         .created(options.created.to_string())
-        .created_by(text)
+        .created_by(metadata.created_by.clone().unwrap_or(text))
         .build()
-        .expect("history has no required field")
+        .expect("history has no required field");
+    history.set_author(metadata.author.clone());
+    history.set_comment(metadata.comment.clone());
+    history
 }

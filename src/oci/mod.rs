@@ -4,6 +4,7 @@
 mod build;
 mod config;
 mod image;
+mod layer_set;
 mod options;
 mod spec;
 mod validate;
@@ -12,10 +13,11 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-pub use build::build_image;
+pub use build::{build_image, build_layer_set};
 pub use config::{ConfigError, ContainerConfig};
 pub use image::{Blob, Image};
-pub use options::{Architecture, BuildOptions, Created};
+pub use layer_set::{FILE as LAYER_SET_FILE, LayerSet};
+pub use options::{Architecture, BuildOptions, Created, Metadata};
 pub use spec::{ImageSpec, SourceInfo, SpecLayer};
 pub use validate::{Difference, Report, validate};
 
@@ -49,6 +51,9 @@ pub enum Error {
     /// `copyToRoot` names a path that is not in the closure.
     #[error("`copyToRoot`: {0} is not in the closure")]
     NotInClosure(String),
+    /// More layers than containers can have.
+    #[error("the image would have {0} layers, and {max} is the most that image tools take", max = layer::LayerBudget::MAX)]
+    TooManyLayers(usize),
     /// A layer could not be made.
     #[error(transparent)]
     Layer(#[from] layer::Error),
@@ -59,6 +64,9 @@ impl Hint for Error {
         match self {
             Error::Closure(error) => error.hint(),
             Error::Layer(error) => error.hint(),
+            Error::TooManyLayers(_) => Some(
+                "give `maxLayers` a smaller number, here or in the `buildLayer`s below".to_owned(),
+            ),
             Error::NotInClosure(path) => Some(format!(
                 "make the registration with `closureInfo {{ rootPaths = [ {path} … ]; }}`"
             )),

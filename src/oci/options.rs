@@ -24,7 +24,14 @@ pub struct BuildOptions {
     /// Store paths whose files are copied to `/`.
     #[serde(with = "store::full_paths", default)]
     pub copy_to_root: Vec<StorePath>,
-    /// Members of the closure that only served to find it and stay out of the image.
+    /// Layers that were built on their own, by `buildLayer`: they go below, and what they hold
+    /// is not in the image twice.
+    #[serde(with = "store::full_paths", default)]
+    pub layers: Vec<StorePath>,
+    /// What the layers' history says, where not the names of their contents.
+    #[serde(default)]
+    pub metadata: Metadata,
+    /// Members of the closure that stay out of the image, such as the file that served to find it.
     #[serde(with = "store::full_paths", default)]
     pub exclude: BTreeSet<StorePath>,
     /// When the image was made, as far as anyone should know.
@@ -33,9 +40,21 @@ pub struct BuildOptions {
     /// What the image's programs run on.
     #[serde(default)]
     pub architecture: Architecture,
-    /// How many layers the image may have.
+    /// How many layers there may be, besides those of `layers`.
     #[serde(default)]
     pub max_layers: LayerBudget,
+}
+
+/// The free fields of a history entry (image-spec, config.md, "history").
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Metadata {
+    /// What made the layer.
+    pub created_by: Option<String>,
+    /// Who made it.
+    pub author: Option<String>,
+    /// What there is to say of it.
+    pub comment: Option<String>,
 }
 
 /// A date and time by RFC 3339, as it was written.

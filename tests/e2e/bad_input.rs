@@ -29,6 +29,11 @@ fn mistakes_in_nix_code_are_named() {
             "`config.Entrypoint` must be a list of strings",
         ),
         (r#"{ name = "a"; config.Entrypiont = [ ]; }"#, "did you mean `Entrypoint`?"),
+        (
+            r#"{ name = "a"; layers = [ pkgs.bash ]; }"#,
+            "`layers` must be a list of what `buildLayer` makes",
+        ),
+        (r#"{ name = "a"; contents = pkgs.bash; copyToRoot = pkgs.bash; }"#, "give one of them"),
         (r#"{ name = "a"; copyToRoot = pkgs.writeText "f" ""; }"#, "`copyToRoot`: /nix/store/"),
         (
             r#"{ name = "a"; copyToRoot = [ (pkgs.writeTextDir "f" "1") (pkgs.writeTextDir "f" "2") ]; }"#,

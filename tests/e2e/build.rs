@@ -160,3 +160,34 @@ fn the_script_takes_other_names() {
     let manifest: serde_json::Value = serde_json::from_reader(manifest.unwrap()).unwrap();
     assert_eq!(manifest[0]["RepoTags"], serde_json::json!(["other:name", "third:name"]));
 }
+
+/// A store path is in the first of the layers that have it, a layer is there once, and what
+/// is below a layer comes along.
+#[test]
+fn layers_of_build_layer_hold_each_store_path_once() {
+    let image = Image::named("layered");
+    let paths: Vec<_> =
+        image.spec.layers.iter().flat_map(|layer| &layer.contents.store_paths).collect();
+    let unique: BTreeSet<_> = paths.iter().collect();
+    assert_eq!(paths.len(), unique.len());
+    let holds = |layer: usize, name: &str| {
+        image.spec.layers[layer].contents.names().iter().any(|found| found.contains(name))
+    };
+    assert_eq!(image.spec.layers.len(), 4);
+    assert!(holds(0, "bash-") && !holds(1, "bash-") && holds(1, "coreutils-"));
+    assert!(holds(2, "lower") && holds(3, "upper"));
+    let history = &image.spec.history[1];
+    assert_eq!(history.created_by().as_deref(), Some("tools"));
+    assert_eq!(
+        (history.author().as_deref(), history.comment().as_deref()),
+        (Some("me"), Some("with bash"))
+    );
+}
+
+#[test]
+fn a_long_chain_of_layers_is_an_image() {
+    let image = Image::named("chained");
+    let names: Vec<_> = image.spec.layers.iter().flat_map(|layer| layer.contents.names()).collect();
+    let expected: Vec<_> = (1..=20).map(|number| format!("file{number}")).collect();
+    assert_eq!(names, expected);
+}

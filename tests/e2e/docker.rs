@@ -28,6 +28,7 @@ fn loads_and_runs() {
         ("full", "welcome\na store path that is a file\n"),
         ("oneLayer", "bin\ndev\netc\nnix\nproc\nsys\n"),
         ("copiedAndMentioned", "tool\n"),
+        ("layered", "lowerupper"),
     ] {
         let image = Image::named(name);
         let reference = image.reference();

@@ -14,6 +14,10 @@ let
       Labels.tools = toString (with pkgs; [ curl git nginx nix openssh postgresql python3 redis rsync skopeo ]);
     };
   };
+
+  # A layer of one file in /etc, on another.
+  fileLayer = name: layers: stowage.buildLayer { inherit layers; copyToRoot = pkgs.writeTextDir "etc/${name}" name; };
+  bashLayer = stowage.buildLayer { deps = [ pkgs.bash ]; };
 in
 {
   # Nothing but what the config mentions.
@@ -65,6 +69,27 @@ in
 
   # No file at all.
   empty = stowage.buildImage { name = "e2e/empty"; };
+
+  # Layers in layers, one of them twice, and store paths that several have.
+  layered = stowage.buildImage {
+    name = "e2e/layered";
+    layers = [
+      bashLayer
+      (stowage.buildLayer {
+        deps = [ pkgs.bash pkgs.coreutils ];
+        metadata = { created_by = "tools"; author = "me"; comment = "with bash"; };
+      })
+      (fileLayer "upper" [ (fileLayer "lower" [ bashLayer ]) ])
+      bashLayer
+    ];
+    config.Cmd = [ "${pkgs.bash}/bin/bash" "-c" "${pkgs.coreutils}/bin/cat /etc/lower /etc/upper" ];
+  };
+
+  # Each layer on the one before.
+  chained = stowage.buildImage {
+    name = "e2e/chained";
+    layers = pkgs.lib.foldl' (below: number: [ (fileLayer "file${toString number}" below) ]) [ ] (pkgs.lib.range 1 20);
+  };
 
   # The same closure by way of `closureInfo`.
   registration = pkgs.closureInfo { rootPaths = [ pkgs.git ]; };

@@ -124,7 +124,11 @@ fn an_unreadable_file_is_named() {
     fs::set_permissions(store.root(), fs::Permissions::from_mode(0o755)).unwrap();
     // The program itself may be in a directory that nobody else may enter.
     let program = store.root().join("stowage");
-    fs::copy(env!("CARGO_BIN_EXE_stowage"), &program).unwrap();
+    // Copied by another process: one that is forked from this one meanwhile, for another test,
+    // would hold the copy open for writing, and what is open for writing can't be run.
+    let copied =
+        std::process::Command::new("cp").arg(env!("CARGO_BIN_EXE_stowage")).arg(&program).status();
+    assert!(copied.unwrap().success());
     let mut command = std::process::Command::new(program);
     command
         .arg("--root")

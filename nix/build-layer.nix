@@ -1,0 +1,39 @@
+{ lib, internalSpec }:
+
+/* Builds layers on their own, for images to share: `buildImage { layers = [ … ]; }`.
+
+   Type: buildLayer :: AttrSet -> Derivation
+
+   Example:
+   buildLayer { deps = [ pkgs.bash pkgs.coreutils ]; }
+*/
+lib.makeOverridable (
+  {
+    # Derivations or store paths that are in the image where they are in the store, with all they refer to.
+    deps ? [ ]
+    # A derivation or a list of them, whose files are copied to `/`.
+  , copyToRoot ? null
+    # How many layers there may be, 1 to 127.
+  , maxLayers ? 1
+    # `buildLayer`s that go below: what they hold is left out of this one, and an image
+    # that has this one has them too.
+  , layers ? [ ]
+    # A store path that is left out, whatever refers to it.
+  , ignore ? null
+    # What the history says of the layers: `created_by`, `author`, `comment`.
+  , metadata ? { }
+    # The old name of copyToRoot.
+  , contents ? null
+  }:
+  internalSpec {
+    function = "buildLayer";
+    name = "layers";
+    kind = "layer";
+    roots = map (dep: "${dep}") deps;
+    inherit copyToRoot contents layers;
+    options = {
+      inherit maxLayers metadata;
+      exclude = lib.optional (ignore != null) "${ignore}";
+    };
+  }
+)

@@ -1,0 +1,44 @@
+{ lib, stdenv, stowage }:
+
+# What buildImage and buildLayer have in common: the derivation whose builder is stowage
+# itself. It finds these attributes in the build directory: no shell, no jq, and so nothing
+# that a rebuild would have to wait for.
+{
+  # Whose arguments these are, for messages.
+  function
+, name
+  # "image" or "layer"
+, kind
+  # Store paths, as strings, whose closure the result is made of, besides copyToRoot.
+, roots
+, copyToRoot
+, contents
+, layers
+, options
+}:
+let
+  copied = lib.warnIf (contents != null) "stowage.${function}: `contents` is now called `copyToRoot`"
+    (if contents != null then contents else copyToRoot);
+  copyRoots = map (root: "${root}") (lib.optionals (copied != null) (lib.toList copied));
+
+  drv = derivation {
+    inherit name;
+    system = stdenv.buildPlatform.system;
+    builder = "${stowage}/bin/stowage";
+    args = [ "builder" ];
+    __structuredAttrs = true;
+    # To copy the closure to a remote builder costs more than to hash it.
+    preferLocalBuild = true;
+    allowSubstitutes = false;
+    exportReferencesGraph.closure = roots ++ copyRoots;
+    ${kind} = options // {
+      copyToRoot = copyRoots;
+      layers = map (layer: "${layer}") layers;
+    };
+  };
+in
+assert lib.assertMsg (contents == null || copyToRoot == null)
+  "stowage.${function}: `contents` is the old name of `copyToRoot`: give one of them";
+assert lib.assertMsg (lib.isList layers && lib.all (layer: layer.isStowageLayer or false) layers)
+  "stowage.${function}: `layers` must be a list of what `buildLayer` makes";
+drv // lib.optionalAttrs (kind == "layer") { isStowageLayer = true; }

@@ -1,0 +1,149 @@
+//! Layers that were built on their own, for images to be put on.
+//! Stage: oci. Input: `layers.json` of one or more `buildLayer`s. Output: [`LayerSet`].
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+
+use oci_spec::image::History;
+use serde::{Deserialize, Serialize};
+
+use super::Error;
+use super::spec::{SourceInfo, SpecLayer};
+use crate::layer::{self, Layer, LayerContents};
+use crate::store::{self, Store, StorePath};
+
+/// The file in a `buildLayer`'s output.
+pub const FILE: &str = "layers.json";
+
+/// Layers with all that an image spec says of them.
+///
+/// A set names the sets below it and does not repeat them: a long chain of layers costs
+/// as much as there is in it.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LayerSet {
+    /// The outputs of the `buildLayer`s that go below, from the bottom up.
+    #[serde(with = "store::full_paths")]
+    pub parents: Vec<StorePath>,
+    /// One entry a layer.
+    pub history: Vec<History>,
+    /// From the bottom up.
+    pub layers: Vec<SpecLayer>,
+    /// What Nix registered of every store path that a layer is made of, sorted by path.
+    #[serde(rename = "storePaths")]
+    pub sources: Vec<SourceInfo>,
+}
+
+impl LayerSet {
+    /// Reads the outputs of `buildLayer`s and of all below them, each once, parents first.
+    ///
+    /// # Errors
+    /// [`Error::Read`] or [`Error::Json`].
+    pub fn read_all(store: &Store, roots: &[StorePath]) -> Result<Self, Error> {
+        let mut whole = Self::default();
+        let mut seen = BTreeSet::new();
+        // Not by recursion: a chain of layers may be long. A set is opened, then its
+        // parents, and it is added when these are done.
+        let mut open: Vec<(StorePath, Option<Self>)> =
+            roots.iter().rev().map(|root| (root.clone(), None)).collect();
+        while let Some((path, read)) = open.pop() {
+            match read {
+                Some(set) => whole = whole.followed_by(set),
+                None if seen.insert(path.clone()) => {
+                    let set = Self::read(store.physical(&path).join(FILE))?;
+                    let parents = set.parents.clone();
+                    open.push((path, Some(set)));
+                    open.extend(parents.into_iter().rev().map(|parent| (parent, None)));
+                }
+                None => {}
+            }
+        }
+        Ok(whole)
+    }
+
+    fn read(file: PathBuf) -> Result<Self, Error> {
+        let bytes = match fs::read(&file) {
+            Ok(bytes) => bytes,
+            Err(source) => return Err(Error::Read { file, source }),
+        };
+        serde_json::from_slice(&bytes).map_err(|source| Error::Json {
+            file,
+            what: "layers of `buildLayer`",
+            source,
+        })
+    }
+
+    /// The bytes of `layers.json`.
+    pub fn to_json(&self) -> Vec<u8> {
+        let mut bytes = serde_json::to_vec_pretty(self).expect("layers are JSON");
+        bytes.push(b'\n');
+        bytes
+    }
+
+    /// This set with another on top.
+    pub fn followed_by(mut self, above: Self) -> Self {
+        self.history.extend(above.history);
+        self.layers.extend(above.layers);
+        self.sources.extend(above.sources);
+        self.sources.sort_by(|a, b| a.path.cmp(&b.path));
+        self.sources.dedup_by(|a, b| a.path == b.path);
+        self
+    }
+
+    /// The store paths that are in the store of an image with these layers.
+    pub fn store_paths(&self) -> BTreeSet<StorePath> {
+        self.layers.iter().flat_map(|layer| &layer.contents.store_paths).cloned().collect()
+    }
+
+    /// Leaves each store path in the first layer that has it, and drops layers that are there
+    /// twice or have nothing left. A layer that lost a path is made anew; the others keep their
+    /// digests. Returns the store paths that are there.
+    ///
+    /// # Errors
+    /// Whatever keeps a layer from being made.
+    pub fn settle(
+        &mut self,
+        store: &Store,
+        done: impl Fn(&Layer) + Sync,
+    ) -> Result<BTreeSet<StorePath>, Error> {
+        let mut present = BTreeSet::new();
+        let mut copied = Vec::new();
+        let mut kept = Vec::new();
+        for (layer, history) in
+            std::mem::take(&mut self.layers).into_iter().zip(std::mem::take(&mut self.history))
+        {
+            let mut contents = layer.contents.clone();
+            contents.store_paths.retain(|path| present.insert(path.clone()));
+            if copied.contains(&contents.copy_to_root) {
+                contents.copy_to_root.clear();
+            }
+            if contents != LayerContents::default() {
+                copied.push(contents.copy_to_root.clone());
+                kept.push((layer, contents, history));
+            }
+        }
+        let changed: Vec<_> = kept
+            .iter()
+            .filter(|(layer, contents, _)| layer.contents != *contents)
+            .map(|(_, contents, _)| contents.clone())
+            .collect();
+        let mut made = layer::build_layers(
+            store,
+            &changed,
+            |contents| contents.store_paths.len() as u64,
+            done,
+        )?
+        .into_iter();
+        for (layer, contents, history) in kept {
+            let layer = if layer.contents == contents {
+                layer
+            } else {
+                made.next().map_or(layer, SpecLayer::from)
+            };
+            self.layers.push(layer);
+            self.history.push(history);
+        }
+        Ok(present)
+    }
+}
