@@ -2,11 +2,11 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::support::{Image, run};
+use crate::support::{Image, root_command, run};
 
 /// podman with a storage of its own.
 fn podman(directory: &std::path::Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new("podman");
+    let mut command = root_command("podman");
     command.arg("--root").arg(directory.join("root")).arg("--runroot").arg(directory.join("run"));
     command.args(["--storage-driver=vfs"]).args(arguments).stdin(Stdio::null());
     command
@@ -29,7 +29,7 @@ fn podman_loads_the_stream() {
     assert_eq!(inspected[0]["RootFS"]["Layers"], serde_json::json!(image.diff_ids()));
     // A container needs privileges that a build machine may not give: its files do not.
     let mounted = run(&mut podman(directory.path(), &["image", "mount", &reference]));
-    let listed = run(Command::new("chroot").args([mounted.trim(), "/bin/ls", "/"]));
+    let listed = run(root_command("chroot").args([mounted.trim(), "/bin/ls", "/"]));
     run(&mut podman(directory.path(), &["image", "unmount", &reference]));
     assert!(
         listed.lines().any(|name| name == "bin") && listed.lines().any(|name| name == "nix"),

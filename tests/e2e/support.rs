@@ -14,6 +14,16 @@ pub fn nix(arguments: &[&str]) -> Command {
     command
 }
 
+/// A program as root, or through sudo.
+pub fn root_command(program: &str) -> Command {
+    if nix::unistd::geteuid().is_root() {
+        return Command::new(program);
+    }
+    let mut command = Command::new("sudo");
+    command.arg(program);
+    command
+}
+
 /// Runs a command that must succeed, and returns what it printed.
 pub fn run(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
@@ -101,12 +111,17 @@ pub struct Docker {
     directory: tempfile::TempDir,
 }
 
+/// The group that may talk to the daemon: ours.
+fn group() -> String {
+    nix::unistd::getegid().to_string()
+}
+
 impl Docker {
     pub fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();
         let log = std::fs::File::create(path.join("log")).unwrap();
-        let daemon = Command::new("dockerd")
+        let daemon = root_command("dockerd")
             .arg("--data-root")
             .arg(path.join("data"))
             .arg("--exec-root")
@@ -115,6 +130,8 @@ impl Docker {
             .arg(path.join("pid"))
             .arg("--host")
             .arg(format!("unix://{}", path.join("socket").display()))
+            .arg("--group")
+            .arg(group())
             .args(["--iptables=false", "--ip6tables=false", "--bridge=none"])
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
@@ -172,9 +189,15 @@ impl Docker {
 
 impl Drop for Docker {
     fn drop(&mut self) {
-        let pid = nix::unistd::Pid::from_raw(self.daemon.id().try_into().unwrap());
+        let path = self.directory.path();
         // It ends its own containerd, and unmounts, when it is asked to end.
-        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+        if let Ok(pid) = std::fs::read_to_string(path.join("pid")) {
+            let _ = root_command("kill").arg(pid.trim()).status();
+        }
         let _ = self.daemon.wait();
+        // Its files are root's.
+        let _ = root_command("umount").arg(path.join("data")).stderr(Stdio::null()).status();
+        let _ =
+            root_command("rm").arg("-rf").arg(path.join("data")).arg(path.join("exec")).status();
     }
 }
