@@ -10,7 +10,7 @@ use std::io;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use stowage::closure::{Closure, NarHash, ValidPathInfo};
-use stowage::layer::{LayerBudget, LayerContents, LayerPlan, layer_of, write_layer};
+use stowage::layer::{LayerBudget, LayerContents, LayerPlan, Layering, layer_of, write_layer};
 use stowage::store::{Store, StorePath};
 
 /// Bytes that do not repeat: xorshift from a fixed seed.
@@ -57,15 +57,16 @@ fn layers(criterion: &mut Criterion) {
     }
 }
 
-/// A thousand paths, each referring to up to ten before it.
-fn closure() -> Closure {
-    let random = bytes(20_000, 42);
-    let infos = (0..1_000).map(|number| ValidPathInfo {
+/// So many paths, each referring to up to ten before it.
+fn closure(paths: usize) -> Closure {
+    let random = bytes(paths * 40, 42);
+    let random = |at: usize| usize::from(random[2 * at]) << 8 | usize::from(random[2 * at + 1]);
+    let infos = (0..paths).map(|number| ValidPathInfo {
         path: store_path(number, &format!("package{number}")),
         nar_hash: NarHash::new([0; 32]),
-        nar_size: u64::from(random[number]) << (random[number + 1_000] % 20),
+        nar_size: (random(number) as u64) << (random(number + paths) % 14),
         references: (0..10.min(number))
-            .map(|edge| usize::from(random[number * 10 + edge]) % number)
+            .map(|edge| random(number * 10 + edge) % number)
             .map(|other| store_path(other, &format!("package{other}")))
             .collect(),
     });
@@ -73,10 +74,13 @@ fn closure() -> Closure {
 }
 
 fn plans(criterion: &mut Criterion) {
-    let closure = closure();
-    criterion.bench_function("plan: 1,000 paths in 60 layers", |bencher| {
-        bencher.iter(|| LayerPlan::largest_first(black_box(&closure), LayerBudget::default()));
-    });
+    for paths in [1_000, 10_000] {
+        let closure = closure(paths);
+        criterion.bench_function(&format!("plan: {paths} paths in 60 layers"), |bencher| {
+            let (budget, layering) = (LayerBudget::default(), Layering::default());
+            bencher.iter(|| LayerPlan::new(black_box(&closure), budget, &layering));
+        });
+    }
 }
 
 criterion_group!(benches, layers, plans);

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::layer::LayerBudget;
+use crate::layer::{LayerBudget, Layering};
 use crate::transport::{ImageReference, ParseReferenceError};
 
 /// Container images from Nix closures: no layer is stored, and only missing ones are sent.
@@ -47,7 +47,8 @@ pub struct BuildArguments {
     #[arg(long, value_name = "FILE")]
     pub closure: PathBuf,
 
-    /// JSON with `config`, `copyToRoot`, `created`, `architecture`, `maxLayers`, `exclude`
+    /// JSON with `config`, `copyToRoot`, `created`, `architecture`, `maxLayers`,
+    /// `layering`, `exclude`
     #[arg(long, value_name = "FILE")]
     pub options: Option<PathBuf>,
 
@@ -65,6 +66,10 @@ pub struct PlanArguments {
     /// How many layers there may be
     #[arg(long, value_name = "N", default_value_t)]
     pub max_layers: LayerBudget,
+
+    /// How store paths are grouped
+    #[arg(long, value_name = "NAME", default_value_t)]
+    pub layering: Layering,
 }
 
 #[derive(Debug, Args)]

@@ -66,7 +66,7 @@ pub fn build_spec(
 pub fn plan(arguments: &PlanArguments) -> Result<(), Failure> {
     let closure = Closure::read(&arguments.closure)?;
     let store = Store::default();
-    let plan = LayerPlan::largest_first(&closure, arguments.max_layers);
+    let plan = LayerPlan::new(&closure, arguments.max_layers, &arguments.layering);
     let printed = |layer: &Vec<_>| layer.iter().map(|path| store.print(path)).collect::<Vec<_>>();
     print_json(&plan.layers().iter().map(printed).collect::<Vec<_>>())
 }

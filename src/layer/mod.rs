@@ -20,7 +20,7 @@ pub use archive::write_layer;
 pub use build::{Layer, build_layers, layer_of};
 pub use contents::LayerContents;
 pub use nar::nar_hash;
-pub use plan::{LayerBudget, LayerPlan, ParseBudgetError};
+pub use plan::{LayerBudget, LayerPlan, Layering, ParseBudgetError, ParseLayeringError};
 
 use crate::error::Hint;
 

@@ -92,7 +92,7 @@ fn contents(in_store: Closure, options: &BuildOptions) -> Vec<LayerContents> {
         Some(budget) => (budget, false),
         None => (options.max_layers, copies),
     };
-    let plan = LayerPlan::largest_first(&in_store, budget);
+    let plan = LayerPlan::new(&in_store, budget, &options.layering);
     let mut layers: Vec<_> = plan
         .into_layers()
         .into_iter()

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::config::ContainerConfig;
-use crate::layer::LayerBudget;
+use crate::layer::{LayerBudget, Layering};
 use crate::store::{self, StorePath};
 
 /// The arguments of `buildImage` that decide the image's bytes. Its name and tag
@@ -43,6 +43,9 @@ pub struct BuildOptions {
     /// How many layers there may be, besides those of `layers`.
     #[serde(default)]
     pub max_layers: LayerBudget,
+    /// How store paths are grouped.
+    #[serde(default)]
+    pub layering: Layering,
 }
 
 /// The free fields of a history entry (image-spec, config.md, "history").
@@ -137,6 +140,7 @@ mod tests {
         for (text, message) in [
             (r#"{"maxLayer": 3}"#, "unknown field `maxLayer`"),
             (r#"{"maxLayers": 0}"#, "1 to 127 layers, not 0"),
+            (r#"{"layering": "fastest"}"#, "`layering` must be `runs`"),
             (r#"{"created": "now"}"#, "`created` must be a date"),
             (r#"{"created": "2026-02-30T00:00:00Z"}"#, "`created` must be a date"),
             (r#"{"architecture": "x86_64"}"#, "`arch` must be one of Go's names"),

@@ -16,7 +16,9 @@ fn three_layers() -> (FakeStore, ImageSpec) {
     let small = store.add_file('2', "small", &[&big], "small");
     store.add_file('3', "root", &[&small], "root");
     let root = format!("/nix/store/{}-root", "3".repeat(32));
-    store.build(&format!(r#"{{"config": {{"Cmd": ["/file"]}}, "copyToRoot": ["{root}"]}}"#));
+    let options =
+        r#"{"config": {"Cmd": ["/file"]}, "layering": "largest-first", "copyToRoot": ["ROOT"]}"#;
+    store.build(&options.replace("ROOT", &root));
     let spec = ImageSpec::read(&store.root().join("image.json")).unwrap();
     assert_eq!(spec.layers.len(), 3);
     (store, spec)

@@ -154,6 +154,7 @@ fn wrong_usage_is_exit_code_2() {
         &["stream"][..],
         &["copy", "image.json", "hello"],
         &["plan", "r", "--max-layers", "0"],
+        &["plan", "r", "--layering", "fastest"],
         &["stream", "i", "-t", "Hello:v1"],
     ] {
         let output = store.stowage(arguments).output().unwrap();
@@ -175,10 +176,18 @@ fn plan_prints_store_paths_by_layer() {
     store.add_file('2', "small", &[&big], "small");
     store.add_file('3', "tiny", &[&big], "tiny");
     store.write("registration", &store.registration());
-    let output = store.stowage(&["plan", "registration", "--max-layers", "2"]).output().unwrap();
-    let plan: Vec<Vec<String>> = serde_json::from_slice(&output.stdout).unwrap();
     let path = |digit: &str, name: &str| format!("/nix/store/{}-{name}", digit.repeat(32));
-    assert_eq!(plan, [vec![path("1", "big")], vec![path("2", "small"), path("3", "tiny")]]);
+    let [big, small, tiny] = [path("1", "big"), path("2", "small"), path("3", "tiny")];
+    for (layering, expected) in [
+        (&["--layering", "largest-first"][..], vec![vec![&big], vec![&small, &tiny]]),
+        // To keep a few bytes apart saves nobody anything.
+        (&[], vec![vec![&big, &small, &tiny]]),
+    ] {
+        let arguments = [&["plan", "registration", "--max-layers", "2"], layering].concat();
+        let output = store.stowage(&arguments).output().unwrap();
+        let plan: Vec<Vec<String>> = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(plan.iter().map(Vec::from_iter).collect::<Vec<_>>(), expected);
+    }
 }
 
 /// As in a derivation of `nix/lib.nix`.

@@ -15,6 +15,12 @@ mod determinism;
 mod layer;
 /// Dependencies have licences that `deny.toml` allows.
 mod licences;
+/// Plans of real closures, by digest.
+mod plans;
+/// Real closures: the images that `benches/layering` plans.
+#[allow(dead_code)] // it takes more of them than these tests do
+#[path = "../../benches/layering/suite.rs"]
+mod suite;
 /// A store in a temporary directory, and the program run on it.
 mod support;
 /// `stowage verify` names what changed.

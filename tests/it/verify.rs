@@ -6,7 +6,7 @@ fn two_layers() -> FakeStore {
     let mut store = FakeStore::new();
     let library = store.add_file('1', "library", &[], &"library".repeat(100));
     store.add_file('2', "app", &[&library], "app");
-    store.build("{}");
+    store.build(r#"{"layering": "largest-first"}"#);
     store
 }
 

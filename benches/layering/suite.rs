@@ -1,0 +1,190 @@
+//! Images to plan, from the update histories in `benches/data` (its README has the format).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use serde::Deserialize;
+use stowage::closure::{Closure, NarHash, ValidPathInfo};
+use stowage::digest::Digest;
+use stowage::store::StorePath;
+
+/// One release of a distribution, with the images made of its packages.
+#[derive(Debug, Deserialize)]
+pub struct Suite {
+    packages: Vec<Package>,
+    /// Of each image, its root packages.
+    pub images: BTreeMap<String, Vec<usize>>,
+}
+
+/// Name, version, source package, NAR KiB, compressed KiB, dependencies, updates in 41
+/// months, uses in the whole archive.
+#[derive(Debug, Deserialize)]
+struct Package(String, String, String, u64, #[allow(dead_code)] u64, Vec<usize>, f64, u64);
+
+/// A store path of an image.
+#[derive(Clone, Debug)]
+pub struct Member {
+    pub name: String,
+    pub version: String,
+    /// All members of one source change together.
+    pub source: String,
+    /// Bytes.
+    pub size: u64,
+    /// Members it refers to, which come before it.
+    pub references: Vec<usize>,
+    /// In 41 months.
+    pub updates: f64,
+    /// References to it from all packages there are, in this image or not.
+    pub uses: u64,
+}
+
+/// The closure of an image, references before their referrers.
+#[derive(Clone, Debug)]
+pub struct Image {
+    pub name: String,
+    pub members: Vec<Member>,
+}
+
+/// The images that serve an application; the others are tools and their settings.
+const APPLICATIONS: [&str; 16] = [
+    "py-web",
+    "py-django",
+    "py-data",
+    "php-fpm",
+    "apache-php",
+    "jre",
+    "node",
+    "ruby",
+    "perl",
+    "gis",
+    "r-base",
+    "jupyter",
+    "redis",
+    "nginx",
+    "postgres",
+    "go-build",
+];
+/// How large these applications are, by the image's place in the alphabet, over and over.
+const APPLICATION_KIB: [u64; 5] = [40, 600, 4_096, 25_600, 61_440];
+/// What the author builds anew several times a month.
+const OFTEN: f64 = 200.0;
+
+impl Suite {
+    pub fn read(name: &str) -> Self {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/data");
+        let bytes = fs::read(directory.join(format!("{name}.json"))).unwrap();
+        serde_json::from_slice(&bytes).unwrap()
+    }
+
+    /// One of its images, perhaps with a small library more that the application needs,
+    /// of the name `added`.
+    pub fn image(&self, name: &str, added: Option<&str>) -> Image {
+        let roots = &self.images[name];
+        let mut members = self.closure_of(roots);
+        let place: BTreeMap<String, usize> = members
+            .iter()
+            .enumerate()
+            .map(|(place, member)| (member.name.clone(), place))
+            .collect();
+        let mut named: Vec<_> = roots.iter().map(|root| place[&self.packages[*root].0]).collect();
+        let mut add = |name: String, kib: u64, mut references: Vec<usize>, updates: f64| {
+            references.sort_unstable();
+            references.dedup();
+            let (version, size) = ("1".to_owned(), kib << 10);
+            let source = name.clone();
+            members.push(Member { name, version, source, size, references, updates, uses: 1 });
+            members.len() - 1
+        };
+        let is_application = APPLICATIONS.contains(&name);
+        let etc = add(format!("etc-{name}"), 12, vec![], if is_application { 1.0 } else { OFTEN });
+        if let Some(library) = added {
+            named.push(add(library.to_owned(), 200, vec![place["libc6"]], 1.0));
+        }
+        let mut above = named.clone();
+        if is_application {
+            let at = self.images.keys().position(|other| other == name).unwrap();
+            let kib = APPLICATION_KIB[at % APPLICATION_KIB.len()];
+            above.push(add(format!("app-{name}"), kib, named, OFTEN));
+        }
+        above.push(etc);
+        add(format!("env-{name}"), 32, above, OFTEN);
+        Image { name: name.to_owned(), members }
+    }
+
+    fn closure_of(&self, roots: &[usize]) -> Vec<Member> {
+        let mut needed = BTreeSet::new();
+        let mut open = roots.to_vec();
+        while let Some(package) = open.pop() {
+            if needed.insert(package) {
+                open.extend(&self.packages[package].5);
+            }
+        }
+        let place: BTreeMap<_, _> = needed.iter().copied().zip(0..).collect();
+        let member = |package: &usize| {
+            let Package(name, version, source, kib, _, references, updates, uses) =
+                &self.packages[*package];
+            Member {
+                name: name.clone(),
+                version: version.clone(),
+                source: source.clone(),
+                size: kib << 10,
+                references: references.iter().map(|reference| place[reference]).collect(),
+                updates: *updates,
+                uses: *uses,
+            }
+        };
+        needed.iter().map(member).collect()
+    }
+}
+
+impl Image {
+    /// Without one of its members, which nothing then refers to.
+    pub fn without(&self, gone: usize) -> Self {
+        let mut members = self.members.clone();
+        members.remove(gone);
+        for member in &mut members {
+            member.references.retain(|reference| *reference != gone);
+            for reference in &mut member.references {
+                *reference -= usize::from(*reference > gone);
+            }
+        }
+        Self { name: self.name.clone(), members }
+    }
+
+    /// The store path of each member. As Nix makes them: the hash covers the name, the
+    /// version, and the store paths of all references.
+    pub fn store_paths(&self) -> Vec<StorePath> {
+        let mut paths: Vec<StorePath> = Vec::new();
+        for member in &self.members {
+            let mut text = format!("{}\n{}", member.name, member.version);
+            for reference in &member.references {
+                text += &format!("\n{}", paths[*reference]);
+            }
+            let hash: String = Digest::of(text.as_bytes())
+                .bytes()
+                .iter()
+                .map(|byte| char::from(b"0123456789abcdfghijklmnpqrsvwxyz"[usize::from(byte % 32)]))
+                .collect();
+            paths.push(format!("{hash}-{}", member.name).parse().unwrap());
+        }
+        paths
+    }
+
+    /// As Nix would register it.
+    pub fn closure(&self) -> Closure {
+        let paths = self.store_paths();
+        let info = |(member, path): (&Member, &StorePath)| ValidPathInfo {
+            path: path.clone(),
+            nar_hash: NarHash::new([0; 32]),
+            nar_size: member.size,
+            references: member.references.iter().map(|other| paths[*other].clone()).collect(),
+        };
+        Closure::new(self.members.iter().zip(&paths).map(info).collect()).unwrap()
+    }
+
+    /// Bytes of all members.
+    pub fn size(&self) -> u64 {
+        self.members.iter().map(|member| member.size).sum()
+    }
+}

@@ -1,0 +1,100 @@
+//! How many layers there may be.
+//! Stage: layer (pure). Vocabulary of the plan.
+
+use std::fmt;
+use std::num::NonZeroU8;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer};
+use thiserror::Error;
+
+/// How many layers an image may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LayerBudget(NonZeroU8);
+
+/// Why a number is no [`LayerBudget`].
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("an image may have 1 to {max} layers, not {given}", max = LayerBudget::MAX)]
+pub struct ParseBudgetError {
+    given: String,
+}
+
+impl LayerBudget {
+    /// What image tools have come to agree on (dockerTools' `MAX_LAYERS`; overlayfs
+    /// takes 128 directories at Docker's path lengths, one of them for the container).
+    pub const MAX: u8 = 127;
+
+    /// A budget of `layers`.
+    ///
+    /// # Errors
+    /// If there are none or more than [`LayerBudget::MAX`].
+    pub fn new(layers: u64) -> Result<Self, ParseBudgetError> {
+        let checked = u8::try_from(layers).ok().filter(|layers| *layers <= Self::MAX);
+        checked
+            .and_then(NonZeroU8::new)
+            .map(Self)
+            .ok_or_else(|| ParseBudgetError { given: layers.to_string() })
+    }
+
+    /// The number of layers.
+    pub fn get(self) -> usize {
+        usize::from(self.0.get())
+    }
+
+    /// What is left after one layer is spoken for, if anything is.
+    pub fn less_one(self) -> Option<Self> {
+        NonZeroU8::new(self.0.get() - 1).map(Self)
+    }
+}
+
+impl Default for LayerBudget {
+    /// From 60 layers on, more of them hardly save an update anything, while some
+    /// runtimes' limits begin soon after (mount options of a page, 64 in sysbox).
+    fn default() -> Self {
+        Self(NonZeroU8::new(60).expect("60 is not 0"))
+    }
+}
+
+impl fmt::Display for LayerBudget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for LayerBudget {
+    type Err = ParseBudgetError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let layers = text.parse().map_err(|_| ParseBudgetError { given: text.to_owned() })?;
+        Self::new(layers)
+    }
+}
+
+impl<'de> Deserialize<'de> for LayerBudget {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // Through JSON's own number, so that -1 and 1.5 get the same answer as 0.
+        let number = serde_json::Number::deserialize(deserializer)?;
+        number.to_string().parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn budgets() {
+        for good in ["1", "60", "127"] {
+            assert_eq!(good.parse::<LayerBudget>().unwrap().get().to_string(), good);
+            assert!(serde_json::from_str::<LayerBudget>(good).is_ok());
+        }
+        for bad in ["0", "-1", "128", "1.5", "256", "99999999999999999999"] {
+            assert_eq!(
+                bad.parse::<LayerBudget>().unwrap_err().to_string(),
+                format!("an image may have 1 to 127 layers, not {bad}")
+            );
+            assert!(serde_json::from_str::<LayerBudget>(bad).is_err(), "{bad}");
+        }
+        assert_eq!(LayerBudget::new(1).unwrap().less_one(), None);
+    }
+}

@@ -1,0 +1,120 @@
+//! A closure as planners see it.
+//! Stage: layer (pure). Input: [`Closure`]. Output: [`Graph`].
+
+use crate::closure::{Closure, ValidPathInfo};
+
+/// The paths of a closure, numbered in the order of their names, and their references.
+///
+/// All of a plan's ties are broken by these numbers, and so by name and never by a
+/// store path's hash, which changes with every rebuild. Two paths of the same name are
+/// told apart by their sizes, then by their contents, and by their hash only if these
+/// are equal too.
+#[derive(Debug)]
+pub(super) struct Graph<'c> {
+    infos: Vec<&'c ValidPathInfo>,
+    references: Vec<Vec<usize>>,
+    referrers: Vec<Vec<usize>>,
+    topological: Vec<usize>,
+}
+
+impl<'c> Graph<'c> {
+    pub fn new(closure: &'c Closure) -> Self {
+        let graph = closure.graph();
+        let mut order = graph.topological().to_vec();
+        order.sort_by(|a, b| {
+            let key = |info: &'c ValidPathInfo| {
+                (info.path.name(), info.nar_size, info.nar_hash, &info.path)
+            };
+            key(closure.info(*a)).cmp(&key(closure.info(*b)))
+        });
+        let mut number = vec![0; order.len()];
+        for (path, node) in order.iter().enumerate() {
+            number[node.index()] = path;
+        }
+        let references = order.iter().map(|node| {
+            let mut paths: Vec<_> =
+                graph.references(*node).iter().map(|node| number[node.index()]).collect();
+            paths.sort_unstable();
+            paths
+        });
+        Self::of(
+            order.iter().map(|node| closure.info(*node)).collect(),
+            references.collect(),
+            graph.topological().iter().map(|node| number[node.index()]).collect(),
+        )
+    }
+
+    fn of(
+        infos: Vec<&'c ValidPathInfo>,
+        references: Vec<Vec<usize>>,
+        topological: Vec<usize>,
+    ) -> Self {
+        let mut referrers = vec![Vec::new(); references.len()];
+        for (path, references) in references.iter().enumerate() {
+            for reference in references {
+                referrers[*reference].push(path);
+            }
+        }
+        Self { infos, references, referrers, topological }
+    }
+
+    pub fn len(&self) -> usize {
+        self.infos.len()
+    }
+
+    /// Every path, by name.
+    pub fn paths(&self) -> std::ops::Range<usize> {
+        0..self.len()
+    }
+
+    pub fn info(&self, path: usize) -> &'c ValidPathInfo {
+        self.infos[path]
+    }
+
+    /// Its name without the hash.
+    pub fn name(&self, path: usize) -> &'c str {
+        self.infos[path].path.name().as_ref()
+    }
+
+    /// Bytes of its NAR serialisation.
+    pub fn size(&self, path: usize) -> u64 {
+        self.infos[path].nar_size
+    }
+
+    /// The other paths that it refers to, by name.
+    pub fn references(&self, path: usize) -> &[usize] {
+        &self.references[path]
+    }
+
+    /// The other paths that refer to it, by name.
+    pub fn referrers(&self, path: usize) -> &[usize] {
+        &self.referrers[path]
+    }
+
+    /// Every path, references before their referrers.
+    pub fn topological(&self) -> &[usize] {
+        &self.topological
+    }
+
+    /// The paths that nothing refers to, by name.
+    pub fn roots(&self) -> impl Iterator<Item = usize> {
+        self.paths().filter(|path| self.referrers[*path].is_empty())
+    }
+
+    /// Of each path, how many references the longest chain below it has.
+    pub fn depths(&self) -> Vec<usize> {
+        let mut depths = vec![0; self.len()];
+        for path in &self.topological {
+            let below = self.references[*path].iter().map(|reference| depths[*reference] + 1);
+            depths[*path] = below.max().unwrap_or(0);
+        }
+        depths
+    }
+
+    /// Every path, largest first.
+    pub fn by_size(&self) -> Vec<usize> {
+        let mut paths: Vec<_> = self.paths().collect();
+        paths.sort_by_key(|path| std::cmp::Reverse(self.size(*path))); // stable: then by name
+        paths
+    }
+}

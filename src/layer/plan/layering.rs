@@ -1,0 +1,95 @@
+//! The ways to group paths, by their names.
+//! Stage: layer (pure). Vocabulary of the plan.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer};
+use thiserror::Error;
+
+use super::budget::LayerBudget;
+use super::graph::Graph;
+use super::{largest_first, runs};
+
+/// How paths are grouped. Each has its file in this directory, which says how it works.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Layering {
+    /// Large paths alone, the others in runs that change together: re-sends least.
+    #[default]
+    Runs,
+    /// The largest paths alone, the rest together.
+    LargestFirst,
+}
+
+/// Why a text names no [`Layering`].
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("`layering` must be {}, not `{given}`", Layering::names())]
+pub struct ParseLayeringError {
+    given: String,
+}
+
+impl Layering {
+    /// Every one of them, the default first.
+    pub const ALL: [Self; 2] = [Self::Runs, Self::LargestFirst];
+
+    /// As it is written in Nix and on the command line.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Runs => "runs",
+            Self::LargestFirst => "largest-first",
+        }
+    }
+
+    fn names() -> String {
+        Self::ALL.map(|layering| format!("`{}`", layering.name())).join(", ")
+    }
+
+    /// Every path in one layer; at most as many layers as the budget has, from the
+    /// bottom up. A layer may be empty.
+    pub(super) fn layers(&self, graph: &Graph, budget: LayerBudget) -> Vec<Vec<usize>> {
+        match self {
+            Self::Runs => runs::layers(graph, budget),
+            Self::LargestFirst => largest_first::layers(graph, budget),
+        }
+    }
+}
+
+impl fmt::Display for Layering {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Layering {
+    type Err = ParseLayeringError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let found = Self::ALL.into_iter().find(|layering| layering.name() == text);
+        found.ok_or_else(|| ParseLayeringError { given: text.to_owned() })
+    }
+}
+
+impl<'de> Deserialize<'de> for Layering {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_as_written() {
+        for layering in Layering::ALL {
+            assert_eq!(layering.name().parse(), Ok(layering));
+        }
+    }
+
+    #[test]
+    fn a_wrong_name_is_told_the_right_ones() {
+        let error = "fastest".parse::<Layering>().unwrap_err().to_string();
+        assert!(error.starts_with("`layering` must be `runs`, "), "{error}");
+        assert!(error.ends_with(", not `fastest`"), "{error}");
+    }
+}

@@ -1,0 +1,217 @@
+//! Layers for the next update: what changes together goes together.
+//! Stage: layer (pure). Input: [`Graph`] and a budget. Output: layers.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use super::budget::LayerBudget;
+use super::graph::Graph;
+use super::heat::{Group, Heat, Reach, coolest_first};
+
+/// Bytes below which a layer of its own saves nobody anything: a request costs as much.
+pub(super) const SMALL: u64 = 64 << 10;
+
+/// The largest paths get a layer each, and the others are cut into runs.
+///
+/// # Algorithm
+/// Large paths are alone: so they are shared between images, and never sent because of
+/// a neighbour. The others are written down in the order of a depth-first walk, each
+/// after the paths that only it needs; what changes together then stands together. This
+/// list is cut into runs: of single paths, the two neighbours are joined whose union
+/// costs the fewest expected bytes ([`Heat`]), again and again until the layers fit.
+/// Layers that could save a few KiB only are joined as well.
+///
+/// With V paths and E references: O((V + E) · V / 64 + V log V) operations, and above
+/// 20,000 paths, by sketches, O((V + E) log V).
+pub(super) fn layers(graph: &Graph, budget: LayerBudget) -> Vec<Vec<usize>> {
+    let (heat, reaches) = Heat::new(graph);
+    layers_by(graph, budget, &heat, reaches)
+}
+
+fn layers_by(
+    graph: &Graph,
+    budget: LayerBudget,
+    heat: &Heat,
+    reaches: Vec<Reach>,
+) -> Vec<Vec<usize>> {
+    let mut reaches: Vec<_> = reaches.into_iter().map(Some).collect();
+    let mut group = |path: usize| {
+        let reach = reaches[path].take().expect("each path is in one group");
+        Group::new(graph, heat, path, reach)
+    };
+    let alone = alone(graph, budget);
+    let mut is_alone = vec![false; graph.len()];
+    for path in &alone {
+        is_alone[*path] = true;
+    }
+    let rest = depth_first(graph).into_iter().filter(|path| !is_alone[*path]);
+    let singles: Vec<_> = rest.map(&mut group).collect();
+    let mut groups: Vec<_> = alone.iter().copied().map(group).collect();
+    groups.extend(runs(heat, singles, (budget.get() - alone.len()).max(1)));
+    coolest_first(groups)
+}
+
+/// The largest paths, as many as leave a few layers for the rest, and none that is small.
+fn alone(graph: &Graph, budget: LayerBudget) -> Vec<usize> {
+    let layers = budget.get();
+    let for_runs = if layers <= 2 { 1 } else { (4 + layers / 8).clamp(2, layers - 1) };
+    let mut paths = graph.by_size();
+    paths.truncate(layers - for_runs);
+    paths.retain(|path| graph.size(*path) >= SMALL);
+    paths
+}
+
+/// Every path, each after all that it refers to. Of several, the one with the longest
+/// chain below it comes first, and so does its subtree, whole: the paths that many refer
+/// to are found early, and those of one referrer right before it.
+fn depth_first(graph: &Graph) -> Vec<usize> {
+    let depths = graph.depths();
+    let by_depth = |mut paths: Vec<usize>| {
+        paths.sort_by_key(|path| Reverse(depths[*path])); // stable: then by name
+        paths.into_iter()
+    };
+    let mut seen = vec![false; graph.len()];
+    let mut order = Vec::with_capacity(graph.len());
+    // A stack of its own: chains of references may be longer than a thread's stack.
+    let mut open: Vec<(Option<usize>, _)> = vec![(None, by_depth(graph.roots().collect()))];
+    while let Some((path, below)) = open.last_mut() {
+        if let Some(next) = below.next() {
+            if !std::mem::replace(&mut seen[next], true) {
+                open.push((Some(next), by_depth(graph.references(next).to_vec())));
+            }
+        } else {
+            order.extend(*path);
+            open.pop();
+        }
+    }
+    order
+}
+
+/// Joins neighbours, cheapest first, until at most `count` groups are left and no join
+/// is nearly free any more.
+fn runs(heat: &Heat, singles: Vec<Group>, count: usize) -> Vec<Group> {
+    let nearly_free = u128::from(SMALL) * u128::from(heat.of_all());
+    let mut left = singles.len();
+    let mut line = Line::new(singles);
+    let mut queue = BinaryHeap::new();
+    for place in 1..left {
+        queue.extend(line.pair(heat, place - 1, place));
+    }
+    while let Some(Reverse(pair)) = queue.pop() {
+        if !line.is_current(&pair) {
+            continue;
+        }
+        if left <= count && pair.cost >= nearly_free {
+            break;
+        }
+        line.join(heat, &pair);
+        left -= 1;
+        let place = pair.first;
+        queue.extend(line.next(place).and_then(|next| line.pair(heat, place, next)));
+        queue.extend(line.previous(place).and_then(|before| line.pair(heat, before, place)));
+    }
+    line.into_groups()
+}
+
+/// Two neighbours and what it costs to join them. Compared by cost, and among equals
+/// from the start of the line.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Pair {
+    cost: u128,
+    first: usize,
+    second: usize,
+    /// How often each had been joined when the cost was found: later it no longer holds.
+    joined: (u32, u32),
+}
+
+/// Groups in a line, which closes up where two are joined.
+#[derive(Debug)]
+struct Line {
+    groups: Vec<Option<Group>>,
+    joined: Vec<u32>,
+    /// One more than the place before, so that 0 is none.
+    before: Vec<usize>,
+    after: Vec<usize>,
+}
+
+impl Line {
+    fn new(groups: Vec<Group>) -> Self {
+        let places = 0..groups.len();
+        Self {
+            joined: vec![0; groups.len()],
+            before: places.clone().collect(),
+            after: places.map(|place| place + 1).collect(),
+            groups: groups.into_iter().map(Some).collect(),
+        }
+    }
+
+    fn next(&self, place: usize) -> Option<usize> {
+        Some(self.after[place]).filter(|next| *next < self.groups.len())
+    }
+
+    fn previous(&self, place: usize) -> Option<usize> {
+        self.before[place].checked_sub(1)
+    }
+
+    fn pair(&self, heat: &Heat, first: usize, second: usize) -> Option<Reverse<Pair>> {
+        let cost =
+            self.groups[first].as_ref()?.cost_of_joining(heat, self.groups[second].as_ref()?);
+        let joined = (self.joined[first], self.joined[second]);
+        Some(Reverse(Pair { cost, first, second, joined }))
+    }
+
+    fn is_current(&self, pair: &Pair) -> bool {
+        let is_there = |place: usize| self.groups[place].is_some();
+        is_there(pair.first)
+            && is_there(pair.second)
+            && pair.joined == (self.joined[pair.first], self.joined[pair.second])
+    }
+
+    fn join(&mut self, heat: &Heat, pair: &Pair) {
+        let second = self.groups[pair.second].take();
+        if let (Some(first), Some(second)) = (&mut self.groups[pair.first], second) {
+            first.join(heat, second);
+        }
+        self.joined[pair.first] += 1;
+        let next = self.after[pair.second];
+        self.after[pair.first] = next;
+        if next < self.groups.len() {
+            self.before[next] = pair.first + 1;
+        }
+    }
+
+    fn into_groups(self) -> Vec<Group> {
+        self.groups.into_iter().flatten().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::closure::Closure;
+    use crate::layer::plan::tests::{closure, library_tool_app, shapes};
+    use proptest::prelude::*;
+
+    fn plan(closure: &Closure, budget: u64, exact: usize) -> Vec<Vec<usize>> {
+        let graph = Graph::new(closure);
+        let (heat, reaches) = Heat::with_exact_up_to(&graph, exact);
+        layers_by(&graph, LayerBudget::new(budget).unwrap(), &heat, reaches)
+    }
+
+    proptest! {
+        /// A graph of fewer paths than a sketch keeps is counted exactly either way.
+        #[test]
+        fn sketches_plan_small_graphs_as_bitsets_do(shape in shapes(), budget in 1u64..=127) {
+            let closure = Closure::new(closure(&shape, 0)).unwrap();
+            prop_assert_eq!(plan(&closure, budget, usize::MAX), plan(&closure, budget, 0));
+        }
+    }
+
+    #[test]
+    fn what_is_written_down_stands_after_what_it_needs() {
+        let closure = library_tool_app();
+        let graph = Graph::new(&closure);
+        let names: Vec<_> = depth_first(&graph).into_iter().map(|path| graph.name(path)).collect();
+        assert_eq!(names, ["libc", "tool", "app", "conf", "data"]);
+    }
+}
