@@ -8,7 +8,6 @@ let
   appImage = version: stowage.buildImage {
     name = "e2e/app";
     tag = version;
-    maxLayers = 100;
     config = {
       Cmd = [ "${app version}/bin/app" ];
       Labels.tools = toString (with pkgs; [ curl git nginx nix openssh postgresql python3 redis rsync skopeo ]);
