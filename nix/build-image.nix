@@ -10,6 +10,7 @@
    Attributes of the result, besides those of a derivation:
    - imageName, imageTag: what the image is loaded as
    - copyToDockerDaemon: a program that loads it, sending only the layers that the daemon lacks
+   - explain: a program that shows what the image is made of, and why
    - spec: the image spec, `image.json`, which names every layer's contents and digest
    - isExe: true, as for nixpkgs' `streamLayeredImage`
 
@@ -74,6 +75,7 @@ lib.makeOverridable (
         passthru = {
           inherit imageName imageTag spec;
           isExe = true;
+          explain = pkgs.buildPackages.writeShellScriptBin "explain" (run "explain ${spec}");
           copyToDockerDaemon = pkgs.buildPackages.writeShellScriptBin "copy-to-docker-daemon"
             (run "copy ${spec} docker-daemon:${imageName}:${imageTag}");
         };

@@ -37,6 +37,10 @@ pub enum Command {
     Stream(StreamArguments),
     /// Copy an image to where it is to be run, sending only what is missing there
     Copy(CopyArguments),
+    /// Show what an image is made of, and why
+    Explain(ExplainArguments),
+    /// Say what an update from one image to another costs
+    Diff(DiffArguments),
     /// Make every layer again and say what differs from the image spec
     Verify(VerifyArguments),
 }
@@ -113,6 +117,40 @@ pub struct VerifyArguments {
     pub image: PathBuf,
 
     /// Print what was found as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ExplainArguments {
+    /// The image spec, `image.json`
+    #[arg(value_name = "IMAGE")]
+    pub image: PathBuf,
+
+    /// Print only what pulls a store path in; a name will do, or its beginning
+    #[arg(long, value_name = "PATH")]
+    pub why: Option<String>,
+
+    /// Print everything as JSON
+    #[arg(long, conflicts_with = "why")]
+    pub json: bool,
+
+    /// Write a page with a map of the image
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["why", "json"])]
+    pub html: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct DiffArguments {
+    /// The image spec that is there
+    #[arg(value_name = "OLD")]
+    pub old: PathBuf,
+
+    /// The image spec that is to take its place
+    #[arg(value_name = "NEW")]
+    pub new: PathBuf,
+
+    /// Print everything as JSON
     #[arg(long)]
     pub json: bool,
 }

@@ -179,15 +179,15 @@ fn describe(store: &Store, difference: &Difference, count: usize) -> String {
     text
 }
 
-fn layers(count: usize) -> String {
+pub fn layers(count: usize) -> String {
     if count == 1 { "1 layer".to_owned() } else { format!("{count} layers") }
 }
 
-fn print(line: &str) -> Result<(), Failure> {
+pub fn print(line: &str) -> Result<(), Failure> {
     writeln!(io::stdout().lock(), "{line}").map_err(Failure::Stdout)
 }
 
-fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+pub fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     print(&serde_json::to_string_pretty(value).expect("what is printed is JSON"))
 }
 

@@ -4,6 +4,7 @@
 mod arguments;
 mod commands;
 mod derivation;
+mod explain;
 mod progress;
 
 use std::error::Error as _;
@@ -38,6 +39,8 @@ enum Failure {
     Terminal,
     #[error("{layers} of {count} layers differ")]
     Differences { layers: usize, count: usize },
+    #[error("no store path of this image is called `{0}`")]
+    NoSuchPath(String),
     #[error("{file}: {reason}", file = file.display())]
     Derivation { file: PathBuf, reason: String },
     #[error("cannot start {jobs} threads")]
@@ -51,6 +54,7 @@ impl Hint for Failure {
             Failure::Oci(error) => error.hint(),
             Failure::Transport(error) => error.hint(),
             Failure::Terminal => Some("pipe it: `… | docker load`, or into a file with `>`".to_owned()),
+            Failure::NoSuchPath(_) => Some("`stowage explain` without `--why` lists them by size".to_owned()),
             Failure::Derivation { .. } => Some(
                 "`stowage builder` is what a derivation of `nix/lib.nix` runs; by hand, use `stowage build`".to_owned(),
             ),
@@ -88,6 +92,8 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Plan(arguments) => commands::plan(&arguments),
         Command::Stream(arguments) => commands::stream(&store, &arguments),
         Command::Copy(arguments) => commands::copy(&store, &arguments),
+        Command::Explain(arguments) => explain::explain(&arguments),
+        Command::Diff(arguments) => explain::diff(&arguments),
         Command::Verify(arguments) => commands::verify(&store, &arguments),
     }
 }

@@ -122,17 +122,17 @@ fn copied_only(closure: &Closure, copy_to_root: &[StorePath]) -> BTreeSet<StoreP
 
 fn sources(closure: &Closure, contents: &[LayerContents]) -> Vec<SourceInfo> {
     let paths: BTreeSet<_> = contents.iter().flat_map(LayerContents::sources).collect();
-    let info =
-        |path: &StorePath| closure.get(path).expect("layers are made of the closure's paths");
-    paths
-        .into_iter()
-        .map(info)
-        .map(|info| SourceInfo {
-            path: info.path.clone(),
+    let info = |path: &StorePath| {
+        let info = closure.get(path).expect("layers are made of the closure's paths");
+        let others = info.references.iter().filter(|reference| *reference != path);
+        SourceInfo {
+            path: path.clone(),
             nar_hash: info.nar_hash,
             nar_size: info.nar_size,
-        })
-        .collect()
+            references: others.cloned().collect(),
+        }
+    };
+    paths.into_iter().map(info).collect()
 }
 
 /// What `docker history` shows of a layer: what its author says, or the names of what is in

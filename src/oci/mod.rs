@@ -3,6 +3,8 @@
 
 mod build;
 mod config;
+mod diff;
+mod explain;
 mod image;
 mod layer_set;
 mod options;
@@ -15,6 +17,8 @@ use thiserror::Error;
 
 pub use build::{build_image, build_layer_set};
 pub use config::{ConfigError, ContainerConfig};
+pub use diff::{Diff, NewLayer, diff};
+pub use explain::{ExplainedLayer, ExplainedPath, Explanation, explain};
 pub use image::{Blob, Image};
 pub use layer_set::{FILE as LAYER_SET_FILE, LayerSet};
 pub use options::{Architecture, BuildOptions, Created, Metadata};

@@ -86,6 +86,9 @@ pub struct SourceInfo {
     pub nar_hash: NarHash,
     /// Bytes of its NAR serialisation.
     pub nar_size: u64,
+    /// The other store paths of the image that it refers to, sorted.
+    #[serde(with = "store::full_paths")]
+    pub references: Vec<StorePath>,
 }
 
 impl From<Layer> for SpecLayer {

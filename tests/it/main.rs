@@ -11,6 +11,8 @@ mod archive;
 mod cli;
 /// The same inputs give the same bytes, whatever differs around them.
 mod determinism;
+/// `stowage explain` and `stowage diff`: what is in an image, why, and what an update costs.
+mod explain;
 /// A layer's bytes, entry by entry and as a digest.
 mod layer;
 /// Dependencies have licences that `deny.toml` allows.

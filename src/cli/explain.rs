@@ -1,0 +1,112 @@
+//! `explain` and `diff`, as tables for people and JSON for programs.
+
+use super::Failure;
+use super::arguments::{DiffArguments, ExplainArguments};
+use super::commands::{layers, print, print_json, write_file};
+use super::progress::Bytes;
+use crate::oci::{self, Diff, Explanation, ImageSpec};
+
+/// So many store paths are listed on their own.
+const LARGEST: usize = 10;
+/// So many names of a layer's contents are on its line.
+const NAMES: usize = 4;
+
+pub fn explain(arguments: &ExplainArguments) -> Result<(), Failure> {
+    let explanation = oci::explain(&ImageSpec::read(&arguments.image)?);
+    if let Some(wanted) = &arguments.why {
+        let chains = explanation.why(wanted);
+        if chains.is_empty() {
+            return Err(Failure::NoSuchPath(wanted.clone()));
+        }
+        let step = |(depth, path): (usize, &&oci::ExplainedPath)| match depth {
+            0 => path.path.clone(),
+            _ => format!("{}└ {}", "  ".repeat(depth - 1), path.path),
+        };
+        let chain =
+            |chain: &Vec<_>| chain.iter().enumerate().map(step).collect::<Vec<_>>().join("\n");
+        return print(&chains.iter().map(chain).collect::<Vec<_>>().join("\n\n"));
+    }
+    if let Some(file) = &arguments.html {
+        let title = format!(
+            "What is in {}",
+            arguments.image.file_name().unwrap_or_default().to_string_lossy()
+        );
+        return write_file(file, explanation.to_html(&title).as_bytes(), 0o644);
+    }
+    if arguments.json {
+        return print_json(&explanation);
+    }
+    print(&table(&explanation))
+}
+
+fn table(explanation: &Explanation) -> String {
+    let count = explanation.paths.len();
+    let mut lines = vec![
+        format!(
+            "{}, {count} store paths, {}",
+            layers(explanation.layers.len()),
+            Bytes(explanation.size)
+        ),
+        String::new(),
+        format!(
+            "{:>5}  {:>9}  {:>5}  {:>12}  {:<15}  contents",
+            "layer", "size", "paths", "changes with", "why together"
+        ),
+    ];
+    for layer in &explanation.layers {
+        lines.push(format!(
+            "{:>5}  {:>9}  {:>5}  {:>12}  {:<15}  {}",
+            layer.number,
+            Bytes(layer.size).to_string(),
+            layer.names.len(),
+            format!("{} of {count}", layer.changes_with),
+            layer.why,
+            some(&layer.names),
+        ));
+    }
+    lines.extend([String::new(), "largest store paths".to_owned()]);
+    for path in explanation.paths.iter().take(LARGEST) {
+        lines.push(format!(
+            "{:>5}  {:>9}  {}",
+            path.layer,
+            Bytes(path.size).to_string(),
+            path.path
+        ));
+    }
+    lines.join("\n")
+}
+
+/// The first few of many names.
+fn some(names: &[String]) -> String {
+    let mut text = names[..names.len().min(NAMES)].join(", ");
+    if names.len() > NAMES {
+        text += &format!(" and {} more", names.len() - NAMES);
+    }
+    text
+}
+
+pub fn diff(arguments: &DiffArguments) -> Result<(), Failure> {
+    let diff = oci::diff(&ImageSpec::read(&arguments.old)?, &ImageSpec::read(&arguments.new)?);
+    if arguments.json { print_json(&diff) } else { print(&cost(&diff)) }
+}
+
+fn cost(diff: &Diff) -> String {
+    let mut lines = vec![
+        format!("kept: {} ({})", layers(diff.layers_kept), Bytes(diff.bytes_kept)),
+        format!("new: {} ({})", layers(diff.layers_new.len()), Bytes(diff.bytes_new)),
+        format!(
+            "to a Docker daemon, which keys a layer by all below it: {}",
+            Bytes(diff.bytes_to_docker)
+        ),
+    ];
+    for layer in &diff.layers_new {
+        lines.extend([String::new(), format!("layer {} ({})", layer.number, Bytes(layer.size))]);
+        lines.extend(layer.caused_by.iter().map(|path| format!("  new    {path}")));
+        lines.extend(layer.moved.iter().map(|path| format!("  again  {path}")));
+    }
+    if !diff.paths_gone.is_empty() {
+        lines.extend([String::new(), "no longer in the image".to_owned()]);
+        lines.extend(diff.paths_gone.iter().map(|path| format!("  {path}")));
+    }
+    lines.join("\n")
+}

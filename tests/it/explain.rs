@@ -1,0 +1,140 @@
+use serde_json::{Value, json};
+
+use crate::support::{FakeStore, stderr};
+
+const LARGE: usize = 100_000;
+
+/// `app` and `tool` refer to `library`, which refers to `libc`; `root` is copied to `/`.
+fn image(app: &str) -> FakeStore {
+    let mut store = FakeStore::new();
+    let libc = store.add_file('1', "libc-2.40", &[], &"l".repeat(LARGE));
+    let library = store.add_file('2', "library-1.0", &[&libc], &"i".repeat(LARGE + 1));
+    // Another application is another store path.
+    let digit = app.chars().next().unwrap();
+    let app = store.add_file(digit, "app-1", &[&library], app);
+    store.add_file('4', "tool-1", &[&library, &libc], "tool");
+    store.add_file('5', "root", &[&app], "root");
+    store.build(&format!(r#"{{"copyToRoot": ["/nix/store/{}-root"]}}"#, "5".repeat(32)));
+    store
+}
+
+fn stdout(store: &FakeStore, arguments: &[&str]) -> String {
+    let output = store.stowage(arguments).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn path(digit: char, name: &str) -> String {
+    format!("/nix/store/{}-{name}", digit.to_string().repeat(32))
+}
+
+#[test]
+fn every_layer_and_path_is_shown() {
+    let store = image("3");
+    let json: Value =
+        serde_json::from_str(&stdout(&store, &["explain", "image.json", "--json"])).unwrap();
+    let layers = json["layers"].as_array().unwrap();
+    let of = |name: &str| {
+        let holds = |layer: &&Value| layer["names"].as_array().unwrap().contains(&json!(name));
+        layers.iter().find(holds).unwrap_or_else(|| panic!("{name} in {layers:?}"))
+    };
+    // Alone; with what it refers to; copied to the root, with all that is below it.
+    assert_eq!(
+        (&of("libc-2.40")["changesWith"], &of("libc-2.40")["why"]),
+        (&json!(1), &json!("alone"))
+    );
+    assert_eq!(
+        (&of("library-1.0")["changesWith"], &of("library-1.0")["why"]),
+        (&json!(2), &json!("alone"))
+    );
+    assert_eq!(
+        (&of("root")["changesWith"], &of("root")["why"]),
+        (&json!(4), &json!("copied to /"))
+    );
+    let sizes: Vec<_> = json["paths"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|path| path["size"].as_u64().unwrap())
+        .collect();
+    assert!(sizes.len() == 5 && sizes.is_sorted_by(|a, b| a >= b), "{sizes:?}");
+
+    let table = stdout(&store, &["explain", "image.json"]);
+    for words in ["5 store paths", "changes with", "largest store paths", &path('2', "library-1.0")]
+    {
+        assert!(table.contains(words), "{words}: {table}");
+    }
+}
+
+#[test]
+fn why_shows_the_shortest_chain_from_a_path_that_nothing_refers_to() {
+    let store = image("3");
+    let why = |wanted: &str| stdout(&store, &["explain", "image.json", "--why", wanted]);
+    let chain = format!("{}\n└ {}\n", path('4', "tool-1"), path('1', "libc-2.40"));
+    assert_eq!(why("libc"), chain);
+    assert_eq!(why(&path('1', "libc-2.40")), chain);
+    assert_eq!(why("root"), format!("{}\n", path('5', "root")));
+    // Both begin so.
+    assert_eq!(why("lib").matches("\n\n").count(), 1);
+
+    let output = store.stowage(&["explain", "image.json", "--why", "nonesuch"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stderr(&output).starts_with("error: no store path of this image is called `nonesuch`\n")
+    );
+}
+
+#[test]
+fn the_page_is_complete_and_its_data_cannot_end_it() {
+    let mut store = FakeStore::new();
+    store.add_file('1', "a", &[], "a");
+    store.build("{}");
+    std::fs::rename(store.root().join("image.json"), store.root().join("<script>.json")).unwrap();
+    stdout(&store, &["explain", "<script>.json", "--html", "page.html"]);
+    let page = std::fs::read_to_string(store.root().join("page.html")).unwrap();
+    assert!(page.contains("<h1>What is in &lt;script>.json</h1>"), "{page}");
+    assert_eq!(page.matches("<script").count(), 2);
+    // Nothing to fetch.
+    for words in ["http:", "https:", "src=", "@import", "url("] {
+        assert!(!page.contains(words), "{words}");
+    }
+}
+
+#[test]
+fn a_diff_is_what_an_update_costs() {
+    let (old, new) = (image("3"), image("6"));
+    let old = old.root().join("image.json");
+    let text = stdout(&new, &["diff", old.to_str().unwrap(), "image.json"]);
+    assert!(
+        text.starts_with("kept: 3 layers (")
+            && text.contains(&format!("  new    {}", path('6', "app-1"))),
+        "{text}"
+    );
+    assert!(
+        text.ends_with(&format!("no longer in the image\n  {}\n", path('3', "app-1"))),
+        "{text}"
+    );
+
+    let diff: Value = serde_json::from_str(&stdout(
+        &new,
+        &["diff", old.to_str().unwrap(), "image.json", "--json"],
+    ))
+    .unwrap();
+    assert_eq!(
+        (&diff["pathsNew"], &diff["pathsGone"]),
+        (&json!([path('6', "app-1")]), &json!([path('3', "app-1")]))
+    );
+    assert!(diff["bytesNew"].as_u64().unwrap() < 20_000, "{diff}");
+    assert!(
+        diff["bytesToDocker"].as_u64().unwrap() >= diff["bytesNew"].as_u64().unwrap(),
+        "{diff}"
+    );
+
+    let same: Value =
+        serde_json::from_str(&stdout(&new, &["diff", "image.json", "image.json", "--json"]))
+            .unwrap();
+    assert_eq!(
+        (&same["layersNew"], &same["bytesNew"], &same["bytesToDocker"]),
+        (&json!([]), &json!(0), &json!(0))
+    );
+}
