@@ -9,6 +9,9 @@ mod bad_input;
 mod build;
 /// The Docker daemon is sent what it lacks.
 mod docker;
+/// What an update costs by our account, and by those of Docker and of a registry; the page
+/// that shows an image, in a browser.
+mod explain;
 /// podman and skopeo take the stream too.
 mod podman;
 /// Nix, engines of one's own, and images.

@@ -1,0 +1,179 @@
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::support::{Docker, Image, run, stowage};
+
+fn diff(old: &Image, new: &Image) -> Value {
+    let output = run(stowage(&["diff", "--json"]).arg(&old.spec_file).arg(&new.spec_file));
+    serde_json::from_str(&output).unwrap()
+}
+
+fn number(json: &Value, name: &str) -> u64 {
+    json[name].as_u64().unwrap_or_else(|| panic!("{name} in {json}"))
+}
+
+/// Besides layers: configuration, manifest, index, and the archive's own headers.
+const DOCUMENTS: u64 = 64 << 10;
+
+#[test]
+fn docker_is_sent_what_diff_says() {
+    let docker = Docker::start();
+    let (old, new) = (Image::named("app1"), Image::named("app2"));
+    let copy = |image: &Image| -> Value {
+        let output =
+            run(image.copy_to_docker_daemon().arg("--json").env("DOCKER_HOST", docker.host()));
+        serde_json::from_str(&output).unwrap()
+    };
+    copy(&old);
+    let (sent, said) =
+        (number(&copy(&new), "bytesSent"), number(&diff(&old, &new), "bytesToDocker"));
+    assert!(
+        said > 0 && sent >= said && sent - said < DOCUMENTS,
+        "{sent} bytes sent, {said} by diff"
+    );
+}
+
+/// Debian's registry on a port of its own.
+struct Registry {
+    server: Child,
+    directory: tempfile::TempDir,
+    address: String,
+}
+
+impl Registry {
+    fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let config = directory.path().join("config.yml");
+        let data = directory.path().join("data");
+        let text = format!(
+            "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {address}\n",
+            data.display()
+        );
+        std::fs::write(&config, text).unwrap();
+        let mut server = Command::new("docker-registry");
+        server
+            .arg("serve")
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let registry = Self {
+            server: server.spawn().expect("docker-registry can be started"),
+            directory,
+            address,
+        };
+        let start = Instant::now();
+        while TcpStream::connect(&registry.address).is_err() {
+            assert!(start.elapsed() < Duration::from_secs(30), "docker-registry does not answer");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        registry
+    }
+
+    fn push(&self, image: &Image, tag: &str) {
+        let archive = self.directory.path().join("image.tar");
+        image.stream_to(&archive);
+        // As they are: skopeo would compress layers otherwise, and they would be others.
+        let arguments = [
+            "--insecure-policy",
+            "copy",
+            "--quiet",
+            "--preserve-digests",
+            "--dest-tls-verify=false",
+        ];
+        let mut skopeo = Command::new("skopeo");
+        skopeo.args(arguments).arg(format!("oci-archive:{}", archive.display()));
+        run(skopeo.arg(format!("docker://{}/app:{tag}", self.address)));
+    }
+
+    /// Bytes of all blobs it holds.
+    fn size(&self) -> u64 {
+        fn size(path: PathBuf) -> u64 {
+            let entries = std::fs::read_dir(path).into_iter().flatten().map(Result::unwrap);
+            entries
+                .map(|entry| {
+                    if entry.path().is_dir() {
+                        size(entry.path())
+                    } else {
+                        entry.metadata().unwrap().len()
+                    }
+                })
+                .sum()
+        }
+        size(self.directory.path().join("data/docker/registry/v2/blobs"))
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+#[test]
+fn a_registry_is_sent_what_diff_says() {
+    let registry = Registry::start();
+    let (old, new) = (Image::named("app1"), Image::named("app2"));
+    registry.push(&old, "v1");
+    let before = registry.size();
+    assert!(before > old.spec.size());
+    registry.push(&new, "v2");
+    let (sent, said) = (registry.size() - before, number(&diff(&old, &new), "bytesNew"));
+    assert!(
+        said > 0 && sent >= said && sent - said < DOCUMENTS,
+        "{sent} bytes sent, {said} by diff"
+    );
+}
+
+/// The page after its scripts ran, without a network.
+fn dom(page: &Path, fragment: &str, size: &str) -> String {
+    let profile = tempfile::tempdir().unwrap();
+    let mut chromium = Command::new("chromium");
+    chromium
+        .args([
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--no-first-run",
+            "--dump-dom",
+        ])
+        .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
+        .arg(format!("--user-data-dir={}", profile.path().display()))
+        .arg(format!("--window-size={size}"))
+        .arg(format!("file://{}#{fragment}", page.display()))
+        .stdin(Stdio::null());
+    run(&mut chromium)
+}
+
+#[test]
+fn the_page_shows_the_image_and_finds_a_package() {
+    let image = Image::at("dockerImage");
+    let directory = tempfile::tempdir().unwrap();
+    let page = directory.path().join("page.html");
+    run(stowage(&["explain"]).arg(&image.spec_file).arg("--html").arg(&page));
+    // Has the page say whether it is wider than the window.
+    let measured = std::fs::read_to_string(&page).unwrap().replace(
+        "</html>",
+        "<script>document.title = document.documentElement.scrollWidth <= innerWidth ? 'fits' : 'too wide'</script></html>",
+    );
+    std::fs::write(&page, measured).unwrap();
+    let count = image.spec.sources.len();
+    // A laptop; and a phone, as narrow as a window of this browser gets.
+    for size in ["1366,768", "500,844"] {
+        let shown = dom(&page, "", size);
+        assert!(shown.contains("<title>fits</title>"), "{size}");
+        assert_eq!(shown.matches("<button").count(), count, "{size}");
+        assert!(shown.contains(&format!("{count} store paths, ")), "{size}");
+    }
+    let found = dom(&page, "coreutils", "1366,768");
+    assert!(found.contains(&format!("1 of {count} store paths")), "{found}");
+    let chosen = found.split("id=\"chosen\"").nth(1).unwrap();
+    assert!(chosen.starts_with(" aria-live=\"polite\"><strong>coreutils-"), "{}", &chosen[..200]);
+}
