@@ -20,7 +20,9 @@ pub use archive::write_layer;
 pub use build::{Layer, build_layers, layer_of};
 pub use contents::LayerContents;
 pub use nar::nar_hash;
-pub use plan::{LayerBudget, LayerPlan, Layering, ParseBudgetError, ParseLayeringError};
+pub use plan::{
+    LayerBudget, LayerPlan, Layering, ParseBudgetError, ParseLayeringError, Popularity,
+};
 
 use crate::error::Hint;
 

@@ -9,7 +9,8 @@ use thiserror::Error;
 
 use super::budget::LayerBudget;
 use super::graph::Graph;
-use super::{largest_first, runs};
+use super::nixery::{self, Popularity};
+use super::{auto, largest_first, popularity, runs};
 
 /// How paths are grouped. Each has its file in this directory, which says how it works.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,6 +18,13 @@ pub enum Layering {
     /// Large paths alone, the others in runs that change together: re-sends least.
     #[default]
     Runs,
+    /// The largest paths, each with what only it needs: nixpkgs' default.
+    Auto,
+    /// The most referenced paths alone, the rest together: nixpkgs' former default,
+    /// and nearly what nix2container does.
+    Popularity,
+    /// Subtrees that only one way leads to, as Nixery has them.
+    Nixery(Popularity),
     /// The largest paths alone, the rest together.
     LargestFirst,
 }
@@ -29,13 +37,22 @@ pub struct ParseLayeringError {
 }
 
 impl Layering {
-    /// Every one of them, the default first.
-    pub const ALL: [Self; 2] = [Self::Runs, Self::LargestFirst];
+    /// Every one that has a name, the default first.
+    pub const ALL: [Self; 5] = [
+        Self::Runs,
+        Self::Auto,
+        Self::Popularity,
+        Self::Nixery(Popularity::new()),
+        Self::LargestFirst,
+    ];
 
     /// As it is written in Nix and on the command line.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Runs => "runs",
+            Self::Auto => "auto",
+            Self::Popularity => "popularity",
+            Self::Nixery(_) => "nixery",
             Self::LargestFirst => "largest-first",
         }
     }
@@ -49,6 +66,9 @@ impl Layering {
     pub(super) fn layers(&self, graph: &Graph, budget: LayerBudget) -> Vec<Vec<usize>> {
         match self {
             Self::Runs => runs::layers(graph, budget),
+            Self::Auto => auto::layers(graph, budget),
+            Self::Popularity => popularity::layers(graph, budget),
+            Self::Nixery(popularity) => nixery::layers(graph, budget, popularity),
             Self::LargestFirst => largest_first::layers(graph, budget),
         }
     }

@@ -1,18 +1,23 @@
 //! Which store path goes in which layer.
 //! Stage: layer (pure). Input: a closure and a budget. Output: [`LayerPlan`].
 
+mod auto;
 mod budget;
 mod graph;
 mod heat;
 mod largest_first;
 mod layering;
+mod nixery;
+mod popularity;
 mod runs;
 mod sketch;
+mod sums;
 
 use std::fmt;
 
 pub use budget::{LayerBudget, ParseBudgetError};
 pub use layering::{Layering, ParseLayeringError};
+pub use nixery::Popularity;
 
 use crate::closure::Closure;
 use crate::store::StorePath;
@@ -137,6 +142,18 @@ pub(crate) mod tests {
             .collect()
     }
 
+    /// (name, size, references), each name once.
+    pub(crate) fn named(rows: &[(&str, u64, &[&str])]) -> Closure {
+        let number = |name: &str| rows.iter().position(|row| row.0 == name).unwrap();
+        let infos = rows.iter().map(|(name, nar_size, references)| ValidPathInfo {
+            path: path(number(name), name, 7),
+            nar_hash: NarHash::new([0; 32]),
+            nar_size: *nar_size,
+            references: references.iter().map(|name| path(number(name), name, 7)).collect(),
+        });
+        Closure::new(infos.collect()).unwrap()
+    }
+
     fn names(plan: &LayerPlan) -> Vec<Vec<String>> {
         let name = |path: &StorePath| path.name().to_string();
         plan.layers().iter().map(|layer| layer.iter().map(name).collect()).collect()
@@ -179,23 +196,13 @@ pub(crate) mod tests {
     /// An application on a tool and a library, what configures it, and data that nothing
     /// has to do with.
     pub(crate) fn library_tool_app() -> Closure {
-        let sizes = [
-            ("libc", 30, vec![]),
-            ("tool", 10, vec![0]),
-            ("app", 20, vec![0, 1]),
-            ("data", 5, vec![]),
-            ("conf", 1, vec![2]),
-        ];
-        let paths: Vec<_> =
-            sizes.iter().enumerate().map(|(number, (name, ..))| path(number, name, 7)).collect();
-        let infos =
-            sizes.iter().zip(&paths).map(|((_, nar_size, references), path)| ValidPathInfo {
-                path: path.clone(),
-                nar_hash: NarHash::new([0; 32]),
-                nar_size: *nar_size,
-                references: references.iter().map(|other| paths[*other].clone()).collect(),
-            });
-        Closure::new(infos.collect()).unwrap()
+        named(&[
+            ("libc", 30, &[]),
+            ("tool", 10, &["libc"]),
+            ("app", 20, &["libc", "tool"]),
+            ("data", 5, &[]),
+            ("conf", 1, &["app"]),
+        ])
     }
 
     #[test]
