@@ -8,6 +8,7 @@ mod heat;
 mod largest_first;
 mod layering;
 mod nixery;
+mod pipeline;
 mod popularity;
 mod runs;
 mod sketch;
@@ -18,6 +19,7 @@ use std::fmt;
 pub use budget::{LayerBudget, ParseBudgetError};
 pub use layering::{Layering, ParseLayeringError};
 pub use nixery::Popularity;
+pub use pipeline::{Pipeline, PipelineError};
 
 use crate::closure::Closure;
 use crate::store::StorePath;
@@ -25,15 +27,28 @@ use graph::Graph;
 
 /// An assignment of a closure's paths to layers, from the bottom up: each path in
 /// exactly one layer, no layer empty, no more layers than the budget.
+///
+/// A path that a [`Pipeline`] was told to remove is in none.
 #[derive(Clone, PartialEq, Eq)]
 pub struct LayerPlan(Vec<Vec<StorePath>>);
 
 impl LayerPlan {
     /// The same for the same closure, whatever the order of its records and the hashes
     /// in its store paths.
-    pub fn new(closure: &Closure, budget: LayerBudget, layering: &Layering) -> Self {
+    ///
+    /// # Errors
+    /// If a pipeline does not fit the closure, or makes too many layers.
+    pub fn new(
+        closure: &Closure,
+        budget: LayerBudget,
+        layering: &Layering,
+    ) -> Result<Self, PipelineError> {
         let graph = Graph::new(closure);
-        Self::checked(&graph, budget, layering.layers(&graph, budget))
+        let layers = layering.layers(&graph, budget)?;
+        let plan = Self::checked(&graph, budget, layers);
+        let planned: usize = plan.0.iter().map(Vec::len).sum();
+        assert!(layering.may_remove() || planned == graph.len(), "a path is in no layer");
+        Ok(plan)
     }
 
     /// Sorts the paths of each layer by name, and drops the layers that have none.
@@ -46,7 +61,6 @@ impl LayerPlan {
                 assert!(!std::mem::replace(&mut seen[*path], true), "a path is in two layers");
             }
         }
-        assert!(seen.into_iter().all(|seen| seen), "a path is in no layer");
         assert!(layers.len() <= budget.get(), "more layers than the budget");
         let path = |path: usize| graph.info(path).path.clone();
         Self(layers.into_iter().map(|layer| layer.into_iter().map(path).collect()).collect())
@@ -81,7 +95,7 @@ pub(crate) mod tests {
     const DIGITS: &[u8] = b"0123456789abcdfghijklmnpqrsvwxyz";
 
     fn plan(closure: &Closure, budget: u64, layering: &Layering) -> LayerPlan {
-        LayerPlan::new(closure, LayerBudget::new(budget).unwrap(), layering)
+        LayerPlan::new(closure, LayerBudget::new(budget).unwrap(), layering).unwrap()
     }
 
     fn layerings() -> impl Strategy<Value = Layering> {
