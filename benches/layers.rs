@@ -78,7 +78,7 @@ fn plans(criterion: &mut Criterion) {
         let closure = closure(paths);
         criterion.bench_function(&format!("plan: {paths} paths in 60 layers"), |bencher| {
             let (budget, layering) = (LayerBudget::default(), Layering::default());
-            bencher.iter(|| LayerPlan::new(black_box(&closure), budget, &layering));
+            bencher.iter(|| LayerPlan::new(black_box(&closure), budget, &layering).unwrap());
         });
     }
 }

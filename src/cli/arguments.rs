@@ -71,7 +71,8 @@ pub struct PlanArguments {
     #[arg(long, value_name = "N", default_value_t)]
     pub max_layers: LayerBudget,
 
-    /// How store paths are grouped
+    /// How store paths are grouped: `runs`, `auto`, `popularity`, `nixery`, `largest-first`,
+    /// or a pipeline of nixpkgs' as JSON
     #[arg(long, value_name = "NAME", default_value_t)]
     pub layering: Layering,
 }

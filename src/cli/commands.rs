@@ -16,7 +16,7 @@ use super::arguments::{
 };
 use super::progress::{Bytes, bar};
 use crate::closure::Closure;
-use crate::layer::LayerPlan;
+use crate::layer::{self, LayerPlan};
 use crate::oci::{self, BuildOptions, Difference, ImageSpec};
 use crate::store::Store;
 use crate::transport::{self, Archive, ImageReference};
@@ -66,7 +66,8 @@ pub fn build_spec(
 pub fn plan(arguments: &PlanArguments) -> Result<(), Failure> {
     let closure = Closure::read(&arguments.closure)?;
     let store = Store::default();
-    let plan = LayerPlan::new(&closure, arguments.max_layers, &arguments.layering);
+    let plan = LayerPlan::new(&closure, arguments.max_layers, &arguments.layering)
+        .map_err(|error| Failure::Oci(layer::Error::from(error).into()))?;
     let printed = |layer: &Vec<_>| layer.iter().map(|path| store.print(path)).collect::<Vec<_>>();
     print_json(&plan.layers().iter().map(printed).collect::<Vec<_>>())
 }

@@ -20,7 +20,10 @@ pub use archive::write_layer;
 pub use build::{Layer, build_layers, layer_of};
 pub use contents::LayerContents;
 pub use nar::nar_hash;
-pub use plan::{LayerBudget, LayerPlan, Layering, ParseBudgetError, ParseLayeringError};
+pub use plan::{
+    LayerBudget, LayerPlan, Layering, ParseBudgetError, ParseLayeringError, Pipeline,
+    PipelineError, Popularity,
+};
 
 use crate::error::Hint;
 
@@ -81,6 +84,9 @@ pub enum Error {
         /// The file that came second.
         second: PathBuf,
     },
+    /// There is no plan.
+    #[error(transparent)]
+    Plan(#[from] PipelineError),
     /// The receiver of the layer's bytes failed.
     #[error("cannot write the layer")]
     Write(#[source] io::Error),
@@ -89,6 +95,7 @@ pub enum Error {
 impl Hint for Error {
     fn hint(&self) -> Option<String> {
         match self {
+            Error::Plan(error) => error.hint(),
             Error::Missing { path } => Some(format!(
                 "it may have been garbage-collected: `nix-store --realise {}` fetches or builds it again",
                 path.display()

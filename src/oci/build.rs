@@ -71,7 +71,7 @@ fn own_layers(
     let copied_only = copied_only(&closure, &options.copy_to_root);
     let closure = closure.without(&options.exclude);
     let in_store = closure.clone().without(&copied_only).without(below);
-    let contents = contents(in_store, options);
+    let contents = contents(in_store, options)?;
     let size = |contents: &LayerContents| {
         contents.sources().filter_map(|path| closure.get(path)).map(|info| info.nar_size).sum()
     };
@@ -86,13 +86,13 @@ fn own_layers(
 
 /// What goes in each layer: store paths as planned, and what is copied to `/` on top,
 /// in a layer of its own if the budget has one for it.
-fn contents(in_store: Closure, options: &BuildOptions) -> Vec<LayerContents> {
+fn contents(in_store: Closure, options: &BuildOptions) -> Result<Vec<LayerContents>, Error> {
     let copies = !options.copy_to_root.is_empty();
     let (budget, merged) = match options.max_layers.less_one().filter(|_| copies) {
         Some(budget) => (budget, false),
         None => (options.max_layers, copies),
     };
-    let plan = LayerPlan::new(&in_store, budget, &options.layering);
+    let plan = LayerPlan::new(&in_store, budget, &options.layering).map_err(layer::Error::Plan)?;
     let mut layers: Vec<_> = plan
         .into_layers()
         .into_iter()
@@ -107,7 +107,7 @@ fn contents(in_store: Closure, options: &BuildOptions) -> Vec<LayerContents> {
     if let Some(top) = layers.last_mut() {
         top.copy_to_root = options.copy_to_root.clone();
     }
-    layers
+    Ok(layers)
 }
 
 /// The `copyToRoot` paths that the store needs not hold: their files are in `/`.

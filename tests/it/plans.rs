@@ -24,7 +24,8 @@ enum Golden {
 }
 
 fn names(closure: &Closure, budget: &str) -> Vec<Vec<String>> {
-    let plan = LayerPlan::new(closure, budget.parse::<LayerBudget>().unwrap(), &Layering::Runs);
+    let plan =
+        LayerPlan::new(closure, budget.parse::<LayerBudget>().unwrap(), &Layering::Runs).unwrap();
     let names =
         |layer: &Vec<_>| layer.iter().map(|path: &StorePath| path.name().to_string()).collect();
     plan.layers().iter().map(names).collect()

@@ -58,6 +58,25 @@ impl<'c> Graph<'c> {
         Self { infos, references, referrers, topological }
     }
 
+    /// Some of its paths with some of their references, which lead to no other, and the
+    /// number here of each path there.
+    pub fn part<'p>(
+        &self,
+        paths: &[usize],
+        references: impl Fn(usize) -> &'p [usize],
+    ) -> (Self, Vec<usize>) {
+        let mut kept = paths.to_vec();
+        kept.sort_unstable();
+        let number = |old: &usize| kept.binary_search(old).ok();
+        let renumbered = |old: &usize| references(*old).iter().filter_map(number).collect();
+        let graph = Self::of(
+            kept.iter().map(|old| self.infos[*old]).collect(),
+            kept.iter().map(renumbered).collect(),
+            self.topological.iter().filter_map(number).collect(),
+        );
+        (graph, kept)
+    }
+
     pub fn len(&self) -> usize {
         self.infos.len()
     }

@@ -5,11 +5,14 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 use thiserror::Error;
 
 use super::budget::LayerBudget;
 use super::graph::Graph;
-use super::{largest_first, runs};
+use super::nixery::{self, Popularity};
+use super::pipeline::{Pipeline, PipelineError};
+use super::{auto, largest_first, popularity, runs};
 
 /// How paths are grouped. Each has its file in this directory, which says how it works.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,27 +20,58 @@ pub enum Layering {
     /// Large paths alone, the others in runs that change together: re-sends least.
     #[default]
     Runs,
+    /// The largest paths, each with what only it needs: nixpkgs' default.
+    Auto,
+    /// The most referenced paths alone, the rest together: nixpkgs' former default,
+    /// and nearly what nix2container does.
+    Popularity,
+    /// Subtrees that only one way leads to, as Nixery has them.
+    Nixery(Popularity),
     /// The largest paths alone, the rest together.
     LargestFirst,
+    /// As a program says that nixpkgs' `layeringPipeline` would take.
+    Pipeline(Pipeline),
 }
 
-/// Why a text names no [`Layering`].
+/// Why a text is no [`Layering`].
 #[derive(Debug, Error, PartialEq, Eq)]
-#[error("`layering` must be {}, not `{given}`", Layering::names())]
-pub struct ParseLayeringError {
-    given: String,
+pub enum ParseLayeringError {
+    /// It is no name of one.
+    #[error("`layering` must be {} or a pipeline, not `{given}`", Layering::names())]
+    Unknown {
+        /// The text.
+        given: String,
+    },
+    /// It is JSON, but no pipeline.
+    #[error(transparent)]
+    Pipeline(#[from] PipelineError),
 }
 
 impl Layering {
-    /// Every one of them, the default first.
-    pub const ALL: [Self; 2] = [Self::Runs, Self::LargestFirst];
+    /// Every one that has a name, the default first.
+    pub const ALL: [Self; 5] = [
+        Self::Runs,
+        Self::Auto,
+        Self::Popularity,
+        Self::Nixery(Popularity::new()),
+        Self::LargestFirst,
+    ];
 
     /// As it is written in Nix and on the command line.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Runs => "runs",
+            Self::Auto => "auto",
+            Self::Popularity => "popularity",
+            Self::Nixery(_) => "nixery",
             Self::LargestFirst => "largest-first",
+            Self::Pipeline(_) => "a pipeline",
         }
+    }
+
+    fn named(text: &str) -> Result<Self, ParseLayeringError> {
+        let found = Self::ALL.into_iter().find(|layering| layering.name() == text);
+        found.ok_or_else(|| ParseLayeringError::Unknown { given: text.to_owned() })
     }
 
     fn names() -> String {
@@ -46,11 +80,27 @@ impl Layering {
 
     /// Every path in one layer; at most as many layers as the budget has, from the
     /// bottom up. A layer may be empty.
-    pub(super) fn layers(&self, graph: &Graph, budget: LayerBudget) -> Vec<Vec<usize>> {
-        match self {
+    ///
+    /// # Errors
+    /// Those of a pipeline, which may also remove paths.
+    pub(super) fn layers(
+        &self,
+        graph: &Graph,
+        budget: LayerBudget,
+    ) -> Result<Vec<Vec<usize>>, PipelineError> {
+        Ok(match self {
             Self::Runs => runs::layers(graph, budget),
+            Self::Auto => auto::layers(graph, budget),
+            Self::Popularity => popularity::layers(graph, budget),
+            Self::Nixery(popularity) => nixery::layers(graph, budget, popularity),
             Self::LargestFirst => largest_first::layers(graph, budget),
-        }
+            Self::Pipeline(pipeline) => pipeline.layers(graph, budget)?,
+        })
+    }
+
+    /// Whether paths may be in no layer.
+    pub(super) fn may_remove(&self) -> bool {
+        matches!(self, Self::Pipeline(_))
     }
 }
 
@@ -63,15 +113,25 @@ impl fmt::Display for Layering {
 impl FromStr for Layering {
     type Err = ParseLayeringError;
 
+    /// A name, or a pipeline as JSON.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let found = Self::ALL.into_iter().find(|layering| layering.name() == text);
-        found.ok_or_else(|| ParseLayeringError { given: text.to_owned() })
+        match serde_json::from_str::<Value>(text) {
+            Ok(json @ Value::Array(_)) => Ok(Self::Pipeline(Pipeline::parse(&json)?)),
+            _ => Self::named(text),
+        }
     }
 }
 
 impl<'de> Deserialize<'de> for Layering {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        let parsed = match Value::deserialize(deserializer)? {
+            Value::String(name) => Self::named(&name),
+            Value::Array(steps) => {
+                Pipeline::parse(&Value::Array(steps)).map(Self::Pipeline).map_err(Into::into)
+            }
+            other => Err(ParseLayeringError::Unknown { given: other.to_string() }),
+        };
+        parsed.map_err(serde::de::Error::custom)
     }
 }
 
@@ -90,6 +150,14 @@ mod tests {
     fn a_wrong_name_is_told_the_right_ones() {
         let error = "fastest".parse::<Layering>().unwrap_err().to_string();
         assert!(error.starts_with("`layering` must be `runs`, "), "{error}");
-        assert!(error.ends_with(", not `fastest`"), "{error}");
+        assert!(error.ends_with(" or a pipeline, not `fastest`"), "{error}");
+    }
+
+    #[test]
+    fn a_pipeline_is_json() {
+        let text = r#"[["popularity_contest"], ["limit_layers", 3]]"#;
+        let Ok(pipeline @ Layering::Pipeline(_)) = text.parse() else { panic!("no pipeline") };
+        assert_eq!(serde_json::from_str::<Layering>(text).unwrap(), pipeline);
+        assert!("[[\"limit\"]]".parse::<Layering>().is_err());
     }
 }

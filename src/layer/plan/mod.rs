@@ -1,18 +1,25 @@
 //! Which store path goes in which layer.
 //! Stage: layer (pure). Input: a closure and a budget. Output: [`LayerPlan`].
 
+mod auto;
 mod budget;
 mod graph;
 mod heat;
 mod largest_first;
 mod layering;
+mod nixery;
+mod pipeline;
+mod popularity;
 mod runs;
 mod sketch;
+mod sums;
 
 use std::fmt;
 
 pub use budget::{LayerBudget, ParseBudgetError};
 pub use layering::{Layering, ParseLayeringError};
+pub use nixery::Popularity;
+pub use pipeline::{Pipeline, PipelineError};
 
 use crate::closure::Closure;
 use crate::store::StorePath;
@@ -20,15 +27,28 @@ use graph::Graph;
 
 /// An assignment of a closure's paths to layers, from the bottom up: each path in
 /// exactly one layer, no layer empty, no more layers than the budget.
+///
+/// A path that a [`Pipeline`] was told to remove is in none.
 #[derive(Clone, PartialEq, Eq)]
 pub struct LayerPlan(Vec<Vec<StorePath>>);
 
 impl LayerPlan {
     /// The same for the same closure, whatever the order of its records and the hashes
     /// in its store paths.
-    pub fn new(closure: &Closure, budget: LayerBudget, layering: &Layering) -> Self {
+    ///
+    /// # Errors
+    /// If a pipeline does not fit the closure, or makes too many layers.
+    pub fn new(
+        closure: &Closure,
+        budget: LayerBudget,
+        layering: &Layering,
+    ) -> Result<Self, PipelineError> {
         let graph = Graph::new(closure);
-        Self::checked(&graph, budget, layering.layers(&graph, budget))
+        let layers = layering.layers(&graph, budget)?;
+        let plan = Self::checked(&graph, budget, layers);
+        let planned: usize = plan.0.iter().map(Vec::len).sum();
+        assert!(layering.may_remove() || planned == graph.len(), "a path is in no layer");
+        Ok(plan)
     }
 
     /// Sorts the paths of each layer by name, and drops the layers that have none.
@@ -41,7 +61,6 @@ impl LayerPlan {
                 assert!(!std::mem::replace(&mut seen[*path], true), "a path is in two layers");
             }
         }
-        assert!(seen.into_iter().all(|seen| seen), "a path is in no layer");
         assert!(layers.len() <= budget.get(), "more layers than the budget");
         let path = |path: usize| graph.info(path).path.clone();
         Self(layers.into_iter().map(|layer| layer.into_iter().map(path).collect()).collect())
@@ -76,7 +95,7 @@ pub(crate) mod tests {
     const DIGITS: &[u8] = b"0123456789abcdfghijklmnpqrsvwxyz";
 
     fn plan(closure: &Closure, budget: u64, layering: &Layering) -> LayerPlan {
-        LayerPlan::new(closure, LayerBudget::new(budget).unwrap(), layering)
+        LayerPlan::new(closure, LayerBudget::new(budget).unwrap(), layering).unwrap()
     }
 
     fn layerings() -> impl Strategy<Value = Layering> {
@@ -137,6 +156,18 @@ pub(crate) mod tests {
             .collect()
     }
 
+    /// (name, size, references), each name once.
+    pub(crate) fn named(rows: &[(&str, u64, &[&str])]) -> Closure {
+        let number = |name: &str| rows.iter().position(|row| row.0 == name).unwrap();
+        let infos = rows.iter().map(|(name, nar_size, references)| ValidPathInfo {
+            path: path(number(name), name, 7),
+            nar_hash: NarHash::new([0; 32]),
+            nar_size: *nar_size,
+            references: references.iter().map(|name| path(number(name), name, 7)).collect(),
+        });
+        Closure::new(infos.collect()).unwrap()
+    }
+
     fn names(plan: &LayerPlan) -> Vec<Vec<String>> {
         let name = |path: &StorePath| path.name().to_string();
         plan.layers().iter().map(|layer| layer.iter().map(name).collect()).collect()
@@ -179,23 +210,13 @@ pub(crate) mod tests {
     /// An application on a tool and a library, what configures it, and data that nothing
     /// has to do with.
     pub(crate) fn library_tool_app() -> Closure {
-        let sizes = [
-            ("libc", 30, vec![]),
-            ("tool", 10, vec![0]),
-            ("app", 20, vec![0, 1]),
-            ("data", 5, vec![]),
-            ("conf", 1, vec![2]),
-        ];
-        let paths: Vec<_> =
-            sizes.iter().enumerate().map(|(number, (name, ..))| path(number, name, 7)).collect();
-        let infos =
-            sizes.iter().zip(&paths).map(|((_, nar_size, references), path)| ValidPathInfo {
-                path: path.clone(),
-                nar_hash: NarHash::new([0; 32]),
-                nar_size: *nar_size,
-                references: references.iter().map(|other| paths[*other].clone()).collect(),
-            });
-        Closure::new(infos.collect()).unwrap()
+        named(&[
+            ("libc", 30, &[]),
+            ("tool", 10, &["libc"]),
+            ("app", 20, &["libc", "tool"]),
+            ("data", 5, &[]),
+            ("conf", 1, &["app"]),
+        ])
     }
 
     #[test]

@@ -1,0 +1,114 @@
+//! The largest paths, each with what only it needs.
+//! Stage: layer (pure). Input: [`Graph`] and a budget. Output: layers.
+
+use std::collections::BTreeMap;
+
+use super::budget::LayerBudget;
+use super::graph::Graph;
+
+/// nixpkgs' default since 24.11 (`dockerAutoLayer`).
+///
+/// # Algorithm
+/// The largest path is split off, then the next, and so on while the layers fit. With
+/// each go the paths that it refers to and that no path without a way to it needs.
+/// What several of the chosen need in common makes a layer for each set of them.
+///
+/// So each path has a set of chosen paths, its *users*, and paths with the same set
+/// share a layer. Layers are listed by the size of their closure, smallest first.
+///
+/// Source: nixpkgs, `pkgs/build-support/docker/auto-layer.py`. Where that breaks ties by
+/// the order of the store's hashes, here it is by name.
+pub(super) fn layers(graph: &Graph, budget: LayerBudget) -> Vec<Vec<usize>> {
+    // One bit for each chosen path. These are fewer than 128: each has a layer of its own.
+    let mut users = vec![0_u128; graph.len()];
+    let mut chosen = Vec::new();
+    for path in graph.by_size() {
+        let bit = 1 << chosen.len();
+        chosen.push(path);
+        let next = split_off(graph, &users, &chosen, bit);
+        if by_users(&next).len() > budget.get() {
+            break;
+        }
+        users = next;
+    }
+    let mut layers: Vec<_> = by_users(&users).into_values().collect();
+    layers.sort_by_cached_key(|layer| {
+        let size = |path: &usize| u128::from(graph.size(*path));
+        let below = reached(graph.len(), layer, |path| graph.references(path));
+        let closure = graph.paths().filter(|path| below[*path]).map(|path| size(&path));
+        (closure.sum::<u128>(), layer[0])
+    });
+    layers
+}
+
+/// The users of each path once the last of `chosen` is split off as well.
+fn split_off(graph: &Graph, users: &[u128], chosen: &[usize], bit: u128) -> Vec<u128> {
+    let Some(path) = chosen.last() else { return users.to_vec() };
+    let below = reached(graph.len(), &[*path], |path| graph.references(path));
+    let above = reached(graph.len(), &[*path], |path| graph.referrers(path));
+    let bits = |set: &[bool]| -> u128 {
+        let of_chosen = chosen.iter().enumerate().filter(|(_, other)| *other != path);
+        of_chosen.filter(|(_, other)| set[**other]).map(|(place, _)| 1 << place).sum()
+    };
+    let [chosen_below, chosen_above] = [bits(&below), bits(&above)];
+    let mut next = users.to_vec();
+    next[*path] = bit;
+    for reference in graph.paths().filter(|other| below[*other] && other != path) {
+        // Who needs this path is the nearest above it: those that need it by way of
+        // the new one make room for the new one.
+        next[reference] &= !chosen_above;
+        if next[reference] & chosen_below == 0 {
+            next[reference] |= bit;
+        }
+    }
+    next
+}
+
+/// The paths of each layer, by name.
+fn by_users(users: &[u128]) -> BTreeMap<u128, Vec<usize>> {
+    let mut layers = BTreeMap::<_, Vec<_>>::new();
+    for (path, users) in users.iter().enumerate() {
+        layers.entry(*users).or_default().push(path);
+    }
+    layers
+}
+
+/// For each path whether it is one of `from` or can be reached from one.
+fn reached<'g>(paths: usize, from: &[usize], next: impl Fn(usize) -> &'g [usize]) -> Vec<bool> {
+    let mut open = from.to_vec();
+    let mut reached = vec![false; paths];
+    while let Some(path) = open.pop() {
+        if !std::mem::replace(&mut reached[path], true) {
+            open.extend_from_slice(next(path));
+        }
+    }
+    reached
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layer::plan::tests::named;
+
+    #[test]
+    fn what_only_one_needs_goes_with_it_and_the_common_apart() {
+        let closure = named(&[
+            ("app", 90, &["common", "own"]),
+            ("common", 3, &[]),
+            ("env", 1, &["app", "tool"]),
+            ("own", 2, &["common"]),
+            ("tool", 80, &["common"]),
+        ]);
+        let graph = Graph::new(&closure);
+        let plan = |budget| -> Vec<Vec<_>> {
+            let layers = layers(&graph, LayerBudget::new(budget).unwrap());
+            let names = |layer: Vec<usize>| layer.into_iter().map(|path| graph.name(path));
+            layers.into_iter().map(|layer| names(layer).collect()).collect()
+        };
+        assert_eq!(plan(1), [vec!["app", "common", "env", "own", "tool"]]);
+        // The tool does not fit: it would need two, for itself and what both need.
+        assert_eq!(plan(3), [vec!["app", "common", "own"], vec!["env", "tool"]]);
+        assert_eq!(plan(4), [vec!["common"], vec!["tool"], vec!["app", "own"], vec!["env"]]);
+        assert_eq!(plan(5), [vec!["common"], vec!["own"], vec!["tool"], vec!["app"], vec!["env"]]);
+    }
+}

@@ -1,0 +1,111 @@
+//! Subtrees that only one way leads to, as the image service Nixery has them.
+//! Stage: layer (pure). Input: [`Graph`], a budget and popularity. Output: layers.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use super::budget::LayerBudget;
+use super::graph::Graph;
+use super::sums;
+
+/// How many packages refer to one directly, in the whole package set, by the name in its
+/// store path: what Nixery's `popcount` writes.
+pub type Popularity = BTreeMap<String, u64>;
+
+/// Bytes of a closure above which its root gets a layer.
+const LARGE: u128 = 100_000_000;
+/// Packages that refer to one from which on it gets a layer.
+const POPULAR: u64 = 100;
+/// In every image of Nixery's, and so above all others.
+const EVERYWHERE: [(&str, u64); 2] = [("nss-cacert", 500_000), ("iana-etc", 500_000)];
+
+/// # Algorithm
+/// A path stands at the top if nothing refers to it, if its closure is large, or if it
+/// is popular. Every other path is *dominated* by one at the top, if all ways to it lead
+/// through that one, or else stands at the top as well. Each at the top makes a layer
+/// with what it dominates. A layer's rating is the popularity of its top times the
+/// closure sizes of its members; the lowest are merged until the layers fit, and they
+/// are listed by rating, highest first.
+///
+/// Source: Nixery, `layers/layers.go`. Without popularity, which takes an evaluation of
+/// all of nixpkgs, every path counts 1, as it does there.
+pub(super) fn layers(
+    graph: &Graph,
+    budget: LayerBudget,
+    popularity: &Popularity,
+) -> Vec<Vec<usize>> {
+    let sizes: Vec<_> = graph.paths().map(|path| u128::from(graph.size(path))).collect();
+    let closure_sizes = sums::over_references(graph, &sizes);
+    let popularity = |path: usize| {
+        let name = graph.name(path);
+        let everywhere = EVERYWHERE.iter().find(|(prefix, _)| name.starts_with(prefix));
+        everywhere.map(|(_, count)| *count).or(popularity.get(name).copied()).unwrap_or(1)
+    };
+    let stands_out = |path: usize| closure_sizes[path] > LARGE || popularity(path) >= POPULAR;
+
+    let mut layers: Vec<_> = subtrees(graph, stands_out)
+        .into_iter()
+        .map(|(top, members)| {
+            let size = members.iter().map(|path| closure_sizes[*path]);
+            let size = size.fold(0, u128::saturating_add);
+            (size.saturating_mul(u128::from(popularity(top))), members)
+        })
+        .collect();
+    layers.sort_by_key(|(rating, _)| *rating); // stable: then by the top's name
+    let excess = layers.len().saturating_sub(budget.get());
+    if excess > 0 {
+        let merged: Vec<_> = layers.drain(..=excess).collect();
+        let rating = merged.iter().map(|(rating, _)| *rating).fold(0, u128::saturating_add);
+        layers.push((rating, merged.into_iter().flat_map(|(_, members)| members).collect()));
+    }
+    layers.sort_by_key(|(rating, _)| Reverse(*rating));
+    layers.into_iter().map(|(_, members)| members).collect()
+}
+
+/// The subtrees right below the root of the dominator tree, by the path at their top.
+///
+/// In a graph without cycles it takes one walk: a path is in the subtree that all of its
+/// referrers are in, and starts a new one if they are in several.
+fn subtrees(graph: &Graph, stands_out: impl Fn(usize) -> bool) -> BTreeMap<usize, Vec<usize>> {
+    let mut top = vec![0; graph.len()];
+    let mut subtrees = BTreeMap::<_, Vec<_>>::new();
+    for path in graph.topological().iter().rev() {
+        let mut tops = graph.referrers(*path).iter().map(|referrer| top[*referrer]);
+        let shared = tops.next().filter(|first| tops.all(|other| other == *first));
+        top[*path] = shared.filter(|_| !stands_out(*path)).unwrap_or(*path);
+        subtrees.entry(top[*path]).or_default().push(*path);
+    }
+    subtrees
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layer::plan::tests::named;
+
+    /// The example of Nixery's own documentation, in which E is popular and G is large.
+    #[test]
+    fn layers_are_as_documented() {
+        let closure = named(&[
+            ("A", 1, &["E"]),
+            ("B", 2, &["E"]),
+            ("C", 3, &["D", "E"]),
+            ("D", 4, &["F", "G"]),
+            ("E", 50, &[]),
+            ("F", 6, &[]),
+            ("G", 200_000_000, &[]),
+            ("img", 0, &["A", "B", "C", "D"]),
+        ]);
+        let graph = Graph::new(&closure);
+        let popularity = Popularity::from([("E".to_owned(), 1_000_000_000)]);
+        let plan = |budget| -> Vec<Vec<_>> {
+            let mut layers = layers(&graph, LayerBudget::new(budget).unwrap(), &popularity);
+            layers.iter_mut().for_each(|layer| layer.sort_unstable());
+            let names = |layer: Vec<usize>| layer.into_iter().map(|path| graph.name(path));
+            layers.into_iter().map(|layer| names(layer).collect()).collect()
+        };
+        // E rates highest by far; all others count 1 and are merged.
+        assert_eq!(plan(2), [vec!["E"], vec!["A", "B", "C", "D", "F", "G", "img"]]);
+        assert_eq!(plan(1).len(), 1);
+    }
+}

@@ -1,0 +1,193 @@
+//! Layers by a program: nixpkgs' `layeringPipeline`.
+//! Stage: layer (pure). Input: [`Graph`] and a [`Pipeline`]. Output: layers.
+
+mod run;
+mod subgraph;
+
+use serde::Deserialize;
+use serde_json::Value;
+use thiserror::Error;
+
+use super::budget::LayerBudget;
+use super::graph::Graph;
+use crate::error::Hint;
+use crate::store::{Store, StorePath};
+
+/// Steps that take a graph of store paths apart, each working on what the one before
+/// left: a graph, a list of such values, or a *split*, which has values by the names
+/// `main`, `common` and `rest`.
+///
+/// In JSON a list of steps, each a list of the step's name and its arguments:
+///
+/// | step | takes | gives |
+/// | --- | --- | --- |
+/// | `["subcomponent_out", [PATH…]]` | a graph | split: `main` the paths and what they refer to, `rest` |
+/// | `["subcomponent_in", [PATH…]]` | a graph | split: `main` the paths and what refers to them, `rest` |
+/// | `["split_paths", [PATH…]]` | a graph | split: `main` the paths and what only they need, `common` what others need too, `rest` |
+/// | `["popularity_contest"]` | a graph | list of single paths, most popular first |
+/// | `["split_every", N]` | a graph | list of graphs of N paths each, smallest paths first |
+/// | `["remove_paths", PATH or [PATH…]]` | a graph | the graph without them: they are in no layer |
+/// | `["limit_layers", N]` | a list of graphs | the first N−1, and the others merged |
+/// | `["reverse"]` | a list | the list in reverse |
+/// | `["flatten"]` | anything | list of graphs |
+/// | `["over", NAME, STEP]` | a split | the split, with the step done to that part if it is there |
+/// | `["map", STEP]` | a list | the list, with the step done to each |
+/// | `["pipe", [STEP…]]` | what the first takes | what the last gives |
+///
+/// In `split_paths` a PATH may also be `{"children_of": PATH or [PATH…]}`. Paths that
+/// are not in the graph are passed over.
+///
+/// Source: nixpkgs, `pkgs/build-support/flatten-references-graph`. Two things differ: ties
+/// are broken by name, and `over` a part that a split lacks leaves it so, where nixpkgs fails.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pipeline(Vec<Step>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Step {
+    SubcomponentOut(Vec<StorePath>),
+    SubcomponentIn(Vec<StorePath>),
+    SplitPaths(Vec<SplitPath>),
+    PopularityContest,
+    SplitEvery(usize),
+    RemovePaths(Vec<StorePath>),
+    LimitLayers(usize),
+    Reverse,
+    Flatten,
+    Over(Part, Box<Step>),
+    Map(Box<Step>),
+    Pipe(Vec<Step>),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum SplitPath {
+    Itself(StorePath),
+    ChildrenOf(Vec<StorePath>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Part {
+    Main,
+    Common,
+    Rest,
+}
+
+/// Why a pipeline makes no plan.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum PipelineError {
+    /// A value is no pipeline.
+    #[error("`layering`: {0}")]
+    Malformed(String),
+    /// A step was given something that it can't work on.
+    #[error("`layering`: `{step}` takes {takes}, but was given {given}")]
+    Type {
+        /// The step's name.
+        step: &'static str,
+        /// "a graph", "a list", "a split".
+        takes: &'static str,
+        /// Likewise.
+        given: &'static str,
+    },
+    /// It makes more layers than there may be.
+    #[error("`layering`: the pipeline makes {made} layers, and {budget} are left for it")]
+    TooManyLayers {
+        /// What it makes.
+        made: usize,
+        /// How many there may be.
+        budget: LayerBudget,
+    },
+}
+
+impl Hint for PipelineError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            PipelineError::TooManyLayers { budget, .. } => Some(format!(
+                "end the pipeline with `[\"flatten\"] [\"limit_layers\" {budget}]`, or raise `maxLayers`"
+            )),
+            _ => None,
+        }
+    }
+}
+
+impl Pipeline {
+    /// Reads the steps.
+    ///
+    /// # Errors
+    /// [`PipelineError::Malformed`] that quotes the step.
+    pub fn parse(value: &Value) -> Result<Self, PipelineError> {
+        steps(value).map(Self).map_err(PipelineError::Malformed)
+    }
+
+    /// From the first layer that the pipeline makes, which is the bottom, to the last.
+    pub(super) fn layers(
+        &self,
+        graph: &Graph,
+        budget: LayerBudget,
+    ) -> Result<Vec<Vec<usize>>, PipelineError> {
+        let layers = run::layers(&self.0, graph)?;
+        let made = layers.iter().filter(|layer| !layer.is_empty()).count();
+        if made > budget.get() {
+            return Err(PipelineError::TooManyLayers { made, budget });
+        }
+        Ok(layers)
+    }
+}
+
+fn steps(value: &Value) -> Result<Vec<Step>, String> {
+    let steps = value.as_array().ok_or_else(|| format!("expected a list of steps, not `{value}`"));
+    steps?.iter().map(step).collect()
+}
+
+fn step(value: &Value) -> Result<Step, String> {
+    let bad = || format!("`{value}` is not a step of a layering pipeline");
+    let (name, arguments) = value.as_array().and_then(|list| list.split_first()).ok_or_else(bad)?;
+    Ok(match (name.as_str().ok_or_else(bad)?, arguments) {
+        ("subcomponent_out", [paths]) => Step::SubcomponentOut(store_paths(paths)?),
+        ("subcomponent_in", [paths]) => Step::SubcomponentIn(store_paths(paths)?),
+        ("split_paths", [paths]) => Step::SplitPaths(split_path_list(paths)?),
+        ("popularity_contest", []) => Step::PopularityContest,
+        ("split_every", [count]) => Step::SplitEvery(positive(count).ok_or_else(bad)?),
+        ("remove_paths", [paths]) => Step::RemovePaths(store_paths(paths)?),
+        ("limit_layers", [count]) => Step::LimitLayers(positive(count).ok_or_else(bad)?),
+        ("reverse", []) => Step::Reverse,
+        ("flatten", []) => Step::Flatten,
+        ("over", [part, inner]) => {
+            let part = Part::deserialize(part).map_err(|error| format!("`over`: {error}"))?;
+            Step::Over(part, Box::new(step(inner)?))
+        }
+        ("map", [inner]) => Step::Map(Box::new(step(inner)?)),
+        ("pipe", [inner]) => Step::Pipe(steps(inner)?),
+        _ => return Err(bad()),
+    })
+}
+
+fn positive(value: &Value) -> Option<usize> {
+    usize::try_from(value.as_u64()?).ok().filter(|count| *count > 0)
+}
+
+/// One or a list.
+fn store_paths(value: &Value) -> Result<Vec<StorePath>, String> {
+    match value {
+        Value::Array(values) => values.iter().map(store_path).collect(),
+        one => Ok(vec![store_path(one)?]),
+    }
+}
+
+fn store_path(value: &Value) -> Result<StorePath, String> {
+    let text = value.as_str().ok_or_else(|| format!("`{value}` is not a store path"))?;
+    Store::default().parse(text).map_err(|error| format!("`{text}`: {error}"))
+}
+
+fn split_path_list(value: &Value) -> Result<Vec<SplitPath>, String> {
+    let split_path = |value: &Value| match value {
+        Value::Object(object) => match object.get("children_of") {
+            Some(paths) if object.len() == 1 => Ok(SplitPath::ChildrenOf(store_paths(paths)?)),
+            _ => Err(format!("expected a store path or `children_of`, not `{value}`")),
+        },
+        path => Ok(SplitPath::Itself(store_path(path)?)),
+    };
+    match value {
+        Value::Array(values) => values.iter().map(split_path).collect(),
+        one => Ok(vec![split_path(one)?]),
+    }
+}

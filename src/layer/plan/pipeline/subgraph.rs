@@ -1,0 +1,104 @@
+//! A part of a closure's graph, as a pipeline's steps cut it.
+//! Stage: layer (pure). Vocabulary of the pipeline.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::super::graph::Graph;
+use crate::store::StorePath;
+
+/// Some of a graph's paths with some of the references between them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Subgraph {
+    /// Smallest first, where no step has another order.
+    pub paths: Vec<usize>,
+    /// Of the paths that refer to others here.
+    references: BTreeMap<usize, Vec<usize>>,
+}
+
+impl Subgraph {
+    /// All of the graph.
+    pub fn whole(graph: &Graph) -> Self {
+        let mut paths: Vec<_> = graph.paths().collect();
+        paths.sort_by_key(|path| graph.size(*path)); // stable: then by name
+        let references = graph.paths().map(|path| (path, graph.references(path).to_vec()));
+        Self { paths, references: references.collect() }
+    }
+
+    /// One path alone.
+    pub fn single(path: usize) -> Self {
+        Self { paths: vec![path], references: BTreeMap::new() }
+    }
+
+    /// Those of the store paths that are here.
+    pub fn find(&self, graph: &Graph, wanted: &[StorePath]) -> Vec<usize> {
+        let is_wanted = |path: &usize| wanted.contains(&graph.info(*path).path);
+        self.paths.iter().copied().filter(is_wanted).collect()
+    }
+
+    /// The other paths that one refers to here.
+    pub fn references(&self, path: usize) -> &[usize] {
+        self.references.get(&path).map_or(&[], Vec::as_slice)
+    }
+
+    /// The other paths that refer to one here.
+    pub fn referrers(&self) -> BTreeMap<usize, Vec<usize>> {
+        let mut referrers = BTreeMap::<_, Vec<_>>::new();
+        for (path, references) in &self.references {
+            for reference in references {
+                referrers.entry(*reference).or_default().push(*path);
+            }
+        }
+        referrers
+    }
+
+    /// The paths given and all that they refer to, directly or not.
+    pub fn below(&self, paths: &[usize]) -> BTreeSet<usize> {
+        reached(paths, |path| self.references(path))
+    }
+
+    /// The paths given and all that refer to them, directly or not.
+    pub fn above(&self, paths: &[usize]) -> BTreeSet<usize> {
+        let referrers = self.referrers();
+        reached(paths, |path| referrers.get(&path).map_or(&[], Vec::as_slice))
+    }
+
+    /// Some of the paths, and the references between them.
+    pub fn pick(&self, paths: Vec<usize>) -> Self {
+        let picked: BTreeSet<_> = paths.iter().copied().collect();
+        let references = |path: &usize| {
+            let among = self.references(*path).iter().filter(|path| picked.contains(path));
+            (*path, among.copied().collect())
+        };
+        Self { references: paths.iter().map(references).collect(), paths }
+    }
+
+    /// Those paths that `keep` says, and the references between them.
+    pub fn only(&self, keep: impl Fn(usize) -> bool) -> Self {
+        self.pick(self.paths.iter().copied().filter(|path| keep(*path)).collect())
+    }
+
+    /// The same paths without the references to some.
+    pub fn without_references_to(&self, targets: &BTreeSet<usize>) -> Self {
+        let mut rest = self.clone();
+        rest.references.values_mut().for_each(|paths| paths.retain(|path| !targets.contains(path)));
+        rest
+    }
+
+    /// Both, side by side: what one refers to in the other stays forgotten.
+    pub fn merge(mut self, other: Self) -> Self {
+        self.paths.extend(other.paths);
+        self.references.extend(other.references);
+        self
+    }
+}
+
+fn reached<'g>(from: &[usize], next: impl Fn(usize) -> &'g [usize]) -> BTreeSet<usize> {
+    let mut open = from.to_vec();
+    let mut reached = BTreeSet::new();
+    while let Some(path) = open.pop() {
+        if reached.insert(path) {
+            open.extend_from_slice(next(path));
+        }
+    }
+    reached
+}

@@ -1,0 +1,70 @@
+//! The most referenced paths alone, the rest together.
+//! Stage: layer (pure). Input: [`Graph`] and a budget. Output: layers.
+
+use std::cmp::Reverse;
+
+use super::budget::LayerBudget;
+use super::graph::Graph;
+use super::sums;
+
+/// The most popular paths get a layer each, most popular first, and the others share
+/// the last one.
+///
+/// # Algorithm
+/// [`by_popularity`], and the first N−1 alone. This is what nixpkgs' `dockerTools` did
+/// until 2024, and what a `layeringPipeline` of `popularity_contest` and `limit_layers`
+/// still does. nix2container does nearly the same.
+///
+/// The application and everything large that only it needs share the last layer, so
+/// that nearly every update sends it: see `docs/layering.md`.
+pub(super) fn layers(graph: &Graph, budget: LayerBudget) -> Vec<Vec<usize>> {
+    let mut paths = by_popularity(graph);
+    let alone = if paths.len() <= budget.get() { paths.len() } else { budget.get() - 1 };
+    let rest = paths.split_off(alone);
+    paths.into_iter().map(|path| vec![path]).chain([rest]).collect()
+}
+
+/// Every path, most popular first, and among equals by name.
+///
+/// If the references were written out as a tree from each root, a path's popularity is
+/// the number of places in these trees from which it can be reached: for each path that
+/// reaches it, itself among them, the number of ways from the roots to that one.
+///
+/// Source: nixpkgs, `pkgs/build-support/references-by-popularity/closure-graph.py`. It
+/// counts to any size; here 2^128 − 1 is as many as there are.
+pub(super) fn by_popularity(graph: &Graph) -> Vec<usize> {
+    let mut ways = vec![0_u128; graph.len()];
+    for path in graph.topological().iter().rev() {
+        let through = graph.referrers(*path).iter().map(|referrer| ways[*referrer]);
+        ways[*path] = through.fold(0, u128::saturating_add).max(1);
+    }
+    let popularity = sums::over_referrers(graph, &ways);
+    let mut paths: Vec<_> = graph.paths().collect();
+    paths.sort_by_key(|path| Reverse(popularity[*path])); // stable: then by name
+    paths
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layer::plan::tests::named;
+
+    /// The example of nixpkgs' own documentation: A refers to B and G, B to C, C to D
+    /// and E, B to E, D and E to F.
+    #[test]
+    fn popularity_is_as_documented() {
+        let closure = named(&[
+            ("A", 0, &["B", "G"]),
+            ("B", 0, &["C", "E"]),
+            ("C", 0, &["D", "E"]),
+            ("D", 0, &["F"]),
+            ("E", 0, &["F"]),
+            ("F", 0, &[]),
+            ("G", 0, &[]),
+        ]);
+        let graph = Graph::new(&closure);
+        let order: Vec<_> =
+            by_popularity(&graph).into_iter().map(|path| graph.name(path)).collect();
+        assert_eq!(order, ["F", "E", "D", "C", "B", "G", "A"]);
+    }
+}
