@@ -6,7 +6,9 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as Slot;
+use std::ffi::OsStr;
 use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::Error;
@@ -126,7 +128,7 @@ impl Merge<'_> {
         let slot = into.entry(child.name().to_vec());
         if child.kind == Kind::Directory {
             let node = slot.or_insert_with(|| Node::Directory {
-                mode: DIRECTORY_MODE,
+                mode: directory_mode(self.store, name),
                 children: Children::new(),
                 source: Some(source.clone()),
             });
@@ -163,6 +165,13 @@ impl Merge<'_> {
         };
         Error::Conflict { name: name.escape_ascii().to_string(), first, second }
     }
+}
+
+/// What is copied to `/` may have a `nix/` too, perhaps in a layer without store paths.
+fn directory_mode(store: &Store, name: &[u8]) -> u32 {
+    let store_dir = Path::new(store.dir().trim_start_matches('/'));
+    let holds_store = store_dir.starts_with(OsStr::from_bytes(name));
+    if holds_store { STORE_MODE } else { DIRECTORY_MODE }
 }
 
 /// Whether two entries would be written alike.

@@ -127,6 +127,28 @@ fn the_store_is_named_once_and_only_if_it_holds_something() {
     assert_eq!(without, [b"file".to_vec()]);
 }
 
+/// In a layer of its own, `nix/` would else replace the mode that it has in the layers below.
+#[test]
+fn the_store_has_one_mode_whoever_brings_it() {
+    let mut store = FakeStore::new();
+    let root = store.add('1', "root", &[], |path| {
+        fs::create_dir_all(path.join("nix/store")).unwrap();
+        fs::create_dir_all(path.join("nix/var/nix")).unwrap();
+        fs::create_dir_all(path.join("nixos")).unwrap();
+    });
+    let listing = listing(&bytes(&store, &contents(&[], &[&root])).unwrap());
+    let modes: Vec<_> =
+        listing.lines().map(|line| (&line[10..14], line.rsplit(' ').next().unwrap())).collect();
+    let expected = [
+        ("0755", "nix/"),
+        ("0755", "nix/store/"),
+        ("0555", "nix/var/"),
+        ("0555", "nix/var/nix/"),
+        ("0555", "nixos/"),
+    ];
+    assert_eq!(modes, expected);
+}
+
 /// GNU tar's own reading, which is stricter about numbers than the tar crate's.
 #[test]
 fn gnu_tar_reads_it() {
