@@ -38,6 +38,8 @@ lib.makeOverridable (
   , created ? "1970-01-01T00:00:01Z"
     # What its programs run on, by Go's name.
   , arch ? stdenv.hostPlatform.go.GOARCH or pkgs.go.GOARCH
+    # Whether Nix in the image finds its store paths valid: gives it a database of them.
+  , initializeNixDatabase ? false
     # The old name of copyToRoot.
   , contents ? null
   , meta ? { }
@@ -50,12 +52,24 @@ lib.makeOverridable (
     # for it, and leaves it out.
     configFile = writeText "${baseName}-config.json" (builtins.toJSON config);
 
+    # A store path like any other, which is copied to `/`. Its files name the paths that are
+    # registered in it, and so refer to them.
+    nixDatabase = internalSpec {
+      function = "buildImage";
+      name = "${baseName}-nix-database";
+      kind = "nixDatabase";
+      roots = [ configFile ] ++ map (layer: "${layer}") layers;
+      inherit copyToRoot contents layers;
+      options.exclude = [ configFile ];
+    };
+
     spec = internalSpec {
       function = "buildImage";
       name = "${baseName}-image.json";
       kind = "image";
       roots = [ configFile ];
       inherit copyToRoot contents layers;
+      addToRoot = lib.optional initializeNixDatabase "${nixDatabase}";
       options = {
         inherit config created maxLayers;
         architecture = arch;

@@ -7,7 +7,7 @@
   # Whose arguments these are, for messages.
   function
 , name
-  # "image" or "layer"
+  # "image", "layer" or "nixDatabase"
 , kind
   # Store paths, as strings, whose closure the result is made of, besides copyToRoot.
 , roots
@@ -15,6 +15,8 @@
 , contents
 , layers
 , options
+  # Store paths, as strings, that are copied to `/` besides what was asked for.
+, addToRoot ? [ ]
 }:
 let
   copied = lib.warnIf (contents != null) "stowage.${function}: `contents` is now called `copyToRoot`"
@@ -30,9 +32,9 @@ let
     # To copy the closure to a remote builder costs more than to hash it.
     preferLocalBuild = true;
     allowSubstitutes = false;
-    exportReferencesGraph.closure = roots ++ copyRoots;
+    exportReferencesGraph.closure = roots ++ copyRoots ++ addToRoot;
     ${kind} = options // {
-      copyToRoot = copyRoots;
+      copyToRoot = copyRoots ++ addToRoot;
       layers = map (layer: "${layer}") layers;
     };
   };

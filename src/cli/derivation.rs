@@ -6,6 +6,8 @@
 
 use std::env;
 use std::fs;
+use std::io;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use indicatif::ProgressBar;
@@ -14,6 +16,7 @@ use serde::Deserialize;
 use super::Failure;
 use super::commands::{build_spec, write_file};
 use crate::closure::{Closure, ReferencesJson};
+use crate::layer::{SCHEMA_VERSION, nix_database};
 use crate::oci::{self, BuildOptions};
 use crate::store::Store;
 
@@ -35,6 +38,8 @@ enum What {
     Image(BuildOptions),
     /// A directory with `layers.json`.
     Layer(BuildOptions),
+    /// A directory with `nix/var/nix`, to be copied to an image's root.
+    NixDatabase(BuildOptions),
 }
 
 #[derive(Deserialize)]
@@ -63,7 +68,33 @@ pub fn build(store: &Store) -> Result<(), Failure> {
                 .map_err(|source| Failure::Output { file: output.clone(), source })?;
             write_file(&output.join(oci::LAYER_SET_FILE), &layers.to_json(), 0o444)
         }
+        What::NixDatabase(options) => {
+            let closure = oci::registered(store, closure, &options)?;
+            let failure = |source| Failure::Output { file: output.clone(), source };
+            write_nix_state(&closure, &output).map_err(failure)
+        }
     }
+}
+
+/// What a Nix in the image wants to find: its database with every store path, and a garbage
+/// collector's root for each that no other refers to.
+fn write_nix_state(closure: &Closure, output: &Path) -> io::Result<()> {
+    let state = output.join("nix/var/nix");
+    let roots = state.join("gcroots/docker");
+    for directory in [&state.join("db"), &state.join("profiles"), &state.join("temproots"), &roots]
+    {
+        fs::create_dir_all(directory)?;
+    }
+    let database = nix_database(closure.infos()).map_err(io::Error::other)?;
+    fs::write(state.join("db/db.sqlite"), database)?;
+    fs::write(state.join("db/schema"), SCHEMA_VERSION)?;
+    for node in closure.graph().topological() {
+        if closure.graph().referrers(*node).is_empty() {
+            let path = &closure.info(*node).path;
+            symlink(Store::default().print(path), roots.join(path.to_base_path()))?;
+        }
+    }
+    Ok(())
 }
 
 /// Nix 2.8 has the variable name a file outside the sandbox: the build directory, which

@@ -32,6 +32,11 @@ impl NarHash {
     pub fn new(sha256: [u8; 32]) -> Self {
         Self(Sha256::new(&sha256))
     }
+
+    /// As the Nix database has it: `sha256:` and 64 hex digits.
+    pub fn to_base16(&self) -> String {
+        harmonia_utils_hash::fmt::CommonHash::as_base16(&self.0).to_string()
+    }
 }
 
 impl fmt::Display for NarHash {

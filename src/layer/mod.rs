@@ -6,6 +6,7 @@ mod build;
 mod contents;
 mod header;
 mod nar;
+mod nix_database;
 mod plan;
 mod scan;
 mod tar;
@@ -20,6 +21,7 @@ pub use archive::write_layer;
 pub use build::{Layer, build_layers, layer_of};
 pub use contents::LayerContents;
 pub use nar::nar_hash;
+pub use nix_database::{SCHEMA_VERSION, nix_database};
 pub use plan::{
     LayerBudget, LayerPlan, Layering, ParseBudgetError, ParseLayeringError, Pipeline,
     PipelineError, Popularity,

@@ -54,6 +54,29 @@ pub fn build_layer_set(
     Ok(LayerSet { parents: options.layers, ..own })
 }
 
+/// What a Nix database of the image has: its own store paths and those of the layers below.
+///
+/// # Errors
+/// If a layer below can't be read.
+pub fn registered(
+    store: &Store,
+    closure: Closure,
+    options: &BuildOptions,
+) -> Result<Closure, Error> {
+    // `closure` is also that of the layers' outputs, which name their store paths.
+    let below = LayerSet::read_all(store, &options.layers)?;
+    let files = below.parents.into_iter().collect();
+    Ok(in_store(closure.without(&files), options))
+}
+
+/// The part of a closure that an image's store holds: not what is excluded, nor what is
+/// copied to `/` and nowhere else.
+fn in_store(closure: Closure, options: &BuildOptions) -> Closure {
+    // Before the exclusion: what an excluded file refers to was asked for by name.
+    let copied_only = copied_only(&closure, &options.copy_to_root);
+    closure.without(&options.exclude).without(&copied_only)
+}
+
 /// The layers of what is not in the layers below.
 fn own_layers(
     store: &Store,
@@ -67,11 +90,7 @@ fn own_layers(
             return Err(Error::NotInClosure(store.print(path)));
         }
     }
-    // Before the exclusion: what an excluded file refers to was asked for by name.
-    let copied_only = copied_only(&closure, &options.copy_to_root);
-    let closure = closure.without(&options.exclude);
-    let in_store = closure.clone().without(&copied_only).without(below);
-    let contents = contents(in_store, options)?;
+    let contents = contents(in_store(closure.clone(), options).without(below), options)?;
     let size = |contents: &LayerContents| {
         contents.sources().filter_map(|path| closure.get(path)).map(|info| info.nar_size).sum()
     };

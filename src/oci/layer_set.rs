@@ -37,6 +37,7 @@ pub struct LayerSet {
 
 impl LayerSet {
     /// Reads the outputs of `buildLayer`s and of all below them, each once, parents first.
+    /// All of them are the result's parents.
     ///
     /// # Errors
     /// [`Error::Read`] or [`Error::Json`].
@@ -49,7 +50,10 @@ impl LayerSet {
             roots.iter().rev().map(|root| (root.clone(), None)).collect();
         while let Some((path, read)) = open.pop() {
             match read {
-                Some(set) => whole = whole.followed_by(set),
+                Some(set) => {
+                    whole = whole.followed_by(set);
+                    whole.parents.push(path);
+                }
                 None if seen.insert(path.clone()) => {
                     let set = Self::read(store.physical(&path).join(FILE))?;
                     let parents = set.parents.clone();

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-pub use build::{build_image, build_layer_set};
+pub use build::{build_image, build_layer_set, registered};
 pub use config::{ConfigError, ContainerConfig};
 pub use diff::{Diff, NewLayer, diff};
 pub use explain::{ExplainedLayer, ExplainedPath, Explanation, explain};

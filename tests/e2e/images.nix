@@ -69,6 +69,30 @@ in
   # No file at all.
   empty = stowage.buildImage { name = "e2e/empty"; };
 
+  # A Nix that knows the image's own store paths, of all its layers.
+  withNix = stowage.buildImage {
+    name = "e2e/with-nix";
+    initializeNixDatabase = true;
+    layers = [ (stowage.buildLayer { deps = [ pkgs.hello ]; layers = [ bashLayer ]; }) ];
+    copyToRoot = [
+      (pkgs.buildEnv { name = "root"; paths = [ pkgs.nix pkgs.bash pkgs.coreutils ]; pathsToLink = [ "/bin" ]; })
+      (pkgs.writeTextDir "etc/nix/nix.conf" "build-users-group =\nsandbox = false\nsubstituters =\nexperimental-features = nix-command\n")
+      (pkgs.writeTextDir "etc/passwd" "root:x:0:0::/root:/bin/sh\n")
+      (pkgs.writeTextDir "example.nix" ''
+        derivation {
+          name = "example";
+          system = builtins.currentSystem;
+          builder = "${pkgs.bash}/bin/bash";
+          args = [ "-c" "echo built in a container > $out" ];
+        }
+      '')
+    ];
+    config = {
+      Cmd = [ "/bin/bash" ];
+      Env = [ "PATH=/bin" "HOME=/root" "HELLO=${pkgs.hello}" ];
+    };
+  };
+
   # Layers in layers, one of them twice, and store paths that several have.
   layered = stowage.buildImage {
     name = "e2e/layered";

@@ -12,6 +12,8 @@ mod docker;
 /// What an update costs by our account, and by those of Docker and of a registry; the page
 /// that shows an image, in a browser.
 mod explain;
+/// Nix in an image.
+mod nix_database;
 /// podman and skopeo take the stream too.
 mod podman;
 /// Nix, engines of one's own, and images.
