@@ -40,9 +40,22 @@ rec {
     checkPhase = ''bash -n "$target"'';
   };
 
-  # Links to every file of several trees: in a tree of directories.
-  symlinkJoin = { name, paths, postBuild ? "", meta ? { }, passthru ? { }, ... }:
-    buildEnv { inherit name paths postBuild meta passthru; ignoreCollisions = true; };
+  # Links to every file of several trees, in a tree of real directories: `postBuild` may
+  # replace any of them. The first of two paths with the same file wins.
+  symlinkJoin = { name, paths, postBuild ? "", ... }@arguments:
+    runCommandLocal name
+      (removeAttrs arguments [ "name" "postBuild" ] // {
+        inherit paths;
+        passAsFile = [ "paths" ] ++ arguments.passAsFile or [ ];
+        passthru = { inherit paths; } // arguments.passthru or { };
+      }) ''
+      mkdir $out
+      for path in $(cat $pathsPath); do
+        cp --recursive --symbolic-link --no-clobber --no-preserve=mode $path/. $out
+        chmod -R u+w $out
+      done
+      ${postBuild}
+    '';
 
   buildEnv =
     { name
@@ -53,10 +66,12 @@ rec {
     , postBuild ? ""
     , meta ? { }
     , passthru ? { }
+    , nativeBuildInputs ? [ ]
     , ...
     }:
     runCommand name
       {
+        inherit nativeBuildInputs;
         paths = map toString (lib.flatten paths);
         inherit pathsToLink ignoreCollisions meta;
         passthru = { inherit paths; } // passthru;

@@ -14,21 +14,37 @@ let
     let
       callPackage = lib.callPackageWith self;
       boot = import ./boot.nix { inherit lib system; };
-      stdenv = import ./stdenv.nix { inherit lib system boot; };
+      # Two stages: static programs relocate Debian's packages, and these build all else, as
+      # in nixpkgs: with GNU's own tools, and no more of them than nixpkgs' stdenv has.
+      bootStdenv = import ./stdenv.nix { inherit lib system; bash = boot.bash; initialPath = [ boot.busybox boot.bash ]; };
+      debs = import ./debian.nix { inherit lib boot; inherit (bootStdenv) runCommand; };
+      stdenv = import ./stdenv.nix {
+        inherit lib system;
+        inherit (debs) bash;
+        initialPath = with debs; [ coreutils findutils diffutils sed grep gawk tar gzip bzip2 make bash patch xz-utils ];
+      };
     in
     {
       inherit lib system callPackage;
       pkgs = self;
-      # What runs on the machine that builds: the same machine.
+      # What runs on the machine that builds, and what is built for: the same machine.
       buildPackages = self;
+      targetPackages = self;
+      pkgsBuildBuild = self;
+      pkgsBuildHost = self;
+      pkgsHostTarget = self;
+      config = { };
+      inherit overlays;
+      callPackages = lib.callPackagesWith self;
       newScope = scope: lib.callPackageWith (self // scope);
-      extend = overlay: import ./. { inherit system; overlays = overlays ++ [ overlay ]; };
-      go.GOARCH = "amd64";
+      extend = overlay: self.appendOverlays [ overlay ];
+      appendOverlays = more: import ./. { inherit system; overlays = overlays ++ more; };
+      go = { inherit (self.stdenv.hostPlatform.go) GOARCH GOOS; };
       path = ./.;
     }
     // stdenv
     // import ./builders.nix { inherit lib; pkgs = self; }
-    // { debs = import ./debian.nix { inherit lib boot; inherit (stdenv) runCommand; }; }
+    // { inherit debs; }
     // import ./programs.nix { inherit lib boot; pkgs = self; }
     // { generateClosure = callPackage ./generate.nix { }; };
 in

@@ -29,7 +29,8 @@ let
   path = number:
     let
       bytes = sizeOf (number + 1);
-      references = lib.unique (map (edge: random "${toString number}/${toString edge}" number) (lib.range 1 (lib.min 5 number)));
+      # Among the first half of those before it: as many steps down as the number has bits.
+      references = lib.unique (map (edge: random "${toString number}/${toString edge}" (number / 2 + 1)) (lib.range 1 (lib.min 5 number)));
     in
     runCommand "${name}-${toString number}"
       {

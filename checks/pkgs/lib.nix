@@ -1,12 +1,14 @@
 # The part of nixpkgs' `lib` that nix/ and this set use, by the same names and with the
 # same meaning.
 let
-  lib = rec {
+  lib = base // import ./lib-packages.nix lib;
+
+  base = rec {
     inherit (builtins) add all any attrNames attrValues baseNameOf catAttrs compareVersions concatLists concatMap
-      concatStringsSep deepSeq elem elemAt filter foldl' fromJSON functionArgs genList getAttr groupBy
-      hasAttr head intersectAttrs isAttrs isBool isFunction isInt isList isPath isString length lessThan
+      concatStringsSep deepSeq elem elemAt filter foldl' fromJSON genList getAttr groupBy
+      hasAttr head intersectAttrs isAttrs isBool isFloat isInt isList isPath isString length lessThan
       listToAttrs mapAttrs match partition readFile removeAttrs replaceStrings seq sort split splitVersion
-      stringLength substring tail toJSON toString trace tryEval typeOf;
+      stringLength substring tail toJSON toString trace tryEval typeOf bitAnd bitOr bitXor pathExists sub;
 
     # Functions
     id = x: x;
@@ -19,6 +21,20 @@ let
       let applied = f final prev; in applied // g final (prev // applied);
     composeManyExtensions = foldr composeExtensions (_: _: { });
     toFunction = f: if isFunction f then f else _: f;
+    # A set with `__functor` is a function too, and can say its own arguments.
+    isFunction = f: builtins.isFunction f || (f ? __functor && isFunction (f.__functor f));
+    functionArgs = f: if f ? __functor then f.__functionArgs or (functionArgs (f.__functor f)) else builtins.functionArgs f;
+    setFunctionArgs = f: arguments: { __functor = _: f; __functionArgs = arguments; };
+    fix' = f: let x = f x // { __unfix__ = f; }; in x;
+    makeExtensible = makeExtensibleWithCustomName "extend";
+    makeExtensibleWithCustomName = name: f:
+      fix' (final: f final // { ${name} = overlay: makeExtensibleWithCustomName name (extends overlay f); });
+    mapNullable = f: x: if x == null then null else f x;
+    or = a: b: a || b;
+    and = a: b: a && b;
+    xor = a: b: a != b;
+    concat = a: b: a ++ b;
+    mergeAttrs = a: b: a // b;
 
     # Trivial
     warn = message: builtins.trace "warning: ${message}";
@@ -27,6 +43,13 @@ let
     throwIf = condition: message: if condition then throw message else id;
     throwIfNot = condition: throwIf (!condition);
     assertMsg = condition: message: condition || throw message;
+    traceVal = x: trace x x;
+    traceValSeq = x: trace (deepSeq x x) x;
+    traceSeq = x: trace (deepSeq x x);
+    inNixShell = builtins.getEnv "IN_NIX_SHELL" != "";
+    toHexString = number:
+      let digit = substring (mod number 16) 1 "0123456789ABCDEF"; in
+      if number < 16 then digit else toHexString (number / 16) + digit;
     importJSON = path: fromJSON (readFile path);
     importTOML = path: builtins.fromTOML (readFile path);
     min = a: b: if a < b then a else b;
@@ -56,6 +79,22 @@ let
     drop = count: list: sublist count (length list) list;
     sublist = start: count: list:
       let n = length list; in genList (i: elemAt list (start + i)) (max 0 (min count (n - start)));
+    dropEnd = count: list: take (length list - count) list;
+    takeEnd = count: list: drop (max 0 (length list - count)) list;
+    forEach = list: f: map f list;
+    count = predicate: list: length (filter predicate list);
+    fold = foldr;
+    intersperse = separator: list:
+      if length list < 2 then list else [ (head list) separator ] ++ intersperse separator (tail list);
+    sortOn = key: sort (a: b: key a < key b);
+    findSingle = predicate: default: multiple: list:
+      let found = filter predicate list; in
+      if found == [ ] then default else if length found > 1 then multiple else head found;
+    allUnique = list: length (unique list) == length list;
+    cartesianProduct = set: foldl'
+      (products: name: concatMap (product: map (value: product // { ${name} = value; }) set.${name}) products)
+      [{ }]
+      (attrNames set);
     unique = foldl' (seen: x: if elem x seen then seen else seen ++ [ x ]) [ ];
     subtractLists = removed: filter (x: !(elem x removed));
     intersectLists = a: filter (x: elem x a);
@@ -72,6 +111,27 @@ let
     concatMapStringsSep = separator: f: list: concatStringsSep separator (map f list);
     concatImapStringsSep = separator: f: list: concatStringsSep separator (imap1 f list);
     concatLines = concatMapStrings (line: line + "\n");
+    concatImapStrings = f: list: concatStrings (imap1 f list);
+    join = concatStringsSep;
+    fileContents = path: removeSuffix "\n" (readFile path);
+    trim = text: let found = match "[[:space:]]*(.*[^[:space:]])[[:space:]]*" text; in if found == null then "" else head found;
+    toInt = text:
+      let found = match "[[:space:]]*(-?[0-9]+)[[:space:]]*" text; in
+      if found == null then throw "toInt: ${toJSON text} is not a number"
+      else if match "-?0[0-9]+" (head found) != null then throw "toInt: ${toJSON text} may be octal or decimal"
+      else fromJSON (head found);
+    toIntBase10 = text: fromJSON (head (match "[[:space:]]*0*([0-9]+)[[:space:]]*" text));
+    escapeXML = replaceStrings [ "\"" "'" "<" ">" "&" ] [ "&quot;" "&apos;" "&lt;" "&gt;" "&amp;" ];
+    stringAsChars = f: text: concatMapStrings f (stringToCharacters text);
+    replaceChars = replaceStrings;
+    toShellVar = name: value:
+      if isAttrs value && !isStringLike value then
+        "declare -A ${name}=(${concatStringsSep " " (mapAttrsToList (key: v: "[${escapeShellArg key}]=${escapeShellArg v}") value)})"
+      else if isList value then "declare -a ${name}=(${escapeShellArgs value})"
+      else "${name}=${escapeShellArg value}";
+    toShellVars = set: concatStringsSep "\n" (mapAttrsToList toShellVar set);
+    enableFeature = condition: feature: "--${if condition then "enable" else "disable"}-${feature}";
+    withFeature = condition: feature: "--${if condition then "with" else "without"}-${feature}";
     optionalString = condition: text: if condition then text else "";
     stringToCharacters = text: genList (i: substring i 1 text) (stringLength text);
     hasPrefix = prefix: text: substring 0 (stringLength prefix) text == prefix;
@@ -117,6 +177,19 @@ let
     genAttrs = names: f: listToAttrs (map (name: nameValuePair name (f name)) names);
     mapAttrs' = f: set: listToAttrs (mapAttrsToList f set);
     mapAttrsToList = f: set: map (name: f name set.${name}) (attrNames set);
+    mapAttrsFlatten = mapAttrsToList;
+    attrsToList = mapAttrsToList nameValuePair;
+    mapAttrsRecursive = mapAttrsRecursiveCond (_: true);
+    mapAttrsRecursiveCond = condition: f:
+      let
+        below = path: mapAttrs (name: value:
+          if isAttrs value && condition value then below (path ++ [ name ]) value else f (path ++ [ name ]) value);
+      in
+      below [ ];
+    collect = predicate: set:
+      if predicate set then [ set ] else if isAttrs set then concatMap (collect predicate) (attrValues set) else [ ];
+    foldAttrs = f: nil: sets: zipAttrsWith (_: foldr f nil) sets;
+    zipAttrs = zipAttrsWith (_: values: values);
     concatMapAttrs = f: set: mergeAttrsList (mapAttrsToList f set);
     mergeAttrsList = foldl' (a: b: a // b) { };
     filterAttrs = predicate: set:
@@ -133,57 +206,20 @@ let
       a // mapAttrs (name: value: if isAttrs value && isAttrs (a.${name} or null) then recursiveUpdate a.${name} value else value) b;
     zipAttrsWith = f: sets:
       genAttrs (unique (concatMap attrNames sets)) (name: f name (builtins.catAttrs name sets));
-    getOutput = output: package: package.${output} or package;
+    getOutput = output: package: package.${output} or package.out or package;
     getBin = getOutput "bin";
+    getLib = getOutput "lib";
+    getDev = getOutput "dev";
+    getMan = getOutput "man";
     getExe = package: getExe' package (package.meta.mainProgram or (getName package));
     getExe' = package: program: "${getBin package}/bin/${program}";
     isDerivation = value: value.type or null == "derivation";
     mapDerivationAttrset = f: set: mapAttrs (_: value: if isDerivation value then f value else value) set;
 
-    # Files
-    cleanSourceFilter = path: _type:
-      !(elem (baseNameOf path) [ ".git" ".svn" ] || match "result(-.*)?|.*~" (baseNameOf path) != null);
-    cleanSource = src: cleanSourceWith { inherit src; filter = cleanSourceFilter; };
-    cleanSourceWith = { src, filter ? _: _: true, name ? "source" }:
-      { outPath = builtins.path { path = src; inherit filter name; }; origSrc = src; };
-    sourceByRegex = src: regexes: cleanSourceWith {
-      inherit src;
-      filter = path: _type:
-        let below = removePrefix "${toString src}/" (toString path); in any (regex: match regex below != null) regexes;
-    };
-
-    # Packages
-    makeOverridable = f: arguments:
-      let
-        result = f arguments;
-        override = changes: makeOverridable f (arguments // toFunction changes arguments);
-        again = g: makeOverridable (arguments': g (f arguments')) arguments;
-      in
-      if isAttrs result then
-        result
-        // { inherit override; overrideDerivation = g: again (result': result'.overrideDerivation g); }
-        // optionalAttrs (result ? overrideAttrs) { overrideAttrs = g: again (result': result'.overrideAttrs g); }
-      else result;
-    callPackageWith = available: file: arguments:
-      let
-        f = if isFunction file then file else import file;
-        missing = filter (name: !(functionArgs f).${name} && !(available ? ${name}) && !(arguments ? ${name})) (attrNames (functionArgs f));
-      in
-      if missing != [ ] then
-        throw "callPackage: ${if isFunction file then "a function" else toString file} wants ${concatStringsSep ", " missing}, which this set does not have"
-      else makeOverridable f (intersectAttrs (functionArgs f) available // arguments);
-
-    licenses = genAttrs [ "asl20" "mit" "lgpl21Plus" "gpl3Plus" ] (name: { shortName = name; });
-    platforms = rec {
-      linux = [ "x86_64-linux" "aarch64-linux" ];
-      darwin = [ "x86_64-darwin" "aarch64-darwin" ];
-      unix = linux ++ darwin;
-      all = unix;
-    };
-    systems.flakeExposed = platforms.all;
-    maintainers = { };
-
     # nixpkgs has these as sets too.
+    asserts = lib;
+    debug = lib;
+    fixedPoints = lib;
     strings = lib;
     lists = lib;
     attrsets = lib;

@@ -13,6 +13,18 @@ merge_usr() {
         esac
         chmod -R u+w "$out"
     done
+    # As in nixpkgs: all programs are in bin/, and sbin/ is a link to it.
+    if [ -d "$out/sbin" ]; then
+        mkdir -p "$out/bin"
+        local program
+        for program in "$out"/sbin/*; do
+            [ -e "$program" ] || [ -L "$program" ] || continue
+            # Some are only links to the one in bin.
+            [ -e "$out/bin/${program##*/}" ] || mv "$program" "$out/bin"
+        done
+        rm -r "$out/sbin"
+        ln -s bin "$out/sbin"
+    fi
     # lib64 has the loader alone, as a link to /lib.
     rm -rf "${out:?}"/lib64 "$out"/share/{doc,doc-base,lintian,locale,bug,bash-completion,zsh}
 }
@@ -74,10 +86,14 @@ relocate_programs() {
         # A package's private libraries, such as /usr/lib/nix.
         own=$(echo "$own" | tr : ' ' | sed "s|/usr/|$out/|g")
         path=$(library_path "$file" "$own")
+        [ -n "$path" ] || continue
         if patchelf --print-interpreter "$file" >/dev/null 2>&1; then
-            patchelf --set-interpreter "$interpreter" "$file"
+            # DT_RPATH, not DT_RUNPATH: the loader follows only the former for what libc
+            # itself loads, such as libgcc_s when a thread ends.
+            patchelf --set-interpreter "$interpreter" --force-rpath --set-rpath "$path" "$file"
+        else
+            patchelf --set-rpath "$path" "$file"
         fi
-        [ -z "$path" ] || patchelf --set-rpath "$path" "$file"
     done
 }
 
@@ -103,6 +119,7 @@ relocate_scripts() {
 merge_usr
 mkdir -p "$out/nix-support"
 echo "$needs" >"$out/nix-support/debian-needs"
+eval "$fixup"
 if [ -n "$interpreter" ]; then
     closure=
     default_shell=$(dirname "$(dirname "$(type -P bash)")")

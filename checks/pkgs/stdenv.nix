@@ -1,20 +1,9 @@
 # runCommand and stdenv.mkDerivation, as far as packages of scripts and Debian's need them.
-{ lib, system, boot }:
+# `bash` runs every build, with the programs of `initialPath`.
+{ lib, system, bash, initialPath }:
 let
-  platform = {
-    inherit system;
-    linuxArch = "x86_64";
-    parsed.cpu.name = "x86_64";
-    go = { GOARCH = "amd64"; GOOS = "linux"; };
-    isLinux = true;
-    isDarwin = false;
-    isGnu = true;
-    isMusl = false;
-    isStatic = false;
-    isx86_64 = true;
-    isAarch64 = false;
-    extensions.executable = "";
-  };
+  # Of other systems than Debian's packages are for, the set can only be evaluated.
+  platform = lib.systems.elaborate system;
 
   # Attributes that describe a package and are not its builder's business.
   described = [ "meta" "passthru" "pos" ];
@@ -27,11 +16,13 @@ let
       structured = final.__structuredAttrs or false;
       inputs = lib.concatMap (key: final.${key} or [ ]) [ "nativeBuildInputs" "buildInputs" ];
       drv = derivation (
-        { inherit system; builder = "${boot.bash}/bin/bash"; args = [ "-e" ./setup.sh ]; }
-        // removeAttrs final described
+        { inherit system; builder = "${bash}/bin/bash"; args = [ "-e" ./setup.sh ]; }
+        # Variables of the builder's environment may be in a set of their own.
+        // lib.optionalAttrs (!structured) (final.env or { })
+        // removeAttrs final (described ++ lib.optional (!structured) "env")
         // {
           inherit name;
-          initialPath = lib.makeBinPath [ boot.busybox boot.bash ];
+          initialPath = lib.makeBinPath initialPath;
           buildInputPaths = map toString (lib.filter (input: input != null) inputs);
         }
         // lib.optionalAttrs (final ? buildCommand && !structured) {
@@ -60,7 +51,8 @@ let
     hostPlatform = platform;
     buildPlatform = platform;
     targetPlatform = platform;
-    shell = "${boot.bash}/bin/bash";
+    shell = "${bash}/bin/bash";
+    inherit initialPath;
     mkDerivation = make;
     cc = null;
   };

@@ -25,7 +25,8 @@ fn nix_in_the_image_knows_its_store() {
     assert_eq!(valid, there.iter().map(String::as_str).collect());
 
     assert_eq!(shell("nix-store --gc --print-dead 2> /dev/null"), "");
-    let built = shell("mkdir -m 1777 /tmp; cat $(nix-build --no-out-link /example.nix 2> /dev/null)");
+    let built =
+        shell("mkdir -m 1777 /tmp; cat $(nix-build --no-out-link /example.nix 2> /dev/null)");
     assert_eq!(built, "built in a container\n");
 }
 
