@@ -31,6 +31,14 @@ lib.makeOverridable (
   , copyToRoot ? null
     # How many layers the image may have, 1 to 127.
   , maxLayers ? 60
+    # How store paths are grouped: "runs" re-sends least on the next update. Others, for who comes from
+    # elsewhere: "auto" (nixpkgs' default), "popularity", "nixery", "largest-first", or a `layeringPipeline`.
+  , layering ? "runs"
+    # What you know of your packages, by their names: `pin` (a list: a layer for each), `together` (a list of
+    # lists: a layer for each list) and `last` (a list: the topmost layer).
+  , layeringHints ? { }
+    # A file with a plan to keep to: what `stowage plan` prints, or the `spec` of the last release.
+  , previousPlan ? null
     # When the image was made, by its own account (RFC 3339).
   , created ? "1970-01-01T00:00:01Z"
     # What its programs run on, by Go's name.
@@ -59,7 +67,8 @@ lib.makeOverridable (
       allowSubstitutes = false;
       exportReferencesGraph.closure = [ configFile ] ++ roots;
       image = {
-        inherit config created maxLayers;
+        inherit config created maxLayers layering layeringHints;
+        previousPlan = if previousPlan == null then null else "${previousPlan}";
         architecture = arch;
         copyToRoot = roots;
         exclude = [ configFile ];

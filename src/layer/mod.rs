@@ -21,8 +21,8 @@ pub use build::{Layer, build_layers, layer_of};
 pub use contents::LayerContents;
 pub use nar::nar_hash;
 pub use plan::{
-    LayerBudget, LayerPlan, Layering, ParseBudgetError, ParseLayeringError, Pipeline,
-    PipelineError, Popularity,
+    LayerBudget, LayerPlan, Layering, LayeringHints, ParseBudgetError, ParseLayeringError,
+    Pipeline, PipelineError, PlanError, PlanOptions, Popularity, PreviousPlan,
 };
 
 use crate::error::Hint;
@@ -86,7 +86,7 @@ pub enum Error {
     },
     /// There is no plan.
     #[error(transparent)]
-    Plan(#[from] PipelineError),
+    Plan(#[from] PlanError),
     /// The receiver of the layer's bytes failed.
     #[error("cannot write the layer")]
     Write(#[source] io::Error),

@@ -5,6 +5,7 @@ mod build;
 mod config;
 mod image;
 mod options;
+mod previous;
 mod spec;
 mod validate;
 
@@ -16,6 +17,7 @@ pub use build::build_image;
 pub use config::{ConfigError, ContainerConfig};
 pub use image::{Blob, Image};
 pub use options::{Architecture, BuildOptions, Created};
+pub use previous::read_previous_plan;
 pub use spec::{ImageSpec, SourceInfo, SpecLayer};
 pub use validate::{Difference, Report, validate};
 
