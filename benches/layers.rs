@@ -10,7 +10,7 @@ use std::io;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use stowage::closure::{Closure, NarHash, ValidPathInfo};
-use stowage::layer::{LayerBudget, LayerContents, LayerPlan, Layering, layer_of, write_layer};
+use stowage::layer::{LayerBudget, LayerContents, LayerPlan, PlanOptions, layer_of, write_layer};
 use stowage::store::{Store, StorePath};
 
 /// Bytes that do not repeat: xorshift from a fixed seed.
@@ -77,8 +77,8 @@ fn plans(criterion: &mut Criterion) {
     for paths in [1_000, 10_000] {
         let closure = closure(paths);
         criterion.bench_function(&format!("plan: {paths} paths in 60 layers"), |bencher| {
-            let (budget, layering) = (LayerBudget::default(), Layering::default());
-            bencher.iter(|| LayerPlan::new(black_box(&closure), budget, &layering).unwrap());
+            let (budget, options) = (LayerBudget::default(), PlanOptions::default());
+            bencher.iter(|| LayerPlan::new(black_box(&closure), budget, &options).unwrap());
         });
     }
 }

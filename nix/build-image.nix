@@ -34,6 +34,14 @@ lib.makeOverridable (
   , maxLayers ? 60
     # What `buildLayer` made, to go below the image's own layers. They don't count for maxLayers.
   , layers ? [ ]
+    # How store paths are grouped: "runs" re-sends least on the next update. Others, for who comes from
+    # elsewhere: "auto" (nixpkgs' default), "popularity", "nixery", "largest-first", or a `layeringPipeline`.
+  , layering ? "runs"
+    # What you know of your packages, by their names: `pin` (a list: a layer for each), `together` (a list of
+    # lists: a layer for each list) and `last` (a list: the topmost layer).
+  , layeringHints ? { }
+    # A file with a plan to keep to: what `stowage plan` prints, or the `spec` of the last release.
+  , previousPlan ? null
     # When the image was made, by its own account (RFC 3339).
   , created ? "1970-01-01T00:00:01Z"
     # What its programs run on, by Go's name.
@@ -71,7 +79,8 @@ lib.makeOverridable (
       inherit copyToRoot contents layers;
       addToRoot = lib.optional initializeNixDatabase "${nixDatabase}";
       options = {
-        inherit config created maxLayers;
+        inherit config created maxLayers layering layeringHints;
+        previousPlan = if previousPlan == null then null else "${previousPlan}";
         architecture = arch;
         exclude = [ configFile ];
       };

@@ -15,6 +15,8 @@ lib.makeOverridable (
   , copyToRoot ? null
     # How many layers there may be, 1 to 127.
   , maxLayers ? 1
+    # How store paths are grouped, as for buildImage.
+  , layering ? "runs"
     # `buildLayer`s that go below: what they hold is left out of this one, and an image
     # that has this one has them too.
   , layers ? [ ]
@@ -32,7 +34,7 @@ lib.makeOverridable (
     roots = map (dep: "${dep}") deps;
     inherit copyToRoot contents layers;
     options = {
-      inherit maxLayers metadata;
+      inherit maxLayers layering metadata;
       exclude = lib.optional (ignore != null) "${ignore}";
     };
   }

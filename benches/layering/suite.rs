@@ -46,6 +46,16 @@ pub struct Image {
     pub members: Vec<Member>,
 }
 
+/// What the author of an image does to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    None,
+    /// The application needs a library of 200 KiB more.
+    Added,
+    /// One of the root packages, by its place in [`Suite::images`], and what only it needs.
+    Dropped(usize),
+}
+
 /// The images that serve an application; the others are tools and their settings.
 const APPLICATIONS: [&str; 16] = [
     "py-web",
@@ -77,16 +87,15 @@ impl Suite {
         serde_json::from_slice(&bytes).unwrap()
     }
 
-    /// One of its images, perhaps with a small library more that the application needs,
-    /// of the name `added`.
-    pub fn image(&self, name: &str, added: Option<&str>) -> Image {
-        let roots = &self.images[name];
-        let mut members = self.closure_of(roots);
-        let place: BTreeMap<String, usize> = members
-            .iter()
-            .enumerate()
-            .map(|(place, member)| (member.name.clone(), place))
-            .collect();
+    /// One of its images as it is, or after its author has done something to it.
+    pub fn image(&self, name: &str, change: Change) -> Image {
+        let mut roots = self.images[name].clone();
+        if let Change::Dropped(root) = change {
+            roots.remove(root);
+        }
+        let mut members = self.closure_of(&roots);
+        let place: BTreeMap<_, _> =
+            members.iter().zip(0..).map(|(member, place)| (member.name.clone(), place)).collect();
         let mut named: Vec<_> = roots.iter().map(|root| place[&self.packages[*root].0]).collect();
         let mut add = |name: String, kib: u64, mut references: Vec<usize>, updates: f64| {
             references.sort_unstable();
@@ -98,8 +107,8 @@ impl Suite {
         };
         let is_application = APPLICATIONS.contains(&name);
         let etc = add(format!("etc-{name}"), 12, vec![], if is_application { 1.0 } else { OFTEN });
-        if let Some(library) = added {
-            named.push(add(library.to_owned(), 200, vec![place["libc6"]], 1.0));
+        if matches!(change, Change::Added) {
+            named.push(add("libadded".to_owned(), 200, vec![place["libc6"]], 1.0));
         }
         let mut above = named.clone();
         if is_application {
@@ -139,17 +148,17 @@ impl Suite {
 }
 
 impl Image {
-    /// Without one of its members, which nothing then refers to.
-    pub fn without(&self, gone: usize) -> Self {
-        let mut members = self.members.clone();
-        members.remove(gone);
-        for member in &mut members {
-            member.references.retain(|reference| *reference != gone);
-            for reference in &mut member.references {
-                *reference -= usize::from(*reference > gone);
+    /// What each member refers to, directly or not, itself among it.
+    pub fn below(&self) -> Vec<BTreeSet<usize>> {
+        let mut below: Vec<BTreeSet<usize>> = Vec::new();
+        for (place, member) in self.members.iter().enumerate() {
+            let mut reached = BTreeSet::from([place]);
+            for reference in &member.references {
+                reached.extend(&below[*reference]);
             }
+            below.push(reached);
         }
-        Self { name: self.name.clone(), members }
+        below
     }
 
     /// The store path of each member. As Nix makes them: the hash covers the name, the

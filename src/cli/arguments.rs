@@ -52,7 +52,7 @@ pub struct BuildArguments {
     pub closure: PathBuf,
 
     /// JSON with `config`, `copyToRoot`, `created`, `architecture`, `maxLayers`,
-    /// `layering`, `exclude`
+    /// `layering`, `layeringHints`, `previousPlan`, `exclude`
     #[arg(long, value_name = "FILE")]
     pub options: Option<PathBuf>,
 
@@ -75,6 +75,10 @@ pub struct PlanArguments {
     /// or a pipeline of nixpkgs' as JSON
     #[arg(long, value_name = "NAME", default_value_t)]
     pub layering: Layering,
+
+    /// A plan to keep to: what this prints, or the image spec of the last release
+    #[arg(long, value_name = "FILE")]
+    pub previous: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

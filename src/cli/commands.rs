@@ -16,7 +16,7 @@ use super::arguments::{
 };
 use super::progress::{Bytes, bar};
 use crate::closure::Closure;
-use crate::layer::{self, LayerPlan};
+use crate::layer::{LayerPlan, PlanOptions};
 use crate::oci::{self, BuildOptions, Difference, ImageSpec};
 use crate::store::Store;
 use crate::transport::{self, Archive, ImageReference};
@@ -66,8 +66,9 @@ pub fn build_spec(
 pub fn plan(arguments: &PlanArguments) -> Result<(), Failure> {
     let closure = Closure::read(&arguments.closure)?;
     let store = Store::default();
-    let plan = LayerPlan::new(&closure, arguments.max_layers, &arguments.layering)
-        .map_err(|error| Failure::Oci(layer::Error::from(error).into()))?;
+    let previous = arguments.previous.as_deref().map(oci::read_previous_plan).transpose()?;
+    let options = PlanOptions { previous, ..arguments.layering.clone().into() };
+    let plan = LayerPlan::new(&closure, arguments.max_layers, &options)?;
     let printed = |layer: &Vec<_>| layer.iter().map(|path| store.print(path)).collect::<Vec<_>>();
     print_json(&plan.layers().iter().map(printed).collect::<Vec<_>>())
 }

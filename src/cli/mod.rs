@@ -16,7 +16,7 @@ use clap::Parser;
 use thiserror::Error;
 
 use crate::error::Hint;
-use crate::{closure, oci, transport};
+use crate::{closure, layer, oci, transport};
 use arguments::{Arguments, Command};
 
 /// The shell's own number for a program that a broken pipe ended (128 + SIGPIPE).
@@ -27,6 +27,8 @@ const BROKEN_PIPE: u8 = 141;
 enum Failure {
     #[error(transparent)]
     Closure(#[from] closure::Error),
+    #[error(transparent)]
+    Plan(#[from] layer::PlanError),
     #[error(transparent)]
     Oci(#[from] oci::Error),
     #[error(transparent)]
@@ -51,6 +53,7 @@ impl Hint for Failure {
     fn hint(&self) -> Option<String> {
         match self {
             Failure::Closure(error) => error.hint(),
+            Failure::Plan(error) => error.hint(),
             Failure::Oci(error) => error.hint(),
             Failure::Transport(error) => error.hint(),
             Failure::Terminal => Some("pipe it: `… | docker load`, or into a file with `>`".to_owned()),

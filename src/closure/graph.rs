@@ -93,17 +93,6 @@ impl ReferencesGraph {
     pub fn topological(&self) -> &[NodeIdx] {
         &self.topological
     }
-
-    /// For each node, by index, the number of references on the longest chain below it.
-    pub fn depths(&self) -> Vec<u32> {
-        let mut depths = vec![0; self.topological.len()];
-        for node in &self.topological {
-            let below =
-                self.references(*node).iter().map(|reference| depths[reference.index()] + 1);
-            depths[node.index()] = below.max().unwrap_or(0);
-        }
-        depths
-    }
 }
 
 /// Kahn's algorithm. What it can't reach holds a cycle.
@@ -184,7 +173,6 @@ mod tests {
                 for reference in graph.references(*node) {
                     prop_assert!(position[reference.index()] < position[node.index()]);
                     prop_assert!(graph.referrers(*reference).contains(node));
-                    prop_assert!(graph.depths()[reference.index()] < graph.depths()[node.index()]);
                 }
             }
         }

@@ -23,8 +23,8 @@ pub use contents::LayerContents;
 pub use nar::nar_hash;
 pub use nix_database::{SCHEMA_VERSION, nix_database};
 pub use plan::{
-    LayerBudget, LayerPlan, Layering, ParseBudgetError, ParseLayeringError, Pipeline,
-    PipelineError, Popularity,
+    LayerBudget, LayerPlan, Layering, LayeringHints, ParseBudgetError, ParseLayeringError,
+    Pipeline, PipelineError, PlanError, PlanOptions, Popularity, PreviousPlan,
 };
 
 use crate::error::Hint;
@@ -88,7 +88,7 @@ pub enum Error {
     },
     /// There is no plan.
     #[error(transparent)]
-    Plan(#[from] PipelineError),
+    Plan(#[from] PlanError),
     /// The receiver of the layer's bytes failed.
     #[error("cannot write the layer")]
     Write(#[source] io::Error),

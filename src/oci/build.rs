@@ -8,9 +8,10 @@ use oci_spec::image::{History, HistoryBuilder};
 use super::Error;
 use super::layer_set::LayerSet;
 use super::options::BuildOptions;
+use super::previous::read_previous_plan;
 use super::spec::{ImageSpec, SourceInfo, SpecLayer};
 use crate::closure::Closure;
-use crate::layer::{self, Layer, LayerBudget, LayerContents, LayerPlan};
+use crate::layer::{self, Layer, LayerBudget, LayerContents, LayerPlan, PlanOptions};
 use crate::store::{Store, StorePath};
 
 /// Plans and makes every layer, and keeps what is needed to make them again.
@@ -107,11 +108,12 @@ fn own_layers(
 /// in a layer of its own if the budget has one for it.
 fn contents(in_store: Closure, options: &BuildOptions) -> Result<Vec<LayerContents>, Error> {
     let copies = !options.copy_to_root.is_empty();
-    let (budget, merged) = match options.max_layers.less_one().filter(|_| copies) {
+    let (budget, merged) = match options.max_layers.less(1).filter(|_| copies) {
         Some(budget) => (budget, false),
         None => (options.max_layers, copies),
     };
-    let plan = LayerPlan::new(&in_store, budget, &options.layering).map_err(layer::Error::Plan)?;
+    let plan =
+        LayerPlan::new(&in_store, budget, &plan_options(options)?).map_err(layer::Error::Plan)?;
     let mut layers: Vec<_> = plan
         .into_layers()
         .into_iter()
@@ -127,6 +129,14 @@ fn contents(in_store: Closure, options: &BuildOptions) -> Result<Vec<LayerConten
         top.copy_to_root = options.copy_to_root.clone();
     }
     Ok(layers)
+}
+
+fn plan_options(options: &BuildOptions) -> Result<PlanOptions, Error> {
+    Ok(PlanOptions {
+        layering: options.layering.clone(),
+        hints: options.layering_hints.clone(),
+        previous: options.previous_plan.as_deref().map(read_previous_plan).transpose()?,
+    })
 }
 
 /// The `copyToRoot` paths that the store needs not hold: their files are in `/`.

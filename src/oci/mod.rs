@@ -8,6 +8,7 @@ mod explain;
 mod image;
 mod layer_set;
 mod options;
+mod previous;
 mod spec;
 mod validate;
 
@@ -22,6 +23,7 @@ pub use explain::{ExplainedLayer, ExplainedPath, Explanation, explain};
 pub use image::{Blob, Image};
 pub use layer_set::{FILE as LAYER_SET_FILE, LayerSet};
 pub use options::{Architecture, BuildOptions, Created, Metadata};
+pub use previous::read_previous_plan;
 pub use spec::{ImageSpec, SourceInfo, SpecLayer};
 pub use validate::{Difference, Report, validate};
 

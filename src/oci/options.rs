@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::path::PathBuf;
 
 use oci_spec::image::Arch;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -10,7 +11,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::config::ContainerConfig;
-use crate::layer::{LayerBudget, Layering};
+use crate::layer::{LayerBudget, Layering, LayeringHints};
 use crate::store::{self, StorePath};
 
 /// The arguments of `buildImage` that decide the image's bytes. Its name and tag
@@ -46,6 +47,13 @@ pub struct BuildOptions {
     /// How store paths are grouped.
     #[serde(default)]
     pub layering: Layering,
+    /// What the author decides of that himself.
+    #[serde(default)]
+    pub layering_hints: LayeringHints,
+    /// A file with the plan that store paths keep to: what `stowage plan` prints, or the
+    /// image spec of the last release.
+    #[serde(default)]
+    pub previous_plan: Option<PathBuf>,
 }
 
 /// The free fields of a history entry (image-spec, config.md, "history").
@@ -141,6 +149,8 @@ mod tests {
             (r#"{"maxLayer": 3}"#, "unknown field `maxLayer`"),
             (r#"{"maxLayers": 0}"#, "1 to 127 layers, not 0"),
             (r#"{"layering": "fastest"}"#, "`layering` must be `runs`"),
+            (r#"{"layering": [["limit_layers"]]}"#, "is not a step of a layering pipeline"),
+            (r#"{"layeringHints": {"first": []}}"#, "unknown field `first`"),
             (r#"{"created": "now"}"#, "`created` must be a date"),
             (r#"{"created": "2026-02-30T00:00:00Z"}"#, "`created` must be a date"),
             (r#"{"architecture": "x86_64"}"#, "`arch` must be one of Go's names"),

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::net::UnixListener;
 
@@ -188,6 +189,52 @@ fn plan_prints_store_paths_by_layer() {
         let plan: Vec<Vec<String>> = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(plan.iter().map(Vec::from_iter).collect::<Vec<_>>(), expected);
     }
+}
+
+#[test]
+fn a_plan_is_kept() {
+    let mut store = FakeStore::new();
+    store.add_file('1', "one-2.0", &[], "one");
+    store.add_file('2', "two", &[], "two");
+    store.add_file('3', "three", &[], "three");
+    store.write("registration", &store.registration());
+    let plan = |layering: &str, previous: &[&str]| -> Vec<Vec<String>> {
+        let arguments = [&["plan", "registration", "--layering", layering], previous].concat();
+        let output = store.stowage(&arguments).output().unwrap();
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    assert_eq!(plan("runs", &[]).len(), 1);
+    store.write("plan.json", r#"[["one-1.0"], ["two", "three"]]"#);
+    let kept = plan("runs", &["--previous", "plan.json"]);
+    assert_eq!(kept.iter().map(Vec::len).collect::<BTreeSet<_>>(), BTreeSet::from([1, 2]));
+
+    let output =
+        store.stowage(&["plan", "registration", "--previous", "registration"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let text = stderr(&output);
+    assert!(text.starts_with("error: registration: not a layer plan: "), "{text}");
+}
+
+#[test]
+fn a_pipeline_decides_layers_and_what_is_in_none() {
+    let mut store = FakeStore::new();
+    let library = store.add_file('1', "library", &[], "library");
+    let app = store.add_file('2', "app", &[&library], "app");
+    let gone = store.add_file('3', "gone", &[], "gone");
+    let [app, gone] = [app, gone].map(|path| store.store().print(&path));
+    let pipeline =
+        serde_json::json!([["remove_paths", gone], ["subcomponent_in", [app]], ["flatten"]]);
+    let options = serde_json::json!({"layering": pipeline, "maxLayers": 2}).to_string();
+    store.build(&options);
+    let spec = stowage::oci::ImageSpec::read(&store.root().join("image.json")).unwrap();
+    let names: Vec<_> = spec.layers.iter().map(|layer| layer.contents.names()).collect();
+    assert_eq!(names, [["app"], ["library"]]);
+
+    let output = store.try_build(&options.replace("\"maxLayers\":2", "\"maxLayers\":1"));
+    let text = stderr(&output);
+    let expected =
+        "error: `layering`: the pipeline makes 2 layers, and 1 are left for it\n\nhint: ";
+    assert!(text.starts_with(expected), "{text}");
 }
 
 /// As in a derivation of `nix/lib.nix`.

@@ -8,7 +8,7 @@ use stowage::digest::Digest;
 use stowage::layer::{LayerBudget, LayerPlan, Layering};
 use stowage::store::StorePath;
 
-use crate::suite::Suite;
+use crate::suite::{Change, Suite};
 
 /// Either what a plan must digest to, for each budget, or a plan in full.
 #[derive(Debug, Deserialize)]
@@ -25,7 +25,8 @@ enum Golden {
 
 fn names(closure: &Closure, budget: &str) -> Vec<Vec<String>> {
     let plan =
-        LayerPlan::new(closure, budget.parse::<LayerBudget>().unwrap(), &Layering::Runs).unwrap();
+        LayerPlan::new(closure, budget.parse::<LayerBudget>().unwrap(), &Layering::Runs.into())
+            .unwrap();
     let names =
         |layer: &Vec<_>| layer.iter().map(|path: &StorePath| path.name().to_string()).collect();
     plan.layers().iter().map(names).collect()
@@ -46,10 +47,14 @@ fn plans_of_real_closures_never_change() {
         match golden {
             Golden::Plan(expected) => {
                 let (image, budget) = image.split_once('@').unwrap();
-                assert_eq!(&names(&suite.image(image, None).closure(), budget), expected, "{key}");
+                assert_eq!(
+                    &names(&suite.image(image, Change::None).closure(), budget),
+                    expected,
+                    "{key}"
+                );
             }
             Golden::Digests { paths, plans } => {
-                let closure = suite.image(image, None).closure();
+                let closure = suite.image(image, Change::None).closure();
                 assert_eq!(closure.infos().len(), *paths, "{key}");
                 for (budget, expected) in plans {
                     let names = names(&closure, budget);

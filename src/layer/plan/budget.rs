@@ -41,9 +41,10 @@ impl LayerBudget {
         usize::from(self.0.get())
     }
 
-    /// What is left after one layer is spoken for, if anything is.
-    pub fn less_one(self) -> Option<Self> {
-        NonZeroU8::new(self.0.get() - 1).map(Self)
+    /// What is left after some layers are spoken for, if anything is.
+    pub fn less(self, layers: usize) -> Option<Self> {
+        let left = self.get().checked_sub(layers)?;
+        u8::try_from(left).ok().and_then(NonZeroU8::new).map(Self)
     }
 }
 
@@ -95,6 +96,6 @@ mod tests {
             );
             assert!(serde_json::from_str::<LayerBudget>(bad).is_err(), "{bad}");
         }
-        assert_eq!(LayerBudget::new(1).unwrap().less_one(), None);
+        assert_eq!(LayerBudget::new(1).unwrap().less(1), None);
     }
 }

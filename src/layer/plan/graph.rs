@@ -58,6 +58,41 @@ impl<'c> Graph<'c> {
         Self { infos, references, referrers, topological }
     }
 
+    /// Without some paths, and the number here of each path there.
+    ///
+    /// What a path referred to through one of those it now refers to itself: who needs
+    /// whom stays as it was.
+    pub fn without(&self, paths: &[usize]) -> (Self, Vec<usize>) {
+        const GONE: usize = usize::MAX;
+        let mut number = vec![0; self.len()];
+        for path in paths {
+            number[*path] = GONE;
+        }
+        let kept: Vec<_> = self.paths().filter(|path| number[*path] != GONE).collect();
+        for (new, old) in kept.iter().enumerate() {
+            number[*old] = new;
+        }
+        let mut references = vec![Vec::new(); self.len()];
+        for path in &self.topological {
+            let mut through = Vec::new();
+            for reference in &self.references[*path] {
+                match number[*reference] {
+                    GONE => through.extend_from_slice(&references[*reference]),
+                    kept => through.push(kept),
+                }
+            }
+            through.sort_unstable();
+            through.dedup();
+            references[*path] = through;
+        }
+        let graph = Self::of(
+            kept.iter().map(|old| self.infos[*old]).collect(),
+            kept.iter().map(|old| std::mem::take(&mut references[*old])).collect(),
+            self.topological.iter().map(|old| number[*old]).filter(|new| *new != GONE).collect(),
+        );
+        (graph, kept)
+    }
+
     /// Some of its paths with some of their references, which lead to no other, and the
     /// number here of each path there.
     pub fn part<'p>(

@@ -174,6 +174,17 @@ impl Group {
         Self { members: vec![path], size: graph.size(path), reach, heat }
     }
 
+    /// The group of several paths; none if there is no path.
+    pub fn of(graph: &Graph, heat: &Heat, paths: &[usize], reaches: &[Reach]) -> Option<Self> {
+        let mut groups =
+            paths.iter().map(|path| Self::new(graph, heat, *path, reaches[*path].clone()));
+        let mut first = groups.next()?;
+        for group in groups {
+            first.join(heat, group);
+        }
+        Some(first)
+    }
+
     pub fn join(&mut self, heat: &Heat, other: Group) {
         self.members.extend(other.members);
         self.size = self.size.saturating_add(other.size);

@@ -3,13 +3,17 @@
 
 mod auto;
 mod budget;
+mod error;
 mod graph;
 mod heat;
+mod hints;
 mod largest_first;
 mod layering;
 mod nixery;
+mod package;
 mod pipeline;
 mod popularity;
+mod previous;
 mod runs;
 mod sketch;
 mod sums;
@@ -17,13 +21,18 @@ mod sums;
 use std::fmt;
 
 pub use budget::{LayerBudget, ParseBudgetError};
+pub use error::PlanError;
+pub use hints::LayeringHints;
 pub use layering::{Layering, ParseLayeringError};
 pub use nixery::Popularity;
 pub use pipeline::{Pipeline, PipelineError};
+pub use previous::PreviousPlan;
 
 use crate::closure::Closure;
 use crate::store::StorePath;
 use graph::Graph;
+use heat::{Group, Heat, coolest_first};
+use hints::Hinted;
 
 /// An assignment of a closure's paths to layers, from the bottom up: each path in
 /// exactly one layer, no layer empty, no more layers than the budget.
@@ -32,22 +41,50 @@ use graph::Graph;
 #[derive(Clone, PartialEq, Eq)]
 pub struct LayerPlan(Vec<Vec<StorePath>>);
 
+/// How to plan.
+#[derive(Clone, Debug, Default)]
+pub struct PlanOptions {
+    /// How paths are grouped.
+    pub layering: Layering,
+    /// What their author decides himself.
+    pub hints: LayeringHints,
+    /// What paths keep to.
+    pub previous: Option<PreviousPlan>,
+}
+
+impl From<Layering> for PlanOptions {
+    fn from(layering: Layering) -> Self {
+        Self { layering, ..Self::default() }
+    }
+}
+
 impl LayerPlan {
     /// The same for the same closure, whatever the order of its records and the hashes
     /// in its store paths.
     ///
+    /// The hints' layers come first out of the budget; the layering plans what is left of
+    /// the closure with what is left of the budget. With hints or a previous plan the
+    /// layers are then listed from the least to the most likely to change for their
+    /// size, whatever order the layering has for them.
+    ///
     /// # Errors
-    /// If a pipeline does not fit the closure, or makes too many layers.
+    /// If the hints leave no layer for the rest, or a pipeline does not fit the closure
+    /// or makes too many layers.
     pub fn new(
         closure: &Closure,
         budget: LayerBudget,
-        layering: &Layering,
-    ) -> Result<Self, PipelineError> {
+        options: &PlanOptions,
+    ) -> Result<Self, PlanError> {
         let graph = Graph::new(closure);
-        let layers = layering.layers(&graph, budget)?;
+        let hinted = options.hints.layers(&graph);
+        let layers = if hinted.count() == 0 && options.previous.is_none() {
+            options.layering.layers(&graph, budget)?
+        } else {
+            arranged(&graph, budget, options, hinted)?
+        };
         let plan = Self::checked(&graph, budget, layers);
         let planned: usize = plan.0.iter().map(Vec::len).sum();
-        assert!(layering.may_remove() || planned == graph.len(), "a path is in no layer");
+        assert!(options.layering.may_remove() || planned == graph.len(), "a path is in no layer");
         Ok(plan)
     }
 
@@ -77,6 +114,35 @@ impl LayerPlan {
     }
 }
 
+/// The hints' layers, and the others around them.
+fn arranged(
+    graph: &Graph,
+    budget: LayerBudget,
+    options: &PlanOptions,
+    hinted: Hinted,
+) -> Result<Vec<Vec<usize>>, PlanError> {
+    let asked = hinted.count();
+    let (rest, paths) = graph.without(&hinted.paths());
+    if asked + usize::from(rest.len() > 0) > budget.get() {
+        return Err(PlanError::TooManyHints { asked, budget });
+    }
+    let mut layers = hinted.layers;
+    if let Some(left) = budget.less(asked) {
+        let mut planned = options.layering.layers(&rest, left)?;
+        if let Some(previous) = &options.previous {
+            planned = previous.keep(&rest, left, planned);
+        }
+        for layer in planned {
+            layers.push(layer.into_iter().map(|path| paths[path]).collect());
+        }
+    }
+    let (heat, reaches) = Heat::new(graph);
+    let groups = layers.iter().filter_map(|layer| Group::of(graph, &heat, layer, &reaches));
+    let mut layers = coolest_first(groups.collect());
+    layers.extend(hinted.last);
+    Ok(layers)
+}
+
 impl fmt::Debug for LayerPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(&self.0).finish()
@@ -95,10 +161,11 @@ pub(crate) mod tests {
     const DIGITS: &[u8] = b"0123456789abcdfghijklmnpqrsvwxyz";
 
     fn plan(closure: &Closure, budget: u64, layering: &Layering) -> LayerPlan {
-        LayerPlan::new(closure, LayerBudget::new(budget).unwrap(), layering).unwrap()
+        let options = layering.clone().into();
+        LayerPlan::new(closure, LayerBudget::new(budget).unwrap(), &options).unwrap()
     }
 
-    fn layerings() -> impl Strategy<Value = Layering> {
+    pub(crate) fn layerings() -> impl Strategy<Value = Layering> {
         prop::sample::select(Layering::ALL.to_vec())
     }
 
@@ -168,42 +235,76 @@ pub(crate) mod tests {
         Closure::new(infos.collect()).unwrap()
     }
 
-    fn names(plan: &LayerPlan) -> Vec<Vec<String>> {
+    pub(crate) fn names(plan: &LayerPlan) -> Vec<Vec<String>> {
         let name = |path: &StorePath| path.name().to_string();
         plan.layers().iter().map(|layer| layer.iter().map(name).collect()).collect()
+    }
+
+    /// Every layering, a pipeline among them, with and without hints and an earlier plan.
+    fn options() -> impl Strategy<Value = PlanOptions> {
+        let pipeline = r#"[["popularity_contest"], ["limit_layers", 1]]"#.parse().unwrap();
+        let layering = prop_oneof![5 => layerings(), 1 => Just(pipeline)];
+        let hints =
+            r#"{"pin": ["name1"], "together": [["name2", "name3"], ["name4"]], "last": ["name0"]}"#;
+        let hints: LayeringHints = serde_json::from_str(hints).unwrap();
+        let previous: PreviousPlan =
+            serde_json::from_str(r#"[["name5", "name5", "name6"], ["name7"], ["name0"]]"#).unwrap();
+        let hints = prop::option::weighted(0.3, Just(hints));
+        let previous = prop::option::weighted(0.3, Just(previous));
+        (layering, hints, previous).prop_map(|(layering, hints, previous)| PlanOptions {
+            layering,
+            hints: hints.unwrap_or_default(),
+            previous,
+        })
+    }
+
+    /// None if there are more hints than layers.
+    fn plan_with(closure: &Closure, budget: u64, options: &PlanOptions) -> Option<LayerPlan> {
+        match LayerPlan::new(closure, LayerBudget::new(budget).unwrap(), options) {
+            Ok(plan) => Some(plan),
+            Err(PlanError::TooManyHints { asked, .. }) => {
+                assert!(asked >= budget as usize);
+                None
+            }
+            Err(error) => panic!("{error}"),
+        }
     }
 
     proptest! {
         #[test]
         fn each_path_is_in_one_layer_and_the_budget_holds(
-            shape in shapes(), budget in 1u64..=127, layering in layerings(),
+            shape in shapes(), budget in 1u64..=127, options in options(),
         ) {
             let closure = Closure::new(closure(&shape, 0)).unwrap();
-            let plan = plan(&closure, budget, &layering);
-            let flat: Vec<_> = plan.layers().iter().flatten().collect();
-            let unique: BTreeSet<_> = flat.iter().collect();
-            prop_assert_eq!((flat.len(), unique.len()), (shape.len(), shape.len()));
-            prop_assert!(plan.layers().len() as u64 <= budget);
-            prop_assert!(plan.layers().iter().all(|layer| !layer.is_empty()));
+            if let Some(plan) = plan_with(&closure, budget, &options) {
+                let flat: Vec<_> = plan.layers().iter().flatten().collect();
+                let unique: BTreeSet<_> = flat.iter().collect();
+                prop_assert_eq!((flat.len(), unique.len()), (shape.len(), shape.len()));
+                prop_assert!(plan.layers().len() as u64 <= budget);
+                prop_assert!(plan.layers().iter().all(|layer| !layer.is_empty()));
+            }
         }
 
         #[test]
         fn input_order_does_not_matter(
-            shape in shapes(), budget in 1u64..=127, layering in layerings(), seed in any::<u64>(),
+            shape in shapes(), budget in 1u64..=127, options in options(), seed in any::<u64>(),
         ) {
             let infos = closure(&shape, 0);
             let mut shuffled = infos.clone();
             shuffled.sort_by_key(|info| info.path.to_base_path().bytes().fold(seed, |hash, byte| hash.rotate_left(5) ^ u64::from(byte).wrapping_mul(seed | 1)));
             let [one, other] = [infos, shuffled].map(|infos| Closure::new(infos).unwrap());
-            prop_assert_eq!(plan(&one, budget, &layering), plan(&other, budget, &layering));
+            prop_assert_eq!(plan_with(&one, budget, &options), plan_with(&other, budget, &options));
         }
 
         #[test]
         fn hashes_do_not_matter(
-            shape in shapes(), budget in 1u64..=127, layering in layerings(), salt in any::<u8>(),
+            shape in shapes(), budget in 1u64..=127, options in options(), salt in any::<u8>(),
         ) {
-            let [one, other] = [0, salt].map(|salt| Closure::new(closure(&shape, salt)).unwrap());
-            prop_assert_eq!(names(&plan(&one, budget, &layering)), names(&plan(&other, budget, &layering)));
+            let [one, other] = [0, salt].map(|salt| {
+                let closure = Closure::new(closure(&shape, salt)).unwrap();
+                plan_with(&closure, budget, &options).map(|plan| names(&plan))
+            });
+            prop_assert_eq!(one, other);
         }
     }
 

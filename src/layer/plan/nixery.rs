@@ -104,6 +104,11 @@ mod tests {
             let names = |layer: Vec<usize>| layer.into_iter().map(|path| graph.name(path));
             layers.into_iter().map(|layer| names(layer).collect()).collect()
         };
+        // Large are G and all above it; A and B are small, and only the image has them.
+        assert_eq!(
+            plan(10),
+            [vec!["E"], vec!["A", "B", "img"], vec!["C"], vec!["D", "F"], vec!["G"]]
+        );
         // E rates highest by far; all others count 1 and are merged.
         assert_eq!(plan(2), [vec!["E"], vec!["A", "B", "C", "D", "F", "G", "img"]]);
         assert_eq!(plan(1).len(), 1);

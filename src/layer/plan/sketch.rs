@@ -54,12 +54,23 @@ impl Sketch {
 
     /// Takes in the other set.
     pub fn unite(&mut self, other: &Self) {
-        self.all = union(&self.all, &other.all).collect();
-        if !other.seconds.is_empty() {
-            self.seconds = union(&self.seconds, &other.seconds).collect();
-        }
+        merge(&mut self.all, &other.all);
+        merge(&mut self.seconds, &other.seconds);
         self.tops += other.tops;
     }
+}
+
+fn merge(hashes: &mut Vec<u64>, others: &[u64]) {
+    if others.is_empty() {
+        return;
+    }
+    // On the stack first: this is most of what planning a large closure does.
+    let (mut merged, mut count) = ([0; KEPT], 0);
+    for (slot, hash) in merged.iter_mut().zip(union(hashes, others)) {
+        (*slot, count) = (hash, count + 1);
+    }
+    hashes.clear();
+    hashes.extend_from_slice(&merged[..count]);
 }
 
 /// Of the hashes below the largest that is kept there are `KEPT - 1`, evenly spread.

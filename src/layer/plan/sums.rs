@@ -6,37 +6,59 @@ use super::graph::Graph;
 /// For each path the weights of the path itself and of all that it refers to, directly
 /// or not, each once.
 pub(super) fn over_references(graph: &Graph, weights: &[u128]) -> Vec<u128> {
-    sums(graph.topological().iter(), |path| graph.references(path), weights)
+    sums(graph.topological().to_vec(), |path| graph.references(path), weights)
 }
 
 /// For each path the weights of the path itself and of all that refer to it, directly
 /// or not, each once.
 pub(super) fn over_referrers(graph: &Graph, weights: &[u128]) -> Vec<u128> {
-    sums(graph.topological().iter().rev(), |path| graph.referrers(path), weights)
+    let order = graph.topological().iter().rev().copied().collect();
+    sums(order, |path| graph.referrers(path), weights)
 }
 
-/// Who is reached by whom is found for 64 paths at a time, one bit each: a graph of
-/// 100,000 paths takes no matrix of 10^10 bits. `order` has each path after its `next`.
-fn sums<'g>(
-    order: impl Iterator<Item = &'g usize> + Clone,
-    next: impl Fn(usize) -> &'g [usize],
-    weights: &[u128],
-) -> Vec<u128> {
-    let mut sums = vec![0_u128; weights.len()];
-    let mut reached = vec![0_u64; weights.len()];
-    for (block, weights) in weights.chunks(64).enumerate() {
-        for path in order.clone() {
-            let own = if path / 64 == block { 1 << (path % 64) } else { 0 };
-            let mut bits = next(*path).iter().fold(own, |bits, next| bits | reached[*next]);
-            reached[*path] = bits;
-            while bits != 0 {
-                let weight = weights[bits.trailing_zeros() as usize];
-                sums[*path] = sums[*path].saturating_add(weight);
-                bits &= bits - 1;
+/// How many paths are looked for at a time, one bit for each.
+const BLOCK: usize = 64;
+
+/// Who is reached by whom is found for some paths at a time: a graph of 100,000 paths
+/// takes no matrix of 10^10 bits. `order` has each path after its `next`, so that those
+/// before a block reach nothing in it.
+fn sums<'g>(order: Vec<usize>, next: impl Fn(usize) -> &'g [usize], weights: &[u128]) -> Vec<u128> {
+    let mut place = vec![0; order.len()];
+    order.iter().zip(0..).for_each(|(path, at)| place[*path] = at);
+    let next: Vec<Vec<usize>> =
+        order.iter().map(|path| next(*path).iter().map(|next| place[*next]).collect()).collect();
+    let mut sums = vec![0_u128; order.len()];
+    let mut reached = vec![0_u64; order.len()];
+    for start in (0..order.len()).step_by(BLOCK) {
+        let block = &order[start..order.len().min(start + BLOCK)];
+        let by_byte = tables(&block.iter().map(|path| weights[*path]).collect::<Vec<_>>());
+        for at in start..order.len() {
+            let own = if at < start + BLOCK { 1 << (at - start) } else { 0 };
+            let below = next[at].iter().filter(|next| **next >= start);
+            let bits = below.fold(own, |bits, next| bits | reached[*next]);
+            reached[at] = bits;
+            if bits != 0 {
+                let bytes = bits.to_le_bytes();
+                let weights = by_byte.iter().zip(bytes).map(|(sums, byte)| sums[usize::from(byte)]);
+                sums[at] = weights.fold(sums[at], u128::saturating_add);
             }
         }
     }
-    sums
+    place.into_iter().map(|at| sums[at]).collect()
+}
+
+/// For each eight of the weights the sum of each subset, by the bits of its members.
+fn tables(weights: &[u128]) -> Vec<[u128; 256]> {
+    let table = |weights: &[u128]| {
+        let mut sums = [0; 256];
+        for (bit, weight) in weights.iter().enumerate() {
+            for subset in 0..1 << bit {
+                sums[1 << bit | subset] = u128::saturating_add(sums[subset], *weight);
+            }
+        }
+        sums
+    };
+    weights.chunks(8).map(table).collect()
 }
 
 #[cfg(test)]

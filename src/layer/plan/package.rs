@@ -1,0 +1,58 @@
+//! Which package a store path's name speaks of, whatever its version.
+//! Stage: layer (pure). Vocabulary of the plan.
+
+/// The name without its version: `openssl-3.0.14-bin` is `openssl-bin`, which every
+/// later version is as well. What begins with a digit is taken for (a part of) a version,
+/// but never the name's first part.
+pub(super) fn package(name: &str) -> String {
+    let is_version = |part: &str| part.starts_with(|first: char| first.is_ascii_digit());
+    let mut parts = name.split('-');
+    let first = parts.next().unwrap_or_default();
+    let rest = parts.filter(|part| !is_version(part));
+    std::iter::once(first).chain(rest).collect::<Vec<_>>().join("-")
+}
+
+/// Whether a person means this name by `package`: the name as it is, without its
+/// version, or without its version and all after that (`openssl` for every output of
+/// openssl; Nix manual, `builtins.parseDrvName`).
+pub(super) fn is_meant(name: &str, package: &str) -> bool {
+    let version = name
+        .match_indices('-')
+        .find(|(dash, _)| !name[dash + 1..].starts_with(|next: char| next.is_ascii_alphabetic()));
+    let before_version = version.map_or(name, |(dash, _)| &name[..dash]);
+    package == name || package == before_version || package == self::package(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_left_out() {
+        for (name, expected) in [
+            ("hello", "hello"),
+            ("hello-2.12", "hello"),
+            ("glibc-2.40-66-bin", "glibc-bin"),
+            ("python3.12-requests-2.31.0", "python3.12-requests"),
+            ("source-unstable-2024-01-01", "source-unstable"),
+            ("7zip-24.08", "7zip"),
+        ] {
+            assert_eq!(package(name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn packages_are_meant_by_their_names() {
+        for (name, package, expected) in [
+            ("openssl-3.0.14", "openssl", true),
+            ("openssl-3.0.14-bin", "openssl", true),
+            ("openssl-3.0.14-bin", "openssl-bin", true),
+            ("openssl-3.0.14-bin", "openssl-3.0.14-bin", true),
+            ("openssl-3.0.14-bin", "openssl-3.0.14", false),
+            ("openssl-3.0.14", "open", false),
+            ("openssl-legacy-1.1", "openssl", false),
+        ] {
+            assert_eq!(is_meant(name, package), expected, "{name} by {package}");
+        }
+    }
+}

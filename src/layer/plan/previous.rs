@@ -1,0 +1,283 @@
+//! Keeping to the plan of the last release.
+//! Stage: layer (pure). Input: JSON, a [`Graph`] and a fresh plan. Output: layers.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use serde::{Deserialize, Deserializer};
+
+use super::LayerPlan;
+use super::budget::LayerBudget;
+use super::graph::Graph;
+use super::heat::{Group, Heat, Reach};
+use super::package::package;
+use super::runs::SMALL;
+use crate::store::{Store, StorePath};
+
+/// The layers of an earlier plan, each a list of names without hashes.
+///
+/// In JSON what `stowage plan` prints, or the image spec of the last release. Names in
+/// place of whole store paths will do: a plan that is kept with the sources need not
+/// change when hashes do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PreviousPlan(Vec<Vec<String>>);
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum PlanJson {
+    Plan(Vec<Vec<String>>),
+    Image { layers: Vec<LayerJson> },
+}
+
+#[derive(Deserialize)]
+struct LayerJson {
+    contents: ContentsJson,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ContentsJson {
+    #[serde(default)]
+    store_paths: Vec<String>,
+}
+
+impl<'de> Deserialize<'de> for PreviousPlan {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let layers = match PlanJson::deserialize(deserializer) {
+            Ok(PlanJson::Plan(layers)) => layers,
+            Ok(PlanJson::Image { layers }) => {
+                layers.into_iter().map(|layer| layer.contents.store_paths).collect()
+            }
+            Err(_) => {
+                return Err(serde::de::Error::custom(
+                    "expected a list of layers, each a list of store paths or their names, \
+                     or an image spec",
+                ));
+            }
+        };
+        let name = |path: String| match Store::default().parse(&path) {
+            Ok(path) => path.name().to_string(),
+            Err(_) => path,
+        };
+        let names = |layer: Vec<String>| layer.into_iter().map(name).collect();
+        Ok(Self(layers.into_iter().map(names).collect()))
+    }
+}
+
+impl From<&LayerPlan> for PreviousPlan {
+    fn from(plan: &LayerPlan) -> Self {
+        let name = |path: &StorePath| path.name().to_string();
+        Self(plan.layers().iter().map(|layer| layer.iter().map(name).collect()).collect())
+    }
+}
+
+impl PreviousPlan {
+    /// The fresh plan's paths in the layers where they were.
+    ///
+    /// # Algorithm
+    /// A path stays where one of its name was, or one of its package in another version
+    /// that is gone. A new one gets a layer if it is large and there is room, and else
+    /// joins the run that grows the least in expected bytes. If the fresh plan expects
+    /// to send over 15 % less, or the layers are too many, that is taken instead.
+    pub(super) fn keep(
+        &self,
+        graph: &Graph,
+        budget: LayerBudget,
+        fresh: Vec<Vec<usize>>,
+    ) -> Vec<Vec<usize>> {
+        let (heat, reaches) = Heat::new(graph);
+        let of = |layer: &Vec<usize>| Group::of(graph, &heat, layer, &reaches);
+        let mut is_planned = vec![false; graph.len()];
+        fresh.iter().flatten().for_each(|path| is_planned[*path] = true);
+        let planned = |path: &usize| is_planned[*path];
+
+        let (old, new): (Vec<_>, Vec<_>) = {
+            let places = self.places(graph);
+            graph
+                .by_size()
+                .into_iter()
+                .filter(planned)
+                .map(|path| (path, places[path]))
+                .partition(|(_, place)| place.is_some())
+        };
+        let mut layers = BTreeMap::<_, Vec<_>>::new();
+        for (path, place) in old {
+            layers.entry(place).or_default().push(path);
+        }
+        if layers.len() > budget.get() {
+            return fresh;
+        }
+        let mut groups: Vec<_> = layers.values().filter_map(of).collect();
+        for (path, _) in new {
+            add(graph, &heat, &mut groups, path, &reaches, budget);
+        }
+        let cost = |groups: &[Group]| {
+            let bytes = |group: &Group| u128::from(group.size) * u128::from(group.heat);
+            groups.iter().map(bytes).fold(0, u128::saturating_add)
+        };
+        let fresh_groups: Vec<_> = fresh.iter().filter_map(of).collect();
+        if cost(&groups) / 115 > cost(&fresh_groups) / 100 {
+            return fresh;
+        }
+        groups.into_iter().map(|group| group.members).collect()
+    }
+
+    /// For each path the layer that it was in, if any.
+    fn places(&self, graph: &Graph) -> Vec<Option<usize>> {
+        let mut places = vec![None; graph.len()];
+        let mut left = BTreeMap::<String, VecDeque<usize>>::new();
+        for (layer, names) in self.0.iter().enumerate() {
+            for name in names {
+                left.entry(name.clone()).or_default().push_back(layer);
+            }
+        }
+        assign(&mut places, &mut left, |path| graph.name(path).to_owned());
+        let mut packages = BTreeMap::<String, VecDeque<usize>>::new();
+        for (name, layers) in left {
+            packages.entry(package(&name)).or_default().extend(layers);
+        }
+        assign(&mut places, &mut packages, |path| package(graph.name(path)));
+        places
+    }
+}
+
+/// Each layer in the lists goes to one path.
+fn assign(
+    places: &mut [Option<usize>],
+    layers: &mut BTreeMap<String, VecDeque<usize>>,
+    key: impl Fn(usize) -> String,
+) {
+    for (path, place) in places.iter_mut().enumerate().filter(|(_, place)| place.is_none()) {
+        *place = layers.get_mut(&key(path)).and_then(VecDeque::pop_front);
+    }
+}
+
+/// Adds a path that is new.
+fn add(
+    graph: &Graph,
+    heat: &Heat,
+    groups: &mut Vec<Group>,
+    path: usize,
+    reaches: &[Reach],
+    budget: LayerBudget,
+) {
+    let new = Group::new(graph, heat, path, reaches[path].clone());
+    let is_room = groups.len() < budget.get();
+    let is_run = |group: &Group| group.members.len() > 1;
+    let any_run = groups.iter().any(is_run);
+    let joined = groups
+        .iter_mut()
+        .filter(|group| !any_run || is_run(group))
+        .min_by_key(|group| group.cost_of_joining(heat, &new));
+    match joined {
+        Some(group) if !(is_room && new.size >= SMALL) => group.join(heat, new),
+        _ => groups.push(new),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::closure::Closure;
+    use crate::layer::plan::tests::{closure, layerings, named, names, shapes};
+    use crate::layer::plan::{Layering, PlanOptions};
+
+    fn keep(closure: &Closure, budget: u64, previous: PreviousPlan) -> LayerPlan {
+        let options = PlanOptions { previous: Some(previous), ..PlanOptions::default() };
+        LayerPlan::new(closure, LayerBudget::new(budget).unwrap(), &options).unwrap()
+    }
+
+    fn previous(json: &str) -> PreviousPlan {
+        serde_json::from_str(json).unwrap()
+    }
+
+    fn partition(plan: &LayerPlan) -> BTreeSet<Vec<StorePath>> {
+        plan.layers().iter().cloned().collect()
+    }
+
+    proptest! {
+        #[test]
+        fn what_did_not_change_stays(
+            shape in shapes(), budget in 1u64..=127, layering in layerings(),
+        ) {
+            let shape: Vec<_> = shape.into_iter().enumerate()
+                .map(|(number, (_, size, edges))| (number as u8, size, edges)).collect();
+            let closure = Closure::new(closure(&shape, 0)).unwrap();
+            let limit = LayerBudget::new(budget).unwrap();
+            let plan = LayerPlan::new(&closure, limit, &layering.clone().into()).unwrap();
+            let options = PlanOptions { previous: Some((&plan).into()), ..layering.into() };
+            let again = LayerPlan::new(&closure, limit, &options).unwrap();
+            prop_assert_eq!(partition(&again), partition(&plan));
+        }
+    }
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn paths_stay_and_new_ones_find_a_place() {
+        let rows: &[(&str, u64, &[&str])] = &[
+            ("libc-2.40", 30 * MIB, &[]),
+            ("openssl-3.1", 6 * MIB, &["libc-2.40"]),
+            ("zlib-1.3", MIB, &["libc-2.40"]),
+            ("curl-8.9", MIB, &["openssl-3.1", "zlib-1.3"]),
+            ("app", 9 * MIB, &["curl-8.9"]),
+        ];
+        let closure = named(rows);
+        let old = r#"[["libc-2.39"], ["openssl-3.0"], ["zlib-1.3", "curl-8.8"], ["app", "gone"]]"#;
+        let mut plan = names(&keep(&closure, 5, previous(old)));
+        plan.sort();
+        let kept: [&[_]; 4] =
+            [&["app"], &["curl-8.9", "zlib-1.3"], &["libc-2.40"], &["openssl-3.1"]];
+        assert_eq!(plan, kept);
+
+        // A small one joins the run that grows least; a large one is alone if there is room.
+        let with = |size| {
+            let new: (&str, u64, &[&str]) = ("brotli-1.1", size, &["libc-2.40"]);
+            let app: (&str, u64, &[&str]) = ("app", 9 * MIB, &["curl-8.9", "brotli-1.1"]);
+            named(&[&rows[..4], &[new, app]].concat())
+        };
+        for (size, budget, expected) in [
+            (1000, 5, vec!["brotli-1.1", "curl-8.9", "zlib-1.3"]),
+            (MIB, 4, vec!["brotli-1.1", "curl-8.9", "zlib-1.3"]),
+            (MIB, 5, vec!["brotli-1.1"]),
+        ] {
+            let plan = names(&keep(&with(size), budget, previous(old)));
+            assert!(plan.contains(&expected.iter().map(ToString::to_string).collect()), "{plan:?}");
+            assert!(plan.contains(&vec!["libc-2.40".to_owned()]), "{plan:?}");
+        }
+    }
+
+    #[test]
+    fn a_plan_that_has_become_bad_is_dropped() {
+        let rows: &[(&str, u64, &[&str])] =
+            &[("app", MIB, &["libc"]), ("data", 90 * MIB, &[]), ("libc", 30 * MIB, &[])];
+        let closure = named(rows);
+        let options = PlanOptions::from(Layering::Runs);
+        let fresh = LayerPlan::new(&closure, LayerBudget::new(3).unwrap(), &options).unwrap();
+        for bad in [r#"[["app", "data", "libc"]]"#, r#"[["data"], ["libc", "app"]]"#] {
+            assert_eq!(keep(&closure, 3, previous(bad)), fresh, "{bad}");
+        }
+    }
+
+    #[test]
+    fn plans_and_image_specs_are_read() {
+        let path = |name| format!("/nix/store/{}-{name}", "a".repeat(32));
+        let expected = PreviousPlan(vec![vec!["a".to_owned(), "b-1.0".to_owned()], vec![]]);
+        for json in [
+            r#"[["a", "b-1.0"], []]"#.to_owned(),
+            format!(r#"[["{}", "{}"], []]"#, path("a"), path("b-1.0")),
+            format!(
+                r#"{{"version": 1, "layers": [{{"size": 1, "contents": {{"storePaths": ["{}", "{}"]}}}}, {{"contents": {{}}}}]}}"#,
+                path("a"),
+                path("b-1.0"),
+            ),
+        ] {
+            assert_eq!(previous(&json), expected, "{json}");
+        }
+        let error = serde_json::from_str::<PreviousPlan>("7").unwrap_err().to_string();
+        assert!(error.starts_with("expected a list of layers"), "{error}");
+    }
+}
