@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::{Docker, Image, run, stowage};
+use crate::support::{Docker, Image, nix, run, stowage};
 
 fn diff(old: &Image, new: &Image) -> Value {
     let output = run(stowage(&["diff", "--json"]).arg(&old.spec_file).arg(&new.spec_file));
@@ -153,8 +153,18 @@ fn dom(page: &Path, fragment: &str, size: &str) -> String {
 }
 
 #[test]
+fn explain_is_an_attribute_of_the_image() {
+    let printed = run(&mut nix(&["run", ".#dockerImage.explain", "--", "--why", "git"]));
+    let lines: Vec<_> = printed.lines().collect();
+    assert!(
+        lines[0].starts_with("/nix/store/") && lines.last().unwrap().contains("-git-"),
+        "{printed}"
+    );
+}
+
+#[test]
 fn the_page_shows_the_image_and_finds_a_package() {
-    let image = Image::at("dockerImage");
+    let image = Image::named("lix");
     let directory = tempfile::tempdir().unwrap();
     let page = directory.path().join("page.html");
     run(stowage(&["explain"]).arg(&image.spec_file).arg("--html").arg(&page));
@@ -173,7 +183,9 @@ fn the_page_shows_the_image_and_finds_a_package() {
         assert!(shown.contains(&format!("{count} store paths, ")), "{size}");
     }
     let found = dom(&page, "coreutils", "1366,768");
-    assert!(found.contains(&format!("1 of {count} store paths")), "{found}");
+    let matches =
+        image.spec.sources.iter().filter(|source| source.path.name().contains("coreutils")).count();
+    assert!(found.contains(&format!("{matches} of {count} store paths")), "{found}");
     let chosen = found.split("id=\"chosen\"").nth(1).unwrap();
     assert!(chosen.starts_with(" aria-live=\"polite\"><strong>coreutils-"), "{}", &chosen[..200]);
 }

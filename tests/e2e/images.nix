@@ -93,6 +93,43 @@ in
     };
   };
 
+  # What Lix's own image holds, in layers as its authors group them.
+  lix = stowage.buildImage {
+    name = "e2e/lix";
+    layers = pkgs.lib.foldl'
+      (below: deps: below ++ [ (stowage.buildLayer { inherit deps; layers = below; }) ])
+      [ ]
+      (with pkgs; [ [ coreutils-full ] [ curl libxml2 sqlite ] [ gitMinimal ] ]);
+    copyToRoot = pkgs.buildEnv {
+      name = "profile";
+      paths = with pkgs; [
+        bashInteractive
+        cacert
+        coreutils-full
+        curl
+        findutils
+        gitMinimal
+        gnugrep
+        gnutar
+        gzip
+        iana-etc
+        less
+        libxml2
+        man
+        nix
+        openssh
+        shadow
+        sqlite
+        wget
+        which
+      ];
+      pathsToLink = [ "/bin" "/etc" ];
+      ignoreCollisions = true;
+    };
+    initializeNixDatabase = true;
+    config.Cmd = [ "/bin/bash" ];
+  };
+
   # Layers in layers, one of them twice, and store paths that several have.
   layered = stowage.buildImage {
     name = "e2e/layered";
