@@ -117,7 +117,7 @@ fn contents(in_store: Closure, options: &BuildOptions) -> Result<Vec<LayerConten
         .into_iter()
         .map(|paths| LayerContents {
             store_paths: paths.into_iter().collect(),
-            copy_to_root: vec![],
+            ..LayerContents::default()
         })
         .collect();
     if copies && (!merged || layers.is_empty()) {

@@ -7,6 +7,8 @@
 mod architecture;
 /// What a stream holds, and what a receiver may conclude from half of one.
 mod archive;
+/// What a layer makes of the directories and links of a base image.
+mod base_tree;
 /// Messages, exit codes, and what is left behind after a failure.
 mod cli;
 /// The same inputs give the same bytes, whatever differs around them.
