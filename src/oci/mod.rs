@@ -3,13 +3,16 @@
 
 pub mod base;
 mod build;
+mod compression;
 mod config;
 mod diff;
 mod explain;
 mod image;
 mod layer_set;
+mod media_type;
 mod options;
 mod spec;
+mod stored;
 mod validate;
 
 use std::path::PathBuf;
@@ -17,13 +20,16 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 pub use build::{build_image, build_layer_set, registered};
+pub use compression::Compression;
 pub use config::{ConfigError, ContainerConfig};
 pub use diff::{Diff, NewLayer, diff};
 pub use explain::{ExplainedLayer, ExplainedPath, Explanation, explain};
 pub use image::{Blob, Image};
 pub use layer_set::{FILE as LAYER_SET_FILE, LayerSet};
+pub use media_type::{Family, LayerMediaType, MediaTypeError};
 pub use options::{Architecture, BuildOptions, Created, Metadata};
 pub use spec::{ImageSpec, SourceInfo, SpecLayer};
+pub use stored::{Place, StoredBlob};
 pub use validate::{Difference, Report, validate};
 
 use crate::error::Hint;

@@ -15,7 +15,7 @@ fn base(entries: &[(&str, BaseEntry)]) -> BaseTree {
         layer.add(name.as_bytes(), *entry);
     }
     let mut tree = BaseTree::default();
-    tree.apply(layer);
+    tree.apply(&layer);
     tree
 }
 

@@ -7,6 +7,10 @@
 mod architecture;
 /// What a stream holds, and what a receiver may conclude from half of one.
 mod archive;
+/// Base images of every format, and what is wrong with others.
+mod base;
+/// Images such as others make.
+mod base_image;
 /// What a layer makes of the directories and links of a base image.
 mod base_tree;
 /// Messages, exit codes, and what is left behind after a failure.

@@ -81,14 +81,15 @@ impl BaseLayerTree {
 
 impl BaseTree {
     /// The tree after one more layer.
-    pub fn apply(&mut self, layer: BaseLayerTree) {
-        let BaseLayerTree { entries, removed, emptied, mut others } = layer;
-        for name in &removed {
+    pub fn apply(&mut self, layer: &BaseLayerTree) {
+        let BaseLayerTree { entries, removed, emptied, others } = layer;
+        for name in removed {
             self.remove(name);
         }
-        for name in &emptied {
+        for name in emptied {
             self.empty(name);
         }
+        let mut others = others.clone();
         others.sort_unstable();
         let replaced = |name: &&Name| others.binary_search(&hash(name)).is_ok();
         let replaced: Vec<Name> = self.nodes.keys().filter(replaced).cloned().collect();
@@ -98,13 +99,15 @@ impl BaseTree {
         for (name, change) in entries {
             match change {
                 Change::Implied => {
-                    self.nodes.entry(name).or_insert(BaseNode::Directory(Attributes::IMPLIED));
+                    self.nodes
+                        .entry(name.clone())
+                        .or_insert(BaseNode::Directory(Attributes::IMPLIED));
                 }
                 Change::Node(node) => {
                     if matches!(node, BaseNode::Symlink(_)) {
-                        self.empty(&name);
+                        self.empty(name);
                     }
-                    self.nodes.insert(name, node);
+                    self.nodes.insert(name.clone(), node.clone());
                 }
             }
         }

@@ -124,7 +124,7 @@ mod tests {
         let mut layer = BaseLayerTree::default();
         layer.add(b"caf\xe9", BaseEntry::Directory(USUAL));
         let mut tree = BaseTree::default();
-        tree.apply(layer);
+        tree.apply(&layer);
         assert_eq!(tree.unwritable(), Some("caf\\xe9".to_owned()));
     }
 }

@@ -180,7 +180,7 @@ mod tests {
             for (name, entry) in *entries {
                 layer.add(name.as_bytes(), *entry);
             }
-            tree.apply(layer);
+            tree.apply(&layer);
         }
         tree
     }
