@@ -76,6 +76,9 @@ pub fn layer_tree(store: &Store, contents: &LayerContents) -> Result<Children, E
 /// # Errors
 /// Those of [`super::write_layer`] before the first byte, and [`Error::OddName`] for a part that can't be written as JSON.
 pub fn met_by(store: &Store, contents: &LayerContents, base: &BaseTree) -> Result<BaseTree, Error> {
+    if base.is_empty() {
+        return Ok(BaseTree::default());
+    }
     let merged = merge(store, contents, base)?;
     let mut met = BaseTree::default();
     each_directory(&merged.root, &mut Vec::new(), &mut |name| {

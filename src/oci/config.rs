@@ -148,6 +148,16 @@ impl ContainerConfig {
         Ok(Self(config))
     }
 
+    /// [`ContainerConfig::of_any_keys`] for serde.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn deserialize_any_keys<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Self, D::Error> {
+        Self::of_any_keys(Value::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
+
     fn normalise(
         value: Value,
         mut unknown: impl FnMut(String, Value) -> Result<(), ConfigError>,

@@ -2,6 +2,7 @@
 //! Stage: oci. Input: layers. Output: [`ImageSpec`] and [`Image`].
 
 pub mod base;
+mod blob;
 mod build;
 mod compression;
 mod config;
@@ -19,6 +20,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+pub use blob::{Form, LayerBlob};
 pub use build::{build_image, build_layer_set, registered};
 pub use compression::Compression;
 pub use config::{ConfigError, ContainerConfig};
@@ -28,7 +30,7 @@ pub use image::{Blob, Image};
 pub use layer_set::{FILE as LAYER_SET_FILE, LayerSet};
 pub use media_type::{Family, LayerMediaType, MediaTypeError};
 pub use options::{Architecture, BuildOptions, Created, Metadata};
-pub use spec::{ImageSpec, SourceInfo, SpecLayer};
+pub use spec::{ImageSpec, LayerSource, SourceInfo, SpecLayer};
 pub use stored::{Place, StoredBlob};
 pub use validate::{Difference, Report, validate};
 
@@ -59,6 +61,9 @@ pub enum Error {
     /// The closure can't be used.
     #[error(transparent)]
     Closure(#[from] closure::Error),
+    /// The base image can't be one.
+    #[error(transparent)]
+    Base(#[from] base::Error),
     /// `copyToRoot` names a path that is not in the closure.
     #[error("`copyToRoot`: {0} is not in the closure")]
     NotInClosure(String),
@@ -75,8 +80,9 @@ impl Hint for Error {
         match self {
             Error::Closure(error) => error.hint(),
             Error::Layer(error) => error.hint(),
+            Error::Base(error) => error.hint(),
             Error::TooManyLayers(_) => Some(
-                "give `maxLayers` a smaller number, here or in the `buildLayer`s below".to_owned(),
+                "give `maxLayers` a smaller number, here or in the `buildLayer`s below, or take a base image of fewer".to_owned(),
             ),
             Error::NotInClosure(path) => Some(format!(
                 "make the registration with `closureInfo {{ rootPaths = [ {path} … ]; }}`"

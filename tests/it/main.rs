@@ -19,6 +19,8 @@ mod cli;
 mod determinism;
 /// `stowage explain` and `stowage diff`: what is in an image, why, and what an update costs.
 mod explain;
+/// An image on a base, from `fromImage` to the stream.
+mod from_image;
 /// A layer's bytes, entry by entry and as a digest.
 mod layer;
 /// Dependencies have licences that `deny.toml` allows.

@@ -56,6 +56,9 @@ pub enum Problem {
     /// A file that the image's documents name is not there.
     #[error("`{0}` is missing")]
     Missing(String),
+    /// A file has a name that JSON can't hold.
+    #[error("the name of {} is not UTF-8", .0.display())]
+    OddName(PathBuf),
     /// A document isn't what it should be.
     #[error("`{name}` is no {what}: {reason}")]
     Document {

@@ -101,7 +101,12 @@ fn place(files: &Files, part: &Part) -> Result<Place, Problem> {
     if let Some(Descriptor { media_type, .. }) = &part.descriptor {
         media_type.parse::<LayerMediaType>()?;
     }
-    files.find(&part.name)?.ok_or_else(|| Problem::Missing(part.name.clone()))
+    let place = files.find(&part.name)?.ok_or_else(|| Problem::Missing(part.name.clone()))?;
+    // The image spec, which is JSON, has to name it.
+    if place.file.to_str().is_none() {
+        return Err(Problem::OddName(place.file));
+    }
+    Ok(place)
 }
 
 type Scans = BTreeMap<Place, Result<Scan, Problem>>;
