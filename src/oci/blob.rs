@@ -16,8 +16,8 @@ use crate::store::Store;
 pub enum Form {
     /// Those that are stored, compressed as they are: for whoever goes by OCI's media types.
     AsStored,
-    /// Those that every `docker load` takes: it finds out by itself what is gzip, but
-    /// before version 23 knows nothing of Zstandard, and takes it for a broken tar.
+    /// Those that every `docker load` takes: it finds out by itself what is gzip, but version
+    /// 20.10 knows nothing of Zstandard, and takes it for a broken tar.
     Loadable,
 }
 
