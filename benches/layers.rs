@@ -39,7 +39,8 @@ fn store(files: usize, size: usize) -> (tempfile::TempDir, Store, LayerContents)
         fs::create_dir_all(&directory).unwrap();
         fs::write(directory.join(format!("file{file}")), bytes(size, file as u64 + 1)).unwrap();
     }
-    let contents = LayerContents { store_paths: BTreeSet::from([path]), copy_to_root: vec![] };
+    let contents =
+        LayerContents { store_paths: BTreeSet::from([path]), ..LayerContents::default() };
     (root, store, contents)
 }
 

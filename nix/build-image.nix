@@ -11,6 +11,7 @@
    - imageName, imageTag: what the image is loaded as
    - copyToDockerDaemon: a program that loads it, sending only the layers that the daemon lacks
    - explain: a program that shows what the image is made of, and why
+   - fromImage: the base image, or null
    - spec: the image spec, `image.json`, which names every layer's contents and digest
    - isExe: true, as for nixpkgs' `streamLayeredImage`
 
@@ -28,6 +29,10 @@ lib.makeOverridable (
   , tag ? null
     # How the container runs (`config` of the OCI image spec). Everything it mentions is in the image.
   , config ? { }
+    # The image to stand on: what `pullImage` or `pullImageFromManifest` made, or an archive of
+    # `docker save`, skopeo or dockerTools. Its layers don't count for maxLayers, and its config is
+    # inherited. "" is null, as nix2container has it.
+  , fromImage ? null
     # A derivation or a list of them, whose files are copied to `/`.
   , copyToRoot ? null
     # How many layers of its own the image may have, 1 to 127.
@@ -55,6 +60,7 @@ lib.makeOverridable (
   let
     imageName = lib.toLower name;
     baseName = baseNameOf imageName;
+    base = if fromImage == "" then null else fromImage;
 
     # The file that holds what `config` mentions in one closure. The image has no use
     # for it, and leaves it out.
@@ -81,6 +87,7 @@ lib.makeOverridable (
       options = {
         inherit config created maxLayers layering layeringHints;
         previousPlan = if previousPlan == null then null else "${previousPlan}";
+        fromImage = if base == null then null else "${base}";
         architecture = arch;
         exclude = [ configFile ];
       };
@@ -97,6 +104,7 @@ lib.makeOverridable (
         inherit meta;
         passthru = {
           inherit imageName imageTag spec;
+          fromImage = base;
           isExe = true;
           explain = pkgs.buildPackages.writeShellScriptBin "explain" (run "explain ${spec}");
           copyToDockerDaemon = pkgs.buildPackages.writeShellScriptBin "copy-to-docker-daemon"

@@ -15,4 +15,6 @@ in
 {
   buildImage = callPackage ./build-image.nix { };
   buildLayer = callPackage ./build-layer.nix { };
+  pullImage = callPackage ./pull-image.nix { };
+  pullImageFromManifest = callPackage ./pull-image-from-manifest.nix { };
 }

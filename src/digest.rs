@@ -11,7 +11,7 @@
 //! ```
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -191,6 +191,35 @@ impl<W: Write> Write for DigestWriter<W> {
     }
 }
 
+/// Digest and length of bytes on their way from `R`.
+pub struct DigestReader<R> {
+    inner: R,
+    hasher: Sha256,
+    size: u64,
+}
+
+impl<R: Read> DigestReader<R> {
+    /// Starts at an empty digest.
+    pub fn new(inner: R) -> Self {
+        Self { inner, hasher: Sha256::new(), size: 0 }
+    }
+
+    /// The digest and the number of bytes read, after reading what is left.
+    pub fn finish(mut self) -> io::Result<(Digest, u64)> {
+        io::copy(&mut self, &mut io::sink())?;
+        Ok((Digest(self.hasher.finalize().into()), self.size))
+    }
+}
+
+impl<R: Read> Read for DigestReader<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.hasher.update(&buffer[..read]);
+        self.size += read as u64;
+        Ok(read)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -227,5 +256,12 @@ mod tests {
         writer.write_all(b"abc").unwrap();
         let (digest, size) = writer.finish();
         assert_eq!((digest, size), (Digest::of(b"abc"), 3));
+    }
+
+    #[test]
+    fn digests_what_was_not_read_as_well() {
+        let mut reader = DigestReader::new(&b"abc"[..]);
+        reader.read_exact(&mut [0]).unwrap();
+        assert_eq!(reader.finish().unwrap(), (Digest::of(b"abc"), 3));
     }
 }

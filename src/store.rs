@@ -52,6 +52,15 @@ impl Store {
         self.physical_dir().join(path.to_base_path())
     }
 
+    /// The place on this machine of a file named by its whole path: below the root if it is
+    /// in the store directory, else as it is.
+    pub fn locate(&self, file: &Path) -> PathBuf {
+        match file.strip_prefix(self.dir.to_path()) {
+            Ok(below) => self.physical_dir().join(below),
+            Err(_) => file.to_owned(),
+        }
+    }
+
     /// The store path that a file on this machine belongs to, for messages.
     pub fn owner_of(&self, file: &Path) -> Option<StorePath> {
         let below = file.strip_prefix(self.physical_dir()).ok()?;
@@ -146,6 +155,8 @@ mod tests {
         assert_eq!(physical, Path::new("/tmp/root").join(&HELLO[1..]));
         assert_eq!(store.owner_of(&physical.join("bin/hello")), Some(path));
         assert_eq!(store.owner_of(Path::new("/tmp/elsewhere")), None);
+        assert_eq!(store.locate(&Path::new(HELLO).join("bin")), physical.join("bin"));
+        assert_eq!(store.locate(Path::new("/tmp/elsewhere")), Path::new("/tmp/elsewhere"));
     }
 
     /// Order is output: store paths sort as their printed form does.

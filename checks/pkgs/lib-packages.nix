@@ -113,4 +113,6 @@ rec {
   };
   maintainers = { };
   teams = { };
+  fetchers.proxyImpureEnvVars =
+    [ "http_proxy" "https_proxy" "ftp_proxy" "all_proxy" "no_proxy" "HTTP_PROXY" "HTTPS_PROXY" "NO_PROXY" ];
 }

@@ -51,7 +51,7 @@ pub struct BuildArguments {
     #[arg(long, value_name = "FILE")]
     pub closure: PathBuf,
 
-    /// JSON with `config`, `copyToRoot`, `created`, `architecture`, `maxLayers`,
+    /// JSON with `config`, `fromImage`, `copyToRoot`, `created`, `architecture`, `maxLayers`,
     /// `layering`, `layeringHints`, `previousPlan`, `exclude`
     #[arg(long, value_name = "FILE")]
     pub options: Option<PathBuf>,

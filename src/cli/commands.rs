@@ -36,11 +36,12 @@ pub fn build(store: &Store, arguments: &BuildArguments) -> Result<(), Failure> {
 fn read_options(file: &Path) -> Result<BuildOptions, oci::Error> {
     let bytes =
         fs::read(file).map_err(|source| oci::Error::Read { file: file.to_owned(), source })?;
-    serde_json::from_slice(&bytes).map_err(|source| oci::Error::Json {
-        file: file.to_owned(),
-        what: "build options",
-        source,
-    })
+    let mut options: BuildOptions = serde_json::from_slice(&bytes).map_err(|source| {
+        oci::Error::Json { file: file.to_owned(), what: "build options", source }
+    })?;
+    // The image spec names the base's file, and may be read in another directory.
+    options.from_image = options.from_image.map(|path| std::path::absolute(&path).unwrap_or(path));
+    Ok(options)
 }
 
 /// Builds the spec and says what it took.
@@ -156,7 +157,7 @@ pub fn verify(store: &Store, arguments: &VerifyArguments) -> Result<(), Failure>
 }
 
 fn describe(store: &Store, difference: &Difference, count: usize) -> String {
-    let Difference { layer, expected, found, error, store_paths } = difference;
+    let Difference { layer, expected, found, error, store_paths, file } = difference;
     let mut text = format!(
         "layer {layer} of {count}: expected {} and {} bytes, ",
         expected.diff_id, expected.size
@@ -165,6 +166,9 @@ fn describe(store: &Store, difference: &Difference, count: usize) -> String {
         (Some(found), _) => format!("found {} and {} bytes", found.diff_id, found.size),
         (None, error) => format!("which can't be made: {}", error.as_deref().unwrap_or("unknown")),
     };
+    if let Some(file) = file {
+        return text + &format!("\n  in {}", file.display());
+    }
     for changed in store_paths {
         let expected = changed.expected.map_or("none".to_owned(), |hash| hash.to_string());
         let found = match (&changed.found, &changed.error) {

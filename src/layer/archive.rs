@@ -10,11 +10,8 @@ use super::contents::LayerContents;
 use super::header::Entry;
 use super::scan::{BUFFER, Child, Directory, Kind};
 use super::tar::TarWriter;
-use super::tree::{Children, Node, layer_tree};
+use super::tree::{Children, DIRECTORY, Node, layer_tree};
 use crate::store::Store;
-
-/// Modes of directories within a store path.
-const DIRECTORY_MODE: u32 = 0o555;
 
 /// Writes the uncompressed tar of a layer, the same bytes wherever and however often.
 ///
@@ -83,8 +80,8 @@ impl<W: Write> Walk<'_, W> {
 
     fn node(&mut self, node: &Node) -> Result<(), Error> {
         match node {
-            Node::Directory { mode, children, .. } => {
-                self.tar.entry(&self.name, Entry::Directory { mode: *mode })?;
+            Node::Directory { attributes, children, .. } => {
+                self.tar.entry(&self.name, Entry::Directory(*attributes))?;
                 self.nodes(children)
             }
             Node::Symlink { target, .. } => {
@@ -112,7 +109,7 @@ impl<W: Write> Walk<'_, W> {
                 Ok(self.tar.entry(&self.name, Entry::Symlink { target: &target })?)
             }
             Kind::Directory => {
-                self.tar.entry(&self.name, Entry::Directory { mode: DIRECTORY_MODE })?;
+                self.tar.entry(&self.name, Entry::Directory(DIRECTORY))?;
                 let mut directory = parent.open_directory(child)?;
                 let mut children = directory.children()?;
                 children.sort_unstable_by(|a, b| {

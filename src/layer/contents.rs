@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use super::base_tree::BaseTree;
 use crate::store::{self, StorePath};
 
 /// The sources of one layer's files.
@@ -18,6 +19,9 @@ pub struct LayerContents {
     /// `nix-support` directories, and for messages.
     #[serde(with = "store::full_paths", default, skip_serializing_if = "Vec::is_empty")]
     pub copy_to_root: Vec<StorePath>,
+    /// What the base image has where this layer has directories.
+    #[serde(default, skip_serializing_if = "BaseTree::is_empty")]
+    pub over: BaseTree,
 }
 
 impl LayerContents {

@@ -8,12 +8,14 @@ use std::io::Write;
 
 use tar::{EntryType, Header};
 
+use super::base_tree::Attributes;
+
 /// Tar's unit: headers are one block, and bodies are padded to whole blocks.
 pub const BLOCK: usize = 512;
 
 /// Nix's canonical modification time. 0 would do as well, but some tools take it for "unset".
 const MTIME: u64 = 1;
-/// Owner of every entry, by number and by name.
+/// Owner of every entry but a base image's directories, by number and by name.
 const OWNER: u64 = 0;
 const OWNER_NAME: &str = "root";
 /// Name of a PAX header itself, which readers ignore.
@@ -23,15 +25,14 @@ const PAX_MODE: u32 = 0o644;
 const NAME_FIELD: usize = 100;
 /// Largest size that fits a ustar header: eleven octal digits.
 const SIZE_FIELD: u64 = 0o77777777777;
+/// Largest number of a user or group that fits one: seven octal digits.
+const ID_FIELD: u64 = 0o7777777;
 
 /// What an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entry<'a> {
-    /// A directory and its permission bits.
-    Directory {
-        /// Permission bits.
-        mode: u32,
-    },
+    /// A directory with its mode and owner.
+    Directory(Attributes),
     /// A regular file of `size` bytes.
     File {
         /// Whether it may be executed.
@@ -55,9 +56,11 @@ pub enum Entry<'a> {
 /// field is never used: then a name has one spelling.
 pub fn header_blocks(name: &[u8], entry: Entry) -> Vec<u8> {
     let mut name = name.to_vec();
+    let mut owner = (OWNER, OWNER);
     let (kind, mode, size, target) = match entry {
-        Entry::Directory { mode } => {
+        Entry::Directory(Attributes { mode, uid, gid }) => {
             name.push(b'/');
+            owner = (uid, gid);
             (EntryType::Directory, mode, 0, &[][..])
         }
         Entry::File { executable, size } => {
@@ -68,6 +71,10 @@ pub fn header_blocks(name: &[u8], entry: Entry) -> Vec<u8> {
 
     // In this order, which is that of the keys.
     let mut records = Vec::new();
+    let (uid, gid) = owner;
+    if gid > ID_FIELD {
+        pax_record(&mut records, "gid", gid.to_string().as_bytes());
+    }
     if needs_record(target) {
         pax_record(&mut records, "linkpath", target);
     }
@@ -77,11 +84,21 @@ pub fn header_blocks(name: &[u8], entry: Entry) -> Vec<u8> {
     if size > SIZE_FIELD {
         pax_record(&mut records, "size", size.to_string().as_bytes());
     }
+    if uid > ID_FIELD {
+        pax_record(&mut records, "uid", uid.to_string().as_bytes());
+    }
 
     let mut blocks = Vec::with_capacity(BLOCK);
     if !records.is_empty() {
         let size = records.len() as u64;
-        blocks.extend_from_slice(&ustar(PAX_NAME, EntryType::XHeader, PAX_MODE, size, &[]));
+        blocks.extend_from_slice(&ustar(
+            PAX_NAME,
+            EntryType::XHeader,
+            PAX_MODE,
+            (OWNER, OWNER),
+            size,
+            &[],
+        ));
         blocks.extend_from_slice(&records);
         blocks.resize(blocks.len().next_multiple_of(BLOCK), 0);
     }
@@ -89,10 +106,16 @@ pub fn header_blocks(name: &[u8], entry: Entry) -> Vec<u8> {
         &name,
         kind,
         mode,
-        if size > SIZE_FIELD { 0 } else { size },
+        (fitting(uid, ID_FIELD), fitting(gid, ID_FIELD)),
+        fitting(size, SIZE_FIELD),
         target,
     ));
     blocks
+}
+
+/// What a field has of a number that only fits a PAX record.
+fn fitting(number: u64, largest: u64) -> u64 {
+    if number > largest { 0 } else { number }
 }
 
 fn needs_record(text: &[u8]) -> bool {
@@ -112,7 +135,16 @@ fn pax_record(records: &mut Vec<u8>, key: &str, value: &[u8]) {
 }
 
 /// A ustar header block. Names that are too long are cut: a PAX record has them.
-fn ustar(name: &[u8], kind: EntryType, mode: u32, size: u64, target: &[u8]) -> [u8; BLOCK] {
+fn ustar(
+    name: &[u8],
+    kind: EntryType,
+    mode: u32,
+    (uid, gid): (u64, u64),
+    size: u64,
+    target: &[u8],
+) -> [u8; BLOCK] {
+    // Others' names are another image's business: the numbers are what counts.
+    let owner_name = |id| if id == OWNER { OWNER_NAME } else { "" };
     let mut header = Header::new_ustar();
     let fields = header.as_old_mut();
     let name = &name[..name.len().min(NAME_FIELD)];
@@ -121,12 +153,12 @@ fn ustar(name: &[u8], kind: EntryType, mode: u32, size: u64, target: &[u8]) -> [
     fields.linkname[..target.len()].copy_from_slice(target);
     header.set_entry_type(kind);
     header.set_mode(mode);
-    header.set_uid(OWNER);
-    header.set_gid(OWNER);
+    header.set_uid(uid);
+    header.set_gid(gid);
     header.set_mtime(MTIME);
     header.set_size(size);
-    header.set_username(OWNER_NAME).expect("fits the field");
-    header.set_groupname(OWNER_NAME).expect("fits the field");
+    header.set_username(owner_name(uid)).expect("fits the field");
+    header.set_groupname(owner_name(gid)).expect("fits the field");
     header.set_device_major(0).expect("is a ustar header");
     header.set_device_minor(0).expect("is a ustar header");
     header.set_cksum();
@@ -139,6 +171,8 @@ mod tests {
 
     use super::*;
 
+    const DIRECTORY: Attributes = Attributes { mode: 0o555, uid: 0, gid: 0 };
+
     fn blocks_of(name: &[u8], entry: Entry) -> usize {
         let bytes = header_blocks(name, entry);
         assert_eq!(bytes.len() % BLOCK, 0);
@@ -148,7 +182,7 @@ mod tests {
     #[test]
     fn pax_headers_only_where_needed() {
         let file = Entry::File { executable: false, size: 1 };
-        let directory = Entry::Directory { mode: 0o555 };
+        let directory = Entry::Directory(DIRECTORY);
         for (blocks, name, entry) in [
             (1, vec![b'n'; 100], file),
             (3, vec![b'n'; 101], file),
@@ -160,6 +194,9 @@ mod tests {
             (3, b"n".to_vec(), Entry::Symlink { target: &[b't'; 101] }),
             (1, b"n".to_vec(), Entry::File { executable: false, size: SIZE_FIELD }),
             (3, b"n".to_vec(), Entry::File { executable: false, size: SIZE_FIELD + 1 }),
+            (1, b"n".to_vec(), Entry::Directory(Attributes { uid: ID_FIELD, ..DIRECTORY })),
+            (3, b"n".to_vec(), Entry::Directory(Attributes { uid: ID_FIELD + 1, ..DIRECTORY })),
+            (3, b"n".to_vec(), Entry::Directory(Attributes { gid: ID_FIELD + 1, ..DIRECTORY })),
         ] {
             assert_eq!(blocks_of(&name, entry), blocks, "{} {entry:?}", name.escape_ascii());
         }
@@ -205,7 +242,7 @@ mod tests {
             let (read, read_target, ..) = read_back(&header_blocks(&name, Entry::Symlink { target: &target }));
             prop_assert_eq!(read, name.clone());
             prop_assert_eq!(read_target, Some(target));
-            let (read, ..) = read_back(&header_blocks(&name, Entry::Directory { mode: 0o555 }));
+            let (read, ..) = read_back(&header_blocks(&name, Entry::Directory(DIRECTORY)));
             prop_assert_eq!(read, [&name[..], b"/"].concat());
         }
     }

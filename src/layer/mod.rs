@@ -2,6 +2,7 @@
 //! Stage: layer. Input: a closure. Output: [`Layer`]s.
 
 mod archive;
+mod base_tree;
 mod build;
 mod contents;
 mod header;
@@ -18,6 +19,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 pub use archive::write_layer;
+pub use base_tree::{Attributes, BaseEntry, BaseLayerTree, BaseTree, LinkLoop};
 pub use build::{Layer, build_layers, layer_of};
 pub use contents::LayerContents;
 pub use nar::nar_hash;
@@ -26,6 +28,7 @@ pub use plan::{
     LayerBudget, LayerPlan, Layering, LayeringHints, ParseBudgetError, ParseLayeringError,
     Pipeline, PipelineError, PlanError, PlanOptions, Popularity, PreviousPlan,
 };
+pub use tree::met_by;
 
 use crate::error::Hint;
 
@@ -89,6 +92,22 @@ pub enum Error {
     /// There is no plan.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// A directory of ours is where the base has links that lead to each other.
+    #[error("{} has no place in the image: {link}", path.display())]
+    LinkLoop {
+        /// The directory on this machine.
+        path: PathBuf,
+        /// Which link.
+        link: LinkLoop,
+    },
+    /// A directory of ours has a name in the base that no JSON can hold.
+    #[error(
+        "the base image's directory /{name}, which is in `copyToRoot` too, has a name that is not UTF-8"
+    )]
+    OddName {
+        /// The path in the image, without the leading slash.
+        name: String,
+    },
     /// The receiver of the layer's bytes failed.
     #[error("cannot write the layer")]
     Write(#[source] io::Error),

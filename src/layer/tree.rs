@@ -3,6 +3,8 @@
 //!
 //! Store paths are leaves here, to be walked when they are written: a layer's size
 //! in memory is that of `copyToRoot` and not of its store paths.
+//!
+//! Directories are where the base image has them, and as it has them: [`BaseTree`] says why.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as Slot;
@@ -12,6 +14,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::Error;
+use super::base_tree::{Attributes, BaseTree};
 use super::contents::LayerContents;
 use super::scan::{Child, Directory, Kind};
 use crate::store::{Store, StorePath};
@@ -19,9 +22,9 @@ use crate::store::{Store, StorePath};
 /// `nix/` and `nix/store/`, the same in every layer: a later layer's entry for a
 /// directory replaces an earlier one's attributes, and a host's own mode (1775, of
 /// a group of builders) has no meaning in an image.
-const STORE_MODE: u32 = 0o755;
+const STORE: Attributes = Attributes { mode: 0o755, uid: 0, gid: 0 };
 /// Every other directory, as Nix has them.
-const DIRECTORY_MODE: u32 = 0o555;
+pub const DIRECTORY: Attributes = Attributes { mode: 0o555, uid: 0, gid: 0 };
 /// Describes packaging to Nix, and is in nearly every package: no use in an image's root.
 const NIX_SUPPORT: &[u8] = b"nix-support";
 
@@ -33,8 +36,8 @@ pub type Children = BTreeMap<Vec<u8>, Node>;
 pub enum Node {
     /// A directory made of one or more sources.
     Directory {
-        /// Permission bits.
-        mode: u32,
+        /// Mode and owner.
+        attributes: Attributes,
         /// What is in it.
         children: Children,
         /// The directory on this machine, for messages; none for `nix/` and `nix/store/`.
@@ -56,24 +59,53 @@ pub enum Node {
     StorePath(StorePath),
 }
 
-/// Builds the tree.
+/// Builds the tree, on what `contents` says of the base.
 ///
 /// # Errors
-/// What [`Directory`] refuses, [`Error::NotADirectory`], and [`Error::Conflict`]
-/// where two sources disagree: equal files, equal links and two directories don't.
+/// What [`Directory`] refuses, [`Error::NotADirectory`], [`Error::LinkLoop`], and
+/// [`Error::Conflict`] where two sources disagree: equal files, equal links and two
+/// directories don't.
 pub fn layer_tree(store: &Store, contents: &LayerContents) -> Result<Children, Error> {
-    let mut root = Children::new();
-    if !contents.store_paths.is_empty() {
-        let mut children = &mut root;
-        for component in store.dir().split('/').filter(|component| !component.is_empty()) {
-            let node = children.entry(component.into()).or_insert(Node::Directory {
-                mode: STORE_MODE,
-                children: Children::new(),
-                source: None,
-            });
-            let Node::Directory { children: below, .. } = node else { unreachable!("just made") };
-            children = below;
+    merge(store, contents, &contents.over).map(|merged| merged.root)
+}
+
+/// The part of the base's tree that a layer meets: its directories that the layer has an
+/// entry for, and its links that lead there. With it in place of the whole, the layer's
+/// bytes are the same.
+///
+/// # Errors
+/// Those of [`super::write_layer`] before the first byte, and [`Error::OddName`] for a part that can't be written as JSON.
+pub fn met_by(store: &Store, contents: &LayerContents, base: &BaseTree) -> Result<BaseTree, Error> {
+    if base.is_empty() {
+        return Ok(BaseTree::default());
+    }
+    let merged = merge(store, contents, base)?;
+    let mut met = BaseTree::default();
+    each_directory(&merged.root, &mut Vec::new(), &mut |name| {
+        if let Some(attributes) = base.attributes(name) {
+            met.insert_directory(name, attributes);
         }
+    });
+    for (link, Followed { place, .. }) in &merged.followed {
+        met.insert_link(link, place);
+    }
+    met.unwritable().map_or(Ok(met), |name| Err(Error::OddName { name }))
+}
+
+fn merge<'s>(
+    store: &'s Store,
+    contents: &LayerContents,
+    base: &'s BaseTree,
+) -> Result<Merge<'s>, Error> {
+    let mut merge = Merge { store, base, root: Children::default(), followed: BTreeMap::default() };
+    if !contents.store_paths.is_empty() {
+        let mut place = Vec::new();
+        let source = store.physical_dir();
+        for component in store.dir().split('/').filter(|component| !component.is_empty()) {
+            place = merge.resolve(&place, component.as_bytes(), &source)?;
+            merge.directory_at(&place, STORE, None)?;
+        }
+        let children = merge.directory_at(&place, STORE, None)?;
         for path in &contents.store_paths {
             children.insert(path.to_base_path().into(), Node::StorePath(path.clone()));
         }
@@ -84,94 +116,170 @@ pub fn layer_tree(store: &Store, contents: &LayerContents) -> Result<Children, E
         if child.kind != Kind::Directory {
             return Err(Error::NotADirectory { path: directory.path_of(&child) });
         }
-        let merge = Merge { store };
-        merge.directory(directory.open_directory(&child)?, &mut root, &mut Vec::new())?;
+        merge.directory(directory.open_directory(&child)?, &[])?;
     }
-    Ok(root)
+    merge.check_links()?;
+    Ok(merge)
+}
+
+/// A link of the base that entries of ours are written through.
+struct Followed {
+    place: Vec<u8>,
+    /// The directory of ours, for messages.
+    source: PathBuf,
 }
 
 struct Merge<'s> {
     store: &'s Store,
+    base: &'s BaseTree,
+    root: Children,
+    followed: BTreeMap<Vec<u8>, Followed>,
 }
 
 impl Merge<'_> {
-    /// Adds what is in `from`, which is `/name` in the image, to `into`.
-    fn directory(
-        &self,
-        mut from: Directory,
-        into: &mut Children,
-        name: &mut Vec<u8>,
-    ) -> Result<(), Error> {
+    /// Adds what is in `from`, which is `/place` in the image.
+    fn directory(&mut self, mut from: Directory, place: &[u8]) -> Result<(), Error> {
         for child in from.children()? {
-            if name.is_empty() && child.name() == NIX_SUPPORT {
-                continue;
+            if !(place.is_empty() && child.name() == NIX_SUPPORT) {
+                self.child(&from, &child, place)?;
             }
-            let parent = name.len();
-            if parent > 0 {
-                name.push(b'/');
-            }
-            name.extend_from_slice(child.name());
-            self.child(&from, &child, into, name)?;
-            name.truncate(parent);
         }
         Ok(())
     }
 
-    fn child(
-        &self,
-        from: &Directory,
-        child: &Child,
-        into: &mut Children,
-        name: &mut Vec<u8>,
-    ) -> Result<(), Error> {
+    fn child(&mut self, from: &Directory, child: &Child, parent: &[u8]) -> Result<(), Error> {
         let source = from.path_of(child);
-        let slot = into.entry(child.name().to_vec());
-        if child.kind == Kind::Directory {
-            let node = slot.or_insert_with(|| Node::Directory {
-                mode: directory_mode(self.store, name),
-                children: Children::new(),
-                source: Some(source.clone()),
-            });
-            let Node::Directory { children, .. } = node else {
-                return Err(self.conflict(name, node, source));
-            };
-            return self.directory(from.open_directory(child)?, children, name);
-        }
         let node = match child.kind {
+            Kind::Directory => {
+                let place = self.resolve(parent, child.name(), &source)?;
+                let attributes = usual_attributes(self.store, &place);
+                self.directory_at(&place, attributes, Some(&source))?;
+                return self.directory(from.open_directory(child)?, &place);
+            }
             Kind::Symlink => {
                 Node::Symlink { target: from.read_link(child)?, source: source.clone() }
             }
-            _ => Node::File { source: source.clone() },
+            Kind::File => Node::File { source: source.clone() },
         };
-        match slot {
+        let store = self.store;
+        let children = self.directory_at(parent, DIRECTORY, Some(&source))?;
+        match children.entry(child.name().to_vec()) {
             Slot::Vacant(slot) => {
                 slot.insert(node);
             }
             Slot::Occupied(slot) if !same(slot.get(), &node)? => {
-                return Err(self.conflict(name, slot.get(), source));
+                let first = slot.get().source(store);
+                return Err(conflict(&join(parent, child.name()), first, source));
             }
             Slot::Occupied(_) => {}
         }
         Ok(())
     }
 
-    fn conflict(&self, name: &[u8], first: &Node, second: PathBuf) -> Error {
-        let first = match first {
+    /// Where a directory of ours belongs.
+    fn resolve(&mut self, parent: &[u8], name: &[u8], source: &Path) -> Result<Vec<u8>, Error> {
+        let place = self
+            .base
+            .resolve_below(parent, name)
+            .map_err(|link| Error::LinkLoop { path: source.to_owned(), link })?;
+        let link = join(parent, name);
+        if place != link {
+            let followed = Followed { place: place.clone(), source: source.to_owned() };
+            self.followed.entry(link).or_insert(followed);
+        }
+        Ok(place)
+    }
+
+    /// What is in the directory at a resolved place, which is made if it isn't there. Where
+    /// the base has one too, it keeps its mode and owner.
+    fn directory_at(
+        &mut self,
+        place: &[u8],
+        attributes: Attributes,
+        source: Option<&Path>,
+    ) -> Result<&mut Children, Error> {
+        let mut children = &mut self.root;
+        let mut end = 0;
+        for component in place.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
+            end += component.len() + usize::from(end > 0);
+            let name = &place[..end];
+            let node = children.entry(component.to_vec()).or_insert_with(|| Node::Directory {
+                attributes: self.base.attributes(name).unwrap_or(attributes),
+                children: Children::default(),
+                source: source.map(Path::to_owned),
+            });
+            match node {
+                Node::Directory { children: below, .. } => children = below,
+                other => {
+                    let second = source.map_or_else(|| self.store.physical_dir(), Path::to_owned);
+                    return Err(conflict(name, other.source(self.store), second));
+                }
+            }
+        }
+        Ok(children)
+    }
+
+    /// A link of the base that we write through and put something else in the place of: what
+    /// was written would not be found by that name.
+    fn check_links(&self) -> Result<(), Error> {
+        for (link, Followed { source, .. }) in &self.followed {
+            if let Some(node) = node_at(&self.root, link) {
+                return Err(conflict(link, node.source(self.store), source.clone()));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Node {
+    /// Where it is from, for messages.
+    fn source(&self, store: &Store) -> PathBuf {
+        match self {
             Node::Directory { source: Some(source), .. }
             | Node::File { source }
             | Node::Symlink { source, .. } => source.clone(),
-            Node::Directory { source: None, .. } => self.store.physical_dir(),
-            Node::StorePath(path) => self.store.physical(path),
-        };
-        Error::Conflict { name: name.escape_ascii().to_string(), first, second }
+            Node::Directory { source: None, .. } => store.physical_dir(),
+            Node::StorePath(path) => store.physical(path),
+        }
     }
 }
 
 /// What is copied to `/` may have a `nix/` too, perhaps in a layer without store paths.
-fn directory_mode(store: &Store, name: &[u8]) -> u32 {
+fn usual_attributes(store: &Store, name: &[u8]) -> Attributes {
     let store_dir = Path::new(store.dir().trim_start_matches('/'));
     let holds_store = store_dir.starts_with(OsStr::from_bytes(name));
-    if holds_store { STORE_MODE } else { DIRECTORY_MODE }
+    if holds_store { STORE } else { DIRECTORY }
+}
+
+/// Every directory's name, from the root down.
+fn each_directory(children: &Children, name: &mut Vec<u8>, each: &mut impl FnMut(&[u8])) {
+    for (child, node) in children {
+        if let Node::Directory { children, .. } = node {
+            let parent = name.len();
+            *name = join(name, child);
+            each(name);
+            each_directory(children, name, each);
+            name.truncate(parent);
+        }
+    }
+}
+
+fn node_at<'t>(children: &'t Children, name: &[u8]) -> Option<&'t Node> {
+    match name.iter().position(|byte| *byte == b'/') {
+        None => children.get(name),
+        Some(slash) => match children.get(&name[..slash])? {
+            Node::Directory { children, .. } => node_at(children, &name[slash + 1..]),
+            _ => None,
+        },
+    }
+}
+
+fn conflict(name: &[u8], first: PathBuf, second: PathBuf) -> Error {
+    Error::Conflict { name: name.escape_ascii().to_string(), first, second }
+}
+
+fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
+    if directory.is_empty() { name.to_vec() } else { [directory, b"/", name].concat() }
 }
 
 /// Whether two entries would be written alike.

@@ -4,20 +4,23 @@
 use std::collections::BTreeSet;
 
 use oci_spec::image::{History, HistoryBuilder};
+use serde_json::Value;
 
 use super::Error;
+use super::base::{self, BaseImage};
+use super::config::ContainerConfig;
 use super::layer_set::LayerSet;
 use super::options::BuildOptions;
 use super::previous::read_previous_plan;
-use super::spec::{ImageSpec, SourceInfo, SpecLayer};
+use super::spec::{ImageSpec, LayerSource, SourceInfo, SpecLayer};
 use crate::closure::Closure;
-use crate::layer::{self, Layer, LayerBudget, LayerContents, LayerPlan, PlanOptions};
+use crate::layer::{self, BaseTree, Layer, LayerBudget, LayerContents, LayerPlan, PlanOptions};
 use crate::store::{Store, StorePath};
 
 /// Plans and makes every layer, and keeps what is needed to make them again.
 ///
-/// Layers that were built on their own go below, in the order given. A store path that
-/// several of them hold is in the first alone.
+/// The base image's layers are the lowest, as they are. Layers that were built on their own
+/// go on them, in the order given. A store path that several of them hold is in the first alone.
 ///
 /// `done` is told of each layer as it is finished.
 ///
@@ -29,15 +32,50 @@ pub fn build_image(
     options: BuildOptions,
     done: impl Fn(&Layer) + Sync,
 ) -> Result<ImageSpec, Error> {
+    let base = options.from_image.as_deref();
+    let base = base.map(|path| base::read_base(store, path, &options.architecture)).transpose()?;
+    let nothing = BaseTree::default();
+    let tree = base.as_ref().map_or(&nothing, |base| &base.tree);
     let mut given = LayerSet::read_all(store, &options.layers)?;
-    let present = given.settle(store, &done)?;
-    let own = own_layers(store, closure, &present, &options, done)?;
-    let LayerSet { layers, history, sources, .. } = given.followed_by(own);
+    let present = given.settle(store, tree, &done)?;
+    let own = own_layers(store, closure, &present, tree, &options, done)?;
+    let set = given.followed_by(own);
+    let (config, variant) = inherited(base.as_ref(), &options)?;
+    let set = base.map_or_else(LayerSet::default, base_layers).followed_by(set);
+    let LayerSet { layers, history, sources, .. } = set;
     if layers.len() > usize::from(LayerBudget::MAX) {
         return Err(Error::TooManyLayers(layers.len()));
     }
-    let BuildOptions { architecture, created, config, .. } = options;
-    Ok(ImageSpec { architecture, created, config, history, layers, sources })
+    let BuildOptions { architecture, created, .. } = options;
+    Ok(ImageSpec { architecture, variant, created, config, history, layers, sources })
+}
+
+/// The configuration and the architecture's variant, on a base or not.
+fn inherited(
+    base: Option<&BaseImage>,
+    options: &BuildOptions,
+) -> Result<(ContainerConfig, Option<String>), Error> {
+    let Some(BaseImage { configuration, .. }) = base else {
+        return Ok((options.config.clone(), None));
+    };
+    let config = configuration.get("config").unwrap_or(&Value::Null);
+    let config = base::inherit(config, &options.config).map_err(|error| base::Error {
+        file: options.from_image.clone().unwrap_or_default(),
+        layer: None,
+        problem: Box::new(error.into()),
+    })?;
+    let variant = configuration.get("variant").and_then(Value::as_str).map(str::to_owned);
+    Ok((config, variant))
+}
+
+/// A base's layers, as a set to put others on.
+fn base_layers(base: BaseImage) -> LayerSet {
+    let layers = base.layers.into_iter().map(|layer| SpecLayer {
+        diff_id: layer.diff_id,
+        size: layer.size,
+        source: LayerSource::Stored(layer.blob),
+    });
+    LayerSet { layers: layers.collect(), history: base.history, ..LayerSet::default() }
 }
 
 /// Builds the layers of a `buildLayer`. What the layers below hold stays out of them.
@@ -51,7 +89,8 @@ pub fn build_layer_set(
     done: impl Fn(&Layer) + Sync,
 ) -> Result<LayerSet, Error> {
     let below = LayerSet::read_all(store, &options.layers)?;
-    let own = own_layers(store, closure, &below.store_paths(), &options, done)?;
+    let nothing = BaseTree::default();
+    let own = own_layers(store, closure, &below.store_paths(), &nothing, &options, done)?;
     Ok(LayerSet { parents: options.layers, ..own })
 }
 
@@ -83,6 +122,7 @@ fn own_layers(
     store: &Store,
     closure: Closure,
     below: &BTreeSet<StorePath>,
+    base: &BaseTree,
     options: &BuildOptions,
     done: impl Fn(&Layer) + Sync,
 ) -> Result<LayerSet, Error> {
@@ -91,7 +131,10 @@ fn own_layers(
             return Err(Error::NotInClosure(store.print(path)));
         }
     }
-    let contents = contents(in_store(closure.clone(), options).without(below), options)?;
+    let mut contents = contents(in_store(closure.clone(), options).without(below), options)?;
+    for contents in &mut contents {
+        contents.over = layer::met_by(store, contents, base)?;
+    }
     let size = |contents: &LayerContents| {
         contents.sources().filter_map(|path| closure.get(path)).map(|info| info.nar_size).sum()
     };
@@ -119,7 +162,7 @@ fn contents(in_store: Closure, options: &BuildOptions) -> Result<Vec<LayerConten
         .into_iter()
         .map(|paths| LayerContents {
             store_paths: paths.into_iter().collect(),
-            copy_to_root: vec![],
+            ..LayerContents::default()
         })
         .collect();
     if copies && (!merged || layers.is_empty()) {

@@ -128,6 +128,40 @@ impl ContainerConfig {
     /// # Errors
     /// [`ConfigError`], naming the key.
     pub fn new(value: Value) -> Result<Self, ConfigError> {
+        Self::normalise(value, |key, _| {
+            Err(ConfigError::UnknownKey { suggestion: nearest(&key), key })
+        })
+    }
+
+    /// Checks and normalises a `config` that others wrote: what this program doesn't know
+    /// may have a meaning to them, and is kept as it is.
+    ///
+    /// # Errors
+    /// [`ConfigError`], naming the key.
+    pub fn of_any_keys(value: Value) -> Result<Self, ConfigError> {
+        let mut unknown = Map::new();
+        let Self(mut config) = Self::normalise(value, |key, value| {
+            unknown.insert(key, value);
+            Ok(())
+        })?;
+        config.extend(unknown);
+        Ok(Self(config))
+    }
+
+    /// [`ContainerConfig::of_any_keys`] for serde.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn deserialize_any_keys<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Self, D::Error> {
+        Self::of_any_keys(Value::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
+
+    fn normalise(
+        value: Value,
+        mut unknown: impl FnMut(String, Value) -> Result<(), ConfigError>,
+    ) -> Result<Self, ConfigError> {
         let object = match value {
             Value::Null => Map::new(),
             Value::Object(object) => object,
@@ -137,10 +171,8 @@ impl ContainerConfig {
         for (written, mut value) in object {
             let Some((key, shape)) = keys().find(|(key, _)| key.eq_ignore_ascii_case(&written))
             else {
-                return Err(ConfigError::UnknownKey {
-                    suggestion: nearest(&written),
-                    key: written,
-                });
+                unknown(written, value)?;
+                continue;
             };
             if value.is_null() {
                 continue;
@@ -160,6 +192,16 @@ impl ContainerConfig {
             }
         }
         Ok(Self(config))
+    }
+
+    /// Of keys and values that were checked before.
+    pub(super) fn from_checked(config: Map<String, Value>) -> Self {
+        Self(config)
+    }
+
+    /// The canonical JSON object.
+    pub(super) fn into_map(self) -> Map<String, Value> {
+        self.0
     }
 
     /// The canonical JSON object, its keys sorted.

@@ -55,8 +55,7 @@ pub fn diff(old: &ImageSpec, new: &ImageSpec) -> Diff {
         .enumerate()
         .filter(|(_, layer)| !is_kept(layer) && sent.insert(layer.diff_id))
         .map(|(index, layer)| {
-            let (moved, caused_by) =
-                layer.contents.sources().partition(|path| old_paths.contains(path));
+            let (moved, caused_by) = layer.sources().partition(|path| old_paths.contains(path));
             NewLayer {
                 number: index + 1,
                 size: layer.size,
@@ -84,7 +83,7 @@ pub fn diff(old: &ImageSpec, new: &ImageSpec) -> Diff {
 }
 
 fn paths(spec: &ImageSpec) -> BTreeSet<&StorePath> {
-    spec.layers.iter().flat_map(|layer| layer.contents.sources()).collect()
+    spec.layers.iter().flat_map(SpecLayer::sources).collect()
 }
 
 /// Whole paths, sorted by name.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::Serialize;
 
-use super::spec::{ImageSpec, SourceInfo};
+use super::spec::{ImageSpec, LayerSource, SourceInfo};
 use crate::store::{Store, StorePath};
 
 /// An image, taken apart.
@@ -76,7 +76,7 @@ pub fn explain(spec: &ImageSpec) -> Explanation {
     paths.sort_by(|a, b| (b.size, &a.name, &a.path).cmp(&(a.size, &b.name, &b.path)));
     let layers = spec.layers.iter().enumerate().map(|(index, layer)| {
         let members: BTreeSet<_> =
-            layer.contents.sources().filter_map(|path| references.place(path)).collect();
+            layer.sources().filter_map(|path| references.place(path)).collect();
         let mut by_size: Vec<_> = members.iter().map(|place| &spec.sources[*place]).collect();
         by_size.sort_by(|a, b| (b.nar_size, &a.path).cmp(&(a.nar_size, &b.path)));
         ExplainedLayer {
@@ -84,10 +84,13 @@ pub fn explain(spec: &ImageSpec) -> Explanation {
             diff_id: layer.diff_id.to_string(),
             size: layer.size,
             names: by_size.iter().map(|source| source.path.name().to_string()).collect(),
-            why: match (layer.contents.copy_to_root.is_empty(), members.len()) {
-                (false, _) => "copied to /",
-                (true, 1) => "alone",
-                (true, _) => "change together",
+            why: match (&layer.source, members.len()) {
+                (LayerSource::Stored(_), _) => "base image",
+                (LayerSource::Made(contents), _) if !contents.copy_to_root.is_empty() => {
+                    "copied to /"
+                }
+                (_, 1) => "alone",
+                _ => "change together",
             },
             changes_with: references.reach(members).len(),
         }
@@ -123,7 +126,7 @@ impl Explanation {
 }
 
 fn layer_of(spec: &ImageSpec, path: &StorePath) -> usize {
-    let holds = |layer: &super::SpecLayer| layer.contents.sources().any(|source| source == path);
+    let holds = |layer: &super::SpecLayer| layer.sources().any(|source| source == path);
     spec.layers.iter().position(holds).map_or(0, |index| index + 1)
 }
 

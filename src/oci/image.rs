@@ -8,6 +8,7 @@ use oci_spec::image::{
 use serde::Serialize;
 use serde_json::Value;
 
+use super::blob::{Form, LayerBlob};
 use super::spec::ImageSpec;
 use crate::digest::{BlobDigest, Digest, ImageId};
 
@@ -34,16 +35,24 @@ impl Blob {
 pub struct Image {
     /// The image configuration.
     pub config: Blob,
-    /// The image manifest, whose layers are uncompressed.
+    /// The image manifest.
     pub manifest: Blob,
 }
 
 impl Image {
     /// Writes both documents; the same spec gives the same bytes.
     pub fn new(spec: &ImageSpec) -> Self {
+        Self::in_form(spec, Form::AsStored)
+    }
+
+    /// Writes both documents for layers that are transferred in some other form. The
+    /// configuration is the same in all.
+    pub fn in_form(spec: &ImageSpec, form: Form) -> Self {
         let config = config(spec);
         let layers = spec.layers.iter().map(|layer| {
-            descriptor(MediaType::ImageLayer, layer.diff_id.as_uncompressed_blob(), layer.size)
+            let LayerBlob { digest, size, media_type } = layer.blob(form);
+            // Docker's names for the same bytes have no place in OCI's manifest.
+            descriptor(MediaType::from(&*media_type.as_oci().to_string()), digest, size)
         });
         let manifest = ImageManifestBuilder::default()
             .schema_version(2u32)
@@ -89,5 +98,8 @@ fn config(spec: &ImageSpec) -> Blob {
     let mut document = serde_json::to_value(configuration).expect("OCI's documents are JSON");
     // Not by oci-spec's type: it lacks what Docker adds to `config`, such as `Healthcheck`.
     document["config"] = Value::Object(spec.config.as_map().clone());
+    if let Some(variant) = &spec.variant {
+        document["variant"] = Value::String(variant.clone());
+    }
     Blob::json(&document)
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Error;
 use super::spec::{SourceInfo, SpecLayer};
-use crate::layer::{self, Layer, LayerContents};
+use crate::layer::{self, BaseTree, Layer, LayerContents};
 use crate::store::{self, Store, StorePath};
 
 /// The file in a `buildLayer`'s output.
@@ -97,18 +97,20 @@ impl LayerSet {
 
     /// The store paths that are in the store of an image with these layers.
     pub fn store_paths(&self) -> BTreeSet<StorePath> {
-        self.layers.iter().flat_map(|layer| &layer.contents.store_paths).cloned().collect()
+        let contents = self.layers.iter().filter_map(SpecLayer::contents);
+        contents.flat_map(|contents| &contents.store_paths).cloned().collect()
     }
 
     /// Leaves each store path in the first layer that has it, and drops layers that are there
-    /// twice or have nothing left. A layer that lost a path is made anew; the others keep their
-    /// digests. Returns the store paths that are there.
+    /// twice or have nothing left. A layer that lost a path is made anew, and one that has to
+    /// obey the base image; the others keep their digests. Returns the store paths that are there.
     ///
     /// # Errors
     /// Whatever keeps a layer from being made.
     pub fn settle(
         &mut self,
         store: &Store,
+        base: &BaseTree,
         done: impl Fn(&Layer) + Sync,
     ) -> Result<BTreeSet<StorePath>, Error> {
         let mut present = BTreeSet::new();
@@ -117,21 +119,22 @@ impl LayerSet {
         for (layer, history) in
             std::mem::take(&mut self.layers).into_iter().zip(std::mem::take(&mut self.history))
         {
-            let mut contents = layer.contents.clone();
+            let Some(mut contents) = layer.contents().cloned() else {
+                kept.push((layer, None, history));
+                continue;
+            };
             contents.store_paths.retain(|path| present.insert(path.clone()));
             if copied.contains(&contents.copy_to_root) {
                 contents.copy_to_root.clear();
             }
             if contents != LayerContents::default() {
                 copied.push(contents.copy_to_root.clone());
-                kept.push((layer, contents, history));
+                contents.over = layer::met_by(store, &contents, base)?;
+                let changed = (layer.contents() != Some(&contents)).then_some(contents);
+                kept.push((layer, changed, history));
             }
         }
-        let changed: Vec<_> = kept
-            .iter()
-            .filter(|(layer, contents, _)| layer.contents != *contents)
-            .map(|(_, contents, _)| contents.clone())
-            .collect();
+        let changed: Vec<_> = kept.iter().filter_map(|(_, changed, _)| changed.clone()).collect();
         let mut made = layer::build_layers(
             store,
             &changed,
@@ -139,12 +142,9 @@ impl LayerSet {
             done,
         )?
         .into_iter();
-        for (layer, contents, history) in kept {
-            let layer = if layer.contents == contents {
-                layer
-            } else {
-                made.next().map_or(layer, SpecLayer::from)
-            };
+        for (layer, changed, history) in kept {
+            let made = changed.and_then(|_| made.next());
+            let layer = made.map_or(layer, SpecLayer::from);
             self.layers.push(layer);
             self.history.push(history);
         }

@@ -1,30 +1,39 @@
 //! Images: configuration, manifest, and the spec from which every byte can be made.
 //! Stage: oci. Input: layers. Output: [`ImageSpec`] and [`Image`].
 
+pub mod base;
+mod blob;
 mod build;
+mod compression;
 mod config;
 mod diff;
 mod explain;
 mod image;
 mod layer_set;
+mod media_type;
 mod options;
 mod previous;
 mod spec;
+mod stored;
 mod validate;
 
 use std::path::PathBuf;
 
 use thiserror::Error;
 
+pub use blob::{Form, LayerBlob};
 pub use build::{build_image, build_layer_set, registered};
+pub use compression::Compression;
 pub use config::{ConfigError, ContainerConfig};
 pub use diff::{Diff, NewLayer, diff};
 pub use explain::{ExplainedLayer, ExplainedPath, Explanation, explain};
 pub use image::{Blob, Image};
 pub use layer_set::{FILE as LAYER_SET_FILE, LayerSet};
+pub use media_type::{Family, LayerMediaType, MediaTypeError};
 pub use options::{Architecture, BuildOptions, Created, Metadata};
 pub use previous::read_previous_plan;
-pub use spec::{ImageSpec, SourceInfo, SpecLayer};
+pub use spec::{ImageSpec, LayerSource, SourceInfo, SpecLayer};
+pub use stored::{Place, StoredBlob};
 pub use validate::{Difference, Report, validate};
 
 use crate::error::Hint;
@@ -54,6 +63,9 @@ pub enum Error {
     /// The closure can't be used.
     #[error(transparent)]
     Closure(#[from] closure::Error),
+    /// The base image can't be one.
+    #[error(transparent)]
+    Base(#[from] base::Error),
     /// `copyToRoot` names a path that is not in the closure.
     #[error("`copyToRoot`: {0} is not in the closure")]
     NotInClosure(String),
@@ -70,8 +82,9 @@ impl Hint for Error {
         match self {
             Error::Closure(error) => error.hint(),
             Error::Layer(error) => error.hint(),
+            Error::Base(error) => error.hint(),
             Error::TooManyLayers(_) => Some(
-                "give `maxLayers` a smaller number, here or in the `buildLayer`s below".to_owned(),
+                "give `maxLayers` a smaller number, here or in the `buildLayer`s below, or take a base image of fewer".to_owned(),
             ),
             Error::NotInClosure(path) => Some(format!(
                 "make the registration with `closureInfo {{ rootPaths = [ {path} … ]; }}`"

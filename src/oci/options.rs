@@ -22,6 +22,9 @@ pub struct BuildOptions {
     /// How the container runs.
     #[serde(default)]
     pub config: ContainerConfig,
+    /// The image to stand on, of any format that [`super::base::read_base`] takes.
+    #[serde(default)]
+    pub from_image: Option<PathBuf>,
     /// Store paths whose files are copied to `/`.
     #[serde(with = "store::full_paths", default)]
     pub copy_to_root: Vec<StorePath>,
@@ -41,7 +44,7 @@ pub struct BuildOptions {
     /// What the image's programs run on.
     #[serde(default)]
     pub architecture: Architecture,
-    /// How many layers there may be, besides those of `layers`.
+    /// How many layers there may be, besides those of `layers` and of the base image.
     #[serde(default)]
     pub max_layers: LayerBudget,
     /// How store paths are grouped.

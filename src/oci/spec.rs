@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::Error;
 use super::config::ContainerConfig;
 use super::options::{Architecture, Created};
+use super::stored::StoredBlob;
 use crate::closure::NarHash;
 use crate::digest::DiffId;
 use crate::layer::{Layer, LayerContents};
@@ -27,6 +28,8 @@ pub const LAYER_MEDIA_TYPE: &str = "application/vnd.oci.image.layer.v1.tar";
 pub struct ImageSpec {
     /// What its programs run on.
     pub architecture: Architecture,
+    /// Which of the architecture's variants, if the base image says it.
+    pub variant: Option<String>,
     /// When it was made, by its own account.
     pub created: Created,
     /// How its container runs.
@@ -45,6 +48,8 @@ struct ImageSpecJson {
     version: u32,
     platform: PlatformJson,
     created: Created,
+    // It may have keys of a base image that this program doesn't know.
+    #[serde(deserialize_with = "ContainerConfig::deserialize_any_keys")]
     config: ContainerConfig,
     history: Vec<History>,
     layers: Vec<SpecLayer>,
@@ -56,6 +61,8 @@ struct ImageSpecJson {
 struct PlatformJson {
     architecture: Architecture,
     os: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    variant: Option<String>,
 }
 
 /// Containers of Nix packages are Linux containers.
@@ -63,16 +70,91 @@ const OS: &str = "linux";
 
 /// One layer of an image spec.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(try_from = "SpecLayerJson", into = "SpecLayerJson")]
 pub struct SpecLayer {
     /// Digest of the uncompressed tar.
     pub diff_id: DiffId,
     /// Bytes of the uncompressed tar.
     pub size: u64,
+    /// Where its bytes are from.
+    pub source: LayerSource,
+}
+
+/// Where a layer's bytes are from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LayerSource {
+    /// They are made whenever they are asked for, of this.
+    Made(LayerContents),
+    /// They are in a file, such as a base image's.
+    Stored(StoredBlob),
+}
+
+#[derive(Clone, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct SpecLayerJson {
+    diff_id: DiffId,
+    size: u64,
     /// Of the bytes that `contents` makes.
-    pub media_type: String,
-    /// What it is made of.
-    pub contents: LayerContents,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    media_type: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    contents: Option<LayerContents>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    blob: Option<StoredBlob>,
+}
+
+impl From<SpecLayer> for SpecLayerJson {
+    fn from(layer: SpecLayer) -> Self {
+        let SpecLayer { diff_id, size, source } = layer;
+        let (media_type, contents, blob) = match source {
+            LayerSource::Made(contents) => {
+                (Some(LAYER_MEDIA_TYPE.to_owned()), Some(contents), None)
+            }
+            LayerSource::Stored(blob) => (None, None, Some(blob)),
+        };
+        Self { diff_id, size, media_type, contents, blob }
+    }
+}
+
+impl TryFrom<SpecLayerJson> for SpecLayer {
+    type Error = String;
+
+    fn try_from(json: SpecLayerJson) -> Result<Self, String> {
+        let SpecLayerJson { diff_id, size, media_type, contents, blob } = json;
+        let source = match (contents, blob) {
+            (Some(contents), None) => match media_type.as_deref() {
+                Some(LAYER_MEDIA_TYPE) => LayerSource::Made(contents),
+                Some(other) => return Err(format!("unknown `mediaType` `{other}`")),
+                None => return Err("a layer with `contents` needs a `mediaType`".to_owned()),
+            },
+            (None, Some(blob)) => LayerSource::Stored(blob),
+            _ => return Err("a layer has either `contents` or a `blob`".to_owned()),
+        };
+        Ok(Self { diff_id, size, source })
+    }
+}
+
+impl SpecLayer {
+    /// What it is made of, if it is made.
+    pub fn contents(&self) -> Option<&LayerContents> {
+        match &self.source {
+            LayerSource::Made(contents) => Some(contents),
+            LayerSource::Stored(_) => None,
+        }
+    }
+
+    /// The store paths that it is made of; none if it is stored.
+    pub fn sources(&self) -> impl Iterator<Item = &StorePath> {
+        self.contents().into_iter().flat_map(LayerContents::sources)
+    }
+
+    /// What is in it, for messages: names of store paths, or the file that it is in.
+    pub fn names(&self) -> String {
+        match &self.source {
+            LayerSource::Made(contents) => contents.names().join(", "),
+            LayerSource::Stored(blob) => blob.file.display().to_string(),
+        }
+    }
 }
 
 /// A store path as it was when the image was made.
@@ -94,14 +176,14 @@ pub struct SourceInfo {
 impl From<Layer> for SpecLayer {
     fn from(layer: Layer) -> Self {
         let Layer { contents, diff_id, size } = layer;
-        Self { diff_id, size, media_type: LAYER_MEDIA_TYPE.to_owned(), contents }
+        Self { diff_id, size, source: LayerSource::Made(contents) }
     }
 }
 
 impl From<ImageSpec> for ImageSpecJson {
     fn from(spec: ImageSpec) -> Self {
-        let ImageSpec { architecture, created, config, history, layers, sources } = spec;
-        let platform = PlatformJson { architecture, os: OS.to_owned() };
+        let ImageSpec { architecture, variant, created, config, history, layers, sources } = spec;
+        let platform = PlatformJson { architecture, os: OS.to_owned(), variant };
         Self { version: VERSION, platform, created, config, history, layers, store_paths: sources }
     }
 }
@@ -132,10 +214,8 @@ impl TryFrom<ImageSpecJson> for ImageSpec {
         if described != layers.len() {
             return Err(format!("{described} entries in `history` for {} layers", layers.len()));
         }
-        if let Some(layer) = layers.iter().find(|layer| layer.media_type != LAYER_MEDIA_TYPE) {
-            return Err(format!("unknown `mediaType` `{}`", layer.media_type));
-        }
-        Ok(Self { architecture: platform.architecture, created, config, history, layers, sources })
+        let PlatformJson { architecture, variant, .. } = platform;
+        Ok(Self { architecture, variant, created, config, history, layers, sources })
     }
 }
 
@@ -195,10 +275,46 @@ mod tests {
         })
     }
 
+    fn on_a_base() -> Value {
+        let mut json = minimal();
+        let digest = format!("sha256:{}", "1".repeat(64));
+        json["platform"]["variant"] = "v7".into();
+        json["config"] = json!({"x-Key": null});
+        json["layers"][0] = json!({
+            "diffId": digest,
+            "size": 2048,
+            "blob": {
+                "file": "/nix/store/00000000000000000000000000000000-base.tar.gz",
+                "offset": 512,
+                "archive": "gzip",
+                "digest": digest,
+                "size": 1000,
+                "mediaType": "application/vnd.docker.image.rootfs.diff.tar.gzip",
+            },
+        });
+        json
+    }
+
     #[test]
     fn writes_what_it_reads() {
-        let spec: ImageSpec = serde_json::from_value(minimal()).unwrap();
-        assert_eq!(serde_json::from_slice::<Value>(&spec.to_json()).unwrap(), minimal());
+        for json in [minimal(), on_a_base()] {
+            let spec: ImageSpec = serde_json::from_value(json.clone()).unwrap();
+            assert_eq!(serde_json::from_slice::<Value>(&spec.to_json()).unwrap(), json);
+        }
+    }
+
+    #[test]
+    fn refuses_blobs_that_it_would_misread() {
+        for (pointer, value, message) in [
+            ("/layers/0/blob/mediaType", json!("text/plain"), "text/plain"),
+            ("/layers/0/blob/archive", json!("xz"), "xz"),
+            ("/layers/0/blob", json!(null), "either `contents` or a `blob`"),
+        ] {
+            let mut json = on_a_base();
+            *json.pointer_mut(pointer).unwrap() = value;
+            let error = serde_json::from_value::<ImageSpec>(json).unwrap_err().to_string();
+            assert!(error.contains(message), "{pointer}: {error}");
+        }
     }
 
     #[test]

@@ -1,10 +1,14 @@
 //! The one validator: makes everything again and compares.
 //! Stage: oci. Input: [`ImageSpec`] and the store. Output: [`Report`].
 
+use std::path::PathBuf;
+
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::spec::{ImageSpec, SpecLayer};
+use super::base;
+use super::spec::{ImageSpec, LayerSource, SpecLayer};
+use super::stored::StoredBlob;
 use crate::closure::NarHash;
 use crate::digest::DiffId;
 use crate::layer::{self, Layer};
@@ -36,6 +40,9 @@ pub struct Difference {
     pub error: Option<String>,
     /// Its store paths that are not what Nix registered.
     pub store_paths: Vec<ChangedPath>,
+    /// The file that it is in, if it is stored and not made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
 }
 
 /// A layer's digest with its size.
@@ -63,7 +70,7 @@ pub struct ChangedPath {
     pub error: Option<String>,
 }
 
-/// Makes every layer again, in parallel, and names what differs: digest, layer, and
+/// Makes every layer again, in parallel, reads those that are stored, and names what differs: digest, layer, and
 /// which of its store paths is not what Nix registered.
 ///
 /// `done` is told the size of each layer when it is finished.
@@ -83,17 +90,39 @@ fn difference(
     layer: &SpecLayer,
 ) -> Option<Difference> {
     let expected = DigestAndSize { diff_id: layer.diff_id, size: layer.size };
-    let made = layer::layer_of(store, &layer.contents);
-    let (found, error) = match made {
-        Ok(Layer { diff_id, size, .. }) => (Some(DigestAndSize { diff_id, size }), None),
-        Err(error) => (None, Some(with_causes(&error))),
+    let (found, error) = match &layer.source {
+        LayerSource::Made(contents) => match layer::layer_of(store, contents) {
+            Ok(Layer { diff_id, size, .. }) => (Some(DigestAndSize { diff_id, size }), None),
+            Err(error) => (None, Some(with_causes(&error))),
+        },
+        LayerSource::Stored(blob) => match stored(store, blob) {
+            Ok(found) => (Some(found), None),
+            Err(error) => (None, Some(error)),
+        },
     };
     if found == Some(expected) {
         return None;
     }
-    let store_paths =
-        layer.contents.sources().filter_map(|path| changed(store, spec, path)).collect();
-    Some(Difference { layer: number, expected, found, error, store_paths })
+    let (store_paths, file) = match &layer.source {
+        LayerSource::Made(contents) => {
+            (contents.sources().filter_map(|path| changed(store, spec, path)).collect(), None)
+        }
+        LayerSource::Stored(blob) => (Vec::new(), Some(blob.file.clone())),
+    };
+    Some(Difference { layer: number, expected, found, error, store_paths, file })
+}
+
+/// The tar of a stored blob, whose own bytes are as recorded.
+fn stored(store: &Store, blob: &StoredBlob) -> Result<DigestAndSize, String> {
+    let opened = blob.open(store).map_err(|error| error.to_string())?;
+    let scan = base::scan(opened).map_err(|problem| format!("it {}", with_causes(&problem)))?;
+    if (scan.digest, scan.size) != (blob.digest, blob.size) {
+        return Err(format!(
+            "its blob is {} of {} bytes, not {} of {} bytes",
+            scan.digest, scan.size, blob.digest, blob.size
+        ));
+    }
+    Ok(DigestAndSize { diff_id: scan.diff_id, size: scan.uncompressed_size })
 }
 
 fn changed(store: &Store, spec: &ImageSpec, path: &StorePath) -> Option<ChangedPath> {

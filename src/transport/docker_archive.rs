@@ -16,10 +16,13 @@ use tar::{EntryType, Header};
 
 use super::Error;
 use super::reference::ImageReference;
-use crate::digest::{BlobDigest, DiffId, DigestWriter};
+use crate::digest::{BlobDigest, DigestWriter};
 use crate::layer;
-use crate::oci::{Image, ImageSpec, SpecLayer};
+use crate::oci::{Form, Image, ImageSpec, LayerBlob, SpecLayer};
 use crate::store::Store;
+
+/// Both formats of the stream name the same blobs, so these are what both take.
+const FORM: Form = Form::Loadable;
 
 /// What goes into a stream.
 pub struct Archive<'a> {
@@ -51,7 +54,7 @@ pub struct Written {
 /// reader could take it for an image. [`Error::Write`] if `out` fails.
 pub fn write_archive(archive: &Archive, out: impl Write) -> Result<Written, Error> {
     let Archive { store, spec, references, skip } = archive;
-    let image = Image::new(spec);
+    let image = Image::in_form(spec, FORM);
     let mut tar = ArchiveWriter { out, bytes: 0 };
     tar.directory("blobs/")?;
     tar.directory("blobs/sha256/")?;
@@ -59,15 +62,15 @@ pub fn write_archive(archive: &Archive, out: impl Write) -> Result<Written, Erro
     tar.file(&blob_path(&image.manifest.digest), &image.manifest.bytes)?;
     let mut seen = Vec::new();
     for (index, layer) in spec.layers.iter().enumerate().skip(*skip) {
-        let blob = layer.diff_id.as_uncompressed_blob();
+        let LayerBlob { digest: blob, size, .. } = layer.blob(FORM);
         // An archive holds a path once, though an image may hold a layer twice.
         if seen.contains(&blob) {
             continue;
         }
         seen.push(blob);
-        tar.header(&blob_path(&blob), EntryType::Regular, layer.size)?;
+        tar.header(&blob_path(&blob), EntryType::Regular, size)?;
         write_checked_layer(store, spec, index, layer, &mut tar)?;
-        tar.pad(layer.size)?;
+        tar.pad(size)?;
     }
     tar.json("index.json", &index(&image, references))?;
     tar.json("manifest.json", &docker_manifest(spec, &image, references))?;
@@ -85,16 +88,18 @@ fn write_checked_layer(
     out: impl Write,
 ) -> Result<(), Error> {
     let (number, count) = (index + 1, spec.layers.len());
+    let expected = layer.blob(FORM);
     let changed = |found| Error::LayerChanged {
         number,
         count,
-        names: layer.contents.names().join(", "),
-        expected: layer.diff_id,
-        expected_size: layer.size,
+        names: layer.names(),
+        expected: *expected.digest.digest(),
+        expected_size: expected.size,
         found,
     };
-    let mut digest = DigestWriter::new(Limited { inner: out, left: layer.size, exceeded: false });
-    let result = layer::write_layer(store, &layer.contents, &mut digest);
+    let mut digest =
+        DigestWriter::new(Limited { inner: out, left: expected.size, exceeded: false });
+    let result = layer.write_blob(store, FORM, &mut digest);
     if digest.inner().exceeded {
         return Err(changed("more bytes".to_owned()));
     }
@@ -103,8 +108,7 @@ fn write_checked_layer(
         source => Error::Layer { number, count, source },
     })?;
     let (found, size) = digest.finish();
-    let found = DiffId::new(found);
-    if (found, size) != (layer.diff_id, layer.size) {
+    if (found, size) != (*expected.digest.digest(), expected.size) {
         return Err(changed(format!("{found} and {size} bytes")));
     }
     Ok(())
@@ -163,7 +167,7 @@ fn index(image: &Image, references: &[ImageReference]) -> Value {
 
 /// `manifest.json` (moby, `image/tarexport`, and image/spec/v1.2.md there).
 fn docker_manifest(spec: &ImageSpec, image: &Image, references: &[ImageReference]) -> Value {
-    let layer = |layer: &SpecLayer| blob_path(&layer.diff_id.as_uncompressed_blob());
+    let layer = |layer: &SpecLayer| blob_path(&layer.blob(FORM).digest);
     json!([{
         "Config": blob_path(&image.config.digest),
         "RepoTags": references.iter().map(ToString::to_string).collect::<Vec<_>>(),

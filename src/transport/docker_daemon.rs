@@ -18,7 +18,7 @@ use serde::Serialize;
 use super::docker_archive::{Archive, Written, write_archive};
 use super::reference::ImageReference;
 use super::{Error, widen_pipe};
-use crate::oci::{Image, ImageSpec};
+use crate::oci::{Form, Image, ImageSpec, SpecLayer};
 use crate::store::Store;
 
 /// What a copy took.
@@ -77,9 +77,14 @@ pub fn copy_to_docker_daemon<W: Write>(
         layers_sent: written.layers,
         layers_skipped: skip,
         bytes_sent: written.bytes,
-        bytes_skipped: spec.layers[..skip].iter().map(|layer| layer.size).sum(),
+        bytes_skipped: bytes(&spec.layers[..skip]),
         fell_back: skip < known,
     })
+}
+
+/// Bytes of layers as they are sent.
+fn bytes(layers: &[SpecLayer]) -> u64 {
+    layers.iter().map(|layer| layer.blob(Form::Loadable).size).sum()
 }
 
 /// How many of the wanted layers, from the bottom up, are the lowest of some image
@@ -132,7 +137,7 @@ fn load<W: Write>(
     let pipe = Box::new(child.stdin.take().expect("it was asked for"));
     widen_pipe(&*pipe);
     let (mut stdout, mut stderr) = (child.stdout.take(), child.stderr.take());
-    let expected = archive.spec.layers[archive.skip..].iter().map(|layer| layer.size).sum();
+    let expected = bytes(&archive.spec.layers[archive.skip..]);
     let (result, output) = std::thread::scope(|scope| {
         // Read while we write: a client with much to say must not wait for us.
         let said = scope.spawn(move || (read_all(&mut stdout), read_all(&mut stderr)));

@@ -15,7 +15,7 @@ pub use docker_archive::{Archive, Written, write_archive};
 pub use docker_daemon::{Copied, copy_to_docker_daemon};
 pub use reference::{ImageReference, ParseReferenceError};
 
-use crate::digest::DiffId;
+use crate::digest::Digest;
 use crate::error::Hint;
 use crate::layer;
 
@@ -54,7 +54,7 @@ pub enum Error {
         /// What is in it.
         names: String,
         /// As recorded.
-        expected: DiffId,
+        expected: Digest,
         /// As recorded.
         expected_size: u64,
         /// What came instead.

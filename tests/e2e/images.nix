@@ -17,6 +17,32 @@ let
   # A layer of one file in /etc, on another.
   fileLayer = name: layers: stowage.buildLayer { inherit layers; copyToRoot = pkgs.writeTextDir "etc/${name}" name; };
   bashLayer = stowage.buildLayer { deps = [ pkgs.bash ]; };
+
+  # A base such as others make: merged /usr, a /tmp for everybody, an archive compressed
+  # as a whole whose layers are compressed again.
+  skeleton = pkgs.runCommand "skeleton.tar" { nativeBuildInputs = [ pkgs.gnutar pkgs.gzip pkgs.jq ]; } ''
+    mkdir -p root/usr/bin root/tmp
+    ln -s usr/bin root/bin
+    chmod 1777 root/tmp
+    tar --create --file=layer.tar --directory=root --sort=name --mtime=@1 --owner=0 --group=0 bin tmp usr
+    diff_id=sha256:$(sha256sum < layer.tar | cut -d ' ' -f 1)
+    gzip --no-name layer.tar
+    jq --null-input --arg id "$diff_id" '{
+      architecture: "amd64", os: "linux", created: "2020-02-02T00:00:00Z",
+      config: { Env: ["PATH=/usr/bin", "BASE=base"], Cmd: ["ignored"], WorkingDir: "/usr" },
+      rootfs: { type: "layers", diff_ids: [$id] },
+      history: [{ created_by: "ADD skeleton" }, { created_by: "CMD", empty_layer: true }]
+    }' > config.json
+    echo '[{"Config":"config.json","RepoTags":["skeleton:v1"],"Layers":["layer.tar.gz"]}]' > manifest.json
+    tar --create --file=$out --sort=name --mtime=@1 --owner=0 --group=0 config.json layer.tar.gz manifest.json
+  '';
+  distributionImage = stowage.buildImage {
+    name = "e2e/distribution";
+    fromImage = skeleton;
+    copyToRoot = pkgs.buildEnv { name = "root"; paths = [ pkgs.bash pkgs.coreutils ]; pathsToLink = [ "/bin" ]; };
+  };
+  distribution = pkgs.runCommand "distribution.tar.gz" { nativeBuildInputs = [ pkgs.gzip ]; }
+    "${distributionImage} | gzip --no-name > $out";
 in
 {
   # Nothing but what the config mentions.
@@ -150,6 +176,24 @@ in
     name = "e2e/chained";
     layers = pkgs.lib.foldl' (below: number: [ (fileLayer "file${toString number}" below) ]) [ ] (pkgs.lib.range 1 20);
   };
+
+  # On a base image, through whose `bin -> usr/bin` it is written.
+  based = stowage.buildImage {
+    name = "e2e/based";
+    tag = "v1";
+    fromImage = distribution;
+    copyToRoot = [
+      (pkgs.writeTextDir "tmp/file" "")
+      (pkgs.writeShellScriptBin "app" "readlink /bin; stat -c %a /tmp; ls /usr/bin/app; echo $BASE $OURS; pwd")
+    ];
+    config = {
+      Entrypoint = [ "/bin/app" ];
+      Env = [ "OURS=ours" ];
+    };
+  };
+
+  # The base alone: as an image, and as others hand it on.
+  inherit distribution distributionImage;
 
   # The same closure by way of `closureInfo`.
   registration = pkgs.closureInfo { rootPaths = [ pkgs.git ]; };

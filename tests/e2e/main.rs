@@ -5,6 +5,8 @@
 
 /// What people get wrong in Nix code, and what Nix then prints.
 mod bad_input;
+/// Base images: from archives, registries and each format of skopeo's.
+mod base;
 /// `nix build` and what its outputs refer to.
 mod build;
 /// The Docker daemon is sent what it lacks.

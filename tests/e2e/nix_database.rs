@@ -19,7 +19,7 @@ fn nix_in_the_image_knows_its_store() {
         .spec
         .layers
         .iter()
-        .flat_map(|layer| &layer.contents.store_paths)
+        .flat_map(|layer| &layer.contents().unwrap().store_paths)
         .map(|path| stowage::store::Store::default().print(path))
         .collect();
     assert_eq!(valid, there.iter().map(String::as_str).collect());

@@ -14,6 +14,7 @@ fn contents(store_paths: &[&StorePath], copy_to_root: &[&StorePath]) -> LayerCon
     LayerContents {
         store_paths: store_paths.iter().map(|path| (*path).clone()).collect(),
         copy_to_root: copy_to_root.iter().map(|path| (*path).clone()).collect(),
+        ..LayerContents::default()
     }
 }
 

@@ -7,12 +7,20 @@
 mod architecture;
 /// What a stream holds, and what a receiver may conclude from half of one.
 mod archive;
+/// Base images of every format, and what is wrong with others.
+mod base;
+/// Images such as others make.
+mod base_image;
+/// What a layer makes of the directories and links of a base image.
+mod base_tree;
 /// Messages, exit codes, and what is left behind after a failure.
 mod cli;
 /// The same inputs give the same bytes, whatever differs around them.
 mod determinism;
 /// `stowage explain` and `stowage diff`: what is in an image, why, and what an update costs.
 mod explain;
+/// An image on a base, from `fromImage` to the stream.
+mod from_image;
 /// A layer's bytes, entry by entry and as a digest.
 mod layer;
 /// Dependencies have licences that `deny.toml` allows.

@@ -1,0 +1,107 @@
+{ lib, pkgs, cacert, runCommand, runCommandLocal, stdenv }:
+
+/* Pulls an image from a registry by its manifest, for `buildImage { fromImage = …; }`.
+
+   The manifest, kept beside the Nix code, has every digest that Nix needs. Each layer is
+   a store path of its own, which all images that have it share.
+
+   The result has an attribute `getManifest`: a program that prints the manifest, also
+   before there is one.
+
+   Type: pullImageFromManifest :: AttrSet -> Derivation
+
+   Example:
+   # nix run .#base.getManifest > alpine.json
+   pullImageFromManifest {
+       imageName = "library/alpine";
+       imageManifest = ./alpine.json;
+   }
+*/
+lib.makeOverridable (
+  {
+    # Name of the image in its registry.
+    imageName
+    # File with the manifest of the one image, not of several platforms'.
+  , imageManifest ? null
+    # Which image `getManifest` prints the manifest of. Layers are asked for by digest.
+  , imageTag ? "latest"
+    # What the image is for, by Go's names: chooses among an index's manifests.
+  , os ? "linux"
+  , arch ? stdenv.hostPlatform.go.GOARCH or pkgs.go.GOARCH
+    # Whether the registry must have a certificate; false also for plain HTTP.
+  , tlsVerify ? true
+    # The registry: a name, perhaps with a port.
+  , registryUrl ? "registry-1.docker.io"
+  }:
+  let
+    inherit (pkgs.buildPackages) jq skopeo;
+    repository = "docker://${registryUrl}/${imageName}";
+    reference = lib.escapeShellArg "${repository}:${imageTag}";
+    tls = "--tls-verify=${lib.boolToString tlsVerify}";
+
+    complain = problem: throw
+      "stowage.pullImageFromManifest: `imageManifest` ${problem}; `nix run` its attribute `getManifest` to have one printed";
+    manifest =
+      let
+        parsed = lib.importJSON imageManifest;
+      in
+      if imageManifest == null then complain "is missing"
+      else if !(parsed ? config && parsed ? layers) then
+        complain "must be the manifest of one image, with `config` and `layers`"
+      else parsed;
+
+    blobOf = { digest, ... }:
+      let
+        hex = lib.removePrefix "sha256:" digest;
+      in
+      {
+        inherit hex;
+        file = runCommand hex
+          {
+            nativeBuildInputs = [ skopeo ];
+            SSL_CERT_FILE = "${cacert}/etc/ssl/certs/ca-bundle.crt";
+            impureEnvVars = lib.fetchers.proxyImpureEnvVars;
+            outputHashMode = "flat";
+            outputHashAlgo = "sha256";
+            outputHash = hex;
+          } ''
+          authentication=()
+          if [ -f /etc/skopeo/auth.json ]; then authentication=(--authfile /etc/skopeo/auth.json); fi
+          skopeo --insecure-policy --tmpdir="$TMPDIR" \
+            --override-os ${lib.escapeShellArg os} --override-arch ${lib.escapeShellArg arch} \
+            layers ${tls} "''${authentication[@]}" ${reference} ${lib.escapeShellArg digest}
+          mv layers-*/${hex} $out
+        '';
+      };
+    # An image may have a layer twice.
+    blobs = lib.unique (map ({ digest, ... }: { inherit digest; }) ([ manifest.config ] ++ manifest.layers));
+
+    getManifest = pkgs.buildPackages.writeShellScriptBin "get-manifest" ''
+      set -euo pipefail
+      inspect() { ${skopeo}/bin/skopeo inspect --raw ${tls} "$1"; }
+      manifest=$(inspect ${reference})
+      digest=$(printf %s "$manifest" | ${jq}/bin/jq --raw-output \
+        --arg os ${lib.escapeShellArg os} --arg arch ${lib.escapeShellArg arch} '
+        if .manifests then
+          [.manifests[] | select(.platform.os == $os and .platform.architecture == $arch)]
+          | sort_by(.platform.variant // "") | .[0].digest // "none"
+        else "" end')
+      case $digest in
+      "") printf %s "$manifest" ;;
+      none) echo ${lib.escapeShellArg "error: ${registryUrl}/${imageName}:${imageTag} has no image for ${os}/${arch}"} >&2; exit 1 ;;
+      *) inspect ${lib.escapeShellArg repository}@"$digest" ;;
+      esac
+    '';
+  in
+  runCommandLocal (lib.strings.sanitizeDerivationName "docker-image-${imageName}")
+  {
+    passthru = { inherit getManifest; };
+  } ''
+    mkdir $out
+    cd $out
+    ln -s ${lib.escapeShellArg (builtins.seq manifest "${imageManifest}")} manifest.json
+    ${lib.concatMapStrings (descriptor: let blob = blobOf descriptor; in ''
+      ln -s ${blob.file} ${blob.hex}
+    '') blobs}
+  ''
+)

@@ -1,0 +1,209 @@
+//! What each layer of a base does to those below it, whiteouts included.
+//! Stage: layer (pure). Input: the entries of a layer. Output: [`BaseTree`], one layer higher.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::Bound;
+
+use super::names::{Name, join, normal, split};
+use super::{Attributes, BaseNode, BaseTree};
+
+/// What one layer of a base does to the layers below it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BaseLayerTree {
+    entries: BTreeMap<Name, Change>,
+    /// Names that a whiteout removes from the layers below.
+    removed: BTreeSet<Name>,
+    /// Directories whose contents an opaque whiteout removes from the layers below.
+    emptied: BTreeSet<Name>,
+    /// Of everything else: enough to notice a directory or link below that it takes the place of.
+    others: Vec<u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Change {
+    Node(BaseNode),
+    /// A directory by its contents alone: one that is below keeps its attributes.
+    Implied,
+}
+
+/// What an entry of a base layer is, as far as matters here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BaseEntry<'a> {
+    /// A directory.
+    Directory(Attributes),
+    /// A symbolic link to this target.
+    Symlink(&'a [u8]),
+    /// A file, a hard link, a device.
+    Other,
+}
+
+impl BaseLayerTree {
+    /// Adds an entry by its name as the archive has it. The last of a name counts.
+    pub fn add(&mut self, name: &[u8], entry: BaseEntry) {
+        let name = normal(name);
+        let (parent, last) = split(&name);
+        if last == b".wh..wh..opq" {
+            self.emptied.insert(parent.to_vec());
+            return;
+        }
+        // What aufs kept for itself, in images of its time.
+        if last.starts_with(b".wh..wh.") {
+            return;
+        }
+        if let Some(hidden) = last.strip_prefix(b".wh.") {
+            self.removed.insert(join(parent, hidden));
+            return;
+        }
+        self.imply(parent);
+        match entry {
+            BaseEntry::Directory(attributes) => {
+                self.entries.insert(name, Change::Node(BaseNode::Directory(attributes)));
+            }
+            BaseEntry::Symlink(target) => {
+                self.entries.insert(name, Change::Node(BaseNode::Symlink(target.to_vec())));
+            }
+            BaseEntry::Other => {
+                self.others.push(hash(&name));
+                self.entries.remove(&name);
+            }
+        }
+    }
+
+    fn imply(&mut self, directory: &[u8]) {
+        let mut directory = directory;
+        while !directory.is_empty() && !self.entries.contains_key(directory) {
+            self.entries.insert(directory.to_vec(), Change::Implied);
+            directory = split(directory).0;
+        }
+    }
+}
+
+impl BaseTree {
+    /// The tree after one more layer.
+    pub fn apply(&mut self, layer: &BaseLayerTree) {
+        let BaseLayerTree { entries, removed, emptied, others } = layer;
+        for name in removed {
+            self.remove(name);
+        }
+        for name in emptied {
+            self.empty(name);
+        }
+        let mut others = others.clone();
+        others.sort_unstable();
+        let replaced = |name: &&Name| others.binary_search(&hash(name)).is_ok();
+        let replaced: Vec<Name> = self.nodes.keys().filter(replaced).cloned().collect();
+        for name in &replaced {
+            self.remove(name);
+        }
+        for (name, change) in entries {
+            match change {
+                Change::Implied => {
+                    self.nodes
+                        .entry(name.clone())
+                        .or_insert(BaseNode::Directory(Attributes::IMPLIED));
+                }
+                Change::Node(node) => {
+                    if matches!(node, BaseNode::Symlink(_)) {
+                        self.empty(name);
+                    }
+                    self.nodes.insert(name.clone(), node.clone());
+                }
+            }
+        }
+    }
+
+    fn remove(&mut self, name: &[u8]) {
+        self.nodes.remove(name);
+        self.empty(name);
+    }
+
+    /// Removes everything below a name.
+    fn empty(&mut self, name: &[u8]) {
+        let below: Vec<Name> = if name.is_empty() {
+            self.nodes.keys().filter(|name| !name.is_empty()).cloned().collect()
+        } else {
+            // `/` and the byte after it: all names that go on with a slash.
+            let (from, to) = ([name, b"/"].concat(), [name, b"0"].concat());
+            let range = (Bound::Excluded(from), Bound::Excluded(to));
+            self.nodes.range(range).map(|(name, _)| name.clone()).collect()
+        };
+        for name in below {
+            self.nodes.remove(&name);
+        }
+    }
+}
+
+/// Stands for the name of a file while layers are put together: a base has more files
+/// than there is any need to remember.
+fn hash(name: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{STICKY, USUAL, directory, file, link, tree};
+    use super::*;
+
+    fn names(tree: &BaseTree) -> Vec<&str> {
+        tree.nodes.keys().map(|name| std::str::from_utf8(name).unwrap()).collect()
+    }
+
+    #[test]
+    fn attributes_are_those_of_the_topmost_entry() {
+        let tree = tree(&[
+            &[("tmp/", BaseEntry::Directory(STICKY)), ("./srv", BaseEntry::Directory(STICKY))],
+            &[directory("/srv/"), file("tmp/x"), file("opt/a/b")],
+        ]);
+        for (path, attributes) in [
+            ("tmp", Some(STICKY)), // implied by a file in the second layer: keeps what it had
+            ("srv", Some(USUAL)),
+            ("opt/a", Some(USUAL)),
+            ("opt/a/b", None),
+            ("", None),
+        ] {
+            assert_eq!(tree.attributes(path.as_bytes()), attributes, "{path}");
+        }
+    }
+
+    #[test]
+    fn layers_change_what_is_below_them() {
+        type Layer<'a> = &'a [(&'a str, BaseEntry<'a>)];
+        let below: Layer = &[directory("a/b/c"), directory("a-b"), link("a/l", "b")];
+        let all = ["a", "a-b", "a/b", "a/b/c", "a/l"];
+        for (what, above, expected) in [
+            ("nothing", &[][..], &all[..]),
+            ("whiteout of a directory", &[file("a/.wh.b")], &["a", "a-b", "a/l"]),
+            ("whiteout of a link", &[file("a/.wh.l")], &["a", "a-b", "a/b", "a/b/c"]),
+            ("whiteout at the top", &[file(".wh.a")], &["a-b"]),
+            ("opaque", &[directory("a"), file("a/.wh..wh..opq")], &["a", "a-b"]),
+            (
+                "opaque, after a new entry",
+                &[directory("a/n"), file("a/.wh..wh..opq")],
+                &["a", "a-b", "a/n"],
+            ),
+            ("opaque root", &[file(".wh..wh..opq"), directory("z")], &["z"]),
+            (
+                "whiteouts spare their own layer",
+                &[directory("a/b"), file("a/.wh.b")],
+                &["a", "a-b", "a/b", "a/l"],
+            ),
+            ("aufs's own", &[directory(".wh..wh.plnk")], &all),
+            ("a file over a directory", &[file("a/b")], &["a", "a-b", "a/l"]),
+            ("a file over a link", &[file("a/l")], &["a", "a-b", "a/b", "a/b/c"]),
+            ("a link over a directory", &[link("a", "x")], &["a", "a-b"]),
+            ("a directory over a link", &[directory("a/l")], &all),
+            (
+                "a file, then a directory",
+                &[file("a/b"), directory("a/b")],
+                &["a", "a-b", "a/b", "a/l"],
+            ),
+        ] {
+            assert_eq!(names(&tree(&[below, above])), expected, "{what}");
+        }
+        let replaced = tree(&[below, &[directory("a/l")]]);
+        assert_eq!(replaced.attributes(b"a/l"), Some(USUAL));
+    }
+}

@@ -1,0 +1,130 @@
+//! A base's tree as `image.json` has it.
+//! Stage: layer (pure).
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::names::normal;
+use super::{Attributes, BaseNode, BaseTree, Name};
+
+impl BaseTree {
+    /// The first name that JSON has no way to write.
+    pub(in crate::layer) fn unwritable(&self) -> Option<String> {
+        let utf8 = |name: &[u8]| std::str::from_utf8(name).is_ok();
+        let odd = |(name, node): &(&Name, &BaseNode)| {
+            !utf8(name) || matches!(node, BaseNode::Symlink(target) if !utf8(target))
+        };
+        self.nodes.iter().find(odd).map(|(name, _)| name.escape_ascii().to_string())
+    }
+}
+
+/// As `image.json` has it.
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct BaseTreeJson {
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    directories: BTreeMap<String, Attributes>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    links: BTreeMap<String, String>,
+}
+
+impl From<BaseTree> for BaseTreeJson {
+    /// What is no UTF-8 was refused before ([`BaseTree::unwritable`]).
+    fn from(tree: BaseTree) -> Self {
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        let (mut directories, mut links) = (BTreeMap::new(), BTreeMap::new());
+        for (name, node) in tree.nodes {
+            match node {
+                BaseNode::Directory(attributes) => {
+                    directories.insert(text(name), attributes);
+                }
+                BaseNode::Symlink(target) => {
+                    links.insert(text(name), text(target));
+                }
+            }
+        }
+        Self { directories, links }
+    }
+}
+
+impl TryFrom<BaseTreeJson> for BaseTree {
+    type Error = String;
+
+    fn try_from(json: BaseTreeJson) -> Result<Self, String> {
+        let directories = json
+            .directories
+            .into_iter()
+            .map(|(name, attributes)| (name, BaseNode::Directory(attributes)));
+        let links =
+            json.links.into_iter().map(|(name, target)| (name, BaseNode::Symlink(target.into())));
+        let mut nodes = BTreeMap::new();
+        for (name, node) in directories.chain(links) {
+            if normal(name.as_bytes()) != name.as_bytes() {
+                return Err(format!("`{name}` is no path relative to the image's root"));
+            }
+            if nodes.insert(name.clone().into_bytes(), node).is_some() {
+                return Err(format!("`{name}` is both a directory and a link"));
+            }
+        }
+        Ok(Self { nodes })
+    }
+}
+
+/// Permission bits as people write them: four octal digits in a string.
+pub mod octal {
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    pub fn serialize<S: Serializer>(mode: &u32, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{mode:04o}"))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        u32::from_str_radix(&text, 8)
+            .ok()
+            .filter(|mode| *mode <= 0o7777)
+            .ok_or_else(|| de::Error::custom(format_args!("`{text}` is no octal mode")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{STICKY, USUAL, link, tree};
+    use super::super::{BaseEntry, BaseLayerTree};
+    use super::*;
+
+    #[test]
+    fn json_has_it_all() {
+        let tree = tree(&[&[("tmp", BaseEntry::Directory(STICKY)), link("bin", "usr/bin")]]);
+        let json = serde_json::json!({
+            "directories": {"tmp": {"mode": "1777", "uid": 0, "gid": 0}},
+            "links": {"bin": "usr/bin"},
+        });
+        assert_eq!(serde_json::to_value(&tree).unwrap(), json);
+        assert_eq!(serde_json::from_value::<BaseTree>(json).unwrap(), tree);
+        for (why, json) in [
+            ("absolute", serde_json::json!({"links": {"/bin": "usr/bin"}})),
+            ("climbs", serde_json::json!({"links": {"a/../b": "usr/bin"}})),
+            (
+                "mode",
+                serde_json::json!({"directories": {"a": {"mode": "999", "uid": 0, "gid": 0}}}),
+            ),
+            (
+                "twice",
+                serde_json::json!({"links": {"a": "b"}, "directories": {"a": {"mode": "0755", "uid": 0, "gid": 0}}}),
+            ),
+        ] {
+            assert!(serde_json::from_value::<BaseTree>(json).is_err(), "{why}");
+        }
+    }
+
+    #[test]
+    fn names_that_json_lacks_are_found() {
+        let mut layer = BaseLayerTree::default();
+        layer.add(b"caf\xe9", BaseEntry::Directory(USUAL));
+        let mut tree = BaseTree::default();
+        tree.apply(&layer);
+        assert_eq!(tree.unwritable(), Some("caf\\xe9".to_owned()));
+    }
+}

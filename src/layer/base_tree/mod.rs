@@ -1,0 +1,250 @@
+//! The directories and links that a layer finds below it, in the base image.
+//! Stage: layer (pure). Input: what each layer of the base holds. Output: [`BaseTree`].
+//!
+//! A later layer's entry for a directory replaces an earlier one's attributes, and if
+//! there was a link in its place, the link (image-spec, layer.md, "Changeset over existing
+//! files"). So an entry for `tmp/` would take its mode 1777 away, and one for `bin/` hide
+//! all that `bin -> usr/bin` leads to. Layers ask here first.
+
+mod changes;
+mod json;
+mod names;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+pub use changes::{BaseEntry, BaseLayerTree};
+use names::{Name, components, join, split};
+
+/// How many links a path may lead through, as on Linux (`MAXSYMLINKS`).
+const LINKS: usize = 40;
+
+/// Mode and owner of a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Attributes {
+    /// Permission bits, with set-ID and sticky bits.
+    #[serde(with = "json::octal")]
+    pub mode: u32,
+    /// Number of the owner.
+    pub uid: u64,
+    /// Number of the group.
+    pub gid: u64,
+}
+
+impl Attributes {
+    /// Of a directory that an archive implies and doesn't have: what tools that unpack it make.
+    pub const IMPLIED: Self = Self { mode: 0o755, uid: 0, gid: 0 };
+}
+
+/// The directories and symbolic links of an image, without its files: memory is theirs alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "json::BaseTreeJson", into = "json::BaseTreeJson")]
+pub struct BaseTree {
+    nodes: BTreeMap<Name, BaseNode>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum BaseNode {
+    Directory(Attributes),
+    /// Where it points, as written.
+    Symlink(Vec<u8>),
+}
+
+/// Links that lead to each other.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("in the base image, /{link} is a symbolic link that leads to itself")]
+pub struct LinkLoop {
+    /// The first of them that was met.
+    pub link: String,
+}
+
+impl BaseTree {
+    /// Whether there is nothing to obey.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// Where the contents of a directory of ours belong: `path` itself, unless the base has
+    /// links to directories on the way, through which they are written. A link that leads
+    /// elsewhere, to a file or nowhere, is replaced by our directory.
+    ///
+    /// `path` and the result are relative to the image's root; a link that climbs above it
+    /// stays there, as it would in a container.
+    ///
+    /// # Errors
+    /// [`LinkLoop`].
+    pub fn resolve(&self, path: &[u8]) -> Result<Vec<u8>, LinkLoop> {
+        let mut place = Name::new();
+        for component in components(path) {
+            place = self.resolve_below(&place, component)?;
+        }
+        Ok(place)
+    }
+
+    /// [`BaseTree::resolve`] for one more component below a directory that was resolved.
+    ///
+    /// # Errors
+    /// [`LinkLoop`].
+    pub fn resolve_below(&self, place: &[u8], component: &[u8]) -> Result<Vec<u8>, LinkLoop> {
+        let path = join(place, component);
+        match self.nodes.get(&path) {
+            Some(BaseNode::Symlink(_)) => {}
+            _ => return Ok(path),
+        }
+        let end = self.follow(&path)?;
+        let leads_to_directory =
+            end.is_empty() || matches!(self.nodes.get(&end), Some(BaseNode::Directory(_)));
+        Ok(if leads_to_directory { end } else { path })
+    }
+
+    /// Follows links to the end, whatever is there.
+    fn follow(&self, path: &[u8]) -> Result<Name, LinkLoop> {
+        let mut place = Name::new();
+        // The next component is the last.
+        let mut left: Vec<Vec<u8>> = components(path).map(<[u8]>::to_vec).collect();
+        left.reverse();
+        let mut links = 0;
+        while let Some(component) = left.pop() {
+            match &component[..] {
+                b"." => continue,
+                b".." => {
+                    place.truncate(split(&place).0.len());
+                    continue;
+                }
+                _ => {}
+            }
+            let next = join(&place, &component);
+            let Some(BaseNode::Symlink(target)) = self.nodes.get(&next) else {
+                place = next;
+                continue;
+            };
+            links += 1;
+            if links > LINKS {
+                return Err(LinkLoop { link: path.escape_ascii().to_string() });
+            }
+            if target.starts_with(b"/") {
+                place.clear();
+            }
+            left.extend(
+                components(target).map(<[u8]>::to_vec).collect::<Vec<_>>().into_iter().rev(),
+            );
+        }
+        Ok(place)
+    }
+
+    /// Mode and owner of the base's directory at a resolved path, if it has one there.
+    pub fn attributes(&self, path: &[u8]) -> Option<Attributes> {
+        match self.nodes.get(path) {
+            Some(BaseNode::Directory(attributes)) => Some(*attributes),
+            _ => None,
+        }
+    }
+
+    /// Keeps a directory and its attributes in mind, as part of another tree.
+    pub(super) fn insert_directory(&mut self, path: &[u8], attributes: Attributes) {
+        self.nodes.insert(path.to_vec(), BaseNode::Directory(attributes));
+    }
+
+    /// Keeps in mind that a link leads to a directory, as part of another tree.
+    pub(super) fn insert_link(&mut self, path: &[u8], directory: &[u8]) {
+        self.nodes.insert(path.to_vec(), BaseNode::Symlink([b"/", directory].concat()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub const USUAL: Attributes = Attributes::IMPLIED;
+    pub const STICKY: Attributes = Attributes { mode: 0o1777, uid: 0, gid: 0 };
+
+    pub fn directory(name: &str) -> (&str, BaseEntry<'_>) {
+        (name, BaseEntry::Directory(USUAL))
+    }
+
+    pub fn link<'a>(name: &'a str, target: &'a str) -> (&'a str, BaseEntry<'a>) {
+        (name, BaseEntry::Symlink(target.as_bytes()))
+    }
+
+    pub fn file(name: &str) -> (&str, BaseEntry<'_>) {
+        (name, BaseEntry::Other)
+    }
+
+    pub fn tree(layers: &[&[(&str, BaseEntry)]]) -> BaseTree {
+        let mut tree = BaseTree::default();
+        for entries in layers {
+            let mut layer = BaseLayerTree::default();
+            for (name, entry) in *entries {
+                layer.add(name.as_bytes(), *entry);
+            }
+            tree.apply(&layer);
+        }
+        tree
+    }
+
+    fn resolve(tree: &BaseTree, path: &str) -> Result<String, String> {
+        let resolved = tree.resolve(path.as_bytes()).map_err(|error| error.to_string())?;
+        Ok(String::from_utf8(resolved).unwrap())
+    }
+
+    #[test]
+    fn directories_are_written_through_links() {
+        let tree = tree(&[&[
+            directory("usr/bin"),
+            directory("usr/lib"),
+            directory("run"),
+            directory("data/nix/store"),
+            link("bin", "usr/bin"),
+            link("lib", "/usr/lib"),
+            link("var/run", "../run"),
+            link("var/deep/run", "../../../../run"),
+            link("usr/lib64", "lib"),
+            link("lib64", "usr/lib64"),
+            link("nix", "/data/nix"),
+            link("root", "."),
+            link("up", "/.."),
+            link("dangling", "nowhere"),
+            link("to-file", "etc/passwd"),
+            file("etc/passwd"),
+        ]]);
+        for (path, place) in [
+            ("", ""),
+            ("usr", "usr"),
+            ("new/directory", "new/directory"),
+            ("bin", "usr/bin"),
+            ("bin/new", "usr/bin/new"),
+            ("lib/new/deep", "usr/lib/new/deep"),
+            ("var/run", "run"),
+            ("var/deep/run/x", "run/x"),
+            ("lib64", "usr/lib"),
+            ("nix/store", "data/nix/store"),
+            ("root/bin", "usr/bin"),
+            ("up/usr", "usr"),
+            ("dangling", "dangling"),
+            ("to-file", "to-file"),
+            ("etc/passwd", "etc/passwd"),
+        ] {
+            assert_eq!(resolve(&tree, path).as_deref(), Ok(place), "{path}");
+        }
+    }
+
+    #[test]
+    fn links_that_lead_to_themselves_are_an_error() {
+        let tree = tree(&[&[
+            link("self", "self"),
+            link("a", "b/x"),
+            link("b", "/a"),
+            link("in/a", "../in/a/b"),
+        ]]);
+        for (path, named) in [("self", "self"), ("a/y", "a"), ("in/a", "in/a")] {
+            let error =
+                format!("in the base image, /{named} is a symbolic link that leads to itself");
+            assert_eq!(resolve(&tree, path), Err(error), "{path}");
+        }
+        // Nothing of ours goes through it.
+        assert_eq!(resolve(&tree, "c").as_deref(), Ok("c"));
+    }
+}

@@ -1,0 +1,286 @@
+//! The files of a base image, in a directory or an archive: by name, where they are.
+//! Stage: oci. Opens files. Input: a path. Output: [`Files`].
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use tar::{Archive, EntryType};
+
+use super::error::Problem;
+use crate::oci::compression::Compression;
+use crate::oci::stored::Place;
+use crate::store::Store;
+
+/// No document of an image is larger: registries refuse manifests over 4 MiB.
+const DOCUMENT: u64 = 32 << 20;
+/// Of a compressed archive, files up to this size are kept, to be read without starting over …
+const SMALL: u64 = 1 << 20;
+/// … and this much of them.
+const SMALL_TOTAL: u64 = 16 << 20;
+const BUFFER: usize = 256 << 10;
+/// How many links may lead to a file.
+const LINKS: usize = 40;
+
+/// Named files, wherever they are.
+pub struct Files<'s> {
+    store: &'s Store,
+    kind: Kind,
+}
+
+enum Kind {
+    Directory(PathBuf),
+    Archive {
+        file: PathBuf,
+        compression: Compression,
+        members: BTreeMap<String, Member>,
+        /// Bytes of the small ones of a compressed archive.
+        small: BTreeMap<String, Vec<u8>>,
+    },
+}
+
+enum Member {
+    File {
+        offset: u64,
+        size: u64,
+    },
+    /// Another member by its name from the root.
+    Link(String),
+}
+
+impl<'s> Files<'s> {
+    /// Lists an archive, or looks at a directory.
+    ///
+    /// # Errors
+    /// [`Problem::Read`], [`Problem::NotAnImage`], [`Problem::Truncated`] or [`Problem::Unpack`].
+    pub fn open(store: &'s Store, path: &Path) -> Result<Self, Problem> {
+        let path = without_links(store, path)?;
+        let physical = store.locate(&path);
+        let read_error = |source| Problem::Read { file: path.clone(), source };
+        let kind = if physical.is_dir() {
+            Kind::Directory(path)
+        } else {
+            let file = File::open(&physical).map_err(read_error)?;
+            let length = file.metadata().map_err(read_error)?.len();
+            let mut reader = BufReader::with_capacity(BUFFER, file);
+            let start = reader.fill_buf().map_err(read_error)?;
+            let compression = Compression::of(start);
+            if compression.is_none() {
+                check_tar(start)?;
+                archive(path, reader, length)?
+            } else {
+                let reader = compression.reader(reader).map_err(read_error)?;
+                compressed_archive(path, compression, reader)?
+            }
+        };
+        Ok(Self { store, kind })
+    }
+
+    /// Where a file is; none if it isn't there.
+    ///
+    /// # Errors
+    /// [`Problem::Read`], and [`Problem::Unpack`] for links without an end.
+    pub fn find(&self, name: &str) -> Result<Option<Place>, Problem> {
+        match &self.kind {
+            Kind::Directory(directory) => {
+                let path = directory.join(name);
+                if fs::symlink_metadata(self.store.locate(&path)).is_err() {
+                    return Ok(None);
+                }
+                let file = without_links(self.store, &path)?;
+                let metadata = fs::metadata(self.store.locate(&file))
+                    .map_err(|source| Problem::Read { file: file.clone(), source })?;
+                let (offset, archive) = (0, Compression::None);
+                Ok(metadata.is_file().then_some(Place {
+                    file,
+                    offset,
+                    size: metadata.len(),
+                    archive,
+                }))
+            }
+            Kind::Archive { file, compression, .. } => {
+                Ok(self.member(name).map(|(_, offset, size)| Place {
+                    file: file.clone(),
+                    offset,
+                    size,
+                    archive: *compression,
+                }))
+            }
+        }
+    }
+
+    fn member(&self, name: &str) -> Option<(&str, u64, u64)> {
+        let Kind::Archive { members, .. } = &self.kind else { return None };
+        let mut name = name;
+        for _ in 0..LINKS {
+            match members.get_key_value(name)? {
+                (name, Member::File { offset, size }) => return Some((name, *offset, *size)),
+                (_, Member::Link(target)) => name = target,
+            }
+        }
+        None
+    }
+
+    /// The bytes of a document; none if it isn't there.
+    ///
+    /// # Errors
+    /// [`Problem::Read`], and [`Problem::Document`] for what is too large to be one.
+    pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>, Problem> {
+        if let (Kind::Archive { small, .. }, Some((member, ..))) = (&self.kind, self.member(name))
+            && let Some(bytes) = small.get(member)
+        {
+            return Ok(Some(bytes.clone()));
+        }
+        let Some(place) = self.find(name)? else { return Ok(None) };
+        if place.size > DOCUMENT {
+            let reason = format!("it has {} bytes", place.size);
+            return Err(Problem::Document { name: name.to_owned(), what: "document", reason });
+        }
+        let mut bytes = Vec::new();
+        place
+            .open(self.store)
+            .and_then(|mut reader| reader.read_to_end(&mut bytes))
+            .map_err(|source| Problem::Read { file: place.file, source })?;
+        Ok(Some(bytes))
+    }
+}
+
+/// A path whose last component is no symbolic link, by which a file in the store is known as
+/// part of its own store path. What leads into the store stays below the store's root.
+pub fn without_links(store: &Store, path: &Path) -> Result<PathBuf, Problem> {
+    let mut path = path.to_owned();
+    for _ in 0..LINKS {
+        let physical = store.locate(&path);
+        let read_error = |source| Problem::Read { file: path.clone(), source };
+        if !fs::symlink_metadata(&physical).map_err(read_error)?.is_symlink() {
+            return Ok(path);
+        }
+        let target = fs::read_link(&physical).map_err(read_error)?;
+        path = path.parent().unwrap_or(Path::new("/")).join(target);
+    }
+    Err(Problem::Read { source: io::Error::other("too many levels of symbolic links"), file: path })
+}
+
+/// What can't be a tar archive is told from one that is damaged.
+fn check_tar(start: &[u8]) -> Result<(), Problem> {
+    let other = match start {
+        [] => "the file is empty",
+        [b'B', b'Z', b'h', ..] => "bzip2 is not supported",
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => "xz is not supported",
+        [b'#', b'!', ..] => "it is a script; its output may be one",
+        _ if start.len() < 512 => "it is no tar archive",
+        _ if start.get(257..262) != Some(b"ustar") && !old_tar(start) => "it is no tar archive",
+        _ => return Ok(()),
+    };
+    Err(Problem::NotAnImage(other.to_owned()))
+}
+
+/// Whether a header without a magic number has the right check sum.
+fn old_tar(start: &[u8]) -> bool {
+    let mut header = tar::Header::new_old();
+    header.as_mut_bytes().copy_from_slice(&start[..512]);
+    let sum: u32 = start[..512]
+        .iter()
+        .enumerate()
+        .map(|(place, byte)| if (148..156).contains(&place) { 32 } else { u32::from(*byte) })
+        .sum();
+    header.cksum().is_ok_and(|recorded| recorded == sum)
+}
+
+/// Lists an archive without reading what is in it.
+fn archive(file: PathBuf, reader: BufReader<File>, length: u64) -> Result<Kind, Problem> {
+    let mut members = BTreeMap::new();
+    let mut archive = Archive::new(reader);
+    for entry in archive.entries_with_seek().map_err(unpack_error)? {
+        let entry = entry.map_err(unpack_error)?;
+        if let Some((name, member)) = member(&entry) {
+            if let Member::File { offset, size } = member
+                && offset.saturating_add(size) > length
+            {
+                return Err(Problem::Truncated(format!(
+                    "`{name}` ends at byte {}, the file at byte {length}",
+                    offset.saturating_add(size)
+                )));
+            }
+            members.insert(name, member);
+        }
+    }
+    Ok(Kind::Archive { file, compression: Compression::None, members, small: BTreeMap::new() })
+}
+
+/// Lists an archive that has to be decompressed for it.
+fn compressed_archive(
+    file: PathBuf,
+    compression: Compression,
+    reader: impl Read,
+) -> Result<Kind, Problem> {
+    let (mut members, mut small) = (BTreeMap::new(), BTreeMap::new());
+    let mut kept = 0;
+    let mut archive = Archive::new(reader);
+    let mut empty = true;
+    for entry in archive.entries().map_err(unpack_error)? {
+        let mut entry = entry.map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => unpack_error(error),
+            _ if empty => Problem::NotAnImage("it holds no tar archive".to_owned()),
+            _ => unpack_error(error),
+        })?;
+        empty = false;
+        let Some((name, member)) = member(&entry) else { continue };
+        if let Member::File { size, .. } = member
+            && size <= SMALL
+            && kept + size <= SMALL_TOTAL
+        {
+            kept += size;
+            let mut bytes = Vec::new();
+            entry.read_to_end(&mut bytes).map_err(unpack_error)?;
+            small.insert(name.clone(), bytes);
+        }
+        members.insert(name, member);
+    }
+    // A compressed stream that was cut behind the last entry lacks its check sum.
+    io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(unpack_error)?;
+    Ok(Kind::Archive { file, compression, members, small })
+}
+
+fn member<R: Read>(entry: &tar::Entry<R>) -> Option<(String, Member)> {
+    let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+    let name = normal(&name);
+    let target = || {
+        let target = entry.link_name_bytes().unwrap_or_default();
+        String::from_utf8_lossy(&target).into_owned()
+    };
+    let member = match entry.header().entry_type() {
+        EntryType::Regular | EntryType::Continuous => {
+            Member::File { offset: entry.raw_file_position(), size: entry.size() }
+        }
+        // As `docker save` and skopeo write a layer that is there twice.
+        EntryType::Symlink => {
+            let parent = name.rsplit_once('/').map_or("", |(parent, _)| parent);
+            Member::Link(normal(&format!("{parent}/{}", target())))
+        }
+        EntryType::Link => Member::Link(normal(&target())),
+        _ => return None,
+    };
+    Some((name, member))
+}
+
+/// A member's name without what has no meaning: `./a/../b` is `b`.
+fn normal(name: &str) -> String {
+    let mut normal: Vec<&str> = Vec::new();
+    for component in name.split('/') {
+        match component {
+            "" | "." => {}
+            ".." => drop(normal.pop()),
+            component => normal.push(component),
+        }
+    }
+    normal.join("/")
+}
+
+fn unpack_error(source: io::Error) -> Problem {
+    if source.kind() == io::ErrorKind::UnexpectedEof {
+        return Problem::Truncated("the archive has no end".to_owned());
+    }
+    Problem::Unpack { what: "tar archive", source }
+}

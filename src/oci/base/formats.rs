@@ -1,0 +1,182 @@
+//! The formats that images are kept in, each found by what is there.
+//! Stage: oci. Input: [`Files`]. Output: [`Parts`], the same for all.
+
+use std::collections::BTreeSet;
+
+use super::documents::{Configuration, Descriptor, DockerImage, Manifest, parse};
+use super::error::Problem;
+use super::files::Files;
+use super::platform::{Platform, choose};
+use crate::digest::BlobDigest;
+use crate::oci::stored::Place;
+
+/// An image's configuration and layers, before any layer was read.
+pub struct Parts {
+    /// The configuration.
+    pub configuration: Configuration,
+    /// The layers from the bottom up.
+    pub layers: Vec<Part>,
+}
+
+/// A layer as the image's documents name it.
+pub struct Part {
+    /// Its file's name.
+    pub name: String,
+    /// What a manifest says of it; a docker-archive says nothing.
+    pub descriptor: Option<Descriptor>,
+}
+
+/// How deep an index may be in an index.
+const DEPTH: usize = 4;
+const INDEX: &str = "index.json";
+const MANIFEST: &str = "manifest.json";
+const BY_MANIFEST: &str = "the image manifest";
+const BY_INDEX: &str = "the index";
+
+/// Finds the image for a platform, in whatever format it is.
+///
+/// # Errors
+/// [`Problem::NotAnImage`], [`Problem::Platform`], [`Problem::Ambiguous`], or what is wrong
+/// with a document.
+pub fn parts(files: &Files, wanted: &Platform) -> Result<Parts, Problem> {
+    // Where both are, the archive is two formats at once: OCI's has digests to check.
+    if let Some(bytes) = files.read(INDEX)? {
+        let index = Manifest::parse(INDEX, &bytes)?;
+        return Blobs { files, names: &[|hex| format!("blobs/sha256/{hex}")] }
+            .chosen(&index, wanted);
+    }
+    let Some(bytes) = files.read(MANIFEST)? else {
+        let reason = format!("there is neither `{INDEX}` nor `{MANIFEST}` in it");
+        return Err(Problem::NotAnImage(reason));
+    };
+    if bytes.trim_ascii_start().starts_with(b"[") {
+        return docker_archive(files, &bytes, wanted);
+    }
+    // A directory by skopeo, or a manifest beside its blobs.
+    let blobs = Blobs {
+        files,
+        names: &[
+            |hex| hex.to_owned(),
+            |hex| format!("{hex}.manifest.json"),
+            |hex| format!("blobs/{hex}"),
+            |hex| format!("blobs/sha256/{hex}"),
+        ],
+    };
+    let manifest = Manifest::parse(MANIFEST, &bytes)?;
+    if manifest.manifests.is_some() {
+        return blobs.chosen(&manifest, wanted);
+    }
+    let parts = blobs.parts(MANIFEST, &manifest)?;
+    checked_platform(parts, wanted)
+}
+
+/// A docker-archive (moby, image/spec/v1.2.md, "Combined Image JSON + Filesystem Changeset
+/// Format"): one `manifest.json` for all images, and layers of any name.
+fn docker_archive(files: &Files, bytes: &[u8], wanted: &Platform) -> Result<Parts, Problem> {
+    let mut images: Vec<DockerImage> = parse(MANIFEST, "docker-archive manifest", bytes)?;
+    let configs: BTreeSet<_> = images.iter().map(|image| image.config.clone()).collect();
+    if configs.len() > 1 {
+        return Err(Problem::Ambiguous { count: configs.len(), platform: None });
+    }
+    let Some(image) = images.pop() else {
+        return Err(Problem::NotAnImage(format!("`{MANIFEST}` lists no image")));
+    };
+    let bytes = files.read(&image.config)?;
+    let bytes = bytes.ok_or_else(|| Problem::Missing(image.config.clone()))?;
+    let configuration = Configuration::parse(&image.config, &bytes)?;
+    let layers = image.layers.into_iter().map(|name| Part { name, descriptor: None }).collect();
+    checked_platform(Parts { configuration, layers }, wanted)
+}
+
+fn checked_platform(parts: Parts, wanted: &Platform) -> Result<Parts, Problem> {
+    let found = &parts.configuration.platform;
+    if found.is(wanted) {
+        return Ok(parts);
+    }
+    Err(Problem::Platform { found: found.to_string(), wanted: wanted.clone() })
+}
+
+/// Files that are named by their digests.
+struct Blobs<'a> {
+    files: &'a Files<'a>,
+    /// Names that a blob may have, by the digits of its digest.
+    names: &'a [fn(&str) -> String],
+}
+
+impl Blobs<'_> {
+    /// Where a blob is, by name and place.
+    fn find(&self, digest: &BlobDigest) -> Result<(String, Place), Problem> {
+        let hex = digest.digest().hex();
+        for name in self.names.iter().map(|name| name(&hex)) {
+            if let Some(place) = self.files.find(&name)? {
+                return Ok((name, place));
+            }
+        }
+        Err(Problem::Missing(self.names[0](&hex)))
+    }
+
+    fn read(
+        &self,
+        descriptor: &Descriptor,
+        by: &'static str,
+    ) -> Result<(String, Vec<u8>), Problem> {
+        let (name, _) = self.find(&descriptor.digest)?;
+        let bytes = self.files.read(&name)?.ok_or_else(|| Problem::Missing(name.clone()))?;
+        descriptor.check(&name, &bytes, by)?;
+        Ok((name, bytes))
+    }
+
+    /// The image of an index for a platform.
+    fn chosen(&self, index: &Manifest, wanted: &Platform) -> Result<Parts, Problem> {
+        let mut found = Vec::new();
+        self.candidates(index, 0, &mut found)?;
+        let descriptor = choose(found, wanted, |descriptor| descriptor.digest)?;
+        let (name, bytes) = self.read(&descriptor, BY_INDEX)?;
+        // An index may say what it likes: the configuration counts.
+        checked_platform(self.parts(&name, &Manifest::parse(&name, &bytes)?)?, wanted)
+    }
+
+    /// Every image of an index, with what it runs on.
+    fn candidates(
+        &self,
+        index: &Manifest,
+        depth: usize,
+        found: &mut Vec<(Platform, Descriptor)>,
+    ) -> Result<(), Problem> {
+        for descriptor in index.manifests.iter().flatten() {
+            if let Some(platform) = &descriptor.platform {
+                found.push((platform.clone(), descriptor.clone()));
+                continue;
+            }
+            let (name, bytes) = self.read(descriptor, BY_INDEX)?;
+            let manifest = Manifest::parse(&name, &bytes)?;
+            if manifest.manifests.is_some() {
+                if depth == DEPTH {
+                    let reason = format!("it is the index of an index, {DEPTH} times over");
+                    return Err(Problem::Document { name, what: "index", reason });
+                }
+                self.candidates(&manifest, depth + 1, found)?;
+            } else {
+                let platform = self.parts(&name, &manifest)?.configuration.platform;
+                found.push((platform, descriptor.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    fn parts(&self, name: &str, manifest: &Manifest) -> Result<Parts, Problem> {
+        let (config_name, bytes) = self.read(manifest.configuration(name)?, BY_MANIFEST)?;
+        let configuration = Configuration::parse(&config_name, &bytes)?;
+        let hex_name = |descriptor: &Descriptor| match self.find(&descriptor.digest) {
+            Ok((name, _)) => Ok(name),
+            // Told together with the layer's number, when it is read.
+            Err(Problem::Missing(name)) => Ok(name),
+            Err(problem) => Err(problem),
+        };
+        let part = |descriptor: &Descriptor| {
+            Ok(Part { name: hex_name(descriptor)?, descriptor: Some(descriptor.clone()) })
+        };
+        let layers = manifest.layers.iter().map(part).collect::<Result<_, Problem>>()?;
+        Ok(Parts { configuration, layers })
+    }
+}

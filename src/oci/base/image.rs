@@ -1,0 +1,201 @@
+//! A base image, checked against its bytes.
+//! Stage: oci. Opens files. Input: a path. Output: [`BaseImage`].
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::path::Path;
+
+use oci_spec::image::History;
+use rayon::prelude::*;
+use serde_json::Value;
+
+use super::documents::Descriptor;
+use super::error::{Error, Problem};
+use super::files::Files;
+use super::formats::{Part, Parts, parts};
+use super::inherit::inherit_history;
+use super::platform::Platform;
+use super::scan::{Scan, scan};
+use crate::digest::DiffId;
+use crate::layer::BaseTree;
+use crate::oci::media_type::LayerMediaType;
+use crate::oci::options::Architecture;
+use crate::oci::stored::{Place, StoredBlob};
+use crate::store::Store;
+
+/// What an image of ours stands on.
+#[derive(Debug)]
+pub struct BaseImage {
+    /// The whole image configuration (image-spec, config.md), as it was written.
+    pub configuration: Value,
+    /// One entry a layer, and those without a layer between them.
+    pub history: Vec<History>,
+    /// From the bottom up.
+    pub layers: Vec<BaseLayer>,
+    /// The directories and links that all layers together make.
+    pub tree: BaseTree,
+}
+
+/// A layer of a base, where it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BaseLayer {
+    /// Digest of the uncompressed tar.
+    pub diff_id: DiffId,
+    /// Bytes of the uncompressed tar.
+    pub size: u64,
+    /// The bytes to transfer.
+    pub blob: StoredBlob,
+}
+
+/// Reads a base image of any format, all of it: every digest is checked, in parallel.
+///
+/// `path` is a docker-archive or an OCI archive, which may be compressed as a whole, or a
+/// directory: an OCI layout, one by `skopeo copy … dir:`, or a `manifest.json` beside
+/// its blobs. A name says nothing here.
+///
+/// # Errors
+/// [`Error`], which names the file and the layer.
+pub fn read_base(
+    store: &Store,
+    path: &Path,
+    architecture: &Architecture,
+) -> Result<BaseImage, Error> {
+    let error = |layer, problem| Error { file: path.to_owned(), layer, problem: Box::new(problem) };
+    let wanted =
+        Platform { os: "linux".to_owned(), architecture: architecture.to_string(), variant: None };
+    let files = Files::open(store, path).map_err(|problem| error(None, problem))?;
+    let Parts { configuration, layers } =
+        parts(&files, &wanted).map_err(|problem| error(None, problem))?;
+    let count = layers.len();
+    let diff_ids = configuration.diff_ids;
+    if diff_ids.len() != count {
+        let found = format!("{count} layers");
+        let expected = format!("{} diff IDs", diff_ids.len());
+        let what = "the manifest".to_owned();
+        let problem = Problem::Mismatch { what, expected, found, by: "the configuration" };
+        return Err(error(None, problem));
+    }
+    let layer_error = |index: usize| move |problem| error(Some((index + 1, count)), problem);
+    let mut places = Vec::new();
+    for (index, part) in layers.iter().enumerate() {
+        places.push(place(&files, part).map_err(layer_error(index))?);
+    }
+    let mut scans = scan_all(store, &places);
+
+    let (mut read, mut tree) = (Vec::new(), BaseTree::default());
+    for (index, ((part, place), diff_id)) in layers.iter().zip(places).zip(diff_ids).enumerate() {
+        // A layer may be there twice.
+        let Some(Ok(scanned)) = scans.get(&place) else {
+            return Err(layer_error(index)(failure(&mut scans, &place)));
+        };
+        let blob = checked(scanned, part, place, diff_id).map_err(layer_error(index))?;
+        read.push(BaseLayer { diff_id, size: scanned.uncompressed_size, blob });
+        tree.apply(&scanned.tree);
+    }
+    let history = inherit_history(&configuration.document, count);
+    Ok(BaseImage { configuration: configuration.document, history, layers: read, tree })
+}
+
+/// Where a layer's bytes are, if they are of a kind that can be passed on.
+fn place(files: &Files, part: &Part) -> Result<Place, Problem> {
+    if let Some(Descriptor { media_type, .. }) = &part.descriptor {
+        media_type.parse::<LayerMediaType>()?;
+    }
+    let place = files.find(&part.name)?.ok_or_else(|| Problem::Missing(part.name.clone()))?;
+    // The image spec, which is JSON, has to name it.
+    if place.file.to_str().is_none() {
+        return Err(Problem::OddName(place.file));
+    }
+    Ok(place)
+}
+
+type Scans = BTreeMap<Place, Result<Scan, Problem>>;
+
+/// Reads every place once: side by side, but one after the other in what must be
+/// decompressed from its beginning.
+fn scan_all(store: &Store, places: &[Place]) -> Scans {
+    let unique: BTreeMap<&Place, ()> = places.iter().map(|place| (place, ())).collect();
+    let unique: Vec<&Place> = unique.into_keys().collect();
+    if unique.iter().any(|place| !place.archive.is_none()) {
+        return scan_in_turn(store, &unique);
+    }
+    let scanned = unique.into_par_iter().map(|place| {
+        let opened = place.open(store).map_err(|source| read_error(place, source));
+        (place.clone(), opened.and_then(scan))
+    });
+    scanned.collect()
+}
+
+fn scan_in_turn(store: &Store, places: &[&Place]) -> Scans {
+    let mut scans = Scans::new();
+    let Some(first) = places.first() else { return scans };
+    // All are in one archive, and sorted by their offsets.
+    let whole = Place { offset: 0, size: u64::MAX, ..(*first).clone() };
+    let mut reader = match whole.open(store) {
+        Ok(reader) => reader,
+        Err(source) => {
+            scans.insert((*first).clone(), Err(read_error(first, source)));
+            return scans;
+        }
+    };
+    let mut at = 0;
+    for place in places {
+        let skip = io::copy(&mut reader.by_ref().take(place.offset - at), &mut io::sink());
+        let scanned = skip
+            .map_err(|source| read_error(place, source))
+            .and_then(|_| scan(reader.by_ref().take(place.size)));
+        at = place.offset + place.size;
+        let failed = scanned.is_err();
+        scans.insert((*place).clone(), scanned);
+        // The reader is somewhere in the middle.
+        if failed {
+            break;
+        }
+    }
+    scans
+}
+
+/// Why nothing is known of a place.
+fn failure(scans: &mut Scans, place: &Place) -> Problem {
+    match scans.remove(place) {
+        Some(Err(problem)) => problem,
+        _ => read_error(place, io::Error::other("another layer in it can't be read")),
+    }
+}
+
+fn read_error(place: &Place, source: io::Error) -> Problem {
+    Problem::Read { file: place.file.clone(), source }
+}
+
+/// That the bytes are those that the image's documents say.
+fn checked(
+    scanned: &Scan,
+    part: &Part,
+    place: Place,
+    diff_id: DiffId,
+) -> Result<StoredBlob, Problem> {
+    let mismatch = |what: &str, expected: String, found: String, by| {
+        Err(Problem::Mismatch { what: what.to_owned(), expected, found, by })
+    };
+    let manifest = "the image manifest";
+    let declared = match &part.descriptor {
+        Some(Descriptor { size, .. }) if *size != scanned.size => {
+            let (expected, found) = (format!("{size} bytes"), format!("{} bytes", scanned.size));
+            return mismatch("the blob", expected, found, manifest);
+        }
+        Some(Descriptor { digest, .. }) if *digest != scanned.digest => {
+            let (expected, found) = (digest.to_string(), scanned.digest.to_string());
+            return mismatch("the blob", expected, found, manifest);
+        }
+        Some(Descriptor { media_type, .. }) => media_type.parse()?,
+        None => LayerMediaType::oci(scanned.compression),
+    };
+    if scanned.diff_id != diff_id {
+        let (expected, found) = (diff_id.to_string(), scanned.diff_id.to_string());
+        return mismatch("the uncompressed layer", expected, found, "the image configuration");
+    }
+    // skopeo calls a layer `…tar.gzip` that it copied from a docker-archive as it was.
+    let media_type = LayerMediaType { compression: scanned.compression, ..declared };
+    let Place { file, offset, archive, size } = place;
+    Ok(StoredBlob { file, offset, archive, digest: scanned.digest, size, media_type })
+}

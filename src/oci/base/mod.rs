@@ -1,0 +1,22 @@
+//! Base images: what an image of ours stands on.
+//! Stage: oci. Input: an image in any format. Output: [`BaseImage`].
+//!
+//! ```text
+//! files ─→ formats (documents, platform) ─→ scan ─→ image
+//! (by name) (which config, which layers)   (bytes)  (checked)
+//! ```
+
+mod documents;
+mod error;
+mod files;
+mod formats;
+mod image;
+mod inherit;
+mod platform;
+mod scan;
+
+pub use error::{Error, Problem};
+pub use image::{BaseImage, BaseLayer, read_base};
+pub use inherit::{inherit, inherit_history};
+pub use platform::Platform;
+pub(super) use scan::scan;

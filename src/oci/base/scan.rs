@@ -1,0 +1,148 @@
+//! One layer of a base, read once: digests, sizes, and what it does to the tree.
+//! Stage: oci. Input: a blob's bytes. Output: [`Scan`].
+
+use std::io::{self, BufRead, BufReader, Read};
+
+use tar::{Archive, EntryType};
+
+use super::error::Problem;
+use crate::digest::{BlobDigest, DiffId, DigestReader};
+use crate::layer::{Attributes, BaseEntry, BaseLayerTree};
+use crate::oci::compression::Compression;
+
+const BUFFER: usize = 256 << 10;
+
+/// What was found.
+pub struct Scan {
+    /// Digest of the blob as it is.
+    pub digest: BlobDigest,
+    /// Bytes of the blob as it is.
+    pub size: u64,
+    /// How the tar is compressed.
+    pub compression: Compression,
+    /// Digest of the tar.
+    pub diff_id: DiffId,
+    /// Bytes of the tar.
+    pub uncompressed_size: u64,
+    /// Its directories and links.
+    pub tree: BaseLayerTree,
+}
+
+/// Reads a whole blob.
+///
+/// # Errors
+/// [`Problem::Truncated`] and [`Problem::Unpack`].
+pub fn scan(blob: impl Read + Send) -> Result<Scan, Problem> {
+    let mut blob = BufReader::with_capacity(BUFFER, DigestReader::new(blob));
+    let start = blob.fill_buf().map_err(|error| unpack_error(Compression::None, error))?;
+    let compression = Compression::of(start);
+    let error = |error| unpack_error(compression, error);
+    if compression.is_none() {
+        let (tree, blob) = tree_of(blob).map_err(error)?;
+        let (digest, size) = blob.into_inner().finish().map_err(error)?;
+        let (diff_id, digest) = (DiffId::new(digest), BlobDigest::new(digest));
+        return Ok(Scan { digest, size, compression, diff_id, uncompressed_size: size, tree });
+    }
+    let tar = DigestReader::new(compression.reader(&mut blob).map_err(error)?);
+    let (tree, tar) = tree_of(BufReader::with_capacity(BUFFER, tar)).map_err(error)?;
+    let (diff_id, uncompressed_size) = tar.into_inner().finish().map_err(error)?;
+    // A decoder may stop before the end of its input.
+    let (digest, size) = blob.into_inner().finish().map_err(error)?;
+    let (diff_id, digest) = (DiffId::new(diff_id), BlobDigest::new(digest));
+    Ok(Scan { digest, size, compression, diff_id, uncompressed_size, tree })
+}
+
+/// The entries of a tar as far as they matter, and the reader behind the last one.
+fn tree_of<R: Read>(tar: R) -> io::Result<(BaseLayerTree, R)> {
+    let mut tree = BaseLayerTree::default();
+    let mut archive = Archive::new(tar);
+    for entry in archive.entries()? {
+        let entry = entry?;
+        let header = entry.header();
+        let target;
+        let kind = match header.entry_type() {
+            EntryType::Directory => BaseEntry::Directory(Attributes {
+                mode: header.mode()? & 0o7777,
+                uid: header.uid()?,
+                gid: header.gid()?,
+            }),
+            EntryType::Symlink => {
+                target = entry.link_name_bytes().unwrap_or_default();
+                BaseEntry::Symlink(&target)
+            }
+            EntryType::XGlobalHeader => continue,
+            _ => BaseEntry::Other,
+        };
+        tree.add(&entry.path_bytes(), kind);
+    }
+    Ok((tree, archive.into_inner()))
+}
+
+fn unpack_error(compression: Compression, source: io::Error) -> Problem {
+    let what = match compression {
+        Compression::None => "tar archive",
+        Compression::Gzip => "tar archive in a gzip stream",
+        Compression::Zstd => "tar archive in a zstd stream",
+    };
+    if source.kind() == io::ErrorKind::UnexpectedEof {
+        return Problem::Truncated(format!("it is no whole {what}"));
+    }
+    Problem::Unpack { what, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::digest::Digest;
+    use crate::layer::BaseTree;
+
+    /// A tar with a directory, a link, a file, and padding as GNU tar has it.
+    fn tar() -> Vec<u8> {
+        let mut tar = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(EntryType::Directory);
+        header.set_mode(0o41777);
+        header.set_uid(7);
+        header.set_gid(8);
+        header.set_size(0);
+        tar.append_data(&mut header, "tmp/", &[][..]).unwrap();
+        header.set_entry_type(EntryType::Symlink);
+        tar.append_link(&mut header, "bin", "tmp").unwrap();
+        header.set_entry_type(EntryType::Regular);
+        header.set_size(3);
+        tar.append_data(&mut header, "etc/passwd", &b"abc"[..]).unwrap();
+        let mut bytes = tar.into_inner().unwrap();
+        bytes.resize(10240, 0);
+        bytes
+    }
+
+    #[test]
+    fn every_compression_gives_the_same_tree_and_diff_id() {
+        let tar = tar();
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(&tar).unwrap();
+        for (blob, compression) in [
+            (tar.clone(), Compression::None),
+            (gzip.finish().unwrap(), Compression::Gzip),
+            (zstd::encode_all(&tar[..], 1).unwrap(), Compression::Zstd),
+        ] {
+            let found = scan(&blob[..]).unwrap();
+            assert_eq!((found.compression, found.size), (compression, blob.len() as u64));
+            assert_eq!(found.digest.digest(), &Digest::of(&blob));
+            assert_eq!(found.uncompressed_size, 10240);
+            assert_eq!(found.diff_id.digest(), &Digest::of(&tar));
+            let mut tree = BaseTree::default();
+            tree.apply(&found.tree);
+            let attributes = Attributes { mode: 0o1777, uid: 7, gid: 8 };
+            assert_eq!(tree.attributes(b"tmp"), Some(attributes));
+            assert_eq!(tree.attributes(b"etc"), Some(Attributes::IMPLIED));
+            assert_eq!(tree.resolve(b"bin").unwrap(), b"tmp");
+            // Cut short in the middle, or something else altogether.
+            assert!(scan(&blob[..blob.len() / 10 + 5]).is_err(), "{compression:?}");
+        }
+        let problem = scan(&[b'x'; 4096][..]).map(|_| ()).unwrap_err().to_string();
+        assert_eq!(problem, "is no whole tar archive");
+    }
+}

@@ -1,0 +1,91 @@
+//! A layer as it is transferred: which bytes, their digest and media type.
+//! Stage: oci. Input: [`SpecLayer`]. Output: its blob.
+
+use std::io::{self, Read, Write};
+
+use super::compression::Compression;
+use super::media_type::LayerMediaType;
+use super::spec::{LayerSource, SpecLayer};
+use super::stored::StoredBlob;
+use crate::digest::BlobDigest;
+use crate::layer::{self, Error};
+use crate::store::Store;
+
+/// Which of a layer's bytes are transferred.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Those that are stored, compressed as they are: for whoever goes by OCI's media types.
+    AsStored,
+    /// Those that every `docker load` takes: it finds out by itself what is gzip, but version
+    /// 20.10 knows nothing of Zstandard, and takes it for a broken tar.
+    Loadable,
+}
+
+/// A layer's blob (image-spec, descriptor.md).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayerBlob {
+    /// Digest of the bytes that are transferred.
+    pub digest: BlobDigest,
+    /// How many they are.
+    pub size: u64,
+    /// What they are.
+    pub media_type: LayerMediaType,
+}
+
+impl SpecLayer {
+    /// The blob that stands for this layer. Layers that are made are not compressed.
+    pub fn blob(&self, form: Form) -> LayerBlob {
+        match self.stored_as_is(form) {
+            Some(StoredBlob { digest, size, media_type, .. }) => {
+                LayerBlob { digest: *digest, size: *size, media_type: *media_type }
+            }
+            None => LayerBlob {
+                digest: self.diff_id.as_uncompressed_blob(),
+                size: self.size,
+                media_type: LayerMediaType::oci(Compression::None),
+            },
+        }
+    }
+
+    fn stored_as_is(&self, form: Form) -> Option<&StoredBlob> {
+        let LayerSource::Stored(blob) = &self.source else { return None };
+        let zstd = blob.media_type.compression == Compression::Zstd;
+        (form == Form::AsStored || !zstd).then_some(blob)
+    }
+
+    /// Writes the blob's bytes. They are not checked here.
+    ///
+    /// # Errors
+    /// Whatever keeps the sources from being read, and [`Error::Write`].
+    pub fn write_blob(&self, store: &Store, form: Form, out: impl Write) -> Result<(), Error> {
+        match &self.source {
+            LayerSource::Made(contents) => layer::write_layer(store, contents, out),
+            LayerSource::Stored(blob) => {
+                let read_error = |source| Error::Read { path: store.locate(&blob.file), source };
+                let reader: Box<dyn Read> = if self.stored_as_is(form).is_some() {
+                    Box::new(blob.open(store).map_err(read_error)?)
+                } else {
+                    blob.open_uncompressed(store).map_err(read_error)?
+                };
+                copy(reader, out, read_error)
+            }
+        }
+    }
+}
+
+/// `io::copy` that says which side failed.
+fn copy(
+    mut reader: impl Read,
+    mut out: impl Write,
+    read_error: impl Fn(io::Error) -> Error,
+) -> Result<(), Error> {
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        match reader.read(&mut buffer) {
+            Ok(0) => return out.flush().map_err(Error::Write),
+            Ok(read) => out.write_all(&buffer[..read]).map_err(Error::Write)?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(read_error(error)),
+        }
+    }
+}

@@ -1,0 +1,276 @@
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::support::{Docker, Image, build, nix, root_command, run, stderr, stowage};
+
+/// What `app` finds in its container: the base's link and modes, its own place behind the
+/// link, both environments, and the base's working directory.
+const FOUND: &str = "usr/bin\n1777\n/usr/bin/app\nbase ours\n/usr\n";
+
+fn skopeo(arguments: &[&str]) -> String {
+    run(Command::new("skopeo").arg("--insecure-policy").args(arguments))
+}
+
+fn inspect(docker: &Docker, reference: &str) -> Value {
+    let inspected: Value =
+        serde_json::from_str(&docker.run(&["image", "inspect", reference])).unwrap();
+    inspected[0].clone()
+}
+
+/// The archive of images.nix without the compression around it, for skopeo.
+fn distribution(directory: &Path) -> PathBuf {
+    let file = directory.join("distribution.tar");
+    let out = std::fs::File::create(&file).unwrap();
+    run(Command::new("gzip").arg("-dc").arg(build("checks.x86_64-linux.distribution")).stdout(out));
+    file
+}
+
+/// `SCRIPT | docker load`
+fn load(docker: &Docker, script: &mut Command) {
+    let mut stream = script.stdout(Stdio::piped()).spawn().unwrap();
+    run(docker.command(&["load"]).stdin(stream.stdout.take().unwrap()));
+    assert!(stream.wait().unwrap().success());
+}
+
+#[test]
+fn history_inspection_and_container_agree() {
+    let docker = Docker::start();
+    let image = Image::named("based");
+    docker.load(&image);
+    assert_eq!(docker.container("e2e/based:v1", &[]), FOUND);
+
+    let found = inspect(&docker, "e2e/based:v1");
+    assert_eq!(found["RootFS"]["Layers"], json!(image.diff_ids()));
+    let config = &found["Config"];
+    assert_eq!(config["Env"], json!(["PATH=/usr/bin", "BASE=base", "OURS=ours"]));
+    assert_eq!(config["Entrypoint"], json!(["/bin/app"]));
+    assert_eq!(config["Cmd"], json!(null));
+    assert_eq!(config["WorkingDir"], "/usr");
+
+    let history =
+        docker.run(&["history", "--no-trunc", "--format", "{{.CreatedBy}}", "e2e/based:v1"]);
+    let history: Vec<_> = history.lines().collect();
+    // The newest first. One entry of the base's has no layer.
+    assert_eq!(history.len(), image.spec.layers.len() + 1);
+    assert_eq!(history[history.len() - 2..], ["CMD", "ADD skeleton"]);
+    assert!(history[0].starts_with("stowage: "), "{history:?}");
+}
+
+/// What keeps the base from being collected is the path in the image spec.
+#[test]
+fn the_output_refers_to_the_base() {
+    let image = Image::named("based");
+    let base = build("checks.x86_64-linux.distribution");
+    let arguments = ["--exec", "nix-store", "--query", "--requisites"];
+    let closure = run(nix(&arguments).arg(&image.path));
+    assert!(closure.lines().any(|path| Path::new(path) == base), "{closure}");
+}
+
+/// The daemon has the base, and is sent what is on it.
+#[test]
+fn the_base_is_not_sent_to_who_has_it() {
+    let docker = Docker::start();
+    docker.load(&Image::named("distributionImage"));
+    let image = Image::named("based");
+    let copied = run(image.copy_to_docker_daemon().arg("--json").env("DOCKER_HOST", docker.host()));
+    let copied: Value = serde_json::from_str(&copied).unwrap();
+    let base = image.spec.layers.iter().filter(|layer| layer.contents().is_none()).count();
+    assert!(base >= 2, "{base}");
+    assert_eq!(copied["layersSkipped"], base, "{copied}");
+    assert_eq!(docker.container("e2e/based:v1", &[]), FOUND);
+}
+
+#[test]
+fn podman_and_skopeo_take_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let image = Image::named("based");
+    let archive = directory.path().join("image.tar");
+    image.stream_to(&archive);
+    for format in ["docker-archive", "oci-archive"] {
+        let layout = format!("oci:{}:x", directory.path().join(format).display());
+        skopeo(&["copy", "--quiet", &format!("{format}:{}", archive.display()), &layout]);
+        let config: Value =
+            serde_json::from_str(&skopeo(&["inspect", "--config", &layout])).unwrap();
+        assert_eq!(config["rootfs"]["diff_ids"], json!(image.diff_ids()), "{format}");
+    }
+    let podman = |arguments: &[&str]| {
+        let mut command = root_command("podman");
+        command.arg("--root").arg(directory.path().join("root"));
+        command.arg("--runroot").arg(directory.path().join("run"));
+        run(command.arg("--storage-driver=vfs").args(arguments).stdin(Stdio::null()))
+    };
+    podman(&["load", "--input", archive.to_str().unwrap()]);
+    let inspected: Value =
+        serde_json::from_str(&podman(&["image", "inspect", "e2e/based:v1"])).unwrap();
+    assert_eq!(inspected[0]["RootFS"]["Layers"], json!(image.diff_ids()));
+    let mounted = podman(&["image", "mount", "e2e/based:v1"]);
+    let found = run(root_command("chroot")
+        .args([mounted.trim(), "/bin/bash", "-c"])
+        .arg("cd /usr; PATH=/usr/bin BASE=base OURS=ours exec /bin/app"));
+    podman(&["image", "unmount", "e2e/based:v1"]);
+    assert_eq!(found, FOUND);
+}
+
+/// Each format that skopeo writes is a base, with each compression, and what comes of it is
+/// taken by Docker, whatever it knows of the compression.
+#[test]
+fn every_format_of_skopeo_is_a_base() {
+    let docker = Docker::start();
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name).display().to_string();
+    let source = format!("docker-archive:{}", distribution(directory.path()).display());
+    let closure = at("registration");
+    std::fs::write(&closure, "").unwrap();
+    let expected = Image::named("distributionImage").diff_ids();
+    let zstd = ["--dest-compress", "--dest-compress-format=zstd"];
+    for (name, target, flags) in [
+        ("docker.tar", "docker-archive:@", &[][..]),
+        ("oci.tar", "oci-archive:@:x", &[]),
+        ("layout", "oci:@:x", &[]),
+        ("layout-zstd", "oci:@:x", &zstd),
+        ("dir", "dir:@", &[]),
+        ("dir-gzip", "dir:@", &["--dest-compress"]),
+    ] {
+        let base = at(name);
+        let target = target.replace('@', &base);
+        skopeo(&[&["copy", "--quiet", &source, &target], flags].concat());
+        let (options, spec) = (at("options.json"), at("image.json"));
+        std::fs::write(&options, json!({ "fromImage": base }).to_string()).unwrap();
+        let arguments = ["--closure", &closure, "--options", &options, "--output", &spec];
+        run(stowage(&["build"]).args(arguments));
+        run(&mut stowage(&["verify", &spec]));
+        load(&docker, &mut stowage(&["stream", &spec, "--repo-tag", "a:b"]));
+        assert_eq!(inspect(&docker, "a:b")["RootFS"]["Layers"], json!(expected), "{name}");
+        let found = docker.container("a:b", &["/bin/bash", "-c", "stat -c %a /tmp; echo $BASE"]);
+        assert_eq!(found, "1777\nbase\n", "{name}");
+        docker.run(&["image", "rm", "a:b"]);
+    }
+}
+
+/// A registry of one's own, which ends with the test.
+struct Registry {
+    server: Child,
+    address: String,
+    _directory: tempfile::TempDir,
+}
+
+impl Registry {
+    fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = free.local_addr().unwrap().to_string();
+        drop(free);
+        // JSON is YAML.
+        let config = json!({
+            "version": 0.1,
+            "storage": {"filesystem": {"rootdirectory": directory.path().join("data")}},
+            "http": {"addr": address},
+        });
+        let file = directory.path().join("config.yml");
+        std::fs::write(&file, config.to_string()).unwrap();
+        let mut command = Command::new("docker-registry");
+        command.arg("serve").arg(file).stdin(Stdio::null());
+        let server = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let start = Instant::now();
+        while std::net::TcpStream::connect(&address).is_err() {
+            assert!(start.elapsed() < Duration::from_secs(30), "the registry does not answer");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Self { server, address, _directory: directory }
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+/// The derivation that an expression over `pkgs.stowage` stands for, if it evaluates.
+fn evaluate(expression: &str) -> Result<String, String> {
+    let apply = format!("pkgs: with pkgs.stowage; ({expression}).drvPath");
+    // Impure, since `builtins.toFile` stands for a file beside the Nix code.
+    let flake = ".#legacyPackages.x86_64-linux";
+    let arguments = ["eval", "--impure", "--raw", flake, "--apply", &apply];
+    let output = nix(&arguments).output().unwrap();
+    if !output.status.success() {
+        return Err(stderr(&output));
+    }
+    Ok(String::from_utf8(output.stdout).unwrap())
+}
+
+fn realise(expression: &str) -> String {
+    let derivation = evaluate(expression).unwrap();
+    run(nix(&["--exec", "nix-store", "--realise"]).arg(derivation)).trim().to_owned()
+}
+
+/// Both functions that pull, from a registry and by a name with slashes, in Nix's sandbox.
+#[test]
+fn bases_are_pulled_from_a_registry() {
+    let docker = Docker::start();
+    let registry = Registry::start();
+    let directory = tempfile::tempdir().unwrap();
+    let address = &registry.address;
+    let source = format!("docker-archive:{}", distribution(directory.path()).display());
+    let remote = format!("docker://{address}/team/base");
+    skopeo(&["copy", "--quiet", "--dest-tls-verify=false", &source, &format!("{remote}:v1")]);
+    let tagged = format!("{remote}:v1");
+    let digest = skopeo(&["inspect", "--tls-verify=false", "--format", "{{.Digest}}", &tagged]);
+    let by_digest = format!("{remote}@{}", digest.trim());
+    let pulled = directory.path().join("pulled");
+    let target = format!("dir:{}", pulled.display());
+    skopeo(&["copy", "--quiet", "--src-tls-verify=false", &by_digest, &target]);
+    let hash = run(nix(&["--exec", "nix-hash", "--type", "sha256"]).arg(&pulled));
+
+    let check = |base: &str| {
+        let image =
+            format!(r#"buildImage {{ name = "e2e/pulled"; tag = "v1"; fromImage = {base}; }}"#);
+        load(&docker, &mut Command::new(realise(&image)));
+        let command = ["/bin/bash", "-c", "stat -c %a /tmp; echo $BASE"];
+        assert_eq!(docker.container("e2e/pulled:v1", &command), "1777\nbase\n", "{base}");
+        docker.run(&["image", "rm", "e2e/pulled:v1"]);
+    };
+    check(&format!(
+        r#"pullImage {{
+            imageName = "{address}/team/base"; imageDigest = "{}"; sha256 = "{}"; tlsVerify = false;
+        }}"#,
+        digest.trim(),
+        hash.trim()
+    ));
+
+    // The manifest as the function's own program prints it.
+    let arguments = format!(
+        r#"imageName = "team/base"; imageTag = "v1"; registryUrl = "{address}"; tlsVerify = false;"#
+    );
+    let program = realise(&format!("(pullImageFromManifest {{ {arguments} }}).getManifest"));
+    let manifest = run(&mut Command::new(format!("{program}/bin/get-manifest")));
+    // A string of JSON is one of Nix too.
+    let manifest = serde_json::to_string(&manifest).unwrap();
+    check(&format!(
+        r#"pullImageFromManifest {{ {arguments} imageManifest = builtins.toFile "m" {manifest}; }}"#
+    ));
+}
+
+#[test]
+fn mistakes_are_named() {
+    for (expression, message) in [
+        (
+            r#"pullImage { imageName = "a"; imageDigest = "latest"; sha256 = ""; }"#,
+            "`imageDigest` must be `sha256:` and 64 hex digits, not `latest`",
+        ),
+        (r#"pullImageFromManifest { imageName = "a"; }"#, "`imageManifest` is missing; `nix run`"),
+        (
+            r#"pullImageFromManifest { imageName = "a"; imageManifest = builtins.toFile "m" "{\"manifests\":[]}"; }"#,
+            "`imageManifest` must be the manifest of one image",
+        ),
+        (r#"pullImage { name = "a"; }"#, "without required argument"),
+        (r#"pullImageFromManifest { imageName = "a"; tag = "b"; }"#, "unexpected argument 'tag'"),
+    ] {
+        let error = evaluate(expression).expect_err(expression);
+        assert!(error.contains(message), "{expression}: {error}");
+    }
+}
