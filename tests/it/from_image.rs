@@ -44,6 +44,10 @@ impl OnBase {
         ImageSpec::read(&self.store.root().join("image.json")).unwrap()
     }
 
+    fn image_json(&self) -> String {
+        fs::read_to_string(self.store.root().join("image.json")).unwrap()
+    }
+
     fn error(&self, more: Value) -> String {
         let output = self.store.try_build(&self.options(more));
         assert_eq!(output.status.code(), Some(1));
@@ -255,6 +259,11 @@ fn layers_of_build_layer_obey_the_base() {
 fn the_budget_is_ours_alone() {
     let on_base = OnBase::new(|path| drop(write_files(path, &BaseFiles::gzipped().directory())));
     assert_eq!(on_base.build(json!({"maxLayers": 1})).layers.len(), 4);
+    // An earlier image's spec is a plan; its base was not planned.
+    on_base.store.write("previous.json", &on_base.image_json());
+    let previous = on_base.store.root().join("previous.json");
+    let again = on_base.build(json!({"maxLayers": 1, "previousPlan": previous}));
+    assert_eq!(again.layers.len(), 4);
 }
 
 #[test]

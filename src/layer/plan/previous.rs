@@ -30,7 +30,8 @@ enum PlanJson {
 
 #[derive(Deserialize)]
 struct LayerJson {
-    contents: ContentsJson,
+    /// A base image's layers have none: they were not planned.
+    contents: Option<ContentsJson>,
 }
 
 #[derive(Deserialize)]
@@ -45,7 +46,8 @@ impl<'de> Deserialize<'de> for PreviousPlan {
         let layers = match PlanJson::deserialize(deserializer) {
             Ok(PlanJson::Plan(layers)) => layers,
             Ok(PlanJson::Image { layers }) => {
-                layers.into_iter().map(|layer| layer.contents.store_paths).collect()
+                let contents = layers.into_iter().filter_map(|layer| layer.contents);
+                contents.map(|contents| contents.store_paths).collect()
             }
             Err(_) => {
                 return Err(serde::de::Error::custom(
