@@ -15,9 +15,9 @@ use serde_json::{Value, json};
 use tar::{EntryType, Header};
 
 use super::Error;
+use super::checked_layer::write_checked_layer;
 use super::reference::ImageReference;
-use crate::digest::{BlobDigest, DigestWriter};
-use crate::layer;
+use crate::digest::BlobDigest;
 use crate::oci::{Form, Image, ImageSpec, LayerBlob, SpecLayer};
 use crate::store::Store;
 
@@ -69,7 +69,7 @@ pub fn write_archive(archive: &Archive, out: impl Write) -> Result<Written, Erro
         }
         seen.push(blob);
         tar.header(&blob_path(&blob), EntryType::Regular, size)?;
-        write_checked_layer(store, spec, index, layer, &mut tar)?;
+        write_checked_layer(store, spec, index, FORM, &mut tar)?;
         tar.pad(size)?;
     }
     tar.json("index.json", &index(&image, references))?;
@@ -77,65 +77,6 @@ pub fn write_archive(archive: &Archive, out: impl Write) -> Result<Written, Erro
     tar.json("oci-layout", &json!({ "imageLayoutVersion": "1.0.0" }))?;
     tar.end()?;
     Ok(Written { layers: seen.len(), bytes: tar.bytes })
-}
-
-/// Makes layer `index` and passes on its bytes, never more of them than recorded.
-fn write_checked_layer(
-    store: &Store,
-    spec: &ImageSpec,
-    index: usize,
-    layer: &SpecLayer,
-    out: impl Write,
-) -> Result<(), Error> {
-    let (number, count) = (index + 1, spec.layers.len());
-    let expected = layer.blob(FORM);
-    let changed = |found| Error::LayerChanged {
-        number,
-        count,
-        names: layer.names(),
-        expected: *expected.digest.digest(),
-        expected_size: expected.size,
-        found,
-    };
-    let mut digest =
-        DigestWriter::new(Limited { inner: out, left: expected.size, exceeded: false });
-    let result = layer.write_blob(store, FORM, &mut digest);
-    if digest.inner().exceeded {
-        return Err(changed("more bytes".to_owned()));
-    }
-    result.map_err(|error| match error {
-        layer::Error::Write(error) => Error::Write(error),
-        source => Error::Layer { number, count, source },
-    })?;
-    let (found, size) = digest.finish();
-    if (found, size) != (*expected.digest.digest(), expected.size) {
-        return Err(changed(format!("{found} and {size} bytes")));
-    }
-    Ok(())
-}
-
-/// Takes `left` bytes and refuses the rest: what follows a tar entry's announced size
-/// would be read as the next entry.
-struct Limited<W> {
-    inner: W,
-    left: u64,
-    exceeded: bool,
-}
-
-impl<W: Write> Write for Limited<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if bytes.len() as u64 > self.left {
-            self.exceeded = true;
-            return Err(io::Error::other("more bytes than announced"));
-        }
-        let written = self.inner.write(bytes)?;
-        self.left -= written as u64;
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
 }
 
 fn blob_path(digest: &BlobDigest) -> String {

@@ -1,6 +1,7 @@
 //! Where images go.
 //! Stage: transport. Input: an image spec and the store. Output: bytes to a target.
 
+mod checked_layer;
 mod docker_archive;
 mod docker_daemon;
 mod reference;
