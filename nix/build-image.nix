@@ -9,6 +9,7 @@
 
    Attributes of the result, besides those of a derivation:
    - imageName, imageTag: what the image is loaded as
+   - imageRefUnsafe: the two as `name:tag`, without the string context that would build the image
    - copyToDockerDaemon: a program that loads it, sending only the layers that the daemon lacks
    - explain: a program that shows what the image is made of, and why
    - fromImage: the base image, or null
@@ -39,6 +40,10 @@ lib.makeOverridable (
   , maxLayers ? 60
     # What `buildLayer` made, to go below the image's own layers. They don't count for maxLayers.
   , layers ? [ ]
+    # Modes and owners of files, where not the usual: a list of rules `{ path; regex; mode; uid; gid; uname; gname; }`.
+    # `path` is one of copyToRoot, or any other of the image's store paths; the rule is for those of its files
+    # whose whole store path has a match for `regex`. A later rule overrides what it gives.
+  , perms ? [ ]
     # How store paths are grouped: "runs" re-sends least on the next update. Others, for who comes from
     # elsewhere: "auto" (nixpkgs' default), "popularity", "nixery", "largest-first", or a `layeringPipeline`.
   , layering ? "runs"
@@ -53,6 +58,9 @@ lib.makeOverridable (
   , arch ? stdenv.hostPlatform.go.GOARCH or pkgs.go.GOARCH
     # Whether Nix in the image finds its store paths valid: gives it a database of them.
   , initializeNixDatabase ? false
+    # Who owns that database and the image's store directory.
+  , nixUid ? 0
+  , nixGid ? 0
     # The old name of copyToRoot.
   , contents ? null
   , meta ? { }
@@ -74,8 +82,13 @@ lib.makeOverridable (
       kind = "nixDatabase";
       roots = [ configFile ] ++ map (layer: "${layer}") layers;
       inherit copyToRoot contents layers;
+      perms = [ ];
       options.exclude = [ configFile ];
     };
+    # Nix writes there, as whoever it is in the container.
+    nixPerms =
+      let owned = { path = nixDatabase; uid = nixUid; gid = nixGid; };
+      in [ (owned // { mode = "0755"; }) (owned // { regex = "/db/"; mode = "0644"; }) ];
 
     spec = internalSpec {
       function = "buildImage";
@@ -83,6 +96,7 @@ lib.makeOverridable (
       kind = "image";
       roots = [ configFile ];
       inherit copyToRoot contents layers;
+      perms = perms ++ lib.optionals initializeNixDatabase nixPerms;
       addToRoot = lib.optional initializeNixDatabase "${nixDatabase}";
       options = {
         inherit config created maxLayers layering layeringHints;
@@ -104,6 +118,7 @@ lib.makeOverridable (
         inherit meta;
         passthru = {
           inherit imageName imageTag spec;
+          imageRefUnsafe = builtins.unsafeDiscardStringContext "${imageName}:${imageTag}";
           fromImage = base;
           isExe = true;
           explain = pkgs.buildPackages.writeShellScriptBin "explain" (run "explain ${spec}");

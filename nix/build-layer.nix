@@ -17,6 +17,8 @@ lib.makeOverridable (
   , maxLayers ? 1
     # How store paths are grouped, as for buildImage.
   , layering ? "runs"
+    # Modes and owners of files, as for buildImage.
+  , perms ? [ ]
     # `buildLayer`s that go below: what they hold is left out of this one, and an image
     # that has this one has them too.
   , layers ? [ ]
@@ -32,7 +34,7 @@ lib.makeOverridable (
     name = "layers";
     kind = "layer";
     roots = map (dep: "${dep}") deps;
-    inherit copyToRoot contents layers;
+    inherit copyToRoot contents layers perms;
     options = {
       inherit maxLayers layering metadata;
       exclude = lib.optional (ignore != null) "${ignore}";

@@ -14,6 +14,7 @@
 , copyToRoot
 , contents
 , layers
+, perms
 , options
   # Store paths, as strings, that are copied to `/` besides what was asked for.
 , addToRoot ? [ ]
@@ -36,6 +37,7 @@ let
     ${kind} = options // {
       copyToRoot = copyRoots ++ addToRoot;
       layers = map (layer: "${layer}") layers;
+      perms = map (rule: rule // { path = "${rule.path}"; }) perms;
     };
   };
 in
@@ -43,4 +45,6 @@ assert lib.assertMsg (contents == null || copyToRoot == null)
   "stowage.${function}: `contents` is the old name of `copyToRoot`: give one of them";
 assert lib.assertMsg (lib.isList layers && lib.all (layer: layer.isStowageLayer or false) layers)
   "stowage.${function}: `layers` must be a list of what `buildLayer` makes";
+assert lib.assertMsg (lib.isList perms && lib.all (rule: rule ? path) perms)
+  "stowage.${function}: `perms` must be a list of rules such as `{ path = …; regex = \"/tmp$\"; mode = \"1777\"; }`, each with the `path` that it is for";
 drv // lib.optionalAttrs (kind == "layer") { isStowageLayer = true; }

@@ -13,6 +13,7 @@ use harmonia_store_core::store_path::{ParseStorePathError, StoreDir};
 pub struct Store {
     dir: StoreDir,
     root: PathBuf,
+    case_hack: bool,
 }
 
 impl Default for Store {
@@ -24,7 +25,18 @@ impl Default for Store {
 impl Store {
     /// The store `/nix/store` whose files are below `root`.
     pub fn below(root: impl Into<PathBuf>) -> Self {
-        Self { dir: StoreDir::default(), root: root.into() }
+        Self { dir: StoreDir::default(), root: root.into(), case_hack: cfg!(target_os = "macos") }
+    }
+
+    /// This store, on a file system that is like macOS' or not.
+    pub fn with_case_hack(self, case_hack: bool) -> Self {
+        Self { case_hack, ..self }
+    }
+
+    /// Whether names that differ in case alone have a suffix in this store that they have
+    /// nowhere else (nix.conf, `use-case-hack`).
+    pub fn case_hack(&self) -> bool {
+        self.case_hack
     }
 
     /// The store directory as store paths name it.
@@ -57,6 +69,14 @@ impl Store {
     pub fn locate(&self, file: &Path) -> PathBuf {
         match file.strip_prefix(self.dir.to_path()) {
             Ok(below) => self.physical_dir().join(below),
+            Err(_) => file.to_owned(),
+        }
+    }
+
+    /// The whole path of a file of the store by which Nix knows it: [`Store::locate`]'s opposite.
+    pub fn logical(&self, file: &Path) -> PathBuf {
+        match file.strip_prefix(self.physical_dir()) {
+            Ok(below) => self.dir.to_path().join(below),
             Err(_) => file.to_owned(),
         }
     }

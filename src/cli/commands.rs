@@ -17,7 +17,7 @@ use super::arguments::{
 use super::progress::{Bytes, bar};
 use crate::closure::Closure;
 use crate::layer::{LayerPlan, PlanOptions};
-use crate::oci::{self, BuildOptions, Difference, ImageSpec};
+use crate::oci::{self, BuildOptions, Built, Difference, ImageSpec};
 use crate::store::Store;
 use crate::transport::{self, Archive, ImageReference};
 
@@ -52,8 +52,9 @@ pub fn build_spec(
     bar: &ProgressBar,
 ) -> Result<ImageSpec, Failure> {
     let start = Instant::now();
-    let spec = oci::build_image(store, closure, options, |layer| bar.inc(layer.size))?;
+    let built = oci::build_image(store, closure, options, |layer| bar.inc(layer.size))?;
     bar.finish_and_clear();
+    let spec = with_warnings(built);
     eprintln!(
         "{} store paths in {}, {} in {:.1} s",
         spec.sources.len(),
@@ -62,6 +63,14 @@ pub fn build_spec(
         start.elapsed().as_secs_f64(),
     );
     Ok(spec)
+}
+
+/// Says what there is to say of a result.
+pub fn with_warnings<T>(built: Built<T>) -> T {
+    for warning in built.warnings {
+        eprintln!("warning: {warning}");
+    }
+    built.made
 }
 
 pub fn plan(arguments: &PlanArguments) -> Result<(), Failure> {

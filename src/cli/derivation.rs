@@ -14,7 +14,7 @@ use indicatif::ProgressBar;
 use serde::Deserialize;
 
 use super::Failure;
-use super::commands::{build_spec, write_file};
+use super::commands::{build_spec, with_warnings, write_file};
 use crate::closure::{Closure, ReferencesJson};
 use crate::layer::{SCHEMA_VERSION, nix_database};
 use crate::oci::{self, BuildOptions};
@@ -63,7 +63,7 @@ pub fn build(store: &Store) -> Result<(), Failure> {
             write_file(&output, &spec.to_json(), 0o444)
         }
         What::Layer(options) => {
-            let layers = oci::build_layer_set(store, closure, options, |_| ())?;
+            let layers = with_warnings(oci::build_layer_set(store, closure, options, |_| ())?);
             fs::create_dir(&output)
                 .map_err(|source| Failure::Output { file: output.clone(), source })?;
             write_file(&output.join(oci::LAYER_SET_FILE), &layers.to_json(), 0o444)
@@ -81,8 +81,10 @@ pub fn build(store: &Store) -> Result<(), Failure> {
 fn write_nix_state(closure: &Closure, output: &Path) -> io::Result<()> {
     let state = output.join("nix/var/nix");
     let roots = state.join("gcroots/docker");
-    for directory in [&state.join("db"), &state.join("profiles"), &state.join("temproots"), &roots]
-    {
+    // The store directory too: `perms` for this path say who owns it.
+    let store = output.join("nix/store");
+    let needed = ["db", "profiles", "temproots"].map(|name| state.join(name));
+    for directory in needed.iter().chain([&roots, &store]) {
         fs::create_dir_all(directory)?;
     }
     let database = nix_database(closure.infos()).map_err(io::Error::other)?;

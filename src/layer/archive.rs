@@ -8,6 +8,7 @@ use std::path::Path;
 use super::Error;
 use super::contents::LayerContents;
 use super::header::Entry;
+use super::permissions::{Given, RulesOf};
 use super::scan::{BUFFER, Child, Directory, Kind};
 use super::tar::TarWriter;
 use super::tree::{Children, DIRECTORY, Node, layer_tree};
@@ -26,6 +27,7 @@ pub fn write_layer(store: &Store, contents: &LayerContents, out: impl Write) -> 
     let mut walk = Walk {
         tar: TarWriter::new(BufWriter::with_capacity(BUFFER, out)),
         store,
+        contents,
         name: Vec::with_capacity(256),
         buffer: vec![0; BUFFER],
     };
@@ -44,6 +46,7 @@ impl From<io::Error> for Error {
 struct Walk<'s, W: Write> {
     tar: TarWriter<BufWriter<W>>,
     store: &'s Store,
+    contents: &'s LayerContents,
     /// Of the entry at hand, without a final slash.
     name: Vec<u8>,
     buffer: Vec<u8>,
@@ -80,36 +83,38 @@ impl<W: Write> Walk<'_, W> {
 
     fn node(&mut self, node: &Node) -> Result<(), Error> {
         match node {
-            Node::Directory { attributes, children, .. } => {
-                self.tar.entry(&self.name, Entry::Directory(*attributes))?;
+            Node::Directory { attributes, given, children, .. } => {
+                self.tar.entry(&self.name, Entry::Directory(*attributes), *given)?;
                 self.nodes(children)
             }
-            Node::Symlink { target, .. } => {
-                Ok(self.tar.entry(&self.name, Entry::Symlink { target })?)
+            Node::Symlink { target, given, .. } => {
+                Ok(self.tar.entry(&self.name, Entry::Symlink { target }, *given)?)
             }
-            Node::File { source } => {
+            Node::File { source, given } => {
                 let parent = Directory::open(source.parent().unwrap_or(Path::new("/")))?;
                 let name = source.file_name().unwrap_or_default();
                 let child = parent.child(name)?;
-                self.file(&parent, &child)
+                self.file(&parent, &child, *given)
             }
             Node::StorePath(path) => {
-                let directory = Directory::open(&self.store.physical_dir())?;
+                let directory = Directory::of_store(self.store)?;
                 let child = directory.child(path.to_base_path())?;
-                self.child(&directory, &child)
+                let rules = self.contents.rules_in_store(path);
+                self.child(&directory, &child, &rules)
             }
         }
     }
 
-    fn child(&mut self, parent: &Directory, child: &Child) -> Result<(), Error> {
+    fn child(&mut self, parent: &Directory, child: &Child, rules: &RulesOf) -> Result<(), Error> {
+        let given = rules.given(self.store, || parent.path_of(child));
         match child.kind {
-            Kind::File => self.file(parent, child),
+            Kind::File => self.file(parent, child, given),
             Kind::Symlink => {
                 let target = parent.read_link(child)?;
-                Ok(self.tar.entry(&self.name, Entry::Symlink { target: &target })?)
+                Ok(self.tar.entry(&self.name, Entry::Symlink { target: &target }, given)?)
             }
             Kind::Directory => {
-                self.tar.entry(&self.name, Entry::Directory(DIRECTORY))?;
+                self.tar.entry(&self.name, Entry::Directory(DIRECTORY), given)?;
                 let mut directory = parent.open_directory(child)?;
                 let mut children = directory.children()?;
                 children.sort_unstable_by(|a, b| {
@@ -117,16 +122,17 @@ impl<W: Write> Walk<'_, W> {
                     tar_order((a.name(), is_directory(a)), (b.name(), is_directory(b)))
                 });
                 for child in children {
-                    self.below(child.name(), |walk| walk.child(&directory, &child))?;
+                    self.below(child.name(), |walk| walk.child(&directory, &child, rules))?;
                 }
                 Ok(())
             }
         }
     }
 
-    fn file(&mut self, parent: &Directory, child: &Child) -> Result<(), Error> {
+    fn file(&mut self, parent: &Directory, child: &Child, given: Given) -> Result<(), Error> {
         let file = parent.open_file(child)?;
-        self.tar.file(&self.name, file.executable, file.size, |out| {
+        let (executable, size) = (file.executable, file.size);
+        self.tar.file(&self.name, (executable, size), given, |out| {
             file.copy_to(out, &mut self.buffer, || parent.path_of(child))
         })
     }

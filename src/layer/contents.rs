@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::base_tree::BaseTree;
+use super::permissions::{PermissionRule, RulesOf};
 use crate::store::{self, StorePath};
 
 /// The sources of one layer's files.
@@ -19,12 +20,29 @@ pub struct LayerContents {
     /// `nix-support` directories, and for messages.
     #[serde(with = "store::full_paths", default, skip_serializing_if = "Vec::is_empty")]
     pub copy_to_root: Vec<StorePath>,
+    /// Modes and owners of some of their files. They are for the files in `/` of what is
+    /// copied there, and for the others where they are in the store.
+    #[serde(rename = "perms", default, skip_serializing_if = "Vec::is_empty")]
+    pub permissions: Vec<PermissionRule>,
     /// What the base image has where this layer has directories.
     #[serde(default, skip_serializing_if = "BaseTree::is_empty")]
     pub over: BaseTree,
 }
 
 impl LayerContents {
+    /// What `perms` says of a path where it is in the store.
+    pub(super) fn rules_in_store(&self, path: &StorePath) -> RulesOf<'_> {
+        if self.copy_to_root.contains(path) {
+            return RulesOf::default();
+        }
+        RulesOf::new(&self.permissions, path)
+    }
+
+    /// Whether this layer has a store path with other modes or owners than all others would.
+    pub fn alters(&self, path: &StorePath) -> bool {
+        self.store_paths.contains(path) && !self.rules_in_store(path).is_empty()
+    }
+
     /// Every store path that is read to make the layer.
     pub fn sources(&self) -> impl Iterator<Item = &StorePath> {
         self.store_paths.iter().chain(&self.copy_to_root)

@@ -9,13 +9,14 @@ use std::io::Write;
 use tar::{EntryType, Header};
 
 use super::base_tree::Attributes;
+use super::permissions::Given;
 
 /// Tar's unit: headers are one block, and bodies are padded to whole blocks.
 pub const BLOCK: usize = 512;
 
 /// Nix's canonical modification time. 0 would do as well, but some tools take it for "unset".
 const MTIME: u64 = 1;
-/// Owner of every entry but a base image's directories, by number and by name.
+/// Owner of an entry, by number and by name, unless a base image's directories or `perms` say otherwise.
 const OWNER: u64 = 0;
 const OWNER_NAME: &str = "root";
 /// Name of a PAX header itself, which readers ignore.
@@ -54,7 +55,9 @@ pub enum Entry<'a> {
 /// and targets over 100 bytes or with a byte outside ASCII, files over 8 GiB. Names
 /// that are no UTF-8 are written as they are, as GNU tar does. ustar's own `prefix`
 /// field is never used: then a name has one spelling.
-pub fn header_blocks(name: &[u8], entry: Entry) -> Vec<u8> {
+///
+/// What `given` has takes the place of the entry's own; a link's mode means nothing, and stays.
+pub fn header_blocks(name: &[u8], entry: Entry, given: Given) -> Vec<u8> {
     let mut name = name.to_vec();
     let mut owner = (OWNER, OWNER);
     let (kind, mode, size, target) = match entry {
@@ -69,9 +72,14 @@ pub fn header_blocks(name: &[u8], entry: Entry) -> Vec<u8> {
         Entry::Symlink { target } => (EntryType::Symlink, 0o777, 0, target),
     };
 
+    let mode = if kind == EntryType::Symlink { mode } else { given.mode.unwrap_or(mode) };
+    let (uid, gid) = (given.uid.unwrap_or(owner.0), given.gid.unwrap_or(owner.1));
+    // Others' names are another image's business: the numbers are what counts.
+    let usual_name = |id| if id == OWNER { OWNER_NAME } else { "" };
+    let names = (given.uname.unwrap_or(usual_name(uid)), given.gname.unwrap_or(usual_name(gid)));
+
     // In this order, which is that of the keys.
     let mut records = Vec::new();
-    let (uid, gid) = owner;
     if gid > ID_FIELD {
         pax_record(&mut records, "gid", gid.to_string().as_bytes());
     }
@@ -96,6 +104,7 @@ pub fn header_blocks(name: &[u8], entry: Entry) -> Vec<u8> {
             EntryType::XHeader,
             PAX_MODE,
             (OWNER, OWNER),
+            (OWNER_NAME, OWNER_NAME),
             size,
             &[],
         ));
@@ -107,6 +116,7 @@ pub fn header_blocks(name: &[u8], entry: Entry) -> Vec<u8> {
         kind,
         mode,
         (fitting(uid, ID_FIELD), fitting(gid, ID_FIELD)),
+        names,
         fitting(size, SIZE_FIELD),
         target,
     ));
@@ -140,11 +150,10 @@ fn ustar(
     kind: EntryType,
     mode: u32,
     (uid, gid): (u64, u64),
+    (uname, gname): (&str, &str),
     size: u64,
     target: &[u8],
 ) -> [u8; BLOCK] {
-    // Others' names are another image's business: the numbers are what counts.
-    let owner_name = |id| if id == OWNER { OWNER_NAME } else { "" };
     let mut header = Header::new_ustar();
     let fields = header.as_old_mut();
     let name = &name[..name.len().min(NAME_FIELD)];
@@ -157,8 +166,8 @@ fn ustar(
     header.set_gid(gid);
     header.set_mtime(MTIME);
     header.set_size(size);
-    header.set_username(owner_name(uid)).expect("fits the field");
-    header.set_groupname(owner_name(gid)).expect("fits the field");
+    header.set_username(uname).expect("fits the field");
+    header.set_groupname(gname).expect("fits the field");
     header.set_device_major(0).expect("is a ustar header");
     header.set_device_minor(0).expect("is a ustar header");
     header.set_cksum();
@@ -174,7 +183,7 @@ mod tests {
     const DIRECTORY: Attributes = Attributes { mode: 0o555, uid: 0, gid: 0 };
 
     fn blocks_of(name: &[u8], entry: Entry) -> usize {
-        let bytes = header_blocks(name, entry);
+        let bytes = header_blocks(name, entry, Given::default());
         assert_eq!(bytes.len() % BLOCK, 0);
         bytes.len() / BLOCK
     }
@@ -225,9 +234,42 @@ mod tests {
     }
 
     #[test]
+    fn what_is_given_takes_the_place_of_the_usual() {
+        let file = Entry::File { executable: false, size: 0 };
+        let link = Entry::Symlink { target: b"t" };
+        let all = Given {
+            mode: Some(0o4755),
+            uid: Some(7),
+            gid: Some(8),
+            uname: Some("me"),
+            gname: None,
+        };
+        let root = Given { uid: Some(0), gname: Some("all"), ..Given::default() };
+        for (entry, given, expected) in [
+            (file, Given::default(), (0o444, 0, 0, "root", "root")),
+            (file, all, (0o4755, 7, 8, "me", "")),
+            (file, root, (0o444, 0, 0, "root", "all")),
+            (link, all, (0o777, 7, 8, "me", "")),
+            (Entry::Directory(DIRECTORY), all, (0o4755, 7, 8, "me", "")),
+        ] {
+            let bytes = header_blocks(b"n", entry, given);
+            let header = Header::from_byte_slice(&bytes);
+            let found = (
+                header.mode().unwrap(),
+                header.uid().unwrap(),
+                header.gid().unwrap(),
+                header.username().unwrap().unwrap(),
+                header.groupname().unwrap().unwrap(),
+            );
+            assert_eq!(found, expected, "{entry:?} {given:?}");
+        }
+    }
+
+    #[test]
     fn sizes_over_8_gib_are_read_back() {
         for size in [SIZE_FIELD, SIZE_FIELD + 1, 1 << 40] {
-            let bytes = header_blocks(b"big", Entry::File { executable: true, size });
+            let bytes =
+                header_blocks(b"big", Entry::File { executable: true, size }, Given::default());
             assert_eq!(read_back(&bytes), (b"big".to_vec(), None, size, 0o555));
         }
     }
@@ -239,10 +281,10 @@ mod tests {
             target in prop::collection::vec(1u8..=255, 1..300),
         ) {
             prop_assume!(!name.contains(&b'\n') && !target.contains(&b'\n')); // the tar crate's reader splits records at newlines
-            let (read, read_target, ..) = read_back(&header_blocks(&name, Entry::Symlink { target: &target }));
+            let (read, read_target, ..) = read_back(&header_blocks(&name, Entry::Symlink { target: &target }, Given::default()));
             prop_assert_eq!(read, name.clone());
             prop_assert_eq!(read_target, Some(target));
-            let (read, ..) = read_back(&header_blocks(&name, Entry::Directory(DIRECTORY)));
+            let (read, ..) = read_back(&header_blocks(&name, Entry::Directory(DIRECTORY), Given::default()));
             prop_assert_eq!(read, [&name[..], b"/"].concat());
         }
     }

@@ -8,6 +8,7 @@ mod contents;
 mod header;
 mod nar;
 mod nix_database;
+mod permissions;
 mod plan;
 mod scan;
 mod tar;
@@ -24,6 +25,7 @@ pub use build::{Layer, build_layers, layer_of};
 pub use contents::LayerContents;
 pub use nar::nar_hash;
 pub use nix_database::{SCHEMA_VERSION, nix_database};
+pub use permissions::{PermissionRule, unmatched_rules};
 pub use plan::{
     LayerBudget, LayerPlan, Layering, LayeringHints, ParseBudgetError, ParseLayeringError,
     Pipeline, PipelineError, PlanError, PlanOptions, Popularity, PreviousPlan,
@@ -73,6 +75,12 @@ pub enum Error {
         /// The file on this machine.
         path: PathBuf,
     },
+    /// Two entries of a directory have the same name, once what Nix appends to it on macOS is off.
+    #[error("{} has the name of another file in its directory, without what macOS needs to tell them apart", path.display())]
+    SameName {
+        /// One of them on this machine.
+        path: PathBuf,
+    },
     /// `copyToRoot` with something that has no files to copy.
     #[error("`copyToRoot`: {} is not a directory", path.display())]
     NotADirectory {
@@ -87,6 +95,16 @@ pub enum Error {
         /// The file that came first.
         first: PathBuf,
         /// The file that came second.
+        second: PathBuf,
+    },
+    /// Rules of `perms` disagree on a directory in the image.
+    #[error("`perms`: /{name} is in two store paths whose rules give it another mode or owner each: {} and {}", first.display(), second.display())]
+    PermissionConflict {
+        /// The path in the image, without the leading slash.
+        name: String,
+        /// The file or directory that came first.
+        first: PathBuf,
+        /// The one that came second.
         second: PathBuf,
     },
     /// There is no plan.
@@ -136,6 +154,7 @@ impl Hint for Error {
                  which keeps the first"
                     .to_owned(),
             ),
+            Error::PermissionConflict { .. } => Some("let the rules for both give it the same".to_owned()),
             _ => None,
         }
     }

@@ -23,7 +23,7 @@ pub fn nar_hash(store: &Store, path: &StorePath) -> Result<NarHash, Error> {
     let mut nar =
         Nar { out: BufWriter::with_capacity(BUFFER, &mut digest), buffer: vec![0; BUFFER] };
     nar.text(b"nix-archive-1")?;
-    let directory = Directory::open(&store.physical_dir())?;
+    let directory = Directory::of_store(store)?;
     let child = directory.child(path.to_base_path())?;
     nar.node(&directory, &child)?;
     nar.out.flush()?;

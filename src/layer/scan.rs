@@ -18,6 +18,7 @@ use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 
 use super::Error;
+use crate::store::Store;
 
 /// What a layer can hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,29 +35,43 @@ pub enum Kind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Child {
     name: CString,
+    /// How much of that is the name that Nix has for it.
+    length: usize,
     /// What it is.
     pub kind: Kind,
 }
 
+/// What Nix appends to names that differ in case alone, and a number after it, where the
+/// file system takes them for one (nix, `libutil/archive.cc`).
+const CASE_HACK: &[u8] = b"~nix~case~hack~";
+
 impl Child {
     /// Its name as bytes.
     pub fn name(&self) -> &[u8] {
-        self.name.as_bytes()
+        &self.name.as_bytes()[..self.length]
     }
 }
 
 /// An open directory.
 pub struct Directory {
     dir: Dir,
-    /// For messages only.
+    /// For messages, and for `perms`.
     path: PathBuf,
+    case_hack: bool,
 }
 
 impl Directory {
-    /// Opens a directory by its path.
+    /// Opens a store's own directory.
+    pub fn of_store(store: &Store) -> Result<Self, Error> {
+        let directory = Self::open(&store.physical_dir())?;
+        Ok(Self { case_hack: store.case_hack(), ..directory })
+    }
+
+    /// Opens a directory by its path. Names in it are as they are.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let dir = Dir::open(path, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
-        Ok(Self { dir: dir.map_err(|errno| read_error(path, errno))?, path: path.to_owned() })
+        let dir = dir.map_err(|errno| read_error(path, errno))?;
+        Ok(Self { dir, path: path.to_owned(), case_hack: false })
     }
 
     /// Opens a child of this one.
@@ -64,7 +79,8 @@ impl Directory {
         let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let path = self.path_of(child);
         let dir = Dir::openat(&self.dir, child.name.as_c_str(), flags, Mode::empty());
-        Ok(Self { dir: dir.map_err(|errno| read_error(&path, errno))?, path })
+        let dir = dir.map_err(|errno| read_error(&path, errno))?;
+        Ok(Self { dir, path, case_hack: self.case_hack })
     }
 
     /// The entry of that name, whatever it is.
@@ -80,13 +96,21 @@ impl Directory {
             Errno::ENOENT => Error::Missing { path: path.clone() },
             errno => read_error(&path, errno),
         })?;
-        Ok(Child { kind: kind_of(&stat, &path)?, name })
+        Ok(self.named(name, kind_of(&stat, &path)?))
+    }
+
+    fn named(&self, name: CString, kind: Kind) -> Child {
+        let bytes = name.as_bytes();
+        let suffix = self.case_hack.then(|| last_place(bytes, CASE_HACK)).flatten();
+        let length = suffix.unwrap_or(bytes.len());
+        Child { name, length, kind }
     }
 
     /// All entries, sorted by the bytes of their names.
     ///
     /// # Errors
-    /// [`Error::Special`] and [`Error::Whiteout`] for what a layer can't hold.
+    /// [`Error::Special`] and [`Error::Whiteout`] for what a layer can't hold, and
+    /// [`Error::SameName`] for what Nix would not have written.
     pub fn children(&mut self) -> Result<Vec<Child>, Error> {
         let mut children = Vec::new();
         for entry in self.dir.iter() {
@@ -97,8 +121,13 @@ impl Directory {
             }
             children.push((name.to_owned(), entry.file_type()));
         }
-        children.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-        children.into_iter().map(|(name, kind)| self.checked(name, kind)).collect()
+        let children = children.into_iter().map(|(name, kind)| self.checked(name, kind));
+        let mut children = children.collect::<Result<Vec<_>, _>>()?;
+        children.sort_unstable_by(|a, b| a.name().cmp(b.name()));
+        match children.windows(2).find(|pair| pair[0].name() == pair[1].name()) {
+            Some(pair) => Err(Error::SameName { path: self.path_of(&pair[1]) }),
+            None => Ok(children),
+        }
     }
 
     fn checked(&self, name: CString, kind: Option<Type>) -> Result<Child, Error> {
@@ -116,7 +145,7 @@ impl Directory {
                 kind_of(&stat.map_err(|errno| read_error(&path(), errno))?, &path())?
             }
         };
-        Ok(Child { name, kind })
+        Ok(self.named(name, kind))
     }
 
     /// Opens a child that is a regular file.
@@ -144,8 +173,13 @@ impl Directory {
 
     /// A child's path, for messages.
     pub fn path_of(&self, child: &Child) -> PathBuf {
-        self.path.join(OsStr::from_bytes(child.name()))
+        self.path.join(OsStr::from_bytes(child.name.as_bytes()))
     }
+}
+
+/// Where `needle` is last in `bytes`.
+fn last_place(bytes: &[u8], needle: &[u8]) -> Option<usize> {
+    bytes.windows(needle.len()).rposition(|window| window == needle)
 }
 
 fn kind_of(stat: &FileStat, path: &Path) -> Result<Kind, Error> {
@@ -323,6 +357,33 @@ mod tests {
         assert!(matches!(dir.children().unwrap_err(), Error::Whiteout { .. }));
         let device = Directory::open(Path::new("/dev")).unwrap().child("null").unwrap_err();
         assert!(matches!(device, Error::Special { kind: "character device", .. }));
+    }
+
+    #[test]
+    fn a_darwin_store_has_names_with_a_suffix() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("nix/store/d");
+        fs::create_dir_all(&dir).unwrap();
+        for name in ["README", "readme~nix~case~hack~1", "Readme~nix~case~hack~2", "z"] {
+            fs::write(dir.join(name), name).unwrap();
+        }
+        let names = |store: &Store| -> Result<Vec<_>, Error> {
+            let store = Directory::of_store(store)?;
+            let mut dir = store.open_directory(&store.child("d")?)?;
+            let children = dir.children()?;
+            Ok(children
+                .iter()
+                .map(|child| String::from_utf8_lossy(child.name()).into_owned())
+                .collect())
+        };
+        let darwin = Store::below(root.path()).with_case_hack(true);
+        assert_eq!(names(&darwin).unwrap(), ["README", "Readme", "readme", "z"]);
+        let linux = Store::below(root.path()).with_case_hack(false);
+        assert_eq!(names(&linux).unwrap()[3], "z");
+        assert!(names(&linux).unwrap()[2].starts_with("readme~nix"));
+
+        fs::write(dir.join("z~nix~case~hack~1"), "").unwrap();
+        assert!(matches!(names(&darwin).unwrap_err(), Error::SameName { .. }));
     }
 
     #[test]

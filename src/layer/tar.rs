@@ -4,6 +4,7 @@
 use std::io::{self, Write};
 
 use super::header::{BLOCK, Entry, header_blocks};
+use super::permissions::Given;
 
 /// Writes a deterministic tar. Entries come in the order of the calls.
 pub struct TarWriter<W> {
@@ -17,20 +18,20 @@ impl<W: Write> TarWriter<W> {
     }
 
     /// Adds an entry without a body.
-    pub fn entry(&mut self, name: &[u8], entry: Entry) -> io::Result<()> {
+    pub fn entry(&mut self, name: &[u8], entry: Entry, given: Given) -> io::Result<()> {
         debug_assert!(!matches!(entry, Entry::File { size: 1.., .. }), "a file has a body");
-        self.out.write_all(&header_blocks(name, entry))
+        self.out.write_all(&header_blocks(name, entry, given))
     }
 
     /// Adds a file whose body is what `body` writes, which must be `size` bytes.
     pub fn file<E: From<io::Error>>(
         &mut self,
         name: &[u8],
-        executable: bool,
-        size: u64,
+        (executable, size): (bool, u64),
+        given: Given,
         body: impl FnOnce(&mut W) -> Result<(), E>,
     ) -> Result<(), E> {
-        self.out.write_all(&header_blocks(name, Entry::File { executable, size }))?;
+        self.out.write_all(&header_blocks(name, Entry::File { executable, size }, given))?;
         body(&mut self.out)?;
         self.out.write_all(&[0; BLOCK][..padding(size)])?;
         Ok(())
@@ -64,7 +65,10 @@ mod tests {
     fn bodies_are_padded_to_blocks() {
         for (size, blocks) in [(0, 0), (1, 1), (511, 1), (512, 1), (513, 2)] {
             let mut tar = TarWriter::new(Vec::new());
-            tar.file(b"f", false, size, |out| out.write_all(&vec![b'x'; size as usize])).unwrap();
+            tar.file(b"f", (false, size), Given::default(), |out| {
+                out.write_all(&vec![b'x'; size as usize])
+            })
+            .unwrap();
             assert_eq!(tar.finish().unwrap().len(), (1 + blocks + 2) * BLOCK, "{size} bytes");
         }
     }

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use super::Error;
 use super::base_tree::{Attributes, BaseTree};
 use super::contents::LayerContents;
+use super::permissions::{Given, RulesOf};
 use super::scan::{Child, Directory, Kind};
 use crate::store::{Store, StorePath};
 
@@ -29,17 +30,19 @@ pub const DIRECTORY: Attributes = Attributes { mode: 0o555, uid: 0, gid: 0 };
 const NIX_SUPPORT: &[u8] = b"nix-support";
 
 /// A directory's entries by name.
-pub type Children = BTreeMap<Vec<u8>, Node>;
+pub type Children<'c> = BTreeMap<Vec<u8>, Node<'c>>;
 
 /// An entry of a layer.
 #[derive(Debug)]
-pub enum Node {
+pub enum Node<'c> {
     /// A directory made of one or more sources.
     Directory {
         /// Mode and owner.
         attributes: Attributes,
+        /// What `perms` gives it instead.
+        given: Given<'c>,
         /// What is in it.
-        children: Children,
+        children: Children<'c>,
         /// The directory on this machine, for messages; none for `nix/` and `nix/store/`.
         source: Option<PathBuf>,
     },
@@ -47,6 +50,8 @@ pub enum Node {
     File {
         /// The file on this machine.
         source: PathBuf,
+        /// What `perms` gives it.
+        given: Given<'c>,
     },
     /// A link below `/`.
     Symlink {
@@ -54,6 +59,8 @@ pub enum Node {
         target: Vec<u8>,
         /// The link on this machine, for messages.
         source: PathBuf,
+        /// What `perms` gives it.
+        given: Given<'c>,
     },
     /// Everything of a store path, in its place.
     StorePath(StorePath),
@@ -65,7 +72,10 @@ pub enum Node {
 /// What [`Directory`] refuses, [`Error::NotADirectory`], [`Error::LinkLoop`], and
 /// [`Error::Conflict`] where two sources disagree: equal files, equal links and two
 /// directories don't.
-pub fn layer_tree(store: &Store, contents: &LayerContents) -> Result<Children, Error> {
+pub fn layer_tree<'c>(
+    store: &'c Store,
+    contents: &'c LayerContents,
+) -> Result<Children<'c>, Error> {
     merge(store, contents, &contents.over).map(|merged| merged.root)
 }
 
@@ -92,11 +102,11 @@ pub fn met_by(store: &Store, contents: &LayerContents, base: &BaseTree) -> Resul
     met.unwritable().map_or(Ok(met), |name| Err(Error::OddName { name }))
 }
 
-fn merge<'s>(
-    store: &'s Store,
-    contents: &LayerContents,
-    base: &'s BaseTree,
-) -> Result<Merge<'s>, Error> {
+fn merge<'c>(
+    store: &'c Store,
+    contents: &'c LayerContents,
+    base: &'c BaseTree,
+) -> Result<Merge<'c>, Error> {
     let mut merge = Merge { store, base, root: Children::default(), followed: BTreeMap::default() };
     if !contents.store_paths.is_empty() {
         let mut place = Vec::new();
@@ -110,13 +120,14 @@ fn merge<'s>(
             children.insert(path.to_base_path().into(), Node::StorePath(path.clone()));
         }
     }
-    let directory = Directory::open(&store.physical_dir())?;
+    let directory = Directory::of_store(store)?;
     for path in &contents.copy_to_root {
         let child = directory.child(path.to_base_path())?;
         if child.kind != Kind::Directory {
             return Err(Error::NotADirectory { path: directory.path_of(&child) });
         }
-        merge.directory(directory.open_directory(&child)?, &[])?;
+        let rules = RulesOf::new(&contents.permissions, path);
+        merge.directory(directory.open_directory(&child)?, &[], &rules)?;
     }
     merge.check_links()?;
     Ok(merge)
@@ -129,37 +140,50 @@ struct Followed {
     source: PathBuf,
 }
 
-struct Merge<'s> {
-    store: &'s Store,
-    base: &'s BaseTree,
-    root: Children,
+struct Merge<'c> {
+    store: &'c Store,
+    base: &'c BaseTree,
+    root: Children<'c>,
     followed: BTreeMap<Vec<u8>, Followed>,
 }
 
-impl Merge<'_> {
+impl<'c> Merge<'c> {
     /// Adds what is in `from`, which is `/place` in the image.
-    fn directory(&mut self, mut from: Directory, place: &[u8]) -> Result<(), Error> {
+    fn directory(
+        &mut self,
+        mut from: Directory,
+        place: &[u8],
+        rules: &RulesOf<'c>,
+    ) -> Result<(), Error> {
         for child in from.children()? {
             if !(place.is_empty() && child.name() == NIX_SUPPORT) {
-                self.child(&from, &child, place)?;
+                self.child(&from, &child, place, rules)?;
             }
         }
         Ok(())
     }
 
-    fn child(&mut self, from: &Directory, child: &Child, parent: &[u8]) -> Result<(), Error> {
+    fn child(
+        &mut self,
+        from: &Directory,
+        child: &Child,
+        parent: &[u8],
+        rules: &RulesOf<'c>,
+    ) -> Result<(), Error> {
         let source = from.path_of(child);
+        let given = rules.given(self.store, || source.clone());
         let node = match child.kind {
             Kind::Directory => {
                 let place = self.resolve(parent, child.name(), &source)?;
                 let attributes = usual_attributes(self.store, &place);
                 self.directory_at(&place, attributes, Some(&source))?;
-                return self.directory(from.open_directory(child)?, &place);
+                self.permit(&place, given, &source)?;
+                return self.directory(from.open_directory(child)?, &place, rules);
             }
             Kind::Symlink => {
-                Node::Symlink { target: from.read_link(child)?, source: source.clone() }
+                Node::Symlink { target: from.read_link(child)?, source: source.clone(), given }
             }
-            Kind::File => Node::File { source: source.clone() },
+            Kind::File => Node::File { source: source.clone(), given },
         };
         let store = self.store;
         let children = self.directory_at(parent, DIRECTORY, Some(&source))?;
@@ -171,9 +195,33 @@ impl Merge<'_> {
                 let first = slot.get().source(store);
                 return Err(conflict(&join(parent, child.name()), first, source));
             }
+            Slot::Occupied(slot) if slot.get().given() != given => {
+                let first = slot.get().source(store);
+                return Err(permission_conflict(&join(parent, child.name()), first, source));
+            }
             Slot::Occupied(_) => {}
         }
         Ok(())
+    }
+
+    /// Gives the directory at a resolved place what `perms` has for it.
+    fn permit(&mut self, place: &[u8], wanted: Given<'c>, from: &Path) -> Result<(), Error> {
+        // A link of the base to its root leads to what has no entry.
+        if wanted == Given::default() || place.is_empty() {
+            return Ok(());
+        }
+        let store = self.store;
+        match node_at_mut(&mut self.root, place) {
+            Some(Node::Directory { given, source, .. }) if *given == Given::default() => {
+                *given = wanted;
+                *source = Some(from.to_owned());
+                Ok(())
+            }
+            Some(node) if node.given() != wanted => {
+                Err(permission_conflict(place, node.source(store), from.to_owned()))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Where a directory of ours belongs.
@@ -197,7 +245,7 @@ impl Merge<'_> {
         place: &[u8],
         attributes: Attributes,
         source: Option<&Path>,
-    ) -> Result<&mut Children, Error> {
+    ) -> Result<&mut Children<'c>, Error> {
         let mut children = &mut self.root;
         let mut end = 0;
         for component in place.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
@@ -205,6 +253,7 @@ impl Merge<'_> {
             let name = &place[..end];
             let node = children.entry(component.to_vec()).or_insert_with(|| Node::Directory {
                 attributes: self.base.attributes(name).unwrap_or(attributes),
+                given: Given::default(),
                 children: Children::default(),
                 source: source.map(Path::to_owned),
             });
@@ -231,12 +280,21 @@ impl Merge<'_> {
     }
 }
 
-impl Node {
+impl<'c> Node<'c> {
+    fn given(&self) -> Given<'c> {
+        match self {
+            Node::Directory { given, .. }
+            | Node::File { given, .. }
+            | Node::Symlink { given, .. } => *given,
+            Node::StorePath(_) => Given::default(),
+        }
+    }
+
     /// Where it is from, for messages.
     fn source(&self, store: &Store) -> PathBuf {
         match self {
             Node::Directory { source: Some(source), .. }
-            | Node::File { source }
+            | Node::File { source, .. }
             | Node::Symlink { source, .. } => source.clone(),
             Node::Directory { source: None, .. } => store.physical_dir(),
             Node::StorePath(path) => store.physical(path),
@@ -264,7 +322,7 @@ fn each_directory(children: &Children, name: &mut Vec<u8>, each: &mut impl FnMut
     }
 }
 
-fn node_at<'t>(children: &'t Children, name: &[u8]) -> Option<&'t Node> {
+fn node_at<'t, 'c>(children: &'t Children<'c>, name: &[u8]) -> Option<&'t Node<'c>> {
     match name.iter().position(|byte| *byte == b'/') {
         None => children.get(name),
         Some(slash) => match children.get(&name[..slash])? {
@@ -272,6 +330,20 @@ fn node_at<'t>(children: &'t Children, name: &[u8]) -> Option<&'t Node> {
             _ => None,
         },
     }
+}
+
+fn node_at_mut<'t, 'c>(children: &'t mut Children<'c>, name: &[u8]) -> Option<&'t mut Node<'c>> {
+    match name.iter().position(|byte| *byte == b'/') {
+        None => children.get_mut(name),
+        Some(slash) => match children.get_mut(&name[..slash])? {
+            Node::Directory { children, .. } => node_at_mut(children, &name[slash + 1..]),
+            _ => None,
+        },
+    }
+}
+
+fn permission_conflict(name: &[u8], first: PathBuf, second: PathBuf) -> Error {
+    Error::PermissionConflict { name: name.escape_ascii().to_string(), first, second }
 }
 
 fn conflict(name: &[u8], first: PathBuf, second: PathBuf) -> Error {
@@ -288,7 +360,9 @@ fn same(first: &Node, second: &Node) -> Result<bool, Error> {
         (Node::Symlink { target: first, .. }, Node::Symlink { target: second, .. }) => {
             first == second
         }
-        (Node::File { source: first }, Node::File { source: second }) => same_file(first, second)?,
+        (Node::File { source: first, .. }, Node::File { source: second, .. }) => {
+            same_file(first, second)?
+        }
         _ => false,
     })
 }

@@ -13,8 +13,11 @@ use super::layer_set::LayerSet;
 use super::options::BuildOptions;
 use super::previous::read_previous_plan;
 use super::spec::{ImageSpec, LayerSource, SourceInfo, SpecLayer};
+use super::warning::{Built, idle_rules};
 use crate::closure::Closure;
-use crate::layer::{self, BaseTree, Layer, LayerBudget, LayerContents, LayerPlan, PlanOptions};
+use crate::layer::{
+    self, BaseTree, Layer, LayerBudget, LayerContents, LayerPlan, PermissionRule, PlanOptions,
+};
 use crate::store::{Store, StorePath};
 
 /// Plans and makes every layer, and keeps what is needed to make them again.
@@ -31,14 +34,14 @@ pub fn build_image(
     closure: Closure,
     options: BuildOptions,
     done: impl Fn(&Layer) + Sync,
-) -> Result<ImageSpec, Error> {
+) -> Result<Built<ImageSpec>, Error> {
     let base = options.from_image.as_deref();
     let base = base.map(|path| base::read_base(store, path, &options.architecture)).transpose()?;
     let nothing = BaseTree::default();
     let tree = base.as_ref().map_or(&nothing, |base| &base.tree);
     let mut given = LayerSet::read_all(store, &options.layers)?;
     let present = given.settle(store, tree, &done)?;
-    let own = own_layers(store, closure, &present, tree, &options, done)?;
+    let Built { made: own, warnings } = own_layers(store, closure, &present, tree, &options, done)?;
     let set = given.followed_by(own);
     let (config, variant) = inherited(base.as_ref(), &options)?;
     let set = base.map_or_else(LayerSet::default, base_layers).followed_by(set);
@@ -47,7 +50,8 @@ pub fn build_image(
         return Err(Error::TooManyLayers(layers.len()));
     }
     let BuildOptions { architecture, created, .. } = options;
-    Ok(ImageSpec { architecture, variant, created, config, history, layers, sources })
+    let made = ImageSpec { architecture, variant, created, config, history, layers, sources };
+    Ok(Built { made, warnings })
 }
 
 /// The configuration and the architecture's variant, on a base or not.
@@ -87,11 +91,12 @@ pub fn build_layer_set(
     closure: Closure,
     options: BuildOptions,
     done: impl Fn(&Layer) + Sync,
-) -> Result<LayerSet, Error> {
+) -> Result<Built<LayerSet>, Error> {
     let below = LayerSet::read_all(store, &options.layers)?;
     let nothing = BaseTree::default();
-    let own = own_layers(store, closure, &below.store_paths(), &nothing, &options, done)?;
-    Ok(LayerSet { parents: options.layers, ..own })
+    let Built { made, warnings } =
+        own_layers(store, closure, &below.store_paths(), &nothing, &options, done)?;
+    Ok(Built { made: LayerSet { parents: options.layers, ..made }, warnings })
 }
 
 /// What a Nix database of the image has: its own store paths and those of the layers below.
@@ -125,13 +130,14 @@ fn own_layers(
     base: &BaseTree,
     options: &BuildOptions,
     done: impl Fn(&Layer) + Sync,
-) -> Result<LayerSet, Error> {
+) -> Result<Built<LayerSet>, Error> {
     for path in &options.copy_to_root {
         if closure.get(path).is_none() {
             return Err(Error::NotInClosure(store.print(path)));
         }
     }
-    let mut contents = contents(in_store(closure.clone(), options).without(below), options)?;
+    let below = unaltered(below, options);
+    let mut contents = contents(in_store(closure.clone(), options).without(&below), options)?;
     for contents in &mut contents {
         contents.over = layer::met_by(store, contents, base)?;
     }
@@ -139,12 +145,25 @@ fn own_layers(
         contents.sources().filter_map(|path| closure.get(path)).map(|info| info.nar_size).sum()
     };
     let layers = layer::build_layers(store, &contents, size, done)?;
-    Ok(LayerSet {
+    let warnings = idle_rules(store, &options.perms, &contents)?;
+    let made = LayerSet {
         parents: Vec::new(),
         history: layers.iter().map(|layer| history(&layer.contents, options)).collect(),
         layers: layers.into_iter().map(SpecLayer::from).collect(),
         sources: sources(&closure, &contents),
-    })
+    };
+    Ok(Built { made, warnings })
+}
+
+/// What is left out since layers below have it: not what `perms` wants otherwise than they do.
+fn unaltered(below: &BTreeSet<StorePath>, options: &BuildOptions) -> BTreeSet<StorePath> {
+    let altered: BTreeSet<_> = in_store_rules(options).map(|rule| &rule.path).collect();
+    below.iter().filter(|path| !altered.contains(path)).cloned().collect()
+}
+
+/// The rules of `perms` that are for store paths where they are in the store.
+fn in_store_rules(options: &BuildOptions) -> impl Iterator<Item = &PermissionRule> {
+    options.perms.iter().filter(|rule| !options.copy_to_root.contains(&rule.path))
 }
 
 /// What goes in each layer: store paths as planned, and what is copied to `/` on top,
@@ -160,9 +179,11 @@ fn contents(in_store: Closure, options: &BuildOptions) -> Result<Vec<LayerConten
     let mut layers: Vec<_> = plan
         .into_layers()
         .into_iter()
-        .map(|paths| LayerContents {
-            store_paths: paths.into_iter().collect(),
-            ..LayerContents::default()
+        .map(|paths| {
+            let store_paths: BTreeSet<_> = paths.into_iter().collect();
+            let rules = in_store_rules(options).filter(|rule| store_paths.contains(&rule.path));
+            let permissions = rules.cloned().collect();
+            LayerContents { store_paths, permissions, ..LayerContents::default() }
         })
         .collect();
     if copies && (!merged || layers.is_empty()) {
@@ -170,6 +191,8 @@ fn contents(in_store: Closure, options: &BuildOptions) -> Result<Vec<LayerConten
     }
     if let Some(top) = layers.last_mut() {
         top.copy_to_root = options.copy_to_root.clone();
+        let copied = |rule: &&PermissionRule| options.copy_to_root.contains(&rule.path);
+        top.permissions.extend(options.perms.iter().filter(copied).cloned());
     }
     Ok(layers)
 }

@@ -123,12 +123,21 @@ impl LayerSet {
                 kept.push((layer, None, history));
                 continue;
             };
-            contents.store_paths.retain(|path| present.insert(path.clone()));
-            if copied.contains(&contents.copy_to_root) {
+            let altered: BTreeSet<_> =
+                contents.store_paths.iter().filter(|path| contents.alters(path)).cloned().collect();
+            contents
+                .store_paths
+                .retain(|path| present.insert(path.clone()) || altered.contains(path));
+            let in_root = (contents.copy_to_root.clone(), contents.permissions.clone());
+            if copied.contains(&in_root) {
                 contents.copy_to_root.clear();
             }
-            if contents != LayerContents::default() {
-                copied.push(contents.copy_to_root.clone());
+            let LayerContents { store_paths, copy_to_root, permissions, .. } = &mut contents;
+            permissions.retain(|rule| {
+                store_paths.contains(&rule.path) || copy_to_root.contains(&rule.path)
+            });
+            if contents.sources().next().is_some() {
+                copied.push(in_root);
                 contents.over = layer::met_by(store, &contents, base)?;
                 let changed = (layer.contents() != Some(&contents)).then_some(contents);
                 kept.push((layer, changed, history));

@@ -16,6 +16,7 @@ mod previous;
 mod spec;
 mod stored;
 mod validate;
+mod warning;
 
 use std::path::PathBuf;
 
@@ -35,6 +36,7 @@ pub use previous::read_previous_plan;
 pub use spec::{ImageSpec, LayerSource, SourceInfo, SpecLayer};
 pub use stored::{Place, StoredBlob};
 pub use validate::{Difference, Report, validate};
+pub use warning::{Built, Warning};
 
 use crate::error::Hint;
 use crate::{closure, layer};

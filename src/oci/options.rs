@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::config::ContainerConfig;
-use crate::layer::{LayerBudget, Layering, LayeringHints};
+use crate::layer::{LayerBudget, Layering, LayeringHints, PermissionRule};
 use crate::store::{self, StorePath};
 
 /// The arguments of `buildImage` that decide the image's bytes. Its name and tag
@@ -32,6 +32,9 @@ pub struct BuildOptions {
     /// is not in the image twice.
     #[serde(with = "store::full_paths", default)]
     pub layers: Vec<StorePath>,
+    /// Modes and owners of some files, where not the usual.
+    #[serde(default)]
+    pub perms: Vec<PermissionRule>,
     /// What the layers' history says, where not the names of their contents.
     #[serde(default)]
     pub metadata: Metadata,

@@ -244,7 +244,8 @@ fn layers_of_build_layer_obey_the_base() {
     let closure = stowage::closure::Closure::read(&on_base.store.root().join("registration"));
     let options = serde_json::from_value(json!({"copyToRoot": [on_base.root]})).unwrap();
     let store = on_base.store.store();
-    let set = stowage::oci::build_layer_set(&store, closure.unwrap(), options, |_| ()).unwrap();
+    let set =
+        stowage::oci::build_layer_set(&store, closure.unwrap(), options, |_| ()).unwrap().made;
     let layers = format!("{}-layers", "8".repeat(32));
     write_files(&store.physical_dir(), &[(format!("{layers}/layers.json"), set.to_json())]);
     let spec = on_base.build(json!({"copyToRoot": [], "layers": [format!("/nix/store/{layers}")], "exclude": [on_base.root]}));

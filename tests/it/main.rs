@@ -26,6 +26,7 @@ mod layer;
 /// Dependencies have licences that `deny.toml` allows.
 mod licences;
 /// Plans of real closures, by digest.
+mod permissions;
 mod plans;
 /// Real closures: the images that `benches/layering` plans.
 #[allow(dead_code)] // it takes more of them than these tests do

@@ -1,0 +1,280 @@
+//! Modes and owners that an image's author asks for, by `perms`.
+//! Stage: layer. Input: rules, and the file at hand. Output: [`Given`].
+//!
+//! Rules and their meaning are nix2container's: a rule is for one store path, and its regular
+//! expression is searched for in each file's whole path, `/nix/store/<hash>-<name>/…`,
+//! unanchored. Of several rules that match, a later one overrides what it gives and leaves
+//! the rest.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::Error;
+use super::scan::{Child, Directory, Kind};
+use crate::store::{self, Store, StorePath};
+
+mod pattern;
+
+use pattern::Pattern;
+
+/// Longest name of a user or group: ustar's field for it.
+const NAME_FIELD: usize = 32;
+const LARGEST_MODE: u32 = 0o7777;
+
+/// One entry of `perms`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "RuleJson", into = "RuleJson")]
+pub struct PermissionRule {
+    /// The store path whose files it is for.
+    pub path: StorePath,
+    regex: Pattern,
+    mode: Option<u32>,
+    uid: Option<u64>,
+    gid: Option<u64>,
+    uname: Option<String>,
+    gname: Option<String>,
+}
+
+#[derive(Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct RuleJson {
+    #[serde(with = "store::full_path")]
+    path: StorePath,
+    #[serde(default)]
+    regex: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mode: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    uid: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    gid: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    uname: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    gname: Option<String>,
+}
+
+impl TryFrom<RuleJson> for PermissionRule {
+    type Error = String;
+
+    fn try_from(json: RuleJson) -> Result<Self, String> {
+        let RuleJson { path, regex, mode, uid, gid, uname, gname } = json;
+        let problem = |what: String| {
+            format!("`perms` for {}, `regex` `{regex}`: {what}", Store::default().print(&path))
+        };
+        let mode = match &mode {
+            Some(text) => Some(parse_mode(text).ok_or_else(|| {
+                problem(format!(
+                    "`mode` must be octal digits such as `0755` or `1777`, not `{text}`"
+                ))
+            })?),
+            None => None,
+        };
+        for (key, name) in [("uname", &uname), ("gname", &gname)] {
+            if name.as_ref().is_some_and(|name| name.len() > NAME_FIELD || name.contains('\0')) {
+                return Err(problem(format!("`{key}` must have {NAME_FIELD} bytes at most")));
+            }
+        }
+        let pattern = Pattern::new(&regex).map_err(|error| problem(error.to_string()))?;
+        Ok(Self { path, regex: pattern, mode, uid, gid, uname, gname })
+    }
+}
+
+fn parse_mode(text: &str) -> Option<u32> {
+    // `from_str_radix` takes a sign, too.
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    u32::from_str_radix(text, 8).ok().filter(|mode| digits && *mode <= LARGEST_MODE)
+}
+
+impl From<PermissionRule> for RuleJson {
+    fn from(rule: PermissionRule) -> Self {
+        let PermissionRule { path, regex, mode, uid, gid, uname, gname } = rule;
+        let mode = mode.map(|mode| format!("{mode:04o}"));
+        Self { path, regex: regex.into(), mode, uid, gid, uname, gname }
+    }
+}
+
+/// What rules say of one entry; the rest is as it would be without them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Given<'r> {
+    /// Permission bits, with set-ID and sticky bits.
+    pub mode: Option<u32>,
+    /// Number of the owner.
+    pub uid: Option<u64>,
+    /// Number of the group.
+    pub gid: Option<u64>,
+    /// Name of the owner.
+    pub uname: Option<&'r str>,
+    /// Name of the group.
+    pub gname: Option<&'r str>,
+}
+
+/// The rules for one store path.
+#[derive(Debug, Default)]
+pub struct RulesOf<'r> {
+    rules: Vec<&'r PermissionRule>,
+}
+
+impl<'r> RulesOf<'r> {
+    /// Those of `rules` that are for `path`.
+    pub fn new(rules: &'r [PermissionRule], path: &StorePath) -> Self {
+        Self { rules: rules.iter().filter(|rule| rule.path == *path).collect() }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
+    /// What they say of a file on this machine.
+    pub fn given(&self, store: &Store, file: impl FnOnce() -> PathBuf) -> Given<'r> {
+        let mut given = Given::default();
+        if self.is_empty() {
+            return given;
+        }
+        let file = store.logical(&file());
+        for rule in self.rules.iter().filter(|rule| rule.regex.is_match(&file)) {
+            given = Given {
+                mode: rule.mode.or(given.mode),
+                uid: rule.uid.or(given.uid),
+                gid: rule.gid.or(given.gid),
+                uname: rule.uname.as_deref().or(given.uname),
+                gname: rule.gname.as_deref().or(given.gname),
+            };
+        }
+        given
+    }
+}
+
+/// Those of `rules` that match no file, each with its regular expression: most likely a mistake.
+///
+/// # Errors
+/// If their store paths can't be read.
+pub fn unmatched_rules<'r>(
+    store: &Store,
+    rules: &'r [PermissionRule],
+) -> Result<Vec<&'r PermissionRule>, Error> {
+    let mut unmatched = Vec::new();
+    for rule in rules {
+        let directory = Directory::of_store(store)?;
+        let child = directory.child(rule.path.to_base_path())?;
+        if !matches_below(store, rule, &directory, &child)? {
+            unmatched.push(rule);
+        }
+    }
+    Ok(unmatched)
+}
+
+impl PermissionRule {
+    /// As it was written, for messages.
+    pub fn regex(&self) -> &str {
+        self.regex.as_str()
+    }
+}
+
+fn matches_below(
+    store: &Store,
+    rule: &PermissionRule,
+    parent: &Directory,
+    child: &Child,
+) -> Result<bool, Error> {
+    let path = parent.path_of(child);
+    if rule.regex.is_match(&store.logical(&path)) {
+        return Ok(true);
+    }
+    if child.kind == Kind::Directory {
+        let mut directory = parent.open_directory(child)?;
+        for child in directory.children()? {
+            if matches_below(store, rule, &directory, &child)? {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const PATH: &str = "/nix/store/00000000000000000000000000000000-a";
+
+    fn rules(rules: &[Value]) -> Vec<PermissionRule> {
+        let with_path = rules.iter().cloned().map(|mut rule| {
+            rule["path"] = PATH.into();
+            serde_json::from_value(rule).unwrap()
+        });
+        with_path.collect()
+    }
+
+    fn given(all: &[PermissionRule], file: &str) -> String {
+        let path = Store::default().parse(PATH).unwrap();
+        let given =
+            RulesOf::new(all, &path).given(&Store::default(), || format!("{PATH}{file}").into());
+        let Given { mode, uid, gid, uname, gname } = given;
+        format!("{mode:?} {uid:?} {gid:?} {} {}", uname.unwrap_or("-"), gname.unwrap_or("-"))
+    }
+
+    #[test]
+    fn a_later_rule_overrides_only_what_it_gives() {
+        let rules = rules(&[
+            json!({"mode": "0755", "uid": 1, "gname": "all"}),
+            json!({"regex": "/tmp$", "mode": "1777"}),
+            json!({"regex": "tmp", "uid": 7, "gid": 8, "uname": "me"}),
+        ]);
+        for (file, expected) in [
+            ("", "Some(493) Some(1) None - all"),
+            ("/etc", "Some(493) Some(1) None - all"),
+            ("/tmp", "Some(1023) Some(7) Some(8) me all"),
+            ("/tmp/x", "Some(493) Some(7) Some(8) me all"),
+        ] {
+            assert_eq!(given(&rules, file), expected, "{file}");
+        }
+    }
+
+    #[test]
+    fn a_rule_is_for_its_own_path() {
+        let rules = rules(&[json!({"mode": "0700"})]);
+        let other = Store::default().parse(&PATH.replace("-a", "-b")).unwrap();
+        let given = RulesOf::new(&rules, &other).given(&Store::default(), || PATH.into());
+        assert_eq!(given, Given::default());
+    }
+
+    #[test]
+    fn rules_are_written_as_they_are_read() {
+        for rule in [
+            json!({"path": PATH, "regex": ""}),
+            json!({"path": PATH, "regex": "/x", "mode": "4755", "uid": 1, "gid": 2, "uname": "a", "gname": "b"}),
+        ] {
+            let read: PermissionRule = serde_json::from_value(rule.clone()).unwrap();
+            assert_eq!(serde_json::to_value(read).unwrap(), rule);
+        }
+    }
+
+    #[test]
+    fn mistakes_name_the_rule() {
+        for (rule, message) in [
+            (
+                json!({"regex": "^/x$", "mode": "0888"}),
+                "`regex` `^/x$`: `mode` must be octal digits",
+            ),
+            (json!({"mode": "u+x"}), "such as `0755` or `1777`, not `u+x`"),
+            (json!({"mode": "+755"}), "not `+755`"),
+            (json!({"mode": "17777"}), "not `17777`"),
+            (json!({"mode": ""}), "not ``"),
+            (json!({"regex": "a(b"}), "`regex` `a(b`"),
+            (json!({"uname": "n".repeat(33)}), "`uname` must have 32 bytes at most"),
+            (json!({"user": "root"}), "unknown field `user`"),
+            (json!({"path": "/etc"}), "/etc"),
+            (json!({"uid": -1}), "-1"),
+        ] {
+            let mut whole = json!({"path": PATH});
+            whole.as_object_mut().unwrap().extend(rule.as_object().unwrap().clone());
+            let error = serde_json::from_value::<PermissionRule>(whole).unwrap_err().to_string();
+            assert!(error.contains(message), "{rule}: {error}");
+        }
+    }
+}
