@@ -17,6 +17,9 @@ lib.makeOverridable (
   , maxLayers ? 1
     # How store paths are grouped, as for buildImage.
   , layering ? "runs"
+    # Whether the layers come out the same wherever their store paths are built. If not, they are
+    # kept in the store as they were made here.
+  , reproducible ? true
     # Modes and owners of files, as for buildImage.
   , perms ? [ ]
     # `buildLayer`s that go below: what they hold is left out of this one, and an image
@@ -36,7 +39,7 @@ lib.makeOverridable (
     roots = map (dep: "${dep}") deps;
     inherit copyToRoot contents layers perms;
     options = {
-      inherit maxLayers layering metadata;
+      inherit maxLayers layering metadata reproducible;
       exclude = lib.optional (ignore != null) "${ignore}";
     };
   }

@@ -63,9 +63,11 @@ pub fn build(store: &Store) -> Result<(), Failure> {
             write_file(&output, &spec.to_json(), 0o444)
         }
         What::Layer(options) => {
+            let reproducible = options.reproducible;
             let layers = with_warnings(oci::build_layer_set(store, closure, options, |_| ())?);
             fs::create_dir(&output)
                 .map_err(|source| Failure::Output { file: output.clone(), source })?;
+            let layers = if reproducible { layers } else { layers.keep_in(store, &output)? };
             write_file(&output.join(oci::LAYER_SET_FILE), &layers.to_json(), 0o444)
         }
         What::NixDatabase(options) => {

@@ -48,7 +48,7 @@ impl SpecLayer {
     }
 
     fn stored_as_is(&self, form: Form) -> Option<&StoredBlob> {
-        let LayerSource::Stored(blob) = &self.source else { return None };
+        let blob = self.stored()?;
         let zstd = blob.media_type.compression == Compression::Zstd;
         (form == Form::AsStored || !zstd).then_some(blob)
     }
@@ -60,7 +60,7 @@ impl SpecLayer {
     pub fn write_blob(&self, store: &Store, form: Form, out: impl Write) -> Result<(), Error> {
         match &self.source {
             LayerSource::Made(contents) => layer::write_layer(store, contents, out),
-            LayerSource::Stored(blob) => {
+            LayerSource::Kept(_, blob) | LayerSource::Stored(blob) => {
                 let read_error = |source| Error::Read { path: store.locate(&blob.file), source };
                 let reader: Box<dyn Read> = if self.stored_as_is(form).is_some() {
                     Box::new(blob.open(store).map_err(read_error)?)

@@ -86,6 +86,7 @@ pub fn explain(spec: &ImageSpec) -> Explanation {
             names: by_size.iter().map(|source| source.path.name().to_string()).collect(),
             why: match (&layer.source, members.len()) {
                 (LayerSource::Stored(_), _) => "base image",
+                (LayerSource::Kept(..), _) => "kept as it was built",
                 (LayerSource::Made(contents), _) if !contents.copy_to_root.is_empty() => {
                     "copied to /"
                 }

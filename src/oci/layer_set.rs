@@ -3,13 +3,17 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use oci_spec::image::History;
 use serde::{Deserialize, Serialize};
 
 use super::Error;
-use super::spec::{SourceInfo, SpecLayer};
+use super::blob::{Form, LayerBlob};
+use super::compression::Compression;
+use super::spec::{LayerSource, SourceInfo, SpecLayer};
+use super::stored::StoredBlob;
+use crate::digest::DigestWriter;
 use crate::layer::{self, BaseTree, Layer, LayerContents};
 use crate::store::{self, Store, StorePath};
 
@@ -55,7 +59,8 @@ impl LayerSet {
                     whole.parents.push(path);
                 }
                 None if seen.insert(path.clone()) => {
-                    let set = Self::read(store.physical(&path).join(FILE))?;
+                    let mut set = Self::read(store.physical(&path).join(FILE))?;
+                    set.locate_kept(Path::new(&store.print(&path)));
                     let parents = set.parents.clone();
                     open.push((path, Some(set)));
                     open.extend(parents.into_iter().rev().map(|parent| (parent, None)));
@@ -76,6 +81,43 @@ impl LayerSet {
             what: "layers of `buildLayer`",
             source,
         })
+    }
+
+    /// Writes each layer to a file in `directory`, to be used from there ever after. In
+    /// `layers.json` the file is named relative to it: outputs that name themselves are no good
+    /// for Nix.
+    ///
+    /// # Errors
+    /// Whatever keeps a layer from being made or written, and [`Error::Unsteady`].
+    pub fn keep_in(self, store: &Store, directory: &Path) -> Result<Self, Error> {
+        let keep = |layer: SpecLayer| {
+            let LayerBlob { digest, size, media_type } = layer.blob(Form::AsStored);
+            let file = PathBuf::from(format!("{}.tar", digest.digest().hex()));
+            let out = fs::File::create(directory.join(&file)).map_err(layer::Error::Write)?;
+            let mut out = DigestWriter::new(out);
+            layer.write_blob(store, Form::AsStored, &mut out)?;
+            if out.finish() != (*digest.digest(), size) {
+                return Err(Error::Unsteady { names: layer.names() });
+            }
+            let archive = Compression::None;
+            let blob = StoredBlob { file, offset: 0, archive, digest, size, media_type };
+            Ok(match layer.source {
+                LayerSource::Made(contents) => {
+                    SpecLayer { source: LayerSource::Kept(contents, blob), ..layer }
+                }
+                LayerSource::Kept(..) | LayerSource::Stored(_) => layer,
+            })
+        };
+        let layers = self.layers.into_iter().map(keep).collect::<Result<_, _>>()?;
+        Ok(Self { layers, ..self })
+    }
+
+    fn locate_kept(&mut self, output: &Path) {
+        for layer in &mut self.layers {
+            if let LayerSource::Kept(_, blob) = &mut layer.source {
+                blob.file = output.join(&blob.file);
+            }
+        }
     }
 
     /// The bytes of `layers.json`.
@@ -119,9 +161,20 @@ impl LayerSet {
         for (layer, history) in
             std::mem::take(&mut self.layers).into_iter().zip(std::mem::take(&mut self.history))
         {
-            let Some(mut contents) = layer.contents().cloned() else {
-                kept.push((layer, None, history));
-                continue;
+            let mut contents = match &layer.source {
+                LayerSource::Made(contents) => contents.clone(),
+                LayerSource::Kept(contents, _) => {
+                    if layer::met_by(store, contents, base)? != contents.over {
+                        return Err(Error::KeptLayerOnBase { names: layer.names() });
+                    }
+                    present.extend(contents.store_paths.iter().cloned());
+                    kept.push((layer, None, history));
+                    continue;
+                }
+                LayerSource::Stored(_) => {
+                    kept.push((layer, None, history));
+                    continue;
+                }
             };
             let altered: BTreeSet<_> =
                 contents.store_paths.iter().filter(|path| contents.alters(path)).cloned().collect();

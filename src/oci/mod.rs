@@ -71,6 +71,20 @@ pub enum Error {
     /// `copyToRoot` names a path that is not in the closure.
     #[error("`copyToRoot`: {0} is not in the closure")]
     NotInClosure(String),
+    /// A layer that is kept as it was built would be another on this base image.
+    #[error(
+        "a layer of `buildLayer {{ reproducible = false; … }}` ({names}) has directories that the base image has too, with other attributes or as links: it would hide them"
+    )]
+    KeptLayerOnBase {
+        /// What is in the layer.
+        names: String,
+    },
+    /// A layer that was made a moment ago came out otherwise.
+    #[error("a layer ({names}) changed while it was built")]
+    Unsteady {
+        /// What is in the layer.
+        names: String,
+    },
     /// More layers than containers can have.
     #[error("the image would have {0} layers, and {max} is the most that image tools take", max = layer::LayerBudget::MAX)]
     TooManyLayers(usize),
@@ -85,6 +99,9 @@ impl Hint for Error {
             Error::Closure(error) => error.hint(),
             Error::Layer(error) => error.hint(),
             Error::Base(error) => error.hint(),
+            Error::KeptLayerOnBase { .. } => Some(
+                "leave `reproducible` out: a layer that is made for the image obeys its base".to_owned(),
+            ),
             Error::TooManyLayers(_) => Some(
                 "give `maxLayers` a smaller number, here or in the `buildLayer`s below, or take a base image of fewer".to_owned(),
             ),

@@ -32,6 +32,9 @@ pub struct BuildOptions {
     /// is not in the image twice.
     #[serde(with = "store::full_paths", default)]
     pub layers: Vec<StorePath>,
+    /// Whether the layers of a `buildLayer` can be made again, so that they need not be kept.
+    #[serde(default = "yes")]
+    pub reproducible: bool,
     /// Modes and owners of some files, where not the usual.
     #[serde(default)]
     pub perms: Vec<PermissionRule>,
@@ -60,6 +63,10 @@ pub struct BuildOptions {
     /// image spec of the last release.
     #[serde(default)]
     pub previous_plan: Option<PathBuf>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// The free fields of a history entry (image-spec, config.md, "history").

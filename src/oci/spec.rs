@@ -85,7 +85,9 @@ pub struct SpecLayer {
 pub enum LayerSource {
     /// They are made whenever they are asked for, of this.
     Made(LayerContents),
-    /// They are in a file, such as a base image's.
+    /// They were made of this once, and are in a file since then.
+    Kept(LayerContents, StoredBlob),
+    /// They are in a file, and nobody here made it: a base image's.
     Stored(StoredBlob),
 }
 
@@ -110,6 +112,7 @@ impl From<SpecLayer> for SpecLayerJson {
             LayerSource::Made(contents) => {
                 (Some(LAYER_MEDIA_TYPE.to_owned()), Some(contents), None)
             }
+            LayerSource::Kept(contents, blob) => (None, Some(contents), Some(blob)),
             LayerSource::Stored(blob) => (None, None, Some(blob)),
         };
         Self { diff_id, size, media_type, contents, blob }
@@ -127,23 +130,32 @@ impl TryFrom<SpecLayerJson> for SpecLayer {
                 Some(other) => return Err(format!("unknown `mediaType` `{other}`")),
                 None => return Err("a layer with `contents` needs a `mediaType`".to_owned()),
             },
+            (Some(contents), Some(blob)) => LayerSource::Kept(contents, blob),
             (None, Some(blob)) => LayerSource::Stored(blob),
-            _ => return Err("a layer has either `contents` or a `blob`".to_owned()),
+            (None, None) => return Err("a layer has `contents` or a `blob`".to_owned()),
         };
         Ok(Self { diff_id, size, source })
     }
 }
 
 impl SpecLayer {
-    /// What it is made of, if it is made.
+    /// What it is made of; none for a base image's.
     pub fn contents(&self) -> Option<&LayerContents> {
         match &self.source {
-            LayerSource::Made(contents) => Some(contents),
+            LayerSource::Made(contents) | LayerSource::Kept(contents, _) => Some(contents),
             LayerSource::Stored(_) => None,
         }
     }
 
-    /// The store paths that it is made of; none if it is stored.
+    /// The blob that it is kept as, if it is.
+    pub fn stored(&self) -> Option<&StoredBlob> {
+        match &self.source {
+            LayerSource::Made(_) => None,
+            LayerSource::Kept(_, blob) | LayerSource::Stored(blob) => Some(blob),
+        }
+    }
+
+    /// The store paths that it is made of; none for a base image's.
     pub fn sources(&self) -> impl Iterator<Item = &StorePath> {
         self.contents().into_iter().flat_map(LayerContents::sources)
     }
@@ -151,7 +163,9 @@ impl SpecLayer {
     /// What is in it, for messages: names of store paths, or the file that it is in.
     pub fn names(&self) -> String {
         match &self.source {
-            LayerSource::Made(contents) => contents.names().join(", "),
+            LayerSource::Made(contents) | LayerSource::Kept(contents, _) => {
+                contents.names().join(", ")
+            }
             LayerSource::Stored(blob) => blob.file.display().to_string(),
         }
     }
@@ -308,7 +322,7 @@ mod tests {
         for (pointer, value, message) in [
             ("/layers/0/blob/mediaType", json!("text/plain"), "text/plain"),
             ("/layers/0/blob/archive", json!("xz"), "xz"),
-            ("/layers/0/blob", json!(null), "either `contents` or a `blob`"),
+            ("/layers/0/blob", json!(null), "`contents` or a `blob`"),
         ] {
             let mut json = on_a_base();
             *json.pointer_mut(pointer).unwrap() = value;

@@ -95,7 +95,7 @@ fn difference(
             Ok(Layer { diff_id, size, .. }) => (Some(DigestAndSize { diff_id, size }), None),
             Err(error) => (None, Some(with_causes(&error))),
         },
-        LayerSource::Stored(blob) => match stored(store, blob) {
+        LayerSource::Kept(_, blob) | LayerSource::Stored(blob) => match stored(store, blob) {
             Ok(found) => (Some(found), None),
             Err(error) => (None, Some(error)),
         },
@@ -107,7 +107,9 @@ fn difference(
         LayerSource::Made(contents) => {
             (contents.sources().filter_map(|path| changed(store, spec, path)).collect(), None)
         }
-        LayerSource::Stored(blob) => (Vec::new(), Some(blob.file.clone())),
+        LayerSource::Kept(_, blob) | LayerSource::Stored(blob) => {
+            (Vec::new(), Some(blob.file.clone()))
+        }
     };
     Some(Difference { layer: number, expected, found, error, store_paths, file })
 }
