@@ -24,12 +24,18 @@
       packages = eachSystem (pkgs: {
         default = pkgs.stowage;
         inherit (pkgs) stowage;
+        # By the name that flakes with nix2container as an input have for it.
+        nix2container = pkgs.stowage;
         dockerImage = pkgs.callPackage ./nix/docker-image.nix { };
       });
 
       checks = eachSystem (pkgs:
-        import ./tests/e2e/images.nix { inherit pkgs; } // {
-          inherit (self.packages.${pkgs.stdenv.hostPlatform.system}) dockerImage stowage;
-        });
+        let
+          packages = self.packages.${pkgs.stdenv.hostPlatform.system};
+          examples = import ./tests/e2e/nix2container.nix { inherit pkgs; inherit (packages) nix2container; };
+        in
+        import ./tests/e2e/images.nix { inherit pkgs; }
+        // lib.mapAttrs' (name: lib.nameValuePair "nix2container-${name}") examples
+        // { inherit (packages) dockerImage stowage; });
     };
 }

@@ -131,6 +131,7 @@ rec {
   libxml2 = program "xmllint" debs.libxml2-utils;
   iana-etc = debs.netbase;
   glibc = debs.libc6;
+  readline = debs.libreadline8;
   cacert = runCommand "nss-cacert-${debs.ca-certificates.version}" { passthru = { pname = "nss-cacert"; inherit (debs.ca-certificates) version; }; } ''
     mkdir -p $out/etc/ssl/certs
     find ${debs.ca-certificates}/share/ca-certificates -name '*.crt' | sort | xargs cat > $out/etc/ssl/certs/ca-bundle.crt

@@ -14,6 +14,8 @@ mod docker;
 /// What an update costs by our account, and by those of Docker and of a registry; the page
 /// that shows an image, in a browser.
 mod explain;
+/// What nix2container's users build.
+mod nix2container;
 /// Nix in an image.
 mod nix_database;
 /// podman and skopeo take the stream too.
