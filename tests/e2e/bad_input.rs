@@ -33,6 +33,22 @@ fn mistakes_in_nix_code_are_named() {
             r#"{ name = "a"; layers = [ pkgs.bash ]; }"#,
             "`layers` must be a list of what `buildLayer` makes",
         ),
+        (
+            r#"{ name = "a"; perms = [{ regex = "/tmp"; mode = "1777"; }]; }"#,
+            "each with the `path` that it is for",
+        ),
+        (
+            r#"{ name = "a"; copyToRoot = pkgs.bash; perms = [{ path = pkgs.bash; mode = "rwx"; }]; }"#,
+            "`mode` must be octal digits such as `0755` or `1777`, not `rwx`",
+        ),
+        (
+            r#"{ name = "a"; copyToRoot = pkgs.bash; perms = [{ path = pkgs.bash; regex = "("; }]; }"#,
+            "`regex` `(`: ",
+        ),
+        (
+            r#"{ name = "a"; layers = [ (pkgs.stowage.buildLayer { metadata.autor = "me"; }) ]; }"#,
+            "unknown field `autor`",
+        ),
         (r#"{ name = "a"; contents = pkgs.bash; copyToRoot = pkgs.bash; }"#, "give one of them"),
         (r#"{ name = "a"; copyToRoot = pkgs.writeText "f" ""; }"#, "`copyToRoot`: /nix/store/"),
         (
