@@ -52,6 +52,9 @@ lib.makeOverridable (
   , layeringHints ? { }
     # A file with a plan to keep to: what `stowage plan` prints, or the `spec` of the last release.
   , previousPlan ? null
+    # How its layers are sent to registries: "none", "gzip" or "zstd". What is compressed has its digest
+    # recorded here, so that nothing is compressed to find out that a registry has it.
+  , compression ? "none"
     # When the image was made, by its own account (RFC 3339).
   , created ? "1970-01-01T00:00:01Z"
     # What its programs run on, by Go's name.
@@ -99,7 +102,7 @@ lib.makeOverridable (
       perms = perms ++ lib.optionals initializeNixDatabase nixPerms;
       addToRoot = lib.optional initializeNixDatabase "${nixDatabase}";
       options = {
-        inherit config created maxLayers layering layeringHints;
+        inherit config created maxLayers layering layeringHints compression;
         previousPlan = if previousPlan == null then null else "${previousPlan}";
         fromImage = if base == null then null else "${base}";
         architecture = arch;

@@ -3,7 +3,10 @@
 
 use std::io::{self, Read, Write};
 
+use serde::{Deserialize, Serialize};
+
 use super::compression::Compression;
+use super::compressor::Compressor;
 use super::media_type::LayerMediaType;
 use super::spec::{LayerSource, SpecLayer};
 use super::stored::StoredBlob;
@@ -14,15 +17,18 @@ use crate::store::Store;
 /// Which of a layer's bytes are transferred.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// Those that are stored, compressed as they are: for whoever goes by OCI's media types.
+    /// Those that are recorded: a base's as they are stored, and ours compressed if that is
+    /// wanted. For whoever goes by OCI's media types.
     AsStored,
     /// Those that every `docker load` takes: it finds out by itself what is gzip, but version
-    /// 20.10 knows nothing of Zstandard, and takes it for a broken tar.
+    /// 20.10 knows nothing of Zstandard, and takes it for a broken tar. What is made here is
+    /// not compressed for a reader who would only undo it.
     Loadable,
 }
 
 /// A layer's blob (image-spec, descriptor.md).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LayerBlob {
     /// Digest of the bytes that are transferred.
     pub digest: BlobDigest,
@@ -33,22 +39,26 @@ pub struct LayerBlob {
 }
 
 impl SpecLayer {
-    /// The blob that stands for this layer. Layers that are made are not compressed.
+    /// The blob that stands for this layer.
     pub fn blob(&self, form: Form) -> LayerBlob {
         match self.stored_as_is(form) {
             Some(StoredBlob { digest, size, media_type, .. }) => {
                 LayerBlob { digest: *digest, size: *size, media_type: *media_type }
             }
-            None => LayerBlob {
+            None => self.compressed_in(form).unwrap_or(LayerBlob {
                 digest: self.diff_id.as_uncompressed_blob(),
                 size: self.size,
                 media_type: LayerMediaType::oci(Compression::None),
-            },
+            }),
         }
     }
 
+    fn compressed_in(&self, form: Form) -> Option<LayerBlob> {
+        self.compressed.filter(|_| form == Form::AsStored)
+    }
+
     fn stored_as_is(&self, form: Form) -> Option<&StoredBlob> {
-        let blob = self.stored()?;
+        let blob = self.stored().filter(|_| self.compressed_in(form).is_none())?;
         let zstd = blob.media_type.compression == Compression::Zstd;
         (form == Form::AsStored || !zstd).then_some(blob)
     }
@@ -58,6 +68,28 @@ impl SpecLayer {
     /// # Errors
     /// Whatever keeps the sources from being read, and [`Error::Write`].
     pub fn write_blob(&self, store: &Store, form: Form, out: impl Write) -> Result<(), Error> {
+        let Some(blob) = self.compressed_in(form) else {
+            return self.write_stored_blob(store, form, out);
+        };
+        self.write_compressed(store, blob.media_type.compression, out).map(drop)
+    }
+
+    /// Writes the tar compressed, and returns what it was written to.
+    ///
+    /// # Errors
+    /// As [`SpecLayer::write_blob`].
+    pub(super) fn write_compressed<W: Write>(
+        &self,
+        store: &Store,
+        compression: Compression,
+        out: W,
+    ) -> Result<W, Error> {
+        let mut compressor = Compressor::new(compression, out);
+        self.write_stored_blob(store, Form::Loadable, &mut compressor)?;
+        compressor.finish().map_err(Error::Write)
+    }
+
+    fn write_stored_blob(&self, store: &Store, form: Form, out: impl Write) -> Result<(), Error> {
         match &self.source {
             LayerSource::Made(contents) => layer::write_layer(store, contents, out),
             LayerSource::Kept(_, blob) | LayerSource::Stored(blob) => {

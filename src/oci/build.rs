@@ -2,19 +2,24 @@
 //! Stage: oci. Input: [`Closure`] and [`BuildOptions`]. Output: [`ImageSpec`] or [`LayerSet`].
 
 use std::collections::BTreeSet;
+use std::io;
 
 use oci_spec::image::{History, HistoryBuilder};
 use serde_json::Value;
 
 use super::Error;
 use super::base::{self, BaseImage};
+use super::blob::LayerBlob;
+use super::compression::Compression;
 use super::config::ContainerConfig;
 use super::layer_set::LayerSet;
+use super::media_type::LayerMediaType;
 use super::options::BuildOptions;
 use super::previous::read_previous_plan;
 use super::spec::{ImageSpec, LayerSource, SourceInfo, SpecLayer};
 use super::warning::{Built, idle_rules};
 use crate::closure::Closure;
+use crate::digest::{BlobDigest, DigestWriter};
 use crate::layer::{
     self, BaseTree, Layer, LayerBudget, LayerContents, LayerPlan, PermissionRule, PlanOptions,
 };
@@ -45,13 +50,36 @@ pub fn build_image(
     let set = given.followed_by(own);
     let (config, variant) = inherited(base.as_ref(), &options)?;
     let set = base.map_or_else(LayerSet::default, base_layers).followed_by(set);
-    let LayerSet { layers, history, sources, .. } = set;
+    let LayerSet { mut layers, history, sources, .. } = set;
     if layers.len() > usize::from(LayerBudget::MAX) {
         return Err(Error::TooManyLayers(layers.len()));
     }
+    compress_layers(store, &mut layers, options.compression)?;
     let BuildOptions { architecture, created, .. } = options;
     let made = ImageSpec { architecture, variant, created, config, history, layers, sources };
     Ok(Built { made, warnings })
+}
+
+/// Records what the layers are when they are compressed: all but the base's, which are what
+/// they are. Whoever pushes them then knows their digests beforehand.
+fn compress_layers(
+    store: &Store,
+    layers: &mut [SpecLayer],
+    compression: Compression,
+) -> Result<(), Error> {
+    if compression.is_none() {
+        return Ok(());
+    }
+    let ours = layers.iter_mut().filter(|layer| !matches!(layer.source, LayerSource::Stored(_)));
+    // One after the other: the compressor keeps all processors busy.
+    for layer in ours {
+        let digest = DigestWriter::new(io::sink());
+        let (digest, size) = layer.write_compressed(store, compression, digest)?.finish();
+        let digest = BlobDigest::new(digest);
+        let media_type = LayerMediaType::oci(compression);
+        layer.compressed = Some(LayerBlob { digest, size, media_type });
+    }
+    Ok(())
 }
 
 /// The configuration and the architecture's variant, on a base or not.
@@ -78,6 +106,7 @@ fn base_layers(base: BaseImage) -> LayerSet {
         diff_id: layer.diff_id,
         size: layer.size,
         source: LayerSource::Stored(layer.blob),
+        compressed: None,
     });
     LayerSet { layers: layers.collect(), history: base.history, ..LayerSet::default() }
 }

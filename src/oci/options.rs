@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::compression::Compression;
 use super::config::ContainerConfig;
 use crate::layer::{LayerBudget, Layering, LayeringHints, PermissionRule};
 use crate::store::{self, StorePath};
@@ -35,6 +36,9 @@ pub struct BuildOptions {
     /// Whether the layers of a `buildLayer` can be made again, so that they need not be kept.
     #[serde(default = "yes")]
     pub reproducible: bool,
+    /// How layers are compressed for registries.
+    #[serde(default)]
+    pub compression: Compression,
     /// Modes and owners of some files, where not the usual.
     #[serde(default)]
     pub perms: Vec<PermissionRule>,
@@ -161,6 +165,10 @@ mod tests {
         for (text, message) in [
             (r#"{"maxLayer": 3}"#, "unknown field `maxLayer`"),
             (r#"{"maxLayers": 0}"#, "1 to 127 layers, not 0"),
+            (
+                r#"{"compression": "xz"}"#,
+                "unknown variant `xz`, expected one of `none`, `gzip`, `zstd`",
+            ),
             (r#"{"layering": "fastest"}"#, "`layering` must be `runs`"),
             (r#"{"layering": [["limit_layers"]]}"#, "is not a step of a layering pipeline"),
             (r#"{"layeringHints": {"first": []}}"#, "unknown field `first`"),

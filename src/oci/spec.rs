@@ -8,6 +8,7 @@ use oci_spec::image::History;
 use serde::{Deserialize, Serialize};
 
 use super::Error;
+use super::blob::LayerBlob;
 use super::config::ContainerConfig;
 use super::options::{Architecture, Created};
 use super::stored::StoredBlob;
@@ -78,6 +79,8 @@ pub struct SpecLayer {
     pub size: u64,
     /// Where its bytes are from.
     pub source: LayerSource,
+    /// What it is when it is compressed, if the image's author wants that.
+    pub compressed: Option<LayerBlob>,
 }
 
 /// Where a layer's bytes are from.
@@ -103,11 +106,13 @@ struct SpecLayerJson {
     contents: Option<LayerContents>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     blob: Option<StoredBlob>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    compressed: Option<LayerBlob>,
 }
 
 impl From<SpecLayer> for SpecLayerJson {
     fn from(layer: SpecLayer) -> Self {
-        let SpecLayer { diff_id, size, source } = layer;
+        let SpecLayer { diff_id, size, source, compressed } = layer;
         let (media_type, contents, blob) = match source {
             LayerSource::Made(contents) => {
                 (Some(LAYER_MEDIA_TYPE.to_owned()), Some(contents), None)
@@ -115,7 +120,7 @@ impl From<SpecLayer> for SpecLayerJson {
             LayerSource::Kept(contents, blob) => (None, Some(contents), Some(blob)),
             LayerSource::Stored(blob) => (None, None, Some(blob)),
         };
-        Self { diff_id, size, media_type, contents, blob }
+        Self { diff_id, size, media_type, contents, blob, compressed }
     }
 }
 
@@ -123,7 +128,7 @@ impl TryFrom<SpecLayerJson> for SpecLayer {
     type Error = String;
 
     fn try_from(json: SpecLayerJson) -> Result<Self, String> {
-        let SpecLayerJson { diff_id, size, media_type, contents, blob } = json;
+        let SpecLayerJson { diff_id, size, media_type, contents, blob, compressed } = json;
         let source = match (contents, blob) {
             (Some(contents), None) => match media_type.as_deref() {
                 Some(LAYER_MEDIA_TYPE) => LayerSource::Made(contents),
@@ -134,7 +139,14 @@ impl TryFrom<SpecLayerJson> for SpecLayer {
             (None, Some(blob)) => LayerSource::Stored(blob),
             (None, None) => return Err("a layer has `contents` or a `blob`".to_owned()),
         };
-        Ok(Self { diff_id, size, source })
+        let made_from_stored = matches!(source, LayerSource::Stored(_)) && compressed.is_some();
+        if made_from_stored || compressed.is_some_and(|blob| blob.media_type.compression.is_none())
+        {
+            return Err(
+                "`compressed` is for layers that are made here, and by a compressor".to_owned()
+            );
+        }
+        Ok(Self { diff_id, size, source, compressed })
     }
 }
 
@@ -190,7 +202,7 @@ pub struct SourceInfo {
 impl From<Layer> for SpecLayer {
     fn from(layer: Layer) -> Self {
         let Layer { contents, diff_id, size } = layer;
-        Self { diff_id, size, source: LayerSource::Made(contents) }
+        Self { diff_id, size, source: LayerSource::Made(contents), compressed: None }
     }
 }
 

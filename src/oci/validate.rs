@@ -1,16 +1,18 @@
 //! The one validator: makes everything again and compares.
 //! Stage: oci. Input: [`ImageSpec`] and the store. Output: [`Report`].
 
+use std::io;
 use std::path::PathBuf;
 
 use rayon::prelude::*;
 use serde::Serialize;
 
 use super::base;
+use super::blob::{Form, LayerBlob};
 use super::spec::{ImageSpec, LayerSource, SpecLayer};
 use super::stored::StoredBlob;
 use crate::closure::NarHash;
-use crate::digest::DiffId;
+use crate::digest::{DiffId, DigestWriter};
 use crate::layer::{self, Layer};
 use crate::store::{self, Store, StorePath};
 
@@ -100,9 +102,14 @@ fn difference(
             Err(error) => (None, Some(error)),
         },
     };
-    if found == Some(expected) {
-        return None;
-    }
+    let (found, error) = match layer.compressed {
+        Some(recorded) if found == Some(expected) => match recompressed(store, layer, recorded) {
+            Ok(()) => return None,
+            Err(error) => (None, Some(error)),
+        },
+        _ if found == Some(expected) => return None,
+        _ => (found, error),
+    };
     let (store_paths, file) = match &layer.source {
         LayerSource::Made(contents) => {
             (contents.sources().filter_map(|path| changed(store, spec, path)).collect(), None)
@@ -112,6 +119,20 @@ fn difference(
         }
     };
     Some(Difference { layer: number, expected, found, error, store_paths, file })
+}
+
+/// Whether the layer's bytes, which are as recorded, are as recorded when they are compressed.
+fn recompressed(store: &Store, layer: &SpecLayer, recorded: LayerBlob) -> Result<(), String> {
+    let mut digest = DigestWriter::new(io::sink());
+    layer.write_blob(store, Form::AsStored, &mut digest).map_err(|error| with_causes(&error))?;
+    let (digest, size) = digest.finish();
+    if (digest, size) == (*recorded.digest.digest(), recorded.size) {
+        return Ok(());
+    }
+    Err(format!(
+        "compressed it is {digest} of {size} bytes, not {} of {} bytes: another version of this program wrote the image spec",
+        recorded.digest, recorded.size
+    ))
 }
 
 /// The tar of a stored blob, whose own bytes are as recorded.

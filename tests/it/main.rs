@@ -16,6 +16,7 @@ mod base_tree;
 /// Messages, exit codes, and what is left behind after a failure.
 mod cli;
 /// The same inputs give the same bytes, whatever differs around them.
+mod compressed;
 mod determinism;
 /// `stowage explain` and `stowage diff`: what is in an image, why, and what an update costs.
 mod explain;
