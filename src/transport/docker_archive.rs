@@ -18,7 +18,7 @@ use super::Error;
 use super::checked_layer::write_checked_layer;
 use super::reference::ImageReference;
 use crate::digest::BlobDigest;
-use crate::oci::{Form, Image, ImageSpec, LayerBlob, SpecLayer};
+use crate::oci::{Form, Image, ImageSpec, LayerBlob, ManifestFormat, SpecLayer};
 use crate::store::Store;
 
 /// Both formats of the stream name the same blobs, so these are what both take.
@@ -54,7 +54,7 @@ pub struct Written {
 /// reader could take it for an image. [`Error::Write`] if `out` fails.
 pub fn write_archive(archive: &Archive, out: impl Write) -> Result<Written, Error> {
     let Archive { store, spec, references, skip } = archive;
-    let image = Image::in_form(spec, FORM);
+    let image = Image::in_form(spec, FORM, ManifestFormat::Oci);
     let mut tar = ArchiveWriter { out, bytes: 0 };
     tar.directory("blobs/")?;
     tar.directory("blobs/sha256/")?;
