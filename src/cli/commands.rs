@@ -153,9 +153,16 @@ pub fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     print(&serde_json::to_string_pretty(value).expect("what is printed is JSON"))
 }
 
-/// Writes a file so that its name never stands for half of it.
+/// Writes a file so that its name never stands for half of it. What is no file, such as a pipe,
+/// is written to as it is.
 pub fn write_file(file: &Path, bytes: &[u8], mode: u32) -> Result<(), Failure> {
+    // `/dev/stdout` may lead to a file, but is none to be replaced: least of all by root.
+    let is_stream = file.parent() == Some(Path::new("/dev"))
+        || fs::metadata(file).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir());
     let write = || -> io::Result<()> {
+        if is_stream {
+            return fs::File::options().write(true).open(file)?.write_all(bytes);
+        }
         let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty());
         let mut temporary = tempfile::NamedTempFile::new_in(directory.unwrap_or(Path::new(".")))?;
         temporary.write_all(bytes)?;

@@ -318,6 +318,19 @@ fn an_archive_can_go_to_a_stream() {
     );
 }
 
+/// Other programs read the digest from wherever they want it.
+#[test]
+fn a_digest_can_go_to_a_stream() {
+    let (store, spec) = images();
+    let digest = Image::new(&spec).manifest.digest.to_string();
+    let options = ["--quiet", "--digestfile", "/dev/stdout"];
+    let output = try_copy(&store, "image.json", "oci:layout", &options);
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("{digest}oci:layout\n"));
+    let output = try_copy(&store, "image.json", "oci:layout", &["--digestfile", "none/digest"]);
+    let expected = "error: cannot write none/digest: No such file or directory";
+    assert!(stderr(&output).starts_with(expected), "{}", stderr(&output));
+}
+
 /// An empty file is one that `mktemp` made: it keeps its mode, and links to it.
 #[test]
 fn an_empty_file_is_filled() {
