@@ -35,12 +35,11 @@ impl TargetDirectory {
         loop {
             let mut directory = Self { path: path.to_owned(), created: Vec::new(), lock: None };
             directory.create(path)?;
-            let (file, locked) = lock(path, watch)?;
-            // The copy that was waited for may have removed what it had made.
-            if locked && !is_still_at(&file, path) {
-                continue;
-            }
-            directory.lock = locked.then_some(file);
+            directory.lock = match lock(path, watch)? {
+                Lock::Held(lock) => Some(lock),
+                Lock::Unsupported => None,
+                Lock::Gone => continue,
+            };
             directory.remove_stale(path)?;
             return Ok(directory);
         }
@@ -110,17 +109,29 @@ impl Drop for TargetDirectory {
     }
 }
 
-fn lock(path: &Path, watch: &dyn Watch) -> Result<(File, bool), Error> {
+enum Lock {
+    Held(File),
+    /// Some network file systems have no locks on directories. To write there all the same is
+    /// more use than to refuse.
+    Unsupported,
+    /// The copy that was waited for has removed what it had made.
+    Gone,
+}
+
+fn lock(path: &Path, watch: &dyn Watch) -> Result<Lock, Error> {
     let at = |source| Error::File { path: path.to_owned(), source };
-    let directory = File::open(path).map_err(at)?;
+    let directory = match File::open(path) {
+        Ok(directory) => directory,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Lock::Gone),
+        Err(error) => return Err(at(error)),
+    };
     let mut told = false;
     loop {
         match directory.try_lock() {
-            Ok(()) => return Ok((directory, true)),
+            Ok(()) if is_still_at(&directory, path) => return Ok(Lock::Held(directory)),
+            Ok(()) => return Ok(Lock::Gone),
             Err(TryLockError::WouldBlock) => {}
-            // Some network file systems have no locks on directories. To write there is more
-            // use than to refuse.
-            Err(TryLockError::Error(_)) => return Ok((directory, false)),
+            Err(TryLockError::Error(_)) => return Ok(Lock::Unsupported),
         }
         if !told {
             watch.wait(path);

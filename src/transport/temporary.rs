@@ -14,20 +14,22 @@ use tempfile::{Builder, NamedTempFile, TempPath};
 use super::Error;
 use super::watch::{Watch, Watched};
 
-/// How the name of a file that is not whole begins.
+/// How the name of a file that is not whole begins and ends.
 const PREFIX: &str = ".stowage-";
+const SUFFIX: &str = ".part";
 
 /// Makes a file in a directory, with the mode that new files have.
 fn temporary_in(directory: &Path) -> io::Result<NamedTempFile> {
     let mode = Permissions::from_mode(0o666); // and the umask
-    Builder::new().prefix(PREFIX).permissions(mode).tempfile_in(directory)
+    Builder::new().prefix(PREFIX).suffix(SUFFIX).permissions(mode).tempfile_in(directory)
 }
 
 /// Removes what a copy left that was killed. No other may be at work in the directory.
 pub fn remove_stale(directory: &Path) -> io::Result<()> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
-        if entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes()) {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with(PREFIX) && name.ends_with(SUFFIX) && entry.file_type()?.is_file() {
             fs::remove_file(entry.path())?;
         }
     }

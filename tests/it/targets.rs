@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use stowage::digest::Digest;
 use stowage::oci::{Image, ImageSpec};
 
+use crate::base_image::{BaseFiles, OCI_LAYER, write_files, zstd};
 use crate::support::{FakeStore, stderr};
 
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
@@ -446,13 +447,54 @@ fn an_interrupted_copy_leaves_nothing() {
     }
 }
 
+/// A base's layers are as they are stored for those who can read that, and no others.
+#[test]
+fn zstandard_goes_to_readers_of_oci() {
+    let tars = crate::base_image::distribution();
+    let layer = format!("{OCI_LAYER}+zstd");
+    let base = BaseFiles::new(&tars, |tar| (layer.clone(), zstd(tar)));
+    let mut store = FakeStore::new();
+    let path = store.store().physical_dir().join(format!("{}-base", "9".repeat(32)));
+    write_files(&path, &base.directory());
+    store.add_file('1', "a", &[], "a");
+    store.build(&json!({"fromImage": format!("/nix/store/{}-base", "9".repeat(32))}).to_string());
+    let layers = |found: &BTreeMap<String, Vec<u8>>, manifest: &str| {
+        let manifest: Value = serde_json::from_slice(&found[manifest]).unwrap();
+        manifest["layers"].as_array().unwrap()[..tars.len()].to_vec()
+    };
+    let archive = |target: &str| {
+        let copied = copy(&store, "image.json", target);
+        let manifest = format!("blobs/sha256/{}", hex(&copied["manifestDigest"]));
+        layers(&members(&fs::read(store.root().join("a.tar")).unwrap()), &manifest)
+    };
+    let in_archive = archive("oci-archive:a.tar");
+    fs::remove_file(store.root().join("a.tar")).unwrap();
+    let in_docker_archive = archive("docker-archive:a.tar");
+    copy(&store, "image.json", "dir:dir");
+    let in_dir = layers(&files(&store.root().join("dir")), "manifest.json");
+    assert!(try_copy(&store, "image.json", "dir:docker", &["--format", "v2s2"]).status.success());
+    let in_docker_dir = layers(&files(&store.root().join("docker")), "manifest.json");
+    for (place, tar) in tars.iter().enumerate() {
+        for (layers, media_type, bytes) in [
+            (&in_archive, &*layer, &zstd(tar)),
+            (&in_docker_archive, OCI_LAYER, tar),
+            (&in_dir, &*layer, &zstd(tar)),
+            (&in_docker_dir, "application/vnd.docker.image.rootfs.diff.tar", tar),
+        ] {
+            assert_eq!(layers[place]["mediaType"], media_type);
+            assert_eq!(layers[place]["digest"], Digest::of(bytes).to_string());
+        }
+    }
+}
+
 /// What a killed copy left is no hindrance, and goes with the next one.
 #[test]
 fn what_a_killed_copy_left_is_removed() {
     let (store, spec) = images();
     for directory in ["layout/blobs/sha256", "dir"] {
         fs::create_dir_all(store.root().join(directory)).unwrap();
-        let mut file = File::create(store.root().join(directory).join(".stowage-abc")).unwrap();
+        let mut file =
+            File::create(store.root().join(directory).join(".stowage-abc.part")).unwrap();
         file.write_all(b"half").unwrap();
     }
     copy(&store, "image.json", "oci:layout");
@@ -460,7 +502,7 @@ fn what_a_killed_copy_left_is_removed() {
     let layout = files(&store.root().join("layout"));
     assert_layout(&layout, &spec);
     assert!(layout.keys().all(|name| !name.contains(".stowage-")));
-    assert!(!store.root().join("dir/.stowage-abc").exists());
+    assert!(!store.root().join("dir/.stowage-abc.part").exists());
 }
 
 /// No other directory is written to: a container may have none.
