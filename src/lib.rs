@@ -6,7 +6,7 @@
 //! ```text
 //! closure/               layer/                      oci/                 transport/
 //! registration ─→ graph ─→ plan ─→ tar + diff IDs ─→ image spec, config, ─→ archive stream,
-//! (parse bytes)           (group)  (in parallel)     manifest, validate    Docker daemon
+//! (parse bytes)           (group)  (in parallel)     manifest, validate    files, Docker daemon
 //! ```
 //!
 //! The plain files beside them are the vocabulary that every stage shares:

@@ -1,12 +1,11 @@
 //! What can be typed.
 
 use std::path::PathBuf;
-use std::str::FromStr;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::layer::{LayerBudget, Layering};
-use crate::transport::{ImageReference, ParseReferenceError};
+use crate::transport::{ImageReference, Target};
 
 /// Container images from Nix closures: no layer is stored, and only missing ones are sent.
 #[derive(Debug, Parser)]
@@ -102,9 +101,18 @@ pub struct CopyArguments {
     #[arg(value_name = "IMAGE")]
     pub image: PathBuf,
 
-    /// Where to: `docker-daemon:NAME:TAG`
+    /// Where to: `docker-daemon:NAME:TAG`, `docker-archive:PATH[:NAME:TAG]`,
+    /// `oci-archive:PATH[:REF]`, `oci:PATH[:REF]`, `dir:PATH`
     #[arg(value_name = "TARGET")]
     pub target: Target,
+
+    /// Whose manifest to write, where the target takes both [default: oci]
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<FormatArgument>,
+
+    /// Write the digest of the image's manifest to a file
+    #[arg(long, value_name = "FILE")]
+    pub digestfile: Option<PathBuf>,
 
     /// Print what was done as JSON
     #[arg(long)]
@@ -160,23 +168,11 @@ pub struct DiffArguments {
     pub json: bool,
 }
 
-/// Where an image can be copied to, by the names that skopeo has for them.
-#[derive(Clone, Debug)]
-pub enum Target {
-    /// `docker-daemon:NAME:TAG`
-    DockerDaemon(ImageReference),
-}
-
-impl FromStr for Target {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text.split_once(':') {
-            Some(("docker-daemon", reference)) => reference
-                .parse()
-                .map(Self::DockerDaemon)
-                .map_err(|error: ParseReferenceError| error.to_string()),
-            _ => Err("targets are `docker-daemon:NAME:TAG`".to_owned()),
-        }
-    }
+/// Whose manifest is written.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum FormatArgument {
+    /// OCI's image manifest
+    Oci,
+    /// Docker's image manifest V2, schema 2
+    V2s2,
 }

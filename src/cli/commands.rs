@@ -11,15 +11,13 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 
 use super::Failure;
-use super::arguments::{
-    BuildArguments, CopyArguments, PlanArguments, StreamArguments, Target, VerifyArguments,
-};
+use super::arguments::{BuildArguments, PlanArguments, StreamArguments, VerifyArguments};
 use super::progress::{Bytes, bar};
 use crate::closure::Closure;
 use crate::layer::{LayerPlan, PlanOptions};
 use crate::oci::{self, BuildOptions, Built, Difference, ImageSpec};
 use crate::store::Store;
-use crate::transport::{self, Archive, ImageReference};
+use crate::transport::{self, Archive};
 
 pub fn build(store: &Store, arguments: &BuildArguments) -> Result<(), Failure> {
     let closure = Closure::read(&arguments.closure)?;
@@ -103,48 +101,6 @@ pub fn stream(store: &Store, arguments: &StreamArguments) -> Result<(), Failure>
     Ok(())
 }
 
-pub fn copy(store: &Store, arguments: &CopyArguments) -> Result<(), Failure> {
-    let spec = ImageSpec::read(&arguments.image)?;
-    match &arguments.target {
-        Target::DockerDaemon(reference) => {
-            copy_to_docker_daemon(store, &spec, reference, arguments)
-        }
-    }
-}
-
-fn copy_to_docker_daemon(
-    store: &Store,
-    spec: &ImageSpec,
-    reference: &ImageReference,
-    arguments: &CopyArguments,
-) -> Result<(), Failure> {
-    let start = Instant::now();
-    let wrap = |pipe, expected| {
-        let bar = if arguments.quiet { ProgressBar::hidden() } else { bar("sending", expected) };
-        bar.wrap_write(pipe)
-    };
-    let copied = transport::copy_to_docker_daemon(store, spec, reference, wrap)?;
-    if arguments.json {
-        return print_json(&copied);
-    }
-    if !arguments.quiet {
-        let fell_back = if copied.fell_back {
-            "the daemon asked for layers that it seemed to have: sent the whole image\n"
-        } else {
-            ""
-        };
-        eprintln!(
-            "{fell_back}sent {} ({}), skipped {} ({}) that the daemon has, in {:.1} s",
-            layers(copied.layers_sent),
-            Bytes(copied.bytes_sent),
-            layers(copied.layers_skipped),
-            Bytes(copied.bytes_skipped),
-            start.elapsed().as_secs_f64(),
-        );
-    }
-    print(&copied.reference)
-}
-
 pub fn verify(store: &Store, arguments: &VerifyArguments) -> Result<(), Failure> {
     let spec = ImageSpec::read(&arguments.image)?;
     let bar = bar("verifying", spec.size());
@@ -206,9 +162,16 @@ pub fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     print(&serde_json::to_string_pretty(value).expect("what is printed is JSON"))
 }
 
-/// Writes a file so that its name never stands for half of it.
+/// Writes a file so that its name never stands for half of it. What is no file, such as a pipe,
+/// is written to as it is.
 pub fn write_file(file: &Path, bytes: &[u8], mode: u32) -> Result<(), Failure> {
+    // `/dev/stdout` may lead to a file, but is none to be replaced: least of all by root.
+    let is_stream = file.parent() == Some(Path::new("/dev"))
+        || fs::metadata(file).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir());
     let write = || -> io::Result<()> {
+        if is_stream {
+            return fs::File::options().write(true).open(file)?.write_all(bytes);
+        }
         let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty());
         let mut temporary = tempfile::NamedTempFile::new_in(directory.unwrap_or(Path::new(".")))?;
         temporary.write_all(bytes)?;

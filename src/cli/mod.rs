@@ -3,8 +3,10 @@
 
 mod arguments;
 mod commands;
+mod copy;
 mod derivation;
 mod explain;
+mod interrupt;
 mod progress;
 
 use std::error::Error as _;
@@ -39,6 +41,10 @@ enum Failure {
     Stdout(#[source] io::Error),
     #[error("standard output is a terminal: an image is no text")]
     Terminal,
+    #[error(
+        "an image layout holds OCI's manifests alone: {target} can't have Docker's (`--format v2s2`)"
+    )]
+    Format { target: String },
     #[error("{layers} of {count} layers differ")]
     Differences { layers: usize, count: usize },
     #[error("no store path of this image is called `{0}`")]
@@ -57,6 +63,7 @@ impl Hint for Failure {
             Failure::Oci(error) => error.hint(),
             Failure::Transport(error) => error.hint(),
             Failure::Terminal => Some("pipe it: `… | docker load`, or into a file with `>`".to_owned()),
+            Failure::Format { .. } => Some("`dir:` takes either".to_owned()),
             Failure::NoSuchPath(_) => Some("`stowage explain` without `--why` lists them by size".to_owned()),
             Failure::Derivation { .. } => Some(
                 "`stowage builder` is what a derivation of `nix/lib.nix` runs; by hand, use `stowage build`".to_owned(),
@@ -67,13 +74,18 @@ impl Hint for Failure {
 }
 
 /// Parses the command line, runs the command and maps its end to an exit code:
-/// 0 done, 1 failed, 2 wrong usage, 141 the reader of our output went away.
+/// 0 done, 1 failed, 2 wrong usage, 141 the reader of our output went away, and 128 more
+/// than a signal that ended us (130 for Ctrl-C).
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) if failure.is_broken_pipe() => ExitCode::from(BROKEN_PIPE),
         Err(failure) => {
+            // Whatever failed, it was told to: who sent the signal knows why.
+            if let Some(signal) = interrupt::received() {
+                return ExitCode::from(128 + signal);
+            }
             // Nobody is left to tell if this fails.
             let _ = report(&failure, &mut io::stderr().lock());
             ExitCode::FAILURE
@@ -94,7 +106,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Builder => derivation::build(&store),
         Command::Plan(arguments) => commands::plan(&arguments),
         Command::Stream(arguments) => commands::stream(&store, &arguments),
-        Command::Copy(arguments) => commands::copy(&store, &arguments),
+        Command::Copy(arguments) => copy::copy(&store, &arguments),
         Command::Explain(arguments) => explain::explain(&arguments),
         Command::Diff(arguments) => explain::diff(&arguments),
         Command::Verify(arguments) => commands::verify(&store, &arguments),

@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::blob::{Form, LayerBlob};
+use super::media_type::Family;
 use super::spec::ImageSpec;
 use crate::digest::{BlobDigest, Digest, ImageId};
 
@@ -30,6 +31,47 @@ impl Blob {
     }
 }
 
+/// Whose manifest it is, and whose names are in it. The bytes it names are the same in both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ManifestFormat {
+    /// image-spec, manifest.md.
+    #[default]
+    Oci,
+    /// Docker's image manifest V2, schema 2 (distribution, manifest-v2-2.md).
+    DockerV2S2,
+}
+
+impl ManifestFormat {
+    /// The form in which its readers take every layer: of Zstandard, those of Docker's know nothing.
+    pub const fn form(self) -> Form {
+        match self {
+            Self::Oci => Form::AsStored,
+            Self::DockerV2S2 => Form::Loadable,
+        }
+    }
+
+    const fn family(self) -> Family {
+        match self {
+            Self::Oci => Family::Oci,
+            Self::DockerV2S2 => Family::Docker,
+        }
+    }
+
+    fn manifest(self) -> MediaType {
+        match self {
+            Self::Oci => MediaType::ImageManifest,
+            Self::DockerV2S2 => "application/vnd.docker.distribution.manifest.v2+json".into(),
+        }
+    }
+
+    fn config(self) -> MediaType {
+        match self {
+            Self::Oci => MediaType::ImageConfig,
+            Self::DockerV2S2 => "application/vnd.docker.container.image.v1+json".into(),
+        }
+    }
+}
+
 /// The documents that make an image of layers (image-spec 1.1, config.md and manifest.md).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Image {
@@ -37,31 +79,33 @@ pub struct Image {
     pub config: Blob,
     /// The image manifest.
     pub manifest: Blob,
+    /// Whose manifest that is.
+    pub format: ManifestFormat,
 }
 
 impl Image {
     /// Writes both documents; the same spec gives the same bytes.
     pub fn new(spec: &ImageSpec) -> Self {
-        Self::in_form(spec, Form::AsStored)
+        Self::in_form(spec, Form::AsStored, ManifestFormat::Oci)
     }
 
-    /// Writes both documents for layers that are transferred in some other form. The
-    /// configuration is the same in all.
-    pub fn in_form(spec: &ImageSpec, form: Form) -> Self {
+    /// Writes both documents for layers that are transferred in some other form, or for
+    /// readers of another format. The configuration is the same in all.
+    pub fn in_form(spec: &ImageSpec, form: Form, format: ManifestFormat) -> Self {
         let config = config(spec);
         let layers = spec.layers.iter().map(|layer| {
             let LayerBlob { digest, size, media_type } = layer.blob(form);
-            // Docker's names for the same bytes have no place in OCI's manifest.
-            descriptor(MediaType::from(&*media_type.as_oci().to_string()), digest, size)
+            let media_type = media_type.in_family(format.family()).to_string();
+            descriptor(MediaType::from(&*media_type), digest, size)
         });
         let manifest = ImageManifestBuilder::default()
             .schema_version(2u32)
-            .media_type(MediaType::ImageManifest)
-            .config(descriptor(MediaType::ImageConfig, config.digest, config.bytes.len() as u64))
+            .media_type(format.manifest())
+            .config(descriptor(format.config(), config.digest, config.bytes.len() as u64))
             .layers(layers.collect::<Vec<_>>())
             .build()
             .expect("every required field is set");
-        Self { config, manifest: Blob::json(&manifest) }
+        Self { config, manifest: Blob::json(&manifest), format }
     }
 
     /// Digest of the configuration: what Docker's classic store calls the image's ID.
@@ -71,7 +115,8 @@ impl Image {
 
     /// Names the manifest in an index.
     pub fn descriptor(&self) -> Descriptor {
-        descriptor(MediaType::ImageManifest, self.manifest.digest, self.manifest.bytes.len() as u64)
+        let Blob { digest, bytes } = &self.manifest;
+        descriptor(self.format.manifest(), *digest, bytes.len() as u64)
     }
 }
 
@@ -102,4 +147,69 @@ fn config(spec: &ImageSpec) -> Blob {
         document["variant"] = Value::String(variant.clone());
     }
     Blob::json(&document)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn both_formats_name_the_same_bytes() {
+        let digest = format!("sha256:{}", "1".repeat(64));
+        let stored = |media_type: &str| {
+            json!({
+                "diffId": digest,
+                "size": 2048,
+                "blob": {"file": "/a", "digest": digest, "size": 1000, "mediaType": media_type},
+            })
+        };
+        let spec: ImageSpec = serde_json::from_value(json!({
+            "version": 1,
+            "platform": {"architecture": "amd64", "os": "linux"},
+            "created": "1970-01-01T00:00:01Z",
+            "config": {},
+            "history": [{}, {}],
+            "layers": [
+                stored("application/vnd.docker.image.rootfs.diff.tar.gzip"),
+                stored("application/vnd.oci.image.layer.v1.tar+zstd"),
+            ],
+            "storePaths": [],
+        }))
+        .unwrap();
+        let documents = |format: ManifestFormat| {
+            let image = Image::in_form(&spec, format.form(), format);
+            (image.id(), serde_json::from_slice::<Value>(&image.manifest.bytes).unwrap())
+        };
+        let (oci_id, oci) = documents(ManifestFormat::Oci);
+        let (docker_id, docker) = documents(ManifestFormat::DockerV2S2);
+        assert_eq!(oci_id, docker_id);
+        for (pointer, in_oci, in_docker) in [
+            (
+                "/mediaType",
+                json!("application/vnd.oci.image.manifest.v1+json"),
+                json!("application/vnd.docker.distribution.manifest.v2+json"),
+            ),
+            (
+                "/config/mediaType",
+                json!("application/vnd.oci.image.config.v1+json"),
+                json!("application/vnd.docker.container.image.v1+json"),
+            ),
+            (
+                "/layers/0/mediaType",
+                json!("application/vnd.oci.image.layer.v1.tar+gzip"),
+                json!("application/vnd.docker.image.rootfs.diff.tar.gzip"),
+            ),
+            (
+                "/layers/1/mediaType",
+                json!("application/vnd.oci.image.layer.v1.tar+zstd"),
+                json!("application/vnd.docker.image.rootfs.diff.tar"),
+            ),
+            ("/layers/1/size", json!(1000), json!(2048)),
+        ] {
+            assert_eq!(oci.pointer(pointer), Some(&in_oci), "{pointer}");
+            assert_eq!(docker.pointer(pointer), Some(&in_docker), "{pointer}");
+        }
+    }
 }

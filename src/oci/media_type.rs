@@ -51,9 +51,9 @@ impl LayerMediaType {
         Self { family: Family::Oci, compression }
     }
 
-    /// OCI's name for the same bytes: what an OCI manifest says of them.
-    pub const fn as_oci(self) -> Self {
-        Self::oci(self.compression)
+    /// The same bytes by the other's name: a manifest calls its layers by those of its own family.
+    pub const fn in_family(self, family: Family) -> Self {
+        Self { family, ..self }
     }
 }
 

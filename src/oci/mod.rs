@@ -30,7 +30,7 @@ pub use compressor::Compressor;
 pub use config::{ConfigError, ContainerConfig};
 pub use diff::{Diff, NewLayer, diff};
 pub use explain::{ExplainedLayer, ExplainedPath, Explanation, explain};
-pub use image::{Blob, Image};
+pub use image::{Blob, Image, ManifestFormat};
 pub use layer_set::{FILE as LAYER_SET_FILE, LayerSet};
 pub use media_type::{Family, LayerMediaType, MediaTypeError};
 pub use options::{Architecture, BuildOptions, Created, Metadata};

@@ -9,20 +9,25 @@
 //! What names the blobs comes last: a stream that broke off on the way is no image
 //! to any reader.
 
-use std::io::{self, Write};
+use std::io::Write;
+use std::path::Path;
 
-use serde_json::{Value, json};
-use tar::{EntryType, Header};
+use serde_json::json;
 
 use super::Error;
-use super::checked_layer::write_checked_layer;
+use super::archive_writer::{ArchiveWriter, Written};
+use super::copied::Copied;
+use super::file::write_archive_file;
+use super::image_layout::{INDEX, Index, OCI_LAYOUT, blob_path, descriptor, oci_layout};
+use super::ref_name::RefName;
 use super::reference::ImageReference;
-use crate::digest::BlobDigest;
-use crate::oci::{Form, Image, ImageSpec, LayerBlob, SpecLayer};
+use super::target::Target;
+use super::watch::Watch;
+use crate::oci::{Form, Image, ImageSpec, ManifestFormat, SpecLayer};
 use crate::store::Store;
 
 /// Both formats of the stream name the same blobs, so these are what both take.
-const FORM: Form = Form::Loadable;
+pub const FORM: Form = Form::Loadable;
 
 /// What goes into a stream.
 pub struct Archive<'a> {
@@ -37,15 +42,6 @@ pub struct Archive<'a> {
     pub skip: usize,
 }
 
-/// What a stream held.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Written {
-    /// Layers in the stream.
-    pub layers: usize,
-    /// Bytes of the whole stream.
-    pub bytes: u64,
-}
-
 /// Streams an image in one pass. Every layer is made as it is written, and checked
 /// against the spec.
 ///
@@ -54,121 +50,58 @@ pub struct Written {
 /// reader could take it for an image. [`Error::Write`] if `out` fails.
 pub fn write_archive(archive: &Archive, out: impl Write) -> Result<Written, Error> {
     let Archive { store, spec, references, skip } = archive;
-    let image = Image::in_form(spec, FORM);
-    let mut tar = ArchiveWriter { out, bytes: 0 };
-    tar.directory("blobs/")?;
-    tar.directory("blobs/sha256/")?;
-    tar.file(&blob_path(&image.config.digest), &image.config.bytes)?;
-    tar.file(&blob_path(&image.manifest.digest), &image.manifest.bytes)?;
-    let mut seen = Vec::new();
-    for (index, layer) in spec.layers.iter().enumerate().skip(*skip) {
-        let LayerBlob { digest: blob, size, .. } = layer.blob(FORM);
-        // An archive holds a path once, though an image may hold a layer twice.
-        if seen.contains(&blob) {
-            continue;
-        }
-        seen.push(blob);
-        tar.header(&blob_path(&blob), EntryType::Regular, size)?;
-        write_checked_layer(store, spec, index, FORM, &mut tar)?;
-        tar.pad(size)?;
-    }
-    tar.json("index.json", &index(&image, references))?;
-    tar.json("manifest.json", &docker_manifest(spec, &image, references))?;
-    tar.json("oci-layout", &json!({ "imageLayoutVersion": "1.0.0" }))?;
-    tar.end()?;
-    Ok(Written { layers: seen.len(), bytes: tar.bytes })
+    let image = Image::in_form(spec, FORM, ManifestFormat::Oci);
+    let mut tar = ArchiveWriter::new(out);
+    let layers = tar.blobs(store, spec, &image, FORM, *skip)?;
+    tar.file(INDEX, &index(&image, references).to_json())?;
+    tar.file("manifest.json", &docker_manifest(spec, &image, references))?;
+    tar.file(OCI_LAYOUT, &oci_layout())?;
+    Ok(Written { layers, bytes: tar.end()? })
 }
 
-fn blob_path(digest: &BlobDigest) -> String {
-    format!("blobs/sha256/{}", digest.digest().hex())
-}
-
-/// `index.json` (image-spec, image-layout.md), with the annotations by which
-/// containerd and skopeo find an image's name.
-fn index(image: &Image, references: &[ImageReference]) -> Value {
-    let descriptor = serde_json::to_value(image.descriptor()).expect("a descriptor is JSON");
+/// `index.json`, with the annotations by which containerd and skopeo find an image's name.
+fn index(image: &Image, references: &[ImageReference]) -> Index {
     let named = references.iter().map(|reference| {
-        let mut descriptor = descriptor.clone();
-        descriptor["annotations"] = json!({
-            "io.containerd.image.name": reference.whole(),
-            "org.opencontainers.image.ref.name": reference.tag(),
-        });
-        descriptor
+        let annotations = [
+            ("io.containerd.image.name", &*reference.whole()),
+            (RefName::ANNOTATION, reference.tag()),
+        ];
+        descriptor(image, &annotations)
     });
     let mut manifests: Vec<_> = named.collect();
     if manifests.is_empty() {
-        manifests.push(descriptor);
+        manifests.push(descriptor(image, &[]));
     }
-    json!({
-        "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.index.v1+json",
-        "manifests": manifests,
-    })
+    Index::new(manifests)
 }
 
 /// `manifest.json` (moby, `image/tarexport`, and image/spec/v1.2.md there).
-fn docker_manifest(spec: &ImageSpec, image: &Image, references: &[ImageReference]) -> Value {
+fn docker_manifest(spec: &ImageSpec, image: &Image, references: &[ImageReference]) -> Vec<u8> {
     let layer = |layer: &SpecLayer| blob_path(&layer.blob(FORM).digest);
-    json!([{
+    let manifest = json!([{
         "Config": blob_path(&image.config.digest),
         "RepoTags": references.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "Layers": spec.layers.iter().map(layer).collect::<Vec<_>>(),
-    }])
+    }]);
+    serde_json::to_vec(&manifest).expect("a value is JSON")
 }
 
-/// The outer tar, and a count of its bytes.
-struct ArchiveWriter<W> {
-    out: W,
-    bytes: u64,
-}
-
-impl<W: Write> Write for ArchiveWriter<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.out.write(bytes)?;
-        self.bytes += written as u64;
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
-    }
-}
-
-impl<W: Write> ArchiveWriter<W> {
-    fn header(&mut self, path: &str, kind: EntryType, size: u64) -> Result<(), Error> {
-        let mut header = Header::new_gnu();
-        // GNU's form, for layers over 8 GiB: it writes their size in binary.
-        header.set_path(path).map_err(Error::Write)?;
-        header.set_entry_type(kind);
-        header.set_mode(if kind.is_dir() { 0o755 } else { 0o644 });
-        header.set_uid(0);
-        header.set_gid(0);
-        header.set_mtime(1);
-        header.set_size(size);
-        header.set_cksum();
-        self.write_all(header.as_bytes()).map_err(Error::Write)
-    }
-
-    fn directory(&mut self, path: &str) -> Result<(), Error> {
-        self.header(path, EntryType::Directory, 0)
-    }
-
-    fn file(&mut self, path: &str, bytes: &[u8]) -> Result<(), Error> {
-        self.header(path, EntryType::Regular, bytes.len() as u64)?;
-        self.write_all(bytes).map_err(Error::Write)?;
-        self.pad(bytes.len() as u64)
-    }
-
-    fn json(&mut self, path: &str, value: &Value) -> Result<(), Error> {
-        self.file(path, &serde_json::to_vec(value).expect("a value is JSON"))
-    }
-
-    fn pad(&mut self, size: u64) -> Result<(), Error> {
-        let padding = (512 - size % 512) % 512;
-        self.write_all(&[0; 512][..padding as usize]).map_err(Error::Write)
-    }
-
-    fn end(&mut self) -> Result<(), Error> {
-        self.write_all(&[0; 1024]).and_then(|()| self.flush()).map_err(Error::Write)
-    }
+/// Writes an image to a file that is not there yet, or to whatever else can be written to.
+///
+/// # Errors
+/// As [`write_archive`], and [`Error::Exists`], [`Error::IsDirectory`] or
+/// [`Error::Terminal`].
+pub fn copy_to_docker_archive(
+    store: &Store,
+    spec: &ImageSpec,
+    path: &Path,
+    reference: Option<&ImageReference>,
+    watch: &dyn Watch,
+) -> Result<Copied, Error> {
+    watch.expect(spec.layers.iter().map(|layer| layer.blob(FORM).size).sum());
+    let archive =
+        Archive { store, spec, references: reference.map_or(&[], std::slice::from_ref), skip: 0 };
+    let written = write_archive_file(path, watch, |out| write_archive(&archive, out))?;
+    let target = Target::DockerArchive { path: path.to_owned(), reference: reference.cloned() };
+    Ok(written.copied(target.to_string(), &Image::in_form(spec, FORM, ManifestFormat::Oci)))
 }

@@ -13,34 +13,13 @@ use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
 use std::process::{Command, Output, Stdio};
 
-use serde::Serialize;
-
-use super::docker_archive::{Archive, Written, write_archive};
+use super::archive_writer::Written;
+use super::copied::Copied;
+use super::docker_archive::{Archive, FORM, write_archive};
 use super::reference::ImageReference;
 use super::{Error, widen_pipe};
-use crate::oci::{Form, Image, ImageSpec, SpecLayer};
+use crate::oci::{Image, ImageSpec, ManifestFormat, SpecLayer};
 use crate::store::Store;
-
-/// What a copy took.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Copied {
-    /// The image's name in the daemon.
-    pub reference: String,
-    /// Digest of the image's configuration.
-    pub image_id: String,
-    /// Layers that were sent.
-    pub layers_sent: usize,
-    /// Layers that the daemon had.
-    pub layers_skipped: usize,
-    /// Bytes of the archive that was sent.
-    pub bytes_sent: u64,
-    /// Bytes of the layers that were not.
-    pub bytes_skipped: u64,
-    /// Whether the daemon refused to do without the layers it was thought to have,
-    /// and was sent the whole image.
-    pub fell_back: bool,
-}
 
 /// Loads an image into the daemon that `docker` talks to.
 ///
@@ -71,9 +50,11 @@ pub fn copy_to_docker_daemon<W: Write>(
     if !loaded(reference, &wanted)? {
         return Err(Error::LoadedWrong { reference: reference.to_string() });
     }
+    let image = Image::in_form(spec, FORM, ManifestFormat::Oci);
     Ok(Copied {
         reference: reference.to_string(),
-        image_id: Image::new(spec).id().to_string(),
+        manifest_digest: image.manifest.digest,
+        image_id: image.id().to_string(),
         layers_sent: written.layers,
         layers_skipped: skip,
         bytes_sent: written.bytes,
@@ -84,7 +65,7 @@ pub fn copy_to_docker_daemon<W: Write>(
 
 /// Bytes of layers as they are sent.
 fn bytes(layers: &[SpecLayer]) -> u64 {
-    layers.iter().map(|layer| layer.blob(Form::Loadable).size).sum()
+    layers.iter().map(|layer| layer.blob(FORM).size).sum()
 }
 
 /// How many of the wanted layers, from the bottom up, are the lowest of some image

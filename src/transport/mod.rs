@@ -1,20 +1,43 @@
 //! Where images go.
 //! Stage: transport. Input: an image spec and the store. Output: bytes to a target.
 
+mod archive_writer;
+mod blobs;
 mod checked_layer;
+mod copied;
+mod dir;
+mod directory;
 mod docker_archive;
 mod docker_daemon;
+mod file;
+mod image_layout;
+mod oci;
+mod oci_archive;
+mod ref_name;
 mod reference;
+mod target;
+mod temporary;
+mod watch;
 
 use std::io;
 use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 
 use nix::fcntl::{FcntlArg, fcntl};
 use thiserror::Error;
 
-pub use docker_archive::{Archive, Written, write_archive};
-pub use docker_daemon::{Copied, copy_to_docker_daemon};
+pub use archive_writer::Written;
+pub use copied::Copied;
+pub use dir::copy_to_dir;
+pub use docker_archive::{Archive, copy_to_docker_archive, write_archive};
+pub use docker_daemon::copy_to_docker_daemon;
+pub use file::is_stdout;
+pub use oci::copy_to_oci;
+pub use oci_archive::{copy_to_oci_archive, write_oci_archive};
+pub use ref_name::{ParseRefNameError, RefName};
 pub use reference::{ImageReference, ParseReferenceError};
+pub use target::{ParseTargetError, Target};
+pub use watch::Watch;
 
 use crate::digest::Digest;
 use crate::error::Hint;
@@ -64,6 +87,52 @@ pub enum Error {
     /// The receiver of the archive failed.
     #[error("cannot write the image")]
     Write(#[source] io::Error),
+    /// A file of the target could not be written.
+    #[error("cannot write {}", path.display())]
+    File {
+        /// The file, by the name that it would have had.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A file of the target could not be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A file of the target is not what its name says.
+    #[error("{}: not {what}: {reason}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// "an index of images" …
+        what: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Nothing is added to an archive.
+    #[error("{} exists, and images are not added to an archive", .0.display())]
+    Exists(PathBuf),
+    /// An archive is a file.
+    #[error("{} is a directory, and an archive is a file", .0.display())]
+    IsDirectory(PathBuf),
+    /// What isn't an archive is a directory.
+    #[error("{} is not a directory", .0.display())]
+    NotDirectory(PathBuf),
+    /// A directory has other things in it.
+    #[error("{} is neither empty nor {expected}", path.display())]
+    NotEmpty {
+        /// The directory.
+        path: PathBuf,
+        /// What it could have been.
+        expected: &'static str,
+    },
+    /// Nobody wants to see this.
+    #[error("{} is a terminal: an image is no text", .0.display())]
+    Terminal(PathBuf),
     /// The `docker` program could not be run.
     #[error("cannot run `docker`")]
     NoDocker(#[source] io::Error),
@@ -83,6 +152,16 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Where it was written to, if that is what failed.
+    fn at(self, path: &Path) -> Self {
+        match self {
+            Error::Write(source) => Error::File { path: path.to_owned(), source },
+            other => other,
+        }
+    }
+}
+
 impl Hint for Error {
     fn hint(&self) -> Option<String> {
         match self {
@@ -90,6 +169,19 @@ impl Hint for Error {
             Error::LayerChanged { .. } => Some(
                 "a store path changed after the image was built: `stowage verify` on the image spec names it".to_owned(),
             ),
+            Error::Exists(_) => Some("remove it first, or name another file".to_owned()),
+            Error::IsDirectory(path) => Some(format!(
+                "name a file in it, or write an image layout with `oci:{}`",
+                path.display()
+            )),
+            Error::NotDirectory(_) => {
+                Some("`oci:` and `dir:` write directories; `oci-archive:` and `docker-archive:` write files".to_owned())
+            }
+            Error::NotEmpty { .. } => Some("name a new directory: it will be made".to_owned()),
+            Error::Unreadable { .. } => {
+                Some("what is there stays as it is: repair it, or name a new directory".to_owned())
+            }
+            Error::Terminal(_) => Some("pipe it: `… | docker load`, or name a file".to_owned()),
             Error::NoDocker(_) => Some(
                 "the Docker client must be on PATH; without it, load the image's stream: `./result | podman load`"
                     .to_owned(),

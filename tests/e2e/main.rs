@@ -22,3 +22,5 @@ mod nix_database;
 mod podman;
 /// Nix, engines of one's own, and images.
 mod support;
+/// skopeo reads what is copied to files and directories.
+mod targets;

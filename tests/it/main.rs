@@ -36,5 +36,7 @@ mod plans;
 mod suite;
 /// A store in a temporary directory, and the program run on it.
 mod support;
+/// Every target that is a file or a directory: what is in it, and what never is.
+mod targets;
 /// `stowage verify` names what changed.
 mod verify;

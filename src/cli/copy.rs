@@ -1,0 +1,140 @@
+//! `stowage copy`: to each target in its way, and one account of it.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::time::Instant;
+
+use indicatif::ProgressBar;
+
+use super::arguments::{CopyArguments, FormatArgument};
+use super::commands::{layers, write_file};
+use super::progress::{Bytes, bar};
+use super::{Failure, interrupt};
+use crate::oci::{ImageSpec, ManifestFormat};
+use crate::store::Store;
+use crate::transport::{self, Copied, Target, Watch};
+
+pub fn copy(store: &Store, arguments: &CopyArguments) -> Result<(), Failure> {
+    let CopyArguments { image, target, format, digestfile, json, quiet } = arguments;
+    let format = format_for(target, *format)?;
+    let spec = ImageSpec::read(image)?;
+    let start = Instant::now();
+    // Where the image goes to standard output, the account of it must not.
+    let to_stdout = archive_path(target).is_some_and(transport::is_stdout);
+    let copied = copy_to(store, &spec, target, format, *quiet)?;
+    if let Some(file) = digestfile {
+        // As skopeo writes it: without a newline.
+        write_file(file, copied.manifest_digest.to_string().as_bytes(), 0o644)?;
+    }
+    let out: &mut dyn Write =
+        if to_stdout { &mut io::stderr().lock() } else { &mut io::stdout().lock() };
+    if *json {
+        let json = serde_json::to_string_pretty(&copied).expect("what is printed is JSON");
+        return writeln!(out, "{json}").map_err(Failure::Stdout);
+    }
+    if !quiet {
+        let taken = format!("{:.1} s", start.elapsed().as_secs_f64());
+        eprintln!("{}, in {taken}", account(&copied, target));
+    }
+    writeln!(out, "{}", copied.reference).map_err(Failure::Stdout)
+}
+
+/// The format of the manifest, if the target has room for it.
+fn format_for(target: &Target, wanted: Option<FormatArgument>) -> Result<ManifestFormat, Failure> {
+    match (target, wanted) {
+        (Target::Oci { .. } | Target::OciArchive { .. }, Some(FormatArgument::V2s2)) => {
+            Err(Failure::Format { target: target.to_string() })
+        }
+        (_, None | Some(FormatArgument::Oci)) => Ok(ManifestFormat::Oci),
+        (_, Some(FormatArgument::V2s2)) => Ok(ManifestFormat::DockerV2S2),
+    }
+}
+
+fn archive_path(target: &Target) -> Option<&Path> {
+    match target {
+        Target::DockerArchive { path, .. } | Target::OciArchive { path, .. } => Some(path),
+        Target::DockerDaemon(_) | Target::Oci { .. } | Target::Dir { .. } => None,
+    }
+}
+
+fn copy_to(
+    store: &Store,
+    spec: &ImageSpec,
+    target: &Target,
+    format: ManifestFormat,
+    quiet: bool,
+) -> Result<Copied, Failure> {
+    let bar = if quiet { ProgressBar::hidden() } else { bar("sending", 0) };
+    let watch = Progress { bar, quiet };
+    let copied = match target {
+        Target::DockerDaemon(reference) => {
+            let wrap = |pipe, expected| {
+                watch.expect(expected);
+                watch.bar.wrap_write(pipe)
+            };
+            transport::copy_to_docker_daemon(store, spec, reference, wrap)?
+        }
+        Target::DockerArchive { path, reference } => {
+            transport::copy_to_docker_archive(store, spec, path, reference.as_ref(), &watch)?
+        }
+        Target::OciArchive { path, ref_name } => {
+            transport::copy_to_oci_archive(store, spec, path, ref_name.as_ref(), &watch)?
+        }
+        Target::Oci { path, ref_name } => {
+            transport::copy_to_oci(store, spec, path, ref_name.as_ref(), &watch)?
+        }
+        Target::Dir { path } => transport::copy_to_dir(store, spec, path, format, &watch)?,
+    };
+    watch.bar.finish_and_clear();
+    Ok(copied)
+}
+
+fn account(copied: &Copied, target: &Target) -> String {
+    let fell_back = if copied.fell_back {
+        "the daemon asked for layers that it seemed to have: sent the whole image\n"
+    } else {
+        ""
+    };
+    let there = match target {
+        Target::DockerDaemon(_) => "that the daemon has",
+        _ => "that are there",
+    };
+    format!(
+        "{fell_back}sent {} ({}), skipped {} ({}) {there}",
+        layers(copied.layers_sent),
+        Bytes(copied.bytes_sent),
+        layers(copied.layers_skipped),
+        Bytes(copied.bytes_skipped),
+    )
+}
+
+/// Shows how far a copy is, and ends it when a signal asks for that.
+struct Progress {
+    bar: ProgressBar,
+    quiet: bool,
+}
+
+impl Watch for Progress {
+    fn expect(&self, bytes: u64) {
+        self.bar.reset();
+        self.bar.set_length(bytes);
+    }
+
+    fn advance(&self, bytes: u64) -> io::Result<()> {
+        self.bar.inc(bytes);
+        match interrupt::received() {
+            Some(_) => Err(io::Error::other("interrupted")),
+            None => Ok(()),
+        }
+    }
+
+    fn hold(&self) {
+        interrupt::hold();
+    }
+
+    fn wait(&self, directory: &Path) {
+        if !self.quiet {
+            self.bar.suspend(|| eprintln!("waiting for another copy to {}", directory.display()));
+        }
+    }
+}

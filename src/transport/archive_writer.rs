@@ -1,0 +1,126 @@
+//! The tar around an image's blobs, whichever documents are beside them.
+//! Stage: transport. Input: [`ImageSpec`]. Output: a tar.
+
+use std::io::{self, Write};
+
+use tar::{EntryType, Header};
+
+use super::Error;
+use super::checked_layer::write_checked_layer;
+use super::copied::Copied;
+use super::image_layout::blob_path;
+use crate::oci::{Form, Image, ImageSpec, LayerBlob};
+use crate::store::Store;
+
+/// What a stream held.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Layers in the stream.
+    pub layers: usize,
+    /// Bytes of the whole stream.
+    pub bytes: u64,
+}
+
+impl Written {
+    /// What it took to write a whole image.
+    pub fn copied(self, reference: String, image: &Image) -> Copied {
+        Copied {
+            reference,
+            manifest_digest: image.manifest.digest,
+            image_id: image.id().to_string(),
+            layers_sent: self.layers,
+            layers_skipped: 0,
+            bytes_sent: self.bytes,
+            bytes_skipped: 0,
+            fell_back: false,
+        }
+    }
+}
+
+/// The outer tar, and a count of its bytes.
+pub struct ArchiveWriter<W> {
+    out: W,
+    bytes: u64,
+}
+
+impl<W: Write> Write for ArchiveWriter<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes)?;
+        self.bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+impl<W: Write> ArchiveWriter<W> {
+    pub fn new(out: W) -> Self {
+        Self { out, bytes: 0 }
+    }
+
+    /// Writes an image's blobs, but for the lowest layers, which are skipped. Every layer is
+    /// made as it is written, and checked against the spec. Returns how many they were.
+    pub fn blobs(
+        &mut self,
+        store: &Store,
+        spec: &ImageSpec,
+        image: &Image,
+        form: Form,
+        skip: usize,
+    ) -> Result<usize, Error> {
+        self.directory("blobs/")?;
+        self.directory("blobs/sha256/")?;
+        self.file(&blob_path(&image.config.digest), &image.config.bytes)?;
+        self.file(&blob_path(&image.manifest.digest), &image.manifest.bytes)?;
+        let mut seen = Vec::new();
+        for (index, layer) in spec.layers.iter().enumerate().skip(skip) {
+            let LayerBlob { digest: blob, size, .. } = layer.blob(form);
+            // An archive holds a path once, though an image may hold a layer twice.
+            if seen.contains(&blob) {
+                continue;
+            }
+            seen.push(blob);
+            self.header(&blob_path(&blob), EntryType::Regular, size)?;
+            write_checked_layer(store, spec, index, form, &mut *self)?;
+            self.pad(size)?;
+        }
+        Ok(seen.len())
+    }
+
+    fn header(&mut self, path: &str, kind: EntryType, size: u64) -> Result<(), Error> {
+        let mut header = Header::new_gnu();
+        // GNU's form, for layers over 8 GiB: it writes their size in binary.
+        header.set_path(path).map_err(Error::Write)?;
+        header.set_entry_type(kind);
+        header.set_mode(if kind.is_dir() { 0o755 } else { 0o644 });
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(1);
+        header.set_size(size);
+        header.set_cksum();
+        self.write_all(header.as_bytes()).map_err(Error::Write)
+    }
+
+    fn directory(&mut self, path: &str) -> Result<(), Error> {
+        self.header(path, EntryType::Directory, 0)
+    }
+
+    pub fn file(&mut self, path: &str, bytes: &[u8]) -> Result<(), Error> {
+        self.header(path, EntryType::Regular, bytes.len() as u64)?;
+        self.write_all(bytes).map_err(Error::Write)?;
+        self.pad(bytes.len() as u64)
+    }
+
+    fn pad(&mut self, size: u64) -> Result<(), Error> {
+        let padding = (512 - size % 512) % 512;
+        self.write_all(&[0; 512][..padding as usize]).map_err(Error::Write)
+    }
+
+    /// Ends the archive and returns how many bytes it has.
+    pub fn end(mut self) -> Result<u64, Error> {
+        self.write_all(&[0; 1024]).and_then(|()| self.flush()).map_err(Error::Write)?;
+        Ok(self.bytes)
+    }
+}

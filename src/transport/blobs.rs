@@ -1,0 +1,98 @@
+//! An image's blobs as files in a directory, each made unless it is there.
+//! Stage: transport. Input: [`ImageSpec`]. Output: files that have yet to get their names.
+
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+
+use super::Error;
+use super::checked_layer::write_checked_layer;
+use super::temporary::NewFile;
+use super::watch::Watch;
+use crate::digest::BlobDigest;
+use crate::oci::{Blob, Form, ImageSpec};
+use crate::store::Store;
+
+/// Which blobs go where.
+pub struct Blobs<'a> {
+    pub store: &'a Store,
+    pub spec: &'a ImageSpec,
+    pub form: Form,
+    /// Where they are, by the hex digits of their digests.
+    pub directory: &'a Path,
+    pub watch: &'a dyn Watch,
+}
+
+/// The blobs that were missing. Without their names nobody finds them.
+#[derive(Default)]
+pub struct NewBlobs {
+    pub files: Vec<NewFile>,
+    pub layers_sent: usize,
+    pub layers_skipped: usize,
+    pub bytes_sent: u64,
+    pub bytes_skipped: u64,
+}
+
+struct Missing {
+    index: usize,
+    size: u64,
+    path: PathBuf,
+}
+
+impl Blobs<'_> {
+    /// Makes what is missing: layers, one on each thread at a time and the largest first,
+    /// and these documents.
+    ///
+    /// # Errors
+    /// [`Error::LayerChanged`] if a layer is not what it was, or whatever keeps it from being
+    /// made or written.
+    pub fn write(&self, documents: &[&Blob]) -> Result<NewBlobs, Error> {
+        let Self { store, spec, form, watch, .. } = *self;
+        let mut new = NewBlobs::default();
+        let mut missing = Vec::new();
+        let mut seen = BTreeSet::new();
+        for (index, layer) in spec.layers.iter().enumerate() {
+            let blob = layer.blob(form);
+            if !seen.insert(blob.digest) {
+                continue;
+            }
+            let path = self.path(&blob.digest);
+            if has_size(&path, blob.size) {
+                new.layers_skipped += 1;
+                new.bytes_skipped += blob.size;
+            } else {
+                new.layers_sent += 1;
+                new.bytes_sent += blob.size;
+                missing.push(Missing { index, size: blob.size, path });
+            }
+        }
+        watch.expect(new.bytes_sent);
+        missing.sort_by_key(|layer| Reverse(layer.size));
+        let make = |Missing { index, path, .. }: Missing| {
+            NewFile::write(&path, watch, |out| write_checked_layer(store, spec, index, form, out))
+        };
+        // As `layer::build_layers` hands them out: one at a time and in order.
+        new.files = missing.into_iter().par_bridge().map(make).collect::<Result<_, _>>()?;
+        for Blob { digest, bytes } in documents {
+            let path = self.path(digest);
+            // So few bytes are worth more than a look at their number.
+            if fs::read(&path).is_ok_and(|there| there == *bytes) {
+                continue;
+            }
+            new.bytes_sent += bytes.len() as u64;
+            new.files.push(NewFile::of(&path, bytes, watch)?);
+        }
+        Ok(new)
+    }
+
+    fn path(&self, digest: &BlobDigest) -> PathBuf {
+        self.directory.join(digest.digest().hex())
+    }
+}
+
+fn has_size(path: &Path, size: u64) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.len() == size)
+}

@@ -1,0 +1,94 @@
+//! An image layout in a directory, with other images in it or none.
+//! Stage: transport. Input: [`ImageSpec`]. Output: a directory (image-spec, image-layout.md).
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::Error;
+use super::blobs::{Blobs, NewBlobs};
+use super::copied::Copied;
+use super::directory::TargetDirectory;
+use super::image_layout::{BLOBS, INDEX, Index, OCI_LAYOUT, oci_layout};
+use super::ref_name::RefName;
+use super::target::Target;
+use super::temporary::NewFile;
+use super::watch::Watch;
+use crate::oci::{Form, Image, ImageSpec};
+use crate::store::Store;
+
+/// Adds an image to an image layout, under a name or none. What else the layout holds stays,
+/// and what it has of the image is not made again.
+///
+/// # Errors
+/// [`Error::NotEmpty`] if the directory holds something else, [`Error::Unreadable`] if it is a
+/// layout that we can't add to, or whatever keeps the image from being written.
+pub fn copy_to_oci(
+    store: &Store,
+    spec: &ImageSpec,
+    path: &Path,
+    ref_name: Option<&RefName>,
+    watch: &dyn Watch,
+) -> Result<Copied, Error> {
+    let image = Image::new(spec);
+    let mut directory = TargetDirectory::open(path, watch)?;
+    let mut index = read_index(&directory, path)?;
+    let is_layout = has_layout_file(&directory, path)?;
+    let blobs = directory.subdirectory(BLOBS)?;
+    let blobs = Blobs { store, spec, form: Form::AsStored, directory: &blobs, watch };
+    let new = blobs.write(&[&image.config, &image.manifest])?;
+    index.add(&image, ref_name);
+    let mut files = Vec::new();
+    if !is_layout {
+        files.push(NewFile::of(&path.join(OCI_LAYOUT), &oci_layout(), watch)?);
+    }
+    files.push(NewFile::of(&path.join(INDEX), &index.to_json(), watch)?);
+    let NewBlobs { files: blobs, layers_sent, layers_skipped, bytes_sent, bytes_skipped } = new;
+    // The index comes last: it names nothing that is not there.
+    for file in blobs.into_iter().chain(files) {
+        file.persist()?;
+    }
+    directory.keep();
+    let target = Target::Oci { path: path.to_owned(), ref_name: ref_name.cloned() };
+    Ok(Copied {
+        reference: target.to_string(),
+        manifest_digest: image.manifest.digest,
+        image_id: image.id().to_string(),
+        layers_sent,
+        layers_skipped,
+        bytes_sent,
+        bytes_skipped,
+        fell_back: false,
+    })
+}
+
+fn read_index(directory: &TargetDirectory, path: &Path) -> Result<Index, Error> {
+    let Some(bytes) = directory.read(INDEX)? else { return Ok(Index::new(Vec::new())) };
+    Index::parse(&bytes).map_err(|reason| Error::Unreadable {
+        path: path.join(INDEX),
+        what: "an index of images",
+        reason,
+    })
+}
+
+fn has_layout_file(directory: &TargetDirectory, path: &Path) -> Result<bool, Error> {
+    let Some(bytes) = directory.read(OCI_LAYOUT)? else {
+        // Of a layout that is not whole there may be some of it, and of anything else more.
+        let known = |name: &String| [INDEX, "blobs"].contains(&&**name);
+        if directory.entries()?.iter().all(known) {
+            return Ok(false);
+        }
+        return Err(Error::NotEmpty { path: path.to_owned(), expected: "an OCI image layout" });
+    };
+    let unreadable =
+        |reason| Error::Unreadable { path: path.join(OCI_LAYOUT), what: "an image layout", reason };
+    let layout: Value =
+        serde_json::from_slice(&bytes).map_err(|error| unreadable(error.to_string()))?;
+    match layout.get("imageLayoutVersion").and_then(Value::as_str) {
+        Some("1.0.0") => Ok(true),
+        Some(version) => {
+            Err(unreadable(format!("version {version}, where this program knows 1.0.0")))
+        }
+        None => Err(unreadable("it has no `imageLayoutVersion`".to_owned())),
+    }
+}

@@ -1,0 +1,59 @@
+//! An image layout in one file, for readers who go by OCI's media types.
+//! Stage: transport. Input: [`ImageSpec`]. Output: a tar.
+//!
+//! `docker load` has no part in it: there is no `manifest.json`, which could not name what is
+//! compressed in ways that it doesn't know, and layers are as they are stored.
+
+use std::io::Write;
+use std::path::Path;
+
+use super::Error;
+use super::archive_writer::{ArchiveWriter, Written};
+use super::copied::Copied;
+use super::file::write_archive_file;
+use super::image_layout::{INDEX, Index, OCI_LAYOUT, oci_layout};
+use super::ref_name::RefName;
+use super::target::Target;
+use super::watch::Watch;
+use crate::oci::{Form, Image, ImageSpec};
+use crate::store::Store;
+
+/// Streams an image in one pass, under a name or none.
+///
+/// # Errors
+/// As [`write_archive`](super::write_archive).
+pub fn write_oci_archive(
+    store: &Store,
+    spec: &ImageSpec,
+    ref_name: Option<&RefName>,
+    out: impl Write,
+) -> Result<Written, Error> {
+    let image = Image::new(spec);
+    let mut index = Index::new(Vec::new());
+    index.add(&image, ref_name);
+    let mut tar = ArchiveWriter::new(out);
+    let layers = tar.blobs(store, spec, &image, Form::AsStored, 0)?;
+    // What names the blobs comes last: half of it is no image.
+    tar.file(INDEX, &index.to_json())?;
+    tar.file(OCI_LAYOUT, &oci_layout())?;
+    Ok(Written { layers, bytes: tar.end()? })
+}
+
+/// Writes an image to a file that is not there yet, or to whatever else can be written to.
+///
+/// # Errors
+/// As [`write_oci_archive`], and [`Error::Exists`], [`Error::IsDirectory`] or
+/// [`Error::Terminal`].
+pub fn copy_to_oci_archive(
+    store: &Store,
+    spec: &ImageSpec,
+    path: &Path,
+    ref_name: Option<&RefName>,
+    watch: &dyn Watch,
+) -> Result<Copied, Error> {
+    watch.expect(spec.layers.iter().map(|layer| layer.blob(Form::AsStored).size).sum());
+    let write = |out: &mut dyn Write| write_oci_archive(store, spec, ref_name, out);
+    let written = write_archive_file(path, watch, write)?;
+    let target = Target::OciArchive { path: path.to_owned(), ref_name: ref_name.cloned() };
+    Ok(written.copied(target.to_string(), &Image::new(spec)))
+}
