@@ -11,6 +11,8 @@
    - imageName, imageTag: what the image is loaded as
    - imageRefUnsafe: the two as `name:tag`, without the string context that would build the image
    - copyToDockerDaemon: a program that loads it, sending only the layers that the daemon lacks
+   - copyToRegistry, copyToPodman: programs that push it, and put it where podman has its images
+   - copyTo: a program that copies it to wherever its argument says, in skopeo's notation
    - explain: a program that shows what the image is made of, and why
    - fromImage: the base image, or null
    - spec: the image spec, `image.json`, which names every layer's contents and digest
@@ -115,6 +117,11 @@ lib.makeOverridable (
       else builtins.substring 0 32 (baseNameOf (builtins.unsafeDiscardStringContext image.outPath));
 
     run = arguments: "exec ${stowage}/bin/stowage ${arguments} \"$@\"";
+    copyProgram = name: arguments: pkgs.buildPackages.writeShellScriptBin name ''
+      # For targets that need skopeo, should there be none that suits this machine better.
+      PATH=''${PATH:+$PATH:}${pkgs.buildPackages.skopeo}/bin
+      ${run "copy ${spec}${arguments}"}
+    '';
 
     image = runCommandLocal "image-${baseName}"
       {
@@ -125,6 +132,9 @@ lib.makeOverridable (
           fromImage = base;
           isExe = true;
           explain = pkgs.buildPackages.writeShellScriptBin "explain" (run "explain ${spec}");
+          copyTo = copyProgram "copy-to" "";
+          copyToRegistry = copyProgram "copy-to-registry" " docker://${imageName}:${imageTag}";
+          copyToPodman = copyProgram "copy-to-podman" " containers-storage:${imageName}:${imageTag}";
           copyToDockerDaemon = pkgs.buildPackages.writeShellScriptBin "copy-to-docker-daemon"
             (run "copy ${spec} docker-daemon:${imageName}:${imageTag}");
         };

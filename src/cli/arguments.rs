@@ -102,7 +102,8 @@ pub struct CopyArguments {
     pub image: PathBuf,
 
     /// Where to: `docker-daemon:NAME:TAG`, `docker-archive:PATH[:NAME:TAG]`,
-    /// `oci-archive:PATH[:REF]`, `oci:PATH[:REF]`, `dir:PATH`
+    /// `oci-archive:PATH[:REF]`, `oci:PATH[:REF]`, `dir:PATH`, and by skopeo `docker://NAME[:TAG]`
+    /// and `containers-storage:NAME[:TAG]`
     #[arg(value_name = "TARGET")]
     pub target: Target,
 
@@ -114,6 +115,9 @@ pub struct CopyArguments {
     #[arg(long, value_name = "FILE")]
     pub digestfile: Option<PathBuf>,
 
+    #[command(flatten)]
+    pub skopeo: SkopeoArguments,
+
     /// Print what was done as JSON
     #[arg(long)]
     pub json: bool,
@@ -121,6 +125,35 @@ pub struct CopyArguments {
     /// Print nothing but errors and the result
     #[arg(long, short)]
     pub quiet: bool,
+}
+
+/// By skopeo's own names, so that who knows these needs no others.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "For targets by skopeo")]
+pub struct SkopeoArguments {
+    /// Whether the target must have a certificate, and speak HTTPS
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub dest_tls_verify: Option<bool>,
+
+    /// Directory with certificates for the target
+    #[arg(long, value_name = "DIR")]
+    pub dest_cert_dir: Option<PathBuf>,
+
+    /// Who to be at the target
+    #[arg(long, value_name = "USER[:PASSWORD]")]
+    pub dest_creds: Option<String>,
+
+    /// File with credentials
+    #[arg(long, visible_alias = "dest-authfile", value_name = "FILE")]
+    pub authfile: Option<PathBuf>,
+
+    /// Copy all of an index, not what is for this machine
+    #[arg(long, short)]
+    pub all: bool,
+
+    /// How often to try again
+    #[arg(long, value_name = "N")]
+    pub retry_times: Option<u32>,
 }
 
 #[derive(Debug, Args)]

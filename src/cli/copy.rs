@@ -6,22 +6,22 @@ use std::time::Instant;
 
 use indicatif::ProgressBar;
 
-use super::arguments::{CopyArguments, FormatArgument};
+use super::arguments::{CopyArguments, FormatArgument, SkopeoArguments};
 use super::commands::{layers, write_file};
 use super::progress::{Bytes, bar};
 use super::{Failure, interrupt};
-use crate::oci::{ImageSpec, ManifestFormat};
+use crate::oci::{Form, ImageSpec, ManifestFormat};
 use crate::store::Store;
-use crate::transport::{self, Copied, Target, Watch};
+use crate::transport::{self, Copied, SkopeoOptions, Target, Watch};
 
 pub fn copy(store: &Store, arguments: &CopyArguments) -> Result<(), Failure> {
-    let CopyArguments { image, target, format, digestfile, json, quiet } = arguments;
+    let CopyArguments { image, target, format, digestfile, json, quiet, .. } = arguments;
     let format = format_for(target, *format)?;
     let spec = ImageSpec::read(image)?;
     let start = Instant::now();
     // Where the image goes to standard output, the account of it must not.
     let to_stdout = archive_path(target).is_some_and(transport::is_stdout);
-    let copied = copy_to(store, &spec, target, format, *quiet)?;
+    let copied = copy_to(store, &spec, arguments, format)?;
     if let Some(file) = digestfile {
         // As skopeo writes it: without a newline.
         write_file(file, copied.manifest_digest.to_string().as_bytes(), 0o644)?;
@@ -39,31 +39,44 @@ pub fn copy(store: &Store, arguments: &CopyArguments) -> Result<(), Failure> {
     writeln!(out, "{}", copied.reference).map_err(Failure::Stdout)
 }
 
+impl From<FormatArgument> for ManifestFormat {
+    fn from(format: FormatArgument) -> Self {
+        match format {
+            FormatArgument::Oci => Self::Oci,
+            FormatArgument::V2s2 => Self::DockerV2S2,
+        }
+    }
+}
+
 /// The format of the manifest, if the target has room for it.
 fn format_for(target: &Target, wanted: Option<FormatArgument>) -> Result<ManifestFormat, Failure> {
     match (target, wanted) {
         (Target::Oci { .. } | Target::OciArchive { .. }, Some(FormatArgument::V2s2)) => {
             Err(Failure::Format { target: target.to_string() })
         }
-        (_, None | Some(FormatArgument::Oci)) => Ok(ManifestFormat::Oci),
-        (_, Some(FormatArgument::V2s2)) => Ok(ManifestFormat::DockerV2S2),
+        (_, wanted) => Ok(wanted.map_or(ManifestFormat::Oci, Into::into)),
     }
 }
 
 fn archive_path(target: &Target) -> Option<&Path> {
     match target {
         Target::DockerArchive { path, .. } | Target::OciArchive { path, .. } => Some(path),
-        Target::DockerDaemon(_) | Target::Oci { .. } | Target::Dir { .. } => None,
+        Target::DockerDaemon(_)
+        | Target::Oci { .. }
+        | Target::Dir { .. }
+        | Target::Registry(_)
+        | Target::ContainersStorage(_) => None,
     }
 }
 
 fn copy_to(
     store: &Store,
     spec: &ImageSpec,
-    target: &Target,
+    arguments: &CopyArguments,
     format: ManifestFormat,
-    quiet: bool,
 ) -> Result<Copied, Failure> {
+    let CopyArguments { target, quiet, .. } = arguments;
+    let quiet = *quiet;
     let bar = if quiet { ProgressBar::hidden() } else { bar("sending", 0) };
     let watch = Progress { bar, quiet };
     let copied = match target {
@@ -84,9 +97,34 @@ fn copy_to(
             transport::copy_to_oci(store, spec, path, ref_name.as_ref(), &watch)?
         }
         Target::Dir { path } => transport::copy_to_dir(store, spec, path, format, &watch)?,
+        // Over the network what is compressed is worth it, and on this machine it is not.
+        Target::Registry(_) => by_skopeo(store, spec, arguments, Form::AsStored)?,
+        Target::ContainersStorage(_) => by_skopeo(store, spec, arguments, Form::Loadable)?,
     };
     watch.bar.finish_and_clear();
     Ok(copied)
+}
+
+fn by_skopeo(
+    store: &Store,
+    spec: &ImageSpec,
+    arguments: &CopyArguments,
+    form: Form,
+) -> Result<Copied, Failure> {
+    let SkopeoArguments { dest_tls_verify, dest_cert_dir, dest_creds, authfile, all, retry_times } =
+        arguments.skopeo.clone();
+    let options = SkopeoOptions {
+        dest_tls_verify,
+        dest_cert_dir,
+        dest_creds,
+        authfile,
+        format: arguments.format.map(Into::into),
+        all,
+        retry_times,
+        temporary: std::env::temp_dir(),
+    };
+    let destination = arguments.target.to_string();
+    Ok(transport::copy_with_skopeo(store, spec, &destination, form, &options)?)
 }
 
 fn account(copied: &Copied, target: &Target) -> String {

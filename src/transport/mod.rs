@@ -15,6 +15,8 @@ mod oci;
 mod oci_archive;
 mod ref_name;
 mod reference;
+mod registry;
+mod skopeo;
 mod target;
 mod temporary;
 mod watch;
@@ -36,6 +38,8 @@ pub use oci::copy_to_oci;
 pub use oci_archive::{copy_to_oci_archive, write_oci_archive};
 pub use ref_name::{ParseRefNameError, RefName};
 pub use reference::{ImageReference, ParseReferenceError};
+pub use registry::{Catalog, CatalogError, Registry, Served};
+pub use skopeo::{SkopeoOptions, copy_with_skopeo};
 pub use target::{ParseTargetError, Target};
 pub use watch::Watch;
 
@@ -144,6 +148,28 @@ pub enum Error {
         /// What it printed.
         output: String,
     },
+    /// No registry could be opened for a copy.
+    #[error("cannot open a registry on a loopback port")]
+    Registry(#[source] io::Error),
+    /// There is no place for files that are needed during a copy.
+    #[error("cannot use {} for temporary files", path.display())]
+    Temporary {
+        /// The directory.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The `skopeo` program could not be run.
+    #[error("cannot run `skopeo`")]
+    NoSkopeo(#[source] io::Error),
+    /// skopeo could not copy the image.
+    #[error("skopeo cannot copy to {destination}: {output}")]
+    Skopeo {
+        /// The target.
+        destination: String,
+        /// What it printed.
+        output: String,
+    },
     /// Docker took the image, and has another one.
     #[error("Docker loaded {reference}, but its layers are not those that were sent")]
     LoadedWrong {
@@ -186,6 +212,11 @@ impl Hint for Error {
                 "the Docker client must be on PATH; without it, load the image's stream: `./result | podman load`"
                     .to_owned(),
             ),
+            Error::NoSkopeo(_) => Some(
+                "for this target it must be on PATH; `docker-archive:FILE`, `oci:DIR` and `docker-daemon:NAME:TAG` need nothing"
+                    .to_owned(),
+            ),
+            Error::Temporary { .. } => Some("set TMPDIR to a directory that can be written to".to_owned()),
             Error::Docker { output, .. } if output.contains("onnect to the Docker daemon") => {
                 Some("is the daemon running? DOCKER_HOST or `docker context` says which one is asked".to_owned())
             }

@@ -41,6 +41,11 @@ pub enum Target {
         /// The directory.
         path: PathBuf,
     },
+    /// `docker://NAME[:TAG]`, a registry; by skopeo.
+    Registry(String),
+    /// `containers-storage:NAME[:TAG]`, where podman, Buildah and CRI-O have their images; by
+    /// skopeo.
+    ContainersStorage(String),
 }
 
 /// Why a text is no [`Target`].
@@ -52,6 +57,9 @@ pub enum ParseTargetError {
     /// What is behind the transport does not fit.
     #[error("no path is given: write `{0}`")]
     NoPath(&'static str),
+    /// A target of skopeo's without a name.
+    #[error("no name is given: write `{0}`")]
+    NoName(&'static str),
     /// The name in an archive for Docker.
     #[error(transparent)]
     Reference(#[from] ParseReferenceError),
@@ -73,9 +81,11 @@ const DOCKER_ARCHIVE: &str = "docker-archive:PATH[:NAME:TAG]";
 const OCI_ARCHIVE: &str = "oci-archive:PATH[:REF]";
 const OCI: &str = "oci:PATH[:REF]";
 const DIR: &str = "dir:PATH";
+const REGISTRY: &str = "docker://NAME[:TAG]";
+const CONTAINERS_STORAGE: &str = "containers-storage:NAME[:TAG]";
 
 /// In the order in which messages name them.
-const TRANSPORTS: [Transport; 5] = [
+const TRANSPORTS: [Transport; 7] = [
     Transport {
         name: "docker-daemon",
         form: "docker-daemon:NAME:TAG",
@@ -110,6 +120,23 @@ const TRANSPORTS: [Transport; 5] = [
         form: DIR,
         // No name follows, so that this path alone may have colons.
         parse: |text| Ok(Target::Dir { path: path(text, DIR)? }),
+    },
+    // What these names mean, skopeo knows.
+    Transport {
+        name: "docker",
+        form: REGISTRY,
+        parse: |text| match text.strip_prefix("//") {
+            Some(name) if !name.is_empty() => Ok(Target::Registry(name.to_owned())),
+            _ => Err(ParseTargetError::NoName(REGISTRY)),
+        },
+    },
+    Transport {
+        name: "containers-storage",
+        form: CONTAINERS_STORAGE,
+        parse: |text| match text {
+            "" => Err(ParseTargetError::NoName(CONTAINERS_STORAGE)),
+            name => Ok(Target::ContainersStorage(name.to_owned())),
+        },
     },
 ];
 
@@ -168,6 +195,8 @@ impl fmt::Display for Target {
             Self::OciArchive { path, ref_name } => write("oci-archive", path, name(ref_name)),
             Self::Oci { path, ref_name } => write("oci", path, name(ref_name)),
             Self::Dir { path } => write("dir", path, None),
+            Self::Registry(name) => write!(f, "docker://{name}"),
+            Self::ContainersStorage(name) => write!(f, "containers-storage:{name}"),
         }
     }
 }
@@ -184,6 +213,9 @@ mod tests {
         }
         match target {
             Target::DockerDaemon(reference) => (String::new(), reference.to_string()),
+            Target::Registry(name) | Target::ContainersStorage(name) => {
+                (String::new(), name.clone())
+            }
             Target::DockerArchive { path, reference } => parts(path, reference),
             Target::OciArchive { path, ref_name } | Target::Oci { path, ref_name } => {
                 parts(path, ref_name)
@@ -208,6 +240,8 @@ mod tests {
             ("oci:layout:a:b:c", "layout", "a:b:c"),
             ("dir:a", "a", ""),
             ("dir:a:b:c", "a:b:c", ""),
+            ("docker://localhost:5000/a/b:c", "", "localhost:5000/a/b:c"),
+            ("containers-storage:[vfs@/a+/b]c:d", "", "[vfs@/a+/b]c:d"),
         ] {
             let target: Target = text.parse().unwrap();
             assert_eq!(parts(&target), (path.to_owned(), name.to_owned()), "{text}");
@@ -218,7 +252,8 @@ mod tests {
     #[test]
     fn mistakes_are_named() {
         let all = "; targets are `docker-daemon:NAME:TAG`, `docker-archive:PATH[:NAME:TAG]`, \
-                   `oci-archive:PATH[:REF]`, `oci:PATH[:REF]`, `dir:PATH`";
+                   `oci-archive:PATH[:REF]`, `oci:PATH[:REF]`, `dir:PATH`, `docker://NAME[:TAG]`, \
+                   `containers-storage:NAME[:TAG]`";
         for (text, message) in [
             ("hello", &format!("no transport is named{all}")[..]),
             ("", "no transport is named"),
@@ -235,6 +270,9 @@ mod tests {
             ("oci:a:", "`` can't be a name in an image layout"),
             ("oci:a:b c", "`b c` can't be a name in an image layout"),
             ("dir:", "no path is given"),
+            ("docker:a", "no name is given: write `docker://NAME[:TAG]`"),
+            ("docker://", "no name is given"),
+            ("containers-storage:", "no name is given: write `containers-storage:"),
         ] {
             let error = text.parse::<Target>().unwrap_err().to_string();
             assert!(error.contains(message), "{text}: {error}");

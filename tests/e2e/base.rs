@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::registry::Registry;
 use crate::support::{Docker, Image, build, nix, root_command, run, stderr, stowage};
 
 /// What `app` finds in its container: the base's link and modes, its own place behind the
@@ -150,46 +151,6 @@ fn every_format_of_skopeo_is_a_base() {
     }
 }
 
-/// A registry of one's own, which ends with the test.
-struct Registry {
-    server: Child,
-    address: String,
-    _directory: tempfile::TempDir,
-}
-
-impl Registry {
-    fn start() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = free.local_addr().unwrap().to_string();
-        drop(free);
-        // JSON is YAML.
-        let config = json!({
-            "version": 0.1,
-            "storage": {"filesystem": {"rootdirectory": directory.path().join("data")}},
-            "http": {"addr": address},
-        });
-        let file = directory.path().join("config.yml");
-        std::fs::write(&file, config.to_string()).unwrap();
-        let mut command = Command::new("docker-registry");
-        command.arg("serve").arg(file).stdin(Stdio::null());
-        let server = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let start = Instant::now();
-        while std::net::TcpStream::connect(&address).is_err() {
-            assert!(start.elapsed() < Duration::from_secs(30), "the registry does not answer");
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        Self { server, address, _directory: directory }
-    }
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        let _ = self.server.kill();
-        let _ = self.server.wait();
-    }
-}
-
 /// The derivation that an expression over `pkgs.stowage` stands for, if it evaluates.
 fn evaluate(expression: &str) -> Result<String, String> {
     let apply = format!("pkgs: with pkgs.stowage; ({expression}).drvPath");
@@ -214,7 +175,7 @@ fn bases_are_pulled_from_a_registry() {
     let docker = Docker::start();
     let registry = Registry::start();
     let directory = tempfile::tempdir().unwrap();
-    let address = &registry.address;
+    let address = &registry.host;
     let source = format!("docker-archive:{}", distribution(directory.path()).display());
     let remote = format!("docker://{address}/team/base");
     skopeo(&["copy", "--quiet", "--dest-tls-verify=false", &source, &format!("{remote}:v1")]);

@@ -9,6 +9,8 @@ mod bad_input;
 mod base;
 /// `nix build` and what its outputs refer to.
 mod build;
+/// Targets that skopeo reaches, and the programs for `nix run`.
+mod copy;
 /// The Docker daemon is sent what it lacks.
 mod docker;
 /// What an update costs by our account, and by those of Docker and of a registry; the page
@@ -20,6 +22,8 @@ mod nix2container;
 mod nix_database;
 /// podman and skopeo take the stream too.
 mod podman;
+/// Debian's registry.
+mod registry;
 /// Nix, engines of one's own, and images.
 mod support;
 /// skopeo reads what is copied to files and directories.

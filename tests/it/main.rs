@@ -30,11 +30,12 @@ mod licences;
 /// Plans of real closures, by digest.
 mod permissions;
 mod plans;
+/// A store in a temporary directory, and the program run on it.
+mod registry;
 /// Real closures: the images that `benches/layering` plans.
 #[allow(dead_code)] // it takes more of them than these tests do
 #[path = "../../benches/layering/suite.rs"]
 mod suite;
-/// A store in a temporary directory, and the program run on it.
 mod support;
 /// Every target that is a file or a directory: what is in it, and what never is.
 mod targets;

@@ -1,0 +1,246 @@
+//! The answer to each request (distribution-spec, "Pull" and "Content discovery").
+//! Stage: transport. Input: a request. Output: a response.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::response::Response;
+use serde_json::{Value, json};
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::catalog::{Content, Manifest, Repository};
+use super::layer_body;
+use super::range::{Part, part};
+use super::route::{NoRoute, Route, route};
+use super::server::Shared;
+use crate::digest::BlobDigest;
+use crate::transport::checked_layer::write_checked_layer;
+
+const JSON: &str = "application/json";
+const OCTETS: &str = "application/octet-stream";
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const DIGEST: &str = "docker-content-digest";
+
+/// Answers a request.
+pub fn answer(shared: &Arc<Shared>, request: &Request) -> Response {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return read_only();
+    }
+    let mut response = match route(request.uri().path()) {
+        Ok(found) => found_route(shared, request, &found),
+        Err(problem) => no_route(problem),
+    };
+    if request.method() == Method::HEAD {
+        *response.body_mut() = Body::empty();
+    }
+    // What docker's client of old asks for.
+    let version = HeaderValue::from_static("registry/2.0");
+    response.headers_mut().insert("docker-distribution-api-version", version);
+    response
+}
+
+fn found_route(shared: &Arc<Shared>, request: &Request, found: &Route) -> Response {
+    match found {
+        Route::Base => json_body(&json!({})),
+        Route::Catalog => {
+            let names = shared.catalog.names();
+            list(request, names, "/v2/_catalog", |names| json!({ "repositories": names }))
+        }
+        Route::Tags(name) => in_repository(shared, name, |repository| {
+            let path = format!("/v2/{name}/tags/list");
+            list(request, repository.tags(), &path, |tags| json!({ "name": name, "tags": tags }))
+        }),
+        Route::Manifest(name, reference) => in_repository(shared, name, |repository| {
+            manifest(repository, reference, request.headers())
+        }),
+        Route::Blob(name, digest) => {
+            in_repository(shared, name, |repository| blob(shared, repository, digest, request))
+        }
+        Route::Referrers(name, _) => in_repository(shared, name, |_| {
+            let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [] });
+            bytes(StatusCode::OK, INDEX, index.to_string().into_bytes())
+        }),
+        Route::Upload(_) => read_only(),
+    }
+}
+
+fn in_repository(
+    shared: &Shared,
+    name: &str,
+    answer: impl FnOnce(&Repository) -> Response,
+) -> Response {
+    shared.catalog.repository(name).map_or_else(
+        || {
+            let message = format!("there is no repository `{name}`");
+            error(StatusCode::NOT_FOUND, "NAME_UNKNOWN", &message)
+        },
+        answer,
+    )
+}
+
+fn read_only() -> Response {
+    error(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", "this registry is read-only")
+}
+
+fn no_route(problem: NoRoute) -> Response {
+    match problem {
+        NoRoute::NotFound => {
+            error(StatusCode::NOT_FOUND, "UNSUPPORTED", "registries have no such path")
+        }
+        NoRoute::Name => {
+            error(StatusCode::BAD_REQUEST, "NAME_INVALID", "no repository can have that name")
+        }
+        NoRoute::Digest => error(
+            StatusCode::BAD_REQUEST,
+            "DIGEST_INVALID",
+            "a digest is `sha256:` and 64 hex digits",
+        ),
+        NoRoute::Reference => {
+            error(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", "neither a tag nor a digest")
+        }
+    }
+}
+
+fn manifest(repository: &Repository, reference: &str, headers: &HeaderMap) -> Response {
+    let Some(Manifest { blob, media_type }) = repository.manifest(reference) else {
+        let message = format!("there is no manifest `{reference}`");
+        return error(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", &message);
+    };
+    if is_known(headers, &blob.digest) {
+        return not_modified(&blob.digest);
+    }
+    with_digest(bytes(StatusCode::OK, media_type, blob.bytes.clone()), &blob.digest)
+}
+
+fn blob(
+    shared: &Arc<Shared>,
+    repository: &Repository,
+    digest: &BlobDigest,
+    request: &Request,
+) -> Response {
+    let Some(content) = repository.blob(digest) else {
+        let message = format!("there is no blob `{digest}`");
+        return error(StatusCode::NOT_FOUND, "BLOB_UNKNOWN", &message);
+    };
+    if is_known(request.headers(), digest) {
+        return not_modified(digest);
+    }
+    let size = content.size();
+    let wanted = request.headers().get(header::RANGE).and_then(|value| value.to_str().ok());
+    let (status, range) = match wanted.map_or(Part::Whole, |header| part(header, size)) {
+        Part::Whole => (StatusCode::OK, 0..size),
+        Part::Bytes(range) => (StatusCode::PARTIAL_CONTENT, range),
+        Part::Unsatisfiable => {
+            let message = format!("the blob has {size} bytes");
+            let mut response = error(StatusCode::RANGE_NOT_SATISFIABLE, "SIZE_INVALID", &message);
+            set(&mut response, header::CONTENT_RANGE, &format!("bytes */{size}"));
+            return response;
+        }
+    };
+    let body = if request.method() == Method::HEAD {
+        Body::empty()
+    } else {
+        content_body(shared, content, range.clone())
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    set(&mut response, header::CONTENT_TYPE, OCTETS);
+    set(&mut response, header::CONTENT_LENGTH, &(range.end - range.start).to_string());
+    set(&mut response, header::ACCEPT_RANGES, "bytes");
+    if status == StatusCode::PARTIAL_CONTENT {
+        let of = format!("bytes {}-{}/{size}", range.start, range.end - 1);
+        set(&mut response, header::CONTENT_RANGE, &of);
+    }
+    with_digest(response, digest)
+}
+
+fn content_body(shared: &Arc<Shared>, content: Content, range: Range<u64>) -> Body {
+    match content {
+        Content::Config(blob) => {
+            Body::from(blob.bytes[range.start as usize..range.end as usize].to_vec())
+        }
+        Content::Layer { spec, index, form, blob } => {
+            shared.count(blob.digest, range.end - range.start);
+            let (store, failed) = (shared.store.clone(), Arc::clone(shared));
+            let chunks = layer_body::send(
+                shared.makers.clone(),
+                range,
+                move |out| write_checked_layer(&store, &spec, index, form, out),
+                move |error| failed.fail(error),
+            );
+            Body::from_stream(ReceiverStream::new(chunks))
+        }
+    }
+}
+
+/// A list, or a page of it: `n` names after `last`.
+fn list<'n>(
+    request: &Request,
+    names: impl Iterator<Item = &'n str>,
+    path: &str,
+    document: impl Fn(Vec<&str>) -> Value,
+) -> Response {
+    let query = request.uri().query().unwrap_or_default();
+    let parameter = |key: &str| {
+        let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+        pairs.filter(|(name, _)| *name == key).map(|(_, value)| value).next()
+    };
+    let last = parameter("last");
+    let mut names = names.filter(|name| last.is_none_or(|last| *name > last)).peekable();
+    let most = parameter("n").and_then(|number| number.parse().ok()).unwrap_or(usize::MAX);
+    let page: Vec<_> = names.by_ref().take(most).collect();
+    let next = page.last().filter(|_| names.peek().is_some());
+    let link = next.map(|last| format!("<{path}?n={most}&last={last}>; rel=\"next\""));
+    let mut response = json_body(&document(page));
+    if let Some(link) = link {
+        set(&mut response, header::LINK, &link);
+    }
+    response
+}
+
+/// Whether the client has what the digest stands for.
+fn is_known(headers: &HeaderMap, digest: &BlobDigest) -> bool {
+    let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
+    let tag = format!("\"{digest}\"");
+    known.is_some_and(|known| {
+        known.split(',').any(|known| known.trim() == tag || known.trim() == "*")
+    })
+}
+
+fn not_modified(digest: &BlobDigest) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NOT_MODIFIED;
+    with_digest(response, digest)
+}
+
+fn with_digest(mut response: Response, digest: &BlobDigest) -> Response {
+    set(&mut response, header::ETAG, &format!("\"{digest}\""));
+    set(&mut response, header::HeaderName::from_static(DIGEST), &digest.to_string());
+    response
+}
+
+fn error(status: StatusCode, code: &str, message: &str) -> Response {
+    let errors = json!({ "errors": [{ "code": code, "message": message }] });
+    bytes(status, JSON, errors.to_string().into_bytes())
+}
+
+fn json_body(value: &Value) -> Response {
+    bytes(StatusCode::OK, JSON, value.to_string().into_bytes())
+}
+
+fn bytes(status: StatusCode, media_type: &str, bytes: Vec<u8>) -> Response {
+    let length = bytes.len();
+    let mut response = Response::new(Body::from(bytes));
+    *response.status_mut() = status;
+    set(&mut response, header::CONTENT_TYPE, media_type);
+    set(&mut response, header::CONTENT_LENGTH, &length.to_string());
+    response
+}
+
+fn set(response: &mut Response, name: header::HeaderName, value: &str) {
+    let value = HeaderValue::from_str(value).expect("no header of ours has odd characters");
+    response.headers_mut().insert(name, value);
+}

@@ -1,0 +1,137 @@
+//! A layer on its way to a client, made while it is sent.
+//! Stage: transport. Input: [`Content`]. Output: chunks.
+
+use std::io::{self, Write};
+use std::ops::Range;
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Bytes of a chunk.
+const CHUNK: usize = 256 << 10;
+/// Chunks that are ready before the client takes them. Together with the one in the making
+/// that is what a connection costs in memory, however slow it is.
+const READY: usize = 4;
+
+/// What a client is sent, or why it is sent no more.
+pub type Chunk = Result<Bytes, io::Error>;
+
+/// How many layers may be made at a time: as many as there are processors.
+#[derive(Clone)]
+pub struct Makers(Arc<Semaphore>);
+
+impl Makers {
+    /// With so many places.
+    pub fn new(places: usize) -> Self {
+        Self(Arc::new(Semaphore::new(places)))
+    }
+
+    fn acquire(&self) -> io::Result<OwnedSemaphorePermit> {
+        // On a thread that may wait.
+        tokio::runtime::Handle::current()
+            .block_on(Arc::clone(&self.0).acquire_owned())
+            .map_err(io::Error::other)
+    }
+}
+
+/// Has `make` write a blob, of which the client is sent `part`.
+///
+/// The last chunk is held back until `make` has succeeded, so that a client never has all the
+/// bytes it was promised of a blob that came out wrong.
+pub fn send<E: Send>(
+    makers: Makers,
+    part: Range<u64>,
+    make: impl FnOnce(&mut dyn Write) -> Result<(), E> + Send + 'static,
+    failed: impl FnOnce(E) + Send + 'static,
+) -> Receiver<Chunk> {
+    let (sender, receiver) = channel(READY);
+    tokio::task::spawn_blocking(move || {
+        let place = match makers.acquire() {
+            Ok(place) => Some(place),
+            Err(error) => return drop(sender.blocking_send(Err(error))),
+        };
+        let mut out = Chunks {
+            sender,
+            makers,
+            place,
+            skip: part.start,
+            left: part.end - part.start,
+            chunk: Vec::new(),
+            gone: false,
+        };
+        let made = make(&mut out);
+        let gone = out.gone;
+        match made {
+            Ok(()) => drop(out.send_chunk()),
+            Err(error) => {
+                // That the client went away is its own affair.
+                if !gone {
+                    failed(error);
+                }
+                // Only now: who hears of it looks for the reason.
+                let broken = io::Error::other("the layer could not be made");
+                drop(out.sender.blocking_send(Err(broken)));
+            }
+        }
+    });
+    receiver
+}
+
+/// Cuts what is written into chunks, and drops what the client didn't ask for.
+struct Chunks {
+    sender: Sender<Chunk>,
+    makers: Makers,
+    /// Given back while the client is waited for.
+    place: Option<OwnedSemaphorePermit>,
+    skip: u64,
+    left: u64,
+    chunk: Vec<u8>,
+    gone: bool,
+}
+
+impl Chunks {
+    fn send_chunk(&mut self) -> io::Result<()> {
+        if self.chunk.is_empty() {
+            return Ok(());
+        }
+        let next = Vec::with_capacity(CHUNK);
+        let chunk = Bytes::from(std::mem::replace(&mut self.chunk, next));
+        let sent = match self.sender.try_send(Ok(chunk)) {
+            Err(TrySendError::Full(chunk)) => {
+                // A slow client does not keep others waiting.
+                self.place = None;
+                let sent = self.sender.blocking_send(chunk);
+                self.place = Some(self.makers.acquire()?);
+                sent.is_ok()
+            }
+            Err(TrySendError::Closed(_)) => false,
+            Ok(()) => true,
+        };
+        self.gone = !sent;
+        if sent { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
+    }
+}
+
+impl Write for Chunks {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let skipped = self.skip.min(bytes.len() as u64);
+        self.skip -= skipped;
+        let wanted = &bytes[skipped as usize..];
+        let wanted = &wanted[..wanted.len().min(usize::try_from(self.left).unwrap_or(usize::MAX))];
+        for piece in wanted.chunks(CHUNK) {
+            if self.chunk.len() + piece.len() > CHUNK {
+                self.send_chunk()?;
+            }
+            self.chunk.extend_from_slice(piece);
+        }
+        self.left -= wanted.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,45 @@
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+/// A registry of one's own, which ends with the test.
+pub struct Registry {
+    server: Child,
+    /// Host and port.
+    pub host: String,
+    _directory: tempfile::TempDir,
+}
+
+impl Registry {
+    pub fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let host = free.local_addr().unwrap().to_string();
+        drop(free);
+        // JSON is YAML.
+        let config = json!({
+            "version": 0.1,
+            "storage": {"filesystem": {"rootdirectory": directory.path().join("data")}},
+            "http": {"addr": host},
+        });
+        let file = directory.path().join("config.yml");
+        std::fs::write(&file, config.to_string()).unwrap();
+        let mut command = Command::new("docker-registry");
+        command.arg("serve").arg(file).stdin(Stdio::null());
+        let server = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let start = Instant::now();
+        while std::net::TcpStream::connect(&host).is_err() {
+            assert!(start.elapsed() < Duration::from_secs(30), "the registry does not answer");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Self { server, host, _directory: directory }
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}

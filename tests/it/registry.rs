@@ -1,0 +1,273 @@
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use stowage::digest::Digest;
+use stowage::oci::{Form, Image, ImageSpec};
+use stowage::transport::{Catalog, Registry};
+
+use crate::support::{FakeStore, odd_tree};
+
+/// A registry with one image under two tags and in two repositories.
+struct Served {
+    store: FakeStore,
+    spec: Arc<ImageSpec>,
+    registry: Registry,
+}
+
+struct Answer {
+    status: u16,
+    headers: BTreeMap<String, String>,
+    body: Vec<u8>,
+}
+
+impl Served {
+    fn new() -> Self {
+        let mut store = FakeStore::new();
+        store.add('1', "tree", &[], odd_tree);
+        store.add('2', "big", &[], |path| fs::write(path, vec![7; 5 << 20]).unwrap());
+        store.build("{}");
+        let spec = Arc::new(ImageSpec::read(&store.root().join("image.json")).unwrap());
+        let mut catalog = Catalog::default();
+        for (name, tag) in [("a/image", "v1"), ("a/image", "v2"), ("b", "v1")] {
+            catalog.add(name, tag, &spec, Form::AsStored).unwrap();
+        }
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let registry = Registry::start(catalog, store.store(), address).unwrap();
+        Self { store, spec, registry }
+    }
+
+    fn big(&self) -> (usize, String, u64) {
+        let layers = self.spec.layers.iter().enumerate();
+        let (index, layer) = layers.max_by_key(|(_, layer)| layer.size).unwrap();
+        (index, format!("/v2/b/blobs/{}", layer.diff_id), layer.size)
+    }
+
+    fn raw(&self, request: &str) -> Vec<u8> {
+        let mut stream = TcpStream::connect(self.registry.address()).unwrap();
+        // A server that refuses to read on may have closed it before all is written.
+        let _ = stream.write_all(request.as_bytes());
+        let mut bytes = Vec::new();
+        let _ = stream.read_to_end(&mut bytes);
+        bytes
+    }
+
+    fn ask(&self, method: &str, path: &str, headers: &str) -> Answer {
+        let bytes = self.raw(&format!(
+            "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n"
+        ));
+        let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
+        let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
+        let mut lines = head.lines();
+        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+        let headers = lines
+            .map(|line| line.split_once(": ").unwrap())
+            .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
+            .collect();
+        Answer { status, headers, body: bytes[end + 4..].to_vec() }
+    }
+
+    fn get(&self, path: &str) -> Answer {
+        self.ask("GET", path, "")
+    }
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    fn code(&self) -> String {
+        self.json()["errors"][0]["code"].as_str().unwrap().to_owned()
+    }
+}
+
+#[test]
+fn an_image_is_pulled_piece_by_piece() {
+    let served = Served::new();
+    assert_eq!(served.get("/v2/").json(), json!({}));
+    let image = Image::new(&served.spec);
+    let by_tag = served.get("/v2/a/image/manifests/v1");
+    assert_eq!(by_tag.body, image.manifest.bytes);
+    let digest = image.manifest.digest.to_string();
+    assert_eq!(by_tag.headers["docker-content-digest"], digest);
+    assert_eq!(by_tag.headers["content-type"], "application/vnd.oci.image.manifest.v1+json");
+    assert_eq!(served.get(&format!("/v2/b/manifests/{digest}")).body, image.manifest.bytes);
+    let config = served.get(&format!("/v2/b/blobs/{}", image.config.digest));
+    assert_eq!(config.body, image.config.bytes);
+    for layer in &served.spec.layers {
+        let answer = served.get(&format!("/v2/a/image/blobs/{}", layer.diff_id));
+        assert_eq!(Digest::of(&answer.body).to_string(), layer.diff_id.to_string());
+        assert_eq!(answer.headers["content-length"], layer.size.to_string());
+    }
+    let sent = served.registry.served().layers;
+    assert_eq!(sent.len(), served.spec.layers.len());
+    assert_eq!(sent.values().sum::<u64>(), served.spec.size());
+}
+
+#[test]
+fn head_says_what_get_would_and_makes_nothing() {
+    let served = Served::new();
+    let (_, blob, size) = served.big();
+    for path in ["/v2/", "/v2/b/manifests/v1", "/v2/_catalog", &blob, "/v2/b/manifests/none"] {
+        let (head, get) =
+            (served.ask("HEAD", path, ""), served.ask("GET", path, "Range: bytes=x\r\n"));
+        let without_date = |answer: &Answer| {
+            let mut headers = answer.headers.clone();
+            headers.remove("date");
+            (answer.status, headers)
+        };
+        assert_eq!(without_date(&head), without_date(&get), "{path}");
+        assert!(head.body.is_empty(), "{path}");
+    }
+    assert_eq!(served.registry.served().layers.values().sum::<u64>(), size);
+}
+
+#[test]
+fn parts_of_blobs_are_those_parts() {
+    let served = Served::new();
+    let (index, path, size) = served.big();
+    let mut whole = Vec::new();
+    served.spec.layers[index]
+        .write_blob(&served.store.store(), Form::AsStored, &mut whole)
+        .unwrap();
+    for (range, start, end) in [
+        ("0-99", 0, 100),
+        ("1000-", 1000, size),
+        ("-512", size - 512, size),
+        ("300000-4000000", 300_000, 4_000_001),
+    ] {
+        let answer = served.ask("GET", &path, &format!("Range: bytes={range}\r\n"));
+        assert_eq!(answer.status, 206, "{range}");
+        assert_eq!(answer.headers["content-range"], format!("bytes {start}-{}/{size}", end - 1));
+        assert!(answer.body == whole[start as usize..end as usize], "{range}");
+    }
+    let answer = served.ask("GET", &path, "Range: bytes=99999999-\r\n");
+    assert_eq!(
+        (answer.status, &*answer.headers["content-range"]),
+        (416, &*format!("bytes */{size}"))
+    );
+}
+
+#[test]
+fn what_a_client_has_is_not_sent() {
+    let served = Served::new();
+    let (_, blob, _) = served.big();
+    for path in [&*blob, "/v2/b/manifests/v1"] {
+        let tag = served.ask("HEAD", path, "").headers["etag"].clone();
+        let again = served.ask("GET", path, &format!("If-None-Match: \"x\", {tag}\r\n"));
+        assert_eq!((again.status, again.body.len()), (304, 0), "{path}");
+        assert_eq!(served.ask("HEAD", path, "If-None-Match: \"x\"\r\n").status, 200, "{path}");
+    }
+}
+
+#[test]
+fn lists_come_in_pages() {
+    let served = Served::new();
+    assert_eq!(served.get("/v2/_catalog").json(), json!({"repositories": ["a/image", "b"]}));
+    let page = served.get("/v2/a/image/tags/list?n=1");
+    assert_eq!(page.json(), json!({"name": "a/image", "tags": ["v1"]}));
+    assert_eq!(page.headers["link"], "</v2/a/image/tags/list?n=1&last=v1>; rel=\"next\"");
+    let page = served.get("/v2/a/image/tags/list?n=1&last=v1");
+    assert_eq!(page.json()["tags"], json!(["v2"]));
+    assert!(!page.headers.contains_key("link"));
+    let none = served.get("/v2/a/image/tags/list?n=0");
+    assert_eq!(none.json()["tags"], json!([]));
+    let digest = Image::new(&served.spec).manifest.digest;
+    let referrers = served.get(&format!("/v2/b/referrers/{digest}"));
+    assert_eq!(referrers.json()["manifests"], json!([]));
+}
+
+#[test]
+fn errors_are_those_of_the_specification() {
+    let served = Served::new();
+    let zeros = format!("sha256:{}", "0".repeat(64));
+    for (method, path, status, code) in [
+        ("GET", "/v2/none/manifests/v1", 404, "NAME_UNKNOWN"),
+        ("GET", "/v2/none/tags/list", 404, "NAME_UNKNOWN"),
+        ("GET", "/v2/b/manifests/v9", 404, "MANIFEST_UNKNOWN"),
+        ("GET", &format!("/v2/b/manifests/{zeros}"), 404, "MANIFEST_UNKNOWN"),
+        ("GET", &format!("/v2/b/blobs/{zeros}"), 404, "BLOB_UNKNOWN"),
+        ("GET", "/v2/b/blobs/sha256:0", 400, "DIGEST_INVALID"),
+        ("GET", "/v2/B/manifests/v1", 400, "NAME_INVALID"),
+        ("GET", "/v2/a/../b/manifests/v1", 400, "NAME_INVALID"),
+        ("GET", "/v2/%2e%2e/manifests/v1", 400, "NAME_INVALID"),
+        ("GET", "//v2/b/manifests/v1", 404, "UNSUPPORTED"),
+        ("GET", "/etc/passwd", 404, "UNSUPPORTED"),
+        ("POST", "/v2/b/blobs/uploads/", 405, "UNSUPPORTED"),
+        ("PUT", "/v2/b/manifests/v1", 405, "UNSUPPORTED"),
+        ("DELETE", "/v2/b/manifests/v1", 405, "UNSUPPORTED"),
+    ] {
+        let answer = served.ask(method, path, "");
+        assert_eq!((answer.status, &*answer.code()), (status, code), "{method} {path}");
+    }
+}
+
+#[test]
+fn who_asks_too_much_is_refused() {
+    let served = Served::new();
+    let long = "a".repeat(1 << 20);
+    for request in [
+        format!("GET /v2/{long}/manifests/v1 HTTP/1.1\r\nHost: x\r\n\r\n"),
+        format!("GET /v2/ HTTP/1.1\r\nHost: x\r\nX: {long}\r\n\r\n"),
+        "nonsense\r\n\r\n".to_owned(),
+    ] {
+        let answer = served.raw(&request);
+        assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 4"), "{:?}", &answer[..20]);
+    }
+    assert_eq!(served.get("/v2/").status, 200);
+}
+
+/// Never as many bytes as were promised.
+#[test]
+fn a_layer_that_changed_is_broken_off() {
+    let served = Served::new();
+    let (index, path, size) = served.big();
+    let source = served.spec.layers[index].sources().next().unwrap();
+    let file = served.store.store().physical(source);
+    let mut bytes = fs::read(&file).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&file, bytes).unwrap();
+    let answer = served.get(&path);
+    assert_eq!(answer.headers["content-length"], size.to_string());
+    assert!((answer.body.len() as u64) < size);
+    let error = served.registry.take_error().unwrap();
+    assert!(error.to_string().contains("is not what it was"), "{error}");
+    assert!(served.registry.take_error().is_none());
+    assert_eq!(served.get("/v2/").status, 200);
+}
+
+#[test]
+fn many_are_served_at_once_and_who_goes_away_is_forgotten() {
+    let served = Served::new();
+    let (index, path, _) = served.big();
+    let expected = served.spec.layers[index].diff_id.to_string();
+    std::thread::scope(|scope| {
+        // They ask, and never read.
+        let idle: Vec<_> = (0..8)
+            .map(|_| {
+                let mut stream = TcpStream::connect(served.registry.address()).unwrap();
+                write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+                stream
+            })
+            .collect();
+        for number in 0..40 {
+            let (served, path, expected) = (&served, &path, &expected);
+            scope.spawn(move || {
+                if number % 4 == 0 {
+                    // Reads a little and goes.
+                    let mut stream = TcpStream::connect(served.registry.address()).unwrap();
+                    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+                    stream.read_exact(&mut [0; 4096]).unwrap();
+                } else {
+                    assert_eq!(Digest::of(&served.get(path).body).to_string(), *expected);
+                }
+            });
+        }
+        drop(idle);
+    });
+    assert!(served.registry.take_error().is_none());
+}
