@@ -10,6 +10,12 @@
       eachSystem = f: lib.genAttrs systems (system: f self.legacyPackages.${system});
     in
     {
+      # A container image of one's own: nix flake init -t
+      templates.default = {
+        path = ./template;
+        description = "A container image with stowage, and Nix' own changed to taste";
+      };
+
       # pkgs.stowage: the program, and with it the functions of nix/lib.nix.
       overlays.default = final: _prev: {
         stowage =
@@ -26,7 +32,8 @@
         inherit (pkgs) stowage;
         # By the name that flakes with nix2container as an input have for it.
         nix2container = pkgs.stowage;
-        dockerImage = pkgs.callPackage ./nix/docker-image.nix { };
+        # Not by `callPackage`, which would look for `config` and the like in nixpkgs.
+        dockerImage = lib.makeOverridable (import ./nix/docker-image.nix) { inherit lib pkgs; inherit (pkgs) stowage; };
       });
 
       checks = eachSystem (pkgs:
@@ -36,6 +43,14 @@
         in
         import ./tests/e2e/images.nix { inherit pkgs; }
         // lib.mapAttrs' (name: lib.nameValuePair "nix2container-${name}") examples
-        // { inherit (packages) dockerImage stowage; });
+        // {
+          inherit (packages) dockerImage stowage;
+          # As a release would have it, made in a sandbox.
+          nixTarball = pkgs.runCommand "nix-image-tarball" { nativeBuildInputs = [ pkgs.gzip ]; } ''
+            mkdir $out
+            ${lib.getExe packages.dockerImage.copyTo} docker-archive:$out/image.tar
+            gzip --no-name $out/image.tar
+          '';
+        });
     };
 }

@@ -1,19 +1,212 @@
-# The flake's `dockerImage`: a small working environment, to try stowage with.
-{ bash, buildEnv, coreutils, git, stowage, writeShellScriptBin }:
+# The flake's `dockerImage`: a small system with Nix in it, in which one can work and build.
+#
+#   dockerImage.override { extraPkgs = [ pkgs.jq ]; users.alice = { uid = 1000; }; }
+#
+# It is also an example: nothing here but `buildLayer`, `buildImage` and files.
+{ lib
+, pkgs
+, stowage
+, name ? "nix"
+, tag ? pkgs.nix.version
+  # Packages of the root profile that have layers of their own: a list for each, from the bottom up.
+, layerPkgs ? with pkgs; [ [ coreutils-full ] [ curl libxml2 sqlite ] [ gitMinimal ] ]
+  # Such lists to go on these.
+, extraLayerPkgs ? [ ]
+  # The other packages of the root profile.
+, defaultPkgs ? with pkgs; [
+    bashInteractive
+    cacert
+    findutils
+    gnugrep
+    gnutar
+    gzip
+    iana-etc
+    less
+    man
+    nix
+    openssh
+    wget
+    which
+  ]
+, extraPkgs ? [ ]
+  # Whether nixpkgs itself is in the image, as a channel.
+, bundleNixpkgs ? true
+, channelName ? "nixpkgs"
+, channelURL ? "https://nixos.org/channels/nixpkgs-unstable"
+  # A file for Nix to find flakes by, or a directory with `flake-registry.json`.
+, flake-registry ? null
+  # Settings of nix.conf, besides those below.
+, nixConf ? { }
+  # Users and groups besides root, nobody and Nix's own, or other settings for these. A user has
+  # uid, gid, home, shell, description and groups; its home is made, and is its own.
+, users ? { }
+, groups ? { }
+  # Environment variables, besides those below; null leaves one out.
+, env ? { }
+  # The image's configuration, besides.
+, config ? { }
+, maxLayers ? 100
+}:
 let
-  greet = writeShellScriptBin "greet" ''
-    echo "hello from an image of $(ls /nix/store | wc -l) store paths"
+  inherit (lib) concatMapStrings concatStringsSep mapAttrsToList optionalString recursiveUpdate;
+
+  profilePkgs = lib.flatten (layerPkgs ++ extraLayerPkgs) ++ defaultPkgs ++ extraPkgs;
+  stateDir = "/nix/var/nix";
+  defaultProfile = "${stateDir}/profiles/default";
+  bash = "${pkgs.bashInteractive}/bin/bash";
+
+  # Users and groups
+
+  systemUser = settings: { home = "/var/empty"; shell = "/bin/false"; groups = [ ]; } // settings;
+  buildUser = number: lib.nameValuePair "nixbld${toString number}" (systemUser {
+    uid = 30000 + number;
+    gid = 30000;
+    groups = [ "nixbld" ];
+    description = "Nix build user ${toString number}";
+  });
+  defaultUsers = lib.listToAttrs (map buildUser (lib.range 1 32)) // {
+    root = { uid = 0; gid = 0; home = "/root"; shell = bash; groups = [ "root" ]; description = "System administrator"; };
+    nobody = systemUser { uid = 65534; gid = 65534; shell = "${pkgs.shadow}/bin/nologin"; description = "Unprivileged account"; };
+  };
+  person = user: { gid = 65534; home = "/home/${user}"; shell = bash; groups = [ ]; description = ""; };
+  allUsers = defaultUsers // lib.mapAttrs
+    (user: settings: (defaultUsers.${user} or (person user)) // settings)
+    users;
+  allGroups = recursiveUpdate { root.gid = 0; nixbld.gid = 30000; nobody.gid = 65534; } groups;
+
+  passwd = mapAttrsToList
+    (user: { uid, gid, home, shell, description, ... }:
+      "${user}:x:${toString uid}:${toString gid}:${description}:${home}:${shell}")
+    allUsers;
+  shadow = mapAttrsToList (user: _: "${user}:!:1::::::") allUsers;
+  membersOf = group: lib.attrNames (lib.filterAttrs (_: user: lib.elem group user.groups) allUsers);
+  group = mapAttrsToList
+    (group: { gid, ... }: "${group}:x:${toString gid}:${concatStringsSep "," (membersOf group)}")
+    allGroups;
+
+  unknownGroups = lib.filter (group: !(allGroups ? ${group})) (lib.concatMap (user: user.groups) (lib.attrValues allUsers));
+
+  homes = lib.filter ({ home, ... }: home != "/var/empty" && home != "/root") (lib.attrValues allUsers);
+
+  # Nix
+
+  # A list's elements have spaces between them.
+  nixConfValue = value: if lib.isBool value then lib.boolToString value else toString value;
+  nixConfLines = mapAttrsToList (setting: value: "${setting} = ${nixConfValue value}") ({
+    build-users-group = "nixbld";
+    # A container is one already.
+    sandbox = false;
+    trusted-public-keys = [ "cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=" ];
+  } // nixConf);
+
+  # What `nix-env` knows of the profile it finds.
+  manifest = pkgs.writeText "manifest.nix" ''
+    [
+    ${concatMapStrings (package:
+      let outputs = package.outputsToInstall or package.meta.outputsToInstall or [ "out" ]; in ''
+      {
+        type = "derivation";
+        name = "${package.name}";
+        system = "${package.system}";
+        outPath = "${package}";
+        outputs = [ ${concatMapStrings (output: "\"${output}\" ") outputs}];
+        ${concatMapStrings (output: "${output}.outPath = \"${lib.getOutput output package}\"; ") outputs}
+        meta = { };
+      }
+    '') profilePkgs}]
   '';
+  profile = pkgs.buildEnv {
+    name = "root-profile";
+    paths = profilePkgs;
+    postBuild = "ln -s ${manifest} $out/manifest.nix";
+  };
+  channel = pkgs.runCommand "channel-${channelName}" { } (
+    "mkdir $out\n" + optionalString bundleNixpkgs ''
+      ln -s ${pkgs.path} $out/${channelName}
+      echo '[ ]' > $out/manifest.nix
+    ''
+  );
+
+  # What is where no package puts it
+
+  etc = lib.mapAttrsToList (file: lines: pkgs.writeTextDir "etc/${file}" (concatMapStrings (line: line + "\n") lines)) {
+    inherit group passwd shadow;
+    "nix/nix.conf" = nixConfLines;
+  };
+  system = pkgs.runCommand "system" { } ''
+    mkdir $out
+    cd $out
+    mkdir -p tmp var/tmp var/empty bin usr/bin etc/ssl/certs
+    ln -s ${bash} bin/sh
+    ln -s ${pkgs.coreutils-full}/bin/env usr/bin/env
+    ln -s ${defaultProfile}/share usr/share
+    ln -s ${defaultProfile}/etc/ssl/certs/ca-bundle.crt etc/ssl/certs
+    ${concatMapStrings ({ home, ... }: "mkdir -p .${home}\n") homes}
+
+    mkdir -p .${stateDir}/profiles/per-user/root .${stateDir}/gcroots
+    ln -s ${profile} .${stateDir}/profiles/default-1-link
+    ln -s default-1-link .${defaultProfile}
+    ln -s ${channel} .${stateDir}/profiles/per-user/root/channels-1-link
+    ln -s channels-1-link .${stateDir}/profiles/per-user/root/channels
+    ln -s ${stateDir}/profiles .${stateDir}/gcroots/profiles
+
+    mkdir -p root/.nix-defexpr
+    ln -s ${defaultProfile} root/.nix-profile
+    ln -s ${stateDir}/profiles/per-user/root/channels root/.nix-defexpr/channels
+    echo ${lib.escapeShellArg "${channelURL} ${channelName}"} > root/.nix-channels
+    ${optionalString (flake-registry != null) ''
+      registry=${flake-registry}
+      if [ -d "$registry" ]; then registry=$registry/flake-registry.json; fi
+      mkdir -p root/.cache/nix
+      ln -s "$registry" root/.cache/nix/flake-registry.json
+      ln -s "$registry" .${stateDir}/gcroots/flake-registry.json
+    ''}
+  '';
+
+  # The image
+
+  certificates = "${defaultProfile}/etc/ssl/certs/ca-bundle.crt";
+  environment = lib.filterAttrs (_: value: value != null) ({
+    USER = "root";
+    PATH = "/root/.nix-profile/bin:${defaultProfile}/bin:${defaultProfile}/sbin";
+    MANPATH = "/root/.nix-profile/share/man:${defaultProfile}/share/man";
+    NIX_PATH = "${stateDir}/profiles/per-user/root/channels:/root/.nix-defexpr/channels";
+    SSL_CERT_FILE = certificates;
+    GIT_SSL_CAINFO = certificates;
+    NIX_SSL_CERT_FILE = certificates;
+  } // env);
 in
+assert lib.assertMsg (unknownGroups == [ ])
+  "dockerImage: `users` are in groups that `groups` lacks: ${toString unknownGroups}";
 stowage.buildImage {
-  name = "stowage-demo";
-  copyToRoot = buildEnv {
-    name = "root";
-    paths = [ bash coreutils git greet ];
-    pathsToLink = [ "/bin" ];
-  };
-  config = {
-    Cmd = [ "/bin/bash" "-c" "git --version && greet" ];
-    Env = [ "PATH=/bin" ];
-  };
+  inherit name tag maxLayers;
+  layers = lib.foldl'
+    (below: deps: below ++ [ (stowage.buildLayer { inherit deps; layers = below; }) ])
+    [ ]
+    (layerPkgs ++ extraLayerPkgs ++ lib.optional bundleNixpkgs [ channel ]);
+  copyToRoot = etc ++ [ system ];
+  initializeNixDatabase = true;
+  perms = [
+    { path = system; regex = "-system(/var)?/tmp$"; mode = "1777"; }
+    { path = system; regex = "-system/root$"; mode = "0700"; }
+  ] ++ map
+    ({ home, uid, gid, ... }: {
+      path = system;
+      regex = "-system${lib.escapeRegex home}$";
+      mode = "0700";
+      inherit uid gid;
+    })
+    homes;
+  config = recursiveUpdate
+    {
+      Cmd = [ "/root/.nix-profile/bin/bash" ];
+      Env = mapAttrsToList (variable: value: "${variable}=${value}") environment;
+      Labels = {
+        "org.opencontainers.image.title" = name;
+        "org.opencontainers.image.version" = pkgs.nix.version;
+        "org.opencontainers.image.description" = "Nix and what one needs to work with it";
+      };
+    }
+    config;
+  meta.description = "Container image with Nix, in which one can work and build";
 }

@@ -4,8 +4,12 @@ use std::fmt;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// A bar on standard error, if that is a terminal.
+/// A bar on standard error, if that is a terminal with somebody before it.
 pub fn bar(doing: &'static str, bytes: u64) -> ProgressBar {
+    // Nix gives builders a terminal of its own, and keeps what they write to it as the log.
+    if std::env::var_os("HOME").is_some_and(|home| home == "/homeless-shelter") {
+        return ProgressBar::hidden();
+    }
     let style = "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
     let style = ProgressStyle::with_template(style).expect("the template is valid");
     ProgressBar::new(bytes).with_style(style).with_message(doing)

@@ -20,6 +20,8 @@ mod explain;
 mod nix2container;
 /// Nix in an image.
 mod nix_database;
+/// The flake's own image, with a Nix to work with, and its template.
+mod nix_image;
 /// podman and skopeo take the stream too.
 mod podman;
 /// Debian's registry.

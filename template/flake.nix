@@ -1,0 +1,46 @@
+{
+  description = "Container images";
+
+  inputs = {
+    nixpkgs.url = "github:NixOS/nixpkgs/nixos-unstable";
+    stowage = {
+      url = "github:OWNER/stowage"; # or "path:/where/you/cloned/it"
+      inputs.nixpkgs.follows = "nixpkgs";
+    };
+  };
+
+  outputs = { nixpkgs, stowage, ... }:
+    let
+      inherit (nixpkgs) lib;
+      systems = [ "x86_64-linux" "aarch64-linux" ];
+      eachSystem = f: lib.genAttrs systems
+        (system: f (nixpkgs.legacyPackages.${system}.extend stowage.overlays.default));
+    in
+    {
+      packages = eachSystem (pkgs: rec {
+        default = hello;
+
+        # An application and all it needs. What it shares with the last version is not sent again.
+        #   nix run .#hello.copyToDockerDaemon
+        hello = pkgs.stowage.buildImage {
+          name = "hello";
+          tag = "v1";
+          config.Cmd = [ "${pkgs.hello}/bin/hello" ];
+        };
+
+        # stowage's own image with a Nix in it, and other people and programs.
+        #   nix run .#development.copyToPodman
+        development = stowage.packages.${pkgs.stdenv.hostPlatform.system}.dockerImage.override {
+          name = "development";
+          tag = "latest";
+          extraPkgs = [ pkgs.tree ];
+          # A layer for each list: what changes together, and what seldom changes first.
+          extraLayerPkgs = [ [ pkgs.python3 ] [ pkgs.jq ] ];
+          nixConf.experimental-features = [ "nix-command" "flakes" ];
+          users.alice = { uid = 1000; description = "Alice"; groups = [ "wheel" ]; };
+          groups.wheel.gid = 10;
+          bundleNixpkgs = false;
+        };
+      });
+    };
+}
