@@ -42,6 +42,9 @@ pub enum Command {
     Diff(DiffArguments),
     /// Make every layer again and say what differs from the image spec
     Verify(VerifyArguments),
+    /// Say what is most likely wrong with an image: files that its config lacks, programs for
+    /// another machine, set-ID programs, odd owners
+    Lint(LintArguments),
 }
 
 #[derive(Debug, Args)]
@@ -161,6 +164,21 @@ pub struct VerifyArguments {
     /// The image spec, `image.json`
     #[arg(value_name = "IMAGE")]
     pub image: PathBuf,
+
+    /// Print what was found as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct LintArguments {
+    /// The image spec, `image.json`
+    #[arg(value_name = "IMAGE")]
+    pub image: PathBuf,
+
+    /// Fail if there is anything to say
+    #[arg(long)]
+    pub strict: bool,
 
     /// Print what was found as JSON
     #[arg(long)]

@@ -11,7 +11,9 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 
 use super::Failure;
-use super::arguments::{BuildArguments, PlanArguments, StreamArguments, VerifyArguments};
+use super::arguments::{
+    BuildArguments, LintArguments, PlanArguments, StreamArguments, VerifyArguments,
+};
 use super::progress::{Bytes, bar};
 use crate::closure::Closure;
 use crate::layer::{LayerPlan, PlanOptions};
@@ -118,6 +120,22 @@ pub fn verify(store: &Store, arguments: &VerifyArguments) -> Result<(), Failure>
     match report.differences.len() {
         0 => Ok(()),
         layers => Err(Failure::Differences { layers, count: report.layers }),
+    }
+}
+
+pub fn lint(store: &Store, arguments: &LintArguments) -> Result<(), Failure> {
+    let spec = ImageSpec::read(&arguments.image)?;
+    let bar = bar("reading", spec.size());
+    let findings = oci::lint(store, &spec, |size| bar.inc(size))?;
+    bar.finish_and_clear();
+    if arguments.json {
+        print_json(&findings)?;
+    } else {
+        findings.iter().try_for_each(|finding| print(&format!("warning: {finding}")))?;
+    }
+    match findings.len() {
+        found if found > 0 && arguments.strict => Err(Failure::Lint(found)),
+        _ => Ok(()),
     }
 }
 

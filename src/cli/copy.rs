@@ -10,7 +10,7 @@ use super::arguments::{CopyArguments, FormatArgument, SkopeoArguments};
 use super::commands::{layers, write_file};
 use super::progress::{Bytes, bar};
 use super::{Failure, interrupt};
-use crate::oci::{Form, ImageSpec, ManifestFormat};
+use crate::oci::{self, Form, ImageSpec, ManifestFormat};
 use crate::store::Store;
 use crate::transport::{self, Copied, SkopeoOptions, Target, Watch};
 
@@ -18,6 +18,11 @@ pub fn copy(store: &Store, arguments: &CopyArguments) -> Result<(), Failure> {
     let CopyArguments { image, target, format, digestfile, json, quiet, .. } = arguments;
     let format = format_for(target, *format)?;
     let spec = ImageSpec::read(image)?;
+    if !quiet {
+        for finding in oci::lint_config(store, &spec) {
+            eprintln!("warning: {finding}");
+        }
+    }
     let start = Instant::now();
     // Where the image goes to standard output, the account of it must not.
     let to_stdout = archive_path(target).is_some_and(transport::is_stdout);

@@ -34,6 +34,8 @@ enum Failure {
     #[error(transparent)]
     Oci(#[from] oci::Error),
     #[error(transparent)]
+    Layer(#[from] layer::Error),
+    #[error(transparent)]
     Transport(#[from] transport::Error),
     #[error("cannot write {}", file.display())]
     Output { file: PathBuf, source: io::Error },
@@ -47,6 +49,8 @@ enum Failure {
     Format { target: String },
     #[error("{layers} of {count} layers differ")]
     Differences { layers: usize, count: usize },
+    #[error("{0} warnings")]
+    Lint(usize),
     #[error("no store path of this image is called `{0}`")]
     NoSuchPath(String),
     #[error("{file}: {reason}", file = file.display())]
@@ -61,6 +65,7 @@ impl Hint for Failure {
             Failure::Closure(error) => error.hint(),
             Failure::Plan(error) => error.hint(),
             Failure::Oci(error) => error.hint(),
+            Failure::Layer(error) => error.hint(),
             Failure::Transport(error) => error.hint(),
             Failure::Terminal => Some("pipe it: `… | docker load`, or into a file with `>`".to_owned()),
             Failure::Format { .. } => Some("`dir:` takes either".to_owned()),
@@ -110,6 +115,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Explain(arguments) => explain::explain(&arguments),
         Command::Diff(arguments) => explain::diff(&arguments),
         Command::Verify(arguments) => commands::verify(&store, &arguments),
+        Command::Lint(arguments) => commands::lint(&store, &arguments),
     }
 }
 

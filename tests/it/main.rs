@@ -28,6 +28,7 @@ mod layer;
 /// Dependencies have licences that `deny.toml` allows.
 mod licences;
 /// Plans of real closures, by digest.
+mod lint;
 mod permissions;
 mod plans;
 /// A store in a temporary directory, and the program run on it.

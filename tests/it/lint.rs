@@ -1,0 +1,176 @@
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+
+use serde_json::{Value, json};
+use stowage::store::Store;
+
+use crate::base_image::{BaseFiles, Item, OCI_LAYER, layer, write_files};
+use crate::support::{FakeStore, stderr};
+
+/// The first bytes of a program: ELF of 64 bits, little-endian, an executable.
+fn elf(machine: u8) -> Vec<u8> {
+    let mut bytes = vec![0; 64];
+    bytes[..6].copy_from_slice(b"\x7fELF\x02\x01");
+    (bytes[16], bytes[18]) = (2, machine);
+    bytes
+}
+
+/// A store with `/bin/app` for each of two machines, and what a root has.
+struct Sources {
+    store: FakeStore,
+    root: String,
+    foreign: String,
+}
+
+impl Sources {
+    fn new() -> Self {
+        let mut store = FakeStore::new();
+        let program = |path: &std::path::Path, machine| {
+            fs::create_dir_all(path.join("bin")).unwrap();
+            fs::write(path.join("bin/app"), elf(machine)).unwrap();
+            fs::set_permissions(path.join("bin/app"), fs::Permissions::from_mode(0o555)).unwrap();
+        };
+        let native = store.add('1', "native", &[], |path| program(path, 62));
+        let foreign = store.add('2', "foreign", &[], |path| program(path, 183));
+        let target = Store::default().print(&native);
+        let root = store.add('3', "root", &[&native, &foreign], |path| {
+            fs::create_dir_all(path.join("etc")).unwrap();
+            fs::create_dir_all(path.join("tmp")).unwrap();
+            symlink(format!("{target}/bin"), path.join("bin")).unwrap();
+            symlink("/bin/../bin/app", path.join("app")).unwrap();
+            symlink("loop", path.join("loop")).unwrap();
+            fs::write(path.join("etc/passwd"), "root:x:0:0::/:/bin/sh\nme:x:1:1::/:/bin/sh\n")
+                .unwrap();
+        });
+        Self {
+            store,
+            root: Store::default().print(&root),
+            foreign: Store::default().print(&foreign),
+        }
+    }
+
+    /// What `stowage lint` has to say of an image with these options.
+    fn lint(&self, options: Value) -> Vec<String> {
+        let mut whole = json!({"copyToRoot": [self.root], "exclude": [self.foreign]});
+        whole.as_object_mut().unwrap().extend(options.as_object().unwrap().clone());
+        self.store.build(&whole.to_string());
+        let output = self.store.stowage(&["lint", "image.json"]).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+    }
+}
+
+#[test]
+fn what_the_config_lacks_is_named() {
+    let sources = Sources::new();
+    for (config, expected) in [
+        (json!({}), None),
+        (json!({"Cmd": ["/bin/app"]}), None),
+        (json!({"Cmd": ["/app"], "User": "me"}), None),
+        (json!({"Cmd": ["app"], "Env": ["PATH=/usr/bin:/bin"]}), None),
+        (json!({"Cmd": ["app"]}), None),
+        (json!({"Cmd": ["./bin/app"], "WorkingDir": "/"}), None),
+        (
+            json!({"Cmd": ["/bin/ap"]}),
+            Some("/bin/ap: `Cmd` begins with it, and it is not in the image"),
+        ),
+        (
+            json!({"Entrypoint": ["/loop"], "Cmd": ["/bin/app"]}),
+            Some("/loop: `Entrypoint` begins with it"),
+        ),
+        (json!({"Cmd": ["app"], "Env": ["PATH=/usr/bin"]}), Some("app: `Cmd` begins with it")),
+        (json!({"Env": ["SSL_CERT_FILE=/etc/ssl/ca.crt"]}), Some("is `cacert` in the image?")),
+        (json!({"Env": ["TMPDIR=/var/tmp"]}), Some("/var/tmp: `TMPDIR` names it")),
+        (json!({"Env": ["TMPDIR=/tmp"]}), None),
+        (
+            json!({"User": "you"}),
+            Some("`User` is user `you`, and /etc/passwd of the image has none of that name"),
+        ),
+        (json!({"User": "me:staff"}), Some("`User` is group `staff`, and /etc/group")),
+        (json!({"User": "12345:0"}), None),
+        (json!({"User": "70000"}), Some("engines without root have none over 65535")),
+    ] {
+        let found = sources.lint(json!({"config": config}));
+        match expected {
+            None => assert!(found.is_empty(), "{config}: {found:?}"),
+            Some(text) => {
+                assert!(found.len() == 1 && found[0].contains(text), "{config}: {found:?}")
+            }
+        }
+    }
+}
+
+#[test]
+fn files_that_do_not_fit_are_named() {
+    let sources = Sources::new();
+    let found = sources.lint(json!({
+        "exclude": [],
+        "perms": [
+            {"path": sources.root, "regex": "/passwd$", "mode": "2755"},
+            {"path": sources.root, "regex": "/tmp$", "uid": 70000},
+        ],
+    }));
+    let has =
+        |text: &str| assert!(found.iter().any(|line| line.contains(text)), "{text}: {found:?}");
+    has(&format!(
+        "{}/bin/app: is a program for arm64, and the image is for amd64",
+        sources.foreign
+    ));
+    has("/etc/passwd: runs as its owner or group");
+    has("/tmp/: has an owner over 65535");
+    assert_eq!(found.len(), 3, "{found:?}");
+
+    let strict = sources.store.stowage(&["lint", "--strict", "image.json"]).output().unwrap();
+    assert_eq!(strict.status.code(), Some(1));
+    assert_eq!(stderr(&strict), "error: 3 warnings\n");
+    let json = sources.store.stowage(&["lint", "--json", "image.json"]).output().unwrap();
+    let json: Value = serde_json::from_slice(&json.stdout).unwrap();
+    let checks: Vec<_> = json.as_array().unwrap().iter().map(|finding| &finding["check"]).collect();
+    assert!(
+        checks.contains(&&json!("machine")) && checks.contains(&&json!("set-id")),
+        "{checks:?}"
+    );
+}
+
+/// What others put into a layer, and what nobody can tell with a base below.
+#[test]
+fn a_base_is_looked_at_too() {
+    let sources = Sources::new();
+    let mut tar = layer(&[Item::File("xx/b", b"3"), Item::File("a", b"1"), Item::File("a", b"2")]);
+    // The tar crate doesn't write such a name.
+    tar[..2].copy_from_slice(b"..");
+    let mut header = tar::Header::from_byte_slice(&tar[..512]).clone();
+    header.set_cksum();
+    tar[..512].copy_from_slice(header.as_bytes());
+    let files = BaseFiles::new(&[tar.clone(), tar], |bytes| {
+        (format!("{OCI_LAYER}+gzip"), crate::base_image::gzip(bytes))
+    });
+    let base = sources.store.store().physical_dir().join(format!("{}-base", "9".repeat(32)));
+    write_files(&base, &files.layout(&[]));
+    let found = sources.lint(json!({
+        "fromImage": format!("/nix/store/{}-base", "9".repeat(32)),
+        "config": {"Cmd": ["/usr/bin/its-own"], "User": "its-own"},
+    }));
+    assert!(
+        found.contains(&"warning: layer 1: /a: is in this layer twice".to_owned()),
+        "{found:?}"
+    );
+    assert!(found.iter().any(|line| line.contains("leads out of the image")), "{found:?}");
+    assert!(!found.iter().any(|line| line.contains("/usr/bin/its-own")), "{found:?}");
+}
+
+/// A copy says what the config lacks, and is done all the same.
+#[test]
+fn copies_warn() {
+    let sources = Sources::new();
+    sources.lint(json!({"config": {"Cmd": ["/nothing"]}}));
+    let copy = |quiet: &[&str]| {
+        let mut arguments = vec!["copy", "image.json", "oci:layout"];
+        arguments.extend(quiet);
+        let output = sources.store.stowage(&arguments).output().unwrap();
+        assert!(output.status.success());
+        stderr(&output)
+    };
+    assert!(copy(&[]).starts_with("warning: /nothing: `Cmd` begins with it"));
+    assert!(!copy(&["--quiet"]).contains("warning"));
+}
