@@ -44,8 +44,8 @@ pub fn lint(store: &Store, spec: &ImageSpec) -> Vec<Finding> {
     };
     let variables = list("Env");
     let variable = |name: &str| {
-        let pairs = variables.iter().filter_map(|pair| pair.split_once('='));
-        pairs.filter(|(key, _)| *key == name).map(|(_, value)| value).last()
+        let pairs = variables.iter().rev().filter_map(|pair| pair.split_once('='));
+        pairs.filter(|(key, _)| *key == name).map(|(_, value)| value).next()
     };
 
     let key = if list("Entrypoint").is_empty() { "Cmd" } else { "Entrypoint" };
