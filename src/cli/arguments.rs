@@ -104,7 +104,7 @@ pub struct CopyArguments {
     #[arg(value_name = "IMAGE")]
     pub image: PathBuf,
 
-    /// Where to: `docker-daemon:NAME:TAG`, `docker-archive:PATH[:NAME:TAG]`,
+    /// Where to: `docker-daemon:NAME:TAG`, `containerd:NAME:TAG`, `docker-archive:PATH[:NAME:TAG]`,
     /// `oci-archive:PATH[:REF]`, `oci:PATH[:REF]`, `dir:PATH`, and by skopeo `docker://NAME[:TAG]`
     /// and `containers-storage:NAME[:TAG]`
     #[arg(value_name = "TARGET")]

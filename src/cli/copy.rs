@@ -67,6 +67,7 @@ fn archive_path(target: &Target) -> Option<&Path> {
     match target {
         Target::DockerArchive { path, .. } | Target::OciArchive { path, .. } => Some(path),
         Target::DockerDaemon(_)
+        | Target::Containerd(_)
         | Target::Oci { .. }
         | Target::Dir { .. }
         | Target::Registry(_)
@@ -102,6 +103,7 @@ fn copy_to(
             transport::copy_to_oci(store, spec, path, ref_name.as_ref(), &watch)?
         }
         Target::Dir { path } => transport::copy_to_dir(store, spec, path, format, &watch)?,
+        Target::Containerd(reference) => transport::copy_to_containerd(store, spec, reference)?,
         // Over the network what is compressed is worth it, and on this machine it is not.
         Target::Registry(_) => by_skopeo(store, spec, arguments, Form::AsStored)?,
         Target::ContainersStorage(_) => by_skopeo(store, spec, arguments, Form::Loadable)?,

@@ -4,6 +4,7 @@
 mod archive_writer;
 mod blobs;
 mod checked_layer;
+mod containerd;
 mod copied;
 mod dir;
 mod directory;
@@ -11,6 +12,7 @@ mod docker_archive;
 mod docker_daemon;
 mod file;
 mod image_layout;
+mod loopback;
 mod oci;
 mod oci_archive;
 mod ref_name;
@@ -29,6 +31,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use thiserror::Error;
 
 pub use archive_writer::Written;
+pub use containerd::copy_to_containerd;
 pub use copied::Copied;
 pub use dir::copy_to_dir;
 pub use docker_archive::{Archive, copy_to_docker_archive, write_archive};
@@ -162,6 +165,17 @@ pub enum Error {
     /// The `skopeo` program could not be run.
     #[error("cannot run `skopeo`")]
     NoSkopeo(#[source] io::Error),
+    /// The `ctr` program could not be run.
+    #[error("cannot run `ctr`")]
+    NoCtr(#[source] io::Error),
+    /// A `ctr` command failed.
+    #[error("`ctr images {command}` failed: {output}")]
+    Ctr {
+        /// The command's arguments.
+        command: String,
+        /// What it printed.
+        output: String,
+    },
     /// skopeo could not copy the image.
     #[error("skopeo cannot copy to {destination}: {output}")]
     Skopeo {
@@ -215,6 +229,10 @@ impl Hint for Error {
             Error::NoSkopeo(_) => Some(
                 "for this target it must be on PATH; `docker-archive:FILE`, `oci:DIR` and `docker-daemon:NAME:TAG` need nothing"
                     .to_owned(),
+            ),
+            Error::NoCtr(_) => Some("it comes with containerd, and must be on PATH".to_owned()),
+            Error::Ctr { .. } => Some(
+                "is containerd running, and may this user talk to it? CONTAINERD_ADDRESS says where it listens".to_owned(),
             ),
             Error::Temporary { .. } => Some("set TMPDIR to a directory that can be written to".to_owned()),
             Error::Docker { output, .. } if output.contains("onnect to the Docker daemon") => {

@@ -1,5 +1,4 @@
-//! Targets that skopeo knows: it pulls from a registry of ours, which is there for as long as
-//! the copy takes.
+//! Targets that skopeo knows: it pulls what they lack from a registry of ours.
 //! Stage: transport. Input: [`ImageSpec`]. Output: an image wherever skopeo can put it.
 //!
 //! The stock program will do. It asks for the layers that the target lacks, and they are made
@@ -7,20 +6,14 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 
 use super::Error;
 use super::copied::Copied;
-use super::registry::{Catalog, Registry};
-use crate::oci::{Form, Image, ImageSpec, ManifestFormat};
+use super::loopback::Loopback;
+use crate::oci::{Form, ImageSpec, ManifestFormat};
 use crate::store::Store;
-
-/// What the image is called in our registry; where it goes, nobody sees that.
-const NAME: &str = "image";
-const TAG: &str = "copy";
 
 /// Options of skopeo's that are passed on (skopeo-copy(1)).
 #[derive(Clone, Debug, Default)]
@@ -83,15 +76,11 @@ pub fn copy_with_skopeo(
     form: Form,
     options: &SkopeoOptions,
 ) -> Result<Copied, Error> {
-    let spec = Arc::new(spec.clone());
-    let mut catalog = Catalog::default();
-    catalog.add(NAME, TAG, &spec, form).expect("the name is one");
-    let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let registry = Registry::start(catalog, store.clone(), loopback).map_err(Error::Registry)?;
+    let loopback = Loopback::open(store, spec, form)?;
     let temporary = |source| Error::Temporary { path: options.temporary.clone(), source };
     let directory = tempfile::tempdir_in(&options.temporary).map_err(temporary)?;
     let digest_file = directory.path().join("digest");
-    let source = format!("docker://{}/{NAME}:{TAG}", registry.address());
+    let source = format!("docker://{}", loopback.reference());
 
     let mut command = Command::new("skopeo");
     command.arg("--insecure-policy").arg("--tmpdir").arg(directory.path());
@@ -99,40 +88,14 @@ pub fn copy_with_skopeo(
     command.arg("--digestfile").arg(&digest_file).args(options.arguments());
     command.arg(source).arg(destination).stdin(Stdio::null()).stdout(Stdio::null());
     let output = command.stderr(Stdio::piped()).output().map_err(Error::NoSkopeo)?;
-    // What went wrong here is why it went wrong there.
-    if let Some(error) = registry.take_error() {
-        return Err(error);
-    }
+    loopback.check()?;
     if !output.status.success() {
         let output = said(&String::from_utf8_lossy(&output.stderr));
         return Err(Error::Skopeo { destination: destination.to_owned(), output });
     }
     let digest = std::fs::read_to_string(&digest_file).map_err(temporary)?;
     let digest = digest.trim().parse().map_err(io::Error::other).map_err(temporary)?;
-    let served = registry.served().layers;
-    let mut copied = Copied {
-        reference: destination.to_owned(),
-        manifest_digest: digest,
-        image_id: Image::new(&spec).id().to_string(),
-        layers_sent: 0,
-        layers_skipped: 0,
-        bytes_sent: 0,
-        bytes_skipped: 0,
-        fell_back: false,
-    };
-    for blob in spec.layers.iter().map(|layer| layer.blob(form)) {
-        match served.get(&blob.digest) {
-            Some(bytes) => {
-                copied.layers_sent += 1;
-                copied.bytes_sent += bytes;
-            }
-            None => {
-                copied.layers_skipped += 1;
-                copied.bytes_skipped += blob.size;
-            }
-        }
-    }
-    Ok(copied)
+    Ok(loopback.account(destination.to_owned(), digest))
 }
 
 /// What skopeo has to say in the end: the message of its last line, which has a time and a

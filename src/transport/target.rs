@@ -15,6 +15,8 @@ use super::reference::{ImageReference, ParseReferenceError};
 pub enum Target {
     /// `docker-daemon:NAME:TAG`
     DockerDaemon(ImageReference),
+    /// `containerd:NAME:TAG`, which skopeo doesn't have
+    Containerd(ImageReference),
     /// `docker-archive:PATH[:NAME:TAG]`
     DockerArchive {
         /// The file.
@@ -85,7 +87,7 @@ const REGISTRY: &str = "docker://NAME[:TAG]";
 const CONTAINERS_STORAGE: &str = "containers-storage:NAME[:TAG]";
 
 /// In the order in which messages name them.
-const TRANSPORTS: [Transport; 7] = [
+const TRANSPORTS: [Transport; 8] = [
     Transport {
         name: "docker-daemon",
         form: "docker-daemon:NAME:TAG",
@@ -129,6 +131,11 @@ const TRANSPORTS: [Transport; 7] = [
             Some(name) if !name.is_empty() => Ok(Target::Registry(name.to_owned())),
             _ => Err(ParseTargetError::NoName(REGISTRY)),
         },
+    },
+    Transport {
+        name: "containerd",
+        form: "containerd:NAME:TAG",
+        parse: |text| Ok(Target::Containerd(text.parse()?)),
     },
     Transport {
         name: "containers-storage",
@@ -189,6 +196,7 @@ impl fmt::Display for Target {
         }
         match self {
             Self::DockerDaemon(reference) => write!(f, "docker-daemon:{reference}"),
+            Self::Containerd(reference) => write!(f, "containerd:{reference}"),
             Self::DockerArchive { path, reference } => {
                 write("docker-archive", path, name(reference))
             }
@@ -212,7 +220,9 @@ mod tests {
             (path.display().to_string(), name.unwrap_or_default())
         }
         match target {
-            Target::DockerDaemon(reference) => (String::new(), reference.to_string()),
+            Target::DockerDaemon(reference) | Target::Containerd(reference) => {
+                (String::new(), reference.to_string())
+            }
             Target::Registry(name) | Target::ContainersStorage(name) => {
                 (String::new(), name.clone())
             }
@@ -240,6 +250,7 @@ mod tests {
             ("oci:layout:a:b:c", "layout", "a:b:c"),
             ("dir:a", "a", ""),
             ("dir:a:b:c", "a:b:c", ""),
+            ("containerd:a/b:c", "", "a/b:c"),
             ("docker://localhost:5000/a/b:c", "", "localhost:5000/a/b:c"),
             ("containers-storage:[vfs@/a+/b]c:d", "", "[vfs@/a+/b]c:d"),
         ] {
@@ -252,7 +263,7 @@ mod tests {
     #[test]
     fn mistakes_are_named() {
         let all = "; targets are `docker-daemon:NAME:TAG`, `docker-archive:PATH[:NAME:TAG]`, \
-                   `oci-archive:PATH[:REF]`, `oci:PATH[:REF]`, `dir:PATH`, `docker://NAME[:TAG]`, \
+                   `oci-archive:PATH[:REF]`, `oci:PATH[:REF]`, `dir:PATH`, `docker://NAME[:TAG]`, `containerd:NAME:TAG`, \
                    `containers-storage:NAME[:TAG]`";
         for (text, message) in [
             ("hello", &format!("no transport is named{all}")[..]),

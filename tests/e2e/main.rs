@@ -9,6 +9,8 @@ mod bad_input;
 mod base;
 /// `nix build` and what its outputs refer to.
 mod build;
+/// containerd pulls what it lacks.
+mod containerd;
 /// Targets that skopeo reaches, and the programs for `nix run`.
 mod copy;
 /// The Docker daemon is sent what it lacks.
