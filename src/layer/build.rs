@@ -29,7 +29,14 @@ pub struct Layer {
 /// # Errors
 /// Whatever keeps the sources from being read.
 pub fn layer_of(store: &Store, contents: &LayerContents) -> Result<Layer, Error> {
-    let mut digest = DigestWriter::new(io::sink());
+    hashed(store, contents, DigestWriter::new(io::sink()))
+}
+
+fn hashed(
+    store: &Store,
+    contents: &LayerContents,
+    mut digest: DigestWriter<io::Sink>,
+) -> Result<Layer, Error> {
     write_layer(store, contents, &mut digest)?;
     let (digest, size) = digest.finish();
     Ok(Layer { contents: contents.clone(), diff_id: DiffId::new(digest), size })
@@ -46,9 +53,21 @@ pub fn layer_of(store: &Store, contents: &LayerContents) -> Result<Layer, Error>
 pub fn build_layers(
     store: &Store,
     contents: &[LayerContents],
-    weight: impl Fn(&LayerContents) -> u64,
+    weight: impl Fn(&LayerContents) -> u64 + Sync,
     done: impl Fn(&Layer) + Sync,
 ) -> Result<Vec<Layer>, Error> {
+    let threads = rayon::current_num_threads() as u64;
+    let total: u64 = contents.iter().map(&weight).sum();
+    // It is at work when the others are done: hash it on another thread than it is read on.
+    let outlasts = |contents: &LayerContents| threads > 1 && weight(contents) * threads > total;
+    let make = |contents: &LayerContents| {
+        let digest = if outlasts(contents) {
+            DigestWriter::with_thread(io::sink())
+        } else {
+            DigestWriter::new(io::sink())
+        };
+        hashed(store, contents, digest)
+    };
     let mut order: Vec<usize> = (0..contents.len()).collect();
     order.sort_by_cached_key(|layer| Reverse(weight(&contents[*layer])));
     let mut layers: Vec<_> = order
@@ -56,7 +75,7 @@ pub fn build_layers(
         // Hands them out one at a time and in order; rayon's own halves would begin in the middle.
         .par_bridge()
         .map(|place| {
-            let layer = layer_of(store, &contents[place]);
+            let layer = make(&contents[place]);
             layer.as_ref().ok().inspect(|layer| done(layer));
             (place, layer)
         })

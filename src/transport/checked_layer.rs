@@ -9,6 +9,9 @@ use crate::layer;
 use crate::oci::{Form, ImageSpec};
 use crate::store::Store;
 
+/// From this size on, in bytes, a layer is hashed while it is written and not in between.
+const LARGE: u64 = 4 << 20;
+
 /// Makes layer `index` and passes on its bytes, never more of them than recorded.
 ///
 /// # Errors
@@ -32,8 +35,9 @@ pub fn write_checked_layer(
         expected_size: expected.size,
         found,
     };
-    let mut digest =
-        DigestWriter::new(Limited { inner: out, left: expected.size, exceeded: false });
+    let out = Limited { inner: out, left: expected.size, exceeded: false };
+    let large = expected.size >= LARGE;
+    let mut digest = if large { DigestWriter::with_thread(out) } else { DigestWriter::new(out) };
     let result = layer.write_blob(store, form, &mut digest);
     if digest.inner().exceeded {
         return Err(changed("more bytes".to_owned()));
