@@ -14,6 +14,7 @@ let
 in
 {
   buildImage = callPackage ./build-image.nix { };
+  buildIndex = callPackage ./build-index.nix { };
   buildLayer = callPackage ./build-layer.nix { };
   pullImage = callPackage ./pull-image.nix { };
   pullImageFromManifest = callPackage ./pull-image-from-manifest.nix { };

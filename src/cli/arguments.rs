@@ -34,6 +34,8 @@ pub enum Command {
     Plan(PlanArguments),
     /// Write an image to standard output, for `docker load` or `podman load`
     Stream(StreamArguments),
+    /// Make one index of images for several platforms
+    Index(IndexArguments),
     /// Copy an image to where it is to be run, sending only what is missing there
     Copy(CopyArguments),
     /// Show what an image is made of, and why
@@ -99,16 +101,31 @@ pub struct StreamArguments {
 }
 
 #[derive(Debug, Args)]
+pub struct IndexArguments {
+    /// Image specs, each perhaps with annotations of its entry: `image.json,KEY=VALUE,KEY=VALUE`
+    #[arg(value_name = "IMAGE[,KEY=VALUE]…", required = true)]
+    pub images: Vec<String>,
+
+    /// An annotation of the index itself; can be given more than once
+    #[arg(long = "annotation", value_name = "KEY=VALUE")]
+    pub annotations: Vec<String>,
+
+    /// Where to write the index spec, for `stowage copy`
+    #[arg(long, short, value_name = "FILE")]
+    pub output: PathBuf,
+}
+
+#[derive(Debug, Args)]
 pub struct CopyArguments {
-    /// The image spec, `image.json`
+    /// The image spec, `image.json`, or an index spec
     #[arg(value_name = "IMAGE")]
     pub image: PathBuf,
 
-    /// Where to: `docker-daemon:NAME:TAG`, `containerd:NAME:TAG`, `docker-archive:PATH[:NAME:TAG]`,
+    /// Where to, one or more: `docker-daemon:NAME:TAG`, `containerd:NAME:TAG`, `docker-archive:PATH[:NAME:TAG]`,
     /// `oci-archive:PATH[:REF]`, `oci:PATH[:REF]`, `dir:PATH`, and by skopeo `docker://NAME[:TAG]`
     /// and `containers-storage:NAME[:TAG]`
-    #[arg(value_name = "TARGET")]
-    pub target: Target,
+    #[arg(value_name = "TARGET", required = true)]
+    pub targets: Vec<Target>,
 
     /// Whose manifest to write, where the target takes both [default: oci]
     #[arg(long, value_name = "FORMAT")]

@@ -12,12 +12,14 @@ use serde::Serialize;
 
 use super::Failure;
 use super::arguments::{
-    BuildArguments, LintArguments, PlanArguments, StreamArguments, VerifyArguments,
+    BuildArguments, IndexArguments, LintArguments, PlanArguments, StreamArguments, VerifyArguments,
 };
 use super::progress::{Bytes, bar};
 use crate::closure::Closure;
 use crate::layer::{LayerPlan, PlanOptions};
-use crate::oci::{self, BuildOptions, Built, Difference, ImageSpec};
+use crate::oci::{
+    self, Annotations, BuildOptions, Built, Difference, ImageSpec, IndexEntry, IndexSpec,
+};
 use crate::store::Store;
 use crate::transport::{self, Archive};
 
@@ -121,6 +123,30 @@ pub fn verify(store: &Store, arguments: &VerifyArguments) -> Result<(), Failure>
         0 => Ok(()),
         layers => Err(Failure::Differences { layers, count: report.layers }),
     }
+}
+
+pub fn index(store: &Store, arguments: &IndexArguments) -> Result<(), Failure> {
+    let images = arguments.images.iter().map(|image| {
+        let mut parts = image.split(',');
+        let file = Path::new(parts.next().unwrap_or_default());
+        // The index spec may be read in another directory.
+        let spec = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+        Ok(IndexEntry { spec, annotations: annotations(parts)? })
+    });
+    let images = images.collect::<Result<Vec<_>, Failure>>()?;
+    let index = annotations(arguments.annotations.iter().map(String::as_str))?;
+    let spec = IndexSpec::new(index, images);
+    // What can't be copied is not written either.
+    spec.clone().load(store)?;
+    write_file(&arguments.output, &spec.to_json(), 0o644)
+}
+
+fn annotations<'a>(pairs: impl Iterator<Item = &'a str>) -> Result<Annotations, Failure> {
+    let pair = |pair: &str| match pair.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(Failure::Annotation(pair.to_owned())),
+    };
+    pairs.map(pair).collect()
 }
 
 pub fn lint(store: &Store, arguments: &LintArguments) -> Result<(), Failure> {

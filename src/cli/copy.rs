@@ -10,23 +10,42 @@ use super::arguments::{CopyArguments, FormatArgument, SkopeoArguments};
 use super::commands::{layers, write_file};
 use super::progress::{Bytes, bar};
 use super::{Failure, interrupt};
-use crate::oci::{self, Form, ImageSpec, ManifestFormat};
+use crate::oci::{self, Architecture, Artifact, Form, ImageSpec, ManifestFormat};
 use crate::store::Store;
 use crate::transport::{self, Copied, SkopeoOptions, Target, Watch};
 
 pub fn copy(store: &Store, arguments: &CopyArguments) -> Result<(), Failure> {
-    let CopyArguments { image, target, format, digestfile, json, quiet, .. } = arguments;
-    let format = format_for(target, *format)?;
-    let spec = ImageSpec::read(image)?;
+    let CopyArguments { image, targets, format, digestfile, quiet, .. } = arguments;
+    if digestfile.is_some() && targets.len() > 1 {
+        return Err(Failure::OneDigestFile);
+    }
+    // Before anything is sent anywhere.
+    let formats = targets.iter().map(|target| format_for(target, *format));
+    let formats = formats.collect::<Result<Vec<_>, _>>()?;
+    let artifact = Artifact::read(store, image)?;
     if !quiet {
-        for finding in oci::lint_config(store, &spec) {
+        for finding in artifact.images().iter().flat_map(|spec| oci::lint_config(store, spec)) {
             eprintln!("warning: {finding}");
         }
     }
+    for (target, format) in targets.iter().zip(formats) {
+        copy_one(store, &artifact, target, format, arguments)?;
+    }
+    Ok(())
+}
+
+fn copy_one(
+    store: &Store,
+    artifact: &Artifact,
+    target: &Target,
+    format: ManifestFormat,
+    arguments: &CopyArguments,
+) -> Result<(), Failure> {
+    let CopyArguments { digestfile, json, quiet, .. } = arguments;
     let start = Instant::now();
     // Where the image goes to standard output, the account of it must not.
     let to_stdout = archive_path(target).is_some_and(transport::is_stdout);
-    let copied = copy_to(store, &spec, arguments, format)?;
+    let copied = copy_to(store, artifact, target, format, arguments)?;
     if let Some(file) = digestfile {
         // As skopeo writes it: without a newline.
         write_file(file, copied.manifest_digest.to_string().as_bytes(), 0o644)?;
@@ -77,12 +96,14 @@ fn archive_path(target: &Target) -> Option<&Path> {
 
 fn copy_to(
     store: &Store,
-    spec: &ImageSpec,
-    arguments: &CopyArguments,
+    artifact: &Artifact,
+    target: &Target,
     format: ManifestFormat,
+    arguments: &CopyArguments,
 ) -> Result<Copied, Failure> {
-    let CopyArguments { target, quiet, .. } = arguments;
-    let quiet = *quiet;
+    let quiet = arguments.quiet;
+    // Of several images, the one that runs here, for targets that take one.
+    let spec = || artifact.image_for(&Architecture::of_this_machine());
     let bar = if quiet { ProgressBar::hidden() } else { bar("sending", 0) };
     let watch = Progress { bar, quiet };
     let copied = match target {
@@ -91,22 +112,25 @@ fn copy_to(
                 watch.expect(expected);
                 watch.bar.wrap_write(pipe)
             };
-            transport::copy_to_docker_daemon(store, spec, reference, wrap)?
+            transport::copy_to_docker_daemon(store, spec()?, reference, wrap)?
         }
         Target::DockerArchive { path, reference } => {
-            transport::copy_to_docker_archive(store, spec, path, reference.as_ref(), &watch)?
+            transport::copy_to_docker_archive(store, spec()?, path, reference.as_ref(), &watch)?
         }
         Target::OciArchive { path, ref_name } => {
-            transport::copy_to_oci_archive(store, spec, path, ref_name.as_ref(), &watch)?
+            transport::copy_to_oci_archive(store, artifact, path, ref_name.as_ref(), &watch)?
         }
         Target::Oci { path, ref_name } => {
-            transport::copy_to_oci(store, spec, path, ref_name.as_ref(), &watch)?
+            transport::copy_to_oci(store, artifact, path, ref_name.as_ref(), &watch)?
         }
-        Target::Dir { path } => transport::copy_to_dir(store, spec, path, format, &watch)?,
-        Target::Containerd(reference) => transport::copy_to_containerd(store, spec, reference)?,
+        Target::Dir { path } => transport::copy_to_dir(store, spec()?, path, format, &watch)?,
+        Target::Containerd(reference) => transport::copy_to_containerd(store, spec()?, reference)?,
         // Over the network what is compressed is worth it, and on this machine it is not.
-        Target::Registry(_) => by_skopeo(store, spec, arguments, Form::AsStored)?,
-        Target::ContainersStorage(_) => by_skopeo(store, spec, arguments, Form::Loadable)?,
+        Target::Registry(_) => by_skopeo(store, artifact, target, arguments, Form::AsStored)?,
+        Target::ContainersStorage(_) => {
+            let image = Artifact::from(ImageSpec::clone(spec()?));
+            by_skopeo(store, &image, target, arguments, Form::Loadable)?
+        }
     };
     watch.bar.finish_and_clear();
     Ok(copied)
@@ -114,7 +138,8 @@ fn copy_to(
 
 fn by_skopeo(
     store: &Store,
-    spec: &ImageSpec,
+    artifact: &Artifact,
+    target: &Target,
     arguments: &CopyArguments,
     form: Form,
 ) -> Result<Copied, Failure> {
@@ -126,12 +151,14 @@ fn by_skopeo(
         dest_creds,
         authfile,
         format: arguments.format.map(Into::into),
-        all,
+        // An index has to arrive as it is: its digest is what was signed, or what is deployed.
+        all: all || artifact.is_index(),
+        preserve_digests: artifact.is_index(),
         retry_times,
         temporary: std::env::temp_dir(),
     };
-    let destination = arguments.target.to_string();
-    Ok(transport::copy_with_skopeo(store, spec, &destination, form, &options)?)
+    let destination = target.to_string();
+    Ok(transport::copy_with_skopeo(store, artifact, &destination, form, &options)?)
 }
 
 fn account(copied: &Copied, target: &Target) -> String {

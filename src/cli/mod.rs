@@ -49,6 +49,10 @@ enum Failure {
     Format { target: String },
     #[error("{layers} of {count} layers differ")]
     Differences { layers: usize, count: usize },
+    #[error("`--digestfile` is for one target, and there are several")]
+    OneDigestFile,
+    #[error("`{0}` must be an annotation, `KEY=VALUE`")]
+    Annotation(String),
     #[error("{0} warnings")]
     Lint(usize),
     #[error("no store path of this image is called `{0}`")]
@@ -111,6 +115,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Builder => derivation::build(&store),
         Command::Plan(arguments) => commands::plan(&arguments),
         Command::Stream(arguments) => commands::stream(&store, &arguments),
+        Command::Index(arguments) => commands::index(&store, &arguments),
         Command::Copy(arguments) => copy::copy(&store, &arguments),
         Command::Explain(arguments) => explain::explain(&arguments),
         Command::Diff(arguments) => explain::diff(&arguments),

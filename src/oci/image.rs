@@ -23,7 +23,12 @@ pub struct Blob {
 }
 
 impl Blob {
-    fn json(value: &impl Serialize) -> Self {
+    /// Names it.
+    pub fn descriptor(&self, media_type: MediaType) -> Descriptor {
+        descriptor(media_type, self.digest, self.bytes.len() as u64)
+    }
+
+    pub(super) fn json(value: &impl Serialize) -> Self {
         // Through `Value`, whose objects are sorted by key: no hash map's order gets out.
         let value = serde_json::to_value(value).expect("OCI's documents are JSON");
         let bytes = serde_json::to_vec(&value).expect("a value is JSON");
@@ -115,8 +120,7 @@ impl Image {
 
     /// Names the manifest in an index.
     pub fn descriptor(&self) -> Descriptor {
-        let Blob { digest, bytes } = &self.manifest;
-        descriptor(self.format.manifest(), *digest, bytes.len() as u64)
+        self.manifest.descriptor(self.format.manifest())
     }
 }
 

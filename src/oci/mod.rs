@@ -1,6 +1,7 @@
 //! Images: configuration, manifest, and the spec from which every byte can be made.
 //! Stage: oci. Input: layers. Output: [`ImageSpec`] and [`Image`].
 
+mod artifact;
 pub mod base;
 mod blob;
 mod build;
@@ -24,6 +25,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+pub use artifact::{Annotations, Artifact, Documents, IndexEntry, IndexSpec};
 pub use blob::{Form, LayerBlob};
 pub use build::{build_image, build_layer_set, registered};
 pub use compression::Compression;
@@ -88,6 +90,35 @@ pub enum Error {
     Unsteady {
         /// What is in the layer.
         names: String,
+    },
+    /// An index without images.
+    #[error("an index needs one image at least")]
+    EmptyIndex,
+    /// An index in which a client could not choose.
+    #[error("two images of an index are for {platform}: {} and {}", first.display(), second.display())]
+    SamePlatform {
+        /// Operating system, architecture, variant.
+        platform: String,
+        /// One image spec.
+        first: PathBuf,
+        /// The other.
+        second: PathBuf,
+    },
+    /// A target that takes one image, and an index without one for this machine.
+    #[error("there is no image for {wanted}, only for {}", there.join(", "))]
+    NoSuchPlatform {
+        /// What this machine is.
+        wanted: String,
+        /// What there is.
+        there: Vec<String>,
+    },
+    /// An index spec by another version of this program.
+    #[error("{}: version {version} of the format of index specs, where this program knows 1", file.display())]
+    IndexVersion {
+        /// The file.
+        file: PathBuf,
+        /// Its version.
+        version: u32,
     },
     /// More layers than containers can have.
     #[error("the image would have {0} layers, and {max} is the most that image tools take", max = layer::LayerBudget::MAX)]

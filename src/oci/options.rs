@@ -119,6 +119,19 @@ impl<'de> Deserialize<'de> for Created {
 pub struct Architecture(Arch);
 
 impl Architecture {
+    /// What this program itself runs on.
+    pub fn of_this_machine() -> Self {
+        let name = match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            "aarch64" => "arm64",
+            "x86" => "386",
+            "powerpc64" => "ppc64le",
+            "loongarch64" => "loong64",
+            same => same,
+        };
+        Self(Arch::from(name))
+    }
+
     /// OCI's own type.
     pub fn as_oci(&self) -> Arch {
         self.0.clone()

@@ -253,7 +253,15 @@ impl ImageSpec {
     pub fn read(file: &Path) -> Result<Self, Error> {
         let bytes =
             fs::read(file).map_err(|source| Error::Read { file: file.to_owned(), source })?;
-        serde_json::from_slice(&bytes).map_err(|source| Error::Json {
+        Self::from_json(&bytes, file)
+    }
+
+    /// [`ImageSpec::read`] for bytes that were read from `file`.
+    ///
+    /// # Errors
+    /// [`Error::Json`].
+    pub(super) fn from_json(bytes: &[u8], file: &Path) -> Result<Self, Error> {
+        serde_json::from_slice(bytes).map_err(|source| Error::Json {
             file: file.to_owned(),
             what: "an image spec",
             source,

@@ -1,6 +1,7 @@
 //! The tar around an image's blobs, whichever documents are beside them.
 //! Stage: transport. Input: [`ImageSpec`]. Output: a tar.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 
 use tar::{EntryType, Header};
@@ -9,7 +10,7 @@ use super::Error;
 use super::checked_layer::write_checked_layer;
 use super::copied::Copied;
 use super::image_layout::blob_path;
-use crate::oci::{Form, Image, ImageSpec, LayerBlob};
+use crate::oci::{Blob, Documents, Form, ImageSpec, LayerBlob};
 use crate::store::Store;
 
 /// What a stream held.
@@ -23,11 +24,11 @@ pub struct Written {
 
 impl Written {
     /// What it took to write a whole image.
-    pub fn copied(self, reference: String, image: &Image) -> Copied {
+    pub fn copied(self, reference: String, documents: &Documents) -> Copied {
         Copied {
             reference,
-            manifest_digest: image.manifest.digest,
-            image_id: image.id().to_string(),
+            manifest_digest: documents.top().digest,
+            image_id: documents.id(),
             layers_sent: self.layers,
             layers_skipped: 0,
             bytes_sent: self.bytes,
@@ -60,28 +61,35 @@ impl<W: Write> ArchiveWriter<W> {
         Self { out, bytes: 0 }
     }
 
-    /// Writes an image's blobs, but for the lowest layers, which are skipped. Every layer is
+    /// Writes images' blobs, but for the lowest layers, which are skipped. Every layer is
     /// made as it is written, and checked against the spec. Returns how many they were.
-    pub fn blobs(
+    pub fn blobs<'s>(
         &mut self,
         store: &Store,
-        spec: &ImageSpec,
-        image: &Image,
+        specs: impl IntoIterator<Item = &'s ImageSpec>,
+        documents: &Documents,
         form: Form,
         skip: usize,
     ) -> Result<usize, Error> {
         self.directory("blobs/")?;
         self.directory("blobs/sha256/")?;
-        self.file(&blob_path(&image.config.digest), &image.config.bytes)?;
-        self.file(&blob_path(&image.manifest.digest), &image.manifest.bytes)?;
-        let mut seen = Vec::new();
-        for (index, layer) in spec.layers.iter().enumerate().skip(skip) {
+        for Blob { digest, bytes } in documents.blobs() {
+            self.file(&blob_path(digest), bytes)?;
+        }
+        let mut seen = BTreeSet::new();
+        let layers = |spec: &'s ImageSpec| {
+            spec.layers
+                .iter()
+                .enumerate()
+                .skip(skip)
+                .map(move |(index, layer)| (spec, index, layer))
+        };
+        for (spec, index, layer) in specs.into_iter().flat_map(layers) {
             let LayerBlob { digest: blob, size, .. } = layer.blob(form);
-            // An archive holds a path once, though an image may hold a layer twice.
-            if seen.contains(&blob) {
+            // An archive holds a path once, though images may hold a layer twice.
+            if !seen.insert(blob) {
                 continue;
             }
-            seen.push(blob);
             self.header(&blob_path(&blob), EntryType::Regular, size)?;
             write_checked_layer(store, spec, index, form, &mut *self)?;
             self.pad(size)?;

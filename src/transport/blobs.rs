@@ -1,4 +1,4 @@
-//! An image's blobs as files in a directory, each made unless it is there.
+//! Images' blobs as files in a directory, each made unless it is there.
 //! Stage: transport. Input: [`ImageSpec`]. Output: files that have yet to get their names.
 
 use std::cmp::Reverse;
@@ -19,7 +19,7 @@ use crate::store::Store;
 /// Which blobs go where.
 pub struct Blobs<'a> {
     pub store: &'a Store,
-    pub spec: &'a ImageSpec,
+    pub specs: &'a [&'a ImageSpec],
     pub form: Form,
     /// Where they are, by the hex digits of their digests.
     pub directory: &'a Path,
@@ -36,7 +36,8 @@ pub struct NewBlobs {
     pub bytes_skipped: u64,
 }
 
-struct Missing {
+struct Missing<'a> {
+    spec: &'a ImageSpec,
     index: usize,
     size: u64,
     path: PathBuf,
@@ -49,12 +50,18 @@ impl Blobs<'_> {
     /// # Errors
     /// [`Error::LayerChanged`] if a layer is not what it was, or whatever keeps it from being
     /// made or written.
-    pub fn write(&self, documents: &[&Blob]) -> Result<NewBlobs, Error> {
-        let Self { store, spec, form, watch, .. } = *self;
+    pub fn write<'d>(
+        &self,
+        documents: impl IntoIterator<Item = &'d Blob>,
+    ) -> Result<NewBlobs, Error> {
+        let Self { store, specs, form, watch, .. } = *self;
         let mut new = NewBlobs::default();
         let mut missing = Vec::new();
         let mut seen = BTreeSet::new();
-        for (index, layer) in spec.layers.iter().enumerate() {
+        let layers = specs.iter().flat_map(|spec| {
+            spec.layers.iter().enumerate().map(move |(index, layer)| (*spec, index, layer))
+        });
+        for (spec, index, layer) in layers {
             let blob = layer.blob(form);
             if !seen.insert(blob.digest) {
                 continue;
@@ -66,12 +73,12 @@ impl Blobs<'_> {
             } else {
                 new.layers_sent += 1;
                 new.bytes_sent += blob.size;
-                missing.push(Missing { index, size: blob.size, path });
+                missing.push(Missing { spec, index, size: blob.size, path });
             }
         }
         watch.expect(new.bytes_sent);
         missing.sort_by_key(|layer| Reverse(layer.size));
-        let make = |Missing { index, path, .. }: Missing| {
+        let make = |Missing { spec, index, path, .. }: Missing| {
             NewFile::write(&path, watch, |out| write_checked_layer(store, spec, index, form, out))
         };
         // As `layer::build_layers` hands them out: one at a time and in order.

@@ -23,7 +23,7 @@ pub fn copy_to_containerd(
     spec: &ImageSpec,
     reference: &ImageReference,
 ) -> Result<Copied, Error> {
-    let loopback = Loopback::open(store, spec, Form::Loadable)?;
+    let loopback = Loopback::open(store, spec.clone().into(), Form::Loadable)?;
     let (pulled, name) = (loopback.reference(), reference.whole());
     let result = ctr(&["pull", "--plain-http", &pulled]);
     loopback.check()?;

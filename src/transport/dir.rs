@@ -39,7 +39,8 @@ pub fn copy_to_dir(
     {
         return Err(Error::NotEmpty { path: path.to_owned(), expected: "an image of `dir:`" });
     }
-    let new = Blobs { store, spec, form, directory: path, watch }.write(&[&image.config])?;
+    let blobs = Blobs { store, specs: &[spec], form, directory: path, watch };
+    let new = blobs.write([&image.config])?;
     let version = NewFile::of(&path.join(VERSION), VERSION_TEXT, watch)?;
     let manifest = NewFile::of(&path.join(MANIFEST), &image.manifest.bytes, watch)?;
     let NewBlobs { files, layers_sent, layers_skipped, bytes_sent, bytes_skipped } = new;

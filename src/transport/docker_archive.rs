@@ -23,7 +23,7 @@ use super::ref_name::RefName;
 use super::reference::ImageReference;
 use super::target::Target;
 use super::watch::Watch;
-use crate::oci::{Form, Image, ImageSpec, ManifestFormat, SpecLayer};
+use crate::oci::{Documents, Form, Image, ImageSpec, ManifestFormat, SpecLayer};
 use crate::store::Store;
 
 /// Both formats of the stream name the same blobs, so these are what both take.
@@ -51,8 +51,9 @@ pub struct Archive<'a> {
 pub fn write_archive(archive: &Archive, out: impl Write) -> Result<Written, Error> {
     let Archive { store, spec, references, skip } = archive;
     let image = Image::in_form(spec, FORM, ManifestFormat::Oci);
+    let documents = Documents::from(image.clone());
     let mut tar = ArchiveWriter::new(out);
-    let layers = tar.blobs(store, spec, &image, FORM, *skip)?;
+    let layers = tar.blobs(store, [*spec], &documents, FORM, *skip)?;
     tar.file(INDEX, &index(&image, references).to_json())?;
     tar.file("manifest.json", &docker_manifest(spec, &image, references))?;
     tar.file(OCI_LAYOUT, &oci_layout())?;
@@ -66,11 +67,11 @@ fn index(image: &Image, references: &[ImageReference]) -> Index {
             ("io.containerd.image.name", &*reference.whole()),
             (RefName::ANNOTATION, reference.tag()),
         ];
-        descriptor(image, &annotations)
+        descriptor(image.descriptor(), &annotations)
     });
     let mut manifests: Vec<_> = named.collect();
     if manifests.is_empty() {
-        manifests.push(descriptor(image, &[]));
+        manifests.push(descriptor(image.descriptor(), &[]));
     }
     Index::new(manifests)
 }
@@ -103,5 +104,6 @@ pub fn copy_to_docker_archive(
         Archive { store, spec, references: reference.map_or(&[], std::slice::from_ref), skip: 0 };
     let written = write_archive_file(path, watch, |out| write_archive(&archive, out))?;
     let target = Target::DockerArchive { path: path.to_owned(), reference: reference.cloned() };
-    Ok(written.copied(target.to_string(), &Image::in_form(spec, FORM, ManifestFormat::Oci)))
+    let image = Image::in_form(spec, FORM, ManifestFormat::Oci);
+    Ok(written.copied(target.to_string(), &image.into()))
 }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::ref_name::RefName;
 use crate::digest::BlobDigest;
-use crate::oci::Image;
+use oci_spec::image::Descriptor;
 
 /// The file that says that a directory is an image layout.
 pub const OCI_LAYOUT: &str = "oci-layout";
@@ -25,9 +25,9 @@ pub fn blob_path(digest: &BlobDigest) -> String {
     format!("{BLOBS}/{}", digest.digest().hex())
 }
 
-/// What names an image in an index.
-pub fn descriptor(image: &Image, annotations: &[(&str, &str)]) -> Value {
-    let mut descriptor = serde_json::to_value(image.descriptor()).expect("a descriptor is JSON");
+/// What names a manifest in an index.
+pub fn descriptor(descriptor: Descriptor, annotations: &[(&str, &str)]) -> Value {
+    let mut descriptor = serde_json::to_value(descriptor).expect("a descriptor is JSON");
     if !annotations.is_empty() {
         let pair = |(key, value): &(&str, &str)| ((*key).to_owned(), Value::from(*value));
         descriptor["annotations"] = annotations.iter().map(pair).collect::<Map<_, _>>().into();
@@ -72,10 +72,11 @@ impl Index {
         Ok(index)
     }
 
-    /// Adds an image, in place of what has its name. One that has no name is there once.
-    pub fn add(&mut self, image: &Image, name: Option<&RefName>) {
+    /// Adds an image or an index of images, in place of what has its name. One that has no name
+    /// is there once.
+    pub fn add(&mut self, added: Descriptor, name: Option<&RefName>) {
         let annotation = name.map(|name| (RefName::ANNOTATION, name.as_str()));
-        let new = descriptor(image, annotation.as_slice());
+        let new = descriptor(added, annotation.as_slice());
         let manifests = &mut self.manifests;
         let name_of = |descriptor: &Value| {
             Some(descriptor.get("annotations")?.get(RefName::ANNOTATION)?.as_str()?.to_owned())
@@ -106,7 +107,7 @@ impl Index {
 mod tests {
     use super::*;
     use crate::digest::Digest;
-    use crate::oci::{Blob, ManifestFormat};
+    use crate::oci::{Blob, Image, ManifestFormat};
 
     fn image(manifest: &str) -> Image {
         let blob = |bytes: &[u8]| Blob {
@@ -149,7 +150,7 @@ mod tests {
             let mut index = Index::new(Vec::new());
             for entry in before.split_whitespace().chain([new]) {
                 let (manifest, name) = entry.split_at(1);
-                index.add(&image(manifest), name.parse().ok().as_ref());
+                index.add(image(manifest).descriptor(), name.parse().ok().as_ref());
             }
             assert_eq!(entries(&index), after, "{before} + {new}");
         }
@@ -161,7 +162,7 @@ mod tests {
             {"digest":"sha256:0","platform":{"os":"linux"},"x":1},
             {"digest":"sha256:1","annotations":null}]}"#;
         let mut index = Index::parse(text.as_bytes()).unwrap();
-        index.add(&image("1"), "a".parse().ok().as_ref());
+        index.add(image("1").descriptor(), "a".parse().ok().as_ref());
         let index: Value = serde_json::from_slice(&index.to_json()).unwrap();
         let before: Value = serde_json::from_str(text).unwrap();
         assert_eq!(index["annotations"], before["annotations"]);

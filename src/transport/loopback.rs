@@ -1,14 +1,13 @@
 //! A registry for one copy: other programs pull an image from it that is made as they read.
-//! Stage: transport. Input: [`ImageSpec`]. Output: [`Loopback`].
+//! Stage: transport. Input: [`Artifact`]. Output: [`Loopback`].
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 
 use super::Error;
 use super::copied::Copied;
 use super::registry::{Catalog, Registry};
 use crate::digest::BlobDigest;
-use crate::oci::{Form, Image, ImageSpec, ManifestFormat};
+use crate::oci::{Artifact, Documents, Form, ManifestFormat};
 use crate::store::Store;
 
 /// What the image is called in it; where it goes, nobody sees that.
@@ -18,7 +17,7 @@ const TAG: &str = "copy";
 /// A registry on a loopback port with one image.
 pub struct Loopback {
     registry: Registry,
-    spec: Arc<ImageSpec>,
+    artifact: Artifact,
     form: Form,
 }
 
@@ -27,13 +26,12 @@ impl Loopback {
     ///
     /// # Errors
     /// [`Error::Registry`].
-    pub fn open(store: &Store, spec: &ImageSpec, form: Form) -> Result<Self, Error> {
-        let spec = Arc::new(spec.clone());
+    pub fn open(store: &Store, artifact: Artifact, form: Form) -> Result<Self, Error> {
         let mut catalog = Catalog::default();
-        catalog.add(NAME, TAG, &spec, form).expect("the name is one");
+        catalog.add(NAME, TAG, &artifact, form).expect("the name is one");
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let registry = Registry::start(catalog, store.clone(), address).map_err(Error::Registry)?;
-        Ok(Self { registry, spec, form })
+        Ok(Self { registry, artifact, form })
     }
 
     /// The image's name for the program that pulls.
@@ -43,7 +41,11 @@ impl Loopback {
 
     /// Digest of the manifest that is pulled.
     pub fn manifest_digest(&self) -> BlobDigest {
-        Image::in_form(&self.spec, self.form, ManifestFormat::Oci).manifest.digest
+        self.documents().top().digest
+    }
+
+    fn documents(&self) -> Documents {
+        self.artifact.documents(self.form, ManifestFormat::Oci)
     }
 
     /// What went wrong here, which is why it went wrong there.
@@ -60,14 +62,15 @@ impl Loopback {
         let mut copied = Copied {
             reference,
             manifest_digest,
-            image_id: Image::new(&self.spec).id().to_string(),
+            image_id: self.documents().id(),
             layers_sent: 0,
             layers_skipped: 0,
             bytes_sent: 0,
             bytes_skipped: 0,
             fell_back: false,
         };
-        for blob in self.spec.layers.iter().map(|layer| layer.blob(self.form)) {
+        let layers = self.artifact.images().iter().flat_map(|spec| &spec.layers);
+        for blob in layers.map(|layer| layer.blob(self.form)) {
             match served.get(&blob.digest) {
                 Some(bytes) => {
                     copied.layers_sent += 1;

@@ -1,5 +1,5 @@
 //! An image layout in a directory, with other images in it or none.
-//! Stage: transport. Input: [`ImageSpec`]. Output: a directory (image-spec, image-layout.md).
+//! Stage: transport. Input: [`Artifact`]. Output: a directory (image-spec, image-layout.md).
 
 use std::path::Path;
 
@@ -14,10 +14,12 @@ use super::ref_name::RefName;
 use super::target::Target;
 use super::temporary::NewFile;
 use super::watch::Watch;
-use crate::oci::{Form, Image, ImageSpec};
+use crate::oci::{Artifact, Form, ManifestFormat};
 use crate::store::Store;
 
-/// Adds an image to an image layout, under a name or none. What else the layout holds stays,
+const FORM: Form = Form::AsStored;
+
+/// Adds an image, or several with their index, to an image layout, under a name or none. What else the layout holds stays,
 /// and what it has of the image is not made again.
 ///
 /// # Errors
@@ -25,19 +27,20 @@ use crate::store::Store;
 /// layout that we can't add to, or whatever keeps the image from being written.
 pub fn copy_to_oci(
     store: &Store,
-    spec: &ImageSpec,
+    artifact: &Artifact,
     path: &Path,
     ref_name: Option<&RefName>,
     watch: &dyn Watch,
 ) -> Result<Copied, Error> {
-    let image = Image::new(spec);
+    let documents = artifact.documents(FORM, ManifestFormat::Oci);
     let mut directory = TargetDirectory::open(path, watch)?;
     let mut index = read_index(&directory, path)?;
     let is_layout = has_layout_file(&directory, path)?;
     let blobs = directory.subdirectory(BLOBS)?;
-    let blobs = Blobs { store, spec, form: Form::AsStored, directory: &blobs, watch };
-    let new = blobs.write(&[&image.config, &image.manifest])?;
-    index.add(&image, ref_name);
+    let specs: Vec<_> = artifact.images().iter().map(|spec| &**spec).collect();
+    let blobs = Blobs { store, specs: &specs, form: FORM, directory: &blobs, watch };
+    let new = blobs.write(documents.blobs())?;
+    index.add(documents.descriptor(), ref_name);
     let mut files = Vec::new();
     if !is_layout {
         files.push(NewFile::of(&path.join(OCI_LAYOUT), &oci_layout(), watch)?);
@@ -52,8 +55,8 @@ pub fn copy_to_oci(
     let target = Target::Oci { path: path.to_owned(), ref_name: ref_name.cloned() };
     Ok(Copied {
         reference: target.to_string(),
-        manifest_digest: image.manifest.digest,
-        image_id: image.id().to_string(),
+        manifest_digest: documents.top().digest,
+        image_id: documents.id(),
         layers_sent,
         layers_skipped,
         bytes_sent,

@@ -1,5 +1,5 @@
 //! An image layout in one file, for readers who go by OCI's media types.
-//! Stage: transport. Input: [`ImageSpec`]. Output: a tar.
+//! Stage: transport. Input: [`Artifact`]. Output: a tar.
 //!
 //! `docker load` has no part in it: there is no `manifest.json`, which could not name what is
 //! compressed in ways that it doesn't know, and layers are as they are stored.
@@ -15,24 +15,27 @@ use super::image_layout::{INDEX, Index, OCI_LAYOUT, oci_layout};
 use super::ref_name::RefName;
 use super::target::Target;
 use super::watch::Watch;
-use crate::oci::{Form, Image, ImageSpec};
+use crate::oci::{Artifact, Form, ManifestFormat};
 use crate::store::Store;
 
-/// Streams an image in one pass, under a name or none.
+const FORM: Form = Form::AsStored;
+
+/// Streams an image, or several with their index, in one pass, under a name or none.
 ///
 /// # Errors
 /// As [`write_archive`](super::write_archive).
 pub fn write_oci_archive(
     store: &Store,
-    spec: &ImageSpec,
+    artifact: &Artifact,
     ref_name: Option<&RefName>,
     out: impl Write,
 ) -> Result<Written, Error> {
-    let image = Image::new(spec);
+    let documents = artifact.documents(FORM, ManifestFormat::Oci);
     let mut index = Index::new(Vec::new());
-    index.add(&image, ref_name);
+    index.add(documents.descriptor(), ref_name);
     let mut tar = ArchiveWriter::new(out);
-    let layers = tar.blobs(store, spec, &image, Form::AsStored, 0)?;
+    let specs = artifact.images().iter().map(|spec| &**spec);
+    let layers = tar.blobs(store, specs, &documents, FORM, 0)?;
     // What names the blobs comes last: half of it is no image.
     tar.file(INDEX, &index.to_json())?;
     tar.file(OCI_LAYOUT, &oci_layout())?;
@@ -46,14 +49,15 @@ pub fn write_oci_archive(
 /// [`Error::Terminal`].
 pub fn copy_to_oci_archive(
     store: &Store,
-    spec: &ImageSpec,
+    artifact: &Artifact,
     path: &Path,
     ref_name: Option<&RefName>,
     watch: &dyn Watch,
 ) -> Result<Copied, Error> {
-    watch.expect(spec.layers.iter().map(|layer| layer.blob(Form::AsStored).size).sum());
-    let write = |out: &mut dyn Write| write_oci_archive(store, spec, ref_name, out);
+    let layers = artifact.images().iter().flat_map(|spec| &spec.layers);
+    watch.expect(layers.map(|layer| layer.blob(FORM).size).sum());
+    let write = |out: &mut dyn Write| write_oci_archive(store, artifact, ref_name, out);
     let written = write_archive_file(path, watch, write)?;
     let target = Target::OciArchive { path: path.to_owned(), ref_name: ref_name.cloned() };
-    Ok(written.copied(target.to_string(), &Image::new(spec)))
+    Ok(written.copied(target.to_string(), &artifact.documents(FORM, ManifestFormat::Oci)))
 }

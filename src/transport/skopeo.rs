@@ -1,5 +1,5 @@
 //! Targets that skopeo knows: it pulls what they lack from a registry of ours.
-//! Stage: transport. Input: [`ImageSpec`]. Output: an image wherever skopeo can put it.
+//! Stage: transport. Input: [`Artifact`]. Output: an image wherever skopeo can put it.
 //!
 //! The stock program will do. It asks for the layers that the target lacks, and they are made
 //! while it reads them.
@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use super::Error;
 use super::copied::Copied;
 use super::loopback::Loopback;
-use crate::oci::{Form, ImageSpec, ManifestFormat};
+use crate::oci::{Artifact, Form, ManifestFormat};
 use crate::store::Store;
 
 /// Options of skopeo's that are passed on (skopeo-copy(1)).
@@ -30,6 +30,8 @@ pub struct SkopeoOptions {
     pub format: Option<ManifestFormat>,
     /// Whether to copy all of an index.
     pub all: bool,
+    /// Whether to fail rather than to write another manifest.
+    pub preserve_digests: bool,
     /// How often to try again.
     pub retry_times: Option<u32>,
     /// Where big files may be for a while: skopeo's own choice is `/var/tmp`.
@@ -59,6 +61,9 @@ impl SkopeoOptions {
         if self.all {
             arguments.push("--all".into());
         }
+        if self.preserve_digests {
+            arguments.push("--preserve-digests".into());
+        }
         arguments
     }
 }
@@ -71,12 +76,12 @@ impl SkopeoOptions {
 /// being made.
 pub fn copy_with_skopeo(
     store: &Store,
-    spec: &ImageSpec,
+    artifact: &Artifact,
     destination: &str,
     form: Form,
     options: &SkopeoOptions,
 ) -> Result<Copied, Error> {
-    let loopback = Loopback::open(store, spec, form)?;
+    let loopback = Loopback::open(store, artifact.clone(), form)?;
     let temporary = |source| Error::Temporary { path: options.temporary.clone(), source };
     let directory = tempfile::tempdir_in(&options.temporary).map_err(temporary)?;
     let digest_file = directory.path().join("digest");

@@ -192,6 +192,20 @@ in
     };
   };
 
+  # For two platforms; the second is of data alone, as no program for it is at hand.
+  index = stowage.buildIndex {
+    name = "e2e/index";
+    tag = "v1";
+    images = [
+      (stowage.buildImage { name = "amd64"; config.Cmd = [ "${pkgs.coreutils}/bin/echo" "for amd64" ]; compression = "gzip"; })
+      {
+        image = stowage.buildImage { name = "arm64"; arch = "arm64"; copyToRoot = pkgs.writeTextDir "data" "for arm64"; };
+        annotations."org.example.tested" = "no";
+      }
+    ];
+    annotations."org.opencontainers.image.title" = "both";
+  };
+
   # The base alone: as an image, and as others hand it on.
   inherit distribution distributionImage;
 

@@ -18,6 +18,8 @@ mod docker;
 /// What an update costs by our account, and by those of Docker and of a registry; the page
 /// that shows an image, in a browser.
 mod explain;
+/// Images for several platforms.
+mod index;
 /// What nix2container's users build.
 mod nix2container;
 /// Nix in an image.

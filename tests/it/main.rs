@@ -23,6 +23,7 @@ mod explain;
 /// An image on a base, from `fromImage` to the stream.
 mod from_image;
 /// A layer's bytes, entry by entry and as a digest.
+mod index;
 mod kept_layers;
 mod layer;
 /// Dependencies have licences that `deny.toml` allows.

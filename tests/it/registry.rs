@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use stowage::digest::Digest;
-use stowage::oci::{Form, Image, ImageSpec};
+use stowage::oci::{Artifact, Form, Image, ImageSpec};
 use stowage::transport::{Catalog, Registry};
 
 use crate::support::{FakeStore, odd_tree};
@@ -30,10 +30,11 @@ impl Served {
         store.add('1', "tree", &[], odd_tree);
         store.add('2', "big", &[], |path| fs::write(path, vec![7; 5 << 20]).unwrap());
         store.build("{}");
-        let spec = Arc::new(ImageSpec::read(&store.root().join("image.json")).unwrap());
+        let artifact = Artifact::read(&store.store(), &store.root().join("image.json")).unwrap();
+        let spec = Arc::clone(&artifact.images()[0]);
         let mut catalog = Catalog::default();
         for (name, tag) in [("a/image", "v1"), ("a/image", "v2"), ("b", "v1")] {
-            catalog.add(name, tag, &spec, Form::AsStored).unwrap();
+            catalog.add(name, tag, &artifact, Form::AsStored).unwrap();
         }
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let registry = Registry::start(catalog, store.store(), address).unwrap();

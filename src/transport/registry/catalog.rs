@@ -7,7 +7,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::digest::BlobDigest;
-use crate::oci::{Blob, Form, Image, ImageSpec, LayerBlob};
+use crate::oci::{Artifact, Blob, Form, Image, ImageSpec, LayerBlob, ManifestFormat};
 
 /// Longest name of a repository that registries agree on (distribution-spec, "Pulling manifests").
 const LONGEST_NAME: usize = 255;
@@ -78,7 +78,8 @@ pub enum CatalogError {
 }
 
 impl Catalog {
-    /// Adds an image under a name and a tag, in place of what has them.
+    /// Adds an image, or several with their index, under a name and a tag, in place of what
+    /// has them.
     ///
     /// # Errors
     /// [`CatalogError`].
@@ -86,7 +87,7 @@ impl Catalog {
         &mut self,
         name: &str,
         tag: &str,
-        spec: &Arc<ImageSpec>,
+        artifact: &Artifact,
         form: Form,
     ) -> Result<(), CatalogError> {
         if !is_name(name) {
@@ -95,19 +96,24 @@ impl Catalog {
         if !is_tag(tag) {
             return Err(CatalogError::Tag(tag.to_owned()));
         }
-        let image = Image::in_form(spec, form, Default::default());
-        let media_type = image.descriptor().media_type().to_string();
-        let Image { config, manifest, .. } = image;
+        let documents = artifact.documents(form, ManifestFormat::Oci);
         let repository = self.repositories.entry(name.to_owned()).or_default();
-        repository.tags.insert(tag.to_owned(), manifest.digest);
-        repository.blobs.insert(config.digest, Content::Config(Arc::new(config)));
-        for (index, layer) in spec.layers.iter().enumerate() {
-            let blob = layer.blob(form);
-            let content = Content::Layer { spec: Arc::clone(spec), index, form, blob };
-            repository.blobs.insert(blob.digest, content);
+        repository.tags.insert(tag.to_owned(), documents.top().digest);
+        let top = documents.descriptor().media_type().to_string();
+        if let Some(index) = documents.index {
+            repository.add_manifest(index, top);
         }
-        let digest = manifest.digest;
-        repository.manifests.insert(digest, Manifest { blob: Arc::new(manifest), media_type });
+        for (spec, image) in artifact.images().iter().zip(documents.images) {
+            for (index, layer) in spec.layers.iter().enumerate() {
+                let blob = layer.blob(form);
+                let content = Content::Layer { spec: Arc::clone(spec), index, form, blob };
+                repository.blobs.insert(blob.digest, content);
+            }
+            let media_type = image.descriptor().media_type().to_string();
+            let Image { config, manifest, .. } = image;
+            repository.blobs.insert(config.digest, Content::Config(Arc::new(config)));
+            repository.add_manifest(manifest, media_type);
+        }
         Ok(())
     }
 
@@ -123,6 +129,10 @@ impl Catalog {
 }
 
 impl Repository {
+    fn add_manifest(&mut self, blob: Blob, media_type: String) {
+        self.manifests.insert(blob.digest, Manifest { blob: Arc::new(blob), media_type });
+    }
+
     /// Its tags, in order.
     pub fn tags(&self) -> impl Iterator<Item = &str> {
         self.tags.keys().map(String::as_str)
