@@ -73,7 +73,7 @@ fn mistakes_in_nix_code_are_named() {
     for (arguments, message) in [
         (r#"{ name = "a"; images = [ ]; }"#, "`images` must be a list of one image at least"),
         (r#"{ name = "a"; images = [ pkgs.bash ]; }"#, "must be an image of `buildImage`"),
-        (r#"{ name = "a"; image = [ ]; }"#, "unexpected argument 'image'"),
+        (r#"{ name = "a"; images = [ ]; image = [ ]; }"#, "unexpected argument 'image'"),
     ] {
         let apply = format!("pkgs: (pkgs.stowage.buildIndex {arguments}).spec.drvPath");
         let flake = ".#legacyPackages.x86_64-linux";
