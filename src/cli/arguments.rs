@@ -122,8 +122,8 @@ pub struct CopyArguments {
     pub image: PathBuf,
 
     /// Where to, one or more: `docker-daemon:NAME:TAG`, `containerd:NAME:TAG`, `docker-archive:PATH[:NAME:TAG]`,
-    /// `oci-archive:PATH[:REF]`, `oci:PATH[:REF]`, `dir:PATH`, and by skopeo `docker://NAME[:TAG]`
-    /// and `containers-storage:NAME[:TAG]`
+    /// `oci-archive:PATH[:REF]`, `oci:PATH[:REF]`, `dir:PATH`, `docker://NAME[:TAG]`, and by skopeo
+    /// `containers-storage:NAME[:TAG]`
     #[arg(value_name = "TARGET", required = true)]
     pub targets: Vec<Target>,
 
@@ -134,6 +134,11 @@ pub struct CopyArguments {
     /// Write the digest of the image's manifest to a file
     #[arg(long, value_name = "FILE")]
     pub digestfile: Option<PathBuf>,
+
+    /// Repository of the target's registry that may have layers already: they are mounted and
+    /// not sent. Can be given more than once
+    #[arg(long, value_name = "REPOSITORY")]
+    pub mount_from: Vec<String>,
 
     #[command(flatten)]
     pub skopeo: SkopeoArguments,
@@ -149,7 +154,7 @@ pub struct CopyArguments {
 
 /// By skopeo's own names, so that who knows these needs no others.
 #[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "For targets by skopeo")]
+#[command(next_help_heading = "For registries, and targets by skopeo")]
 pub struct SkopeoArguments {
     /// Whether the target must have a certificate, and speak HTTPS
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]

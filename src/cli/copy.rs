@@ -1,8 +1,8 @@
 //! `stowage copy`: to each target in its way, and one account of it.
 
 use std::io::{self, Write};
-use std::path::Path;
-use std::time::Instant;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
 
@@ -12,7 +12,7 @@ use super::progress::{Bytes, bar};
 use super::{Failure, interrupt};
 use crate::oci::{self, Architecture, Artifact, Form, ImageSpec, ManifestFormat};
 use crate::store::Store;
-use crate::transport::{self, Copied, SkopeoOptions, Target, Watch};
+use crate::transport::{self, Copied, Credentials, PushOptions, SkopeoOptions, Target, Watch};
 
 pub fn copy(store: &Store, arguments: &CopyArguments) -> Result<(), Failure> {
     let CopyArguments { image, targets, format, digestfile, quiet, .. } = arguments;
@@ -125,8 +125,10 @@ fn copy_to(
         }
         Target::Dir { path } => transport::copy_to_dir(store, spec()?, path, format, &watch)?,
         Target::Containerd(reference) => transport::copy_to_containerd(store, spec()?, reference)?,
-        // Over the network what is compressed is worth it, and on this machine it is not.
-        Target::Registry(_) => by_skopeo(store, artifact, target, arguments, Form::AsStored)?,
+        Target::Registry(name) => {
+            let options = push_options(arguments)?;
+            transport::copy_to_registry(store, artifact, name, format, &options, &watch)?
+        }
         Target::ContainersStorage(_) => {
             let image = Artifact::from(ImageSpec::clone(spec()?));
             by_skopeo(store, &image, target, arguments, Form::Loadable)?
@@ -134,6 +136,44 @@ fn copy_to(
     };
     watch.bar.finish_and_clear();
     Ok(copied)
+}
+
+fn push_options(arguments: &CopyArguments) -> Result<PushOptions, Failure> {
+    let SkopeoArguments { dest_tls_verify, dest_cert_dir, dest_creds, authfile, .. } =
+        arguments.skopeo.clone();
+    let credentials = dest_creds.map(|credentials| match credentials.split_once(':') {
+        Some((user, password)) => Credentials::Password(user.to_owned(), password.to_owned()),
+        None => Credentials::Password(credentials, String::new()),
+    });
+    let auth_files = match authfile {
+        // The one that was asked for must be there.
+        Some(file) if !file.exists() => return Err(Failure::AuthFile(file)),
+        Some(file) => vec![file],
+        None => auth_files(),
+    };
+    let mount_from = arguments.mount_from.clone();
+    Ok(PushOptions {
+        tls_verify: dest_tls_verify,
+        cert_dir: dest_cert_dir,
+        credentials,
+        auth_files,
+        mount_from,
+    })
+}
+
+/// Where podman and skopeo have credentials (containers-auth.json(5)), and Docker.
+fn auth_files() -> Vec<PathBuf> {
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let below = |name: &str, path: &str| variable(name).map(|value| Path::new(&value).join(path));
+    let files = [
+        variable("REGISTRY_AUTH_FILE").map(PathBuf::from),
+        below("XDG_RUNTIME_DIR", "containers/auth.json"),
+        below("XDG_CONFIG_HOME", "containers/auth.json"),
+        below("HOME", ".config/containers/auth.json"),
+        below("DOCKER_CONFIG", "config.json"),
+        below("HOME", ".docker/config.json"),
+    ];
+    files.into_iter().flatten().collect()
 }
 
 fn by_skopeo(
@@ -202,6 +242,13 @@ impl Watch for Progress {
 
     fn hold(&self) {
         interrupt::hold();
+    }
+
+    fn retry(&self, reason: &str, wait: Duration) {
+        if !self.quiet {
+            let seconds = wait.as_secs_f64();
+            self.bar.suspend(|| eprintln!("{reason}; trying again in {seconds:.1} s"));
+        }
     }
 
     fn wait(&self, directory: &Path) {

@@ -51,6 +51,8 @@ enum Failure {
     Differences { layers: usize, count: usize },
     #[error("`--digestfile` is for one target, and there are several")]
     OneDigestFile,
+    #[error("{} does not exist", .0.display())]
+    AuthFile(PathBuf),
     #[error("`{0}` must be an annotation, `KEY=VALUE`")]
     Annotation(String),
     #[error("{0} warnings")]

@@ -33,6 +33,7 @@ impl Written {
             layers_skipped: 0,
             bytes_sent: self.bytes,
             bytes_skipped: 0,
+            layers_mounted: 0,
             fell_back: false,
         }
     }

@@ -19,6 +19,8 @@ pub struct Copied {
     pub layers_sent: usize,
     /// Layers that were there.
     pub layers_skipped: usize,
+    /// Layers that the registry took from another of its repositories.
+    pub layers_mounted: usize,
     /// Bytes that were sent: of an archive all, and else of blobs.
     pub bytes_sent: u64,
     /// Bytes of the layers that were not.

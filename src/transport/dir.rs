@@ -58,6 +58,7 @@ pub fn copy_to_dir(
         layers_skipped,
         bytes_sent: bytes_sent + image.manifest.bytes.len() as u64,
         bytes_skipped,
+        layers_mounted: 0,
         fell_back: false,
     })
 }

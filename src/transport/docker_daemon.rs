@@ -59,6 +59,7 @@ pub fn copy_to_docker_daemon<W: Write>(
         layers_skipped: skip,
         bytes_sent: written.bytes,
         bytes_skipped: bytes(&spec.layers[..skip]),
+        layers_mounted: 0,
         fell_back: skip < known,
     })
 }

@@ -67,6 +67,7 @@ impl Loopback {
             layers_skipped: 0,
             bytes_sent: 0,
             bytes_skipped: 0,
+            layers_mounted: 0,
             fell_back: false,
         };
         let layers = self.artifact.images().iter().flat_map(|spec| &spec.layers);

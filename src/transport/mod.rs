@@ -15,6 +15,7 @@ mod image_layout;
 mod loopback;
 mod oci;
 mod oci_archive;
+mod push;
 mod ref_name;
 mod reference;
 mod registry;
@@ -39,6 +40,7 @@ pub use docker_daemon::copy_to_docker_daemon;
 pub use file::is_stdout;
 pub use oci::copy_to_oci;
 pub use oci_archive::{copy_to_oci_archive, write_oci_archive};
+pub use push::{Credentials, PushError, PushOptions, copy_to_registry};
 pub use ref_name::{ParseRefNameError, RefName};
 pub use reference::{ImageReference, ParseReferenceError};
 pub use registry::{Catalog, CatalogError, Registry, Served};
@@ -151,6 +153,9 @@ pub enum Error {
         /// What it printed.
         output: String,
     },
+    /// A registry did not take it.
+    #[error(transparent)]
+    Push(#[from] PushError),
     /// No registry could be opened for a copy.
     #[error("cannot open a registry on a loopback port")]
     Registry(#[source] io::Error),
@@ -230,6 +235,7 @@ impl Hint for Error {
                 "for this target it must be on PATH; `docker-archive:FILE`, `oci:DIR` and `docker-daemon:NAME:TAG` need nothing"
                     .to_owned(),
             ),
+            Error::Push(error) => error.hint(),
             Error::NoCtr(_) => Some("it comes with containerd, and must be on PATH".to_owned()),
             Error::Ctr { .. } => Some(
                 "is containerd running, and may this user talk to it? CONTAINERD_ADDRESS says where it listens".to_owned(),

@@ -61,6 +61,7 @@ pub fn copy_to_oci(
         layers_skipped,
         bytes_sent,
         bytes_skipped,
+        layers_mounted: 0,
         fell_back: false,
     })
 }

@@ -3,6 +3,7 @@
 
 use std::io::{self, Write};
 use std::path::Path;
+use std::time::Duration;
 
 /// Looks on while an image is copied, from every thread that writes.
 pub trait Watch: Sync {
@@ -19,6 +20,9 @@ pub trait Watch: Sync {
     /// There are temporary files from now on. Who wants to end the program has to do it by
     /// [`advance`](Self::advance), or they stay.
     fn hold(&self);
+
+    /// Something did not work, and is tried again after `wait`.
+    fn retry(&self, reason: &str, wait: Duration);
 
     /// Another copy is at work in this directory, and is waited for.
     fn wait(&self, directory: &Path);

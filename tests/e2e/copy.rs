@@ -1,4 +1,4 @@
-//! `nix run .#IMAGE.copyTo…`, to what only skopeo knows how to reach.
+//! `nix run .#IMAGE.copyTo…`: registries, and what only skopeo knows how to reach.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 use crate::registry::Registry;
-use crate::support::{Image, build, run, stderr};
+use crate::support::{Docker, Image, build, run, stderr};
 
 /// The program behind `nix run .#IMAGE.NAME`.
 fn program(image: &Image, attribute: &str, name: &str) -> Command {
@@ -62,24 +62,73 @@ fn a_registry_gets_what_it_lacks() {
     let directory = tempfile::tempdir().unwrap();
     let digestfile = directory.path().join("digest");
     let target = |tag: &str| format!("docker://{}/e2e/app:{tag}", registry.host);
-    let plain = "--dest-tls-verify=false";
     let digest_flag = format!("--digestfile={}", digestfile.display());
-    let first = copy_to(&one, &target("v1"), &[plain, &digest_flag, "--retry-times=1"]);
+    let first = copy_to(&one, &target("v1"), &["--dest-tls-verify=false", &digest_flag]);
     assert_eq!(field(&first, "layersSkipped"), 0, "{first}");
-    let raw =
-        run(Command::new("skopeo").args(["inspect", "--raw", "--tls-verify=false", &target("v1")]));
-    let digest = stowage::digest::Digest::of(raw.as_bytes()).to_string();
+    assert_eq!(field(&first, "bytesSent"), one.spec.size());
+    let raw = |tag: &str| {
+        run(Command::new("skopeo").args(["inspect", "--raw", "--tls-verify=false", &target(tag)]))
+    };
+    let digest = stowage::digest::Digest::of(raw("v1").as_bytes()).to_string();
     assert_eq!(std::fs::read_to_string(&digestfile).unwrap(), digest);
     assert_eq!(first["manifestDigest"], digest);
-    copy_to(&two, &target("v2"), &[plain, "--format", "v2s2"]);
+
+    // The leaf alone, then nothing at all; on this machine no flag is needed.
+    let second = copy_to(&two, &target("v2"), &[]);
+    assert!(field(&second, "layersSent") <= 2, "{second}");
+    assert!(field(&second, "bytesSent") * 1000 < two.spec.size(), "{second}");
+    let again = copy_to(&two, &target("v2"), &[]);
+    assert_eq!((field(&again, "layersSent"), field(&again, "bytesSent")), (0, 0));
     let inspected = inspect(&target("v2"), &["--tls-verify=false"]);
     assert_eq!(inspected["rootfs"]["diff_ids"], serde_json::json!(two.diff_ids()));
-    let manifest =
-        run(Command::new("skopeo").args(["inspect", "--raw", "--tls-verify=false", &target("v2")]));
+
+    // To another repository nothing is sent.
+    let elsewhere = format!("docker://{}/other/app:v2", registry.host);
+    let mounted = copy_to(&two, &elsewhere, &["--mount-from", "e2e/app"]);
+    assert_eq!(field(&mounted, "layersSent"), 0, "{mounted}");
+    assert_eq!(field(&mounted, "layersMounted"), two.spec.layers.len() as u64);
+
+    copy_to(&two, &target("v3"), &["--format", "v2s2"]);
+    let manifest = raw("v3");
     assert!(
         manifest.contains("application/vnd.docker.distribution.manifest.v2+json"),
         "{manifest}"
     );
+    let docker = Docker::start();
+    let name = target("v3").replace("docker://", "");
+    docker.run(&["pull", "--quiet", &name]);
+    assert!(docker.container(&name, &[]).starts_with("app v2\n"));
+}
+
+/// Who may push is known by Docker's file, podman's, or the command line.
+#[test]
+fn a_registry_wants_to_know_who_pushes() {
+    let registry = Registry::with_user("me", "secret");
+    let image = Image::named("configOnly");
+    let target = format!("docker://{}/e2e/auth:v1", registry.host);
+    let directory = tempfile::tempdir().unwrap();
+    let copy = |flags: &[&str], home: &Path| {
+        let mut command = program(&image, "copyTo", "copy-to");
+        command.arg(&target).args(flags).env("HOME", home).env_remove("XDG_RUNTIME_DIR");
+        command.env_remove("XDG_CONFIG_HOME").env_remove("DOCKER_CONFIG").output().unwrap()
+    };
+    let nobody = directory.path().join("nobody");
+    let refused = copy(&[], &nobody);
+    assert_fails(&refused, "401");
+    assert!(stderr(&refused).contains("\nhint: `docker login`"), "{}", stderr(&refused));
+    assert_fails(&copy(&["--dest-creds", "me:wrong"], &nobody), "401");
+    assert!(copy(&["--dest-creds", "me:secret"], &nobody).status.success());
+
+    let login =
+        serde_json::json!({"auths": {&registry.host: {"auth": "bWU6c2VjcmV0"}}}).to_string();
+    let docker = directory.path().join("docker");
+    std::fs::create_dir_all(docker.join(".docker")).unwrap();
+    std::fs::write(docker.join(".docker/config.json"), &login).unwrap();
+    assert!(copy(&[], &docker).status.success());
+    let podman = directory.path().join("podman.json");
+    std::fs::write(&podman, &login).unwrap();
+    assert!(copy(&["--authfile", podman.to_str().unwrap()], &nobody).status.success());
+    assert_fails(&copy(&["--authfile", "/nonexistent"], &nobody), "/nonexistent does not exist");
 }
 
 fn assert_fails(output: &Output, message: &str) {
@@ -89,22 +138,32 @@ fn assert_fails(output: &Output, message: &str) {
 }
 
 #[test]
-fn what_skopeo_says_is_passed_on() {
+fn nobody_there_is_said() {
     let image = Image::named("configOnly");
-    let nowhere = "docker://127.0.0.1:1/a/b:c";
-    let output = program(&image, "copyTo", "copy-to").arg(nowhere).output().unwrap();
-    assert_fails(&output, "skopeo cannot copy to docker://127.0.0.1:1/a/b:c: ");
-    assert!(stderr(&output).contains("connection refused"), "{}", stderr(&output));
+    let output =
+        program(&image, "copyTo", "copy-to").arg("docker://127.0.0.1:1/a/b:c").output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = stderr(&output);
+    assert!(said.contains("; trying again in "), "{said}");
+    assert!(said.contains("\nerror: http://127.0.0.1:1/v2/a/b/manifests/c: "), "{said}");
 
     // The names that the image itself has.
-    let output = program(&image, "copyToRegistry", "copy-to-registry").output().unwrap();
-    assert_fails(&output, &format!("docker://{}", image.reference()));
-    let to_podman = build(&format!("{}.copyToPodman", image.attribute)).join("bin/copy-to-podman");
-    let script = std::fs::read_to_string(to_podman).unwrap();
-    assert!(
-        script.contains(&format!("containers-storage:{} \"$@\"", image.reference())),
-        "{script}"
-    );
+    let script = |attribute: &str, name: &str| {
+        let package = build(&format!("{}.{attribute}", image.attribute));
+        std::fs::read_to_string(package.join("bin").join(name)).unwrap()
+    };
+    let podman = format!("containers-storage:{} \"$@\"", image.reference());
+    assert!(script("copyToPodman", "copy-to-podman").contains(&podman));
+    let registry = format!("docker://{} \"$@\"", image.reference());
+    assert!(script("copyToRegistry", "copy-to-registry").contains(&registry));
+}
+
+#[test]
+fn what_skopeo_says_is_passed_on() {
+    let image = Image::named("configOnly");
+    let output =
+        program(&image, "copyTo", "copy-to").arg("containers-storage:A/B:c").output().unwrap();
+    assert_fails(&output, "skopeo cannot copy to containers-storage:A/B:c: ");
 }
 
 #[test]
@@ -112,7 +171,7 @@ fn without_skopeo_it_is_said_what_to_do() {
     let image = Image::named("configOnly");
     let output = crate::support::stowage(&["copy"])
         .arg(&image.spec_file)
-        .arg("docker://127.0.0.1:1/a/b:c")
+        .arg("containers-storage:a/b:c")
         .env("PATH", "/nonexistent")
         .output()
         .unwrap();

@@ -1,7 +1,8 @@
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// A registry of one's own, which ends with the test.
 pub struct Registry {
@@ -13,16 +14,35 @@ pub struct Registry {
 
 impl Registry {
     pub fn start() -> Self {
+        Self::with_auth(|_| json!(null))
+    }
+
+    /// One that wants a name and a password.
+    pub fn with_user(user: &str, password: &str) -> Self {
+        Self::with_auth(|directory| {
+            let file = directory.join("htpasswd");
+            // The least work that bcrypt does.
+            let hash = bcrypt::hash(password, 4).unwrap();
+            std::fs::write(&file, format!("{user}:{hash}\n")).unwrap();
+            json!({"htpasswd": {"realm": "test", "path": file}})
+        })
+    }
+
+    fn with_auth(auth: impl FnOnce(&Path) -> Value) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let host = free.local_addr().unwrap().to_string();
         drop(free);
         // JSON is YAML.
-        let config = json!({
+        let mut config = json!({
             "version": 0.1,
             "storage": {"filesystem": {"rootdirectory": directory.path().join("data")}},
             "http": {"addr": host},
         });
+        let auth = auth(directory.path());
+        if !auth.is_null() {
+            config["auth"] = auth;
+        }
         let file = directory.path().join("config.yml");
         std::fs::write(&file, config.to_string()).unwrap();
         let mut command = Command::new("docker-registry");

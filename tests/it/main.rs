@@ -33,6 +33,7 @@ mod lint;
 mod permissions;
 mod plans;
 /// A store in a temporary directory, and the program run on it.
+mod push;
 mod registry;
 /// Real closures: the images that `benches/layering` plans.
 #[allow(dead_code)] // it takes more of them than these tests do

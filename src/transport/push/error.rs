@@ -1,0 +1,80 @@
+//! Why a registry did not take an image.
+//! Stage: transport.
+
+use oci_spec::distribution::ParseError;
+use thiserror::Error;
+
+use crate::digest::BlobDigest;
+use crate::error::Hint;
+
+/// Why a registry did not take an image.
+#[derive(Debug, Error)]
+pub enum PushError {
+    /// Not the name of an image.
+    #[error("`{name}` is not an image name")]
+    Name {
+        /// As given.
+        name: String,
+        /// What is wrong.
+        source: ParseError,
+    },
+    /// The registry was asked as often as makes sense.
+    #[error("{url}: {reason}")]
+    Unreachable {
+        /// What was asked for.
+        url: String,
+        /// What came of it.
+        reason: String,
+    },
+    /// The registry said no.
+    #[error("{registry} refuses {what}: {status} {message}")]
+    Refused {
+        /// Registry and repository.
+        registry: String,
+        /// What was to be done.
+        what: String,
+        /// HTTP's status code.
+        status: u16,
+        /// The registry's own words.
+        message: String,
+    },
+    /// It has something else than it was sent.
+    #[error("the registry says that the manifest has the digest {found}, and it has {expected}")]
+    OtherDigest {
+        /// Ours.
+        expected: BlobDigest,
+        /// Theirs.
+        found: String,
+    },
+    /// Who we are could not be found out.
+    #[error("credentials: {0}")]
+    Credentials(String),
+    /// A file of certificates is none.
+    #[error("{file}: {reason}")]
+    Certificate {
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl Hint for PushError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            PushError::Refused { status: 401, .. } => Some(
+                "`docker login` or `skopeo login` stores credentials; `--dest-creds USER:PASSWORD` gives them".to_owned(),
+            ),
+            PushError::Refused { status: 403, .. } => {
+                Some("this user may not push there; some registries want the repository to be made first".to_owned())
+            }
+            PushError::Refused { status: 413, .. } => {
+                Some("a proxy before the registry limits the size of requests".to_owned())
+            }
+            PushError::Unreachable { reason, .. } if reason.contains("certificate") => Some(
+                "`--dest-cert-dir DIR` has certificates to trust; `--dest-tls-verify=false` does without".to_owned(),
+            ),
+            _ => None,
+        }
+    }
+}

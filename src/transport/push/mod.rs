@@ -1,0 +1,249 @@
+//! A registry, which is sent what it lacks (OCI distribution-spec 1.1, "Push").
+//! Stage: transport. Input: [`Artifact`]. Output: an image in a registry.
+//!
+//! Every digest is known before a byte is made: what the registry has is not made again. What
+//! names the blobs is sent last, so that a push that ends early leaves nothing wrong.
+
+mod challenge;
+mod client;
+mod error;
+mod retry;
+mod upload;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+
+use oci_spec::distribution::Reference;
+use serde_json::Value;
+
+pub use client::{Credentials, PushOptions};
+pub use error::PushError;
+
+use super::checked_layer::write_checked_layer;
+use super::copied::Copied;
+use super::watch::{Watch, Watched};
+use super::{Error, Target};
+use crate::digest::BlobDigest;
+use crate::oci::{Artifact, Blob, Documents, ImageSpec, LayerBlob, ManifestFormat};
+use crate::store::Store;
+use client::{Client, Payload};
+use upload::{Mount, Upload};
+
+/// How many blobs are on their way at a time: a single one waits for the network most of it.
+const AT_ONCE: usize = 4;
+/// Manifests that we may find where ours is to be.
+const MANIFESTS: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, \
+     application/vnd.docker.distribution.manifest.v2+json, application/vnd.docker.distribution.manifest.list.v2+json";
+
+/// Sends an image, or several with their index, to where `name` says: `host/repository:tag`.
+///
+/// # Errors
+/// [`PushError`], or whatever keeps a layer from being made.
+pub fn copy_to_registry(
+    store: &Store,
+    artifact: &Artifact,
+    name: &str,
+    format: ManifestFormat,
+    options: &PushOptions,
+    watch: &dyn Watch,
+) -> Result<Copied, Error> {
+    let reference: Reference =
+        name.parse().map_err(|source| PushError::Name { name: name.to_owned(), source })?;
+    let tag = reference.tag().unwrap_or("latest").to_owned();
+    let documents = artifact.documents(format.form(), format);
+    let layers = layers(artifact, format);
+    let mut copied = Copied {
+        reference: Target::Registry(name.to_owned()).to_string(),
+        manifest_digest: documents.top().digest,
+        image_id: documents.id(),
+        layers_sent: 0,
+        layers_skipped: layers.len(),
+        layers_mounted: 0,
+        bytes_sent: 0,
+        bytes_skipped: layers.values().map(|layer| layer.blob.size).sum(),
+        fell_back: false,
+    };
+    let client = Client::connect(&reference, options, watch)?;
+    let there = client.get(&format!("manifests/{tag}"), MANIFESTS)?;
+    if there.as_ref().is_some_and(|bytes| *bytes == documents.top().bytes) {
+        return Ok(copied);
+    }
+    let known = there.map(|bytes| blobs_of(&bytes)).unwrap_or_default();
+    let push = Push { store, client: &client, format, watch, sent: Mutex::default() };
+    let missing = push.missing(layers.values(), &known)?;
+    watch.expect(missing.iter().map(|layer| layer.blob.size).sum());
+    push.send_all(missing, options)?;
+    push.documents(&documents, &tag, &known)?;
+    let sent = push.sent.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    copied.layers_sent = sent.layers;
+    copied.layers_mounted = sent.mounted;
+    copied.layers_skipped -= sent.layers + sent.mounted;
+    copied.bytes_sent = sent.bytes;
+    copied.bytes_skipped -= sent.bytes + sent.bytes_mounted;
+    Ok(copied)
+}
+
+/// A layer, and how to make it.
+#[derive(Clone, Copy)]
+struct PushLayer<'a> {
+    spec: &'a ImageSpec,
+    index: usize,
+    blob: LayerBlob,
+}
+
+/// Each layer once, whichever of the images have it.
+fn layers(artifact: &Artifact, format: ManifestFormat) -> BTreeMap<BlobDigest, PushLayer<'_>> {
+    let layers = artifact.images().iter().flat_map(|spec| {
+        let with_blob = move |(index, layer): (usize, &crate::oci::SpecLayer)| PushLayer {
+            spec,
+            index,
+            blob: layer.blob(format.form()),
+        };
+        spec.layers.iter().enumerate().map(with_blob)
+    });
+    layers.map(|layer| (layer.blob.digest, layer)).collect()
+}
+
+/// The blobs that a manifest names: its registry has them.
+fn blobs_of(manifest: &[u8]) -> BTreeSet<BlobDigest> {
+    let manifest: Value = serde_json::from_slice(manifest).unwrap_or_default();
+    let layers = manifest["layers"].as_array().into_iter().flatten();
+    let digests = layers.chain([&manifest["config"]]).filter_map(|blob| blob["digest"].as_str());
+    digests.filter_map(|digest| digest.parse().ok()).collect()
+}
+
+#[derive(Default)]
+struct Sent {
+    layers: usize,
+    mounted: usize,
+    bytes: u64,
+    bytes_mounted: u64,
+}
+
+struct Push<'a> {
+    store: &'a Store,
+    client: &'a Client<'a>,
+    format: ManifestFormat,
+    watch: &'a dyn Watch,
+    sent: Mutex<Sent>,
+}
+
+impl Push<'_> {
+    /// Which layers the registry lacks, the largest first: begun last, one would keep all
+    /// others waiting.
+    fn missing<'l>(
+        &self,
+        layers: impl Iterator<Item = &'l PushLayer<'l>>,
+        known: &BTreeSet<BlobDigest>,
+    ) -> Result<Vec<PushLayer<'l>>, Error> {
+        let unknown: Vec<_> = layers.filter(|layer| !known.contains(&layer.blob.digest)).collect();
+        let there = in_parallel(&unknown, |layer| self.client.has_blob(&layer.blob.digest))?;
+        let mut missing: Vec<_> = unknown
+            .iter()
+            .zip(there)
+            .filter(|(_, there)| !there)
+            .map(|(layer, _)| **layer)
+            .collect();
+        missing.sort_by_key(|layer| std::cmp::Reverse((layer.blob.size, layer.blob.digest)));
+        Ok(missing)
+    }
+
+    fn send_all(&self, layers: Vec<PushLayer>, options: &PushOptions) -> Result<(), Error> {
+        in_parallel(&layers, |layer| self.send(layer, options)).map(drop)
+    }
+
+    fn send(&self, layer: &PushLayer, options: &PushOptions) -> Result<(), Error> {
+        let LayerBlob { digest, size, .. } = layer.blob;
+        let form = self.format.form();
+        let upload = Upload { client: self.client, digest, size };
+        let mounted = match upload.mount(&options.mount_from)? {
+            Mount::Mounted => true,
+            Mount::Begun(location) => {
+                upload.send(Some(location), |out| {
+                    let out = Watched { out, watch: self.watch };
+                    write_checked_layer(self.store, layer.spec, layer.index, form, out)
+                })?;
+                false
+            }
+        };
+        let mut sent = self.sent.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if mounted {
+            sent.mounted += 1;
+            sent.bytes_mounted += size;
+        } else {
+            sent.layers += 1;
+            sent.bytes += size;
+        }
+        Ok(())
+    }
+
+    /// Configurations, then manifests, and the tag last of all.
+    fn documents(
+        &self,
+        documents: &Documents,
+        tag: &str,
+        known: &BTreeSet<BlobDigest>,
+    ) -> Result<(), Error> {
+        for image in &documents.images {
+            let Blob { digest, bytes } = &image.config;
+            if !known.contains(digest) && !self.client.has_blob(digest)? {
+                let upload =
+                    Upload { client: self.client, digest: *digest, size: bytes.len() as u64 };
+                upload.send(None, |out| out.write_all(bytes).map_err(Error::Write))?;
+            }
+        }
+        if documents.index.is_some() {
+            for image in &documents.images {
+                let media_type = image.descriptor().media_type().to_string();
+                self.manifest(&image.manifest, &image.manifest.digest.to_string(), &media_type)?;
+            }
+        }
+        let media_type = documents.descriptor().media_type().to_string();
+        self.manifest(documents.top(), tag, &media_type)
+    }
+
+    fn manifest(&self, blob: &Blob, name: &str, media_type: &str) -> Result<(), Error> {
+        let url = self.client.url(&format!("manifests/{name}"));
+        let payload = Payload::Bytes { bytes: &blob.bytes, media_type };
+        let answer = self.client.request("PUT", &url, payload)?;
+        if answer.status != 201 {
+            return Err(self.client.refused("the manifest", &answer).into());
+        }
+        match answer.header("docker-content-digest") {
+            Some(digest) if digest != blob.digest.to_string() => {
+                Err(PushError::OtherDigest { expected: blob.digest, found: digest.to_owned() }
+                    .into())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Does something for each, a few at a time and in order. After an error none is begun.
+fn in_parallel<I: Sync, O: Send>(
+    items: &[I],
+    each: impl Fn(&I) -> Result<O, Error> + Sync,
+) -> Result<Vec<O>, Error> {
+    let next = Mutex::new(0);
+    let results: Mutex<BTreeMap<usize, Result<O, Error>>> = Mutex::default();
+    let work = || loop {
+        let index = {
+            let mut next = next.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            *next += 1;
+            *next - 1
+        };
+        let Some(item) = items.get(index) else { return };
+        let result = each(item);
+        if result.is_err() {
+            *next.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = items.len();
+        }
+        results.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(index, result);
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE.min(items.len()) {
+            scope.spawn(work);
+        }
+    });
+    let results = results.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    results.into_values().collect()
+}

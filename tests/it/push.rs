@@ -1,0 +1,330 @@
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use axum::http::{Method, StatusCode};
+use axum::response::Response;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use stowage::digest::Digest;
+use stowage::oci::{ImageSpec, SpecLayer};
+use tokio_stream::StreamExt;
+
+use crate::support::{FakeStore, odd_tree, stderr};
+
+/// A registry in memory, which behaves badly when it is told to.
+#[derive(Clone, Default)]
+struct Faulty(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    state: Mutex<Contents>,
+    faults: Mutex<Faults>,
+    requests: AtomicUsize,
+    port: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Contents {
+    blobs: BTreeMap<String, Vec<u8>>,
+    manifests: BTreeMap<String, Vec<u8>>,
+    uploads: BTreeMap<String, Vec<u8>>,
+}
+
+/// What goes wrong, and how often yet.
+#[derive(Clone, Debug, Default)]
+struct Faults {
+    /// Uploads are cut off after so many bytes.
+    cut: Vec<usize>,
+    /// Requests are answered with these.
+    statuses: Vec<u16>,
+    /// Every so many requests, the token is no longer good.
+    token_lasts: usize,
+    /// Addresses of uploads begin with the registry's own.
+    absolute: bool,
+    /// What was sent is forgotten when an upload is cut off.
+    forgetful: bool,
+    /// Manifests are refused.
+    refuse: bool,
+}
+
+impl Faulty {
+    /// Starts it, and returns its host and port.
+    fn start(&self) -> (tokio::runtime::Runtime, String) {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        let runtime = runtime.unwrap();
+        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        self.0.port.store(port.into(), Ordering::Relaxed);
+        let router = Router::new().fallback(handle).with_state(self.clone());
+        runtime.spawn(async move { axum::serve(listener, router).await });
+        (runtime, format!("127.0.0.1:{port}"))
+    }
+
+    fn contents(&self) -> std::sync::MutexGuard<'_, Contents> {
+        self.0.state.lock().unwrap()
+    }
+
+    /// Nothing that can be read is wrong, and every manifest's blobs are there.
+    fn check(&self) {
+        let contents = self.contents();
+        for (digest, bytes) in &contents.blobs {
+            assert_eq!(Digest::of(bytes).to_string(), *digest);
+        }
+        for manifest in contents.manifests.values() {
+            let manifest: Value = serde_json::from_slice(manifest).unwrap();
+            let layers = manifest["layers"].as_array().unwrap().iter();
+            for blob in layers.chain([&manifest["config"]]) {
+                assert!(contents.blobs.contains_key(blob["digest"].as_str().unwrap()), "{blob}");
+            }
+        }
+    }
+}
+
+fn answer(status: u16, headers: &[(&str, &str)], body: impl Into<Body>) -> Response {
+    let mut response = Response::builder().status(status);
+    for (name, value) in headers {
+        response = response.header(*name, *value);
+    }
+    response.body(body.into()).unwrap()
+}
+
+async fn handle(State(registry): State<Faulty>, request: Request) -> Response {
+    let number = registry.0.requests.fetch_add(1, Ordering::Relaxed);
+    let host = format!("http://127.0.0.1:{}", registry.0.port.load(Ordering::Relaxed));
+    let (parts, body) = request.into_parts();
+    let path = parts.uri.path().to_owned();
+    let query = parts.uri.query().unwrap_or_default().to_owned();
+    if path == "/token" {
+        assert!(query.contains("scope="), "{query}");
+        return answer(200, &[], json!({"token": format!("t{number}")}).to_string());
+    }
+    let faults = registry.0.faults.lock().unwrap().clone();
+    if faults.token_lasts > 0 {
+        let token = parts.headers.get("authorization").and_then(|value| value.to_str().ok());
+        let born: Option<usize> =
+            token.and_then(|token| token.strip_prefix("Bearer t")?.parse().ok());
+        if born.is_none_or(|born| number > born + faults.token_lasts) {
+            let challenge = format!(
+                "Bearer realm=\"{host}/token\",service=\"x\",scope=\"repository:a/b:pull\""
+            );
+            return answer(401, &[("www-authenticate", &challenge)], "");
+        }
+    }
+    let status = registry.0.faults.lock().unwrap().statuses.pop();
+    if let Some(status) = status {
+        return answer(status, &[("retry-after", "0")], r#"{"errors":[{"message":"not now"}]}"#);
+    }
+    let name = path.rsplit('/').next().unwrap_or_default().to_owned();
+    let location = |id: &str| {
+        let base = if faults.absolute { &host[..] } else { "" };
+        format!("{base}/v2/a/b/blobs/uploads/{id}?state=x")
+    };
+    if path.contains("/manifests/") {
+        if parts.method == Method::PUT {
+            let bytes = axum::body::to_bytes(body, 1 << 20).await.unwrap();
+            if faults.refuse {
+                return answer(
+                    400,
+                    &[],
+                    r#"{"errors":[{"code":"MANIFEST_INVALID","message":"no such thing"}]}"#,
+                );
+            }
+            let digest = Digest::of(&bytes).to_string();
+            registry.contents().manifests.insert(name, bytes.to_vec());
+            return answer(201, &[("docker-content-digest", &digest)], "");
+        }
+        return match registry.contents().manifests.get(&name) {
+            Some(bytes) => answer(200, &[], bytes.clone()),
+            None => answer(404, &[], ""),
+        };
+    }
+    match (parts.method, path.contains("/blobs/uploads/")) {
+        (Method::POST, true) => {
+            let id = format!("u{number}");
+            registry.contents().uploads.insert(id.clone(), Vec::new());
+            answer(202, &[("location", &location(&id))], "")
+        }
+        (Method::PATCH, true) => receive(&registry, &name, &location(&name), body).await,
+        (Method::GET, true) => match registry.contents().uploads.get(&name) {
+            Some(bytes) => {
+                let range = format!("0-{}", bytes.len().saturating_sub(1));
+                answer(204, &[("location", &location(&name)), ("range", &range)], "")
+            }
+            None => answer(404, &[], ""),
+        },
+        (Method::PUT, true) => {
+            let digest = query.split("digest=").nth(1).unwrap_or_default().to_owned();
+            assert!(query.starts_with("state=x&"), "{query}");
+            let bytes = registry.contents().uploads.remove(&name).unwrap_or_default();
+            if Digest::of(&bytes).to_string() != digest {
+                return answer(400, &[], r#"{"errors":[{"code":"DIGEST_INVALID"}]}"#);
+            }
+            registry.contents().blobs.insert(digest, bytes);
+            answer(201, &[], "")
+        }
+        (Method::DELETE, true) => {
+            registry.contents().uploads.remove(&name);
+            answer(204, &[], "")
+        }
+        (_, false) => match registry.contents().blobs.get(&name) {
+            Some(bytes) => answer(200, &[("content-length", &bytes.len().to_string())], ""),
+            None => answer(404, &[], ""),
+        },
+        _ => answer(405, &[], ""),
+    }
+}
+
+async fn receive(registry: &Faulty, id: &str, location: &str, body: Body) -> Response {
+    let cut = registry.0.faults.lock().unwrap().cut.pop();
+    let mut stream = body.into_data_stream();
+    let mut taken = 0;
+    while let Some(chunk) = stream.next().await {
+        let Ok(chunk): Result<Bytes, _> = chunk else { break };
+        let room = cut.map_or(chunk.len(), |cut| cut.saturating_sub(taken).min(chunk.len()));
+        if let Some(upload) = registry.contents().uploads.get_mut(id) {
+            upload.extend_from_slice(&chunk[..room]);
+        }
+        taken += room;
+        if room < chunk.len() {
+            if registry.0.faults.lock().unwrap().forgetful {
+                registry.contents().uploads.remove(id);
+            }
+            // As if the line were cut: nothing more is read, and nothing answered.
+            let broken = futures_broken();
+            return Response::builder().status(StatusCode::ACCEPTED).body(broken).unwrap();
+        }
+    }
+    answer(202, &[("location", location)], "")
+}
+
+/// A body that breaks the connection.
+fn futures_broken() -> Body {
+    Body::from_stream(tokio_stream::iter([Err::<Bytes, _>(std::io::Error::other("cut"))]))
+}
+
+/// An image of several layers, one of some megabytes.
+fn image() -> FakeStore {
+    let mut store = FakeStore::new();
+    store.add('1', "tree", &[], odd_tree);
+    let big: Vec<u8> = (0..3_u32 << 20).map(|place| (place >> 4) as u8).collect();
+    store.add('2', "big", &[], |path| std::fs::write(path, big).unwrap());
+    store.add_file('3', "small", &[], "small");
+    store.build(r#"{"layering": "popularity"}"#);
+    store
+}
+
+fn push(store: &FakeStore, host: &str, flags: &[&str]) -> Result<Value, String> {
+    let target = format!("docker://{host}/a/b:v1");
+    let mut arguments = vec!["copy", "image.json", &target, "--json"];
+    arguments.extend(flags);
+    let output = store.stowage(&arguments).env("HOME", "/nonexistent").output().unwrap();
+    match output.status.code() {
+        Some(0) => Ok(serde_json::from_slice(&output.stdout).unwrap()),
+        Some(1) => Err(stderr(&output)),
+        code => panic!("{code:?}: {}", stderr(&output)),
+    }
+}
+
+#[test]
+fn whatever_goes_wrong_once_is_tried_again() {
+    let store = image();
+    let all: [(&str, Faults); 9] = [
+        ("nothing", Faults::default()),
+        ("absolute addresses", Faults { absolute: true, ..Faults::default() }),
+        ("cut at the start", Faults { cut: vec![0], ..Faults::default() }),
+        ("cut twice", Faults { cut: vec![100_000, 500_000], ..Faults::default() }),
+        ("cut and forgotten", Faults { cut: vec![100_000], forgetful: true, ..Faults::default() }),
+        ("busy", Faults { statuses: vec![503, 429], ..Faults::default() }),
+        ("broken", Faults { statuses: vec![500, 502, 504], ..Faults::default() }),
+        ("a token", Faults { token_lasts: 1000, ..Faults::default() }),
+        ("a token that ends", Faults { token_lasts: 3, ..Faults::default() }),
+    ];
+    for (what, faults) in all {
+        let registry = Faulty::default();
+        *registry.0.faults.lock().unwrap() = faults;
+        let (_runtime, host) = registry.start();
+        let copied = push(&store, &host, &[]).unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert_eq!(copied["layersSkipped"], 0, "{what}");
+        registry.check();
+        assert_eq!(registry.contents().manifests.len(), 1, "{what}");
+
+        let requests = registry.0.requests.load(Ordering::Relaxed);
+        let again = push(&store, &host, &[]).unwrap();
+        assert_eq!(again["layersSent"], 0, "{what}");
+        let asked = registry.0.requests.load(Ordering::Relaxed) - requests;
+        assert!(asked <= 4, "{what}: {asked} requests to find that nothing is missing");
+    }
+}
+
+#[test]
+fn what_stays_wrong_is_said() {
+    let store = image();
+    for (faults, message) in [
+        (Faults { refuse: true, ..Faults::default() }, "refuses the manifest: 400 no such thing"),
+        (Faults { statuses: vec![403], ..Faults::default() }, "403 not now"),
+        (Faults { statuses: vec![500; 99], ..Faults::default() }, "500 not now"),
+        (Faults { cut: vec![0; 99], ..Faults::default() }, "/v2/a/b/blobs/uploads/"),
+    ] {
+        let registry = Faulty::default();
+        *registry.0.faults.lock().unwrap() = faults;
+        let (_runtime, host) = registry.start();
+        let error = push(&store, &host, &[]).unwrap_err();
+        assert!(error.contains("error: ") && error.contains(message), "{message}: {error}");
+        registry.check();
+        assert!(registry.contents().manifests.is_empty(), "{message}");
+    }
+}
+
+/// The registry never has it, nor anything that names it.
+#[test]
+fn a_layer_that_changed_does_not_arrive() {
+    let store = image();
+    let big = store.store().physical(&format!("{}-big", "2".repeat(32)).parse().unwrap());
+    let mut bytes = std::fs::read(&big).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&big, bytes).unwrap();
+    let registry = Faulty::default();
+    let (_runtime, host) = registry.start();
+    let error = push(&store, &host, &[]).unwrap_err();
+    assert!(error.contains("is not what it was"), "{error}");
+    registry.check();
+    let contents = registry.contents();
+    assert!(contents.manifests.is_empty() && contents.uploads.is_empty());
+    let spec = ImageSpec::read(&store.root().join("image.json")).unwrap();
+    let has_big = |layer: &&SpecLayer| layer.names() == "big";
+    let layer = spec.layers.iter().find(has_big).unwrap().diff_id.to_string();
+    assert!(!contents.blobs.contains_key(&layer));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    /// Each push ends right or says why; and in the end one does.
+    #[test]
+    fn a_registry_is_never_left_with_anything_wrong(
+        cut in prop::collection::vec(0_usize..3 << 20, 0..6),
+        statuses in prop::collection::vec(prop::sample::select(vec![429_u16, 500, 503, 403, 404]), 0..4),
+        token_lasts in prop::sample::select(vec![0_usize, 5, 50]),
+        absolute: bool,
+        forgetful: bool,
+    ) {
+        let store = image();
+        let registry = Faulty::default();
+        *registry.0.faults.lock().unwrap() =
+            Faults { cut, statuses, token_lasts, absolute, forgetful, refuse: false };
+        let (_runtime, host) = registry.start();
+        for _ in 0..12 {
+            let result = push(&store, &host, &[]);
+            registry.check();
+            match result {
+                Ok(_) => break,
+                Err(error) => prop_assert!(error.contains("error: "), "{}", error),
+            }
+        }
+        prop_assert_eq!(registry.contents().manifests.len(), 1);
+    }
+}
