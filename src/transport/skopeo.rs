@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use super::Error;
 use super::copied::Copied;
-use super::registry::{Catalog, Registry};
+use super::registry::{Catalog, Registry, ServerOptions};
 use crate::oci::{Form, Image, ImageSpec, ManifestFormat};
 use crate::store::Store;
 
@@ -87,7 +87,8 @@ pub fn copy_with_skopeo(
     let mut catalog = Catalog::default();
     catalog.add(NAME, TAG, &spec, form).expect("the name is one");
     let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let registry = Registry::start(catalog, store.clone(), loopback).map_err(Error::Registry)?;
+    let registry = Registry::start(catalog, store.clone(), loopback, ServerOptions::default())
+        .map_err(Error::Registry)?;
     let temporary = |source| Error::Temporary { path: options.temporary.clone(), source };
     let directory = tempfile::tempdir_in(&options.temporary).map_err(temporary)?;
     let digest_file = directory.path().join("digest");

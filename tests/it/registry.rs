@@ -1,14 +1,14 @@
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use stowage::digest::Digest;
 use stowage::oci::{Form, Image, ImageSpec};
-use stowage::transport::{Catalog, Registry};
+use stowage::transport::{Catalog, Registry, ServerOptions};
 
+use crate::http::{self, Answer};
 use crate::support::{FakeStore, odd_tree};
 
 /// A registry with one image under two tags and in two repositories.
@@ -16,12 +16,6 @@ struct Served {
     store: FakeStore,
     spec: Arc<ImageSpec>,
     registry: Registry,
-}
-
-struct Answer {
-    status: u16,
-    headers: BTreeMap<String, String>,
-    body: Vec<u8>,
 }
 
 impl Served {
@@ -36,7 +30,8 @@ impl Served {
             catalog.add(name, tag, &spec, Form::AsStored).unwrap();
         }
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let registry = Registry::start(catalog, store.store(), address).unwrap();
+        let registry =
+            Registry::start(catalog, store.store(), address, ServerOptions::default()).unwrap();
         Self { store, spec, registry }
     }
 
@@ -47,41 +42,15 @@ impl Served {
     }
 
     fn raw(&self, request: &str) -> Vec<u8> {
-        let mut stream = TcpStream::connect(self.registry.address()).unwrap();
-        // A server that refuses to read on may have closed it before all is written.
-        let _ = stream.write_all(request.as_bytes());
-        let mut bytes = Vec::new();
-        let _ = stream.read_to_end(&mut bytes);
-        bytes
+        http::raw(self.registry.address(), request)
     }
 
     fn ask(&self, method: &str, path: &str, headers: &str) -> Answer {
-        let bytes = self.raw(&format!(
-            "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n"
-        ));
-        let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
-        let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
-        let mut lines = head.lines();
-        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
-        let headers = lines
-            .map(|line| line.split_once(": ").unwrap())
-            .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
-            .collect();
-        Answer { status, headers, body: bytes[end + 4..].to_vec() }
+        http::ask(self.registry.address(), method, path, headers)
     }
 
     fn get(&self, path: &str) -> Answer {
         self.ask("GET", path, "")
-    }
-}
-
-impl Answer {
-    fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap()
-    }
-
-    fn code(&self) -> String {
-        self.json()["errors"][0]["code"].as_str().unwrap().to_owned()
     }
 }
 

@@ -89,17 +89,31 @@ impl Catalog {
         spec: &Arc<ImageSpec>,
         form: Form,
     ) -> Result<(), CatalogError> {
+        check_reference(name, tag)?;
+        let digest = self.add_untagged(name, spec, form)?;
+        let repository = self.repositories.entry(name.to_owned()).or_default();
+        repository.tags.insert(tag.to_owned(), digest);
+        Ok(())
+    }
+
+    /// Adds an image that is found by its digest alone: for who had it from a tag that now is
+    /// another one's.
+    ///
+    /// # Errors
+    /// [`CatalogError::Name`].
+    pub fn add_untagged(
+        &mut self,
+        name: &str,
+        spec: &Arc<ImageSpec>,
+        form: Form,
+    ) -> Result<BlobDigest, CatalogError> {
         if !is_name(name) {
             return Err(CatalogError::Name(name.to_owned()));
-        }
-        if !is_tag(tag) {
-            return Err(CatalogError::Tag(tag.to_owned()));
         }
         let image = Image::in_form(spec, form, Default::default());
         let media_type = image.descriptor().media_type().to_string();
         let Image { config, manifest, .. } = image;
         let repository = self.repositories.entry(name.to_owned()).or_default();
-        repository.tags.insert(tag.to_owned(), manifest.digest);
         repository.blobs.insert(config.digest, Content::Config(Arc::new(config)));
         for (index, layer) in spec.layers.iter().enumerate() {
             let blob = layer.blob(form);
@@ -108,12 +122,13 @@ impl Catalog {
         }
         let digest = manifest.digest;
         repository.manifests.insert(digest, Manifest { blob: Arc::new(manifest), media_type });
-        Ok(())
+        Ok(digest)
     }
 
-    /// The names of all repositories, in order.
+    /// The names of all repositories that have tags, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.repositories.keys().map(String::as_str)
+        let tagged = self.repositories.iter().filter(|(_, found)| !found.tags.is_empty());
+        tagged.map(|(name, _)| name.as_str())
     }
 
     /// The repository of that name.
@@ -143,6 +158,20 @@ impl Repository {
             || self.manifests.get(digest).map(|found| Content::Config(Arc::clone(&found.blob)));
         self.blobs.get(digest).cloned().or_else(manifest)
     }
+}
+
+/// Whether an image can be asked for by name and tag.
+///
+/// # Errors
+/// [`CatalogError`].
+pub fn check_reference(name: &str, tag: &str) -> Result<(), CatalogError> {
+    if !is_name(name) {
+        return Err(CatalogError::Name(name.to_owned()));
+    }
+    if !is_tag(tag) {
+        return Err(CatalogError::Tag(tag.to_owned()));
+    }
+    Ok(())
 }
 
 /// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(\/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*`

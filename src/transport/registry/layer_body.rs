@@ -4,6 +4,7 @@
 use std::io::{self, Write};
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use tokio::sync::mpsc::error::TrySendError;
@@ -44,23 +45,20 @@ impl Makers {
 pub fn send<E: Send>(
     makers: Makers,
     part: Range<u64>,
-    make: impl FnOnce(&mut dyn Write) -> Result<(), E> + Send + 'static,
+    make: impl FnOnce(&mut Chunks) -> Result<(), E> + Send + 'static,
     failed: impl FnOnce(E) + Send + 'static,
 ) -> Receiver<Chunk> {
     let (sender, receiver) = channel(READY);
     tokio::task::spawn_blocking(move || {
-        let place = match makers.acquire() {
-            Ok(place) => Some(place),
-            Err(error) => return drop(sender.blocking_send(Err(error))),
-        };
         let mut out = Chunks {
             sender,
             makers,
-            place,
+            place: None,
             skip: part.start,
             left: part.end - part.start,
             chunk: Vec::new(),
             gone: false,
+            waited: Duration::ZERO,
         };
         let made = make(&mut out);
         let gone = out.gone;
@@ -81,7 +79,7 @@ pub fn send<E: Send>(
 }
 
 /// Cuts what is written into chunks, and drops what the client didn't ask for.
-struct Chunks {
+pub struct Chunks {
     sender: Sender<Chunk>,
     makers: Makers,
     /// Given back while the client is waited for.
@@ -90,9 +88,36 @@ struct Chunks {
     left: u64,
     chunk: Vec<u8>,
     gone: bool,
+    waited: Duration,
 }
 
 impl Chunks {
+    /// Waits for a place to make something.
+    ///
+    /// # Errors
+    /// If there will be none.
+    pub fn take_place(&mut self) -> io::Result<()> {
+        self.place = Some(self.makers.acquire()?);
+        Ok(())
+    }
+
+    /// The part that the client asked for, where it can be written without what is before it:
+    /// the next byte is taken for the part's first one.
+    pub fn begin_at_part(&mut self) -> Range<u64> {
+        let start = std::mem::take(&mut self.skip);
+        start..start + self.left
+    }
+
+    /// How long the client, or a place, was waited for.
+    pub fn waited(&self) -> Duration {
+        self.waited
+    }
+
+    /// Whether the client went away.
+    pub fn gone(&self) -> bool {
+        self.gone
+    }
+
     fn send_chunk(&mut self) -> io::Result<()> {
         if self.chunk.is_empty() {
             return Ok(());
@@ -101,11 +126,15 @@ impl Chunks {
         let chunk = Bytes::from(std::mem::replace(&mut self.chunk, next));
         let sent = match self.sender.try_send(Ok(chunk)) {
             Err(TrySendError::Full(chunk)) => {
+                let begin = Instant::now();
                 // A slow client does not keep others waiting.
-                self.place = None;
-                let sent = self.sender.blocking_send(chunk);
-                self.place = Some(self.makers.acquire()?);
-                sent.is_ok()
+                let had_place = self.place.take().is_some();
+                let sent = self.sender.blocking_send(chunk).is_ok();
+                if had_place && sent {
+                    self.take_place()?;
+                }
+                self.waited += begin.elapsed();
+                sent
             }
             Err(TrySendError::Closed(_)) => false,
             Ok(()) => true,
