@@ -1,12 +1,13 @@
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use stowage::digest::Digest;
 use stowage::oci::{Form, Image, ImageSpec};
-use stowage::transport::{Catalog, Registry, ServerOptions};
+use stowage::transport::{Catalog, Limits, Registry, ServerOptions};
 
 use crate::http::{self, Answer};
 use crate::support::{FakeStore, odd_tree};
@@ -20,6 +21,10 @@ struct Served {
 
 impl Served {
     fn new() -> Self {
+        Self::with(ServerOptions::default())
+    }
+
+    fn with(options: ServerOptions) -> Self {
         let mut store = FakeStore::new();
         store.add('1', "tree", &[], odd_tree);
         store.add('2', "big", &[], |path| fs::write(path, vec![7; 5 << 20]).unwrap());
@@ -30,8 +35,7 @@ impl Served {
             catalog.add(name, tag, &spec, Form::AsStored).unwrap();
         }
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let registry =
-            Registry::start(catalog, store.store(), address, ServerOptions::default()).unwrap();
+        let registry = Registry::start(catalog, store.store(), address, options).unwrap();
         Self { store, spec, registry }
     }
 
@@ -239,4 +243,63 @@ fn many_are_served_at_once_and_who_goes_away_is_forgotten() {
         drop(idle);
     });
     assert!(served.registry.take_error().is_none());
+}
+
+#[test]
+fn who_takes_too_long_to_ask_is_not_waited_for() {
+    let limits = Limits { headers: Duration::from_millis(200), ..Limits::default() };
+    let served = Served::with(ServerOptions { limits, ..ServerOptions::default() });
+    for begin in ["", "GET /v2/ HTTP/1.1\r\nHost: x\r\n", "GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\nGET"]
+    {
+        let mut stream = TcpStream::connect(served.registry.address()).unwrap();
+        stream.write_all(begin.as_bytes()).unwrap();
+        // One byte now and then is not to help.
+        stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        let start = Instant::now();
+        loop {
+            assert!(start.elapsed() < Duration::from_secs(60), "{begin}");
+            match stream.read(&mut [0; 4096]) {
+                Ok(0) => break,
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => break,
+                _ if begin.is_empty() => {}
+                _ => drop(stream.write_all(b"X")),
+            }
+        }
+    }
+    assert_eq!(served.get("/v2/").status, 200);
+}
+
+#[test]
+fn who_takes_too_long_to_read_is_not_waited_for() {
+    let limits =
+        Limits { connections: 1, patience: Some(Duration::from_millis(200)), ..Limits::default() };
+    let served = Served::with(ServerOptions { limits, ..ServerOptions::default() });
+    let (_, path, size) = served.big();
+    let mut slow = TcpStream::connect(served.registry.address()).unwrap();
+    // More of them than the sockets hold: each is asked for when the one before is sent.
+    for _ in 0..10 {
+        write!(slow, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    }
+    // There is but one place, and it becomes free.
+    assert_eq!(served.get("/v2/").status, 200);
+    let mut bytes = Vec::new();
+    let _ = slow.read_to_end(&mut bytes);
+    assert!((bytes.len() as u64) < 10 * size);
+    assert!(served.registry.take_error().is_none());
+}
+
+/// What was begun with one catalog goes on with it.
+#[test]
+fn a_request_goes_on_when_the_catalog_is_replaced() {
+    let served = Served::new();
+    let (index, path, _) = served.big();
+    let mut slow = TcpStream::connect(served.registry.address()).unwrap();
+    slow.write_all(http::request("GET", &path, "").as_bytes()).unwrap();
+    let mut bytes = vec![0; 4096];
+    slow.read_exact(&mut bytes).unwrap();
+    served.registry.replace(Catalog::default());
+    assert_eq!(served.get(&path).status, 404);
+    slow.read_to_end(&mut bytes).unwrap();
+    let diff_id = served.spec.layers[index].diff_id.to_string();
+    assert_eq!(Digest::of(&Answer::parse(&bytes).body).to_string(), diff_id);
 }
