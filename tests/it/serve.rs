@@ -370,18 +370,72 @@ fn only_checked_layers_are_kept() {
     client.write_all(http::request("GET", &blob, "").as_bytes()).unwrap();
     client.read_exact(&mut [0; 4096]).unwrap();
     drop(client);
-    let empty = || fs::read_dir(images.path("cache")).unwrap().next().is_none();
-    until("it is forgotten", || empty().then_some(()));
+    let names = || {
+        let entries = fs::read_dir(images.path("cache")).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect::<Vec<_>>()
+    };
+    // It was made to its end before, or it is forgotten.
+    until("nothing is made", || {
+        (server.metric("stowage_requests_in_flight") == 1.0
+            && !names().iter().any(|name| name.ends_with(".part")))
+        .then_some(())
+    });
+    for name in names() {
+        fs::remove_file(images.path("cache").join(name)).unwrap();
+    }
     let source = images.one.layers.iter().max_by_key(|layer| layer.size).unwrap();
     let source = images.store.store().physical(source.sources().next().unwrap());
     let mut bytes = fs::read(&source).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     fs::write(&source, bytes).unwrap();
     assert!((server.get(&blob).body.len() as u64) < size);
-    assert!(empty());
+    assert_eq!(names(), [""; 0]);
     assert_eq!(server.metric("stowage_layers_failed_total"), 1.0);
     let log = server.end();
     assert!(log.contains("is not what it was") && log.contains("broken off"), "{log}");
+}
+
+/// A client that doesn't read holds up nothing: the layer is in the cache before it goes on, and
+/// comes from there.
+#[test]
+fn slow_clients_are_sent_what_is_kept() {
+    let images = Images::new();
+    let (blob, size) = images.big("a/b");
+    let server = images.serve(&["images", "--cache", "cache", "--jobs", "1"]);
+    let slow = Slow::ask(&server, &blob);
+    until("it is made", || (server.metric("stowage_requests_in_flight") == 2.0).then_some(()));
+    let file = images.path("cache").join(blob.rsplit('/').next().unwrap().replace(':', "-"));
+    until("it is kept", || file.exists().then_some(()));
+    assert_eq!(server.get(&blob).body.len() as u64, size);
+    assert_eq!(server.metric("stowage_cache_hits_total"), 1.0);
+    // Also if it is removed in the meantime.
+    fs::remove_file(&file).unwrap();
+    assert_eq!(format!("/v2/a/b/blobs/{}", Digest::of(&slow.finish().body)), blob);
+    let part = Slow::ask_with(&server, &blob, "Range: bytes=100-30000000\r\n");
+    until("it is kept", || file.exists().then_some(()));
+    assert_eq!(part.finish().body.len(), 30_000_000 - 100 + 1);
+}
+
+#[test]
+fn compressed_layers_are_kept_compressed() {
+    let images = Images::new();
+    for compression in ["gzip", "zstd"] {
+        images.store.build(&json!({"compression": compression, "maxLayers": 5}).to_string());
+        let server = images.serve(&["a:v=image.json", "--cache", "cache"]);
+        let manifest = server.get("/v2/a/manifests/v").json();
+        let layers = manifest["layers"].as_array().unwrap();
+        for times in 0..2 {
+            for layer in layers {
+                let media_type = layer["mediaType"].as_str().unwrap();
+                assert!(media_type.ends_with(&format!("+{compression}")), "{media_type}");
+                let digest = layer["digest"].as_str().unwrap();
+                let blob = server.get(&format!("/v2/a/blobs/{digest}"));
+                assert_eq!(Digest::of(&blob.body).to_string(), digest);
+            }
+            let hits = server.metric("stowage_cache_hits_total");
+            assert_eq!(hits as usize, times * layers.len());
+        }
+    }
 }
 
 /// A client in the middle of a body.
@@ -392,8 +446,12 @@ struct Slow {
 
 impl Slow {
     fn ask(server: &Server, path: &str) -> Self {
+        Self::ask_with(server, path, "")
+    }
+
+    fn ask_with(server: &Server, path: &str, headers: &str) -> Self {
         let mut stream = TcpStream::connect(server.address).unwrap();
-        stream.write_all(http::request("GET", path, "").as_bytes()).unwrap();
+        stream.write_all(http::request("GET", path, headers).as_bytes()).unwrap();
         let mut begin = vec![0; 4096];
         stream.read_exact(&mut begin).unwrap();
         Self { stream, begin }

@@ -148,13 +148,24 @@ impl Entry {
         }
     }
 
-    /// Gives the blob its name: all its bytes are there, and were checked.
-    pub fn keep(mut self) {
-        let Some(file) = self.file.take() else { return };
+    /// Whether all that was written is there.
+    pub fn is_whole(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// Gives the blob its name: all its bytes are there, and were checked. Returns its file,
+    /// even if that has to make room for others at once.
+    pub fn keep(mut self) -> Option<File> {
+        let file = self.file.take()?;
         let path = self.cache.path(&self.digest);
         let kept = file.as_file().sync_data().and_then(|()| Ok(file.persist(path)?));
-        if let Err(error) = kept.and_then(|_| self.cache.make_room(0)) {
-            self.failed(&error);
+        let made_room = self.cache.make_room(0);
+        match kept.and_then(|file| made_room.map(|()| file)) {
+            Ok(file) => Some(file),
+            Err(error) => {
+                self.failed(&error);
+                None
+            }
         }
     }
 

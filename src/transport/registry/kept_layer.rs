@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::cache::{Cache, Entry};
-use super::layer_body::Chunks;
+use super::layer_body::{CHUNK, Chunks};
 use super::server::Shared;
 use crate::oci::{Form, ImageSpec, LayerBlob, LayerSource};
 use crate::store::Store;
@@ -63,10 +63,21 @@ impl Layer {
         let Some(entry) = cache.and_then(|cache| cache.begin(blob.digest, blob.size)) else {
             return write_checked_layer(store, spec, *index, *form, out);
         };
-        let mut both = Both { out, entry };
+        let mut both = Both { out, entry, sent: 0, behind: false };
         write_checked_layer(store, spec, *index, *form, &mut both)?;
-        both.entry.keep();
-        Ok(())
+        let Both { out, entry, sent, behind } = both;
+        let file = entry.keep();
+        if !behind {
+            return Ok(());
+        }
+        out.give_place_back();
+        let lost = || io::Error::other("what was kept of a layer is lost");
+        file.ok_or_else(lost)
+            .and_then(|mut file| {
+                file.seek(SeekFrom::Start(sent))?;
+                io::copy(&mut file, out).map(drop)
+            })
+            .map_err(Error::Write)
     }
 
     /// Whether it is in a file as it is: another one would be of no use.
@@ -92,20 +103,36 @@ fn send_file(mut file: File, out: &mut Chunks) -> io::Result<()> {
     }
 }
 
-/// To a client and into the cache.
+/// To a client and into the cache. A client that can't keep up is sent the rest from there: it
+/// is not to hold up what is made, nor what that needs in memory.
 struct Both<'o> {
     out: &'o mut Chunks,
     entry: Entry,
+    /// Bytes that the client was given.
+    sent: u64,
+    /// Whether it has to wait for the rest.
+    behind: bool,
 }
 
 impl Write for Both<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.out.write(bytes)?;
-        self.entry.write(&bytes[..written]);
-        Ok(written)
+        let bytes = &bytes[..bytes.len().min(CHUNK)];
+        self.entry.write(bytes);
+        if self.behind && !self.entry.is_whole() {
+            return Err(io::Error::other("there is no place for the layer"));
+        }
+        self.behind |= self.entry.is_whole() && self.out.would_wait(bytes.len());
+        if self.behind {
+            // Nobody else asked for it.
+            self.out.check_client()?;
+        } else {
+            self.out.write_all(bytes)?;
+            self.sent += bytes.len() as u64;
+        }
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
+        Ok(())
     }
 }

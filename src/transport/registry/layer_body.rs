@@ -12,7 +12,7 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Bytes of a chunk.
-const CHUNK: usize = 256 << 10;
+pub const CHUNK: usize = 256 << 10;
 /// Chunks that are ready before the client takes them. Together with the one in the making
 /// that is what a connection costs in memory, however slow it is.
 const READY: usize = 4;
@@ -30,11 +30,15 @@ impl Makers {
         Self(Arc::new(Semaphore::new(places)))
     }
 
-    fn acquire(&self) -> io::Result<OwnedSemaphorePermit> {
-        // On a thread that may wait.
-        tokio::runtime::Handle::current()
-            .block_on(Arc::clone(&self.0).acquire_owned())
-            .map_err(io::Error::other)
+    /// Waits, on a thread that may, until there is a place or nobody wants it any more.
+    fn acquire(&self, client: &Sender<Chunk>) -> io::Result<OwnedSemaphorePermit> {
+        tokio::runtime::Handle::current().block_on(async {
+            tokio::select! {
+                biased;
+                () = client.closed() => Err(io::ErrorKind::BrokenPipe.into()),
+                place = Arc::clone(&self.0).acquire_owned() => place.map_err(io::Error::other),
+            }
+        })
     }
 }
 
@@ -97,8 +101,29 @@ impl Chunks {
     /// # Errors
     /// If there will be none.
     pub fn take_place(&mut self) -> io::Result<()> {
-        self.place = Some(self.makers.acquire()?);
+        let place = self.makers.acquire(&self.sender);
+        self.gone |= self.sender.is_closed();
+        self.place = Some(place?);
         Ok(())
+    }
+
+    /// Lets somebody else make something.
+    pub fn give_place_back(&mut self) {
+        self.place = None;
+    }
+
+    /// Whether to write some bytes, at most [`CHUNK`], is to wait for the client.
+    pub fn would_wait(&self, bytes: usize) -> bool {
+        self.chunk.len() + bytes > CHUNK && self.sender.capacity() == 0
+    }
+
+    /// Fails if the client went away.
+    ///
+    /// # Errors
+    /// With [`io::ErrorKind::BrokenPipe`].
+    pub fn check_client(&mut self) -> io::Result<()> {
+        self.gone |= self.sender.is_closed();
+        if self.gone { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(()) }
     }
 
     /// The part that the client asked for, where it can be written without what is before it:
@@ -146,6 +171,8 @@ impl Chunks {
 
 impl Write for Chunks {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // Also where nothing is sent, since it is not of the part that was asked for.
+        self.check_client()?;
         let skipped = self.skip.min(bytes.len() as u64);
         self.skip -= skipped;
         let wanted = &bytes[skipped as usize..];

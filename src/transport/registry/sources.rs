@@ -188,11 +188,12 @@ impl Sources {
             let mut entry = match old {
                 Some(old) if !all && old.fingerprint == fingerprint && old.file == file => old,
                 old => {
+                    let same = old.as_ref().is_some_and(|old| old.fingerprint == fingerprint);
                     let old_spec = old.and_then(|old| old.spec);
                     let (spec, problem) = read(&reference, &file, old_spec.as_ref());
                     if spec.is_some() {
                         changed = true;
-                        self.keep(&reference.0, old_spec.clone());
+                        self.keep(&reference.0, old_spec.clone().filter(|_| !same));
                     }
                     let spec = spec.or(old_spec);
                     Entry { source, file, fingerprint, spec, problem }
