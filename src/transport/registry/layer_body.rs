@@ -1,5 +1,5 @@
 //! A layer on its way to a client, made while it is sent.
-//! Stage: transport. Input: [`Content`]. Output: chunks.
+//! Stage: transport. Input: a layer. Output: chunks.
 
 use std::io::{self, Write};
 use std::ops::Range;
