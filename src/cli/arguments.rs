@@ -1,5 +1,6 @@
 //! What can be typed.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -38,6 +39,8 @@ pub enum Command {
     Index(IndexArguments),
     /// Copy an image to where it is to be run, sending only what is missing there
     Copy(CopyArguments),
+    /// Serve images as a registry does, for `docker pull` and the like
+    Serve(ServeArguments),
     /// Show what an image is made of, and why
     Explain(ExplainArguments),
     /// Say what an update from one image to another costs
@@ -182,6 +185,80 @@ pub struct SkopeoArguments {
 }
 
 #[derive(Debug, Args)]
+pub struct ServeArguments {
+    /// What to serve: `NAME:TAG=image.json`; an image spec, which is served by its file's name; or a
+    /// directory, in which `REPOSITORY/TAG` is an image spec, or a link to one
+    #[arg(value_name = "IMAGE|DIR", required = true)]
+    pub sources: Vec<String>,
+
+    /// Where to listen; port 0 is any that is free
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:5000")]
+    pub listen: SocketAddr,
+
+    /// Write the address to a file when there is an answer
+    #[arg(long, value_name = "FILE")]
+    pub address_file: Option<PathBuf>,
+
+    /// Certificate to serve by HTTPS with, and those that it stands on, as PEM
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// Key of the certificate, as PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+
+    /// Serve only the users in a file that `htpasswd -B` wrote
+    #[arg(long, value_name = "FILE")]
+    pub htpasswd: Option<PathBuf>,
+
+    /// Keep layers in a directory once they were made
+    #[arg(long, value_name = "DIR")]
+    pub cache: Option<PathBuf>,
+
+    /// Remove what was not asked for for longest beyond so many bytes; K, M, G and T are powers
+    /// of 1024
+    #[arg(long, value_name = "BYTES", default_value = "10G", value_parser = bytes, requires = "cache")]
+    pub cache_size: u64,
+
+    /// How long to go on with what was asked for, when told to end
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    pub grace: u64,
+
+    /// How many connections there may be at a time
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..))]
+    pub max_connections: u16,
+
+    /// How to write the log, which goes to standard error
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+
+    /// Log nothing but warnings and errors
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// How a log is written.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum LogFormat {
+    /// A JSON object a line
+    Json,
+    /// A line of text
+    Text,
+}
+
+fn bytes(text: &str) -> Result<u64, String> {
+    let (digits, shift) = match text.char_indices().next_back() {
+        Some((end, 'K')) => (&text[..end], 10),
+        Some((end, 'M')) => (&text[..end], 20),
+        Some((end, 'G')) => (&text[..end], 30),
+        Some((end, 'T')) => (&text[..end], 40),
+        _ => (text, 0),
+    };
+    let number: u64 = digits.parse().map_err(|_| "not a number of bytes".to_owned())?;
+    number.checked_mul(1 << shift).ok_or_else(|| "too many bytes".to_owned())
+}
+
+#[derive(Debug, Args)]
 pub struct VerifyArguments {
     /// The image spec, `image.json`
     #[arg(value_name = "IMAGE")]
@@ -248,4 +325,28 @@ pub enum FormatArgument {
     Oci,
     /// Docker's image manifest V2, schema 2
     V2s2,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_bytes_are_read() {
+        for (text, expected) in [
+            ("0", Some(0)),
+            ("1000", Some(1000)),
+            ("2K", Some(2048)),
+            ("10G", Some(10 << 30)),
+            ("1T", Some(1 << 40)),
+            ("", None),
+            ("G", None),
+            ("-1", None),
+            ("1.5G", None),
+            ("1g", None),
+            ("99999999999T", None),
+        ] {
+            assert_eq!(bytes(text).ok(), expected, "{text}");
+        }
+    }
 }

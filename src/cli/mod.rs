@@ -8,6 +8,7 @@ mod derivation;
 mod explain;
 mod interrupt;
 mod progress;
+mod serve;
 
 use std::error::Error as _;
 use std::io::{self, Write};
@@ -37,6 +38,8 @@ enum Failure {
     Layer(#[from] layer::Error),
     #[error(transparent)]
     Transport(#[from] transport::Error),
+    #[error(transparent)]
+    Setup(#[from] transport::SetupError),
     #[error("cannot write {}", file.display())]
     Output { file: PathBuf, source: io::Error },
     #[error("cannot write to standard output")]
@@ -63,6 +66,8 @@ enum Failure {
     Derivation { file: PathBuf, reason: String },
     #[error("cannot start {jobs} threads")]
     Threads { jobs: usize, source: rayon::ThreadPoolBuildError },
+    #[error("cannot wait for signals")]
+    Signals(#[source] io::Error),
 }
 
 impl Hint for Failure {
@@ -73,6 +78,7 @@ impl Hint for Failure {
             Failure::Oci(error) => error.hint(),
             Failure::Layer(error) => error.hint(),
             Failure::Transport(error) => error.hint(),
+            Failure::Setup(error) => error.hint(),
             Failure::Terminal => Some("pipe it: `… | docker load`, or into a file with `>`".to_owned()),
             Failure::Format { .. } => Some("`dir:` takes either".to_owned()),
             Failure::NoSuchPath(_) => Some("`stowage explain` without `--why` lists them by size".to_owned()),
@@ -119,6 +125,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Stream(arguments) => commands::stream(&store, &arguments),
         Command::Index(arguments) => commands::index(&store, &arguments),
         Command::Copy(arguments) => copy::copy(&store, &arguments),
+        Command::Serve(arguments) => serve::serve(&store, &arguments),
         Command::Explain(arguments) => explain::explain(&arguments),
         Command::Diff(arguments) => explain::diff(&arguments),
         Command::Verify(arguments) => commands::verify(&store, &arguments),

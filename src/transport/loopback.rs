@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use super::Error;
 use super::copied::Copied;
-use super::registry::{Catalog, Registry};
+use super::registry::{Catalog, Registry, ServerOptions};
 use crate::digest::BlobDigest;
 use crate::oci::{Artifact, Documents, Form, ManifestFormat};
 use crate::store::Store;
@@ -30,7 +30,9 @@ impl Loopback {
         let mut catalog = Catalog::default();
         catalog.add(NAME, TAG, &artifact, form).expect("the name is one");
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let registry = Registry::start(catalog, store.clone(), address).map_err(Error::Registry)?;
+        let options = ServerOptions::default();
+        let registry =
+            Registry::start(catalog, store.clone(), address, options).map_err(Error::Registry)?;
         Ok(Self { registry, artifact, form })
     }
 

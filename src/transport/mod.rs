@@ -43,7 +43,10 @@ pub use oci_archive::{copy_to_oci_archive, write_oci_archive};
 pub use push::{Credentials, PushError, PushOptions, copy_to_registry};
 pub use ref_name::{ParseRefNameError, RefName};
 pub use reference::{ImageReference, ParseReferenceError};
-pub use registry::{Catalog, CatalogError, Registry, Served};
+pub use registry::{
+    Cache, Catalog, CatalogError, Limits, Registry, Served, ServerOptions, SetupError, Source,
+    Sources, Users, read_tls,
+};
 pub use skopeo::{SkopeoOptions, copy_with_skopeo};
 pub use target::{ParseTargetError, Target};
 pub use watch::Watch;
@@ -51,6 +54,17 @@ pub use watch::Watch;
 use crate::digest::Digest;
 use crate::error::Hint;
 use crate::layer;
+
+/// An error and what it came of, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
+}
 
 /// Gives a pipe the largest buffer that a user may ask for: with the usual 64 KiB, writer
 /// and reader of a layer spend their time waking each other.

@@ -30,6 +30,8 @@ mod nix_image;
 mod podman;
 /// Debian's registry.
 mod registry;
+/// The registry as a service: Docker, podman, skopeo and containerd pull.
+mod serve;
 /// Nix, engines of one's own, and images.
 mod support;
 /// skopeo reads what is copied to files and directories.

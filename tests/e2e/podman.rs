@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::support::{Image, root_command, run};
 
 /// podman with a storage of its own.
-fn podman(directory: &std::path::Path, arguments: &[&str]) -> Command {
+pub fn podman(directory: &std::path::Path, arguments: &[&str]) -> Command {
     let mut command = root_command("podman");
     command.arg("--root").arg(directory.join("root")).arg("--runroot").arg(directory.join("run"));
     command.args(["--storage-driver=vfs"]).args(arguments).stdin(Stdio::null());

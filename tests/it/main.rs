@@ -22,6 +22,8 @@ mod determinism;
 mod explain;
 /// An image on a base, from `fromImage` to the stream.
 mod from_image;
+/// HTTP, as plain as it can be.
+mod http;
 /// A layer's bytes, entry by entry and as a digest.
 mod index;
 mod kept_layers;
@@ -35,6 +37,8 @@ mod plans;
 /// A store in a temporary directory, and the program run on it.
 mod push;
 mod registry;
+/// `stowage serve`, from its start to its end.
+mod serve;
 /// Real closures: the images that `benches/layering` plans.
 #[allow(dead_code)] // it takes more of them than these tests do
 #[path = "../../benches/layering/suite.rs"]

@@ -1,14 +1,15 @@
-use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::json;
 use stowage::digest::Digest;
 use stowage::oci::{Artifact, Form, Image, ImageSpec};
-use stowage::transport::{Catalog, Registry};
+use stowage::transport::{Catalog, Limits, Registry, ServerOptions};
 
+use crate::http::{self, Answer};
 use crate::support::{FakeStore, odd_tree};
 
 /// A registry with one image under two tags and in two repositories.
@@ -18,14 +19,12 @@ struct Served {
     registry: Registry,
 }
 
-struct Answer {
-    status: u16,
-    headers: BTreeMap<String, String>,
-    body: Vec<u8>,
-}
-
 impl Served {
     fn new() -> Self {
+        Self::with(ServerOptions::default())
+    }
+
+    fn with(options: ServerOptions) -> Self {
         let mut store = FakeStore::new();
         store.add('1', "tree", &[], odd_tree);
         store.add('2', "big", &[], |path| fs::write(path, vec![7; 5 << 20]).unwrap());
@@ -37,7 +36,7 @@ impl Served {
             catalog.add(name, tag, &artifact, Form::AsStored).unwrap();
         }
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let registry = Registry::start(catalog, store.store(), address).unwrap();
+        let registry = Registry::start(catalog, store.store(), address, options).unwrap();
         Self { store, spec, registry }
     }
 
@@ -48,41 +47,15 @@ impl Served {
     }
 
     fn raw(&self, request: &str) -> Vec<u8> {
-        let mut stream = TcpStream::connect(self.registry.address()).unwrap();
-        // A server that refuses to read on may have closed it before all is written.
-        let _ = stream.write_all(request.as_bytes());
-        let mut bytes = Vec::new();
-        let _ = stream.read_to_end(&mut bytes);
-        bytes
+        http::raw(self.registry.address(), request)
     }
 
     fn ask(&self, method: &str, path: &str, headers: &str) -> Answer {
-        let bytes = self.raw(&format!(
-            "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n"
-        ));
-        let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
-        let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
-        let mut lines = head.lines();
-        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
-        let headers = lines
-            .map(|line| line.split_once(": ").unwrap())
-            .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
-            .collect();
-        Answer { status, headers, body: bytes[end + 4..].to_vec() }
+        http::ask(self.registry.address(), method, path, headers)
     }
 
     fn get(&self, path: &str) -> Answer {
         self.ask("GET", path, "")
-    }
-}
-
-impl Answer {
-    fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap()
-    }
-
-    fn code(&self) -> String {
-        self.json()["errors"][0]["code"].as_str().unwrap().to_owned()
     }
 }
 
@@ -271,4 +244,63 @@ fn many_are_served_at_once_and_who_goes_away_is_forgotten() {
         drop(idle);
     });
     assert!(served.registry.take_error().is_none());
+}
+
+#[test]
+fn who_takes_too_long_to_ask_is_not_waited_for() {
+    let limits = Limits { headers: Duration::from_millis(200), ..Limits::default() };
+    let served = Served::with(ServerOptions { limits, ..ServerOptions::default() });
+    for begin in ["", "GET /v2/ HTTP/1.1\r\nHost: x\r\n", "GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\nGET"]
+    {
+        let mut stream = TcpStream::connect(served.registry.address()).unwrap();
+        stream.write_all(begin.as_bytes()).unwrap();
+        // One byte now and then is not to help.
+        stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        let start = Instant::now();
+        loop {
+            assert!(start.elapsed() < Duration::from_secs(60), "{begin}");
+            match stream.read(&mut [0; 4096]) {
+                Ok(0) => break,
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => break,
+                _ if begin.is_empty() => {}
+                _ => drop(stream.write_all(b"X")),
+            }
+        }
+    }
+    assert_eq!(served.get("/v2/").status, 200);
+}
+
+#[test]
+fn who_takes_too_long_to_read_is_not_waited_for() {
+    let limits =
+        Limits { connections: 1, patience: Some(Duration::from_millis(200)), ..Limits::default() };
+    let served = Served::with(ServerOptions { limits, ..ServerOptions::default() });
+    let (_, path, size) = served.big();
+    let mut slow = TcpStream::connect(served.registry.address()).unwrap();
+    // More of them than the sockets hold: each is asked for when the one before is sent.
+    for _ in 0..10 {
+        write!(slow, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    }
+    // There is but one place, and it becomes free.
+    assert_eq!(served.get("/v2/").status, 200);
+    let mut bytes = Vec::new();
+    let _ = slow.read_to_end(&mut bytes);
+    assert!((bytes.len() as u64) < 10 * size);
+    assert!(served.registry.take_error().is_none());
+}
+
+/// What was begun with one catalog goes on with it.
+#[test]
+fn a_request_goes_on_when_the_catalog_is_replaced() {
+    let served = Served::new();
+    let (index, path, _) = served.big();
+    let mut slow = TcpStream::connect(served.registry.address()).unwrap();
+    slow.write_all(http::request("GET", &path, "").as_bytes()).unwrap();
+    let mut bytes = vec![0; 4096];
+    slow.read_exact(&mut bytes).unwrap();
+    served.registry.replace(Catalog::default());
+    assert_eq!(served.get(&path).status, 404);
+    slow.read_to_end(&mut bytes).unwrap();
+    let diff_id = served.spec.layers[index].diff_id.to_string();
+    assert_eq!(Digest::of(&Answer::parse(&bytes).body).to_string(), diff_id);
 }

@@ -12,42 +12,77 @@ use serde_json::{Value, json};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::catalog::{Content, Manifest, Repository};
+use super::kept_layer::Layer;
 use super::layer_body;
 use super::range::{Part, part};
 use super::route::{NoRoute, Route, route};
 use super::server::Shared;
 use crate::digest::BlobDigest;
-use crate::transport::checked_layer::write_checked_layer;
 
 const JSON: &str = "application/json";
+const TEXT: &str = "text/plain; charset=utf-8";
+const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 const OCTETS: &str = "application/octet-stream";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const DIGEST: &str = "docker-content-digest";
 
-/// Answers a request.
-pub fn answer(shared: &Arc<Shared>, request: &Request) -> Response {
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return read_only();
-    }
-    let mut response = match route(request.uri().path()) {
-        Ok(found) => found_route(shared, request, &found),
-        Err(problem) => no_route(problem),
+/// Where machines ask whether it is alive.
+pub const HEALTH: &str = "/healthz";
+const METRICS: &str = "/metrics";
+
+/// Answers a request, and says what kind of request it was.
+pub fn answer(shared: &Arc<Shared>, request: &Request) -> (&'static str, Response) {
+    let path = request.uri().path();
+    let found = route(path);
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    let (kind, mut response) = match (path, found) {
+        (_, found) if !reads => (found.map_or("none", |found| kind(&found)), read_only()),
+        (HEALTH, _) => ("healthz", bytes(StatusCode::OK, TEXT, b"ok\n".to_vec())),
+        (METRICS, _) => {
+            ("metrics", bytes(StatusCode::OK, PROMETHEUS, shared.metrics.to_text().into_bytes()))
+        }
+        (_, Ok(found)) => (kind(&found), found_route(shared, request, &found)),
+        (_, Err(problem)) => ("none", no_route(problem)),
     };
     if request.method() == Method::HEAD {
         *response.body_mut() = Body::empty();
     }
-    // What docker's client of old asks for.
+    (kind, of_registry(response))
+}
+
+/// To somebody who may not ask.
+pub fn unauthorized() -> Response {
+    let message = "a user's name and password are needed";
+    let mut response = error(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", message);
+    set(&mut response, header::WWW_AUTHENTICATE, "Basic realm=\"stowage\", charset=\"UTF-8\"");
+    of_registry(response)
+}
+
+/// With what docker's client of old asks for.
+fn of_registry(mut response: Response) -> Response {
     let version = HeaderValue::from_static("registry/2.0");
     response.headers_mut().insert("docker-distribution-api-version", version);
     response
+}
+
+fn kind(found: &Route) -> &'static str {
+    match found {
+        Route::Base => "base",
+        Route::Catalog => "catalog",
+        Route::Tags(_) => "tags",
+        Route::Manifest(..) => "manifest",
+        Route::Blob(..) => "blob",
+        Route::Referrers(..) => "referrers",
+        Route::Upload(_) => "upload",
+    }
 }
 
 fn found_route(shared: &Arc<Shared>, request: &Request, found: &Route) -> Response {
     match found {
         Route::Base => json_body(&json!({})),
         Route::Catalog => {
-            let names = shared.catalog.names();
-            list(request, names, "/v2/_catalog", |names| json!({ "repositories": names }))
+            let catalog = shared.catalog.load();
+            list(request, catalog.names(), "/v2/_catalog", |names| json!({ "repositories": names }))
         }
         Route::Tags(name) => in_repository(shared, name, |repository| {
             let path = format!("/v2/{name}/tags/list");
@@ -72,7 +107,7 @@ fn in_repository(
     name: &str,
     answer: impl FnOnce(&Repository) -> Response,
 ) -> Response {
-    shared.catalog.repository(name).map_or_else(
+    shared.catalog.load().repository(name).map_or_else(
         || {
             let message = format!("there is no repository `{name}`");
             error(StatusCode::NOT_FOUND, "NAME_UNKNOWN", &message)
@@ -164,11 +199,12 @@ fn content_body(shared: &Arc<Shared>, content: Content, range: Range<u64>) -> Bo
         }
         Content::Layer { spec, index, form, blob } => {
             shared.count(blob.digest, range.end - range.start);
-            let (store, failed) = (shared.store.clone(), Arc::clone(shared));
+            let layer = Layer { shared: Arc::clone(shared), spec, index, form, blob };
+            let failed = Arc::clone(shared);
             let chunks = layer_body::send(
                 shared.makers.clone(),
                 range,
-                move |out| write_checked_layer(&store, &spec, index, form, out),
+                move |out| layer.write(out),
                 move |error| failed.fail(error),
             );
             Body::from_stream(ReceiverStream::new(chunks))

@@ -90,15 +90,30 @@ impl Catalog {
         artifact: &Artifact,
         form: Form,
     ) -> Result<(), CatalogError> {
+        check_reference(name, tag)?;
+        let digest = self.add_untagged(name, artifact, form)?;
+        let repository = self.repositories.entry(name.to_owned()).or_default();
+        repository.tags.insert(tag.to_owned(), digest);
+        Ok(())
+    }
+
+    /// Adds an image that is found by its digest alone: for who had it from a tag that now is
+    /// another one's.
+    ///
+    /// # Errors
+    /// [`CatalogError::Name`].
+    pub fn add_untagged(
+        &mut self,
+        name: &str,
+        artifact: &Artifact,
+        form: Form,
+    ) -> Result<BlobDigest, CatalogError> {
         if !is_name(name) {
             return Err(CatalogError::Name(name.to_owned()));
         }
-        if !is_tag(tag) {
-            return Err(CatalogError::Tag(tag.to_owned()));
-        }
         let documents = artifact.documents(form, ManifestFormat::Oci);
         let repository = self.repositories.entry(name.to_owned()).or_default();
-        repository.tags.insert(tag.to_owned(), documents.top().digest);
+        let digest = documents.top().digest;
         let top = documents.descriptor().media_type().to_string();
         if let Some(index) = documents.index {
             repository.add_manifest(index, top);
@@ -114,12 +129,13 @@ impl Catalog {
             repository.blobs.insert(config.digest, Content::Config(Arc::new(config)));
             repository.add_manifest(manifest, media_type);
         }
-        Ok(())
+        Ok(digest)
     }
 
-    /// The names of all repositories, in order.
+    /// The names of all repositories that have tags, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.repositories.keys().map(String::as_str)
+        let tagged = self.repositories.iter().filter(|(_, found)| !found.tags.is_empty());
+        tagged.map(|(name, _)| name.as_str())
     }
 
     /// The repository of that name.
@@ -153,6 +169,20 @@ impl Repository {
             || self.manifests.get(digest).map(|found| Content::Config(Arc::clone(&found.blob)));
         self.blobs.get(digest).cloned().or_else(manifest)
     }
+}
+
+/// Whether an image can be asked for by name and tag.
+///
+/// # Errors
+/// [`CatalogError`].
+pub fn check_reference(name: &str, tag: &str) -> Result<(), CatalogError> {
+    if !is_name(name) {
+        return Err(CatalogError::Name(name.to_owned()));
+    }
+    if !is_tag(tag) {
+        return Err(CatalogError::Tag(tag.to_owned()));
+    }
+    Ok(())
 }
 
 /// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(\/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*`

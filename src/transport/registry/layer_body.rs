@@ -4,6 +4,7 @@
 use std::io::{self, Write};
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use tokio::sync::mpsc::error::TrySendError;
@@ -11,7 +12,7 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Bytes of a chunk.
-const CHUNK: usize = 256 << 10;
+pub const CHUNK: usize = 256 << 10;
 /// Chunks that are ready before the client takes them. Together with the one in the making
 /// that is what a connection costs in memory, however slow it is.
 const READY: usize = 4;
@@ -29,11 +30,15 @@ impl Makers {
         Self(Arc::new(Semaphore::new(places)))
     }
 
-    fn acquire(&self) -> io::Result<OwnedSemaphorePermit> {
-        // On a thread that may wait.
-        tokio::runtime::Handle::current()
-            .block_on(Arc::clone(&self.0).acquire_owned())
-            .map_err(io::Error::other)
+    /// Waits, on a thread that may, until there is a place or nobody wants it any more.
+    fn acquire(&self, client: &Sender<Chunk>) -> io::Result<OwnedSemaphorePermit> {
+        tokio::runtime::Handle::current().block_on(async {
+            tokio::select! {
+                biased;
+                () = client.closed() => Err(io::ErrorKind::BrokenPipe.into()),
+                place = Arc::clone(&self.0).acquire_owned() => place.map_err(io::Error::other),
+            }
+        })
     }
 }
 
@@ -44,23 +49,20 @@ impl Makers {
 pub fn send<E: Send>(
     makers: Makers,
     part: Range<u64>,
-    make: impl FnOnce(&mut dyn Write) -> Result<(), E> + Send + 'static,
+    make: impl FnOnce(&mut Chunks) -> Result<(), E> + Send + 'static,
     failed: impl FnOnce(E) + Send + 'static,
 ) -> Receiver<Chunk> {
     let (sender, receiver) = channel(READY);
     tokio::task::spawn_blocking(move || {
-        let place = match makers.acquire() {
-            Ok(place) => Some(place),
-            Err(error) => return drop(sender.blocking_send(Err(error))),
-        };
         let mut out = Chunks {
             sender,
             makers,
-            place,
+            place: None,
             skip: part.start,
             left: part.end - part.start,
             chunk: Vec::new(),
             gone: false,
+            waited: Duration::ZERO,
         };
         let made = make(&mut out);
         let gone = out.gone;
@@ -81,7 +83,7 @@ pub fn send<E: Send>(
 }
 
 /// Cuts what is written into chunks, and drops what the client didn't ask for.
-struct Chunks {
+pub struct Chunks {
     sender: Sender<Chunk>,
     makers: Makers,
     /// Given back while the client is waited for.
@@ -90,9 +92,57 @@ struct Chunks {
     left: u64,
     chunk: Vec<u8>,
     gone: bool,
+    waited: Duration,
 }
 
 impl Chunks {
+    /// Waits for a place to make something.
+    ///
+    /// # Errors
+    /// If there will be none.
+    pub fn take_place(&mut self) -> io::Result<()> {
+        let place = self.makers.acquire(&self.sender);
+        self.gone |= self.sender.is_closed();
+        self.place = Some(place?);
+        Ok(())
+    }
+
+    /// Lets somebody else make something.
+    pub fn give_place_back(&mut self) {
+        self.place = None;
+    }
+
+    /// Whether to write some bytes, at most [`CHUNK`], is to wait for the client.
+    pub fn would_wait(&self, bytes: usize) -> bool {
+        self.chunk.len() + bytes > CHUNK && self.sender.capacity() == 0
+    }
+
+    /// Fails if the client went away.
+    ///
+    /// # Errors
+    /// With [`io::ErrorKind::BrokenPipe`].
+    pub fn check_client(&mut self) -> io::Result<()> {
+        self.gone |= self.sender.is_closed();
+        if self.gone { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(()) }
+    }
+
+    /// The part that the client asked for, where it can be written without what is before it:
+    /// the next byte is taken for the part's first one.
+    pub fn begin_at_part(&mut self) -> Range<u64> {
+        let start = std::mem::take(&mut self.skip);
+        start..start + self.left
+    }
+
+    /// How long the client, or a place, was waited for.
+    pub fn waited(&self) -> Duration {
+        self.waited
+    }
+
+    /// Whether the client went away.
+    pub fn gone(&self) -> bool {
+        self.gone
+    }
+
     fn send_chunk(&mut self) -> io::Result<()> {
         if self.chunk.is_empty() {
             return Ok(());
@@ -101,11 +151,15 @@ impl Chunks {
         let chunk = Bytes::from(std::mem::replace(&mut self.chunk, next));
         let sent = match self.sender.try_send(Ok(chunk)) {
             Err(TrySendError::Full(chunk)) => {
+                let begin = Instant::now();
                 // A slow client does not keep others waiting.
-                self.place = None;
-                let sent = self.sender.blocking_send(chunk);
-                self.place = Some(self.makers.acquire()?);
-                sent.is_ok()
+                let had_place = self.place.take().is_some();
+                let sent = self.sender.blocking_send(chunk).is_ok();
+                if had_place && sent {
+                    self.take_place()?;
+                }
+                self.waited += begin.elapsed();
+                sent
             }
             Err(TrySendError::Closed(_)) => false,
             Ok(()) => true,
@@ -117,6 +171,8 @@ impl Chunks {
 
 impl Write for Chunks {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // Also where nothing is sent, since it is not of the part that was asked for.
+        self.check_client()?;
         let skipped = self.skip.min(bytes.len() as u64);
         self.skip -= skipped;
         let wanted = &bytes[skipped as usize..];

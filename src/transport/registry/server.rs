@@ -5,15 +5,25 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use axum::Router;
-use axum::extract::{Request, State};
+use arc_swap::ArcSwap;
+use axum::extract::Request;
+use axum::http::header;
+use axum::response::Response;
 use tokio::runtime::Runtime;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 
-use super::answer::answer;
+use super::answer::{self, answer};
+use super::cache::Cache;
 use super::catalog::Catalog;
+use super::connections::{Connections, Limits};
 use super::layer_body::Makers;
+use super::metrics::Metrics;
+use super::users::Users;
+use super::watched_body::{Exchange, WatchedBody};
 use crate::digest::BlobDigest;
 use crate::store::Store;
 use crate::transport::Error;
@@ -25,14 +35,33 @@ pub struct Served {
     pub layers: BTreeMap<BlobDigest, u64>,
 }
 
+/// How a registry serves. By default as one copy needs it: to everybody, without TLS, from no
+/// cache.
+#[derive(Default)]
+pub struct ServerOptions {
+    /// A certificate and its key.
+    pub tls: Option<TlsAcceptor>,
+    /// Who may ask.
+    pub users: Option<Users>,
+    /// Where blobs are kept.
+    pub cache: Option<Arc<Cache>>,
+    /// What clients may take.
+    pub limits: Limits,
+}
+
 /// What every request finds.
 pub struct Shared {
     /// What there is.
-    pub catalog: Catalog,
+    pub catalog: ArcSwap<Catalog>,
     /// What layers are made of.
     pub store: Store,
     /// Who may make one.
     pub makers: Makers,
+    /// Where blobs are kept.
+    pub cache: Option<Arc<Cache>>,
+    /// What was done.
+    pub metrics: Arc<Metrics>,
+    users: Option<Arc<Users>>,
     served: Mutex<Served>,
     error: Mutex<Option<Error>>,
 }
@@ -46,6 +75,7 @@ impl Shared {
 
     /// Keeps the first error, for who can do something about it.
     pub fn fail(&self, error: Error) {
+        tracing::error!(error = %crate::transport::chain(&error), "cannot make a layer");
         self.error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
     }
 }
@@ -54,7 +84,9 @@ impl Shared {
 pub struct Registry {
     address: SocketAddr,
     shared: Arc<Shared>,
-    stop: Option<oneshot::Sender<()>>,
+    stop: watch::Sender<bool>,
+    places: Arc<Semaphore>,
+    limits: Limits,
     runtime: Option<Runtime>,
 }
 
@@ -63,42 +95,62 @@ impl Registry {
     ///
     /// # Errors
     /// If there is no listening there.
-    pub fn start(catalog: Catalog, store: Store, address: SocketAddr) -> io::Result<Self> {
+    pub fn start(
+        catalog: Catalog,
+        store: Store,
+        address: SocketAddr,
+        options: ServerOptions,
+    ) -> io::Result<Self> {
+        let ServerOptions { tls, users, cache, limits } = options;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
+            // One for each connection's layer, and some for passwords.
+            .max_blocking_threads(limits.connections + 8)
             .enable_io()
+            .enable_time()
             .thread_name("registry")
             .build()?;
         let listener = TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
-            catalog,
+            catalog: ArcSwap::from_pointee(catalog),
             store,
             makers: Makers::new(rayon::current_num_threads()),
+            cache,
+            metrics: Arc::default(),
+            users: users.map(Arc::new),
             served: Mutex::default(),
             error: Mutex::default(),
         });
-        let (stop, stopped) = oneshot::channel();
+        let (stop, stopped) = watch::channel(false);
         let listener = {
             let _guard = runtime.enter();
             tokio::net::TcpListener::from_std(listener)?
         };
-        let router = Router::new().fallback(handle).with_state(Arc::clone(&shared));
-        runtime.spawn(async move {
-            let stopped = async {
-                // Dropped is as good as sent.
-                let _ = stopped.await;
-            };
-            // It only fails where it can't begin, and that was tried.
-            let _ = axum::serve(listener, router).with_graceful_shutdown(stopped).await;
-        });
-        Ok(Self { address, shared, stop: Some(stop), runtime: Some(runtime) })
+        let places = Arc::new(Semaphore::new(limits.connections));
+        let connections = Connections {
+            shared: Arc::clone(&shared),
+            limits,
+            tls,
+            places: Arc::clone(&places),
+            stop: stopped,
+        };
+        runtime.spawn(connections.accept(listener));
+        Ok(Self { address, shared, stop, places, limits, runtime: Some(runtime) })
     }
 
     /// Where it answers.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Has other images from now on. Requests under way go on with those that they found.
+    pub fn replace(&self, catalog: Catalog) {
+        self.shared.catalog.store(Arc::new(catalog));
+        self.shared.metrics.reloads.add(1);
+        // It would have digests that nobody asks for any more.
+        *self.shared.served.lock().unwrap_or_else(PoisonError::into_inner) = Served::default();
     }
 
     /// What it has sent up to now.
@@ -110,11 +162,23 @@ impl Registry {
     pub fn take_error(&self) -> Option<Error> {
         self.shared.error.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
+
+    /// Accepts no more, and waits for at most `grace` until what was asked for is sent. Returns
+    /// whether it was.
+    pub fn stop(mut self, grace: Duration) -> bool {
+        self.stop.send_replace(true);
+        let Some(runtime) = self.runtime.take() else { return true };
+        let all = u32::try_from(self.limits.connections).unwrap_or(u32::MAX);
+        let (places, waited) = (Arc::clone(&self.places), grace);
+        let ended = runtime.block_on(async { timeout(waited, places.acquire_many(all)).await });
+        runtime.shutdown_background();
+        ended.is_ok()
+    }
 }
 
 impl Drop for Registry {
     fn drop(&mut self) {
-        drop(self.stop.take());
+        self.stop.send_replace(true);
         if let Some(runtime) = self.runtime.take() {
             // Who is still being sent something has no use for the rest.
             runtime.shutdown_background();
@@ -122,6 +186,18 @@ impl Drop for Registry {
     }
 }
 
-async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> axum::response::Response {
-    answer(&shared, &request)
+/// Answers a request of somebody who may ask.
+pub async fn handle(shared: &Arc<Shared>, request: Request) -> Response<WatchedBody> {
+    let path = request.uri().path().to_owned();
+    let exchange = Exchange::new(&shared.metrics, request.method().clone(), path);
+    // Whether it is alive is asked by machines that have no password.
+    let open = request.uri().path() == answer::HEALTH;
+    if let Some(users) = shared.users.as_ref().filter(|_| !open) {
+        let given = request.headers().get(header::AUTHORIZATION);
+        if !users.admits(given.and_then(|value| value.to_str().ok())).await {
+            return exchange.watch("unauthorized", answer::unauthorized());
+        }
+    }
+    let (route, response) = answer(shared, &request);
+    exchange.watch(route, response)
 }

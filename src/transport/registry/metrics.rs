@@ -1,0 +1,151 @@
+//! What a registry did up to now, in numbers.
+//! Stage: transport. Output: Prometheus' text format, version 0.0.4.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// A number that goes up, or up and down.
+#[derive(Debug, Default)]
+pub struct Number(AtomicU64);
+
+impl Number {
+    /// So many more.
+    pub fn add(&self, more: u64) {
+        self.0.fetch_add(more, Relaxed);
+    }
+
+    /// One fewer.
+    pub fn decrement(&self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// The numbers.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    requests: Mutex<BTreeMap<(&'static str, u16), u64>>,
+    making: Mutex<Duration>,
+    /// Requests whose answers aren't through.
+    pub in_flight: Number,
+    /// Connections that are open.
+    pub connections: Number,
+    /// Bytes of answers' bodies.
+    pub bytes_sent: Number,
+    /// Layers that were made from beginning to end.
+    pub layers_made: Number,
+    /// Layers that couldn't be made.
+    pub layers_failed: Number,
+    /// Blobs that the cache had.
+    pub cache_hits: Number,
+    /// Blobs that it hadn't.
+    pub cache_misses: Number,
+    /// Times that the catalog was replaced.
+    pub reloads: Number,
+}
+
+impl Metrics {
+    /// Notes a request's answer. Routes are few: no path is a label.
+    pub fn answered(&self, route: &'static str, status: u16) {
+        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        *requests.entry((route, status)).or_default() += 1;
+    }
+
+    /// Notes how long it took to make a layer, or to fail.
+    pub fn made_in(&self, time: Duration) {
+        *self.making.lock().unwrap_or_else(PoisonError::into_inner) += time;
+    }
+
+    /// Everything, as Prometheus reads it.
+    pub fn to_text(&self) -> String {
+        let mut text = String::new();
+        let mut family = |name: &str, kind: &str, help: &str, samples: &[(String, String)]| {
+            // Nothing fails to be written to a string.
+            let _ = writeln!(text, "# HELP stowage_{name} {help}\n# TYPE stowage_{name} {kind}");
+            for (labels, value) in samples {
+                let _ = writeln!(text, "stowage_{name}{labels} {value}");
+            }
+        };
+        let requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let requests: Vec<_> = requests
+            .into_iter()
+            .map(|((route, status), count)| {
+                (format!("{{route=\"{route}\",status=\"{status}\"}}"), count.to_string())
+            })
+            .collect();
+        family(
+            "requests_total",
+            "counter",
+            "Requests by what they asked for and the answer.",
+            &requests,
+        );
+        let making = self.making.lock().unwrap_or_else(PoisonError::into_inner).as_secs_f64();
+        let one = |value: String| [(String::new(), value)];
+        family(
+            "layer_making_seconds_total",
+            "counter",
+            "Time spent on making layers, without that of waiting for clients.",
+            &one(making.to_string()),
+        );
+        for (name, kind, help, number) in [
+            ("sent_bytes_total", "counter", "Bytes of answers' bodies.", &self.bytes_sent),
+            ("layers_made_total", "counter", "Layers made to their end.", &self.layers_made),
+            (
+                "layers_failed_total",
+                "counter",
+                "Layers that could not be made.",
+                &self.layers_failed,
+            ),
+            ("cache_hits_total", "counter", "Blobs that were in the cache.", &self.cache_hits),
+            (
+                "cache_misses_total",
+                "counter",
+                "Blobs that were not in the cache.",
+                &self.cache_misses,
+            ),
+            ("reloads_total", "counter", "Times that the catalog was replaced.", &self.reloads),
+            ("requests_in_flight", "gauge", "Requests being answered.", &self.in_flight),
+            ("connections", "gauge", "Connections that are open.", &self.connections),
+        ] {
+            family(name, kind, help, &one(number.get().to_string()));
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_written_as_prometheus_reads_them() {
+        let metrics = Metrics::default();
+        metrics.answered("blob", 200);
+        metrics.answered("blob", 200);
+        metrics.answered("manifest", 404);
+        metrics.made_in(Duration::from_millis(1500));
+        metrics.in_flight.add(2);
+        metrics.in_flight.decrement();
+        let text = metrics.to_text();
+        for line in [
+            "# TYPE stowage_requests_total counter",
+            "stowage_requests_total{route=\"blob\",status=\"200\"} 2",
+            "stowage_requests_total{route=\"manifest\",status=\"404\"} 1",
+            "stowage_layer_making_seconds_total 1.5",
+            "stowage_requests_in_flight 1",
+            "stowage_cache_hits_total 0",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} in:\n{text}");
+        }
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let (_, value) = line.rsplit_once(' ').unwrap();
+            assert!(value.parse::<f64>().is_ok(), "{line}");
+        }
+    }
+}
