@@ -128,7 +128,7 @@ fn a_layout_holds_the_image() {
             "reference": "oci:a/new/layout:v1",
             "manifestDigest": image.manifest.digest,
             "imageId": image.id().to_string(),
-            "layersSent": 3, "layersSkipped": 0,
+            "layersSent": 3, "layersSkipped": 0, "layersMounted": 0,
             "bytesSent": blobs + documents as u64, "bytesSkipped": 0,
             "fellBack": false,
         })
