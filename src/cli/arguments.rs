@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::layer::{LayerBudget, Layering};
-use crate::transport::{ImageReference, Target};
+use crate::transport::{ImageReference, ParseTargetError, Target};
 
 /// Container images from Nix closures: no layer is stored, and only missing ones are sent.
 #[derive(Debug, Parser)]
@@ -45,6 +45,8 @@ pub enum Command {
     Explain(ExplainArguments),
     /// Say what an update from one image to another costs
     Diff(DiffArguments),
+    /// Push an image to a registry, or to several
+    Push(PushArguments),
     /// Make every layer again and say what differs from the image spec
     Verify(VerifyArguments),
     /// Say what is most likely wrong with an image: files that its config lacks, programs for
@@ -130,6 +132,32 @@ pub struct CopyArguments {
     #[arg(value_name = "TARGET", required = true)]
     pub targets: Vec<Target>,
 
+    #[command(flatten)]
+    pub options: CopyOptions,
+}
+
+#[derive(Debug, Args)]
+pub struct PushArguments {
+    /// The image spec, `image.json`, or an index spec
+    #[arg(value_name = "IMAGE")]
+    pub image: PathBuf,
+
+    /// Where to, one or more: `registry.example/team/hello:v1`
+    #[arg(value_name = "NAME[:TAG]", required = true, value_parser = registry)]
+    pub targets: Vec<Target>,
+
+    #[command(flatten)]
+    pub options: CopyOptions,
+}
+
+/// `docker://` is what `stowage copy` has before it.
+fn registry(name: &str) -> Result<Target, String> {
+    let name = name.strip_prefix("docker://").unwrap_or(name);
+    format!("docker://{name}").parse().map_err(|error: ParseTargetError| error.to_string())
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct CopyOptions {
     /// Whose manifest to write, where the target takes both [default: oci]
     #[arg(long, value_name = "FORMAT")]
     pub format: Option<FormatArgument>,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
 
-use super::arguments::{CopyArguments, FormatArgument, SkopeoArguments};
+use super::arguments::{CopyOptions, FormatArgument, SkopeoArguments};
 use super::commands::{layers, write_file};
 use super::progress::{Bytes, bar};
 use super::{Failure, interrupt};
@@ -14,8 +14,13 @@ use crate::oci::{self, Architecture, Artifact, Form, ImageSpec, ManifestFormat};
 use crate::store::Store;
 use crate::transport::{self, Copied, Credentials, PushOptions, SkopeoOptions, Target, Watch};
 
-pub fn copy(store: &Store, arguments: &CopyArguments) -> Result<(), Failure> {
-    let CopyArguments { image, targets, format, digestfile, quiet, .. } = arguments;
+pub fn copy(
+    store: &Store,
+    image: &Path,
+    targets: &[Target],
+    options: &CopyOptions,
+) -> Result<(), Failure> {
+    let CopyOptions { format, digestfile, quiet, .. } = options;
     if digestfile.is_some() && targets.len() > 1 {
         return Err(Failure::OneDigestFile);
     }
@@ -29,7 +34,7 @@ pub fn copy(store: &Store, arguments: &CopyArguments) -> Result<(), Failure> {
         }
     }
     for (target, format) in targets.iter().zip(formats) {
-        copy_one(store, &artifact, target, format, arguments)?;
+        copy_one(store, &artifact, target, format, options)?;
     }
     Ok(())
 }
@@ -39,13 +44,13 @@ fn copy_one(
     artifact: &Artifact,
     target: &Target,
     format: ManifestFormat,
-    arguments: &CopyArguments,
+    options: &CopyOptions,
 ) -> Result<(), Failure> {
-    let CopyArguments { digestfile, json, quiet, .. } = arguments;
+    let CopyOptions { digestfile, json, quiet, .. } = options;
     let start = Instant::now();
     // Where the image goes to standard output, the account of it must not.
     let to_stdout = archive_path(target).is_some_and(transport::is_stdout);
-    let copied = copy_to(store, artifact, target, format, arguments)?;
+    let copied = copy_to(store, artifact, target, format, options)?;
     if let Some(file) = digestfile {
         // As skopeo writes it: without a newline.
         write_file(file, copied.manifest_digest.to_string().as_bytes(), 0o644)?;
@@ -99,9 +104,9 @@ fn copy_to(
     artifact: &Artifact,
     target: &Target,
     format: ManifestFormat,
-    arguments: &CopyArguments,
+    options: &CopyOptions,
 ) -> Result<Copied, Failure> {
-    let quiet = arguments.quiet;
+    let quiet = options.quiet;
     // Of several images, the one that runs here, for targets that take one.
     let spec = || artifact.image_for(&Architecture::of_this_machine());
     let bar = if quiet { ProgressBar::hidden() } else { bar("sending", 0) };
@@ -126,21 +131,21 @@ fn copy_to(
         Target::Dir { path } => transport::copy_to_dir(store, spec()?, path, format, &watch)?,
         Target::Containerd(reference) => transport::copy_to_containerd(store, spec()?, reference)?,
         Target::Registry(name) => {
-            let options = push_options(arguments)?;
-            transport::copy_to_registry(store, artifact, name, format, &options, &watch)?
+            let push = push_options(options)?;
+            transport::copy_to_registry(store, artifact, name, format, &push, &watch)?
         }
         Target::ContainersStorage(_) => {
             let image = Artifact::from(ImageSpec::clone(spec()?));
-            by_skopeo(store, &image, target, arguments, Form::Loadable)?
+            by_skopeo(store, &image, target, options, Form::Loadable)?
         }
     };
     watch.bar.finish_and_clear();
     Ok(copied)
 }
 
-fn push_options(arguments: &CopyArguments) -> Result<PushOptions, Failure> {
+fn push_options(options: &CopyOptions) -> Result<PushOptions, Failure> {
     let SkopeoArguments { dest_tls_verify, dest_cert_dir, dest_creds, authfile, .. } =
-        arguments.skopeo.clone();
+        options.skopeo.clone();
     let credentials = dest_creds.map(|credentials| match credentials.split_once(':') {
         Some((user, password)) => Credentials::Password(user.to_owned(), password.to_owned()),
         None => Credentials::Password(credentials, String::new()),
@@ -151,7 +156,7 @@ fn push_options(arguments: &CopyArguments) -> Result<PushOptions, Failure> {
         Some(file) => vec![file],
         None => auth_files(),
     };
-    let mount_from = arguments.mount_from.clone();
+    let mount_from = options.mount_from.clone();
     Ok(PushOptions {
         tls_verify: dest_tls_verify,
         cert_dir: dest_cert_dir,
@@ -180,17 +185,17 @@ fn by_skopeo(
     store: &Store,
     artifact: &Artifact,
     target: &Target,
-    arguments: &CopyArguments,
+    options: &CopyOptions,
     form: Form,
 ) -> Result<Copied, Failure> {
     let SkopeoArguments { dest_tls_verify, dest_cert_dir, dest_creds, authfile, all, retry_times } =
-        arguments.skopeo.clone();
+        options.skopeo.clone();
     let options = SkopeoOptions {
         dest_tls_verify,
         dest_cert_dir,
         dest_creds,
         authfile,
-        format: arguments.format.map(Into::into),
+        format: options.format.map(Into::into),
         // An index has to arrive as it is: its digest is what was signed, or what is deployed.
         all: all || artifact.is_index(),
         preserve_digests: artifact.is_index(),

@@ -20,7 +20,7 @@ use thiserror::Error;
 
 use crate::error::Hint;
 use crate::{closure, layer, oci, transport};
-use arguments::{Arguments, Command};
+use arguments::{Arguments, Command, CopyArguments, PushArguments};
 
 /// The shell's own number for a program that a broken pipe ended (128 + SIGPIPE).
 const BROKEN_PIPE: u8 = 141;
@@ -124,7 +124,10 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Plan(arguments) => commands::plan(&arguments),
         Command::Stream(arguments) => commands::stream(&store, &arguments),
         Command::Index(arguments) => commands::index(&store, &arguments),
-        Command::Copy(arguments) => copy::copy(&store, &arguments),
+        Command::Copy(CopyArguments { image, targets, options })
+        | Command::Push(PushArguments { image, targets, options }) => {
+            copy::copy(&store, &image, &targets, &options)
+        }
         Command::Serve(arguments) => serve::serve(&store, &arguments),
         Command::Explain(arguments) => explain::explain(&arguments),
         Command::Diff(arguments) => explain::diff(&arguments),

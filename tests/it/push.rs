@@ -24,6 +24,10 @@ struct Inner {
     state: Mutex<Contents>,
     faults: Mutex<Faults>,
     requests: AtomicUsize,
+    /// Requests that said who asks.
+    authorized: AtomicUsize,
+    /// Another host, at which uploads are to be sent.
+    elsewhere: Mutex<Option<String>>,
     port: AtomicUsize,
 }
 
@@ -97,6 +101,9 @@ async fn handle(State(registry): State<Faulty>, request: Request) -> Response {
     let number = registry.0.requests.fetch_add(1, Ordering::Relaxed);
     let host = format!("http://127.0.0.1:{}", registry.0.port.load(Ordering::Relaxed));
     let (parts, body) = request.into_parts();
+    if parts.headers.contains_key("authorization") {
+        registry.0.authorized.fetch_add(1, Ordering::Relaxed);
+    }
     let path = parts.uri.path().to_owned();
     let query = parts.uri.query().unwrap_or_default().to_owned();
     if path == "/token" {
@@ -121,7 +128,10 @@ async fn handle(State(registry): State<Faulty>, request: Request) -> Response {
     }
     let name = path.rsplit('/').next().unwrap_or_default().to_owned();
     let location = |id: &str| {
-        let base = if faults.absolute { &host[..] } else { "" };
+        let other =
+            registry.0.elsewhere.lock().unwrap().as_ref().map(|host| format!("http://{host}"));
+        let base = if faults.absolute { host.clone() } else { String::new() };
+        let base = other.unwrap_or(base);
         format!("{base}/v2/a/b/blobs/uploads/{id}?state=x")
     };
     if path.contains("/manifests/") {
@@ -259,6 +269,38 @@ fn whatever_goes_wrong_once_is_tried_again() {
         let asked = registry.0.requests.load(Ordering::Relaxed) - requests;
         assert!(asked <= 4, "{what}: {asked} requests to find that nothing is missing");
     }
+}
+
+#[test]
+fn several_tags_are_pushed() {
+    let store = image();
+    let registry = Faulty::default();
+    let (_runtime, host) = registry.start();
+    let names = [format!("{host}/a/b:v1"), format!("docker://{host}/a/b:v2")];
+    let output = store.stowage(&["push", "image.json", &names[0], &names[1]]).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(said, format!("docker://{host}/a/b:v1\ndocker://{host}/a/b:v2\n"));
+    let contents = registry.contents();
+    assert_eq!(contents.manifests["v1"], contents.manifests["v2"]);
+}
+
+/// What is for the registry is for nobody else, even if it is sent there.
+#[test]
+fn credentials_stay_with_the_registry() {
+    let store = image();
+    let (registry, storage) = (Faulty::default(), Faulty::default());
+    let (_storage_runtime, elsewhere) = storage.start();
+    *registry.0.elsewhere.lock().unwrap() = Some(elsewhere);
+    registry.0.faults.lock().unwrap().token_lasts = 1000;
+    let (_runtime, host) = registry.start();
+    // The storage has no idea of the uploads; what matters is what it was told.
+    let error = push(&store, &host, &["--dest-creds", "me:secret"]).unwrap_err();
+    assert!(error.contains("error: "), "{error}");
+    let asked = storage.0.requests.load(Ordering::Relaxed);
+    assert!(asked > 0, "{error}");
+    assert_eq!(storage.0.authorized.load(Ordering::Relaxed), 0);
+    assert!(registry.0.authorized.load(Ordering::Relaxed) > 0);
 }
 
 #[test]
