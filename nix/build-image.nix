@@ -1,4 +1,4 @@
-{ lib, pkgs, runCommandLocal, runtimeShell, stdenv, stowage, writeText, internalSpec }:
+{ lib, pkgs, stdenv, writeText, internalSpec, script }:
 
 /* Builds a container image without storing its layers.
 
@@ -71,8 +71,7 @@ lib.makeOverridable (
   , meta ? { }
   }:
   let
-    imageName = lib.toLower name;
-    baseName = baseNameOf imageName;
+    baseName = baseNameOf (lib.toLower name);
     base = if fromImage == "" then null else fromImage;
 
     # The file that holds what `config` mentions in one closure. The image has no use
@@ -112,45 +111,17 @@ lib.makeOverridable (
       };
     };
 
-    imageTag =
-      if tag != null then tag
-      else builtins.substring 0 32 (baseNameOf (builtins.unsafeDiscardStringContext image.outPath));
-
-    run = arguments: "exec ${stowage}/bin/stowage ${arguments} \"$@\"";
-    copyProgram = name: arguments: pkgs.buildPackages.writeShellScriptBin name ''
-      # For targets that need skopeo, should there be none that suits this machine better.
-      PATH=''${PATH:+$PATH:}${pkgs.buildPackages.skopeo}/bin
-      ${run "copy ${spec}${arguments}"}
-    '';
-
-    image = runCommandLocal "image-${baseName}"
-      {
-        inherit meta;
-        passthru = {
-          inherit imageName imageTag spec;
-          imageRefUnsafe = builtins.unsafeDiscardStringContext "${imageName}:${imageTag}";
-          fromImage = base;
-          isExe = true;
-          explain = pkgs.buildPackages.writeShellScriptBin "explain" (run "explain ${spec}");
-          copyTo = copyProgram "copy-to" "";
-          copyToRegistry = copyProgram "copy-to-registry" " docker://${imageName}:${imageTag}";
-          copyToPodman = copyProgram "copy-to-podman" " containers-storage:${imageName}:${imageTag}";
-          copyToDockerDaemon = pkgs.buildPackages.writeShellScriptBin "copy-to-docker-daemon"
-            (run "copy ${spec} docker-daemon:${imageName}:${imageTag}");
-        };
-      } ''
-      output=''${out##*/}
-      tag=${if tag != null then lib.escapeShellArg tag else "\${output%%-*}"}
-      cat > $out <<EOF
-      #!${runtimeShell}
-      ${lib.replaceStrings [ "$@" ] [ "\\$@" ] (run "stream ${spec} --default-repo-tag ${imageName}:$tag")}
-      EOF
-      chmod +x $out
-    '';
   in
-  assert lib.assertMsg (builtins.match "[a-z0-9._:/-]+" imageName != null && baseName != "")
-    "stowage.buildImage: `name` must be an image name such as `hello` or `registry.example/team/hello`, not `${name}`";
-  assert lib.assertMsg (tag == null || builtins.match "[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}" tag != null)
-    "stowage.buildImage: `tag` must be 1 to 128 letters, digits, `_`, `.` and `-`, not `${toString tag}`";
-  image
+  script {
+    function = "buildImage";
+    prefix = "image";
+    inherit name tag spec meta;
+    stream = reference: "stream ${spec} --default-repo-tag ${reference}";
+    passthru = { reference, program, withSkopeo }: {
+      fromImage = base;
+      explain = program "explain" "explain ${spec}";
+      copyToDockerDaemon = program "copy-to-docker-daemon" "copy ${spec} docker-daemon:${reference}";
+      copyToPodman = withSkopeo "copy-to-podman" "copy ${spec} containers-storage:${reference}";
+    };
+  }
 )

@@ -1,4 +1,4 @@
-{ lib, pkgs, runCommandLocal, runtimeShell, stowage, writeText }:
+{ lib, writeText, script }:
 
 /* Makes one index of images for several platforms, of which engines choose their own.
 
@@ -32,8 +32,7 @@ lib.makeOverridable (
   , meta ? { }
   }:
   let
-    imageName = lib.toLower name;
-    baseName = baseNameOf imageName;
+    baseName = baseNameOf (lib.toLower name);
     complain = problem: throw "stowage.buildIndex: ${problem}";
 
     entries = map
@@ -46,35 +45,11 @@ lib.makeOverridable (
       images = map specOf entries;
     });
 
-    imageTag =
-      if tag != null then tag
-      else builtins.substring 0 32 (baseNameOf (builtins.unsafeDiscardStringContext index.outPath));
-
-    copyProgram = name: arguments: pkgs.buildPackages.writeShellScriptBin name ''
-      # For targets that need skopeo, should there be none that suits this machine better.
-      PATH=''${PATH:+$PATH:}${pkgs.buildPackages.skopeo}/bin
-      exec ${stowage}/bin/stowage copy ${spec}${arguments} "$@"
-    '';
-
-    index = runCommandLocal "index-${baseName}"
-      {
-        inherit meta;
-        passthru = {
-          inherit imageName imageTag spec;
-          imageRefUnsafe = builtins.unsafeDiscardStringContext "${imageName}:${imageTag}";
-          isExe = true;
-          copyTo = copyProgram "copy-to" "";
-          copyToRegistry = copyProgram "copy-to-registry" " docker://${imageName}:${imageTag}";
-        };
-      } ''
-      output=''${out##*/}
-      tag=${if tag != null then lib.escapeShellArg tag else "\${output%%-*}"}
-      cat > $out <<EOF
-      #!${runtimeShell}
-      exec ${stowage}/bin/stowage copy --quiet ${spec} oci-archive:/dev/stdout:$tag
-      EOF
-      chmod +x $out
-    '';
   in
-  index
+  script {
+    function = "buildIndex";
+    prefix = "index";
+    inherit name tag spec meta;
+    stream = reference: "copy --quiet ${spec} oci-archive:/dev/stdout:${reference}";
+  }
 )

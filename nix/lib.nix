@@ -9,7 +9,8 @@
 , stowage ? pkgs.buildPackages.callPackage ./package.nix { }
 }:
 let
-  callPackage = pkgs.lib.callPackageWith (pkgs // { inherit pkgs stowage internalSpec; });
+  callPackage = pkgs.lib.callPackageWith (pkgs // { inherit pkgs stowage internalSpec script; });
+  script = callPackage ./script.nix { };
   internalSpec = import ./internal-spec.nix { inherit (pkgs) lib stdenv; inherit stowage; };
 in
 {

@@ -3,6 +3,17 @@
 
 use std::io;
 
+/// An error and what it came of, in one line.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
+}
+
 /// Advice that goes with an error, kept out of its message.
 ///
 /// The message says what failed, on which path, line or layer, and why. The

@@ -10,7 +10,6 @@ mod interrupt;
 mod progress;
 mod serve;
 
-use std::error::Error as _;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -18,7 +17,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use thiserror::Error;
 
-use crate::error::Hint;
+use crate::error::{Hint, with_causes};
 use crate::{closure, layer, oci, transport};
 use arguments::{Arguments, Command, CopyArguments, PushArguments};
 
@@ -138,13 +137,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
 
 /// One line for the cause, and after a blank one what to do about it.
 fn report(failure: &Failure, out: &mut impl Write) -> io::Result<()> {
-    write!(out, "error: {failure}")?;
-    let mut cause = failure.source();
-    while let Some(error) = cause {
-        write!(out, ": {error}")?;
-        cause = error.source();
-    }
-    writeln!(out)?;
+    writeln!(out, "error: {}", with_causes(failure))?;
     if let Some(hint) = failure.hint() {
         writeln!(out, "\nhint: {hint}")?;
     }

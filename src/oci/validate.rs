@@ -13,6 +13,7 @@ use super::spec::{ImageSpec, LayerSource, SpecLayer};
 use super::stored::StoredBlob;
 use crate::closure::NarHash;
 use crate::digest::{DiffId, DigestWriter};
+use crate::error::with_causes;
 use crate::layer::{self, Layer};
 use crate::store::{self, Store, StorePath};
 
@@ -160,14 +161,4 @@ fn changed(store: &Store, spec: &ImageSpec, path: &StorePath) -> Option<ChangedP
         found,
         error,
     })
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text += &format!(": {error}");
-        cause = error.source();
-    }
-    text
 }

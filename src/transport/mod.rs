@@ -55,17 +55,6 @@ use crate::digest::Digest;
 use crate::error::Hint;
 use crate::layer;
 
-/// An error and what it came of, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text += &format!(": {error}");
-        cause = error.source();
-    }
-    text
-}
-
 /// Gives a pipe the largest buffer that a user may ask for: with the usual 64 KiB, writer
 /// and reader of a layer spend their time waking each other.
 ///

@@ -6,13 +6,13 @@ use serde_json::Value;
 use crate::support::{Image, root_command, run, stderr, stowage};
 
 /// containerd with stores of its own, which ends with the test.
-struct Containerd {
+pub struct Containerd {
     daemon: Child,
     directory: tempfile::TempDir,
 }
 
 impl Containerd {
-    fn start() -> Self {
+    pub fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name).display().to_string();
         let group = nix::unistd::getegid();
@@ -43,7 +43,7 @@ impl Containerd {
         command.env("CONTAINERD_NAMESPACE", "test");
     }
 
-    fn ctr(&self, arguments: &[&str]) -> Command {
+    pub fn ctr(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("ctr");
         command.args(arguments).stdin(Stdio::null());
         self.environment(&mut command);

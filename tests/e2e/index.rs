@@ -46,7 +46,7 @@ fn an_index_arrives_as_it_is() {
     let archive = directory.path().join("archive.tar");
     let out = std::fs::File::create(&archive).unwrap();
     run(Command::new(build(INDEX)).stdout(out));
-    check(&format!("oci-archive:{}:v1", archive.display()), &[]);
+    check(&format!("oci-archive:{}:e2e/index:v1", archive.display()), &[]);
 
     // A registry, byte for byte: under two tags.
     let registry = Registry::start();

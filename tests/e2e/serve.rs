@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::containerd::Containerd;
 use crate::podman::podman;
 use crate::support::{Docker, Image, root_command, run, stderr, stowage};
 
@@ -195,51 +196,4 @@ fn containerd_pulls() {
     let id = stowage::oci::Image::new(&image.spec).id().to_string();
     let config = run(&mut containerd.ctr(&["content", "get", &id]));
     assert_eq!(parsed(&config)["rootfs"]["diff_ids"], json!(image.diff_ids()));
-}
-
-struct Containerd {
-    daemon: Child,
-    directory: tempfile::TempDir,
-}
-
-impl Containerd {
-    fn start() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let path = |name: &str| directory.path().join(name);
-        let config = format!(
-            "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\nuid = {}\n",
-            nix::unistd::getuid()
-        );
-        std::fs::write(path("config.toml"), config).unwrap();
-        let log = std::fs::File::create(path("log")).unwrap();
-        let mut command = root_command("containerd");
-        command.arg("--config").arg(path("config.toml")).arg("--root").arg(path("root"));
-        command.arg("--state").arg(path("state")).arg("--address").arg(path("socket"));
-        let daemon = command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-        let daemon = daemon.spawn().unwrap();
-        let containerd = Self { daemon, directory };
-        until("containerd answers", || {
-            containerd.ctr(&["version"]).output().unwrap().status.success().then_some(())
-        });
-        containerd
-    }
-
-    fn ctr(&self, arguments: &[&str]) -> Command {
-        let mut command = root_command("ctr");
-        command.arg("--address").arg(self.directory.path().join("socket")).args(arguments);
-        command.stdin(Stdio::null());
-        command
-    }
-}
-
-impl Drop for Containerd {
-    fn drop(&mut self) {
-        // sudo passes it on.
-        let id = self.daemon.id().to_string();
-        let _ = root_command("kill").arg(id).status();
-        let _ = self.daemon.wait();
-        for name in ["root", "state"] {
-            let _ = root_command("rm").arg("-rf").arg(self.directory.path().join(name)).status();
-        }
-    }
 }

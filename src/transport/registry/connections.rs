@@ -124,7 +124,7 @@ impl Connections {
             }
         };
         if let Err(error) = ended {
-            tracing::debug!(error = %crate::transport::chain(&error), "connection broken off");
+            tracing::debug!(error = %crate::error::with_causes(&error), "connection broken off");
         }
     }
 }

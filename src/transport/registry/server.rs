@@ -75,7 +75,7 @@ impl Shared {
 
     /// Keeps the first error, for who can do something about it.
     pub fn fail(&self, error: Error) {
-        tracing::error!(error = %crate::transport::chain(&error), "cannot make a layer");
+        tracing::error!(error = %crate::error::with_causes(&error), "cannot make a layer");
         self.error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
     }
 }

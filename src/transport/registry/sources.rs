@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use super::catalog::{Catalog, check_reference};
 use super::error::SetupError;
+use crate::error::with_causes;
 use crate::oci::{Artifact, Form};
 use crate::store::Store;
-use crate::transport::chain;
 
 /// How long an image that lost its tag is still there by its digest: a client that has read its
 /// manifest goes on to ask for layers.
@@ -352,7 +352,7 @@ fn read(
     match Artifact::read(store, file) {
         Ok(spec) => (Some(Arc::new(spec)), None),
         Err(error) => {
-            let error = chain(&error);
+            let error = with_causes(&error);
             let end = if old.is_some() { "stays as it was" } else { "is not served" };
             (None, Some(format!("{error}: {name}:{tag} {end}")))
         }

@@ -1,0 +1,61 @@
+{ lib, pkgs, runCommandLocal, runtimeShell, stowage }:
+
+# What buildImage and buildIndex leave: a script that streams, and programs that copy.
+{
+  # Whose arguments these are, for messages.
+  function
+, name
+  # Null for the hash of the output's store path.
+, tag
+  # Of the derivation's name.
+, prefix
+  # The image spec or index spec.
+, spec
+  # What the script has stowage do, by a function of the reference, in which the tag is the shell's.
+, stream
+  # Attributes besides those of both, by a function of the reference and of `program` and `withSkopeo` below.
+, passthru ? _: { }
+, meta
+}:
+let
+  imageName = lib.toLower name;
+  baseName = baseNameOf imageName;
+  imageTag =
+    if tag != null then tag
+    else builtins.substring 0 32 (baseNameOf (builtins.unsafeDiscardStringContext script.outPath));
+  reference = "${imageName}:${imageTag}";
+
+  run = arguments: "exec ${stowage}/bin/stowage ${arguments} \"$@\"";
+  # Programs for `nix run`.
+  program = name: arguments: pkgs.buildPackages.writeShellScriptBin name (run arguments);
+  withSkopeo = name: arguments: pkgs.buildPackages.writeShellScriptBin name ''
+    # For a target that needs it, should there be none that suits this machine better.
+    PATH=''${PATH:+$PATH:}${pkgs.buildPackages.skopeo}/bin
+    ${run arguments}
+  '';
+
+  script = runCommandLocal "${prefix}-${baseName}"
+    {
+      inherit meta;
+      passthru = {
+        inherit imageName imageTag spec;
+        imageRefUnsafe = builtins.unsafeDiscardStringContext reference;
+        isExe = true;
+        copyTo = withSkopeo "copy-to" "copy ${spec}";
+        copyToRegistry = program "copy-to-registry" "copy ${spec} docker://${reference}";
+      } // passthru { inherit reference program withSkopeo; };
+    } ''
+    output=''${out##*/}
+    tag=${if tag != null then lib.escapeShellArg tag else "\${output%%-*}"}
+    cat > $out <<EOF
+    #!${runtimeShell}
+    ${lib.replaceStrings [ "$@" ] [ "\\$@" ] (run (stream "${imageName}:$tag"))}
+    EOF
+    chmod +x $out
+  '';
+in
+assert lib.assertMsg (builtins.match "[a-z0-9._:/-]+" imageName != null && baseName != "")
+  "stowage.${function}: `name` must be an image name such as `hello` or `registry.example/team/hello`, not `${name}`";
+assert lib.assertMsg (tag == null || builtins.match "[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}" tag != null)
+  "stowage.${function}: `tag` must be 1 to 128 letters, digits, `_`, `.` and `-`, not `${toString tag}`";
+script
