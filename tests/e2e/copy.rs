@@ -1,12 +1,12 @@
 //! `nix run .#IMAGE.copyTo…`: registries, and what only skopeo knows how to reach.
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
 use crate::registry::Registry;
-use crate::support::{Docker, Image, build, run, stderr};
+use crate::support::{Docker, Image, build, root_command, run, stderr};
 
 /// The program behind `nix run .#IMAGE.NAME`.
 fn program(image: &Image, attribute: &str, name: &str) -> Command {
@@ -31,17 +31,34 @@ fn inspect(target: &str, flags: &[&str]) -> Value {
     serde_json::from_str(&output).unwrap()
 }
 
-/// A storage of one's own, in containers-storage's notation.
-fn storage(directory: &Path) -> String {
-    format!("[vfs@{}+{}]", directory.join("root").display(), directory.join("run").display())
+/// A storage of one's own.
+struct Storage(tempfile::TempDir);
+
+impl Storage {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    /// In containers-storage's notation.
+    fn target(&self, name: &str) -> String {
+        let path = |name| self.0.path().join(name).display().to_string();
+        format!("containers-storage:[overlay@{}+{}]{name}", path("root"), path("run"))
+    }
+}
+
+impl Drop for Storage {
+    fn drop(&mut self) {
+        // The driver leaves a mount behind.
+        let mount = self.0.path().join("root/overlay");
+        let _ = root_command("umount").arg(mount).stderr(Stdio::null()).status();
+    }
 }
 
 #[test]
 fn containers_storage_gets_what_it_lacks() {
-    let directory = tempfile::tempdir().unwrap();
+    let storage = Storage::new();
     let (one, two) = (Image::named("app1"), Image::named("app2"));
-    let target =
-        |tag: &str| format!("containers-storage:{}e2e/app:{tag}", storage(directory.path()));
+    let target = |tag: &str| storage.target(&format!("e2e/app:{tag}"));
     let first = copy_to(&one, &target("v1"), &[]);
     assert_eq!(field(&first, "layersSkipped"), 0, "{first}");
     assert_eq!(field(&first, "bytesSent"), one.spec.size());
