@@ -160,10 +160,19 @@ fn push_options(options: &CopyOptions) -> Result<PushOptions, Failure> {
     Ok(PushOptions {
         tls_verify: dest_tls_verify,
         cert_dir: dest_cert_dir,
+        ca_file: ca_file(),
         credentials,
         auth_files,
         mount_from,
     })
+}
+
+/// What OpenSSL and Nix go by, where companies have authorities of their own.
+fn ca_file() -> Option<PathBuf> {
+    let variables = ["SSL_CERT_FILE", "NIX_SSL_CERT_FILE"].into_iter();
+    let files = variables.filter_map(std::env::var_os).map(PathBuf::from);
+    // In a container or a derivation it may name what isn't there.
+    files.into_iter().find(|file| file.is_file())
 }
 
 /// Where podman and skopeo have credentials (containers-auth.json(5)), and Docker.

@@ -117,6 +117,32 @@ fn a_registry_gets_what_it_lacks() {
     assert!(docker.container(&name, &[]).starts_with("app v2\n"));
 }
 
+/// Nobody is told anything over a line that can't be trusted, unless that is wanted.
+#[test]
+fn a_registry_has_to_be_trusted() {
+    let trusted = tempfile::tempdir().unwrap();
+    let registry = Registry::with_tls(trusted.path());
+    let image = Image::named("configOnly");
+    let target = format!("docker://{}/e2e/tls:v1", registry.host);
+    let copy = |flags: &[&str], ca_file: &Path| {
+        let mut command = program(&image, "copyTo", "copy-to");
+        command.arg(&target).args(flags).env("SSL_CERT_FILE", ca_file).output().unwrap()
+    };
+    let nobody = Path::new("/nonexistent");
+    let directory = trusted.path().to_str().unwrap();
+    let refused = copy(&["--dest-tls-verify=true"], nobody);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(stderr(&refused).contains("\nhint: `--dest-cert-dir DIR` has"), "{}", stderr(&refused));
+    for (flags, ca_file) in [
+        (&["--dest-tls-verify=true", "--dest-cert-dir", directory][..], nobody),
+        (&["--dest-tls-verify=true"], &trusted.path().join("ca.crt")),
+        (&["--dest-tls-verify=false"], nobody),
+    ] {
+        let output = copy(flags, ca_file);
+        assert!(output.status.success(), "{flags:?}: {}", stderr(&output));
+    }
+}
+
 /// Who may push is known by Docker's file, podman's, or the command line.
 #[test]
 fn a_registry_wants_to_know_who_pushes() {

@@ -14,21 +14,34 @@ pub struct Registry {
 
 impl Registry {
     pub fn start() -> Self {
-        Self::with_auth(|_| json!(null))
+        Self::with(|_, _| ())
     }
 
     /// One that wants a name and a password.
     pub fn with_user(user: &str, password: &str) -> Self {
-        Self::with_auth(|directory| {
+        Self::with(|config, directory| {
             let file = directory.join("htpasswd");
             // The least work that bcrypt does.
             let hash = bcrypt::hash(password, 4).unwrap();
             std::fs::write(&file, format!("{user}:{hash}\n")).unwrap();
-            json!({"htpasswd": {"realm": "test", "path": file}})
+            config["auth"] = json!({"htpasswd": {"realm": "test", "path": file}});
         })
     }
 
-    fn with_auth(auth: impl FnOnce(&Path) -> Value) -> Self {
+    /// One that speaks HTTPS, with a certificate that nobody trusts who isn't told to: `ca.crt`
+    /// in this directory.
+    pub fn with_tls(trusted: &Path) -> Self {
+        Self::with(|config, directory| {
+            let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+            std::fs::write(trusted.join("ca.crt"), made.cert.pem()).unwrap();
+            let (certificate, key) = (directory.join("cert"), directory.join("key"));
+            std::fs::write(&certificate, made.cert.pem()).unwrap();
+            std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+            config["http"]["tls"] = json!({"certificate": certificate, "key": key});
+        })
+    }
+
+    fn with(configure: impl FnOnce(&mut Value, &Path)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let host = free.local_addr().unwrap().to_string();
@@ -39,10 +52,7 @@ impl Registry {
             "storage": {"filesystem": {"rootdirectory": directory.path().join("data")}},
             "http": {"addr": host},
         });
-        let auth = auth(directory.path());
-        if !auth.is_null() {
-            config["auth"] = auth;
-        }
+        configure(&mut config, directory.path());
         let file = directory.path().join("config.yml");
         std::fs::write(&file, config.to_string()).unwrap();
         let mut command = Command::new("docker-registry");

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::containerd::Containerd;
 use crate::podman::podman;
-use crate::support::{Docker, Image, root_command, run, stderr, stowage};
+use crate::support::{Docker, Image, run, stderr, stowage};
 
 /// A directory of images, and the program that serves it until the test ends.
 struct Served {

@@ -4,14 +4,14 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use oci_spec::distribution::Reference;
 use serde_json::Value;
 use ureq::http::{HeaderMap, Uri};
-use ureq::tls::{PemItem, RootCerts, TlsConfig};
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
 use ureq::{Agent, Body, SendBody};
 
 use super::challenge::Challenge;
@@ -44,6 +44,8 @@ pub struct PushOptions {
     pub tls_verify: Option<bool>,
     /// Directory whose `*.crt` are to be trusted, and no others.
     pub cert_dir: Option<PathBuf>,
+    /// File of certificates to be trusted in place of those that are compiled in.
+    pub ca_file: Option<PathBuf>,
     /// Who we are, if it was said.
     pub credentials: Option<Credentials>,
     /// Files with credentials, as Docker and podman have them: the first that knows the
@@ -118,8 +120,10 @@ impl<'a> Client<'a> {
         let host = reference.resolve_registry().to_owned();
         let insecure = options.tls_verify.map_or_else(|| is_loopback(&host), |verify| !verify);
         let mut tls = TlsConfig::builder().disable_verification(options.tls_verify == Some(false));
-        if let Some(directory) = &options.cert_dir {
-            tls = tls.root_certs(certificates(directory)?);
+        match (&options.cert_dir, &options.ca_file) {
+            (Some(directory), _) => tls = tls.root_certs(certificates_in(directory)?),
+            (None, Some(file)) => tls = tls.root_certs(root_certs(file, certificates_of(file)?)?),
+            (None, None) => {}
         }
         let agent = Agent::config_builder()
             .tls_config(tls.build())
@@ -438,31 +442,44 @@ fn is_loopback(host: &str) -> bool {
         || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-fn certificates(directory: &std::path::Path) -> Result<RootCerts, PushError> {
-    let error = |file: &std::path::Path, reason: String| PushError::Certificate {
-        file: file.display().to_string(),
-        reason,
-    };
-    let entries = fs::read_dir(directory).map_err(|source| error(directory, source.to_string()))?;
+/// Those of all `*.crt` and `*.pem` in a directory.
+fn certificates_in(directory: &Path) -> Result<RootCerts, PushError> {
+    let entries = fs::read_dir(directory);
+    let entries = entries.map_err(|source| certificate_error(directory, source.to_string()))?;
+    let mut files: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    files.sort();
     let mut found = Vec::new();
-    for entry in entries.flatten() {
-        let file = entry.path();
-        if file.extension().is_none_or(|extension| extension != "crt" && extension != "pem") {
-            continue;
-        }
-        let bytes = fs::read(&file).map_err(|source| error(&file, source.to_string()))?;
-        for item in ureq::tls::parse_pem(&bytes) {
-            if let PemItem::Certificate(certificate) =
-                item.map_err(|source| error(&file, source.to_string()))?
-            {
-                found.push(certificate);
-            }
+    for file in files {
+        if file.extension().is_some_and(|extension| extension == "crt" || extension == "pem") {
+            found.extend(certificates_of(&file)?);
         }
     }
+    root_certs(directory, found)
+}
+
+fn certificates_of(file: &Path) -> Result<Vec<Certificate<'static>>, PushError> {
+    let error = |reason: String| certificate_error(file, reason);
+    let bytes = fs::read(file).map_err(|source| error(source.to_string()))?;
+    let mut found = Vec::new();
+    for item in ureq::tls::parse_pem(&bytes) {
+        if let PemItem::Certificate(certificate) =
+            item.map_err(|source| error(source.to_string()))?
+        {
+            found.push(certificate);
+        }
+    }
+    Ok(found)
+}
+
+fn root_certs(place: &Path, found: Vec<Certificate<'static>>) -> Result<RootCerts, PushError> {
     if found.is_empty() {
-        return Err(error(directory, "no certificate in any `*.crt`".to_owned()));
+        return Err(certificate_error(place, "there is no certificate in it".to_owned()));
     }
     Ok(RootCerts::Specific(Arc::new(found)))
+}
+
+fn certificate_error(place: &Path, reason: String) -> PushError {
+    PushError::Certificate { file: place.display().to_string(), reason }
 }
 
 /// What the first file that knows the registry says.
@@ -525,6 +542,26 @@ mod tests {
         ] {
             assert_eq!(is_loopback(host), expected, "{host}");
         }
+    }
+
+    #[test]
+    fn certificates_are_found_and_missed() {
+        let directory = tempfile::tempdir().unwrap();
+        let missing = |result: Result<RootCerts, PushError>| result.err().unwrap().to_string();
+        assert!(
+            missing(certificates_in(directory.path())).ends_with("there is no certificate in it")
+        );
+        let generated = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        fs::write(directory.path().join("ca.crt"), generated.cert.pem()).unwrap();
+        fs::write(directory.path().join("notes.txt"), "-----BEGIN CERTIFICATE-----").unwrap();
+        assert!(certificates_in(directory.path()).is_ok());
+        fs::write(
+            directory.path().join("bad.pem"),
+            "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n",
+        )
+        .unwrap();
+        assert!(missing(certificates_in(directory.path())).contains("bad.pem: "));
+        assert!(missing(certificates_in(Path::new("/nonexistent"))).contains("/nonexistent: "));
     }
 
     #[test]
