@@ -285,6 +285,28 @@ fn several_tags_are_pushed() {
     assert_eq!(contents.manifests["v1"], contents.manifests["v2"]);
 }
 
+/// Killed at any moment, it leaves nothing wrong, and the next one finishes the job.
+#[test]
+fn a_push_that_is_killed_can_be_done_again() {
+    let store = image();
+    let registry = Faulty::default();
+    let (_runtime, host) = registry.start();
+    for blobs in 1..4 {
+        let target = format!("docker://{host}/a/b:v1");
+        let mut child = store.stowage(&["copy", "-q", "image.json", &target]).spawn().unwrap();
+        while registry.contents().blobs.len() < blobs && child.try_wait().unwrap().is_none() {
+            std::thread::yield_now();
+        }
+        // It may be done by now: that is right as well.
+        let _ = child.kill();
+        child.wait().unwrap();
+        registry.check();
+    }
+    push(&store, &host, &[]).unwrap();
+    registry.check();
+    assert_eq!(registry.contents().manifests.len(), 1);
+}
+
 /// What is for the registry is for nobody else, even if it is sent there.
 #[test]
 fn credentials_stay_with_the_registry() {
