@@ -252,7 +252,7 @@ fn whatever_goes_wrong_once_is_tried_again() {
         ("busy", Faults { statuses: vec![503, 429], ..Faults::default() }),
         ("broken", Faults { statuses: vec![500, 502, 504], ..Faults::default() }),
         ("a token", Faults { token_lasts: 1000, ..Faults::default() }),
-        ("a token that ends", Faults { token_lasts: 3, ..Faults::default() }),
+        ("a token that ends", Faults { token_lasts: 12, ..Faults::default() }),
     ];
     for (what, faults) in all {
         let registry = Faulty::default();
@@ -372,7 +372,7 @@ proptest! {
     fn a_registry_is_never_left_with_anything_wrong(
         cut in prop::collection::vec(0_usize..3 << 20, 0..6),
         statuses in prop::collection::vec(prop::sample::select(vec![429_u16, 500, 503, 403, 404]), 0..4),
-        token_lasts in prop::sample::select(vec![0_usize, 5, 50]),
+        token_lasts in prop::sample::select(vec![0_usize, 15, 50]),
         absolute: bool,
         forgetful: bool,
     ) {
