@@ -171,6 +171,11 @@ pub struct CopyOptions {
     #[arg(long, value_name = "REPOSITORY")]
     pub mount_from: Vec<String>,
 
+    /// Where the tag's present image has the same layers compressed, as by `docker push`, use them
+    /// and don't send ours. The image's digest then depends on what was there
+    #[arg(long)]
+    pub reuse_compressed: bool,
+
     #[command(flatten)]
     pub skopeo: SkopeoArguments,
 
@@ -178,9 +183,27 @@ pub struct CopyOptions {
     #[arg(long)]
     pub json: bool,
 
+    /// How to show what is being done, on standard error [default: bars on a terminal; lines where CI
+    /// is set; else nothing]
+    #[arg(long, value_name = "HOW", conflicts_with = "quiet")]
+    pub progress: Option<ProgressArgument>,
+
     /// Print nothing but errors and the result
     #[arg(long, short)]
     pub quiet: bool,
+}
+
+/// How it is shown what is being done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ProgressArgument {
+    /// A bar for each layer that is on its way, and one for all of them
+    Bars,
+    /// A line for each layer that was sent
+    Plain,
+    /// A JSON object a line
+    Json,
+    /// Not at all
+    None,
 }
 
 /// By skopeo's own names, so that who knows these needs no others.

@@ -21,7 +21,7 @@ use crate::oci::{
     self, Annotations, BuildOptions, Built, Difference, ImageSpec, IndexEntry, IndexSpec,
 };
 use crate::store::Store;
-use crate::transport::{self, Archive};
+use crate::transport::{self, Archive, Unwatched};
 
 pub fn build(store: &Store, arguments: &BuildArguments) -> Result<(), Failure> {
     let closure = Closure::read(&arguments.closure)?;
@@ -99,7 +99,7 @@ pub fn stream(store: &Store, arguments: &StreamArguments) -> Result<(), Failure>
         (given, _) => given,
     };
     let bar = bar("streaming", spec.size());
-    let archive = Archive { store, spec: &spec, references, skip: 0 };
+    let archive = Archive { store, spec: &spec, references, skip: 0, watch: &Unwatched };
     transport::write_archive(&archive, bar.wrap_write(stdout))?;
     bar.finish_and_clear();
     Ok(())

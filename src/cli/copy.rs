@@ -2,17 +2,16 @@
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use indicatif::ProgressBar;
-
+use super::Failure;
 use super::arguments::{CopyOptions, FormatArgument, SkopeoArguments};
 use super::commands::{layers, write_file};
-use super::progress::{Bytes, bar};
-use super::{Failure, interrupt};
+use super::progress::Bytes;
+use super::watching::Watching;
 use crate::oci::{self, Architecture, Artifact, Form, ImageSpec, ManifestFormat};
 use crate::store::Store;
-use crate::transport::{self, Copied, Credentials, PushOptions, SkopeoOptions, Target, Watch};
+use crate::transport::{self, Copied, Credentials, PushOptions, SkopeoOptions, Target};
 
 pub fn copy(
     store: &Store,
@@ -106,18 +105,12 @@ fn copy_to(
     format: ManifestFormat,
     options: &CopyOptions,
 ) -> Result<Copied, Failure> {
-    let quiet = options.quiet;
     // Of several images, the one that runs here, for targets that take one.
     let spec = || artifact.image_for(&Architecture::of_this_machine());
-    let bar = if quiet { ProgressBar::hidden() } else { bar("sending", 0) };
-    let watch = Progress { bar, quiet };
+    let watch = Watching::new(options.progress, options.quiet);
     let copied = match target {
         Target::DockerDaemon(reference) => {
-            let wrap = |pipe, expected| {
-                watch.expect(expected);
-                watch.bar.wrap_write(pipe)
-            };
-            transport::copy_to_docker_daemon(store, spec()?, reference, wrap)?
+            transport::copy_to_docker_daemon(store, spec()?, reference, &watch)?
         }
         Target::DockerArchive { path, reference } => {
             transport::copy_to_docker_archive(store, spec()?, path, reference.as_ref(), &watch)?
@@ -139,7 +132,7 @@ fn copy_to(
             by_skopeo(store, &image, target, options, Form::Loadable)?
         }
     };
-    watch.bar.finish_and_clear();
+    watch.end();
     Ok(copied)
 }
 
@@ -157,6 +150,7 @@ fn push_options(options: &CopyOptions) -> Result<PushOptions, Failure> {
         None => auth_files(),
     };
     let mount_from = options.mount_from.clone();
+    let reuse_compressed = options.reuse_compressed;
     Ok(PushOptions {
         tls_verify: dest_tls_verify,
         cert_dir: dest_cert_dir,
@@ -164,6 +158,7 @@ fn push_options(options: &CopyOptions) -> Result<PushOptions, Failure> {
         credentials,
         auth_files,
         mount_from,
+        reuse_compressed,
     })
 }
 
@@ -232,42 +227,4 @@ fn account(copied: &Copied, target: &Target) -> String {
         layers(copied.layers_skipped),
         Bytes(copied.bytes_skipped),
     )
-}
-
-/// Shows how far a copy is, and ends it when a signal asks for that.
-struct Progress {
-    bar: ProgressBar,
-    quiet: bool,
-}
-
-impl Watch for Progress {
-    fn expect(&self, bytes: u64) {
-        self.bar.reset();
-        self.bar.set_length(bytes);
-    }
-
-    fn advance(&self, bytes: u64) -> io::Result<()> {
-        self.bar.inc(bytes);
-        match interrupt::received() {
-            Some(_) => Err(io::Error::other("interrupted")),
-            None => Ok(()),
-        }
-    }
-
-    fn hold(&self) {
-        interrupt::hold();
-    }
-
-    fn retry(&self, reason: &str, wait: Duration) {
-        if !self.quiet {
-            let seconds = wait.as_secs_f64();
-            self.bar.suspend(|| eprintln!("{reason}; trying again in {seconds:.1} s"));
-        }
-    }
-
-    fn wait(&self, directory: &Path) {
-        if !self.quiet {
-            self.bar.suspend(|| eprintln!("waiting for another copy to {}", directory.display()));
-        }
-    }
 }

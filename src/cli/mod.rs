@@ -9,6 +9,7 @@ mod explain;
 mod interrupt;
 mod progress;
 mod serve;
+mod watching;
 
 use std::io::{self, Write};
 use std::path::PathBuf;

@@ -4,10 +4,15 @@ use std::fmt;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+/// Whether standard error may be a terminal with somebody before it: Nix gives builders one of
+/// its own, and keeps what they write to it as the log.
+pub fn is_watched() -> bool {
+    std::env::var_os("HOME").is_none_or(|home| home != "/homeless-shelter")
+}
+
 /// A bar on standard error, if that is a terminal with somebody before it.
 pub fn bar(doing: &'static str, bytes: u64) -> ProgressBar {
-    // Nix gives builders a terminal of its own, and keeps what they write to it as the log.
-    if std::env::var_os("HOME").is_some_and(|home| home == "/homeless-shelter") {
+    if !is_watched() {
         return ProgressBar::hidden();
     }
     let style = "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}";

@@ -11,10 +11,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Error;
-use super::blob::Form;
+use super::blob::{Form, LayerBlob};
 use super::image::{Blob, Image, ManifestFormat};
 use super::options::Architecture;
 use super::spec::ImageSpec;
+use crate::digest::DiffId;
 use crate::store::Store;
 
 /// The one version of the index spec there is. A reader refuses all others.
@@ -158,6 +159,23 @@ impl Artifact {
             wanted: format!("linux/{architecture}"),
             there: self.images.iter().map(|image| platform(image)).collect(),
         })
+    }
+
+    /// The same images, of layers that are these blobs when they are compressed.
+    #[must_use]
+    pub fn with_compressed(&self, blobs: &BTreeMap<DiffId, LayerBlob>) -> Self {
+        let with_compressed = |image: &Arc<ImageSpec>| {
+            let mut image = ImageSpec::clone(image);
+            for layer in &mut image.layers {
+                let blob = blobs.get(&layer.diff_id).filter(|_| layer.contents().is_some());
+                layer.compressed = blob.copied().or(layer.compressed);
+            }
+            Arc::new(image)
+        };
+        Self {
+            images: self.images.iter().map(with_compressed).collect(),
+            index: self.index.clone(),
+        }
     }
 
     /// The documents that make it whole.

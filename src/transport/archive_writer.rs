@@ -7,9 +7,10 @@ use std::io::{self, Write};
 use tar::{EntryType, Header};
 
 use super::Error;
-use super::checked_layer::write_checked_layer;
+use super::checked_layer::write_watched_layer;
 use super::copied::Copied;
 use super::image_layout::blob_path;
+use super::watch::{ImageLayer, LayerStep, Watch};
 use crate::oci::{Blob, Documents, Form, ImageSpec, LayerBlob};
 use crate::store::Store;
 
@@ -71,6 +72,7 @@ impl<W: Write> ArchiveWriter<W> {
         documents: &Documents,
         form: Form,
         skip: usize,
+        watch: &dyn Watch,
     ) -> Result<usize, Error> {
         self.directory("blobs/")?;
         self.directory("blobs/sha256/")?;
@@ -79,21 +81,22 @@ impl<W: Write> ArchiveWriter<W> {
         }
         let mut seen = BTreeSet::new();
         let layers = |spec: &'s ImageSpec| {
-            spec.layers
-                .iter()
-                .enumerate()
-                .skip(skip)
-                .map(move |(index, layer)| (spec, index, layer))
+            (0..spec.layers.len()).map(move |index| ImageLayer { spec, index, form })
         };
-        for (spec, index, layer) in specs.into_iter().flat_map(layers) {
-            let LayerBlob { digest: blob, size, .. } = layer.blob(form);
+        for layer in specs.into_iter().flat_map(layers) {
+            if layer.index < skip {
+                watch.layer(layer, LayerStep::Skipped);
+                continue;
+            }
+            let LayerBlob { digest: blob, size, .. } = layer.blob();
             // An archive holds a path once, though images may hold a layer twice.
             if !seen.insert(blob) {
                 continue;
             }
             self.header(&blob_path(&blob), EntryType::Regular, size)?;
-            write_checked_layer(store, spec, index, form, &mut *self)?;
+            write_watched_layer(store, layer, watch, &mut *self)?;
             self.pad(size)?;
+            watch.layer(layer, LayerStep::Sent);
         }
         Ok(seen.len())
     }

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use super::Error;
-use super::checked_layer::write_checked_layer;
+use super::checked_layer::write_watched_layer;
 use super::temporary::NewFile;
-use super::watch::Watch;
+use super::watch::{ImageLayer, LayerStep, Watch};
 use crate::digest::BlobDigest;
 use crate::oci::{Blob, Form, ImageSpec};
 use crate::store::Store;
@@ -37,8 +37,7 @@ pub struct NewBlobs {
 }
 
 struct Missing<'a> {
-    spec: &'a ImageSpec,
-    index: usize,
+    layer: ImageLayer<'a>,
     size: u64,
     path: PathBuf,
 }
@@ -59,10 +58,10 @@ impl Blobs<'_> {
         let mut missing = Vec::new();
         let mut seen = BTreeSet::new();
         let layers = specs.iter().flat_map(|spec| {
-            spec.layers.iter().enumerate().map(move |(index, layer)| (*spec, index, layer))
+            (0..spec.layers.len()).map(move |index| ImageLayer { spec, index, form })
         });
-        for (spec, index, layer) in layers {
-            let blob = layer.blob(form);
+        for layer in layers {
+            let blob = layer.blob();
             if !seen.insert(blob.digest) {
                 continue;
             }
@@ -70,16 +69,20 @@ impl Blobs<'_> {
             if has_size(&path, blob.size) {
                 new.layers_skipped += 1;
                 new.bytes_skipped += blob.size;
+                watch.layer(layer, LayerStep::Skipped);
             } else {
                 new.layers_sent += 1;
                 new.bytes_sent += blob.size;
-                missing.push(Missing { spec, index, size: blob.size, path });
+                missing.push(Missing { layer, size: blob.size, path });
             }
         }
         watch.expect(new.bytes_sent);
         missing.sort_by_key(|layer| Reverse(layer.size));
-        let make = |Missing { spec, index, path, .. }: Missing| {
-            NewFile::write(&path, watch, |out| write_checked_layer(store, spec, index, form, out))
+        let make = |Missing { layer, path, .. }: Missing| -> Result<NewFile, Error> {
+            let file =
+                NewFile::write(&path, watch, |out| write_watched_layer(store, layer, watch, out))?;
+            watch.layer(layer, LayerStep::Sent);
+            Ok(file)
         };
         // As `layer::build_layers` hands them out: one at a time and in order.
         new.files = missing.into_iter().par_bridge().map(make).collect::<Result<_, _>>()?;

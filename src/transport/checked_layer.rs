@@ -4,6 +4,7 @@
 use std::io::{self, Write};
 
 use super::Error;
+use super::watch::{ImageLayer, LayerStep, Watch, WatchedLayer};
 use crate::digest::DigestWriter;
 use crate::layer;
 use crate::oci::{Form, ImageSpec};
@@ -51,6 +52,21 @@ pub fn write_checked_layer(
         return Err(changed(format!("{found} and {size} bytes")));
     }
     Ok(())
+}
+
+/// As [`write_checked_layer`], before somebody who looks on.
+///
+/// # Errors
+/// As [`write_checked_layer`].
+pub fn write_watched_layer(
+    store: &Store,
+    layer: ImageLayer,
+    watch: &dyn Watch,
+    out: impl Write,
+) -> Result<(), Error> {
+    let ImageLayer { spec, index, form } = layer;
+    watch.layer(layer, LayerStep::Begun);
+    write_checked_layer(store, spec, index, form, WatchedLayer { out, layer, watch })
 }
 
 /// Takes `left` bytes and refuses the rest: what follows an announced size would be read

@@ -40,6 +40,8 @@ pub struct Archive<'a> {
     /// How many layers, from the bottom up, are left out since the receiver has them.
     /// They are named all the same.
     pub skip: usize,
+    /// Who looks on.
+    pub watch: &'a dyn Watch,
 }
 
 /// Streams an image in one pass. Every layer is made as it is written, and checked
@@ -49,11 +51,12 @@ pub struct Archive<'a> {
 /// [`Error::LayerChanged`] if a layer is not what it was; the stream ends before any
 /// reader could take it for an image. [`Error::Write`] if `out` fails.
 pub fn write_archive(archive: &Archive, out: impl Write) -> Result<Written, Error> {
-    let Archive { store, spec, references, skip } = archive;
+    let Archive { store, spec, references, skip, watch } = *archive;
+    watch.expect(spec.layers[skip..].iter().map(|layer| layer.blob(FORM).size).sum());
     let image = Image::in_form(spec, FORM, ManifestFormat::Oci);
     let documents = Documents::from(image.clone());
     let mut tar = ArchiveWriter::new(out);
-    let layers = tar.blobs(store, [*spec], &documents, FORM, *skip)?;
+    let layers = tar.blobs(store, [spec], &documents, FORM, skip, watch)?;
     tar.file(INDEX, &index(&image, references).to_json())?;
     tar.file("manifest.json", &docker_manifest(spec, &image, references))?;
     tar.file(OCI_LAYOUT, &oci_layout())?;
@@ -99,9 +102,8 @@ pub fn copy_to_docker_archive(
     reference: Option<&ImageReference>,
     watch: &dyn Watch,
 ) -> Result<Copied, Error> {
-    watch.expect(spec.layers.iter().map(|layer| layer.blob(FORM).size).sum());
-    let archive =
-        Archive { store, spec, references: reference.map_or(&[], std::slice::from_ref), skip: 0 };
+    let references = reference.map_or(&[][..], std::slice::from_ref);
+    let archive = Archive { store, spec, references, skip: 0, watch };
     let written = write_archive_file(path, watch, |out| write_archive(&archive, out))?;
     let target = Target::DockerArchive { path: path.to_owned(), reference: reference.cloned() };
     let image = Image::in_form(spec, FORM, ManifestFormat::Oci);

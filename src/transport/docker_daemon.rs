@@ -10,35 +10,33 @@
 //! left out. The chains that are there are the prefixes of the layers of every image.
 
 use std::collections::BTreeSet;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::process::{Command, Output, Stdio};
 
 use super::archive_writer::Written;
 use super::copied::Copied;
 use super::docker_archive::{Archive, FORM, write_archive};
 use super::reference::ImageReference;
+use super::watch::{Watch, Watched};
 use super::{Error, widen_pipe};
 use crate::oci::{Image, ImageSpec, ManifestFormat, SpecLayer};
 use crate::store::Store;
 
 /// Loads an image into the daemon that `docker` talks to.
 ///
-/// `wrap` gets the way in to the daemon and the number of bytes to expect, and may
-/// watch what passes.
-///
 /// # Errors
 /// [`Error::NoDocker`], [`Error::Docker`] with what the client printed,
 /// [`Error::LoadedWrong`], or whatever keeps the image from being streamed.
-pub fn copy_to_docker_daemon<W: Write>(
+pub fn copy_to_docker_daemon(
     store: &Store,
     spec: &ImageSpec,
     reference: &ImageReference,
-    wrap: impl Fn(Box<dyn Write>, u64) -> W,
+    watch: &dyn Watch,
 ) -> Result<Copied, Error> {
     let wanted: Vec<String> = spec.layers.iter().map(|layer| layer.diff_id.to_string()).collect();
     let known = known_layers(&wanted)?;
     let references = std::slice::from_ref(reference);
-    let load = |skip| load(&Archive { store, spec, references, skip }, &wrap);
+    let load = |skip| load(&Archive { store, spec, references, skip, watch });
     let (written, skip) = match load(known) {
         Ok(written) if loaded(reference, &wanted)? => (written, known),
         // The daemon lacks what it was thought to have: an image was removed meanwhile,
@@ -110,20 +108,16 @@ fn loaded(reference: &ImageReference, wanted: &[String]) -> Result<bool, Error> 
 }
 
 /// Streams an archive into `docker load`.
-fn load<W: Write>(
-    archive: &Archive,
-    wrap: impl Fn(Box<dyn Write>, u64) -> W,
-) -> Result<Written, Error> {
+fn load(archive: &Archive) -> Result<Written, Error> {
     const COMMAND: [&str; 2] = ["load", "--quiet"];
     let mut child = command(&COMMAND).stdin(Stdio::piped()).spawn().map_err(Error::NoDocker)?;
-    let pipe = Box::new(child.stdin.take().expect("it was asked for"));
-    widen_pipe(&*pipe);
+    let pipe = child.stdin.take().expect("it was asked for");
+    widen_pipe(&pipe);
     let (mut stdout, mut stderr) = (child.stdout.take(), child.stderr.take());
-    let expected = bytes(&archive.spec.layers[archive.skip..]);
     let (result, output) = std::thread::scope(|scope| {
         // Read while we write: a client with much to say must not wait for us.
         let said = scope.spawn(move || (read_all(&mut stdout), read_all(&mut stderr)));
-        let mut pipe = wrap(pipe, expected);
+        let mut pipe = Watched { out: pipe, watch: archive.watch };
         let result = write_archive(archive, &mut pipe);
         if result.is_err() {
             // Not to be mistaken for a whole archive, however tolerant the reader.

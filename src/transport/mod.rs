@@ -49,7 +49,7 @@ pub use registry::{
 };
 pub use skopeo::{SkopeoOptions, copy_with_skopeo};
 pub use target::{ParseTargetError, Target};
-pub use watch::Watch;
+pub use watch::{ImageLayer, LayerStep, Unwatched, Watch};
 
 use crate::digest::Digest;
 use crate::error::Hint;

@@ -28,6 +28,7 @@ pub fn write_oci_archive(
     store: &Store,
     artifact: &Artifact,
     ref_name: Option<&RefName>,
+    watch: &dyn Watch,
     out: impl Write,
 ) -> Result<Written, Error> {
     let documents = artifact.documents(FORM, ManifestFormat::Oci);
@@ -35,7 +36,7 @@ pub fn write_oci_archive(
     index.add(documents.descriptor(), ref_name);
     let mut tar = ArchiveWriter::new(out);
     let specs = artifact.images().iter().map(|spec| &**spec);
-    let layers = tar.blobs(store, specs, &documents, FORM, 0)?;
+    let layers = tar.blobs(store, specs, &documents, FORM, 0, watch)?;
     // What names the blobs comes last: half of it is no image.
     tar.file(INDEX, &index.to_json())?;
     tar.file(OCI_LAYOUT, &oci_layout())?;
@@ -56,7 +57,7 @@ pub fn copy_to_oci_archive(
 ) -> Result<Copied, Error> {
     let layers = artifact.images().iter().flat_map(|spec| &spec.layers);
     watch.expect(layers.map(|layer| layer.blob(FORM).size).sum());
-    let write = |out: &mut dyn Write| write_oci_archive(store, artifact, ref_name, out);
+    let write = |out: &mut dyn Write| write_oci_archive(store, artifact, ref_name, watch, out);
     let written = write_archive_file(path, watch, write)?;
     let target = Target::OciArchive { path: path.to_owned(), ref_name: ref_name.cloned() };
     Ok(written.copied(target.to_string(), &artifact.documents(FORM, ManifestFormat::Oci)))

@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::Duration;
 
+use crate::oci::{Form, ImageSpec, LayerBlob};
+
 /// Looks on while an image is copied, from every thread that writes.
 pub trait Watch: Sync {
     /// So many bytes are going to be written.
@@ -17,6 +19,9 @@ pub trait Watch: Sync {
     /// take it as a request to try again.
     fn advance(&self, bytes: u64) -> io::Result<()>;
 
+    /// A layer is so far. Those that are sent are begun first; each is settled once.
+    fn layer(&self, layer: ImageLayer, step: LayerStep);
+
     /// There are temporary files from now on. Who wants to end the program has to do it by
     /// [`advance`](Self::advance), or they stay.
     fn hold(&self);
@@ -26,6 +31,63 @@ pub trait Watch: Sync {
 
     /// Another copy is at work in this directory, and is waited for.
     fn wait(&self, directory: &Path);
+}
+
+/// One of an image's layers, as it is sent.
+#[derive(Clone, Copy)]
+pub struct ImageLayer<'a> {
+    /// The image.
+    pub spec: &'a ImageSpec,
+    /// Which of its layers, from 0, at the bottom.
+    pub index: usize,
+    /// Which of the layer's bytes.
+    pub form: Form,
+}
+
+impl ImageLayer<'_> {
+    /// Digest and size of what is sent.
+    pub fn blob(&self) -> LayerBlob {
+        self.spec.layers[self.index].blob(self.form)
+    }
+
+    /// What is in it, for messages: names of store paths.
+    pub fn names(&self) -> String {
+        self.spec.layers[self.index].names()
+    }
+}
+
+/// How far a layer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LayerStep {
+    /// Its first byte is about to be made; or, after an error, is made again.
+    Begun,
+    /// So many more bytes were written.
+    Advanced(u64),
+    /// It was sent.
+    Sent,
+    /// It is there.
+    Skipped,
+    /// The registry took it from another of its repositories.
+    Mounted,
+}
+
+/// Looks on at nothing, and ends nothing.
+pub struct Unwatched;
+
+impl Watch for Unwatched {
+    fn expect(&self, _: u64) {}
+
+    fn advance(&self, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn layer(&self, _: ImageLayer, _: LayerStep) {}
+
+    fn hold(&self) {}
+
+    fn retry(&self, _: &str, _: Duration) {}
+
+    fn wait(&self, _: &Path) {}
 }
 
 /// A writer that is watched.
@@ -39,6 +101,25 @@ impl<W: Write> Write for Watched<'_, W> {
         self.watch.advance(0)?;
         let written = self.out.write(bytes)?;
         self.watch.advance(written as u64)?;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// A layer's bytes on their way, which are watched.
+pub struct WatchedLayer<'a, W> {
+    pub out: W,
+    pub layer: ImageLayer<'a>,
+    pub watch: &'a dyn Watch,
+}
+
+impl<W: Write> Write for WatchedLayer<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes)?;
+        self.watch.layer(self.layer, LayerStep::Advanced(written as u64));
         Ok(written)
     }
 

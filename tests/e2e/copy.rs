@@ -117,6 +117,23 @@ fn a_registry_gets_what_it_lacks() {
     assert!(docker.container(&name, &[]).starts_with("app v2\n"));
 }
 
+/// What `docker push` has compressed, in its own way, need not be sent.
+#[test]
+fn layers_that_docker_pushed_are_used() {
+    let (registry, docker, image) = (Registry::start(), Docker::start(), Image::named("app1"));
+    let name = format!("{}/e2e/app:v1", registry.host);
+    let loaded = docker.load(&image);
+    let loaded = loaded.trim().rsplit("image: ").next().unwrap();
+    docker.run(&["tag", loaded, &name]);
+    docker.run(&["push", "--quiet", &name]);
+    docker.run(&["image", "rm", loaded, &name]);
+
+    let copied = copy_to(&image, &format!("docker://{name}"), &["--reuse-compressed"]);
+    assert_eq!(field(&copied, "layersSent"), 0, "{copied}");
+    docker.run(&["pull", "--quiet", &name]);
+    assert!(docker.container(&name, &[]).starts_with("app v1\n"));
+}
+
 /// Nobody is told anything over a line that can't be trusted, unless that is wanted.
 #[test]
 fn a_registry_has_to_be_trusted() {

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use serde_json::Value;
 use stowage::digest::Digest;
 use stowage::oci::ImageSpec;
-use stowage::transport::{Archive, write_archive};
+use stowage::transport::{Archive, Unwatched, write_archive};
 
 use crate::support::{FakeStore, stderr};
 
@@ -27,7 +27,8 @@ fn three_layers() -> (FakeStore, ImageSpec) {
 fn archive(store: &FakeStore, spec: &ImageSpec, tags: &[&str], skip: usize) -> Vec<u8> {
     let references: Vec<_> = tags.iter().map(|tag| tag.parse().unwrap()).collect();
     let mut bytes = Vec::new();
-    let archive = Archive { store: &store.store(), spec, references: &references, skip };
+    let (store, watch) = (&store.store(), &Unwatched);
+    let archive = Archive { store, spec, references: &references, skip, watch };
     let written = write_archive(&archive, &mut bytes).unwrap();
     assert_eq!((written.bytes, written.layers), (bytes.len() as u64, spec.layers.len() - skip));
     bytes
@@ -138,7 +139,8 @@ fn a_layer_that_is_there_twice_is_sent_once() {
     let (store, mut spec) = three_layers();
     spec.layers.push(spec.layers[0].clone());
     let mut bytes = Vec::new();
-    let archive = Archive { store: &store.store(), spec: &spec, references: &[], skip: 0 };
+    let (store, watch) = (&store.store(), &Unwatched);
+    let archive = Archive { store, spec: &spec, references: &[], skip: 0, watch };
     assert_eq!(write_archive(&archive, &mut bytes).unwrap().layers, 3);
     let (names, members) = members(&bytes);
     let unique: std::collections::BTreeSet<_> = names.iter().collect();

@@ -34,6 +34,7 @@ mod licences;
 mod lint;
 mod permissions;
 mod plans;
+mod progress;
 /// A store in a temporary directory, and the program run on it.
 mod push;
 mod registry;

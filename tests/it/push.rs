@@ -159,6 +159,10 @@ async fn handle(State(registry): State<Faulty>, request: Request) -> Response {
             registry.contents().uploads.insert(id.clone(), Vec::new());
             answer(202, &[("location", &location(&id))], "")
         }
+        (Method::GET, false) => match registry.contents().blobs.get(&name) {
+            Some(bytes) => answer(200, &[], bytes.clone()),
+            None => answer(404, &[], ""),
+        },
         (Method::PATCH, true) => receive(&registry, &name, &location(&name), body).await,
         (Method::GET, true) => match registry.contents().uploads.get(&name) {
             Some(bytes) => {
@@ -285,6 +289,54 @@ fn several_tags_are_pushed() {
     assert_eq!(contents.manifests["v1"], contents.manifests["v2"]);
 }
 
+/// Who is refused before he sends a layer hears of it, and does not find a broken connection.
+#[test]
+fn a_token_that_ends_breaks_no_connection() {
+    let store = image();
+    let registry = Faulty::default();
+    registry.0.faults.lock().unwrap().token_lasts = 6;
+    let (_runtime, host) = registry.start();
+    let target = format!("docker://{host}/a/b:v1");
+    let output = store.stowage(&["copy", "image.json", &target]).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(!stderr(&output).contains("trying again"), "{}", stderr(&output));
+    registry.check();
+}
+
+/// What others have compressed is not sent again as it is.
+#[test]
+fn compressed_layers_are_used_if_asked_for() {
+    let store = image();
+    let plain = std::fs::read(store.root().join("image.json")).unwrap();
+    let registry = Faulty::default();
+    let (_runtime, host) = registry.start();
+    store.build(r#"{"layering": "popularity", "compression": "gzip"}"#);
+    let compressed = push(&store, &host, &[]).unwrap();
+    std::fs::write(store.root().join("image.json"), plain).unwrap();
+
+    let reused = push(&store, &host, &["--reuse-compressed"]).unwrap();
+    assert_eq!(reused["layersSent"], 0);
+    assert_eq!(reused["manifestDigest"], compressed["manifestDigest"]);
+    registry.check();
+    let ours = push(&store, &host, &[]).unwrap();
+    assert_eq!((&ours["layersSent"], &ours["layersSkipped"]), (&json!(3), &json!(0)));
+    assert_ne!(ours["manifestDigest"], compressed["manifestDigest"]);
+    // Now there is nothing compressed to be used.
+    assert_eq!(
+        push(&store, &host, &["--reuse-compressed"]).unwrap(),
+        Value::Object({
+            let mut again = ours.as_object().unwrap().clone();
+            for (key, value) in
+                [("layersSent", json!(0)), ("layersSkipped", json!(3)), ("bytesSent", json!(0))]
+            {
+                again.insert(key.to_owned(), value);
+            }
+            again.insert("bytesSkipped".to_owned(), ours["bytesSent"].clone());
+            again
+        })
+    );
+}
+
 /// Killed at any moment, it leaves nothing wrong, and the next one finishes the job.
 #[test]
 fn a_push_that_is_killed_can_be_done_again() {
@@ -365,8 +417,13 @@ fn a_layer_that_changed_does_not_arrive() {
     assert!(!contents.blobs.contains_key(&layer));
 }
 
+/// Few enough for every day; `PROPTEST_CASES=1000` for once in a while.
+fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES").map_or(24, |cases| cases.parse().expect("a number"))
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
     /// Each push ends right or says why; and in the end one does.
     #[test]
     fn a_registry_is_never_left_with_anything_wrong(

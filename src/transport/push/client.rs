@@ -26,6 +26,9 @@ const LONGEST_BODY: u64 = 8 << 20;
 const CONNECT: Duration = Duration::from_secs(30);
 /// For the registry to answer a whole request: it may have a large blob to look at.
 const ANSWER: Duration = Duration::from_secs(300);
+/// From so many bytes on, the registry is asked whether it wants them (RFC 9110, 10.1.1): who is
+/// refused while he sends learns only that the connection broke.
+const EXPECT: u64 = 1 << 20;
 
 /// Name and password, or a token that stands for them.
 #[derive(Clone)]
@@ -53,6 +56,9 @@ pub struct PushOptions {
     pub auth_files: Vec<PathBuf>,
     /// Repositories of the registry that may have layers already.
     pub mount_from: Vec<String>,
+    /// Whether layers that the tag's image has compressed, by whichever tool, are used as they
+    /// are. The image's digest then depends on what was there.
+    pub reuse_compressed: bool,
 }
 
 /// What is sent with a request.
@@ -286,6 +292,9 @@ impl<'a> Client<'a> {
             Payload::Stream { reader, length, offset } => {
                 let mut request = request.header("content-type", "application/octet-stream");
                 request = request.header("content-length", length);
+                if length >= EXPECT {
+                    request = request.header("expect", "100-continue");
+                }
                 if offset > 0 && length > 0 {
                     request = request
                         .header("content-range", format!("{offset}-{}", offset + length - 1));

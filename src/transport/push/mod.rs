@@ -8,6 +8,7 @@ mod challenge;
 mod client;
 mod error;
 mod retry;
+mod reuse;
 mod upload;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,14 +20,15 @@ use serde_json::Value;
 pub use client::{Credentials, PushOptions};
 pub use error::PushError;
 
-use super::checked_layer::write_checked_layer;
+use super::checked_layer::write_watched_layer;
 use super::copied::Copied;
-use super::watch::{Watch, Watched};
+use super::watch::{ImageLayer, LayerStep, Watch, Watched};
 use super::{Error, Target};
 use crate::digest::BlobDigest;
-use crate::oci::{Artifact, Blob, Documents, ImageSpec, LayerBlob, ManifestFormat};
+use crate::oci::{Artifact, Blob, Documents, LayerBlob, ManifestFormat};
 use crate::store::Store;
 use client::{Client, Payload};
+use reuse::compressed_blobs;
 use upload::{Mount, Upload};
 
 /// How many blobs are on their way at a time: a single one waits for the network most of it.
@@ -50,6 +52,15 @@ pub fn copy_to_registry(
     let reference: Reference =
         name.parse().map_err(|source| PushError::Name { name: name.to_owned(), source })?;
     let tag = reference.tag().unwrap_or("latest").to_owned();
+    let client = Client::connect(&reference, options, watch)?;
+    let there = client.get(&format!("manifests/{tag}"), MANIFESTS)?;
+    let reusing = match &there {
+        Some(manifest) if options.reuse_compressed => {
+            Some(artifact.with_compressed(&compressed_blobs(&client, manifest)?))
+        }
+        _ => None,
+    };
+    let artifact = reusing.as_ref().unwrap_or(artifact);
     let documents = artifact.documents(format.form(), format);
     let layers = layers(artifact, format);
     let mut copied = Copied {
@@ -63,13 +74,12 @@ pub fn copy_to_registry(
         bytes_skipped: layers.values().map(|layer| layer.blob.size).sum(),
         fell_back: false,
     };
-    let client = Client::connect(&reference, options, watch)?;
-    let there = client.get(&format!("manifests/{tag}"), MANIFESTS)?;
     if there.as_ref().is_some_and(|bytes| *bytes == documents.top().bytes) {
+        layers.values().for_each(|layer| watch.layer(layer.layer, LayerStep::Skipped));
         return Ok(copied);
     }
     let known = there.map(|bytes| blobs_of(&bytes)).unwrap_or_default();
-    let push = Push { store, client: &client, format, watch, sent: Mutex::default() };
+    let push = Push { store, client: &client, watch, sent: Mutex::default() };
     let missing = push.missing(layers.values(), &known)?;
     watch.expect(missing.iter().map(|layer| layer.blob.size).sum());
     push.send_all(missing, options)?;
@@ -86,20 +96,17 @@ pub fn copy_to_registry(
 /// A layer, and how to make it.
 #[derive(Clone, Copy)]
 struct PushLayer<'a> {
-    spec: &'a ImageSpec,
-    index: usize,
+    layer: ImageLayer<'a>,
     blob: LayerBlob,
 }
 
 /// Each layer once, whichever of the images have it.
 fn layers(artifact: &Artifact, format: ManifestFormat) -> BTreeMap<BlobDigest, PushLayer<'_>> {
     let layers = artifact.images().iter().flat_map(|spec| {
-        let with_blob = move |(index, layer): (usize, &crate::oci::SpecLayer)| PushLayer {
-            spec,
-            index,
-            blob: layer.blob(format.form()),
-        };
-        spec.layers.iter().enumerate().map(with_blob)
+        (0..spec.layers.len()).map(move |index| {
+            let layer = ImageLayer { spec, index, form: format.form() };
+            PushLayer { layer, blob: layer.blob() }
+        })
     });
     layers.map(|layer| (layer.blob.digest, layer)).collect()
 }
@@ -123,7 +130,6 @@ struct Sent {
 struct Push<'a> {
     store: &'a Store,
     client: &'a Client<'a>,
-    format: ManifestFormat,
     watch: &'a dyn Watch,
     sent: Mutex<Sent>,
 }
@@ -136,14 +142,20 @@ impl Push<'_> {
         layers: impl Iterator<Item = &'l PushLayer<'l>>,
         known: &BTreeSet<BlobDigest>,
     ) -> Result<Vec<PushLayer<'l>>, Error> {
-        let unknown: Vec<_> = layers.filter(|layer| !known.contains(&layer.blob.digest)).collect();
-        let there = in_parallel(&unknown, |layer| self.client.has_blob(&layer.blob.digest))?;
-        let mut missing: Vec<_> = unknown
-            .iter()
-            .zip(there)
-            .filter(|(_, there)| !there)
-            .map(|(layer, _)| **layer)
-            .collect();
+        let layers: Vec<_> = layers.copied().collect();
+        let is_there = |layer: &PushLayer| {
+            let digest = &layer.blob.digest;
+            Ok(known.contains(digest) || self.client.has_blob(digest)?)
+        };
+        let there = in_parallel(&layers, is_there)?;
+        let mut missing = Vec::new();
+        for (layer, there) in layers.into_iter().zip(there) {
+            if there {
+                self.watch.layer(layer.layer, LayerStep::Skipped);
+            } else {
+                missing.push(layer);
+            }
+        }
         missing.sort_by_key(|layer| std::cmp::Reverse((layer.blob.size, layer.blob.digest)));
         Ok(missing)
     }
@@ -154,14 +166,13 @@ impl Push<'_> {
 
     fn send(&self, layer: &PushLayer, options: &PushOptions) -> Result<(), Error> {
         let LayerBlob { digest, size, .. } = layer.blob;
-        let form = self.format.form();
         let upload = Upload { client: self.client, digest, size };
         let mounted = match upload.mount(&options.mount_from)? {
             Mount::Mounted => true,
             Mount::Begun(location) => {
                 upload.send(Some(location), |out| {
                     let out = Watched { out, watch: self.watch };
-                    write_checked_layer(self.store, layer.spec, layer.index, form, out)
+                    write_watched_layer(self.store, layer.layer, self.watch, out)
                 })?;
                 false
             }
@@ -170,9 +181,11 @@ impl Push<'_> {
         if mounted {
             sent.mounted += 1;
             sent.bytes_mounted += size;
+            self.watch.layer(layer.layer, LayerStep::Mounted);
         } else {
             sent.layers += 1;
             sent.bytes += size;
+            self.watch.layer(layer.layer, LayerStep::Sent);
         }
         Ok(())
     }

@@ -1,0 +1,85 @@
+use std::collections::BTreeMap;
+use std::process::Output;
+
+use serde_json::Value;
+
+use crate::support::{FakeStore, stderr};
+
+/// An image of two layers, copied to a layout with these options.
+fn copy(store: &FakeStore, options: &[&str]) -> Output {
+    let output = store
+        .stowage(&[&["copy", "image.json", "oci:layout"], options].concat())
+        .env("CI", if options.is_empty() { "true" } else { "false" })
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    output
+}
+
+fn image() -> FakeStore {
+    let mut store = FakeStore::new();
+    let big = store.add_file('1', "big", &[], &"big".repeat(100_000));
+    store.add_file('2', "small", &[&big], "small");
+    store.build(r#"{"layering": "largest-first"}"#);
+    store
+}
+
+#[test]
+fn logs_have_a_line_for_each_layer_that_is_sent() {
+    let store = image();
+    let first = stderr(&copy(&store, &["--progress", "plain"]));
+    let lines: Vec<_> = first.lines().filter(|line| line.starts_with("sent layer")).collect();
+    assert_eq!(lines.len(), 2, "{first}");
+    for (number, name) in [(1, "): big"), (2, "): small")] {
+        let begin = format!("sent layer {number} of 2 (");
+        let found = lines.iter().any(|line| line.starts_with(&begin) && line.ends_with(name));
+        assert!(found, "{first}");
+    }
+    let again = stderr(&copy(&store, &["--progress", "plain"]));
+    assert!(!again.contains("sent layer"), "{again}");
+    assert!(!again.contains('\u{1b}'), "no terminal, no bars: {again}");
+}
+
+#[test]
+fn where_nobody_looks_there_is_only_the_account() {
+    let store = image();
+    let text = stderr(&copy(&store, &["--progress", "none"]));
+    assert_eq!(text.lines().count(), 1, "{text}");
+    assert_eq!(stderr(&copy(&store, &["--json"])), "");
+    let store = image();
+    let in_ci = stderr(&copy(&store, &[]));
+    assert!(in_ci.contains("sent layer 1 of 2"), "{in_ci}");
+}
+
+#[test]
+fn programs_read_events() {
+    let store = image();
+    let events = |output: Output| -> Vec<Value> {
+        let text = stderr(&output);
+        text.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
+    };
+    let options = ["--json", "--progress", "json"];
+    let first = events(copy(&store, &options));
+    let sent: BTreeMap<u64, &Value> = first
+        .iter()
+        .filter(|event| event["event"] == "sent")
+        .map(|event| (event["layer"].as_u64().unwrap(), event))
+        .collect();
+    let spec: Value =
+        serde_json::from_slice(&std::fs::read(store.root().join("image.json")).unwrap()).unwrap();
+    for (number, event) in &sent {
+        let layer = &spec["layers"][*number as usize - 1];
+        assert_eq!((&event["digest"], &event["bytes"]), (&layer["diffId"], &layer["size"]));
+    }
+    assert_eq!(sent.len(), 2);
+    assert_eq!(sent[&1]["names"], "big");
+    let expected: u64 = sent.values().map(|event| event["bytes"].as_u64().unwrap()).sum();
+    let expect = first.iter().find(|event| event["event"] == "expect").unwrap();
+    assert_eq!(expect["bytes"], expected);
+    let progress = first.iter().rfind(|event| event["event"] == "progress").unwrap();
+    assert_eq!(progress["of"], expected);
+
+    let again = events(copy(&store, &options));
+    let skipped = again.iter().filter(|event| event["event"] == "skipped").count();
+    assert_eq!(skipped, 2, "{again:?}");
+}
