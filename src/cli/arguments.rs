@@ -100,6 +100,10 @@ pub struct StreamArguments {
     #[arg(long = "repo-tag", visible_alias = "repo_tag", short = 't', value_name = "NAME:TAG")]
     pub repo_tags: Vec<ImageReference>,
 
+    /// Compress all of it; the same bytes for any number of threads
+    #[arg(long, value_name = "FORMAT", default_value = "none")]
+    pub compress: CompressArgument,
+
     /// Name and tag where none is given: the image's own, as its script has it
     #[arg(long, hide = true, value_name = "NAME:TAG")]
     pub default_repo_tag: Option<ImageReference>,
@@ -191,6 +195,19 @@ pub struct CopyOptions {
     /// Print nothing but errors and the result
     #[arg(long, short)]
     pub quiet: bool,
+}
+
+/// How a whole archive is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CompressArgument {
+    /// Not at all
+    None,
+    /// gzip
+    #[value(alias = "gz")]
+    Gzip,
+    /// Zstandard, which `docker load` takes as of version 23
+    #[value(alias = "zst")]
+    Zstd,
 }
 
 /// How it is shown what is being done.

@@ -12,13 +12,15 @@ use serde::Serialize;
 
 use super::Failure;
 use super::arguments::{
-    BuildArguments, IndexArguments, LintArguments, PlanArguments, StreamArguments, VerifyArguments,
+    BuildArguments, CompressArgument, IndexArguments, LintArguments, PlanArguments,
+    StreamArguments, VerifyArguments,
 };
 use super::progress::{Bytes, bar};
 use crate::closure::Closure;
 use crate::layer::{LayerPlan, PlanOptions};
 use crate::oci::{
-    self, Annotations, BuildOptions, Built, Difference, ImageSpec, IndexEntry, IndexSpec,
+    self, Annotations, BuildOptions, Built, Compression, Compressor, Difference, ImageSpec,
+    IndexEntry, IndexSpec,
 };
 use crate::store::Store;
 use crate::transport::{self, Archive, Unwatched};
@@ -100,9 +102,27 @@ pub fn stream(store: &Store, arguments: &StreamArguments) -> Result<(), Failure>
     };
     let bar = bar("streaming", spec.size());
     let archive = Archive { store, spec: &spec, references, skip: 0, watch: &Unwatched };
-    transport::write_archive(&archive, bar.wrap_write(stdout))?;
+    let stdout = bar.wrap_write(stdout);
+    match arguments.compress.into() {
+        Compression::None => drop(transport::write_archive(&archive, stdout)?),
+        compression => {
+            let mut compressor = Compressor::new(compression, stdout);
+            transport::write_archive(&archive, &mut compressor)?;
+            compressor.finish().map_err(Failure::Stdout)?;
+        }
+    }
     bar.finish_and_clear();
     Ok(())
+}
+
+impl From<CompressArgument> for Compression {
+    fn from(argument: CompressArgument) -> Self {
+        match argument {
+            CompressArgument::None => Self::None,
+            CompressArgument::Gzip => Self::Gzip,
+            CompressArgument::Zstd => Self::Zstd,
+        }
+    }
 }
 
 pub fn verify(store: &Store, arguments: &VerifyArguments) -> Result<(), Failure> {

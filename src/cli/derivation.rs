@@ -12,6 +12,9 @@ use std::path::{Path, PathBuf};
 
 use indicatif::ProgressBar;
 use serde::Deserialize;
+use serde_json::Value;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::Failure;
 use super::commands::{build_spec, with_warnings, write_file};
@@ -51,8 +54,11 @@ pub fn build(store: &Store) -> Result<(), Failure> {
     let file = attributes_file();
     let failure = |reason: String| Failure::Derivation { file: file.clone(), reason };
     let bytes = fs::read(&file).map_err(|error| failure(error.to_string()))?;
-    let attributes: Attributes =
+    let mut attributes: Value =
         serde_json::from_slice(&bytes).map_err(|error| failure(error.to_string()))?;
+    resolve_now(&mut attributes, OffsetDateTime::now_utc());
+    let attributes: Attributes =
+        serde_json::from_value(attributes).map_err(|error| failure(error.to_string()))?;
     let closure = Closure::new(attributes.closure.into_infos())?;
     let output = attributes.outputs.out;
     // Nix gives builders a terminal of its own, and keeps what they write to it as the log.
@@ -74,6 +80,18 @@ pub fn build(store: &Store) -> Result<(), Failure> {
             let closure = oci::registered(store, closure, &options)?;
             let failure = |source| Failure::Output { file: output.clone(), source };
             write_nix_state(&closure, &output).map_err(failure)
+        }
+    }
+}
+
+/// Puts a date where an author wants the time of the build, as dockerTools lets him: `"now"`.
+fn resolve_now(attributes: &mut Value, now: OffsetDateTime) {
+    let now = now.replace_nanosecond(0).ok().and_then(|now| now.format(&Rfc3339).ok());
+    for place in ["/image/created", "/image/storeAttributes/mtime"] {
+        if let (Some(value), Some(now)) = (attributes.pointer_mut(place), &now)
+            && value == "now"
+        {
+            *value = now.as_str().into();
         }
     }
 }
@@ -108,4 +126,32 @@ fn attributes_file() -> PathBuf {
         .map(PathBuf::from)
         .filter(|file| file.exists())
         .unwrap_or_else(|| Path::new(".attrs.json").to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn now_is_the_time_of_the_build() {
+        let now = OffsetDateTime::from_unix_timestamp(1_772_236_800).unwrap();
+        let mut attributes = json!({
+            "name": "now",
+            "image": {"created": "now", "storeAttributes": {"mtime": "now"}, "architecture": "now"},
+        });
+        resolve_now(&mut attributes, now);
+        let date = "2026-02-28T00:00:00Z";
+        assert_eq!(
+            attributes,
+            json!({
+                "name": "now",
+                "image": {"created": date, "storeAttributes": {"mtime": date}, "architecture": "now"},
+            })
+        );
+        let mut other = json!({"image": {"created": "1970-01-01T00:00:01Z"}});
+        resolve_now(&mut other, now);
+        assert_eq!(other["image"]["created"], "1970-01-01T00:00:01Z");
+    }
 }

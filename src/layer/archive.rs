@@ -83,8 +83,12 @@ impl<W: Write> Walk<'_, W> {
 
     fn node(&mut self, node: &Node) -> Result<(), Error> {
         match node {
-            Node::Directory { attributes, given, children, .. } => {
-                self.tar.entry(&self.name, Entry::Directory(*attributes), *given)?;
+            Node::Directory { attributes, given, children, source } => {
+                let given = match source {
+                    Some(_) => *given,
+                    None => given.or(self.contents.store_attributes.given()),
+                };
+                self.tar.entry(&self.name, Entry::Directory(*attributes), given)?;
                 self.nodes(children)
             }
             Node::Symlink { target, given, .. } => {
@@ -107,6 +111,7 @@ impl<W: Write> Walk<'_, W> {
 
     fn child(&mut self, parent: &Directory, child: &Child, rules: &RulesOf) -> Result<(), Error> {
         let given = rules.given(self.store, || parent.path_of(child));
+        let given = given.or(self.contents.store_attributes.given());
         match child.kind {
             Kind::File => self.file(parent, child, given),
             Kind::Symlink => {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::base_tree::BaseTree;
 use super::permissions::{PermissionRule, RulesOf};
+use super::store_attributes::StoreAttributes;
 use crate::store::{self, StorePath};
 
 /// The sources of one layer's files.
@@ -24,6 +25,9 @@ pub struct LayerContents {
     /// copied there, and for the others where they are in the store.
     #[serde(rename = "perms", default, skip_serializing_if = "Vec::is_empty")]
     pub permissions: Vec<PermissionRule>,
+    /// What all that is in the store has, where `perms` don't say otherwise.
+    #[serde(default, skip_serializing_if = "StoreAttributes::is_usual")]
+    pub store_attributes: StoreAttributes,
     /// What the base image has where this layer has directories.
     #[serde(default, skip_serializing_if = "BaseTree::is_empty")]
     pub over: BaseTree,

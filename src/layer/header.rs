@@ -76,6 +76,7 @@ pub fn header_blocks(name: &[u8], entry: Entry, given: Given) -> Vec<u8> {
     let (uid, gid) = (given.uid.unwrap_or(owner.0), given.gid.unwrap_or(owner.1));
     // Others' names are another image's business: the numbers are what counts.
     let usual_name = |id| if id == OWNER { OWNER_NAME } else { "" };
+    let mtime = given.mtime.unwrap_or(MTIME);
     let names = (given.uname.unwrap_or(usual_name(uid)), given.gname.unwrap_or(usual_name(gid)));
 
     // In this order, which is that of the keys.
@@ -105,7 +106,7 @@ pub fn header_blocks(name: &[u8], entry: Entry, given: Given) -> Vec<u8> {
             PAX_MODE,
             (OWNER, OWNER),
             (OWNER_NAME, OWNER_NAME),
-            size,
+            (size, MTIME),
             &[],
         ));
         blocks.extend_from_slice(&records);
@@ -117,7 +118,7 @@ pub fn header_blocks(name: &[u8], entry: Entry, given: Given) -> Vec<u8> {
         mode,
         (fitting(uid, ID_FIELD), fitting(gid, ID_FIELD)),
         names,
-        fitting(size, SIZE_FIELD),
+        (fitting(size, SIZE_FIELD), mtime.min(SIZE_FIELD)),
         target,
     ));
     blocks
@@ -151,7 +152,7 @@ fn ustar(
     mode: u32,
     (uid, gid): (u64, u64),
     (uname, gname): (&str, &str),
-    size: u64,
+    (size, mtime): (u64, u64),
     target: &[u8],
 ) -> [u8; BLOCK] {
     let mut header = Header::new_ustar();
@@ -164,7 +165,7 @@ fn ustar(
     header.set_mode(mode);
     header.set_uid(uid);
     header.set_gid(gid);
-    header.set_mtime(MTIME);
+    header.set_mtime(mtime);
     header.set_size(size);
     header.set_username(uname).expect("fits the field");
     header.set_groupname(gname).expect("fits the field");
@@ -242,7 +243,7 @@ mod tests {
             uid: Some(7),
             gid: Some(8),
             uname: Some("me"),
-            gname: None,
+            ..Given::default()
         };
         let root = Given { uid: Some(0), gname: Some("all"), ..Given::default() };
         for (entry, given, expected) in [

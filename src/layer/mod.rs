@@ -11,6 +11,7 @@ mod nix_database;
 mod permissions;
 mod plan;
 mod scan;
+mod store_attributes;
 mod tar;
 mod tree;
 
@@ -30,6 +31,7 @@ pub use plan::{
     LayerBudget, LayerPlan, Layering, LayeringHints, ParseBudgetError, ParseLayeringError,
     Pipeline, PipelineError, PlanError, PlanOptions, Popularity, PreviousPlan,
 };
+pub use store_attributes::StoreAttributes;
 pub use tree::met_by;
 
 use crate::error::Hint;

@@ -2,7 +2,9 @@
 //! Stage: oci. Input: [`Closure`] and [`BuildOptions`]. Output: [`ImageSpec`] or [`LayerSet`].
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::io;
+use std::path::Path;
 
 use oci_spec::image::{History, HistoryBuilder};
 use serde_json::Value;
@@ -17,9 +19,10 @@ use super::media_type::LayerMediaType;
 use super::options::BuildOptions;
 use super::previous::read_previous_plan;
 use super::spec::{ImageSpec, LayerSource, SourceInfo, SpecLayer};
+use super::stored::StoredBlob;
 use super::warning::{Built, idle_rules};
 use crate::closure::Closure;
-use crate::digest::{BlobDigest, DigestWriter};
+use crate::digest::{BlobDigest, DiffId, DigestWriter};
 use crate::layer::{
     self, BaseTree, Layer, LayerBudget, LayerContents, LayerPlan, PermissionRule, PlanOptions,
 };
@@ -44,12 +47,17 @@ pub fn build_image(
     let base = base.map(|path| base::read_base(store, path, &options.architecture)).transpose()?;
     let nothing = BaseTree::default();
     let tree = base.as_ref().map_or(&nothing, |base| &base.tree);
+    let mut options = options;
     let mut given = LayerSet::read_all(store, &options.layers)?;
+    if options.max_layers_is_total {
+        options.max_layers = left_for_store(base.as_ref(), &given, &options)?;
+    }
     let present = given.settle(store, tree, &done)?;
     let Built { made: own, warnings } = own_layers(store, closure, &present, tree, &options, done)?;
     let set = given.followed_by(own);
     let (config, variant) = inherited(base.as_ref(), &options)?;
     let set = base.map_or_else(LayerSet::default, base_layers).followed_by(set);
+    let set = set.followed_by(tar_layers(store, &options)?);
     let LayerSet { mut layers, history, sources, .. } = set;
     if layers.len() > usize::from(LayerBudget::MAX) {
         return Err(Error::TooManyLayers(layers.len()));
@@ -58,6 +66,52 @@ pub fn build_image(
     let BuildOptions { architecture, created, .. } = options;
     let made = ImageSpec { architecture, variant, created, config, history, layers, sources };
     Ok(Built { made, warnings })
+}
+
+/// How many layers are left when those are counted that are there already, and those on top.
+fn left_for_store(
+    base: Option<&BaseImage>,
+    given: &LayerSet,
+    options: &BuildOptions,
+) -> Result<LayerBudget, Error> {
+    let base = base.map_or(0, |base| base.layers.len());
+    let taken = base + given.layers.len() + options.tars.len();
+    options.max_layers.less(taken).ok_or(Error::NoLayersLeft {
+        max_layers: options.max_layers,
+        base,
+        others: taken - base,
+    })
+}
+
+/// Layers of tars that somebody else made, and that are kept where they are.
+fn tar_layers(store: &Store, options: &BuildOptions) -> Result<LayerSet, Error> {
+    let mut set = LayerSet::default();
+    for file in &options.tars {
+        let mut digest = DigestWriter::new(io::sink());
+        File::open(store.locate(file))
+            .and_then(|mut tar| io::copy(&mut tar, &mut digest))
+            .map_err(|source| Error::Read { file: file.clone(), source })?;
+        let (digest, size) = digest.finish();
+        let blob = StoredBlob {
+            file: file.clone(),
+            offset: 0,
+            archive: Compression::None,
+            digest: BlobDigest::new(digest),
+            size,
+            media_type: LayerMediaType::oci(Compression::None),
+        };
+        let source = LayerSource::Stored(blob);
+        set.layers.push(SpecLayer { diff_id: DiffId::new(digest), size, source, compressed: None });
+        set.history.push(history_of(&[name_of(file)], options));
+    }
+    Ok(set)
+}
+
+/// A store path's name without its hash, or the file's name.
+fn name_of(file: &Path) -> String {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    let parsed = Store::default().parse(&file.to_string_lossy());
+    parsed.map_or_else(|_| name.into_owned(), |path| path.name().to_string())
 }
 
 /// Records what the layers are when they are compressed: all but the base's, which are what
@@ -212,7 +266,8 @@ fn contents(in_store: Closure, options: &BuildOptions) -> Result<Vec<LayerConten
             let store_paths: BTreeSet<_> = paths.into_iter().collect();
             let rules = in_store_rules(options).filter(|rule| store_paths.contains(&rule.path));
             let permissions = rules.cloned().collect();
-            LayerContents { store_paths, permissions, ..LayerContents::default() }
+            let store_attributes = options.store_attributes.clone();
+            LayerContents { store_paths, permissions, store_attributes, ..LayerContents::default() }
         })
         .collect();
     if copies && (!merged || layers.is_empty()) {
@@ -262,8 +317,11 @@ fn sources(closure: &Closure, contents: &[LayerContents]) -> Vec<SourceInfo> {
 /// What `docker history` shows of a layer: what its author says, or the names of what is in
 /// it, without hashes, the first few if there are many.
 fn history(contents: &LayerContents, options: &BuildOptions) -> History {
+    history_of(&contents.names(), options)
+}
+
+fn history_of(names: &[String], options: &BuildOptions) -> History {
     const SHOWN: usize = 4;
-    let names = contents.names();
     let mut text = format!("stowage: {}", names[..names.len().min(SHOWN)].join(", "));
     if names.len() > SHOWN {
         text += &format!(" and {} more", names.len() - SHOWN);

@@ -123,6 +123,18 @@ pub enum Error {
     /// More layers than containers can have.
     #[error("the image would have {0} layers, and {max} is the most that image tools take", max = layer::LayerBudget::MAX)]
     TooManyLayers(usize),
+    /// Those that are there already leave none for the image's store.
+    #[error(
+        "`maxLayers` is {max_layers}, of which the base image has {base} and others are {others}: no layer is left for store paths"
+    )]
+    NoLayersLeft {
+        /// As given.
+        max_layers: layer::LayerBudget,
+        /// Of the base image.
+        base: usize,
+        /// Of `buildLayer`, and on top.
+        others: usize,
+    },
     /// A layer could not be made.
     #[error(transparent)]
     Layer(#[from] layer::Error),
@@ -140,6 +152,7 @@ impl Hint for Error {
             Error::TooManyLayers(_) => Some(
                 "give `maxLayers` a smaller number, here or in the `buildLayer`s below, or take a base image of fewer".to_owned(),
             ),
+            Error::NoLayersLeft { .. } => Some("give `maxLayers` a larger number, or take a base image of fewer layers".to_owned()),
             Error::NotInClosure(path) => Some(format!(
                 "make the registration with `closureInfo {{ rootPaths = [ {path} … ]; }}`"
             )),

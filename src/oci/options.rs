@@ -12,7 +12,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::compression::Compression;
 use super::config::ContainerConfig;
-use crate::layer::{LayerBudget, Layering, LayeringHints, PermissionRule};
+use crate::layer::{LayerBudget, Layering, LayeringHints, PermissionRule, StoreAttributes};
 use crate::store::{self, StorePath};
 
 /// The arguments of `buildImage` that decide the image's bytes. Its name and tag
@@ -42,6 +42,12 @@ pub struct BuildOptions {
     /// Modes and owners of some files, where not the usual.
     #[serde(default)]
     pub perms: Vec<PermissionRule>,
+    /// What all that is in the image's store has, where `perms` don't say otherwise.
+    #[serde(default)]
+    pub store_attributes: StoreAttributes,
+    /// Tars that go on top of all, as they are.
+    #[serde(default)]
+    pub tars: Vec<PathBuf>,
     /// What the layers' history says, where not the names of their contents.
     #[serde(default)]
     pub metadata: Metadata,
@@ -57,6 +63,9 @@ pub struct BuildOptions {
     /// How many layers there may be, besides those of `layers` and of the base image.
     #[serde(default)]
     pub max_layers: LayerBudget,
+    /// Whether the layers of the base image, and those on top, count for `max_layers` as well.
+    #[serde(default)]
+    pub max_layers_is_total: bool,
     /// How store paths are grouped.
     #[serde(default)]
     pub layering: Layering,

@@ -18,6 +18,7 @@ mod cli;
 /// The same inputs give the same bytes, whatever differs around them.
 mod compressed;
 mod determinism;
+mod docker_tools;
 /// `stowage explain` and `stowage diff`: what is in an image, why, and what an update costs.
 mod explain;
 /// An image on a base, from `fromImage` to the stream.

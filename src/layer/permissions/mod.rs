@@ -72,12 +72,20 @@ impl TryFrom<RuleJson> for PermissionRule {
             None => None,
         };
         for (key, name) in [("uname", &uname), ("gname", &gname)] {
-            if name.as_ref().is_some_and(|name| name.len() > NAME_FIELD || name.contains('\0')) {
-                return Err(problem(format!("`{key}` must have {NAME_FIELD} bytes at most")));
-            }
+            check_name(key, name.as_deref()).map_err(problem)?;
         }
         let pattern = Pattern::new(&regex).map_err(|error| problem(error.to_string()))?;
         Ok(Self { path, regex: pattern, mode, uid, gid, uname, gname })
+    }
+}
+
+/// Whether a header has room for the name of a user or group.
+pub fn check_name(key: &str, name: Option<&str>) -> Result<(), String> {
+    match name {
+        Some(name) if name.len() > NAME_FIELD || name.contains('\0') => {
+            Err(format!("`{key}` must have {NAME_FIELD} bytes at most"))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -108,6 +116,23 @@ pub struct Given<'r> {
     pub uname: Option<&'r str>,
     /// Name of the group.
     pub gname: Option<&'r str>,
+    /// Modification time, in seconds since 1970.
+    pub mtime: Option<u64>,
+}
+
+impl Given<'_> {
+    /// This, and the other where this has nothing.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            mode: self.mode.or(other.mode),
+            uid: self.uid.or(other.uid),
+            gid: self.gid.or(other.gid),
+            uname: self.uname.or(other.uname),
+            gname: self.gname.or(other.gname),
+            mtime: self.mtime.or(other.mtime),
+        }
+    }
 }
 
 /// The rules for one store path.
@@ -135,13 +160,15 @@ impl<'r> RulesOf<'r> {
         }
         let file = store.logical(&file());
         for rule in self.rules.iter().filter(|rule| rule.regex.is_match(&file)) {
-            given = Given {
-                mode: rule.mode.or(given.mode),
-                uid: rule.uid.or(given.uid),
-                gid: rule.gid.or(given.gid),
-                uname: rule.uname.as_deref().or(given.uname),
-                gname: rule.gname.as_deref().or(given.gname),
+            let of_rule = Given {
+                mode: rule.mode,
+                uid: rule.uid,
+                gid: rule.gid,
+                uname: rule.uname.as_deref(),
+                gname: rule.gname.as_deref(),
+                mtime: None,
             };
+            given = of_rule.or(given);
         }
         given
     }
@@ -214,7 +241,7 @@ mod tests {
         let path = Store::default().parse(PATH).unwrap();
         let given =
             RulesOf::new(all, &path).given(&Store::default(), || format!("{PATH}{file}").into());
-        let Given { mode, uid, gid, uname, gname } = given;
+        let Given { mode, uid, gid, uname, gname, .. } = given;
         format!("{mode:?} {uid:?} {gid:?} {} {}", uname.unwrap_or("-"), gname.unwrap_or("-"))
     }
 
