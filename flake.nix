@@ -23,6 +23,9 @@
           in program // import ./nix/lib.nix { pkgs = final; stowage = final.buildPackages.callPackage ./nix/package.nix { }; };
       };
 
+      # pkgs.dockerTools: ours in the place of nixpkgs' own.
+      overlays.dockerTools = final: prev: self.overlays.default final prev // { inherit (final.stowage) dockerTools; };
+
       # nixpkgs with the overlay.
       legacyPackages = lib.genAttrs systems
         (system: nixpkgs.legacyPackages.${system}.extend self.overlays.default);
@@ -39,10 +42,12 @@
       checks = eachSystem (pkgs:
         let
           packages = self.packages.${pkgs.stdenv.hostPlatform.system};
+          dockerTools = import ./tests/e2e/docker_tools.nix { inherit pkgs; inherit (pkgs.stowage) dockerTools; };
           examples = import ./tests/e2e/nix2container.nix { inherit pkgs; inherit (packages) nix2container; };
         in
         import ./tests/e2e/images.nix { inherit pkgs; }
         // lib.mapAttrs' (name: lib.nameValuePair "nix2container-${name}") examples
+        // lib.mapAttrs' (name: lib.nameValuePair "tools-${name}") dockerTools
         // {
           inherit (packages) dockerImage stowage;
           # As a release would have it, made in a sandbox.

@@ -1,4 +1,4 @@
-{ lib, pkgs, stdenv, writeText, internalSpec, script }:
+{ lib, pkgs, stdenv, writeText, internalSpec, nixDatabase, script }:
 
 /* Builds a container image without storing its layers.
 
@@ -78,20 +78,16 @@ lib.makeOverridable (
     # for it, and leaves it out.
     configFile = writeText "${baseName}-config.json" (builtins.toJSON config);
 
-    # A store path like any other, which is copied to `/`. Its files name the paths that are
-    # registered in it, and so refer to them.
-    nixDatabase = internalSpec {
+    database = nixDatabase {
       function = "buildImage";
-      name = "${baseName}-nix-database";
-      kind = "nixDatabase";
+      name = baseName;
       roots = [ configFile ] ++ map (layer: "${layer}") layers;
       inherit copyToRoot contents layers;
-      perms = [ ];
-      options.exclude = [ configFile ];
+      exclude = [ configFile ];
     };
     # Nix writes there, as whoever it is in the container.
     nixPerms =
-      let owned = { path = nixDatabase; uid = nixUid; gid = nixGid; };
+      let owned = { path = database; uid = nixUid; gid = nixGid; };
       in [ (owned // { mode = "0755"; }) (owned // { regex = "/db/"; mode = "0644"; }) ];
 
     spec = internalSpec {
@@ -101,7 +97,7 @@ lib.makeOverridable (
       roots = [ configFile ];
       inherit copyToRoot contents layers;
       perms = perms ++ lib.optionals initializeNixDatabase nixPerms;
-      addToRoot = lib.optional initializeNixDatabase "${nixDatabase}";
+      addToRoot = lib.optional initializeNixDatabase "${database}";
       options = {
         inherit config created maxLayers layering layeringHints compression;
         previousPlan = if previousPlan == null then null else "${previousPlan}";

@@ -9,14 +9,16 @@
 , stowage ? pkgs.buildPackages.callPackage ./package.nix { }
 }:
 let
-  callPackage = pkgs.lib.callPackageWith (pkgs // { inherit pkgs stowage internalSpec script; });
+  callPackage = pkgs.lib.callPackageWith (pkgs // { inherit pkgs stowage internalSpec nixDatabase script; });
   script = callPackage ./script.nix { };
   internalSpec = import ./internal-spec.nix { inherit (pkgs) lib stdenv; inherit stowage; };
+  nixDatabase = import ./nix-database.nix { inherit internalSpec; };
 in
 {
   buildImage = callPackage ./build-image.nix { };
   buildIndex = callPackage ./build-index.nix { };
   buildLayer = callPackage ./build-layer.nix { };
+  dockerTools = callPackage ./docker-tools { };
   pullImage = callPackage ./pull-image.nix { };
   pullImageFromManifest = callPackage ./pull-image-from-manifest.nix { };
 }

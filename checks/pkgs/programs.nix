@@ -18,7 +18,7 @@ let
   # A package of links to another's files, some of its programs behind a wrapper that sets
   # variables. `programs`: names, and the files in bin/ that they stand for. `path`: packages
   # whose programs these run, found behind the user's own PATH.
-  wrapped = { package, programs, variables ? { }, path ? [ ], pname ? package.pname }: runCommand "${pname}-${package.version}"
+  wrapped = { package, programs, variables ? { }, flags ? [ ], path ? [ ], pname ? package.pname }: runCommand "${pname}-${package.version}"
     {
       nativeBuildInputs = [ pkgs.makeWrapper pkgs.bash ];
       passthru = { inherit pname; inherit (package) version; unwrapped = package; };
@@ -26,13 +26,15 @@ let
     } ''
     mkdir -p $out/bin
     for entry in ${package}/*; do
-      case ''${entry##*/} in bin | nix-support) ;; *) ln -s $entry $out/ ;; esac
+      # Directories of its own, which can be joined with others'.
+      case ''${entry##*/} in bin | nix-support) ;; *) cp --recursive --symbolic-link --no-preserve=mode $entry $out/ ;; esac
     done
     ln -s ${package}/bin/* $out/bin/
     ${lib.concatStrings (lib.mapAttrsToList (name: file: ''
       rm -f $out/bin/${name}
       makeWrapper ${package}/bin/${file} $out/bin/${name} \
         ${toString (lib.mapAttrsToList (key: value: "--set-default ${key} ${value}") variables)} \
+        ${lib.concatMapStringsSep " " (flag: "--add-flags ${flag}") flags} \
         ${lib.optionalString (path != [ ]) "--suffix PATH : ${lib.makeBinPath path}"}
     '') programs)}
   '';
@@ -91,9 +93,11 @@ rec {
     package = debs.fakeroot;
     programs.fakeroot = "fakeroot-sysv";
     variables.FAKEROOTDONTTRYCHOWN = "1";
+    # It would look in /usr.
+    flags = [ "--lib" "${debs.libfakeroot}/lib/x86_64-linux-gnu/libfakeroot/libfakeroot-sysv.so" "--faked" "${debs.fakeroot}/bin/faked-sysv" ];
     path = [ util-linux coreutils gnused ];
   };
-  inherit (debs) bzip2 curl diffutils findutils gawk gzip hello jq less openssl patchelf pigz procps rsync skopeo tree tzdata util-linux wget zstd;
+  inherit (debs) bzip2 curl diffutils findutils gawk gzip hello jq less openssl patchelf pigz procps rsync skopeo tree tzdata wget zstd;
   file = wrapped {
     package = debs.file;
     programs.file = "file";
@@ -127,6 +131,7 @@ rec {
     # Where its build hook is.
     variables.NIX_LIBEXEC_DIR = "${debs.nix-bin}/libexec";
   };
+  util-linux = joined "util-linux" "unshare" [ debs.util-linux debs.mount ];
   shadow = joined "shadow" "passwd" [ debs.passwd debs.login ];
   libxml2 = program "xmllint" debs.libxml2-utils;
   iana-etc = debs.netbase;

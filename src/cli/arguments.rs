@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::layer::{LayerBudget, Layering};
+use crate::oci::Architecture;
 use crate::transport::{ImageReference, ParseTargetError, Target};
 
 /// Container images from Nix closures: no layer is stored, and only missing ones are sent.
@@ -49,6 +50,10 @@ pub enum Command {
     Push(PushArguments),
     /// Make every layer again and say what differs from the image spec
     Verify(VerifyArguments),
+    /// Write what a container of an image sees as one tar
+    Flatten(FlattenArguments),
+    /// Make one archive of several, for one `docker load`
+    Merge(MergeArguments),
     /// Say what is most likely wrong with an image: files that its config lacks, programs for
     /// another machine, set-ID programs, odd owners
     Lint(LintArguments),
@@ -324,6 +329,32 @@ fn bytes(text: &str) -> Result<u64, String> {
     };
     let number: u64 = digits.parse().map_err(|_| "not a number of bytes".to_owned())?;
     number.checked_mul(1 << shift).ok_or_else(|| "too many bytes".to_owned())
+}
+
+#[derive(Debug, Args)]
+pub struct FlattenArguments {
+    /// The image: an image spec, `image.json`, or an archive or directory of any image
+    #[arg(value_name = "IMAGE")]
+    pub image: PathBuf,
+
+    /// Where to write the tar
+    #[arg(long, short, value_name = "FILE", default_value = "/dev/stdout")]
+    pub output: PathBuf,
+
+    /// Which image of several, by Go's name for what it runs on [default: this machine's]
+    #[arg(long, value_name = "ARCHITECTURE")]
+    pub arch: Option<Architecture>,
+}
+
+#[derive(Debug, Args)]
+pub struct MergeArguments {
+    /// What `docker save`, stowage or dockerTools wrote, compressed or not
+    #[arg(value_name = "ARCHIVE", required = true)]
+    pub archives: Vec<PathBuf>,
+
+    /// Where to write the archive
+    #[arg(long, short, value_name = "FILE", default_value = "/dev/stdout")]
+    pub output: PathBuf,
 }
 
 #[derive(Debug, Args)]

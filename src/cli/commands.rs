@@ -12,15 +12,16 @@ use serde::Serialize;
 
 use super::Failure;
 use super::arguments::{
-    BuildArguments, CompressArgument, IndexArguments, LintArguments, PlanArguments,
-    StreamArguments, VerifyArguments,
+    BuildArguments, CompressArgument, FlattenArguments, IndexArguments, LintArguments,
+    MergeArguments, PlanArguments, StreamArguments, VerifyArguments,
 };
 use super::progress::{Bytes, bar};
+use super::watching::Watching;
 use crate::closure::Closure;
 use crate::layer::{LayerPlan, PlanOptions};
 use crate::oci::{
-    self, Annotations, BuildOptions, Built, Compression, Compressor, Difference, ImageSpec,
-    IndexEntry, IndexSpec,
+    self, Annotations, Architecture, BuildOptions, Built, Compression, Compressor, Difference,
+    ImageSpec, IndexEntry, IndexSpec,
 };
 use crate::store::Store;
 use crate::transport::{self, Archive, Unwatched};
@@ -143,6 +144,22 @@ pub fn verify(store: &Store, arguments: &VerifyArguments) -> Result<(), Failure>
         0 => Ok(()),
         layers => Err(Failure::Differences { layers, count: report.layers }),
     }
+}
+
+pub fn flatten(store: &Store, arguments: &FlattenArguments) -> Result<(), Failure> {
+    let FlattenArguments { image, output, arch } = arguments;
+    let arch = arch.clone().unwrap_or_else(Architecture::of_this_machine);
+    let watch = Watching::new(None, false);
+    transport::write_root_archive(store, image, &arch, output, &watch)?;
+    watch.end();
+    Ok(())
+}
+
+pub fn merge(arguments: &MergeArguments) -> Result<(), Failure> {
+    let watch = Watching::new(None, false);
+    transport::merge_archives(&arguments.archives, &arguments.output, &watch)?;
+    watch.end();
+    Ok(())
 }
 
 pub fn index(store: &Store, arguments: &IndexArguments) -> Result<(), Failure> {

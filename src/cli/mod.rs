@@ -132,6 +132,8 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Explain(arguments) => explain::explain(&arguments),
         Command::Diff(arguments) => explain::diff(&arguments),
         Command::Verify(arguments) => commands::verify(&store, &arguments),
+        Command::Flatten(arguments) => commands::flatten(&store, &arguments),
+        Command::Merge(arguments) => commands::merge(&arguments),
         Command::Lint(arguments) => commands::lint(&store, &arguments),
     }
 }

@@ -155,7 +155,7 @@ fn inherited(
 }
 
 /// A base's layers, as a set to put others on.
-fn base_layers(base: BaseImage) -> LayerSet {
+pub fn base_layers(base: BaseImage) -> LayerSet {
     let layers = base.layers.into_iter().map(|layer| SpecLayer {
         diff_id: layer.diff_id,
         size: layer.size,

@@ -10,7 +10,9 @@ mod compressor;
 mod config;
 mod diff;
 mod explain;
+mod flatten;
 mod image;
+mod layer_reader;
 mod layer_set;
 mod lint;
 mod media_type;
@@ -33,6 +35,7 @@ pub use compressor::Compressor;
 pub use config::{ConfigError, ContainerConfig};
 pub use diff::{Diff, NewLayer, diff};
 pub use explain::{ExplainedLayer, ExplainedPath, Explanation, explain};
+pub use flatten::{flatten, layers_of};
 pub use image::{Blob, Image, ManifestFormat};
 pub use layer_set::{FILE as LAYER_SET_FILE, LayerSet};
 pub use lint::{Check, Finding, lint, lint_config};
@@ -134,6 +137,16 @@ pub enum Error {
         base: usize,
         /// Of `buildLayer`, and on top.
         others: usize,
+    },
+    /// Layers that make no root file system.
+    #[error("layer {layer} of {count}: {problem}")]
+    Flatten {
+        /// From 1, at the bottom.
+        layer: usize,
+        /// Layers of the image.
+        count: usize,
+        /// What is wrong.
+        problem: flatten::Problem,
     },
     /// A layer could not be made.
     #[error(transparent)]

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use oci_spec::image::Arch;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -153,15 +154,22 @@ impl fmt::Display for Architecture {
     }
 }
 
-impl<'de> Deserialize<'de> for Architecture {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        match Arch::from(text.as_str()) {
-            Arch::Other(_) => Err(serde::de::Error::custom(format_args!(
+impl FromStr for Architecture {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match Arch::from(text) {
+            Arch::Other(_) => Err(format!(
                 "`arch` must be one of Go's names, such as `amd64` or `arm64`, not `{text}`"
-            ))),
+            )),
             known => Ok(Self(known)),
         }
+    }
+}
+
+impl<'de> Deserialize<'de> for Architecture {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 

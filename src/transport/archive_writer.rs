@@ -2,7 +2,7 @@
 //! Stage: transport. Input: [`ImageSpec`]. Output: a tar.
 
 use std::collections::BTreeSet;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 
 use tar::{EntryType, Header};
 
@@ -13,6 +13,9 @@ use super::image_layout::blob_path;
 use super::watch::{ImageLayer, LayerStep, Watch};
 use crate::oci::{Blob, Documents, Form, ImageSpec, LayerBlob};
 use crate::store::Store;
+
+/// Bytes that are read at a time.
+const BUFFER: usize = 256 << 10;
 
 /// What a stream held.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,6 +41,14 @@ impl Written {
             fell_back: false,
         }
     }
+}
+
+/// Why a member did not get its body.
+pub enum BodyError {
+    /// The body can't be read.
+    Read(io::Error),
+    /// The archive can't be written.
+    Write(Error),
 }
 
 /// The outer tar, and a count of its bytes.
@@ -102,20 +113,37 @@ impl<W: Write> ArchiveWriter<W> {
     }
 
     fn header(&mut self, path: &str, kind: EntryType, size: u64) -> Result<(), Error> {
-        let mut header = Header::new_gnu();
-        // GNU's form, for layers over 8 GiB: it writes their size in binary.
-        header.set_path(path).map_err(Error::Write)?;
-        header.set_entry_type(kind);
-        header.set_mode(if kind.is_dir() { 0o755 } else { 0o644 });
-        header.set_uid(0);
-        header.set_gid(0);
-        header.set_mtime(1);
-        header.set_size(size);
+        let header = new_header(path, kind, size)?;
+        self.write_all(header.as_bytes()).map_err(Error::Write)
+    }
+
+    /// Adds a file of `size` bytes, as they are read.
+    pub fn member(&mut self, path: &str, size: u64, body: &mut impl Read) -> Result<(), BodyError> {
+        self.header(path, EntryType::Regular, size).map_err(BodyError::Write)?;
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            let read = match body.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(read) => read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(BodyError::Read(error)),
+            };
+            let written = self.write_all(&buffer[..read]);
+            written.map_err(|error| BodyError::Write(Error::Write(error)))?;
+        }
+        self.pad(size).map_err(BodyError::Write)
+    }
+
+    /// Adds a symbolic link.
+    pub fn link(&mut self, path: &str, target: &str) -> Result<(), Error> {
+        let mut header = new_header(path, EntryType::Symlink, 0)?;
+        header.set_link_name(target).map_err(Error::Write)?;
         header.set_cksum();
         self.write_all(header.as_bytes()).map_err(Error::Write)
     }
 
-    fn directory(&mut self, path: &str) -> Result<(), Error> {
+    /// Adds a directory.
+    pub fn directory(&mut self, path: &str) -> Result<(), Error> {
         self.header(path, EntryType::Directory, 0)
     }
 
@@ -135,4 +163,18 @@ impl<W: Write> ArchiveWriter<W> {
         self.write_all(&[0; 1024]).and_then(|()| self.flush()).map_err(Error::Write)?;
         Ok(self.bytes)
     }
+}
+
+fn new_header(path: &str, kind: EntryType, size: u64) -> Result<Header, Error> {
+    let mut header = Header::new_gnu();
+    // GNU's form, for layers over 8 GiB: it writes their size in binary.
+    header.set_path(path).map_err(Error::Write)?;
+    header.set_entry_type(kind);
+    header.set_mode(if kind.is_dir() { 0o755 } else { 0o644 });
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(1);
+    header.set_size(size);
+    header.set_cksum();
+    Ok(header)
 }

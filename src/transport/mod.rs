@@ -13,12 +13,14 @@ mod docker_daemon;
 mod file;
 mod image_layout;
 mod loopback;
+mod merge;
 mod oci;
 mod oci_archive;
 mod push;
 mod ref_name;
 mod reference;
 mod registry;
+mod root_archive;
 mod skopeo;
 mod target;
 mod temporary;
@@ -38,6 +40,7 @@ pub use dir::copy_to_dir;
 pub use docker_archive::{Archive, copy_to_docker_archive, write_archive};
 pub use docker_daemon::copy_to_docker_daemon;
 pub use file::is_stdout;
+pub use merge::merge_archives;
 pub use oci::copy_to_oci;
 pub use oci_archive::{copy_to_oci_archive, write_oci_archive};
 pub use push::{Credentials, PushError, PushOptions, copy_to_registry};
@@ -47,13 +50,14 @@ pub use registry::{
     Cache, Catalog, CatalogError, Limits, Registry, Served, ServerOptions, SetupError, Source,
     Sources, Users, read_tls,
 };
+pub use root_archive::write_root_archive;
 pub use skopeo::{SkopeoOptions, copy_with_skopeo};
 pub use target::{ParseTargetError, Target};
 pub use watch::{ImageLayer, LayerStep, Unwatched, Watch};
 
 use crate::digest::Digest;
 use crate::error::Hint;
-use crate::layer;
+use crate::{layer, oci as image};
 
 /// Gives a pipe the largest buffer that a user may ask for: with the usual 64 KiB, writer
 /// and reader of a layer spend their time waking each other.
@@ -159,6 +163,9 @@ pub enum Error {
     /// A registry did not take it.
     #[error(transparent)]
     Push(#[from] PushError),
+    /// The image can't be used.
+    #[error(transparent)]
+    Image(#[from] image::Error),
     /// No registry could be opened for a copy.
     #[error("cannot open a registry on a loopback port")]
     Registry(#[source] io::Error),
@@ -239,6 +246,7 @@ impl Hint for Error {
                     .to_owned(),
             ),
             Error::Push(error) => error.hint(),
+            Error::Image(error) => error.hint(),
             Error::NoCtr(_) => Some("it comes with containerd, and must be on PATH".to_owned()),
             Error::Ctr { .. } => Some(
                 "is containerd running, and may this user talk to it? CONTAINERD_ADDRESS says where it listens".to_owned(),

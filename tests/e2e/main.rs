@@ -15,6 +15,8 @@ mod containerd;
 mod copy;
 /// The Docker daemon is sent what it lacks.
 mod docker;
+/// What dockerTools' users build.
+mod docker_tools;
 /// What an update costs by our account, and by those of Docker and of a registry; the page
 /// that shows an image, in a browser.
 mod explain;

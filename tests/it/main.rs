@@ -22,6 +22,7 @@ mod docker_tools;
 /// `stowage explain` and `stowage diff`: what is in an image, why, and what an update costs.
 mod explain;
 /// An image on a base, from `fromImage` to the stream.
+mod flatten;
 mod from_image;
 /// HTTP, as plain as it can be.
 mod http;
@@ -33,6 +34,7 @@ mod layer;
 mod licences;
 /// Plans of real closures, by digest.
 mod lint;
+mod merge;
 mod permissions;
 mod plans;
 mod progress;

@@ -2,20 +2,18 @@
 //! Stage: oci. Input: [`SpecLayer`]. Output: [`Finding`]s.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::io::{self, Read};
 
 use tar::Archive;
 
 use super::program::{HEAD, misfit};
 use super::{Check, Finding, LARGEST_ID};
 use crate::layer::Error;
-use crate::oci::blob::Form;
-use crate::oci::compression::Compression;
+use crate::oci::layer_reader::read_tar;
 use crate::oci::options::Architecture;
 use crate::oci::spec::SpecLayer;
 use crate::store::Store;
 
-const BUFFER: usize = 256 << 10;
 const SET_ID: u32 = 0o6000;
 
 /// Reads a layer.
@@ -28,23 +26,9 @@ pub fn lint(
     number: usize,
     architecture: &Architecture,
 ) -> Result<Vec<Finding>, Error> {
-    let (reader, writer) = io::pipe().map_err(Error::Write)?;
-    std::thread::scope(|scope| {
-        let made = scope.spawn(move || {
-            let mut out = BufWriter::with_capacity(BUFFER, writer);
-            layer.write_blob(store, Form::Loadable, &mut out)?;
-            out.flush().map_err(Error::Write)
-        });
-        let mut reader = BufReader::with_capacity(BUFFER, reader);
-        let mut notes = Notes { number, found: BTreeMap::new() };
-        let read = read(&mut reader, layer, architecture, &mut notes);
-        // What is behind the archive's end; and who makes the layer must not wait for us.
-        let drained = io::copy(&mut reader, &mut io::sink());
-        drop(reader);
-        made.join().unwrap_or(Ok(()))?;
-        read.and(drained.map(drop)).map_err(Error::Write)?;
-        Ok(notes.found.into_values().collect())
-    })
+    let mut notes = Notes { number, found: BTreeMap::new() };
+    read_tar(store, layer, |tar| read(tar, layer, architecture, &mut notes))?;
+    Ok(notes.found.into_values().collect())
 }
 
 /// One finding for each check and message, with the first file that shows it.
@@ -70,7 +54,7 @@ impl Notes {
 }
 
 fn read(
-    reader: &mut (impl BufRead + Send),
+    tar: impl Read,
     layer: &SpecLayer,
     architecture: &Architecture,
     notes: &mut Notes,
@@ -78,9 +62,7 @@ fn read(
     // What is made here, `loadable` or not, has each name once; and names are much to remember.
     let mut names = layer.contents().is_none().then(BTreeSet::new);
     let mut head = Vec::with_capacity(HEAD);
-    // A base's layer may come compressed with gzip.
-    let compression = Compression::of(reader.fill_buf()?);
-    for entry in Archive::new(compression.reader(reader)?).entries()? {
+    for entry in Archive::new(tar).entries()? {
         let mut entry = entry?;
         let name = entry.path_bytes().into_owned();
         let path = format!("/{}", name.escape_ascii().to_string().trim_start_matches('/'));

@@ -1,0 +1,50 @@
+{ lib, emptyFile, writeText, internalSpec, nixDatabase }:
+
+# What streamLayeredImage and buildImage have in common: arguments by nixpkgs' names, to an image spec.
+{
+  # Whose arguments these are, for messages.
+  function
+, name
+, fromImage
+, config
+, architecture
+, created
+, maxLayers
+, storeAttributes ? { }
+, layering ? "runs"
+  # Store paths, as strings, that the image has with all that they need.
+, roots
+, includeStorePaths ? true
+  # Derivations whose files are copied to `/`.
+, copyToRoot ? [ ]
+, perms ? [ ]
+  # Tars of the topmost layers.
+, tars ? [ ]
+, includeNixDB
+}:
+let
+  # The file that holds what `config` mentions in one closure. The image has no use for it, nor for
+  # the tars as files.
+  rootFile = if includeStorePaths then writeText "${name}-config.json" (builtins.toJSON config) else emptyFile;
+  files = [ rootFile ] ++ map (tar: "${tar}") tars;
+  allRoots = if includeStorePaths then files ++ roots else [ rootFile ];
+  database = nixDatabase { inherit function name copyToRoot; roots = allRoots; exclude = files; };
+in
+internalSpec {
+  inherit function copyToRoot;
+  name = "${name}-image.json";
+  kind = "image";
+  roots = allRoots;
+  contents = null;
+  layers = [ ];
+  inherit perms;
+  addToRoot = lib.optional includeNixDB "${database}";
+  options = {
+    inherit config created maxLayers layering storeAttributes architecture;
+    maxLayersIsTotal = true;
+    tars = map (tar: "${tar}") tars;
+    # The archive itself, where the base is an archive that was compressed.
+    fromImage = if fromImage == null then null else "${fromImage.archive or fromImage}";
+    exclude = files;
+  };
+}

@@ -1,0 +1,49 @@
+{ lib, pkgs, stdenv, cacert, runCommand }:
+
+/* An image of a registry, as an archive. The arguments and the hash are nixpkgs':
+   what it pins can stay as it is.
+
+   Type: pullImage :: AttrSet -> Derivation
+*/
+let fixName = builtins.replaceStrings [ "/" ":" ] [ "-" "-" ];
+in
+lib.makeOverridable (
+  { imageName
+  , imageDigest
+    # One of these: an SRI hash, or a SHA-256 in any of Nix's notations.
+  , hash ? null
+  , sha256 ? null
+  , outputHash ? null
+  , outputHashAlgo ? null
+  , os ? "linux"
+  , arch ? stdenv.hostPlatform.go.GOARCH or pkgs.go.GOARCH
+    # What it is loaded as.
+  , finalImageName ? imageName
+  , finalImageTag ? "latest"
+  , tlsVerify ? true
+  , name ? fixName "docker-image-${finalImageName}-${finalImageTag}.tar"
+  }:
+  let
+    given = lib.filter (one: one != null) [ hash sha256 outputHash ];
+  in
+  assert lib.assertMsg (lib.length given == 1)
+    "stowage.dockerTools.pullImage: give one of `hash`, `sha256` and `outputHash` for ${imageName}";
+  runCommand name
+  {
+    inherit imageDigest;
+    imageName = finalImageName;
+    imageTag = finalImageTag;
+    nativeBuildInputs = [ pkgs.buildPackages.skopeo ];
+    SSL_CERT_FILE = "${cacert}/etc/ssl/certs/ca-bundle.crt";
+    impureEnvVars = lib.fetchers.proxyImpureEnvVars;
+    outputHashMode = "flat";
+    outputHashAlgo = if hash != null then null else if outputHashAlgo != null then outputHashAlgo else "sha256";
+    outputHash = lib.head given;
+  } ''
+    skopeo --insecure-policy --tmpdir="$TMPDIR" \
+      --override-os ${lib.escapeShellArg os} --override-arch ${lib.escapeShellArg arch} \
+      copy --src-tls-verify=${lib.boolToString tlsVerify} \
+      ${lib.escapeShellArg "docker://${imageName}@${imageDigest}"} \
+      "docker-archive://$out:"${lib.escapeShellArg "${finalImageName}:${finalImageTag}"}
+  ''
+)

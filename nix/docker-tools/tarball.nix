@@ -1,0 +1,32 @@
+{ lib, runCommand, stowage }:
+
+# A stream of streamLayeredImage's or buildImage's kind, as a file.
+{ stream, name, compressor, meta ? { } }:
+let
+  formats = {
+    none = { extension = ""; format = "none"; };
+    gz = { extension = ".gz"; format = "gzip"; };
+    zstd = { extension = ".zst"; format = "zstd"; };
+  };
+  inherit (formats.${compressor}) extension format;
+  archive = file: format: runCommand file
+    {
+      inherit meta;
+      # The bytes are the same for any number of threads.
+      enableParallelBuilding = true;
+      passthru = {
+        inherit stream;
+        inherit (stream) imageName imageTag spec explain copyTo copyToDockerDaemon copyToPodman copyToRegistry;
+        # What other images stand on: a layer of it can be read without what is before it.
+        archive = archive "${name}.tar" "none";
+      };
+      # As nixpkgs has it among the derivation's own attributes.
+      inherit (stream) imageName;
+    } ''
+    ${stowage}/bin/stowage stream ${stream.spec} --compress ${format} \
+      --repo-tag ${lib.escapeShellArg "${stream.imageName}:${stream.imageTag}"} > $out
+  '';
+in
+assert lib.assertMsg (formats ? ${compressor})
+  "stowage.dockerTools: `compressor` must be one of ${lib.concatStringsSep ", " (map (name: "`${name}`") (lib.attrNames formats))}, not `${compressor}`";
+archive "${name}.tar${extension}" format

@@ -1,0 +1,22 @@
+{ internalSpec }:
+
+# A store path whose files are copied to an image's root, for a Nix in it to find the image's store
+# paths valid. Its files name the paths that are registered, and so refer to them.
+{
+  # Whose arguments these are, for messages.
+  function
+, name
+  # As for internalSpec.
+, roots
+, copyToRoot
+, contents ? null
+, layers ? [ ]
+, exclude
+}:
+internalSpec {
+  inherit function roots copyToRoot contents layers;
+  name = "${name}-nix-database";
+  kind = "nixDatabase";
+  perms = [ ];
+  options = { inherit exclude; };
+}

@@ -1,0 +1,315 @@
+//! What layers leave of each other: which entry of which layer is behind each name.
+//! Stage: oci (pure). Input: layers' entries in order. Output: [`RootTree`].
+//!
+//! An upper layer's entry takes the place of a lower one's and of all below it, unless both are
+//! directories; whiteouts remove what is in lower layers (image-spec, layer.md, "Whiteouts").
+
+use std::collections::BTreeMap;
+
+use thiserror::Error;
+
+/// So many links lead to one another at most, as in Linux.
+const LINKS: usize = 40;
+const WHITEOUT: &[u8] = b".wh.";
+const OPAQUE: &[u8] = b".wh..wh..opq";
+
+/// An entry of a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct EntryId {
+    /// From 0, at the bottom.
+    pub layer: usize,
+    /// From 0, by its place in the layer's tar.
+    pub index: usize,
+}
+
+/// What an entry is, as far as others matter to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change<'a> {
+    /// A directory.
+    Directory,
+    /// A symbolic link, and where it points.
+    Symlink(&'a [u8]),
+    /// Another name of the file of this name.
+    HardLink(&'a [u8]),
+    /// A file, a device or the like.
+    Other,
+}
+
+/// Why a layer is not one.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum Problem {
+    /// It would be somewhere else.
+    #[error("`{0}` leads out of the image")]
+    LeadsOut(String),
+    /// A name with nothing behind it.
+    #[error("`{name}` is a hard link to `{target}`, which is not there")]
+    NoTarget {
+        /// The link.
+        name: String,
+        /// What it is a name of.
+        target: String,
+    },
+    /// Links to one another.
+    #[error("the links on the way to `{0}` lead in a circle")]
+    Loop(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Node {
+    /// The entry with its contents.
+    entry: EntryId,
+    /// The layer that gave it this name.
+    layer: usize,
+    kind: Kind,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Kind {
+    Directory,
+    Symlink(Vec<u8>),
+    Other,
+}
+
+/// A root file system in the making.
+#[derive(Debug, Default)]
+pub struct RootTree {
+    nodes: BTreeMap<Vec<u8>, Node>,
+}
+
+impl RootTree {
+    /// Adds an entry. Entries come layer by layer from the bottom up, and in their order.
+    ///
+    /// # Errors
+    /// [`Problem`].
+    pub fn apply(&mut self, entry: EntryId, name: &[u8], change: Change) -> Result<(), Problem> {
+        let Some(path) = self.resolve(name)? else {
+            // The root itself, which is always there.
+            return Ok(());
+        };
+        let (parent, base) = split(&path);
+        if base == OPAQUE {
+            self.remove_below(parent, entry.layer);
+            return Ok(());
+        }
+        if let Some(hidden) = base.strip_prefix(WHITEOUT) {
+            let hidden = joined(parent, hidden);
+            self.remove_below(&hidden, entry.layer);
+            if self.nodes.get(&hidden).is_some_and(|node| node.layer < entry.layer) {
+                self.nodes.remove(&hidden);
+            }
+            return Ok(());
+        }
+        let node = match change {
+            Change::HardLink(target) => {
+                let missing = || Problem::NoTarget { name: shown(name), target: shown(target) };
+                let found = self.resolve(target)?.and_then(|target| self.nodes.get(&target));
+                let found =
+                    found.filter(|node| node.kind != Kind::Directory).ok_or_else(missing)?;
+                Node { layer: entry.layer, ..found.clone() }
+            }
+            Change::Directory => Node { entry, layer: entry.layer, kind: Kind::Directory },
+            Change::Symlink(target) => {
+                Node { entry, layer: entry.layer, kind: Kind::Symlink(target.to_vec()) }
+            }
+            Change::Other => Node { entry, layer: entry.layer, kind: Kind::Other },
+        };
+        if node.kind != Kind::Directory {
+            self.remove_below(&path, usize::MAX);
+        }
+        self.nodes.insert(path, node);
+        Ok(())
+    }
+
+    /// The names that each entry has in the end, sorted. The others are gone.
+    pub fn names(&self) -> BTreeMap<EntryId, Vec<&[u8]>> {
+        let mut names = BTreeMap::<_, Vec<_>>::new();
+        for (name, node) in &self.nodes {
+            names.entry(node.entry).or_default().push(&**name);
+        }
+        names
+    }
+
+    /// Removes what layers below `layer` have in a directory.
+    fn remove_below(&mut self, directory: &[u8], layer: usize) {
+        let below = joined(directory, b"");
+        let first = if directory.is_empty() { Vec::new() } else { below };
+        let gone: Vec<_> = self
+            .nodes
+            .range(first.clone()..)
+            .take_while(|(name, _)| name.starts_with(&first))
+            .filter(|(_, node)| node.layer < layer)
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in gone {
+            self.nodes.remove(&name);
+        }
+    }
+
+    /// The path that a name stands for, its parents' links followed; none for the root.
+    fn resolve(&self, name: &[u8]) -> Result<Option<Vec<u8>>, Problem> {
+        let parts: Vec<_> = parts(name).collect();
+        if parts.contains(&&b".."[..]) {
+            return Err(Problem::LeadsOut(shown(name)));
+        }
+        let Some((base, parents)) = parts.split_last() else { return Ok(None) };
+        let mut open: Vec<Vec<u8>> = parents.iter().rev().map(|part| part.to_vec()).collect();
+        let mut path = Vec::new();
+        let mut links = 0;
+        while let Some(part) = open.pop() {
+            if part == b".." {
+                path = split(&path).0.to_vec();
+                continue;
+            }
+            let next = joined(&path, &part);
+            let Some(Node { kind: Kind::Symlink(target), .. }) = self.nodes.get(&next) else {
+                path = next;
+                continue;
+            };
+            links += 1;
+            if links > LINKS {
+                return Err(Problem::Loop(shown(name)));
+            }
+            if target.starts_with(b"/") {
+                path.clear();
+            }
+            let target: Vec<_> = self::parts(target).map(<[u8]>::to_vec).collect();
+            open.extend(target.into_iter().rev());
+        }
+        Ok(Some(joined(&path, base)))
+    }
+}
+
+fn parts(name: &[u8]) -> impl Iterator<Item = &[u8]> {
+    name.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".")
+}
+
+fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|byte| *byte == b'/') {
+        Some(slash) => (&path[..slash], &path[slash + 1..]),
+        None => (b"", path),
+    }
+}
+
+fn joined(parent: &[u8], name: &[u8]) -> Vec<u8> {
+    if parent.is_empty() { name.to_vec() } else { [parent, b"/", name].concat() }
+}
+
+fn shown(name: &[u8]) -> String {
+    name.escape_ascii().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// `d NAME`, `f NAME`, `s NAME TARGET`, `h NAME TARGET`; `-` begins another layer. Gives the
+    /// names that are left, each with its entry.
+    fn tree(lines: &[&str]) -> Result<Vec<String>, Problem> {
+        let mut tree = RootTree::default();
+        let (mut layer, mut index) = (0, 0);
+        for line in lines {
+            let words: Vec<_> = line.split(' ').collect();
+            let change = match words[0] {
+                "-" => {
+                    (layer, index) = (layer + 1, 0);
+                    continue;
+                }
+                "d" => Change::Directory,
+                "s" => Change::Symlink(words[2].as_bytes()),
+                "h" => Change::HardLink(words[2].as_bytes()),
+                _ => Change::Other,
+            };
+            tree.apply(EntryId { layer, index }, words[1].as_bytes(), change)?;
+            index += 1;
+        }
+        let names = tree.names();
+        let mut all: Vec<_> = names
+            .iter()
+            .flat_map(|(entry, names)| {
+                names.iter().map(|name| format!("{} {}.{}", shown(name), entry.layer, entry.index))
+            })
+            .collect();
+        all.sort();
+        Ok(all)
+    }
+
+    #[test]
+    fn upper_layers_replace_lower_ones() {
+        for (lines, expected) in [
+            (&["d ./", "d a/", "f ./a/x", "-", "f a/x"][..], &["a 0.1", "a/x 1.0"][..]),
+            // A directory keeps what is in it, and has the upper one's attributes.
+            (&["d a", "f a/x", "-", "d a"], &["a 1.0", "a/x 0.1"]),
+            // A file in a directory's place hides all of it; and the other way round.
+            (&["d a", "f a/x", "f ab", "-", "f a"], &["a 1.0", "ab 0.2"]),
+            (&["f a", "-", "d a", "f a/x"], &["a 1.0", "a/x 1.1"]),
+            // Whiteouts.
+            (&["d a", "f a/x", "f a/y", "-", "f a/.wh.x"], &["a 0.0", "a/y 0.2"]),
+            (&["d a", "f a/x", "-", "f .wh.a"], &[]),
+            (&["d a", "f a/x", "-", "d a", "f a/y", "f a/.wh..wh..opq"], &["a 1.0", "a/y 1.1"]),
+            (&["f x", "-", "f x", "f .wh.x"], &["x 1.0"]),
+            (&["f x", "f y", "-", "f .wh..wh..opq"], &[]),
+            // What was hidden stays so.
+            (&["f x", "-", "f .wh.x", "-", "d y"], &["y 2.0"]),
+            // Of one layer's entries the last counts.
+            (&["f x", "f x"], &["x 0.1"]),
+        ] {
+            assert_eq!(tree(lines).unwrap(), expected, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn hard_links_are_names() {
+        for (lines, expected) in [
+            (&["f a", "h b a"][..], &["a 0.0", "b 0.0"][..]),
+            // The file stays as long as a name does.
+            (&["f a", "h b a", "-", "f .wh.a"], &["b 0.0"]),
+            (&["f a", "-", "h b a", "f a"], &["a 1.1", "b 0.0"]),
+        ] {
+            assert_eq!(tree(lines).unwrap(), expected, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn links_to_directories_are_followed() {
+        for (lines, expected) in [
+            (&["d usr", "d usr/bin", "s bin usr/bin", "-", "f bin/x"][..], "usr/bin/x 1.0"),
+            (&["d usr", "s bin /usr", "-", "f bin/x"], "usr/x 1.0"),
+            (&["d a", "d b", "s a/up ../b", "-", "f a/up/x"], "b/x 1.0"),
+            (&["s a ../../../b", "-", "f a/x"], "b/x 1.0"),
+        ] {
+            assert!(tree(lines).unwrap().contains(&expected.to_owned()), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_layer_is_refused() {
+        for (lines, expected) in [
+            (&["f ../x"][..], "`../x` leads out of the image"),
+            (&["h b a"], "`b` is a hard link to `a`, which is not there"),
+            (&["d a", "h b a"], "`b` is a hard link to `a`, which is not there"),
+            (&["s a b", "s b a", "f a/x"], "the links on the way to `a/x` lead in a circle"),
+        ] {
+            assert_eq!(tree(lines).unwrap_err().to_string(), expected);
+        }
+    }
+
+    proptest! {
+        /// Nothing is below what is not a directory, and no whiteout is left, whatever the layers.
+        #[test]
+        fn it_is_a_tree(
+            lines in prop::collection::vec(
+                (prop::sample::select(vec!["d", "f", "s", "-"]), "[ab](/[ab])?(/(\\.wh\\.)?[ab])?"),
+                0..30,
+            ),
+        ) {
+            let lines: Vec<_> = lines.iter().map(|(kind, name)| format!("{kind} {name} /c")).collect();
+            let lines: Vec<_> = lines.iter().map(String::as_str).collect();
+            let left = tree(&lines).unwrap();
+            for name in &left {
+                prop_assert!(!name.contains(".wh."), "{}", name);
+            }
+        }
+    }
+}

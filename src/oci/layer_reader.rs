@@ -1,0 +1,49 @@
+//! A layer's tar, to be read: made on one thread while it is read on another.
+//! Stage: oci. Input: [`SpecLayer`]. Output: what a reader makes of it.
+
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+
+use super::blob::Form;
+use super::compression::Compression;
+use super::spec::SpecLayer;
+use crate::layer::Error;
+use crate::store::Store;
+
+const BUFFER: usize = 256 << 10;
+
+/// Lets `read` have the tar of a layer, uncompressed.
+///
+/// # Errors
+/// Whatever keeps the layer from being made, and then what `read` fails with, as
+/// [`Error::Write`].
+pub fn read_tar<T>(
+    store: &Store,
+    layer: &SpecLayer,
+    read: impl FnOnce(&mut (dyn Read + Send)) -> io::Result<T>,
+) -> Result<T, Error> {
+    let (reader, writer) = io::pipe().map_err(Error::Write)?;
+    std::thread::scope(|scope| {
+        let made = scope.spawn(move || {
+            let mut out = BufWriter::with_capacity(BUFFER, writer);
+            layer.write_blob(store, Form::Loadable, &mut out)?;
+            out.flush().map_err(Error::Write)
+        });
+        let mut reader = BufReader::with_capacity(BUFFER, reader);
+        let result = uncompressed(&mut reader).and_then(|mut tar| read(&mut tar));
+        // What is behind the archive's end; and who makes the layer must not wait for us.
+        let drained = io::copy(&mut reader, &mut io::sink());
+        drop(reader);
+        made.join().unwrap_or(Ok(()))?;
+        let result = result.map_err(Error::Write)?;
+        drained.map_err(Error::Write)?;
+        Ok(result)
+    })
+}
+
+/// A base's layer may come compressed.
+fn uncompressed<'r>(
+    reader: &'r mut (impl BufRead + Send),
+) -> io::Result<Box<dyn Read + Send + 'r>> {
+    let compression = Compression::of(reader.fill_buf()?);
+    compression.reader(reader)
+}

@@ -1,0 +1,295 @@
+//! Several archives as one, for one `docker load`.
+//! Stage: transport. Input: docker-archives. Output: a tar.
+//!
+//! Blobs and layers are copied as they come, each name once. What names them is read, joined and
+//! written last: `manifest.json` and `repositories` (moby, image/spec/v1.2.md), and the index of an
+//! OCI image layout if each archive is one.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use tar::EntryType;
+
+use super::Error;
+use super::archive_writer::{ArchiveWriter, BodyError};
+use super::file::write_archive_file;
+use super::image_layout::{INDEX, OCI_LAYOUT, oci_layout};
+use super::watch::Watch;
+use crate::digest::{Digest, DigestReader};
+use crate::oci::Compression;
+
+const MANIFEST: &str = "manifest.json";
+const REPOSITORIES: &str = "repositories";
+/// No document has more bytes, or it isn't one.
+const LARGEST: u64 = 16 << 20;
+const BUFFER: usize = 256 << 10;
+/// By which annotation containerd finds an image's name.
+const NAME: &str = "io.containerd.image.name";
+
+/// Writes the images of all archives to a file that is not there yet, or to whatever else can
+/// be written to. Of two images with one name, the later one has it.
+///
+/// # Errors
+/// [`Error::Read`] and [`Error::Unreadable`] name the archive; and [`Error::Exists`],
+/// [`Error::IsDirectory`] or [`Error::Terminal`].
+pub fn merge_archives(archives: &[PathBuf], path: &Path, watch: &dyn Watch) -> Result<(), Error> {
+    watch.expect(
+        archives.iter().filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum(),
+    );
+    write_archive_file(path, watch, |out| {
+        let mut merge = Merge {
+            tar: ArchiveWriter::new(out),
+            seen: BTreeMap::new(),
+            documents: Documents::default(),
+        };
+        for archive in archives {
+            merge.add(archive)?;
+        }
+        merge.end(archives)
+    })
+}
+
+struct Merge<W> {
+    tar: ArchiveWriter<W>,
+    /// Every member that was written; none for a directory.
+    seen: BTreeMap<String, Option<Digest>>,
+    documents: Documents,
+}
+
+/// What names the images, of all archives.
+#[derive(Default)]
+struct Documents {
+    images: Vec<Value>,
+    repositories: BTreeMap<String, BTreeMap<String, Value>>,
+    index: Vec<Value>,
+    /// How many archives are OCI image layouts.
+    layouts: usize,
+}
+
+impl<W: Write> Merge<W> {
+    fn add(&mut self, archive: &Path) -> Result<(), Error> {
+        let unreadable = |reason: String| Error::Unreadable {
+            path: archive.to_owned(),
+            what: "an archive of images",
+            reason,
+        };
+        let read = |source| Error::Read { path: archive.to_owned(), source };
+        let mut reader = BufReader::with_capacity(BUFFER, File::open(archive).map_err(read)?);
+        let compression = Compression::of(reader.fill_buf().map_err(read)?);
+        let mut tar = tar::Archive::new(compression.reader(reader).map_err(read)?);
+        let mut has_manifest = false;
+        for entry in tar.entries().map_err(read)? {
+            let mut entry = entry.map_err(read)?;
+            let name = entry.path_bytes().into_owned();
+            let name = String::from_utf8(name).map_err(|error| unreadable(error.to_string()))?;
+            let name = name.trim_start_matches("./").to_owned();
+            let mut document = || -> Result<Value, Error> {
+                let mut bytes = Vec::new();
+                entry.by_ref().take(LARGEST).read_to_end(&mut bytes).map_err(read)?;
+                serde_json::from_slice(&bytes)
+                    .map_err(|error| unreadable(format!("{name}: {error}")))
+            };
+            match &*name {
+                "" | OCI_LAYOUT => {}
+                MANIFEST => {
+                    has_manifest = true;
+                    self.documents.add_images(document()?);
+                }
+                REPOSITORIES => self.documents.add_repositories(&document()?),
+                INDEX => {
+                    self.documents.layouts += 1;
+                    self.documents.add_index(document()?);
+                }
+                _ => self.member(&name, &mut entry).map_err(|problem| match problem {
+                    Problem::Read(source) => read(source),
+                    Problem::Odd(reason) => unreadable(format!("{name} {reason}")),
+                    Problem::Write(error) => error,
+                })?,
+            }
+        }
+        if has_manifest { Ok(()) } else { Err(unreadable(format!("there is no {MANIFEST}"))) }
+    }
+
+    fn member(&mut self, name: &str, entry: &mut tar::Entry<impl Read>) -> Result<(), Problem> {
+        let kind = entry.header().entry_type();
+        let size = entry.size();
+        let before = self.seen.get(name).copied();
+        let digest = match kind {
+            EntryType::Directory => {
+                if before.is_none() {
+                    self.tar.directory(name).map_err(Problem::Write)?;
+                }
+                None
+            }
+            // As nixpkgs has layers that are in an image twice.
+            EntryType::Symlink => {
+                let target = entry.link_name_bytes().unwrap_or_default().into_owned();
+                let target = String::from_utf8_lossy(&target).into_owned();
+                if before.is_none() {
+                    self.tar.link(name, &target).map_err(Problem::Write)?;
+                }
+                Some(Digest::of(target.as_bytes()))
+            }
+            kind if kind.is_file() => {
+                let mut body = DigestReader::new(entry);
+                if before.is_none() {
+                    self.tar.member(name, size, &mut body)?;
+                }
+                Some(body.finish().map_err(Problem::Read)?.0)
+            }
+            other => return Err(Problem::Odd(format!("is a {other:?}, which no image has there"))),
+        };
+        if before.is_some_and(|before| before != digest) {
+            return Err(Problem::Odd("is another file in another of the archives".to_owned()));
+        }
+        self.seen.insert(name.to_owned(), digest);
+        Ok(())
+    }
+
+    fn end(mut self, archives: &[PathBuf]) -> Result<(), Error> {
+        let Documents { images, repositories, index, layouts } = self.documents;
+        let bytes = |value: &Value| serde_json::to_vec(value).expect("a value is JSON");
+        // containerd would look for the images of an index, and for no others.
+        if layouts == archives.len() {
+            let index = json!({
+                "schemaVersion": 2,
+                "mediaType": "application/vnd.oci.image.index.v1+json",
+                "manifests": index,
+            });
+            self.tar.file(INDEX, &bytes(&index))?;
+        }
+        self.tar.file(MANIFEST, &bytes(&Value::Array(images)))?;
+        if !repositories.is_empty() {
+            self.tar.file(REPOSITORIES, &bytes(&json!(repositories)))?;
+        }
+        if layouts == archives.len() {
+            self.tar.file(OCI_LAYOUT, &oci_layout())?;
+        }
+        self.tar.end().map(drop)
+    }
+}
+
+/// Why a member can't be had.
+enum Problem {
+    /// The archive fails.
+    Read(io::Error),
+    /// The member is not as it should be.
+    Odd(String),
+    /// The result fails.
+    Write(Error),
+}
+
+impl From<BodyError> for Problem {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::Read(error) => Self::Read(error),
+            BodyError::Write(error) => Self::Write(error),
+        }
+    }
+}
+
+impl Documents {
+    fn add_images(&mut self, images: Value) {
+        let Value::Array(images) = images else { return };
+        for image in images {
+            let tags = image["RepoTags"].as_array().cloned().unwrap_or_default();
+            for other in &mut self.images {
+                if let Some(names) = other["RepoTags"].as_array_mut() {
+                    names.retain(|name| !tags.contains(name));
+                }
+            }
+            let same = |other: &&mut Value| {
+                ["Config", "Layers"].iter().all(|key| other[key] == image[key])
+            };
+            match self.images.iter_mut().find(same) {
+                Some(other) => {
+                    let mut names = other["RepoTags"].as_array().cloned().unwrap_or_default();
+                    names.extend(tags);
+                    other["RepoTags"] = Value::Array(names);
+                }
+                None => self.images.push(image),
+            }
+        }
+    }
+
+    fn add_repositories(&mut self, repositories: &Value) {
+        for (name, tags) in repositories.as_object().into_iter().flatten() {
+            let known = self.repositories.entry(name.clone()).or_default();
+            for (tag, id) in tags.as_object().into_iter().flatten() {
+                known.insert(tag.clone(), id.clone());
+            }
+        }
+    }
+
+    fn add_index(&mut self, mut index: Value) {
+        let Some(manifests) = index["manifests"].as_array_mut() else { return };
+        for manifest in std::mem::take(manifests) {
+            let name = manifest["annotations"][NAME].clone();
+            let is_replaced = |other: &Value| {
+                *other == manifest || !name.is_null() && other["annotations"][NAME] == name
+            };
+            self.index.retain(|other| !is_replaced(other));
+            self.index.push(manifest);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_later_image_has_the_name() {
+        let image = |config: &str, tags: &[&str]| json!([{"Config": config, "Layers": [config], "RepoTags": tags}]);
+        let mut documents = Documents::default();
+        for images in [
+            image("1", &["a:1", "a:2"]),
+            image("2", &["a:2"]),
+            image("3", &[]),
+            image("1", &["b:1"]),
+        ] {
+            documents.add_images(images);
+        }
+        let names: Vec<_> =
+            documents.images.iter().map(|image| (&image["Config"], &image["RepoTags"])).collect();
+        assert_eq!(
+            names,
+            [
+                (&json!("1"), &json!(["a:1", "b:1"])),
+                (&json!("2"), &json!(["a:2"])),
+                (&json!("3"), &json!([])),
+            ]
+        );
+    }
+
+    #[test]
+    fn an_index_has_a_name_once() {
+        let named = |digest: &str, name: &str| json!({"manifests": [{"digest": digest, "annotations": {NAME: name}}]});
+        let mut documents = Documents::default();
+        for index in [
+            named("1", "a"),
+            named("2", "b"),
+            named("3", "a"),
+            json!({"manifests": [{"digest": "4"}]}),
+        ] {
+            documents.add_index(index);
+        }
+        let digests: Vec<_> =
+            documents.index.iter().map(|manifest| manifest["digest"].as_str().unwrap()).collect();
+        assert_eq!(digests, ["2", "3", "4"]);
+    }
+
+    #[test]
+    fn repositories_are_united() {
+        let mut documents = Documents::default();
+        documents.add_repositories(&json!({"a": {"1": "x"}, "b": {"1": "y"}}));
+        documents.add_repositories(&json!({"a": {"1": "z", "2": "w"}}));
+        assert_eq!(
+            json!(documents.repositories),
+            json!({"a": {"1": "z", "2": "w"}, "b": {"1": "y"}})
+        );
+    }
+}

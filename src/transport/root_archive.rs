@@ -1,0 +1,33 @@
+//! An image's root file system in a file.
+//! Stage: transport. Input: an image of any format. Output: a tar.
+
+use std::io::Write;
+use std::path::Path;
+
+use super::Error;
+use super::file::write_archive_file;
+use super::watch::Watch;
+use crate::oci::{self, Architecture};
+use crate::store::Store;
+
+/// Writes what a container of the image sees to a file that is not there yet, or to whatever
+/// else can be written to.
+///
+/// # Errors
+/// [`Error::Image`], and [`Error::Exists`], [`Error::IsDirectory`] or [`Error::Terminal`].
+pub fn write_root_archive(
+    store: &Store,
+    image: &Path,
+    architecture: &Architecture,
+    path: &Path,
+    watch: &dyn Watch,
+) -> Result<(), Error> {
+    let layers = oci::layers_of(store, image, architecture)?;
+    watch.expect(layers.iter().map(|layer| layer.size).sum());
+    write_archive_file(path, watch, |out: &mut dyn Write| {
+        oci::flatten(store, &layers, out).map_err(|error| match error {
+            oci::Error::Layer(crate::layer::Error::Write(error)) => Error::Write(error),
+            other => other.into(),
+        })
+    })
+}

@@ -1,0 +1,284 @@
+# What people build with nixpkgs' dockerTools: its examples and the images of its tests, in our words
+# and of the packages that there are. tests/e2e/docker_tools.rs says what each is for.
+{ pkgs, dockerTools }:
+let
+  inherit (pkgs) bash bashInteractive buildEnv coreutils hello lib nix writeText writeTextDir;
+  inherit (dockerTools) buildImage buildLayeredImage streamLayeredImage;
+
+  programs = paths: buildEnv { name = "root"; inherit paths; pathsToLink = [ "/bin" ]; };
+  greeting = { Cmd = [ "${hello}/bin/hello" ]; };
+
+  layersOrder = lib.genAttrs [ "layer1" "layer2" "layer3" ] (name: buildImage {
+    name = "e2e/tools-${name}";
+    tag = "latest";
+    fromImage = { layer1 = null; layer2 = layersOrder.layer1; layer3 = layersOrder.layer2; }.${name};
+    copyToRoot = lib.optional (name == "layer1") (programs [ bash coreutils ]);
+    extraCommands = ''
+      mkdir -p tmp
+      echo ${name} > tmp/${name}
+      echo ${name} > tmp/last
+    '';
+  });
+
+  nonRootShadow = { user, uid }: [
+    (writeTextDir "etc/passwd" ''
+      root:x:0:0::/root:${bash}/bin/bash
+      ${user}:x:${toString uid}:${toString uid}::/home/${user}:${bash}/bin/bash
+    '')
+    (writeTextDir "etc/group" "root:x:0:\n${user}:x:${toString uid}:\n")
+  ];
+in
+rec {
+  # 1. A program and nothing else.
+  bashImage = buildImage {
+    name = "e2e/tools-bash";
+    tag = "latest";
+    copyToRoot = programs [ bashInteractive coreutils ];
+  };
+
+  # Without a store path.
+  plain = buildImage {
+    name = "e2e/tools-plain";
+    tag = "latest";
+    extraCommands = ''
+      mkdir bin
+      cp ${pkgs.busybox}/bin/busybox bin/busybox
+      ln -s busybox bin/sh
+    '';
+    config.Env = [ "PATH=/bin" ];
+  };
+
+  # 2. Something that runs as root while the image is made, and a configuration.
+  asRoot = buildImage {
+    name = "e2e/tools-as-root";
+    tag = "v1";
+    copyToRoot = programs [ bash coreutils ];
+    runAsRoot = ''
+      #!${pkgs.runtimeShell}
+      ${dockerTools.shadowSetup}
+      groupadd --system -g 900 service
+      useradd --system --uid 901 -g service -d /data service
+      mkdir -p /data /empty
+      echo kept > /data/file
+      chown -R service:service /data
+      chmod 4750 /data/file
+      test -d /nix/store
+      id -u > /data/uid
+    '';
+    extraCommands = "test -f data/file; echo extra > extra";
+    config = { Cmd = [ "${coreutils}/bin/stat" "-c" "%n %a %u:%g" "/data" "/data/file" "/empty" ]; WorkingDir = "/data"; };
+  };
+
+  # 3. On a base: what runAsRoot changes, removes and leaves alone.
+  asRootOnBase = buildImage {
+    name = "e2e/tools-as-root-on-base";
+    tag = "v1";
+    fromImage = asRoot;
+    runAsRoot = ''
+      rm -r /empty
+      rm /extra
+      echo changed > /data/uid
+      chown 5:6 /data/uid
+    '';
+    config.Cmd = [ "${coreutils}/bin/stat" "-c" "%n %a %u:%g" "/data" "/data/file" "/data/uid" ];
+  };
+
+  # 4. nixpkgs' `redis` and `nginx` shape: layers on demand.
+  layered = streamLayeredImage {
+    name = "e2e/tools-layered";
+    tag = "latest";
+    contents = [ hello bash coreutils ];
+    extraCommands = "echo '(extraCommands)' > extraCommands";
+    config = greeting // { Env = [ "PATH=/bin" "FROM_CHILD=true" "LAST=child" ]; };
+  };
+
+  layeredOnTop = streamLayeredImage {
+    name = "e2e/tools-layered-on-top";
+    tag = "latest";
+    fromImage = layeredArchive;
+    config = { Cmd = [ "${pkgs.gnugrep}/bin/grep" "--version" ]; Env = [ "LAST=parent" "OWN=1" ]; };
+  };
+
+  layeredArchive = buildLayeredImage {
+    name = "e2e/tools-layered";
+    tag = "archive";
+    contents = [ hello bash coreutils ];
+    config = greeting // { Env = [ "PATH=/bin" "FROM_CHILD=true" "LAST=child" ]; };
+  };
+
+  # 5. Compressors.
+  bashUncompressed = bashImage.override { name = "e2e/tools-uncompressed"; compressor = "none"; };
+  bashZstd = bashImage.override { name = "e2e/tools-zstd"; compressor = "zstd"; };
+  layeredUncompressed = layeredArchive.override { tag = "none"; compressor = "none"; };
+
+  # 6. Order of layers.
+  inherit (layersOrder) layer3;
+
+  # 7. Owners.
+  withUser = streamLayeredImage {
+    name = "e2e/tools-user";
+    tag = "latest";
+    contents = [ bash coreutils ];
+    uid = 999;
+    gid = 998;
+    uname = "somebody";
+    gname = "some";
+    mtime = "1980-01-01T00:00:00Z";
+    config.Cmd = [ "${coreutils}/bin/stat" "-c" "%n %u:%g %Y" "/nix" "/nix/store" "${bash}/bin/bash" ];
+  };
+
+  # 8. Commands of a fake root, in the directory and with it as `/`.
+  fakeRoot = streamLayeredImage {
+    name = "e2e/tools-fake-root";
+    tag = "latest";
+    contents = [ bash coreutils ];
+    fakeRootCommands = ''
+      mkdir -p ./home/alice
+      chown 1000:100 ./home/alice
+      chmod 0700 ./home/alice
+      ln -s ${pkgs.hello} ./hello
+    '';
+    config.Cmd = [ "/bin/bash" "-c" "/hello/bin/hello; stat -c '%n %a %u:%g' /home /home/alice" ];
+  };
+
+  fakeChroot = streamLayeredImage {
+    name = "e2e/tools-fakechroot";
+    tag = "latest";
+    contents = [ bash coreutils ];
+    fakeRootCommands = ''
+      mkdir -p /home/bob
+      chown 7:8 /home/bob
+      /bin/stat -c %u:%g /home/bob > /said
+    '';
+    enableFakechroot = true;
+    config.Cmd = [ "/bin/bash" "-c" "cat /said; stat -c %u:%g /home/bob; ls -d /dev /proc" ];
+  };
+
+  # 9. Without store paths.
+  withoutStorePaths = streamLayeredImage {
+    name = "e2e/tools-without-store";
+    tag = "latest";
+    contents = [ hello ];
+    config = greeting;
+    includeStorePaths = false;
+  };
+
+  # 10. Files for everybody.
+  files = streamLayeredImage {
+    name = "e2e/tools-files";
+    tag = "latest";
+    contents = with dockerTools; [ binSh usrBinEnv fakeNss caCertificates coreutils ];
+    config.Cmd = [
+      "/bin/sh"
+      "-c"
+      ''
+        /usr/bin/env id -un
+        head -c 9 /etc/ssl/certs/ca-bundle.crt /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt >/dev/null && echo certificates
+        ls -d /var/empty; cat /etc/nsswitch.conf
+      ''
+    ];
+  };
+
+  # 11. Nix in the image.
+  nixImage = dockerTools.buildImageWithNixDb {
+    name = "e2e/tools-nix";
+    tag = "latest";
+    copyToRoot = programs [ nix bashInteractive coreutils ];
+    config.Env = [ "USER=nobody" "PATH=/bin" ];
+  };
+  nixLayered = dockerTools.buildLayeredImageWithNixDb {
+    name = "e2e/tools-nix-layered";
+    tag = "latest";
+    contents = [ nix bashInteractive coreutils hello ];
+    config.Env = [ "USER=nobody" "PATH=/bin" ];
+  };
+
+  # 12. Dates.
+  now = streamLayeredImage { name = "e2e/tools-now"; tag = "latest"; contents = [ hello ]; created = "now"; mtime = "now"; };
+
+  # 13. Names with a registry; no tag; other machines.
+  prefixed = buildImage { name = "registry-1.example.org/Image"; tag = "latest"; config = greeting; };
+  noTag = streamLayeredImage { name = "e2e/tools-no-tag"; config = greeting; };
+  crossed = streamLayeredImage { name = "e2e/tools-arm"; tag = "latest"; architecture = "arm64"; config.Cmd = [ "/x" ]; };
+
+  # 14. A limit that the base has nearly used up.
+  bulk = streamLayeredImage {
+    name = "e2e/tools-bulk";
+    tag = "latest";
+    contents = [ bash coreutils hello ];
+    maxLayers = 2;
+  };
+  layeredBulk = streamLayeredImage {
+    name = "e2e/tools-layered-bulk";
+    tag = "latest";
+    fromImage = bulkArchive;
+    contents = [ pkgs.git ];
+    maxLayers = 4;
+    config.Cmd = [ "/bin/git" "--version" ];
+  };
+  bulkArchive = buildLayeredImage { name = "e2e/tools-bulk"; tag = "archive"; contents = [ bash coreutils hello ]; maxLayers = 2; };
+
+  # 15. A store path that is a link, a bare file, a user who isn't root.
+  storeLink = streamLayeredImage {
+    name = "e2e/tools-store-link";
+    tag = "latest";
+    contents = [ bash coreutils ];
+    config.Cmd = [
+      "/bin/bash"
+      "-c"
+      "readlink ${pkgs.runCommandLocal "link" { } "ln -s ${writeText "target" "text"} $out"}"
+    ];
+  };
+  nonRoot = streamLayeredImage {
+    name = "e2e/tools-non-root";
+    tag = "latest";
+    contents = [ coreutils ] ++ nonRootShadow { user = "user"; uid = 999; };
+    config = { Cmd = [ "/bin/id" "-un" ]; User = "user"; };
+  };
+
+  # 16. Steps of a pipeline.
+  pipeline = streamLayeredImage {
+    name = "e2e/tools-pipeline";
+    tag = "latest";
+    contents = [ bash hello ];
+    layeringPipeline = [ [ "split_paths" [ bash ] ] [ "over" "rest" [ "pipe" [ [ "popularity_contest" ] [ "limit_layers" 2 ] ] ] ] [ "flatten" ] ];
+  };
+
+  # 17. The environment of a derivation.
+  shell = dockerTools.streamNixShellImage {
+    tag = "latest";
+    drv = shellDerivation;
+    run = ''
+      echo "$greeting from $name in $PWD as $(id -u), $(cat "$longPath")"
+      case "$out" in /nix/store/*-tools-shell) echo out;; esac
+    '';
+  };
+  shellWithHook = dockerTools.streamNixShellImage { name = "e2e/tools-hook"; tag = "latest"; drv = shellDerivation; command = "hello"; };
+  shellThatBuilds = dockerTools.streamNixShellImage {
+    name = "e2e/tools-builds";
+    tag = "latest";
+    drv = shellDerivation;
+    run = "buildDerivation && cat $out";
+  };
+  shellArchive = dockerTools.buildNixShellImage { name = "e2e/tools-shell-archive"; tag = "latest"; drv = shellDerivation; run = "echo archived"; };
+  shellDerivation = pkgs.stdenv.mkDerivation {
+    name = "tools-shell";
+    nativeBuildInputs = [ hello ];
+    # As nixpkgs' has it, in small: the functions of a build and PATH.
+    stdenv = writeTextDir "setup" ''
+      for input in $nativeBuildInputs; do PATH=$input/bin''${PATH:+:$PATH}; done
+      runHook() { eval "''${!1}"; }
+    '';
+    greeting = "good morning";
+    long = "a long text";
+    passAsFile = [ "long" ];
+    shellHook = "echo this is the hook";
+    dontUnpack = true;
+    installPhase = "hello > $out";
+  };
+
+  # 18. What an image is without layers; several images in one archive.
+  exported = dockerTools.exportImage { name = "exported.tar"; fromImage = asRootOnBase; };
+  merged = dockerTools.mergeImages [ bashImage layeredArchive bashUncompressed prefixed noTagArchive ];
+  noTagArchive = buildLayeredImage { name = "e2e/tools-no-tag-archive"; config = greeting; };
+}

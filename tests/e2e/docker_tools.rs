@@ -1,0 +1,413 @@
+//! nixpkgs' own test of dockerTools (nixos/tests/docker-tools.nix), assertion by assertion:
+//!
+//! - [x] includeStorePaths: an image without its store breaks, has no store path, and works with the host's store
+//! - [x] dates: stable by default, "now" if asked for (plain, layered)
+//! - [x] bash runs; imageTag is the daemon's tag; without a tag; layered
+//! - [x] compressors: none, gz, zstd (plain, layered)
+//! - [x] a Nix database: `nix-store -qR`, `--verify --check-contents` (plain, layered)
+//! - [x] /nix and /nix/store are 755; another owner of the store
+//! - [x] runAsRoot, with an entry point, and together with extraCommands
+//! - [x] layered; on top of layered; two images share layers
+//! - [x] layers in their order
+//! - [x] Env is inherited, each name once
+//! - [x] maxLayers: bulk layers, with a base
+//! - [x] no /nix in a layer without store paths
+//! - [x] an image for another architecture
+//! - [x] a store path that is a link stays one
+//! - [x] names with a registry
+//! - [x] fakeRootCommands: owners, modes, store paths that they mention; with chroot
+//! - [x] files for everybody: sh, env, users, certificates
+//! - [x] environments of derivations: run, command, shellHook, passAsFile, inputs, the build itself
+//! - [x] a user who isn't root
+//! - [x] pullImage, and an image on what was pulled
+//! - [x] mergeImages: all load, with and without tags, of different compressors
+//! - [x] exportImage is a tar of what a container sees
+//! - [x] mistakes are named
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::registry::Registry;
+use crate::support::{Docker, Image, build, nix, run, stderr, stowage};
+
+fn attribute(name: &str) -> String {
+    format!("checks.x86_64-linux.tools-{name}")
+}
+
+/// Loads a script's stream, or an archive, and returns the name that Nix code knows it by.
+fn load(docker: &Docker, name: &str) -> String {
+    let path = build(&attribute(name));
+    let name_of_file = path.display().to_string();
+    if [".tar", ".gz", ".zst"].iter().any(|extension| name_of_file.ends_with(extension)) {
+        // The daemon of Debian 12 can't read Zstandard.
+        let zstd = name_of_file.ends_with(".zst");
+        let mut cat = Command::new(if zstd { "zstdcat" } else { "cat" });
+        let mut cat = cat.arg(&path).stdout(Stdio::piped()).spawn().unwrap();
+        run(docker.command(&["load"]).stdin(cat.stdout.take().unwrap()));
+        assert!(cat.wait().unwrap().success());
+    } else {
+        let mut stream = Command::new(&path).stdout(Stdio::piped()).spawn().unwrap();
+        run(docker.command(&["load"]).stdin(stream.stdout.take().unwrap()));
+        assert!(stream.wait().unwrap().success());
+    }
+    reference(name)
+}
+
+/// The name that Nix code knows an image by.
+fn reference(name: &str) -> String {
+    let field =
+        |field: &str| run(&mut nix(&["eval", "--raw", &format!(".#{}.{field}", attribute(name))]));
+    format!("{}:{}", field("imageName"), field("imageTag"))
+}
+
+fn inspect(docker: &Docker, reference: &str) -> Value {
+    serde_json::from_str::<Value>(&docker.run(&["image", "inspect", reference])).unwrap()[0].take()
+}
+
+/// Each image and what its own command prints, in part.
+#[test]
+fn images_run() {
+    let docker = Docker::start();
+    for (name, arguments, expected) in [
+        ("bashImage", &["bash", "--version"][..], &["GNU bash"][..]),
+        ("bashUncompressed", &["bash", "--version"], &["GNU bash"]),
+        ("bashZstd", &["bash", "--version"], &["GNU bash"]),
+        ("layered", &[], &["Hello, world!"]),
+        ("layered", &["cat", "/extraCommands"], &["(extraCommands)"]),
+        ("layered", &["readlink", "/bin/hello"], &["/nix/store/"]),
+        ("layeredArchive", &[], &["Hello, world!"]),
+        ("layeredUncompressed", &[], &["Hello, world!"]),
+        ("layeredOnTop", &[], &["grep (GNU grep)"]),
+        ("layeredOnTop", &["hello"], &["Hello, world!"]),
+        (
+            "asRoot",
+            &[],
+            &["\n/data 755 901:900\n", "\n/data/file 4750 901:900\n", "\n/empty 755 0:0\n"],
+        ),
+        ("asRoot", &["cat", "/extra", "/data/uid"], &["extra\n0\n"]),
+        (
+            "asRootOnBase",
+            &[],
+            &["\n/data 755 901:900\n", "\n/data/file 4750 901:900\n", "\n/data/uid 644 5:6\n"],
+        ),
+        // Of several layers the last one counts.
+        (
+            "layer3",
+            &["bash", "-c", "cat /tmp/layer? /tmp/last"],
+            &["layer1\nlayer2\nlayer3\nlayer3\n"],
+        ),
+        (
+            "withUser",
+            &[],
+            &[
+                "\n/nix 999:998 315532800\n",
+                "\n/nix/store 999:998 315532800\n",
+                "/bin/bash 999:998 315532800\n",
+            ],
+        ),
+        ("fakeRoot", &[], &["Hello, world!", "\n/home 755 0:0\n", "\n/home/alice 700 1000:100\n"]),
+        ("fakeChroot", &[], &["\n7:8\n7:8\n"]),
+        ("files", &[], &["\nroot\n", "\ncertificates\n", "\n/var/empty\n", "\nhosts: files dns\n"]),
+        ("bulk", &["/bin/hello"], &["Hello, world!"]),
+        ("layeredBulk", &[], &["git version"]),
+        ("storeLink", &[], &["-target\n"]),
+        ("nonRoot", &[], &["\nuser\n"]),
+        ("pipeline", &["/bin/hello"], &["Hello, world!"]),
+        (
+            "shell",
+            &[],
+            &[
+                "\nthis is the hook\n",
+                "good morning from tools-shell in /build as 1000, a long text\n",
+                "\nout\n",
+            ],
+        ),
+        ("shellWithHook", &[], &["\nthis is the hook\nHello, world!\n"]),
+        ("shellThatBuilds", &[], &["Hello, world!\n"]),
+        ("shellArchive", &[], &["\narchived\n"]),
+        ("nixImage", &["nix-store", "--verify", "--check-contents"], &["\n"]),
+        ("nixImage", &["bash", "-c", "nix-store -qR $(readlink -f /bin/nix)"], &["-nix-"]),
+        ("nixLayered", &["nix-store", "--verify", "--check-contents"], &["\n"]),
+        ("nixLayered", &["bash", "-c", "nix-store -qR $(readlink -f /bin/hello)"], &["-hello-"]),
+    ] {
+        let reference = load(&docker, name);
+        let printed = format!("\n{}", docker.container(&reference, arguments));
+        for expected in expected {
+            assert!(printed.contains(expected), "{name} {arguments:?}: {printed}");
+        }
+    }
+}
+
+#[test]
+fn daemons_know_them_as_nix_does() {
+    let docker = Docker::start();
+    for (name, date, architecture) in [
+        ("bashImage", "1970-01-01T00:00:01Z", "amd64"),
+        ("layered", "1970-01-01T00:00:01Z", "amd64"),
+        ("crossed", "1970-01-01T00:00:01Z", "arm64"),
+        ("prefixed", "1970-01-01T00:00:01Z", "amd64"),
+        ("noTag", "1970-01-01T00:00:01Z", "amd64"),
+    ] {
+        let reference = load(&docker, name);
+        let image = inspect(&docker, &reference);
+        assert_eq!(
+            (&image["Created"], &image["Architecture"]),
+            (&date.into(), &architecture.into()),
+            "{name}"
+        );
+    }
+    let image = inspect(&docker, &load(&docker, "now"));
+    let created = image["Created"].as_str().unwrap().to_owned();
+    assert!(created.as_str() > "2026" && created.ends_with('Z'), "{created}");
+    // A child's variables go before its base's, and each is there once.
+    let image = inspect(&docker, &load(&docker, "layeredOnTop"));
+    let variables: BTreeSet<_> = image["Config"]["Env"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one.as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(
+        variables,
+        ["FROM_CHILD=true", "LAST=parent", "OWN=1", "PATH=/bin"].map(String::from).into()
+    );
+    assert_eq!(image["Config"]["Env"].as_array().unwrap().len(), 4);
+}
+
+fn image(name: &str) -> Image {
+    Image::at(&attribute(name))
+}
+
+/// Names in an image's layer.
+fn names(image: &Image, layer: usize) -> Vec<String> {
+    let mut bytes = Vec::new();
+    let form = stowage::oci::Form::AsStored;
+    image.spec.layers[layer]
+        .write_blob(&stowage::store::Store::default(), form, &mut bytes)
+        .unwrap();
+    let mut archive = tar::Archive::new(&bytes[..]);
+    archive
+        .entries()
+        .unwrap()
+        .map(|entry| entry.unwrap().path().unwrap().display().to_string())
+        .collect()
+}
+
+#[test]
+fn layers_are_as_many_as_wanted() {
+    for (name, layers) in [("bulk", 2), ("layeredBulk", 4), ("crossed", 0)] {
+        assert_eq!(image(name).spec.layers.len(), layers, "{name}");
+    }
+    let (below, above) = (image("layeredArchive").diff_ids(), image("layeredOnTop").diff_ids());
+    assert_eq!(above[..below.len()], below);
+    // What commands made is a layer without /nix.
+    let layered = image("layered");
+    let top = names(&layered, layered.spec.layers.len() - 1);
+    assert!(top.contains(&"extraCommands".to_owned()), "{top:?}");
+    assert!(!top.iter().any(|name| name.starts_with("nix")), "{top:?}");
+    // What bash alone needs, what both need, and hello.
+    let pipeline = image("pipeline");
+    let names: Vec<_> = pipeline.spec.layers.iter().map(|layer| layer.names()).collect();
+    assert!(names[0].contains("bash-") && names[2].starts_with("hello-"), "{names:?}");
+}
+
+#[test]
+fn an_image_can_do_without_its_store() {
+    let docker = Docker::start();
+    let reference = load(&docker, "withoutStorePaths");
+    let image = image("withoutStorePaths");
+    for layer in 0..image.spec.layers.len() {
+        let names = names(&image, layer);
+        assert!(!names.iter().any(|name| name.starts_with("nix")), "{names:?}");
+    }
+    let alone = docker.command(&["run", "--rm", "--network=none", &reference]).output().unwrap();
+    assert!(!alone.status.success());
+    let store = "--volume=/nix/store:/nix/store:ro";
+    assert_eq!(
+        docker.run(&["run", "--rm", "--network=none", store, &reference]),
+        "Hello, world!\n"
+    );
+}
+
+/// What runAsRoot leaves alone is not in its layer, and what it removes is gone.
+#[test]
+fn a_layer_has_what_changed() {
+    let image = image("asRootOnBase");
+    let top = names(&image, image.spec.layers.len() - 1);
+    assert_eq!(top, [".wh.empty", ".wh.extra", "data/", "data/uid"]);
+    let exported = build(&attribute("exported"));
+    let listing = run(Command::new("tar")
+        .args(["--list", "--verbose", "--numeric-owner", "--file"])
+        .arg(exported));
+    let lines: BTreeSet<String> =
+        listing.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    for (begin, end) in [
+        ("drwxr-xr-x 901/900 ", " data/"),
+        ("-rwsr-x--- 901/900 5 ", " data/file"),
+        ("-rw-r--r-- 5/6 8 ", " data/uid"),
+        ("dr-xr-xr-x 0/0 0 ", " bin/"),
+    ] {
+        assert!(
+            lines.iter().any(|line| line.starts_with(begin) && line.ends_with(end)),
+            "{begin}{end}: {listing}"
+        );
+    }
+    for gone in [" empty", " empty/", " extra"] {
+        assert!(!lines.iter().any(|line| line.ends_with(gone)), "{gone}: {listing}");
+    }
+    assert!(!listing.contains(".wh."));
+}
+
+#[test]
+fn images_are_merged() {
+    let docker = Docker::start();
+    let mut archive = Command::new("cat")
+        .arg(build(&attribute("merged")))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    run(docker.command(&["load"]).stdin(archive.stdout.take().unwrap()));
+    assert!(archive.wait().unwrap().success());
+    for (name, printed) in [("bashImage", "GNU bash"), ("bashUncompressed", "GNU bash")] {
+        let reference = reference(name);
+        assert!(docker.container(&reference, &["bash", "--version"]).contains(printed), "{name}");
+    }
+    for name in ["layeredArchive", "prefixed", "noTagArchive"] {
+        assert_eq!(docker.container(&reference(name), &[]), "Hello, world!\n", "{name}");
+    }
+}
+
+#[test]
+fn an_image_is_pulled() {
+    let (registry, docker) = (Registry::start(), Docker::start());
+    let image = image("plain");
+    let remote = format!("docker://{}/team/plain", registry.host);
+    let copied =
+        run(stowage(&["copy", "--json", "-q"]).arg(&image.spec_file).arg(format!("{remote}:v1")));
+    let copied: Value = serde_json::from_str(&copied).unwrap();
+    let digest = copied["manifestDigest"].as_str().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("pulled.tar");
+    run(Command::new("skopeo")
+        .args([
+            "--insecure-policy",
+            "copy",
+            "--quiet",
+            "--src-tls-verify=false",
+            &format!("{remote}@{digest}"),
+        ])
+        .arg(format!("docker-archive:{}:e2e/pulled:v2", file.display())));
+    let hash = run(nix(&["--exec", "nix-hash", "--type", "sha256", "--flat"]).arg(&file));
+    let pulled = format!(
+        r#"dockerTools.pullImage {{ imageName = "{}/team/plain"; imageDigest = "{digest}"; sha256 = "{}";
+            finalImageName = "e2e/pulled"; finalImageTag = "v2"; tlsVerify = false; }}"#,
+        registry.host,
+        hash.trim()
+    );
+    let on_it = format!(
+        r#"dockerTools.buildImage {{ name = "e2e/on-pulled"; tag = "v1"; compressor = "none"; fromImage = {pulled}; extraCommands = "echo on top > top"; }}"#
+    );
+    for (expression, reference, arguments, expected) in [
+        (&pulled, "e2e/pulled:v2", ["/bin/sh", "-c", "echo it runs"], "it runs\n"),
+        (&on_it, "e2e/on-pulled:v1", ["/bin/sh", "-c", "busybox cat /top"], "on top\n"),
+    ] {
+        let built = nix(&["--exec", "nix-store", "--realise"])
+            .arg(evaluate(expression).unwrap())
+            .output()
+            .unwrap();
+        assert!(built.status.success(), "{}", stderr(&built));
+        let archive = String::from_utf8(built.stdout).unwrap();
+        run(&mut docker.command(&["load", "--input", archive.trim()]));
+        assert_eq!(docker.container(reference, &arguments), expected);
+    }
+}
+
+/// The derivation that an expression over `pkgs.stowage` stands for, if it evaluates.
+fn evaluate(expression: &str) -> Result<PathBuf, String> {
+    let apply = format!(
+        "pkgs: let inherit (pkgs) hello; inherit (pkgs.stowage) dockerTools; in ({expression}).drvPath"
+    );
+    let evaluated = nix(&["eval", "--raw", ".#legacyPackages.x86_64-linux", "--apply", &apply])
+        .output()
+        .unwrap();
+    if !evaluated.status.success() {
+        return Err(stderr(&evaluated));
+    }
+    Ok(String::from_utf8(evaluated.stdout).unwrap().into())
+}
+
+/// What Nix says of an image that can't be built.
+fn refused(expression: &str) -> String {
+    let apply = format!(
+        "pkgs: let inherit (pkgs) hello lib; inherit (pkgs.stowage) dockerTools; in ({expression}).drvPath"
+    );
+    let evaluated = nix(&["eval", "--raw", ".#legacyPackages.x86_64-linux", "--apply", &apply])
+        .output()
+        .unwrap();
+    if !evaluated.status.success() {
+        return stderr(&evaluated);
+    }
+    let derivation: PathBuf = String::from_utf8(evaluated.stdout).unwrap().into();
+    let built = nix(&["--exec", "nix-store", "--realise"]).arg(derivation).output().unwrap();
+    assert!(!built.status.success(), "{expression} was built");
+    stderr(&built)
+}
+
+#[test]
+fn mistakes_are_named() {
+    for (expression, expected) in [
+        (
+            r#"dockerTools.buildImage { name = "x"; contents = [ hello ]; copyToRoot = hello; }"#,
+            "`contents` is the old name of `copyToRoot`: give one of them (x)",
+        ),
+        (
+            r#"dockerTools.streamLayeredImage { name = "x"; maxLayers = 1; }"#,
+            "`maxLayers` must be greater than 1, not 1",
+        ),
+        (
+            r#"dockerTools.buildLayeredImage { name = "x"; compressor = "xz"; }"#,
+            "`compressor` must be one of `gz`, `none`, `zstd`, not `xz`",
+        ),
+        (
+            r#"dockerTools.streamLayeredImage { name = "x"; created = "yesterday"; }"#,
+            "`created` must be a date",
+        ),
+        (
+            r#"dockerTools.streamLayeredImage { name = "x"; mtime = "yesterday"; }"#,
+            "`mtime` must be a date",
+        ),
+        (
+            r#"dockerTools.streamLayeredImage { name = "x"; contents = [ hello ]; fakeRootCommands = "if"; }"#,
+            "`fakeRootCommands` failed with exit status",
+        ),
+        (
+            r#"dockerTools.streamLayeredImage { name = "x"; extraCommands = "echo it begins; false; echo it goes on"; }"#,
+            "`extraCommands` failed with exit status 1",
+        ),
+        (
+            r#"dockerTools.buildImage { name = "x"; runAsRoot = "echo it begins; exit 7"; }"#,
+            "`runAsRoot` failed with exit status 7",
+        ),
+        (
+            r#"dockerTools.streamLayeredImage { name = "x"; fakeRootCommands = "mknod null c 1 3"; }"#,
+            "/null is a device",
+        ),
+        (
+            r#"dockerTools.streamLayeredImage { name = "x"; contents = [ hello ]; maxLayers = 3; fromImage = dockerTools.buildLayeredImage { name = "y"; contents = [ hello ]; maxLayers = 3; extraCommands = "touch y"; }; }"#,
+            "no layer is left for store paths",
+        ),
+        (r#"dockerTools.mergeImages [ ]"#, "there is no image in the list"),
+        (
+            r#"dockerTools.streamNixShellImage { drv = hello.overrideAttrs or hello; run = "x"; command = "y"; }"#,
+            "give one of `command` and `run`",
+        ),
+    ] {
+        let said = refused(expression);
+        assert!(said.contains(expected), "{expression}: {said}");
+        assert!(!expression.contains("it begins") || said.contains("it begins"), "{said}");
+        assert!(!said.contains("it goes on\n"), "{said}");
+    }
+}
