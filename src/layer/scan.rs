@@ -212,7 +212,7 @@ pub struct OpenFile {
 /// Smaller files are read: to map one costs more than to copy it.
 const MAP_FROM: u64 = 1 << 20;
 /// Mapped pages count as ours while they are mapped: memory stays flat with a window.
-const WINDOW: u64 = 4 << 20;
+const WINDOW: u64 = 1 << 20;
 /// Size of the buffer that [`OpenFile::copy_to`] wants.
 pub const BUFFER: usize = 256 << 10;
 

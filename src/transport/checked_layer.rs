@@ -13,6 +13,15 @@ use crate::store::Store;
 /// From this size on, in bytes, a layer is hashed while it is written and not in between.
 const LARGE: u64 = 4 << 20;
 
+/// Where a layer's digest is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hashing {
+    /// On a thread of its own, if the layer is large: faster, for a megabyte or two of memory.
+    Beside,
+    /// On the thread that makes it: where there are others for all processors.
+    Within,
+}
+
 /// Makes layer `index` and passes on its bytes, never more of them than recorded.
 ///
 /// # Errors
@@ -23,6 +32,7 @@ pub fn write_checked_layer(
     spec: &ImageSpec,
     index: usize,
     form: Form,
+    hashing: Hashing,
     out: impl Write,
 ) -> Result<(), Error> {
     let layer = &spec.layers[index];
@@ -37,8 +47,8 @@ pub fn write_checked_layer(
         found,
     };
     let out = Limited { inner: out, left: expected.size, exceeded: false };
-    let large = expected.size >= LARGE;
-    let mut digest = if large { DigestWriter::with_thread(out) } else { DigestWriter::new(out) };
+    let beside = hashing == Hashing::Beside && expected.size >= LARGE;
+    let mut digest = if beside { DigestWriter::with_thread(out) } else { DigestWriter::new(out) };
     let result = layer.write_blob(store, form, &mut digest);
     if digest.inner().exceeded {
         return Err(changed("more bytes".to_owned()));
@@ -66,7 +76,14 @@ pub fn write_watched_layer(
 ) -> Result<(), Error> {
     let ImageLayer { spec, index, form } = layer;
     watch.layer(layer, LayerStep::Begun);
-    write_checked_layer(store, spec, index, form, WatchedLayer { out, layer, watch })
+    write_checked_layer(
+        store,
+        spec,
+        index,
+        form,
+        Hashing::Beside,
+        WatchedLayer { out, layer, watch },
+    )
 }
 
 /// Takes `left` bytes and refuses the rest: what follows an announced size would be read

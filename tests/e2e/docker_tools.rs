@@ -18,14 +18,17 @@
 //! - [x] fakeRootCommands: owners, modes, store paths that they mention; with chroot
 //! - [x] files for everybody: sh, env, users, certificates
 //! - [x] environments of derivations: run, command, shellHook, passAsFile, inputs, the build itself
+//! - [x] the same files, modes, owners and times as by nixpkgs' streamer
 //! - [x] a user who isn't root
 //! - [x] pullImage, and an image on what was pulled
 //! - [x] mergeImages: all load, with and without tags, of different compressors
 //! - [x] exportImage is a tar of what a container sees
 //! - [x] mistakes are named
 
-use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
@@ -410,4 +413,70 @@ fn mistakes_are_named() {
         assert!(!expression.contains("it begins") || said.contains("it begins"), "{said}");
         assert!(!said.contains("it goes on\n"), "{said}");
     }
+}
+
+/// The rules of nixpkgs' streamer, beside our layers: each file is as it is in the store, with the
+/// owner and the time that were asked for, and `/nix` and `/nix/store` are 755.
+#[test]
+fn the_store_is_as_nixpkgs_has_it() {
+    let image = image("withUser");
+    let mut expected = BTreeMap::new();
+    for directory in ["nix", "nix/store"] {
+        expected.insert(directory.to_owned(), "directory 755".to_owned());
+    }
+    let store = stowage::store::Store::default();
+    for source in image.spec.layers.iter().flat_map(|layer| layer.sources()) {
+        if image.spec.layers.last().is_some_and(|top| top.sources().any(|path| path == source)) {
+            continue; // it is copied to `/`
+        }
+        as_in_store(Path::new(&store.print(source)), &mut expected);
+    }
+    let mut found = BTreeMap::new();
+    let below = image.spec.layers.len() - 1;
+    for layer in &image.spec.layers[..below] {
+        let mut bytes = Vec::new();
+        layer.write_blob(&store, stowage::oci::Form::AsStored, &mut bytes).unwrap();
+        for entry in tar::Archive::new(&bytes[..]).entries().unwrap() {
+            let mut entry = entry.unwrap();
+            let name = entry.path().unwrap().display().to_string();
+            let name = name.trim_end_matches('/').to_owned();
+            let header = entry.header().clone();
+            let owner = (header.uid().unwrap(), header.gid().unwrap(), header.mtime().unwrap());
+            assert_eq!(owner, (999, 998, 315_532_800), "{name}");
+            let names = [header.username(), header.groupname()].map(|name| name.unwrap().unwrap());
+            assert_eq!(names, ["somebody", "some"], "{name}");
+            let mode = header.mode().unwrap();
+            let text = if header.entry_type().is_symlink() {
+                format!("link to {}", entry.link_name().unwrap().unwrap().display())
+            } else if header.entry_type().is_dir() {
+                format!("directory {mode:o}")
+            } else {
+                let mut contents = Vec::new();
+                entry.read_to_end(&mut contents).unwrap();
+                format!("file {mode:o} {}", stowage::digest::Digest::of(&contents))
+            };
+            found.insert(name, text);
+        }
+    }
+    assert_eq!(found.len(), expected.len());
+    for (name, expected) in &expected {
+        assert_eq!(found.get(name), Some(expected), "{name}");
+    }
+}
+
+/// What is at a path and below it, as a tar would have it.
+fn as_in_store(path: &Path, entries: &mut BTreeMap<String, String>) {
+    let metadata = path.symlink_metadata().unwrap();
+    let mode = metadata.permissions().mode() & 0o7777;
+    let text = if metadata.is_symlink() {
+        format!("link to {}", std::fs::read_link(path).unwrap().display())
+    } else if metadata.is_dir() {
+        for entry in std::fs::read_dir(path).unwrap() {
+            as_in_store(&entry.unwrap().path(), entries);
+        }
+        format!("directory {mode:o}")
+    } else {
+        format!("file {mode:o} {}", stowage::digest::Digest::of(&std::fs::read(path).unwrap()))
+    };
+    entries.insert(path.display().to_string().trim_start_matches('/').to_owned(), text);
 }

@@ -60,11 +60,12 @@ impl Layer {
         out: &mut Chunks,
     ) -> Result<(), Error> {
         let Self { spec, index, form, blob, .. } = self;
+        let hashing = self.shared.hashing();
         let Some(entry) = cache.and_then(|cache| cache.begin(blob.digest, blob.size)) else {
-            return write_checked_layer(store, spec, *index, *form, out);
+            return write_checked_layer(store, spec, *index, *form, hashing, out);
         };
         let mut both = Both { out, entry, sent: 0, behind: false };
-        write_checked_layer(store, spec, *index, *form, &mut both)?;
+        write_checked_layer(store, spec, *index, *form, hashing, &mut both)?;
         let Both { out, entry, sent, behind } = both;
         let file = entry.keep();
         if !behind {

@@ -12,10 +12,10 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Bytes of a chunk.
-pub const CHUNK: usize = 256 << 10;
+pub const CHUNK: usize = 128 << 10;
 /// Chunks that are ready before the client takes them. Together with the one in the making
 /// that is what a connection costs in memory, however slow it is.
-const READY: usize = 4;
+const READY: usize = 2;
 
 /// What a client is sent, or why it is sent no more.
 pub type Chunk = Result<Bytes, io::Error>;

@@ -22,7 +22,8 @@ impl Number {
         self.0.fetch_sub(1, Relaxed);
     }
 
-    fn get(&self) -> u64 {
+    /// What it is now.
+    pub fn get(&self) -> u64 {
         self.0.load(Relaxed)
     }
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::num::NonZero;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ use super::watched_body::{Exchange, WatchedBody};
 use crate::digest::BlobDigest;
 use crate::store::Store;
 use crate::transport::Error;
+use crate::transport::checked_layer::Hashing;
 
 /// What was sent of each layer's blob.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,6 +69,17 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// How to compute a layer's digest just now: many clients keep all processors busy, and each
+    /// is to cost little memory.
+    pub fn hashing(&self) -> Hashing {
+        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+        if self.metrics.in_flight.get() <= processors as u64 {
+            Hashing::Beside
+        } else {
+            Hashing::Within
+        }
+    }
+
     /// Notes that a layer is being sent.
     pub fn count(&self, digest: BlobDigest, bytes: u64) {
         let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
