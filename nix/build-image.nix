@@ -1,4 +1,4 @@
-{ lib, pkgs, stdenv, writeText, internalSpec, nixDatabase, script }:
+{ lib, pkgs, stdenv, writeText, internalSpec, nixDatabase, imageScript }:
 
 /* Builds a container image without storing its layers.
 
@@ -108,16 +108,10 @@ lib.makeOverridable (
     };
 
   in
-  script {
+  imageScript {
     function = "buildImage";
     prefix = "image";
     inherit name tag spec meta;
-    stream = reference: "stream ${spec} --default-repo-tag ${reference}";
-    passthru = { reference, program, withSkopeo }: {
-      fromImage = base;
-      explain = program "explain" "explain ${spec}";
-      copyToDockerDaemon = program "copy-to-docker-daemon" "copy ${spec} docker-daemon:${reference}";
-      copyToPodman = withSkopeo "copy-to-podman" "copy ${spec} containers-storage:${reference}";
-    };
+    passthru.fromImage = base;
   }
 )

@@ -9,8 +9,9 @@
 , stowage ? pkgs.buildPackages.callPackage ./package.nix { }
 }:
 let
-  callPackage = pkgs.lib.callPackageWith (pkgs // { inherit pkgs stowage internalSpec nixDatabase script; });
+  callPackage = pkgs.lib.callPackageWith (pkgs // { inherit pkgs stowage internalSpec nixDatabase script imageScript; });
   script = callPackage ./script.nix { };
+  imageScript = callPackage ./image-script.nix { };
   internalSpec = import ./internal-spec.nix { inherit (pkgs) lib stdenv; inherit stowage; };
   nixDatabase = import ./nix-database.nix { inherit internalSpec; };
 in

@@ -1,4 +1,4 @@
-{ lib, pkgs, stdenv, imageSpec, rootTar, script, tarball }:
+{ lib, pkgs, stdenv, imageSpec, rootTar, imageScript, tarball }:
 
 /* An image of copies of files, as an archive for `docker load`.
 
@@ -57,16 +57,10 @@ lib.makeOverridable (
       roots = map (path: "${path}") copies;
       tars = lib.optional (copies != [ ] || extraCommands != "" || runAsRoot != null) tar;
     };
-    stream = script {
+    stream = imageScript {
       function = "dockerTools.buildImage";
       prefix = "stream";
       inherit name tag spec meta;
-      stream = reference: "stream ${spec} --default-repo-tag ${reference}";
-      passthru = { reference, program, withSkopeo }: {
-        explain = program "explain" "explain ${spec}";
-        copyToDockerDaemon = program "copy-to-docker-daemon" "copy ${spec} docker-daemon:${reference}";
-        copyToPodman = withSkopeo "copy-to-podman" "copy ${spec} containers-storage:${reference}";
-      };
     };
   in
   assert lib.assertMsg (contents == null || copyToRoot == null)

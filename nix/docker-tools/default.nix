@@ -1,4 +1,4 @@
-{ lib, pkgs, stowage, internalSpec, nixDatabase, script }:
+{ lib, pkgs, stowage, internalSpec, nixDatabase, imageScript }:
 
 /* nixpkgs' dockerTools: the same functions, arguments and defaults, on stowage.
 
@@ -6,7 +6,7 @@
 */
 let
   callPackage = lib.callPackageWith (pkgs // {
-    inherit pkgs stowage internalSpec nixDatabase script;
+    inherit pkgs stowage internalSpec nixDatabase imageScript;
     inherit (self) buildImage buildLayeredImage streamLayeredImage streamNixShellImage shellScript
       binSh fakeNss usrBinEnv;
     rootTar = callPackage ./root-tar.nix { };

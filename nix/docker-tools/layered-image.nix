@@ -1,4 +1,4 @@
-{ lib, pkgs, stdenv, symlinkJoin, imageSpec, rootTar, script, tarball }:
+{ lib, pkgs, stdenv, symlinkJoin, imageSpec, rootTar, imageScript, tarball }:
 
 let
   # The arguments of both functions, with nixpkgs' defaults.
@@ -71,16 +71,10 @@ let
     in
     assert lib.assertMsg (layeringPipeline != null || maxLayers > 1)
       "stowage.dockerTools.streamLayeredImage: `maxLayers` must be greater than 1, not ${toString maxLayers}: one layer is for `contents`";
-    builtins.seq debug (script {
+    builtins.seq debug (imageScript {
       function = "dockerTools.streamLayeredImage";
       prefix = "stream";
-      inherit name tag spec meta;
-      stream = reference: "stream ${spec} --default-repo-tag ${reference}";
-      passthru = { reference, program, withSkopeo }: {
-        explain = program "explain" "explain ${spec}";
-        copyToDockerDaemon = program "copy-to-docker-daemon" "copy ${spec} docker-daemon:${reference}";
-        copyToPodman = withSkopeo "copy-to-podman" "copy ${spec} containers-storage:${reference}";
-      } // passthru;
+      inherit name tag spec meta passthru;
     })
   );
 in

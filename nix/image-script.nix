@@ -1,0 +1,14 @@
+{ script }:
+
+# What every function that makes one image leaves: a script that streams it, with programs that
+# explain it and copy it to where it is run.
+{ function, prefix, name, tag, spec, meta, passthru ? { } }:
+script {
+  inherit function prefix name tag spec meta;
+  stream = reference: "stream ${spec} --default-repo-tag ${reference}";
+  passthru = { reference, program, withSkopeo }: {
+    explain = program "explain" "explain ${spec}";
+    copyToDockerDaemon = program "copy-to-docker-daemon" "copy ${spec} docker-daemon:${reference}";
+    copyToPodman = withSkopeo "copy-to-podman" "copy ${spec} containers-storage:${reference}";
+  } // passthru;
+}
