@@ -22,7 +22,7 @@ fn mistakes_in_nix_code_are_named() {
         (r#"{ name = "a"; tag = "a/b"; }"#, "`tag` must be 1 to 128 letters"),
         (r#"{ name = "a"; maxLayer = 3; }"#, "unexpected argument 'maxLayer'"),
         (r#"{ name = "a"; maxLayers = 0; }"#, "an image may have 1 to 127 layers, not 0"),
-        (r#"{ name = "a"; created = "now"; }"#, "`created` must be a date and time"),
+        (r#"{ name = "a"; created = "yesterday"; }"#, "`created` must be"),
         (r#"{ name = "a"; arch = "x86_64"; }"#, "`arch` must be one of Go's names"),
         (
             r#"{ name = "a"; config.Entrypoint = "/bin/sh"; }"#,

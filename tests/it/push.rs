@@ -294,7 +294,8 @@ fn several_tags_are_pushed() {
 fn a_token_that_ends_breaks_no_connection() {
     let store = image();
     let registry = Faulty::default();
-    registry.0.faults.lock().unwrap().token_lasts = 6;
+    // Longer than the requests that are under way at once.
+    registry.0.faults.lock().unwrap().token_lasts = 12;
     let (_runtime, host) = registry.start();
     let target = format!("docker://{host}/a/b:v1");
     let output = store.stowage(&["copy", "image.json", &target]).output().unwrap();

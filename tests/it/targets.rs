@@ -418,7 +418,7 @@ fn an_interrupted_copy_leaves_nothing() {
     let mut store = FakeStore::new();
     // Sparse, so that it takes time and no space until it is copied.
     store.add('1', "big", &[], |path| {
-        File::create(path).unwrap().set_len(256 << 20).unwrap();
+        File::create(path).unwrap().set_len(1 << 30).unwrap();
     });
     store.add_file('2', "small", &[], "small");
     store.build(r#"{"layering": "largest-first"}"#);
