@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::digest::BlobDigest;
 use crate::layer::{LayerBudget, Layering};
 use crate::oci::Architecture;
 use crate::transport::{ImageReference, ParseTargetError, Target};
@@ -46,6 +47,8 @@ pub enum Command {
     Explain(ExplainArguments),
     /// Say what an update from one image to another costs
     Diff(DiffArguments),
+    /// Print an image's manifest, or write one of the blobs that it names
+    Manifest(ManifestArguments),
     /// Push an image to a registry, or to several
     Push(PushArguments),
     /// Make every layer again and say what differs from the image spec
@@ -366,6 +369,21 @@ pub struct VerifyArguments {
     /// Print what was found as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ManifestArguments {
+    /// The image spec, `image.json`
+    #[arg(value_name = "IMAGE")]
+    pub image: PathBuf,
+
+    /// Print `{ "manifest": …, "layerLocations": { DIGEST: … } }`: with it, where each blob is from
+    #[arg(long)]
+    pub locations: bool,
+
+    /// Write the bytes of a blob: a layer, or the configuration
+    #[arg(long, value_name = "DIGEST", conflicts_with = "locations")]
+    pub blob: Option<BlobDigest>,
 }
 
 #[derive(Debug, Args)]

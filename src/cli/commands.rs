@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::Failure;
 use super::arguments::{
     BuildArguments, CompressArgument, FlattenArguments, IndexArguments, LintArguments,
-    MergeArguments, PlanArguments, StreamArguments, VerifyArguments,
+    ManifestArguments, MergeArguments, PlanArguments, StreamArguments, VerifyArguments,
 };
 use super::progress::{Bytes, bar};
 use super::watching::Watching;
@@ -21,10 +21,10 @@ use crate::closure::Closure;
 use crate::layer::{LayerPlan, PlanOptions};
 use crate::oci::{
     self, Annotations, Architecture, BuildOptions, Built, Compression, Compressor, Difference,
-    ImageSpec, IndexEntry, IndexSpec,
+    Form, Image, ImageSpec, IndexEntry, IndexSpec,
 };
 use crate::store::Store;
-use crate::transport::{self, Archive, Unwatched};
+use crate::transport::{self, Archive, Hashing, Unwatched};
 
 pub fn build(store: &Store, arguments: &BuildArguments) -> Result<(), Failure> {
     let closure = Closure::read(&arguments.closure)?;
@@ -90,13 +90,7 @@ pub fn plan(arguments: &PlanArguments) -> Result<(), Failure> {
 
 pub fn stream(store: &Store, arguments: &StreamArguments) -> Result<(), Failure> {
     let spec = ImageSpec::read(&arguments.image)?;
-    let stdout = io::stdout().lock();
-    if stdout.is_terminal() {
-        return Err(Failure::Terminal);
-    }
-    // Not through `Stdout`'s own buffer, which looks for newlines in all that passes.
-    let stdout = fs::File::from(stdout.as_fd().try_clone_to_owned().map_err(Failure::Stdout)?);
-    transport::widen_pipe(&stdout);
+    let stdout = binary_stdout()?;
     let references = match (&arguments.repo_tags[..], &arguments.default_repo_tag) {
         ([], Some(default)) => std::slice::from_ref(default),
         (given, _) => given,
@@ -124,6 +118,48 @@ impl From<CompressArgument> for Compression {
             CompressArgument::Zstd => Self::Zstd,
         }
     }
+}
+
+/// Standard output for what is no text.
+fn binary_stdout() -> Result<fs::File, Failure> {
+    let stdout = io::stdout().lock();
+    if stdout.is_terminal() {
+        return Err(Failure::Terminal);
+    }
+    // Not through `Stdout`'s own buffer, which looks for newlines in all that passes.
+    let stdout = fs::File::from(stdout.as_fd().try_clone_to_owned().map_err(Failure::Stdout)?);
+    transport::widen_pipe(&stdout);
+    Ok(stdout)
+}
+
+pub fn manifest(store: &Store, arguments: &ManifestArguments) -> Result<(), Failure> {
+    let file = &arguments.image;
+    let spec = ImageSpec::read(file)?;
+    if arguments.locations {
+        return print_json(&oci::locations(&spec, file));
+    }
+    let image = Image::new(&spec);
+    // Byte for byte: no newline at the end.
+    let document = |bytes: &[u8]| {
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(Failure::Stdout)
+    };
+    let Some(digest) = arguments.blob else { return document(&image.manifest.bytes) };
+    if digest == image.config.digest {
+        return document(&image.config.bytes);
+    }
+    let form = Form::AsStored;
+    let is_wanted = |layer: &oci::SpecLayer| layer.blob(form).digest == digest;
+    let index = spec.layers.iter().position(is_wanted);
+    let index = index.ok_or_else(|| Failure::NoSuchBlob { file: file.clone(), digest })?;
+    Ok(transport::write_checked_layer(
+        store,
+        &spec,
+        index,
+        form,
+        Hashing::Beside,
+        binary_stdout()?,
+    )?)
 }
 
 pub fn verify(store: &Store, arguments: &VerifyArguments) -> Result<(), Failure> {

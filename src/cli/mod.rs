@@ -18,6 +18,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use thiserror::Error;
 
+use crate::digest::BlobDigest;
 use crate::error::{Hint, with_causes};
 use crate::{closure, layer, oci, transport};
 use arguments::{Arguments, Command, CopyArguments, PushArguments};
@@ -60,6 +61,8 @@ enum Failure {
     Annotation(String),
     #[error("{0} warnings")]
     Lint(usize),
+    #[error("{}: no blob of this image has the digest {digest}", file.display())]
+    NoSuchBlob { file: PathBuf, digest: BlobDigest },
     #[error("no store path of this image is called `{0}`")]
     NoSuchPath(String),
     #[error("{file}: {reason}", file = file.display())]
@@ -81,6 +84,7 @@ impl Hint for Failure {
             Failure::Setup(error) => error.hint(),
             Failure::Terminal => Some("pipe it: `… | docker load`, or into a file with `>`".to_owned()),
             Failure::Format { .. } => Some("`dir:` takes either".to_owned()),
+            Failure::NoSuchBlob { .. } => Some("`stowage manifest` without `--blob` names them".to_owned()),
             Failure::NoSuchPath(_) => Some("`stowage explain` without `--why` lists them by size".to_owned()),
             Failure::Derivation { .. } => Some(
                 "`stowage builder` is what a derivation of `nix/lib.nix` runs; by hand, use `stowage build`".to_owned(),
@@ -131,6 +135,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Serve(arguments) => serve::serve(&store, &arguments),
         Command::Explain(arguments) => explain::explain(&arguments),
         Command::Diff(arguments) => explain::diff(&arguments),
+        Command::Manifest(arguments) => commands::manifest(&store, &arguments),
         Command::Verify(arguments) => commands::verify(&store, &arguments),
         Command::Flatten(arguments) => commands::flatten(&store, &arguments),
         Command::Merge(arguments) => commands::merge(&arguments),

@@ -34,6 +34,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use thiserror::Error;
 
 pub use archive_writer::Written;
+pub use checked_layer::{Hashing, write_checked_layer};
 pub use containerd::copy_to_containerd;
 pub use copied::Copied;
 pub use dir::copy_to_dir;

@@ -237,6 +237,50 @@ fn a_pipeline_decides_layers_and_what_is_in_none() {
     assert!(text.starts_with(expected), "{text}");
 }
 
+/// The manifest names digests and sizes, and the program has the bytes for each.
+#[test]
+fn manifest_names_what_there_is() {
+    let mut store = FakeStore::new();
+    store.add_file('1', "one", &[], "one");
+    store.add_file('2', "two", &[], "two");
+    store.build(r#"{"layering": "largest-first", "compression": "gzip"}"#);
+    let manifest_with = |arguments: &[&str]| {
+        let arguments = [&["manifest", "image.json"], arguments].concat();
+        let output = store.stowage(&arguments).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        output.stdout
+    };
+    let bytes = manifest_with(&[]);
+    let spec = stowage::oci::ImageSpec::read(&store.root().join("image.json")).unwrap();
+    assert_eq!(bytes, stowage::oci::Image::new(&spec).manifest.bytes);
+
+    let found: serde_json::Value =
+        serde_json::from_slice(&manifest_with(&["--locations"])).unwrap();
+    let manifest: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+    assert_eq!(found["manifest"], manifest);
+    let layers = manifest["layers"].as_array().unwrap();
+    assert_eq!(layers.len(), 2);
+    assert_eq!(found["layerLocations"].as_object().unwrap().len(), 3);
+    for (index, blob) in layers.iter().chain([&manifest["config"]]).enumerate() {
+        let digest = blob["digest"].as_str().unwrap();
+        let bytes = manifest_with(&["--blob", digest]);
+        assert_eq!(stowage::digest::Digest::of(&bytes).to_string(), digest);
+        assert_eq!(bytes.len() as u64, blob["size"]);
+        let expected = match index {
+            2 => serde_json::json!({"content": String::from_utf8(bytes).unwrap()}),
+            layer => serde_json::json!({"spec": "image.json", "layer": layer}),
+        };
+        assert_eq!(found["layerLocations"][digest], expected);
+    }
+
+    let other = stowage::digest::Digest::of(b"").to_string();
+    let output = store.stowage(&["manifest", "image.json", "--blob", &other]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let text = stderr(&output);
+    let expected = format!("error: image.json: no blob of this image has the digest {other}\n");
+    assert!(text.starts_with(&expected), "{text}");
+}
+
 /// As in a derivation of `nix/lib.nix`.
 #[test]
 fn builder_reads_structured_attributes() {
