@@ -48,6 +48,7 @@
         import ./tests/e2e/images.nix { inherit pkgs; }
         // lib.mapAttrs' (name: lib.nameValuePair "nix2container-${name}") examples
         // lib.mapAttrs' (name: lib.nameValuePair "tools-${name}") dockerTools
+        // lib.mapAttrs' (name: lib.nameValuePair "names-${name}") (import ./tests/e2e/names.nix { inherit pkgs; }).images
         // {
           inherit (packages) dockerImage stowage;
           # As a release would have it, made in a sandbox.

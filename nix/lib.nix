@@ -15,8 +15,9 @@ let
   internalSpec = import ./internal-spec.nix { inherit (pkgs) lib stdenv; inherit stowage; };
   nixDatabase = import ./nix-database.nix { inherit internalSpec; };
 in
-{
+rec {
   buildImage = callPackage ./build-image.nix { };
+  buildImageFromNames = callPackage ./image-from-names.nix { inherit buildImage; ownPkgs = pkgs; };
   buildIndex = callPackage ./build-index.nix { };
   buildLayer = callPackage ./build-layer.nix { };
   dockerTools = callPackage ./docker-tools { };

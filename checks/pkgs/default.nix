@@ -6,7 +6,7 @@
 #   debian.nix    a store path for each Debian package, relocated
 #   programs.nix  these by the names that nixpkgs has for them
 #   generate.nix  closures of any size, for benchmarks
-{ system, overlays ? [ ] }:
+{ system, overlays ? [ ], config ? { } }:
 let
   lib = import ./lib.nix;
 
@@ -33,12 +33,11 @@ let
       pkgsBuildBuild = self;
       pkgsBuildHost = self;
       pkgsHostTarget = self;
-      config = { };
-      inherit overlays;
+      inherit config overlays;
       callPackages = lib.callPackagesWith self;
       newScope = scope: lib.callPackageWith (self // scope);
       extend = overlay: self.appendOverlays [ overlay ];
-      appendOverlays = more: import ./. { inherit system; overlays = overlays ++ more; };
+      appendOverlays = more: import ./. { inherit system config; overlays = overlays ++ more; };
       go = { inherit (self.stdenv.hostPlatform.go) GOARCH GOOS; };
       path = ./.;
     }

@@ -22,6 +22,8 @@ mod docker_tools;
 mod explain;
 /// Images for several platforms.
 mod index;
+/// Images of packages that are given by their names.
+mod names;
 /// What nix2container's users build.
 mod nix2container;
 /// Nix in an image.

@@ -1,0 +1,87 @@
+{ lib }:
+
+# Names of packages, from people who may type anything: checked, and found in a package set.
+let
+  complain = problem: throw "stowage.buildImageFromNames: ${problem}";
+
+  maxNames = 100;
+  # More would be too much for Nix's regular expressions, sooner or later.
+  maxLength = 255;
+
+  check = name:
+    if !lib.isString name then
+      complain "`packages` must be a list of names, and one of these is of the type `${builtins.typeOf name}`"
+    else if lib.stringLength name > maxLength then
+      complain "a name of a package has ${toString (lib.stringLength name)} characters, and may have ${toString maxLength}"
+    else if builtins.match "[A-Za-z0-9._+'-]+" name == null then
+      complain "${builtins.toJSON name} is no name of a package, which has letters, digits, `.`, `_`, `+`, `-` and `'` only"
+    else if lib.elem "" (lib.splitString "." name) then
+      complain "${builtins.toJSON name} is no name of a package: nothing is before, between or behind a dot"
+    else name;
+
+  read = packages:
+    let
+      given =
+        if !lib.isString packages then packages
+        else builtins.addErrorContext "while reading `packages` as JSON, for stowage.buildImageFromNames:" (builtins.fromJSON packages);
+    in
+    if !lib.isList given then complain "`packages` must be a list of names, or such a list as JSON"
+    else if lib.length given > maxNames then
+      complain "an image may have ${toString maxNames} packages, not ${toString (lib.length given)}"
+    else map check given;
+
+  # The attributes by their names in lower case: registries know no other letters. Of names that
+  # differ in nothing else, the first is meant.
+  byLowerCase = set: lib.listToAttrs
+    (map (attribute: lib.nameValuePair (lib.toLower attribute) attribute) (lib.attrNames set));
+
+  # What the names stand for that begin a path: a list of one attribute's name, or none.
+  attribute = set: lowerCase: name:
+    let
+      # No attribute begins with a digit, as `7zip` does.
+      candidates = [ name ] ++ lib.optional (builtins.match "[0-9].*" name != null) "_${name}";
+      inAnyCase = lib.concatMap
+        (candidate: lib.optional (lowerCase ? ${lib.toLower candidate}) lowerCase.${lib.toLower candidate})
+        candidates;
+      exact = lib.filter (candidate: set ? ${candidate}) candidates;
+    in
+    lib.take 1 (if exact != [ ] then exact else inAnyCase);
+
+  # The package at a path of names: a list of one, or none. `lowerCase` is `byLowerCase set`.
+  lookUp = set: lowerCase: path: lib.concatMap
+    (attribute:
+      let value = set.${attribute}; below = lib.tail path; in
+      if below == [ ] then lib.optional (lib.isDerivation value) value
+      else lib.optionals (lib.isAttrs value) (lookUp value (byLowerCase value) below))
+    (attribute set lowerCase (lib.head path));
+in
+{
+  # Splits what was asked for into the names of packages and the two names that are none:
+  # `arm64` and `shell`.
+  parse = packages:
+    let
+      names = read packages;
+      arm64 = lib.take 1 names == [ "arm64" ];
+      others = if arm64 then lib.tail names else names;
+    in
+    assert lib.assertMsg (!lib.elem "arm64" others)
+      "stowage.buildImageFromNames: `arm64` is what an image is for, and must be the first of `packages`";
+    { inherit arm64; names = lib.unique others; };
+
+  # Finds packages by their names: those that are there, and the names of the others.
+  find = set:
+    let lowerCase = byLowerCase set; in
+    names:
+    let
+      look = name: {
+        inherit name;
+        found = builtins.addErrorContext "while looking for the package `${name}`:"
+          (lookUp set lowerCase (lib.splitString "." name));
+      };
+      looked = map look names;
+    in
+    {
+      found = lib.concatMap (entry: entry.found) looked;
+      missing = map (entry: entry.name) (lib.filter (entry: entry.found == [ ]) looked);
+    };
+}

@@ -1,0 +1,68 @@
+# Images of packages that are given by their names.
+{ pkgs }:
+let
+  inherit (pkgs.stowage) buildImageFromNames;
+  inherit (pkgs) writeShellScriptBin;
+
+  says = name: writeShellScriptBin name "echo ${name} is there";
+  # What nixpkgs has besides the embedded packages: names that registries can't have, nasty ones,
+  # and what is no package.
+  packageSet = pkgs.extend (_: _: {
+    moreutils = says "sponge";
+    _7zz = says "7zz";
+    python3Packages = { requests = says "requests"; "odd+name's" = says "odd"; broken = throw "it is broken"; };
+    haskellPackages.hlint = says "hlint";
+    HASKELLPACKAGES2.Hlint.twice-Nested = says "nested";
+    removed = throw "removed: use git";
+    unfree = { type = "derivation"; outPath = throw "its licence is unfree"; };
+    number = 1;
+  });
+
+  # Packages that run anywhere, for a machine that is none of ours.
+  anywhere = builtins.toFile "anywhere.nix" ''
+    { system }:
+    let set = import ${pkgs.path} { system = "${pkgs.stdenv.buildPlatform.system}"; }; in
+    {
+      inherit (set) bashInteractive coreutils cacert iana-etc;
+      stdenv.hostPlatform = set.lib.systems.elaborate system;
+      here = set.writeTextDir "system" system;
+    }
+  '';
+in
+{
+  inherit packageSet anywhere;
+
+  images = {
+    shell = buildImageFromNames {
+      name = "names/shell/git/curl";
+      packages = ''[ "git", "shell", "curl" ]'';
+      pkgs = packageSet;
+    };
+
+    # One program, and nothing asked for but that.
+    hello = buildImageFromNames { name = "hello"; tag = "v1"; packages = [ "hello" ]; };
+
+    odd = buildImageFromNames {
+      name = "odd";
+      packages = [
+        "python3packages.requests"
+        "python3Packages.odd+name's"
+        "haskellpackages.hlint"
+        "haskellpackages2.hlint.twice-nested"
+        "7zz"
+        "BASH"
+        "coreutils"
+        "bash"
+      ];
+      pkgs = packageSet;
+      maxLayers = 3;
+      uid = 1000;
+      gid = 100;
+      extraCommands = ''
+        mkdir home
+        echo "the \"owner's\" own" > home/file
+        rm etc/protocols
+      '';
+    };
+  };
+}
