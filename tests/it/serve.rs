@@ -360,6 +360,54 @@ fn a_layer_is_made_once_with_a_cache() {
     assert!(!file.exists());
 }
 
+/// Whoever of them is the first to ask, and however far that one is when the others do.
+#[test]
+fn a_layer_is_made_once_for_many_who_ask_at_once() {
+    let images = Images::new();
+    let (blob, size) = images.big("a/b");
+    let server = images.serve(&["images", "--cache", "cache"]);
+    let file = images.path("cache").join(blob.rsplit('/').next().unwrap().replace(':', "-"));
+    for round in 1..=3 {
+        std::thread::scope(|scope| {
+            for client in 0..12 {
+                let (server, blob) = (&server, &blob);
+                scope.spawn(move || {
+                    if client % 3 == 0 {
+                        let range = "Range: bytes=5000000-6000000\r\n";
+                        assert_eq!(server.ask("GET", blob, range).body.len(), 1_000_001);
+                    } else {
+                        let body = server.get(blob).body;
+                        assert_eq!(format!("/v2/a/b/blobs/{}", Digest::of(&body)), *blob);
+                    }
+                });
+            }
+        });
+        assert_eq!(server.metric("stowage_layers_made_total"), f64::from(round));
+        assert_eq!(server.metric("stowage_cache_misses_total"), f64::from(round));
+        let [joins, hits] =
+            ["joins", "hits"].map(|name| server.metric(&format!("stowage_cache_{name}_total")));
+        assert_eq!(joins + hits, f64::from(round) * 11.0);
+        assert_eq!(fs::metadata(&file).unwrap().len(), size);
+        // It is made anew.
+        fs::remove_file(&file).unwrap();
+    }
+    // Those who don't wait for it take nothing from those who do.
+    std::thread::scope(|scope| {
+        for client in 0..12 {
+            let (server, blob) = (&server, &blob);
+            scope.spawn(move || {
+                if client % 2 == 0 {
+                    drop(Slow::ask(server, blob));
+                } else {
+                    let body = server.get(blob).body;
+                    assert_eq!(format!("/v2/a/b/blobs/{}", Digest::of(&body)), *blob);
+                }
+            });
+        }
+    });
+    assert_eq!(server.metric("stowage_layers_failed_total"), 0.0);
+}
+
 /// Nothing is kept of a layer that came out wrong, or that nobody waited for.
 #[test]
 fn only_checked_layers_are_kept() {

@@ -4,14 +4,16 @@
 //! Processes may share the directory: a file has a blob's name when all of it was checked, and
 //! is never changed then.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs::{self, DirEntry, File, TryLockError};
 use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use tempfile::{Builder, NamedTempFile};
+use tokio::sync::watch;
 
 use super::error::SetupError;
 use crate::digest::BlobDigest;
@@ -25,7 +27,19 @@ const BLOB: &str = "sha256-";
 pub struct Cache {
     directory: PathBuf,
     limit: u64,
-    writing: Mutex<BTreeSet<BlobDigest>>,
+    writing: Mutex<BTreeMap<BlobDigest, Follower>>,
+}
+
+/// Where a blob is to come from.
+pub enum Place {
+    /// It is there.
+    Kept(File),
+    /// Somebody is at it.
+    Followed(Follower),
+    /// Nobody has begun before.
+    Begun(Entry),
+    /// It is not to be kept.
+    Nowhere,
 }
 
 impl Cache {
@@ -63,21 +77,48 @@ impl Cache {
         Some(file)
     }
 
-    /// Begins to keep a blob, unless it is too big or somebody is at it.
-    pub fn begin(self: &Arc<Self>, digest: BlobDigest, size: u64) -> Option<Entry> {
-        if size > self.limit || !self.lock().insert(digest) {
-            return None;
+    /// Finds a blob, or begins to keep it: one of all who ask at once.
+    pub fn place(self: &Arc<Self>, digest: BlobDigest, size: u64) -> Place {
+        if let Some(file) = self.get(&digest, size) {
+            return Place::Kept(file);
         }
-        let mut entry = Entry { cache: Arc::clone(self), digest, file: None };
-        match self.make_room(size).and_then(|()| self.temporary()) {
-            Ok(file) => entry.file = Some(file),
-            Err(error) => entry.failed(&error),
+        if size > self.limit {
+            return Place::Nowhere;
         }
-        Some(entry)
+        let mut writing = self.lock();
+        if let Some(other) = writing.get(&digest) {
+            return Place::Followed(other.clone());
+        }
+        // It may have got its name since.
+        if let Some(file) = self.get(&digest, size) {
+            return Place::Kept(file);
+        }
+        let begin = || {
+            self.make_room(size)?;
+            let file = self.temporary()?;
+            let read = Arc::new(file.as_file().try_clone()?);
+            Ok((file, read))
+        };
+        match begin() {
+            Ok((file, read)) => {
+                let (growth, watched) = watch::channel(Growth::Written(0));
+                writing.insert(digest, Follower { file: read, growth: watched });
+                let cache = Arc::clone(self);
+                Place::Begun(Entry { cache, digest, file: Some(file), growth, written: 0 })
+            }
+            Err(error) => {
+                self.cannot_keep(&error);
+                Place::Nowhere
+            }
+        }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeSet<BlobDigest>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<BlobDigest, Follower>> {
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn cannot_keep(&self, error: &io::Error) {
+        tracing::warn!(directory = %self.directory.display(), %error, "cannot keep a blob");
     }
 
     fn path(&self, digest: &BlobDigest) -> PathBuf {
@@ -132,19 +173,63 @@ fn remove_if_left(entry: &DirEntry) {
     }
 }
 
+/// How far a blob is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Growth {
+    /// So many bytes are there.
+    Written(u64),
+    /// All of it is there, and was checked.
+    Whole,
+    /// It can't be made, by nobody.
+    Failed,
+    /// It will not be made by who began.
+    Abandoned,
+}
+
+/// A blob that somebody else writes.
+#[derive(Clone)]
+pub struct Follower {
+    file: Arc<File>,
+    growth: watch::Receiver<Growth>,
+}
+
+impl Follower {
+    /// Waits until there are more than so many bytes, or no more to come.
+    pub async fn grown(&mut self, beyond: u64) -> Growth {
+        let more = |growth: &Growth| !matches!(growth, Growth::Written(size) if *size <= beyond);
+        // Without a word, who began is gone.
+        self.growth.wait_for(more).await.map_or(Growth::Abandoned, |growth| *growth)
+    }
+
+    /// Reads bytes that are there.
+    pub fn read(&self, buffer: &mut [u8], position: u64) -> io::Result<()> {
+        self.file.read_exact_at(buffer, position)
+    }
+}
+
 /// A blob on its way into the cache. Dropped, it was never there.
 pub struct Entry {
     cache: Arc<Cache>,
     digest: BlobDigest,
+    /// None if there is no place for it: it isn't among those that are written then.
     file: Option<NamedTempFile>,
+    growth: watch::Sender<Growth>,
+    written: u64,
 }
 
 impl Entry {
     /// Takes more bytes. If there is no place for them, that is no reason not to send them.
     pub fn write(&mut self, bytes: &[u8]) {
         let Some(file) = &mut self.file else { return };
-        if let Err(error) = file.write_all(bytes) {
-            self.failed(&error);
+        match file.write_all(bytes) {
+            Ok(()) => {
+                self.written += bytes.len() as u64;
+                self.growth.send_replace(Growth::Written(self.written));
+            }
+            Err(error) => {
+                self.cache.cannot_keep(&error);
+                self.leave(Growth::Abandoned);
+            }
         }
     }
 
@@ -153,32 +238,49 @@ impl Entry {
         self.file.is_some()
     }
 
+    /// Whether somebody else waits for it.
+    pub fn is_followed(&self) -> bool {
+        // The cache itself has one.
+        self.file.is_some() && self.growth.receiver_count() > 1
+    }
+
+    /// Says that the blob can't be made: nobody has to try it again.
+    pub fn fail(mut self) {
+        self.leave(Growth::Failed);
+    }
+
     /// Gives the blob its name: all its bytes are there, and were checked. Returns its file,
     /// even if that has to make room for others at once.
     pub fn keep(mut self) -> Option<File> {
         let file = self.file.take()?;
+        // Who follows need not wait for the disk.
+        self.growth.send_replace(Growth::Whole);
         let path = self.cache.path(&self.digest);
         let kept = file.as_file().sync_data().and_then(|()| Ok(file.persist(path)?));
+        // Only now: who comes next finds the file.
+        self.cache.lock().remove(&self.digest);
         let made_room = self.cache.make_room(0);
         match kept.and_then(|file| made_room.map(|()| file)) {
             Ok(file) => Some(file),
             Err(error) => {
-                self.failed(&error);
+                self.cache.cannot_keep(&error);
                 None
             }
         }
     }
 
-    fn failed(&mut self, error: &io::Error) {
-        let directory = self.cache.directory.display();
-        tracing::warn!(%directory, %error, "cannot keep a blob");
-        self.file = None;
+    /// Ends without a blob.
+    fn leave(&mut self, growth: Growth) {
+        if self.file.take().is_some() {
+            self.cache.lock().remove(&self.digest);
+            self.growth.send_replace(growth);
+        }
     }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.cache.lock().remove(&self.digest);
+        self.leave(Growth::Abandoned);
     }
 }
 
@@ -192,10 +294,24 @@ mod tests {
 
     fn put(cache: &Arc<Cache>, text: &str) -> BlobDigest {
         let digest = BlobDigest::new(Digest::of(text.as_bytes()));
-        let mut entry = cache.begin(digest, text.len() as u64).unwrap();
+        let mut entry = begin(cache, digest, text.len() as u64).unwrap();
         entry.write(text.as_bytes());
         entry.keep();
         digest
+    }
+
+    fn begin(cache: &Arc<Cache>, digest: BlobDigest, size: u64) -> Option<Entry> {
+        match cache.place(digest, size) {
+            Place::Begun(entry) => Some(entry),
+            Place::Kept(_) | Place::Followed(_) | Place::Nowhere => None,
+        }
+    }
+
+    fn follow(cache: &Arc<Cache>, digest: BlobDigest, size: u64) -> Option<Follower> {
+        match cache.place(digest, size) {
+            Place::Followed(follower) => Some(follower),
+            Place::Kept(_) | Place::Begun(_) | Place::Nowhere => None,
+        }
     }
 
     fn names(directory: &Path) -> Vec<String> {
@@ -221,16 +337,53 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let cache = Cache::open(directory.path(), 100).unwrap();
         let digest = BlobDigest::new(Digest::of(b"text"));
-        let mut entry = cache.begin(digest, 4).unwrap();
+        let mut entry = begin(&cache, digest, 4).unwrap();
         entry.write(b"te");
         assert!(cache.get(&digest, 4).is_none());
-        assert!(cache.begin(digest, 4).is_none());
+        assert!(begin(&cache, digest, 4).is_none());
         // Who comes now leaves alone what is being written.
         Cache::open(directory.path(), 100).unwrap();
         assert_eq!(names(directory.path()).len(), 1);
         drop(entry);
         assert_eq!(names(directory.path()), [""; 0]);
-        assert!(cache.begin(digest, 4).is_some());
+        assert!(begin(&cache, digest, 4).is_some());
+    }
+
+    #[tokio::test]
+    async fn what_is_being_written_is_followed() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Cache::open(directory.path(), 100).unwrap();
+        let digest = BlobDigest::new(Digest::of(b"text"));
+        let mut entry = begin(&cache, digest, 4).unwrap();
+        assert!(!entry.is_followed());
+        let mut follower = follow(&cache, digest, 4).unwrap();
+        assert!(entry.is_followed());
+        entry.write(b"te");
+        assert_eq!(follower.grown(0).await, Growth::Written(2));
+        entry.write(b"xt");
+        assert_eq!(follower.grown(2).await, Growth::Written(4));
+        entry.keep();
+        assert_eq!(follower.grown(4).await, Growth::Whole);
+        assert!(matches!(cache.place(digest, 4), Place::Kept(_)));
+        // Also if it has to make room.
+        fs::remove_file(cache.path(&digest)).unwrap();
+        let mut bytes = [0; 2];
+        follower.read(&mut bytes, 1).unwrap();
+        assert_eq!(&bytes, b"ex");
+
+        // Who comes next begins again, whatever became of the one before.
+        for (failed, growth) in [(false, Growth::Abandoned), (true, Growth::Failed)] {
+            let mut entry = begin(&cache, digest, 4).unwrap();
+            entry.write(b"te");
+            let mut follower = follow(&cache, digest, 4).unwrap();
+            if failed {
+                entry.fail();
+            } else {
+                drop(entry);
+            }
+            assert_eq!(follower.grown(0).await, growth);
+        }
+        assert!(begin(&cache, digest, 4).is_some());
     }
 
     #[test]
@@ -258,7 +411,7 @@ mod tests {
         let three = put(&cache, "three");
         let there = |digest, size| cache.get(digest, size).is_some();
         assert_eq!((there(&one, 4), there(&two, 4), there(&three, 5)), (true, false, true));
-        assert!(cache.begin(BlobDigest::new(Digest::of(b"big")), 11).is_none());
+        assert!(begin(&cache, BlobDigest::new(Digest::of(b"big")), 11).is_none());
     }
 
     #[test]

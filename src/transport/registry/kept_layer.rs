@@ -3,14 +3,14 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::cache::{Cache, Entry};
+use super::cache::{Entry, Follower, Growth, Place};
 use super::layer_body::{CHUNK, Chunks};
 use super::server::Shared;
 use crate::oci::{Form, ImageSpec, LayerBlob, LayerSource};
-use crate::store::Store;
 use crate::transport::Error;
 use crate::transport::checked_layer::write_checked_layer;
 
@@ -29,45 +29,57 @@ pub struct Layer {
 }
 
 impl Layer {
-    /// Writes it to a client, or as much of it as was asked for.
+    /// Writes it to a client, or as much of it as was asked for. Of all who ask at once for what
+    /// is to be kept, one makes it and the others are sent what it writes.
     pub fn write(&self, out: &mut Chunks) -> Result<(), Error> {
         let metrics = &self.shared.metrics;
-        let cache = self.shared.cache.as_ref().filter(|_| !self.is_file());
-        let kept = cache.and_then(|cache| cache.get(&self.blob.digest, self.blob.size));
-        if let Some(file) = kept {
-            metrics.cache_hits.add(1);
-            return send_file(file, out).map_err(Error::Write);
+        let Some(cache) = self.shared.cache.as_ref().filter(|_| !self.is_file()) else {
+            return self.make(None, out);
+        };
+        let LayerBlob { digest, size, .. } = self.blob;
+        loop {
+            match cache.place(digest, size) {
+                Place::Kept(file) => {
+                    metrics.cache_hits.add(1);
+                    return send_file(file, out).map_err(Error::Write);
+                }
+                Place::Followed(follower) => {
+                    metrics.cache_joins.add(1);
+                    if self.follow(follower, out).map_err(Error::Write)? {
+                        return Ok(());
+                    }
+                }
+                Place::Begun(entry) => {
+                    metrics.cache_misses.add(1);
+                    return self.make(Some(entry), out);
+                }
+                Place::Nowhere => {
+                    metrics.cache_misses.add(1);
+                    return self.make(None, out);
+                }
+            }
         }
-        if cache.is_some() {
-            metrics.cache_misses.add(1);
-        }
-        out.take_place().map_err(Error::Write)?;
-        let (begin, waited) = (Instant::now(), out.waited());
-        let made = self.make(&self.shared.store, cache, out);
-        metrics.made_in(begin.elapsed().saturating_sub(out.waited() - waited));
-        match &made {
-            Ok(()) => metrics.layers_made.add(1),
-            Err(_) if out.gone() => {}
-            Err(_) => metrics.layers_failed.add(1),
-        }
-        made
     }
 
-    fn make(
-        &self,
-        store: &Store,
-        cache: Option<&Arc<Cache>>,
-        out: &mut Chunks,
-    ) -> Result<(), Error> {
-        let Self { spec, index, form, blob, .. } = self;
-        let hashing = self.shared.hashing();
-        let Some(entry) = cache.and_then(|cache| cache.begin(blob.digest, blob.size)) else {
-            return write_checked_layer(store, spec, *index, *form, hashing, out);
-        };
+    fn make(&self, entry: Option<Entry>, out: &mut Chunks) -> Result<(), Error> {
+        let metrics = &self.shared.metrics;
+        out.take_place().map_err(Error::Write)?;
+        let (begin, waited) = (Instant::now(), out.waited());
         let mut both = Both { out, entry, sent: 0, behind: false };
-        write_checked_layer(store, spec, *index, *form, hashing, &mut both)?;
+        let Self { spec, index, form, .. } = self;
+        let hashing = self.shared.hashing();
+        let made = write_checked_layer(&self.shared.store, spec, *index, *form, hashing, &mut both);
         let Both { out, entry, sent, behind } = both;
-        let file = entry.keep();
+        metrics.made_in(begin.elapsed().saturating_sub(out.waited() - waited));
+        if let Err(error) = made {
+            if !out.gone() {
+                metrics.layers_failed.add(1);
+                entry.map(Entry::fail);
+            }
+            return Err(error);
+        }
+        metrics.layers_made.add(1);
+        let file = entry.and_then(Entry::keep);
         if !behind {
             return Ok(());
         }
@@ -79,6 +91,38 @@ impl Layer {
                 io::copy(&mut file, out).map(drop)
             })
             .map_err(Error::Write)
+    }
+
+    /// Sends what another request has made. Returns whether that came to its end: if not, the
+    /// rest is still to be sent.
+    fn follow(&self, mut follower: Follower, out: &mut Chunks) -> io::Result<bool> {
+        let Range { start: mut position, end } = out.begin_at_part();
+        let mut buffer = vec![0; CHUNK];
+        loop {
+            // Also for the last byte: until all of it was checked, the last chunk is held back.
+            let beyond = if position < end { position } else { u64::MAX };
+            let growth = out.wait(follower.grown(beyond))?;
+            let there = match growth {
+                Growth::Written(size) => size,
+                Growth::Whole => self.blob.size,
+                Growth::Failed => {
+                    return Err(io::Error::other("it could not be made for another request"));
+                }
+                Growth::Abandoned => {
+                    out.go_on_at(position);
+                    return Ok(false);
+                }
+            };
+            while position < there.min(end) {
+                let length = (there.min(end) - position).min(CHUNK as u64) as usize;
+                follower.read(&mut buffer[..length], position)?;
+                out.write_all(&buffer[..length])?;
+                position += length as u64;
+            }
+            if growth == Growth::Whole {
+                return Ok(true);
+            }
+        }
     }
 
     /// Whether it is in a file as it is: another one would be of no use.
@@ -108,27 +152,43 @@ fn send_file(mut file: File, out: &mut Chunks) -> io::Result<()> {
 /// is not to hold up what is made, nor what that needs in memory.
 struct Both<'o> {
     out: &'o mut Chunks,
-    entry: Entry,
+    /// None if it is for the client alone.
+    entry: Option<Entry>,
     /// Bytes that the client was given.
     sent: u64,
     /// Whether it has to wait for the rest.
     behind: bool,
 }
 
+impl Both<'_> {
+    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.behind {
+            return self.out.check_client();
+        }
+        self.out.write_all(bytes)?;
+        self.sent += bytes.len() as u64;
+        Ok(())
+    }
+}
+
 impl Write for Both<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let bytes = &bytes[..bytes.len().min(CHUNK)];
-        self.entry.write(bytes);
-        if self.behind && !self.entry.is_whole() {
+        let Some(entry) = &mut self.entry else {
+            self.out.write_all(bytes)?;
+            return Ok(bytes.len());
+        };
+        entry.write(bytes);
+        if self.behind && !entry.is_whole() {
             return Err(io::Error::other("there is no place for the layer"));
         }
-        self.behind |= self.entry.is_whole() && self.out.would_wait(bytes.len());
-        if self.behind {
-            // Nobody else asked for it.
-            self.out.check_client()?;
-        } else {
-            self.out.write_all(bytes)?;
-            self.sent += bytes.len() as u64;
+        self.behind |= entry.is_whole() && self.out.would_wait(bytes.len());
+        if let Err(error) = self.send(bytes) {
+            // The client went away, and others may have asked for it.
+            self.behind = true;
+            if !self.entry.as_ref().is_some_and(Entry::is_followed) {
+                return Err(error);
+            }
         }
         Ok(bytes.len())
     }

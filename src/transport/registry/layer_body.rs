@@ -29,17 +29,6 @@ impl Makers {
     pub fn new(places: usize) -> Self {
         Self(Arc::new(Semaphore::new(places)))
     }
-
-    /// Waits, on a thread that may, until there is a place or nobody wants it any more.
-    fn acquire(&self, client: &Sender<Chunk>) -> io::Result<OwnedSemaphorePermit> {
-        tokio::runtime::Handle::current().block_on(async {
-            tokio::select! {
-                biased;
-                () = client.closed() => Err(io::ErrorKind::BrokenPipe.into()),
-                place = Arc::clone(&self.0).acquire_owned() => place.map_err(io::Error::other),
-            }
-        })
-    }
 }
 
 /// Has `make` write a blob, of which the client is sent `part`.
@@ -101,9 +90,8 @@ impl Chunks {
     /// # Errors
     /// If there will be none.
     pub fn take_place(&mut self) -> io::Result<()> {
-        let place = self.makers.acquire(&self.sender);
-        self.gone |= self.sender.is_closed();
-        self.place = Some(place?);
+        let place = Arc::clone(&self.makers.0).acquire_owned();
+        self.place = Some(self.wait(place)?.map_err(io::Error::other)?);
         Ok(())
     }
 
@@ -131,6 +119,28 @@ impl Chunks {
     pub fn begin_at_part(&mut self) -> Range<u64> {
         let start = std::mem::take(&mut self.skip);
         start..start + self.left
+    }
+
+    /// The next byte that is written from now on is the blob's first one again, and the client
+    /// has had those before `position`.
+    pub fn go_on_at(&mut self, position: u64) {
+        self.skip = position;
+    }
+
+    /// Waits for something, on a thread that may, unless the client goes away.
+    ///
+    /// # Errors
+    /// With [`io::ErrorKind::BrokenPipe`].
+    pub fn wait<T>(&mut self, what: impl Future<Output = T>) -> io::Result<T> {
+        let found = tokio::runtime::Handle::current().block_on(async {
+            tokio::select! {
+                biased;
+                () = self.sender.closed() => None,
+                found = what => Some(found),
+            }
+        });
+        self.gone |= found.is_none();
+        found.ok_or_else(|| io::ErrorKind::BrokenPipe.into())
     }
 
     /// How long the client, or a place, was waited for.

@@ -47,6 +47,8 @@ pub struct Metrics {
     pub cache_hits: Number,
     /// Blobs that it hadn't.
     pub cache_misses: Number,
+    /// Blobs that were on their way into it.
+    pub cache_joins: Number,
     /// Times that the catalog was replaced.
     pub reloads: Number,
 }
@@ -109,6 +111,12 @@ impl Metrics {
                 "counter",
                 "Blobs that were not in the cache.",
                 &self.cache_misses,
+            ),
+            (
+                "cache_joins_total",
+                "counter",
+                "Blobs that were being made for another request.",
+                &self.cache_joins,
             ),
             ("reloads_total", "counter", "Times that the catalog was replaced.", &self.reloads),
             ("requests_in_flight", "gauge", "Requests being answered.", &self.in_flight),
