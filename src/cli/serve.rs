@@ -1,6 +1,7 @@
 //! `stowage serve`: images behind an address, until a signal comes.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
@@ -10,9 +11,11 @@ use super::Failure;
 use super::arguments::{LogFormat, ServeArguments};
 use super::commands::{print, write_file};
 use super::interrupt::{self, Order};
+use crate::error::with_causes;
 use crate::store::Store;
 use crate::transport::{
-    Cache, Limits, Registry, ServerOptions, SetupError, Source, Sources, Users, read_tls,
+    Cache, Limits, Registry, Reread, ServerOptions, SetupError, Source, Sources, TlsAcceptor,
+    Users, read_tls,
 };
 
 /// How often to look for what changed.
@@ -28,7 +31,7 @@ pub fn serve(store: &Store, arguments: &ServeArguments) -> Result<(), Failure> {
     let given: Result<Vec<_>, _> =
         arguments.sources.iter().map(|source| Source::parse(source)).collect();
     let mut sources = Sources::new(store.clone(), given?)?;
-    let options = options(arguments)?;
+    let (mut files, options) = options(arguments)?;
     warn_of_openness(arguments);
     for problem in sources.reload(false).problems {
         tracing::error!("{problem}");
@@ -59,6 +62,7 @@ pub fn serve(store: &Store, arguments: &ServeArguments) -> Result<(), Failure> {
             registry.replace(sources.catalog());
             tracing::info!(images = sources.count(), "reloaded");
         }
+        files.reload(&registry, all);
     }
     tracing::info!("ending");
     if !registry.stop(Duration::from_secs(arguments.grace)) {
@@ -67,19 +71,66 @@ pub fn serve(store: &Store, arguments: &ServeArguments) -> Result<(), Failure> {
     Ok(())
 }
 
-fn options(arguments: &ServeArguments) -> Result<ServerOptions, SetupError> {
-    let tls = arguments.tls_cert.as_deref().zip(arguments.tls_key.as_deref());
+/// Files that a running server reads again.
+struct Files {
+    tls: Option<Reread<TlsAcceptor>>,
+    users: Option<Reread<Users>>,
+}
+
+impl Files {
+    /// Has the server go by what changed. Where that can't be used, it goes by what was before.
+    fn reload(&mut self, registry: &Registry, all: bool) {
+        if let Some(tls) = again(&mut self.tls, all, "certificate") {
+            registry.replace_tls(tls);
+        }
+        if let Some(users) = again(&mut self.users, all, "list of users") {
+            registry.replace_users(users);
+        }
+    }
+}
+
+fn again<T>(files: &mut Option<Reread<T>>, all: bool, what: &'static str) -> Option<T> {
+    match files.as_mut()?.again(all)? {
+        Ok(found) => {
+            tracing::info!(what, "read again");
+            Some(found)
+        }
+        Err(error) => {
+            tracing::error!("{}; the {what} of before stays in use", with_causes(&error));
+            None
+        }
+    }
+}
+
+fn options(arguments: &ServeArguments) -> Result<(Files, ServerOptions), SetupError> {
+    let ServeArguments { tls_cert, tls_key, htpasswd, .. } = arguments;
+    let tls = tls_cert.clone().zip(tls_key.clone());
+    let tls = first(tls.map(|(certificate, key)| vec![certificate, key]), |files| {
+        read_tls(&files[0], &files[1])
+    });
+    let users = first(htpasswd.clone().map(|file| vec![file]), |files| Users::read(&files[0]));
+    let ((tls_files, tls), (user_files, users)) = (tls?, users?);
     let cache = arguments.cache.as_deref();
-    Ok(ServerOptions {
-        tls: tls.map(|(certificate, key)| read_tls(certificate, key)).transpose()?,
-        users: arguments.htpasswd.as_deref().map(Users::read).transpose()?,
+    let options = ServerOptions {
+        tls,
+        users,
         cache: cache.map(|directory| Cache::open(directory, arguments.cache_size)).transpose()?,
         limits: Limits {
             connections: arguments.max_connections.into(),
             headers: HEADERS,
             patience: Some(PATIENCE),
         },
-    })
+    };
+    Ok((Files { tls: tls_files, users: user_files }, options))
+}
+
+/// Reads files for the first time, if there are to be any.
+#[expect(clippy::type_complexity, reason = "it is taken apart at once")]
+fn first<T>(
+    files: Option<Vec<PathBuf>>,
+    read: fn(&[PathBuf]) -> Result<T, SetupError>,
+) -> Result<(Option<Reread<T>>, Option<T>), SetupError> {
+    Ok(files.map(|files| Reread::new(files, read)).transpose()?.unzip())
 }
 
 /// Says who else can reach what is served.

@@ -15,7 +15,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
-use tokio_rustls::TlsAcceptor;
 
 use super::impatient::Impatient;
 use super::server::{Shared, handle};
@@ -50,8 +49,6 @@ pub struct Connections {
     pub shared: Arc<Shared>,
     /// How much.
     pub limits: Limits,
-    /// Whether in TLS.
-    pub tls: Option<TlsAcceptor>,
     /// Place for those that are open.
     pub places: Arc<Semaphore>,
     /// Whether to come to an end.
@@ -93,7 +90,7 @@ impl Connections {
         // The end of a body is not to wait for more.
         let _ = stream.set_nodelay(true);
         let stream = Impatient::new(stream, self.limits.patience);
-        let Some(tls) = &self.tls else { return self.answer(stream).await };
+        let Some(tls) = self.shared.tls.load_full() else { return self.answer(stream).await };
         match timeout(self.limits.headers, tls.accept(stream)).await {
             Ok(Ok(stream)) => self.answer(stream).await,
             Ok(Err(error)) => tracing::debug!(%error, "no TLS"),

@@ -8,7 +8,7 @@ use std::num::NonZero;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use axum::extract::Request;
 use axum::http::header;
 use axum::response::Response;
@@ -63,7 +63,9 @@ pub struct Shared {
     pub cache: Option<Arc<Cache>>,
     /// What was done.
     pub metrics: Arc<Metrics>,
-    users: Option<Arc<Users>>,
+    /// By which certificate connections are opened, if by any.
+    pub tls: ArcSwapOption<TlsAcceptor>,
+    users: ArcSwapOption<Users>,
     served: Mutex<Served>,
     error: Mutex<Option<Error>>,
 }
@@ -132,7 +134,8 @@ impl Registry {
             makers: Makers::new(rayon::current_num_threads()),
             cache,
             metrics: Arc::default(),
-            users: users.map(Arc::new),
+            tls: ArcSwapOption::from_pointee(tls),
+            users: ArcSwapOption::from_pointee(users),
             served: Mutex::default(),
             error: Mutex::default(),
         });
@@ -145,7 +148,6 @@ impl Registry {
         let connections = Connections {
             shared: Arc::clone(&shared),
             limits,
-            tls,
             places: Arc::clone(&places),
             stop: stopped,
         };
@@ -164,6 +166,16 @@ impl Registry {
         self.shared.metrics.reloads.add(1);
         // It would have digests that nobody asks for any more.
         *self.shared.served.lock().unwrap_or_else(PoisonError::into_inner) = Served::default();
+    }
+
+    /// Opens connections by another certificate from now on.
+    pub fn replace_tls(&self, tls: TlsAcceptor) {
+        self.shared.tls.store(Some(Arc::new(tls)));
+    }
+
+    /// Answers other users from now on.
+    pub fn replace_users(&self, users: Users) {
+        self.shared.users.store(Some(Arc::new(users)));
     }
 
     /// What it has sent up to now.
@@ -205,7 +217,7 @@ pub async fn handle(shared: &Arc<Shared>, request: Request) -> Response<WatchedB
     let exchange = Exchange::new(&shared.metrics, request.method().clone(), path);
     // Whether it is alive is asked by machines that have no password.
     let open = request.uri().path() == answer::HEALTH;
-    if let Some(users) = shared.users.as_ref().filter(|_| !open) {
+    if let Some(users) = shared.users.load_full().filter(|_| !open) {
         let given = request.headers().get(header::AUTHORIZATION);
         if !users.admits(given.and_then(|value| value.to_str().ok())).await {
             return exchange.watch("unauthorized", answer::unauthorized());

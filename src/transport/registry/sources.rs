@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::catalog::{Catalog, check_reference};
 use super::error::SetupError;
+use super::fingerprint::Fingerprint;
 use crate::error::with_causes;
 use crate::oci::{Artifact, Form};
 use crate::store::Store;
@@ -73,30 +74,6 @@ fn name_of(path: &Path) -> &str {
     match name.split_once('-') {
         Some((hash, rest)) if is_hash(hash) => rest,
         _ => name,
-    }
-}
-
-/// What tells one state of a file from another.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Fingerprint {
-    /// Where links lead to: in a store, all files have the same time.
-    path: PathBuf,
-    file: (u64, u64),
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl Fingerprint {
-    fn of(path: &Path) -> Option<Self> {
-        let metadata = fs::metadata(path).ok()?;
-        Some(Self {
-            path: fs::canonicalize(path).ok()?,
-            file: (metadata.dev(), metadata.ino()),
-            size: metadata.len(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        })
     }
 }
 
