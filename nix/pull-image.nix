@@ -5,6 +5,8 @@
    The result is a directory as by `skopeo copy … dir:`, of this digest and no other: layers
    are kept as the registry has them. `sha256` is that of nix2container's `pullImage`.
 
+   `stowage prefetch docker.io/library/alpine:3.20` prints the arguments for a tag.
+
    A registry's credentials, if it wants any, are read from /etc/skopeo/auth.json in the
    sandbox (`extra-sandbox-paths` of nix.conf).
 
@@ -13,8 +15,8 @@
    Example:
    pullImage {
        imageName = "docker.io/library/alpine";
-       imageDigest = "sha256:…"; # skopeo inspect docker://docker.io/library/alpine:3.20
-       sha256 = lib.fakeHash;    # Nix says the right one
+       imageDigest = "sha256:…";
+       hash = "sha256-…";
    }
 */
 lib.makeOverridable (
@@ -23,8 +25,13 @@ lib.makeOverridable (
     imageName
     # Digest of its manifest, or of an index of manifests for several platforms.
   , imageDigest
-    # Hash of the directory.
-  , sha256
+    # Hash of the directory; `sha256` is the same by nix2container's name.
+  , hash ? sha256
+  , sha256 ? throw "stowage.pullImage: `hash` is missing; `stowage prefetch ${imageName}` prints it"
+    # What the image is to be called: the directory has it nowhere, the result as `imageName` and
+    # `imageTag`.
+  , finalImageName ? imageName
+  , finalImageTag ? "latest"
     # What the image is for, by Go's names: chooses among an index's manifests.
   , os ? "linux"
   , arch ? stdenv.hostPlatform.go.GOARCH or pkgs.go.GOARCH
@@ -42,7 +49,8 @@ lib.makeOverridable (
     impureEnvVars = lib.fetchers.proxyImpureEnvVars;
     outputHashMode = "recursive";
     outputHashAlgo = "sha256";
-    outputHash = sha256;
+    outputHash = hash;
+    passthru = { imageName = finalImageName; imageTag = finalImageTag; };
   } ''
     authentication=()
     if [ -f /etc/skopeo/auth.json ]; then authentication=(--authfile /etc/skopeo/auth.json); fi

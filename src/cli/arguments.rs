@@ -41,6 +41,8 @@ pub enum Command {
     Index(IndexArguments),
     /// Copy an image to where it is to be run, sending only what is missing there
     Copy(CopyArguments),
+    /// Print the arguments of `pullImage` for an image in a registry
+    Prefetch(PrefetchArguments),
     /// Serve images as a registry does, for `docker pull` and the like
     Serve(ServeArguments),
     /// Show what an image is made of, and why
@@ -258,6 +260,61 @@ pub struct SkopeoArguments {
     /// How often to try again
     #[arg(long, value_name = "N")]
     pub retry_times: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub struct PrefetchArguments {
+    /// The image: `registry.example/team/hello:v1`, or by a digest
+    #[arg(value_name = "IMAGE")]
+    pub image: String,
+
+    /// Which of an index's images, by Go's name of the system [default: linux]
+    #[arg(long, value_name = "OS", conflicts_with = "all")]
+    pub os: Option<String>,
+
+    /// Which of an index's images, by Go's name of the processor [default: this machine's]
+    #[arg(long, value_name = "ARCH", conflicts_with = "all")]
+    pub arch: Option<String>,
+
+    /// All of an index's images
+    #[arg(long)]
+    pub all: bool,
+
+    /// For the `pullImage` of dockerTools, here and in nixpkgs, which hashes an archive by skopeo
+    #[arg(long)]
+    pub docker_tools: bool,
+
+    /// What the image is to be called [default: its name]
+    #[arg(long, value_name = "NAME")]
+    pub final_image_name: Option<String>,
+
+    /// Which tag it is to have [default: its tag]
+    #[arg(long, value_name = "TAG")]
+    pub final_image_tag: Option<String>,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+
+    /// Whether the registry must have a certificate, and speak HTTPS
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub tls_verify: Option<bool>,
+
+    /// Directory with certificates for the registry
+    #[arg(long, value_name = "DIR")]
+    pub cert_dir: Option<PathBuf>,
+
+    /// Who to be at the registry
+    #[arg(long, value_name = "USER[:PASSWORD]")]
+    pub creds: Option<String>,
+
+    /// File with credentials
+    #[arg(long, value_name = "FILE")]
+    pub authfile: Option<PathBuf>,
+
+    /// Print nothing but errors and the result
+    #[arg(long, short)]
+    pub quiet: bool,
 }
 
 #[derive(Debug, Args)]

@@ -185,14 +185,14 @@ pub fn verify(store: &Store, arguments: &VerifyArguments) -> Result<(), Failure>
 pub fn flatten(store: &Store, arguments: &FlattenArguments) -> Result<(), Failure> {
     let FlattenArguments { image, output, arch } = arguments;
     let arch = arch.clone().unwrap_or_else(Architecture::of_this_machine);
-    let watch = Watching::new(None, false);
+    let watch = Watching::new("reading", None, false);
     transport::write_root_archive(store, image, &arch, output, &watch)?;
     watch.end();
     Ok(())
 }
 
 pub fn merge(arguments: &MergeArguments) -> Result<(), Failure> {
-    let watch = Watching::new(None, false);
+    let watch = Watching::new("reading", None, false);
     transport::merge_archives(&arguments.archives, &arguments.output, &watch)?;
     watch.end();
     Ok(())

@@ -107,7 +107,7 @@ fn copy_to(
 ) -> Result<Copied, Failure> {
     // Of several images, the one that runs here, for targets that take one.
     let spec = || artifact.image_for(&Architecture::of_this_machine());
-    let watch = Watching::new(options.progress, options.quiet);
+    let watch = Watching::new("sending", options.progress, options.quiet);
     let copied = match target {
         Target::DockerDaemon(reference) => {
             transport::copy_to_docker_daemon(store, spec()?, reference, &watch)?
@@ -139,31 +139,37 @@ fn copy_to(
 fn push_options(options: &CopyOptions) -> Result<PushOptions, Failure> {
     let SkopeoArguments { dest_tls_verify, dest_cert_dir, dest_creds, authfile, .. } =
         options.skopeo.clone();
-    let credentials = dest_creds.map(|credentials| match credentials.split_once(':') {
-        Some((user, password)) => Credentials::Password(user.to_owned(), password.to_owned()),
-        None => Credentials::Password(credentials, String::new()),
-    });
-    let auth_files = match authfile {
-        // The one that was asked for must be there.
-        Some(file) if !file.exists() => return Err(Failure::AuthFile(file)),
-        Some(file) => vec![file],
-        None => auth_files(),
-    };
     let mount_from = options.mount_from.clone();
     let reuse_compressed = options.reuse_compressed;
     Ok(PushOptions {
         tls_verify: dest_tls_verify,
         cert_dir: dest_cert_dir,
         ca_file: ca_file(),
-        credentials,
-        auth_files,
+        credentials: dest_creds.as_deref().map(credentials),
+        auth_files: chosen_auth_files(authfile)?,
         mount_from,
         reuse_compressed,
     })
 }
 
+/// `USER:PASSWORD`, as they are typed.
+pub fn credentials(typed: &str) -> Credentials {
+    let (user, password) = typed.split_once(':').unwrap_or((typed, ""));
+    Credentials::Password(user.to_owned(), password.to_owned())
+}
+
+/// The file with credentials that was asked for, or those that may have some.
+pub fn chosen_auth_files(asked_for: Option<PathBuf>) -> Result<Vec<PathBuf>, Failure> {
+    match asked_for {
+        // It must be there.
+        Some(file) if !file.exists() => Err(Failure::AuthFile(file)),
+        Some(file) => Ok(vec![file]),
+        None => Ok(auth_files()),
+    }
+}
+
 /// What OpenSSL and Nix go by, where companies have authorities of their own.
-fn ca_file() -> Option<PathBuf> {
+pub fn ca_file() -> Option<PathBuf> {
     let variables = ["SSL_CERT_FILE", "NIX_SSL_CERT_FILE"].into_iter();
     let files = variables.filter_map(std::env::var_os).map(PathBuf::from);
     // In a container or a derivation it may name what isn't there.

@@ -7,6 +7,7 @@ mod copy;
 mod derivation;
 mod explain;
 mod interrupt;
+mod prefetch;
 mod progress;
 mod serve;
 mod watching;
@@ -132,6 +133,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         | Command::Push(PushArguments { image, targets, options }) => {
             copy::copy(&store, &image, &targets, &options)
         }
+        Command::Prefetch(arguments) => prefetch::prefetch(&arguments),
         Command::Serve(arguments) => serve::serve(&store, &arguments),
         Command::Explain(arguments) => explain::explain(&arguments),
         Command::Diff(arguments) => explain::diff(&arguments),

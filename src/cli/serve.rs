@@ -125,7 +125,6 @@ fn options(arguments: &ServeArguments) -> Result<(Files, ServerOptions), SetupEr
 }
 
 /// Reads files for the first time, if there are to be any.
-#[expect(clippy::type_complexity, reason = "it is taken apart at once")]
 fn first<T>(
     files: Option<Vec<PathBuf>>,
     read: fn(&[PathBuf]) -> Result<T, SetupError>,

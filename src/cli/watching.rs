@@ -33,14 +33,15 @@ pub enum Watching {
 }
 
 impl Watching {
-    pub fn new(wanted: Option<ProgressArgument>, quiet: bool) -> Self {
+    /// `doing` is said beside the bar of it all.
+    pub fn new(doing: &'static str, wanted: Option<ProgressArgument>, quiet: bool) -> Self {
         match wanted {
             _ if quiet => Self::Quiet,
-            Some(ProgressArgument::Bars) => Self::Bars(Bars::new()),
+            Some(ProgressArgument::Bars) => Self::Bars(Bars::new(doing)),
             Some(ProgressArgument::Plain) => Self::Plain,
             Some(ProgressArgument::Json) => Self::Json(Mutex::default()),
             Some(ProgressArgument::None) => Self::Notes,
-            None if io::stderr().is_terminal() && is_watched() => Self::Bars(Bars::new()),
+            None if io::stderr().is_terminal() && is_watched() => Self::Bars(Bars::new(doing)),
             // As GitHub, GitLab and most others set it.
             None if std::env::var_os("CI").is_some_and(|ci| ci != "false") => Self::Plain,
             None => Self::Notes,
@@ -182,9 +183,9 @@ pub struct Bars {
 }
 
 impl Bars {
-    fn new() -> Self {
+    fn new(doing: &'static str) -> Self {
         let all = MultiProgress::new();
-        let total = all.add(bar("sending", 0));
+        let total = all.add(bar(doing, 0));
         Self { all, total, layers: Mutex::default(), skipped: Mutex::default() }
     }
 

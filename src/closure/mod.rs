@@ -37,6 +37,11 @@ impl NarHash {
     pub fn to_base16(&self) -> String {
         harmonia_utils_hash::fmt::CommonHash::as_base16(&self.0).to_string()
     }
+
+    /// As Nix expressions have it today (W3C, Subresource Integrity): `sha256-` and base 64.
+    pub fn to_sri(&self) -> String {
+        harmonia_utils_hash::fmt::CommonHash::as_sri(&self.0).to_string()
+    }
 }
 
 impl fmt::Display for NarHash {

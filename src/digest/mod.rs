@@ -16,6 +16,8 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::str::FromStr;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
@@ -48,6 +50,11 @@ impl Digest {
     /// The 64 hex digits without the algorithm, as blobs are named in an image layout.
     pub fn hex(&self) -> String {
         self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// As Nix expressions have it (W3C, Subresource Integrity): `sha256-` and base 64.
+    pub fn to_sri(&self) -> String {
+        format!("sha256-{}", STANDARD.encode(self.0))
     }
 }
 

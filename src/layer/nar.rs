@@ -31,6 +31,79 @@ pub fn nar_hash(store: &Store, path: &StorePath) -> Result<NarHash, Error> {
     Ok(NarHash::new(digest.finish().0.bytes()))
 }
 
+/// The NAR of a directory of plain files that nobody has to store: their bytes are written to it,
+/// one file after the other.
+pub struct DirectoryNar {
+    nar: Nar<DigestWriter<io::Sink>>,
+    name: String,
+    size: u64,
+    /// Bytes of the last file that are still to come.
+    left: u64,
+}
+
+impl DirectoryNar {
+    /// Begins with an empty directory.
+    ///
+    /// # Errors
+    /// None that a hash could have.
+    pub fn new() -> io::Result<Self> {
+        let digest = DigestWriter::with_thread(io::sink());
+        let mut nar = Nar { out: BufWriter::with_capacity(BUFFER, digest), buffer: Vec::new() };
+        nar.texts(&[b"nix-archive-1", b"(", b"type", b"directory"])?;
+        Ok(Self { nar, name: String::new(), size: 0, left: 0 })
+    }
+
+    /// Begins a file, whose bytes are to be written next. Names come in the order of their bytes.
+    ///
+    /// # Errors
+    /// None that a hash could have.
+    pub fn begin(&mut self, name: &str, size: u64) -> io::Result<()> {
+        assert!(*name > *self.name, "a NAR has its files in order");
+        name.clone_into(&mut self.name);
+        (self.size, self.left) = (size, size);
+        self.nar.texts(&[b"entry", b"(", b"name", name.as_bytes(), b"node"])?;
+        self.nar.texts(&[b"(", b"type", b"regular", b"contents"])?;
+        self.nar.out.write_all(&size.to_le_bytes())
+    }
+
+    /// Ends the file.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidData`] if bytes are missing.
+    pub fn end(&mut self) -> io::Result<()> {
+        if self.left > 0 {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        self.nar.pad(self.size)?;
+        self.nar.texts(&[b")", b")"])
+    }
+
+    /// The hash of what there is.
+    ///
+    /// # Errors
+    /// None that a hash could have.
+    pub fn finish(mut self) -> io::Result<NarHash> {
+        self.nar.text(b")")?;
+        let digest = self.nar.out.into_inner().map_err(io::IntoInnerError::into_error)?;
+        Ok(NarHash::new(digest.finish().0.bytes()))
+    }
+}
+
+impl Write for DirectoryNar {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.len() as u64 > self.left {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let written = self.nar.out.write(bytes)?;
+        self.left -= written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 struct Nar<W: Write> {
     out: BufWriter<W>,
     buffer: Vec<u8>,
@@ -108,5 +181,28 @@ mod tests {
         symlink("a/run", dir.join("link")).unwrap();
         let expected = "sha256:08r44rwpv3wc5g4fffv550f6ihmkckk3hpiwdl5binfqff1nfsxn";
         assert_eq!(nar_hash(&store, &path).unwrap().to_string(), expected);
+    }
+
+    #[test]
+    fn files_that_are_not_stored_are_hashed_as_if_they_were() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::below(root.path());
+        let path: StorePath = "00000000000000000000000000000000-x".parse().unwrap();
+        let dir = store.physical(&path);
+        fs::create_dir_all(&dir).unwrap();
+        let mut nar = DirectoryNar::new().unwrap();
+        for (name, text) in [("0", "12345678"), ("a", ""), ("manifest.json", "text")] {
+            fs::write(dir.join(name), text).unwrap();
+            nar.begin(name, text.len() as u64).unwrap();
+            nar.write_all(text.as_bytes()).unwrap();
+            nar.end().unwrap();
+        }
+        assert_eq!(nar.finish().unwrap(), nar_hash(&store, &path).unwrap());
+
+        let mut nar = DirectoryNar::new().unwrap();
+        nar.begin("a", 2).unwrap();
+        assert_eq!(nar.write_all(b"123").unwrap_err().kind(), io::ErrorKind::InvalidData);
+        nar.write_all(b"1").unwrap();
+        assert_eq!(nar.end().unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
 }

@@ -15,9 +15,9 @@ use super::watch::Watch;
 use crate::oci::{Image, ImageSpec, ManifestFormat};
 use crate::store::Store;
 
-const MANIFEST: &str = "manifest.json";
-const VERSION: &str = "version";
-const VERSION_TEXT: &[u8] = b"Directory Transport Version: 1.1\n";
+pub(super) const MANIFEST: &str = "manifest.json";
+pub(super) const VERSION: &str = "version";
+pub(super) const VERSION_TEXT: &[u8] = b"Directory Transport Version: 1.1\n";
 
 /// Writes an image to a directory of its own. What the directory has of it is not made again,
 /// and what it has of an earlier one is removed.

@@ -16,6 +16,7 @@ mod loopback;
 mod merge;
 mod oci;
 mod oci_archive;
+mod prefetch;
 mod push;
 mod ref_name;
 mod reference;
@@ -44,6 +45,7 @@ pub use file::is_stdout;
 pub use merge::merge_archives;
 pub use oci::copy_to_oci;
 pub use oci_archive::{copy_to_oci_archive, write_oci_archive};
+pub use prefetch::{Platform, Prefetch, PrefetchError, Prefetched, PulledAs, prefetch};
 pub use push::{Credentials, PushError, PushOptions, copy_to_registry};
 pub use ref_name::{ParseRefNameError, RefName};
 pub use reference::{ImageReference, ParseReferenceError};
@@ -167,6 +169,9 @@ pub enum Error {
     /// The image can't be used.
     #[error(transparent)]
     Image(#[from] image::Error),
+    /// An image can't be taken from a registry.
+    #[error(transparent)]
+    Prefetch(#[from] PrefetchError),
     /// No registry could be opened for a copy.
     #[error("cannot open a registry on a loopback port")]
     Registry(#[source] io::Error),
@@ -248,6 +253,7 @@ impl Hint for Error {
             ),
             Error::Push(error) => error.hint(),
             Error::Image(error) => error.hint(),
+            Error::Prefetch(error) => error.hint(),
             Error::NoCtr(_) => Some("it comes with containerd, and must be on PATH".to_owned()),
             Error::Ctr { .. } => Some(
                 "is containerd running, and may this user talk to it? CONTAINERD_ADDRESS says where it listens".to_owned(),

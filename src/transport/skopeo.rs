@@ -5,13 +5,16 @@
 //! while it reads them.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use super::Error;
 use super::copied::Copied;
 use super::loopback::Loopback;
+use super::push::{Credentials, PushOptions};
+use crate::digest::{Digest, DigestWriter};
 use crate::oci::{Artifact, Form, ManifestFormat};
 use crate::store::Store;
 
@@ -94,13 +97,57 @@ pub fn copy_with_skopeo(
     command.arg(source).arg(destination).stdin(Stdio::null()).stdout(Stdio::null());
     let output = command.stderr(Stdio::piped()).output().map_err(Error::NoSkopeo)?;
     loopback.check()?;
-    if !output.status.success() {
-        let output = said(&String::from_utf8_lossy(&output.stderr));
-        return Err(Error::Skopeo { destination: destination.to_owned(), output });
-    }
+    check(&output, destination)?;
     let digest = std::fs::read_to_string(&digest_file).map_err(temporary)?;
     let digest = digest.trim().parse().map_err(io::Error::other).map_err(temporary)?;
     Ok(loopback.account(destination.to_owned(), digest))
+}
+
+/// Digest of the docker-archive that skopeo makes of an image in a registry, called `reference`
+/// in it. `source` is in skopeo's notation. The archive is as large as the image unpacked, and
+/// stays until it is read.
+///
+/// # Errors
+/// [`Error::NoSkopeo`], [`Error::Skopeo`] with what it printed, or [`Error::Temporary`].
+pub fn docker_archive_digest(
+    source: &str,
+    reference: &str,
+    options: &PushOptions,
+) -> Result<Digest, Error> {
+    let path = std::env::temp_dir();
+    let temporary = |source| Error::Temporary { path: path.clone(), source };
+    let directory = tempfile::tempdir_in(&path).map_err(temporary)?;
+    let archive = directory.path().join("image.tar");
+    let mut command = Command::new("skopeo");
+    command.arg("--insecure-policy").arg("--tmpdir").arg(directory.path());
+    command.args(["copy", "--quiet"]);
+    if let Some(verify) = options.tls_verify {
+        command.arg(format!("--src-tls-verify={verify}"));
+    }
+    if let Some(directory) = &options.cert_dir {
+        command.arg("--src-cert-dir").arg(directory);
+    }
+    if let Some(Credentials::Password(user, password)) = &options.credentials {
+        command.arg("--src-creds").arg(format!("{user}:{password}"));
+    } else if let [file] = &options.auth_files[..] {
+        command.arg("--src-authfile").arg(file);
+    }
+    command.arg(source).arg(format!("docker-archive:{}:{reference}", archive.display()));
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    let output = command.stderr(Stdio::piped()).output().map_err(Error::NoSkopeo)?;
+    check(&output, "docker-archive:")?;
+    let mut digest = DigestWriter::with_thread(io::sink());
+    let copied = File::open(&archive).and_then(|mut file| io::copy(&mut file, &mut digest));
+    copied.map_err(temporary)?;
+    Ok(digest.finish().0)
+}
+
+fn check(output: &Output, destination: &str) -> Result<(), Error> {
+    if output.status.success() {
+        return Ok(());
+    }
+    let output = said(&String::from_utf8_lossy(&output.stderr));
+    Err(Error::Skopeo { destination: destination.to_owned(), output })
 }
 
 /// What skopeo has to say in the end: the message of its last line, which has a time and a

@@ -287,29 +287,11 @@ fn images_are_merged() {
 fn an_image_is_pulled() {
     let (registry, docker) = (Registry::start(), Docker::start());
     let image = image("plain");
-    let remote = format!("docker://{}/team/plain", registry.host);
-    let copied =
-        run(stowage(&["copy", "--json", "-q"]).arg(&image.spec_file).arg(format!("{remote}:v1")));
-    let copied: Value = serde_json::from_str(&copied).unwrap();
-    let digest = copied["manifestDigest"].as_str().unwrap();
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("pulled.tar");
-    run(Command::new("skopeo")
-        .args([
-            "--insecure-policy",
-            "copy",
-            "--quiet",
-            "--src-tls-verify=false",
-            &format!("{remote}@{digest}"),
-        ])
-        .arg(format!("docker-archive:{}:e2e/pulled:v2", file.display())));
-    let hash = run(nix(&["--exec", "nix-hash", "--type", "sha256", "--flat"]).arg(&file));
-    let pulled = format!(
-        r#"dockerTools.pullImage {{ imageName = "{}/team/plain"; imageDigest = "{digest}"; sha256 = "{}";
-            finalImageName = "e2e/pulled"; finalImageTag = "v2"; tlsVerify = false; }}"#,
-        registry.host,
-        hash.trim()
-    );
+    let remote = format!("{}/team/plain:v1", registry.host);
+    run(stowage(&["push", "-q"]).arg(&image.spec_file).arg(&remote));
+    let named = ["--final-image-name", "e2e/pulled", "--final-image-tag", "v2"];
+    let mut prefetch = stowage(&["prefetch", "--docker-tools", "-q", "--tls-verify=false"]);
+    let pulled = format!("dockerTools.pullImage {}", run(prefetch.args(named).arg(&remote)));
     let on_it = format!(
         r#"dockerTools.buildImage {{ name = "e2e/on-pulled"; tag = "v1"; compressor = "none"; fromImage = {pulled}; extraCommands = "echo on top > top"; }}"#
     );

@@ -32,6 +32,8 @@ mod nix_database;
 mod nix_image;
 /// podman and skopeo take the stream too.
 mod podman;
+/// What `pullImage` is told of an image.
+mod prefetch;
 /// Debian's registry.
 mod registry;
 /// The registry as a service: Docker, podman, skopeo and containerd pull.

@@ -37,6 +37,8 @@ mod lint;
 mod merge;
 mod permissions;
 mod plans;
+/// `stowage prefetch`: registries that answer, and others.
+mod prefetch;
 mod progress;
 /// A store in a temporary directory, and the program run on it.
 mod push;

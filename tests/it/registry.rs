@@ -169,6 +169,15 @@ fn errors_are_those_of_the_specification() {
         ("GET", "/v2/B/manifests/v1", 400, "NAME_INVALID"),
         ("GET", "/v2/a/../b/manifests/v1", 400, "NAME_INVALID"),
         ("GET", "/v2/%2e%2e/manifests/v1", 400, "NAME_INVALID"),
+        ("GET", "/v2/..%2fb/manifests/v1", 400, "NAME_INVALID"),
+        ("GET", "/v2/b%00/manifests/v1", 400, "NAME_INVALID"),
+        ("GET", "/v2/b\\..\\b/manifests/v1", 400, "NAME_INVALID"),
+        ("GET", "/v2/b/manifests/..", 404, "MANIFEST_UNKNOWN"),
+        ("GET", "/v2/b/manifests/%2e%2e%2fv1", 404, "MANIFEST_UNKNOWN"),
+        ("GET", "/v2/b/blobs/../../../etc/passwd", 404, "UNSUPPORTED"),
+        ("GET", "/v2/b/blobs/sha256:..%2f..%2fetc%2fpasswd", 400, "DIGEST_INVALID"),
+        ("GET", "/v2/b/blobs/sha256-e3b0c442", 400, "DIGEST_INVALID"),
+        ("GET", "http://other.example/etc/passwd", 404, "UNSUPPORTED"),
         ("GET", "//v2/b/manifests/v1", 404, "UNSUPPORTED"),
         ("GET", "/etc/passwd", 404, "UNSUPPORTED"),
         ("POST", "/v2/b/blobs/uploads/", 405, "UNSUPPORTED"),
@@ -187,6 +196,9 @@ fn who_asks_too_much_is_refused() {
     for request in [
         format!("GET /v2/{long}/manifests/v1 HTTP/1.1\r\nHost: x\r\n\r\n"),
         format!("GET /v2/ HTTP/1.1\r\nHost: x\r\nX: {long}\r\n\r\n"),
+        // Many, each of which is short; and one without an end.
+        format!("GET /v2/ HTTP/1.1\r\nHost: x\r\n{}\r\n", "X: y\r\n".repeat(1000)),
+        format!("GET /v2/ HTTP/1.1\r\nHost: x\r\n{long}"),
         "nonsense\r\n\r\n".to_owned(),
     ] {
         let answer = served.raw(&request);

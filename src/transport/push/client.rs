@@ -8,9 +8,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use oci_spec::distribution::Reference;
 use serde_json::Value;
-use ureq::http::{HeaderMap, Uri};
+use ureq::http::{HeaderMap, Response, Uri};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
 use ureq::{Agent, Body, SendBody};
 
@@ -83,6 +85,18 @@ pub enum Payload<'a> {
     },
 }
 
+/// A blob on its way.
+pub type BodyReader = ureq::BodyReader<'static>;
+
+/// What is to be done in a repository: who may read it need not be allowed to write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Images are read.
+    Pull,
+    /// They are written as well.
+    Push,
+}
+
 /// What a registry says.
 pub struct Answer {
     /// HTTP's status code.
@@ -93,6 +107,12 @@ pub struct Answer {
 }
 
 impl Answer {
+    fn read(response: Response<Body>) -> Result<Self, ureq::Error> {
+        let (parts, mut body) = response.into_parts();
+        let body = read_body(&mut body)?;
+        Ok(Self { status: parts.status.as_u16(), headers: parts.headers, body })
+    }
+
     /// A header's value.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
@@ -107,6 +127,7 @@ pub struct Client<'a> {
     host: String,
     repository: String,
     credentials: Option<Credentials>,
+    access: Access,
     mount_from: &'a [String],
     /// The header that says who we are, once it is known what is wanted.
     authorization: Mutex<Option<String>>,
@@ -120,6 +141,7 @@ impl<'a> Client<'a> {
     /// [`PushError`].
     pub fn connect(
         reference: &Reference,
+        access: Access,
         options: &'a PushOptions,
         watch: &'a dyn Watch,
     ) -> Result<Self, Error> {
@@ -149,6 +171,7 @@ impl<'a> Client<'a> {
             host: host.clone(),
             repository: reference.repository().to_owned(),
             credentials,
+            access,
             mount_from: &options.mount_from,
             authorization: Mutex::default(),
             watch,
@@ -186,6 +209,42 @@ impl<'a> Client<'a> {
         }
     }
 
+    /// A blob from `offset` on, as it comes, if it is there. A registry may begin at its first
+    /// byte all the same: where, is returned as well.
+    pub fn open(
+        &self,
+        digest: &BlobDigest,
+        offset: u64,
+    ) -> Result<Option<(u64, BodyReader)>, Error> {
+        let url = self.url(&format!("blobs/{digest}"));
+        let range = (offset > 0).then(|| format!("bytes={offset}-"));
+        let answered = self.repeat(&url, || {
+            let sent = self.send("GET", &url, Payload::None, "*/*", range.as_deref())?;
+            if matches!(sent.status().as_u16(), 200 | 206) {
+                return Ok(Ok(sent));
+            }
+            Answer::read(sent).map(Err)
+        })?;
+        let response = match answered {
+            Ok(response) => response,
+            Err(answer) if answer.status == 404 => return Ok(None),
+            Err(answer) => return Err(self.refused("to send a blob", &answer).into()),
+        };
+        let (parts, body) = response.into_parts();
+        let begins = if parts.status.as_u16() == 200 {
+            0
+        } else {
+            let range = parts.headers.get("content-range").and_then(|range| range.to_str().ok());
+            let begin = range.and_then(|range| range.strip_prefix("bytes ")?.split_once('-'));
+            let begin = begin.and_then(|(begin, _)| begin.parse().ok());
+            begin.ok_or_else(|| PushError::Unreachable {
+                url: url.clone(),
+                reason: "a part of it was sent, but not which".to_owned(),
+            })?
+        };
+        Ok(Some((begins, body.into_with_config().limit(u64::MAX).reader())))
+    }
+
     /// Whether the repository has a blob.
     pub fn has_blob(&self, digest: &BlobDigest) -> Result<bool, Error> {
         let answer = self.request("HEAD", &self.url(&format!("blobs/{digest}")), Payload::None)?;
@@ -212,21 +271,34 @@ impl<'a> Client<'a> {
             Payload::Bytes { bytes, media_type } => Payload::Bytes { bytes, media_type },
             Payload::None | Payload::Stream { .. } => Payload::None,
         };
+        let attempt = || self.attempt_accepting(method, url, again(), accept).map(Err);
+        // A whole answer is all there is to wait for.
+        self.repeat::<Answer>(url, attempt).map(|answer| match answer {
+            Ok(answer) | Err(answer) => answer,
+        })
+    }
+
+    /// Tries something until it comes to its end (`Ok`), or to an answer (`Err`) that stays the
+    /// same.
+    fn repeat<T>(
+        &self,
+        url: &str,
+        mut attempts: impl FnMut() -> Result<Result<T, Answer>, ureq::Error>,
+    ) -> Result<Result<T, Answer>, Error> {
         let mut authenticated = false;
         let mut attempt = 0;
         loop {
-            let result = self.attempt_accepting(method, url, again(), accept);
-            let (reason, after) = match result {
-                Ok(answer) if answer.status == 401 && !authenticated => {
+            let (reason, after) = match attempts() {
+                Ok(Err(answer)) if answer.status == 401 && !authenticated => {
                     authenticated = true;
                     self.authenticate(&answer)?;
                     continue;
                 }
-                Ok(answer) if is_transient(answer.status) && attempt + 1 < ATTEMPTS => (
+                Ok(Err(answer)) if is_transient(answer.status) && attempt + 1 < ATTEMPTS => (
                     format!("status {}", answer.status),
                     answer.header("retry-after").map(str::to_owned),
                 ),
-                Ok(answer) => return Ok(answer),
+                Ok(end) => return Ok(end),
                 Err(error) if attempt + 1 < ATTEMPTS => (error.to_string(), None),
                 Err(error) => {
                     return Err(PushError::Unreachable {
@@ -271,15 +343,29 @@ impl<'a> Client<'a> {
         payload: Payload,
         accept: &str,
     ) -> Result<Answer, ureq::Error> {
+        Answer::read(self.send(method, url, payload, accept, None)?)
+    }
+
+    fn send(
+        &self,
+        method: &str,
+        url: &str,
+        payload: Payload,
+        accept: &str,
+        range: Option<&str>,
+    ) -> Result<Response<Body>, ureq::Error> {
         let mut request =
             ureq::http::Request::builder().method(method).uri(url).header("accept", accept);
+        if let Some(range) = range {
+            request = request.header("range", range);
+        }
         let authorization =
             self.authorization.lock().unwrap_or_else(PoisonError::into_inner).clone();
         // What is for the registry is for nobody else, wherever it sends us.
         if let Some(authorization) = authorization.filter(|_| self.is_ours(url)) {
             request = request.header("authorization", authorization);
         }
-        let response = match payload {
+        match payload {
             Payload::None if matches!(method, "POST" | "PUT" | "PATCH") => {
                 self.agent.run(request.header("content-length", "0").body(SendBody::none())?)
             }
@@ -301,10 +387,7 @@ impl<'a> Client<'a> {
                 }
                 self.agent.run(request.body(SendBody::from_reader(reader))?)
             }
-        };
-        let (parts, mut body) = response?.into_parts();
-        let body = read_body(&mut body)?;
-        Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body })
+        }
     }
 
     fn is_ours(&self, url: &str) -> bool {
@@ -344,7 +427,11 @@ impl<'a> Client<'a> {
     ) -> Result<String, Error> {
         let failed = |reason: String| PushError::Unreachable { url: realm.to_owned(), reason };
         let mut scopes: BTreeSet<String> = scope.map(str::to_owned).into_iter().collect();
-        scopes.insert(format!("repository:{}:pull,push", self.repository));
+        let actions = match self.access {
+            Access::Pull => "pull",
+            Access::Push => "pull,push",
+        };
+        scopes.insert(format!("repository:{}:{actions}", self.repository));
         scopes.extend(self.mount_from.iter().map(|from| format!("repository:{from}:pull")));
         let result = match &self.credentials {
             Some(Credentials::Token(token)) => {
@@ -425,22 +512,7 @@ fn message(body: &[u8]) -> String {
 }
 
 fn basic(user: &str, password: &str) -> String {
-    format!("Basic {}", base64(format!("{user}:{password}").as_bytes()))
-}
-
-/// RFC 4648, 4.
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for three in bytes.chunks(3) {
-        let byte = |at: usize| u32::from(three.get(at).copied().unwrap_or(0));
-        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-        for digit in 0..4 {
-            let index = (bits >> (18 - 6 * digit)) & 63;
-            text.push(if digit <= three.len() { char::from(DIGITS[index as usize]) } else { '=' });
-        }
-    }
-    text
+    format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
 }
 
 /// Whether a host is this machine, where nobody listens in.
@@ -522,20 +594,6 @@ fn stored_credentials(files: &[PathBuf], registry: &str) -> Result<Option<Creden
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn base64_is_that_of_the_rfc() {
-        for (text, expected) in [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("foob", "Zm9vYg=="),
-            ("foobar", "Zm9vYmFy"),
-        ] {
-            assert_eq!(base64(text.as_bytes()), expected);
-        }
-    }
 
     #[test]
     fn this_machine_is_known() {

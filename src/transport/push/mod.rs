@@ -5,9 +5,9 @@
 //! names the blobs is sent last, so that a push that ends early leaves nothing wrong.
 
 mod challenge;
-mod client;
+pub(super) mod client;
 mod error;
-mod retry;
+pub(super) mod retry;
 mod reuse;
 mod upload;
 
@@ -27,14 +27,14 @@ use super::{Error, Target};
 use crate::digest::BlobDigest;
 use crate::oci::{Artifact, Blob, Documents, LayerBlob, ManifestFormat};
 use crate::store::Store;
-use client::{Client, Payload};
+use client::{Access, Client, Payload};
 use reuse::compressed_blobs;
 use upload::{Mount, Upload};
 
 /// How many blobs are on their way at a time: a single one waits for the network most of it.
 const AT_ONCE: usize = 4;
 /// Manifests that we may find where ours is to be.
-const MANIFESTS: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, \
+pub(super) const MANIFESTS: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, \
      application/vnd.docker.distribution.manifest.v2+json, application/vnd.docker.distribution.manifest.list.v2+json";
 
 /// Sends an image, or several with their index, to where `name` says: `host/repository:tag`.
@@ -52,7 +52,7 @@ pub fn copy_to_registry(
     let reference: Reference =
         name.parse().map_err(|source| PushError::Name { name: name.to_owned(), source })?;
     let tag = reference.tag().unwrap_or("latest").to_owned();
-    let client = Client::connect(&reference, options, watch)?;
+    let client = Client::connect(&reference, Access::Push, options, watch)?;
     let there = client.get(&format!("manifests/{tag}"), MANIFESTS)?;
     let reusing = match &there {
         Some(manifest) if options.reuse_compressed => {

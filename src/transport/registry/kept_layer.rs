@@ -74,7 +74,9 @@ impl Layer {
         if let Err(error) = made {
             if !out.gone() {
                 metrics.layers_failed.add(1);
-                entry.map(Entry::fail);
+                if let Some(entry) = entry {
+                    entry.fail();
+                }
             }
             return Err(error);
         }

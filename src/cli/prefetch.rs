@@ -1,0 +1,95 @@
+//! `stowage prefetch`: `pullImage`'s arguments, to be pasted.
+
+use super::Failure;
+use super::arguments::PrefetchArguments;
+use super::commands::{print, print_json};
+use super::copy::{ca_file, chosen_auth_files, credentials};
+use super::watching::Watching;
+use crate::oci::Architecture;
+use crate::transport::{self, Platform, Prefetch, Prefetched, PulledAs, PushOptions};
+
+pub fn prefetch(arguments: &PrefetchArguments) -> Result<(), Failure> {
+    let PrefetchArguments { image, os, arch, all, tls_verify, creds, .. } = arguments;
+    let platform = Platform {
+        os: os.clone().unwrap_or_else(|| "linux".to_owned()),
+        arch: arch.clone().unwrap_or_else(|| Architecture::of_this_machine().to_string()),
+    };
+    let options = PushOptions {
+        tls_verify: *tls_verify,
+        cert_dir: arguments.cert_dir.clone(),
+        ca_file: ca_file(),
+        credentials: creds.as_deref().map(credentials),
+        auth_files: chosen_auth_files(arguments.authfile.clone())?,
+        mount_from: Vec::new(),
+        reuse_compressed: false,
+    };
+    // As skopeo has it.
+    let name = image.strip_prefix("docker://").unwrap_or(image);
+    let wanted = Prefetch {
+        name,
+        platform: (!all).then_some(&platform),
+        strict: os.is_some() || arch.is_some(),
+        pulled_as: if arguments.docker_tools { PulledAs::DockerArchive } else { PulledAs::Dir },
+        final_image_name: arguments.final_image_name.as_deref(),
+        final_image_tag: arguments.final_image_tag.as_deref(),
+        options: &options,
+    };
+    let watch = Watching::new("reading", None, arguments.quiet);
+    let found = transport::prefetch(&wanted, &watch)?;
+    watch.end();
+    let insecure = *tls_verify == Some(false);
+    match (arguments.json, *all, &found[..]) {
+        (true, false, [one]) => print_json(one),
+        (true, ..) => print_json(&found),
+        (false, false, [one]) => print(&nix(one, insecure, "")),
+        (false, ..) => {
+            let sets: Vec<_> = found.iter().map(|image| nix(image, insecure, "  ")).collect();
+            print(&format!("[\n{}\n]", sets.join("\n")))
+        }
+    }
+}
+
+/// An attribute set.
+fn nix(image: &Prefetched, insecure: bool, indent: &str) -> String {
+    let digest = image.image_digest.to_string();
+    let pairs = [
+        ("imageName", &image.image_name),
+        ("imageDigest", &digest),
+        ("hash", &image.hash),
+        ("finalImageName", &image.final_image_name),
+        ("finalImageTag", &image.final_image_tag),
+        ("os", &image.os),
+        ("arch", &image.arch),
+    ];
+    let mut lines: Vec<_> = pairs
+        .iter()
+        .map(|(name, value)| format!("{indent}  {name} = {};", quoted(value)))
+        .collect();
+    if insecure {
+        lines.push(format!("{indent}  tlsVerify = false;"));
+    }
+    format!("{indent}{{\n{}\n{indent}}}", lines.join("\n"))
+}
+
+/// A string as Nix reads it.
+fn quoted(text: &str) -> String {
+    let text = text.replace('\\', "\\\\").replace('"', "\\\"").replace("${", "\\${");
+    format!("\"{}\"", text.replace('\n', "\\n").replace('\r', "\\r"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strings_are_written_as_nix_reads_them() {
+        for (text, expected) in [
+            ("a/b", r#""a/b""#),
+            (r#"a"b\c"#, r#""a\"b\\c""#),
+            ("${a}$b", r#""\${a}$b""#),
+            ("a\nb", r#""a\nb""#),
+        ] {
+            assert_eq!(quoted(text), expected);
+        }
+    }
+}

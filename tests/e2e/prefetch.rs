@@ -1,0 +1,57 @@
+//! `stowage prefetch`, beside what skopeo and Nix make of the same image. That `pullImage` takes what
+//! it prints is tested where that is.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::registry::Registry;
+use crate::support::{Image, build, nix, run, stowage};
+
+/// What Nix says of the directory that skopeo writes.
+fn by_skopeo(reference: &str, arch: &str, directory: &Path) -> String {
+    let target = directory.join(arch);
+    let mut copy = Command::new("skopeo");
+    copy.args(["--insecure-policy", "--override-os", "linux", "--override-arch", arch]);
+    copy.args(["copy", "--quiet", "--src-tls-verify=false", reference]);
+    run(copy.arg(format!("dir:{}", target.display())).stdin(Stdio::null()));
+    run(nix(&["hash", "path"]).arg(&target)).trim().to_owned()
+}
+
+fn prefetch(arguments: &[&str]) -> Value {
+    let printed = run(stowage(&["prefetch", "--json", "--quiet"]).args(arguments));
+    serde_json::from_str(&printed).unwrap()
+}
+
+#[test]
+fn what_is_prefetched_is_what_nix_pulls() {
+    let directory = tempfile::tempdir().unwrap();
+    let registry = Registry::start();
+    let image = Image::named("app1");
+    let name = format!("{}/team/app", registry.host);
+    let tagged = format!("{name}:v1");
+    run(stowage(&["push", "--quiet"]).arg(&image.spec_file).arg(&tagged));
+    let found = prefetch(&[&tagged]);
+    let by_digest = format!("docker://{name}@{}", found["imageDigest"].as_str().unwrap());
+    assert_eq!(found["hash"], by_skopeo(&by_digest, "amd64", directory.path()));
+    assert_eq!((&found["os"], &found["arch"]), (&"linux".into(), &"amd64".into()));
+}
+
+#[test]
+fn every_image_of_an_index_is_prefetched() {
+    let directory = tempfile::tempdir().unwrap();
+    let registry = Registry::start();
+    let copy_to = build("checks.x86_64-linux.index.copyTo").join("bin/copy-to");
+    let tagged = format!("{}/e2e/index:v1", registry.host);
+    let reference = format!("docker://{tagged}");
+    run(Command::new(copy_to).args([&reference, "--dest-tls-verify=false"]).stdin(Stdio::null()));
+    let all = prefetch(&[&tagged, "--all"]);
+    let all = all.as_array().unwrap();
+    assert_eq!(all.len(), 2);
+    for (found, arch) in all.iter().zip(["amd64", "arm64"]) {
+        assert_eq!(found["arch"], arch);
+        assert_eq!(found["hash"], by_skopeo(&reference, arch, directory.path()), "{arch}");
+        assert_eq!(*found, prefetch(&[&tagged, "--arch", arch]));
+    }
+}
