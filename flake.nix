@@ -42,12 +42,11 @@
       checks = eachSystem (pkgs:
         let
           packages = self.packages.${pkgs.stdenv.hostPlatform.system};
-          dockerTools = import ./tests/e2e/docker_tools.nix { inherit pkgs; inherit (pkgs.stowage) dockerTools; };
           examples = import ./tests/e2e/nix2container.nix { inherit pkgs; inherit (packages) nix2container; };
         in
         import ./tests/e2e/images.nix { inherit pkgs; }
         // lib.mapAttrs' (name: lib.nameValuePair "nix2container-${name}") examples
-        // lib.mapAttrs' (name: lib.nameValuePair "tools-${name}") dockerTools
+        // lib.mapAttrs' (name: lib.nameValuePair "tools-${name}") pkgs.stowage.dockerTools.examples
         // lib.mapAttrs' (name: lib.nameValuePair "names-${name}") (import ./tests/e2e/names.nix { inherit pkgs; }).images
         // {
           inherit (packages) dockerImage stowage;

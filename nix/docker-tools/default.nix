@@ -26,6 +26,9 @@ let
     exportImage = callPackage ./export-image.nix { };
     mergeImages = callPackage ./merge-images.nix { };
     pullImage = callPackage ./pull-image.nix { };
+    tarsum = pkgs.writeShellScriptBin "tarsum" "exec ${stowage}/bin/stowage tarsum";
+    # Evaluated and built only where they are asked for.
+    examples = import ./examples.nix { inherit pkgs; dockerTools = self; };
   };
 in
 self

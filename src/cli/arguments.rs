@@ -59,6 +59,8 @@ pub enum Command {
     Flatten(FlattenArguments),
     /// Make one archive of several, for one `docker load`
     Merge(MergeArguments),
+    /// Print the TarSum of a tar from standard input, as Docker had them before digests
+    Tarsum,
     /// Say what is most likely wrong with an image: files that its config lacks, programs for
     /// another machine, set-ID programs, odd owners
     Lint(LintArguments),

@@ -191,6 +191,10 @@ pub fn flatten(store: &Store, arguments: &FlattenArguments) -> Result<(), Failur
     Ok(())
 }
 
+pub fn tarsum() -> Result<(), Failure> {
+    print(&oci::tarsum(io::stdin().lock()).map_err(Failure::Stdin)?)
+}
+
 pub fn merge(arguments: &MergeArguments) -> Result<(), Failure> {
     let watch = Watching::new("reading", None, false);
     transport::merge_archives(&arguments.archives, &arguments.output, &watch)?;

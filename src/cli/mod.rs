@@ -44,6 +44,8 @@ enum Failure {
     Setup(#[from] transport::SetupError),
     #[error("cannot write {}", file.display())]
     Output { file: PathBuf, source: io::Error },
+    #[error("cannot read a tar from standard input")]
+    Stdin(#[source] io::Error),
     #[error("cannot write to standard output")]
     Stdout(#[source] io::Error),
     #[error("standard output is a terminal: an image is no text")]
@@ -141,6 +143,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Verify(arguments) => commands::verify(&store, &arguments),
         Command::Flatten(arguments) => commands::flatten(&store, &arguments),
         Command::Merge(arguments) => commands::merge(&arguments),
+        Command::Tarsum => commands::tarsum(),
         Command::Lint(arguments) => commands::lint(&store, &arguments),
     }
 }

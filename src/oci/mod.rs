@@ -21,6 +21,7 @@ mod options;
 mod previous;
 mod spec;
 mod stored;
+mod tarsum;
 mod validate;
 mod warning;
 
@@ -46,6 +47,7 @@ pub use options::{Architecture, BuildOptions, Created, Metadata};
 pub use previous::read_previous_plan;
 pub use spec::{ImageSpec, LayerSource, SourceInfo, SpecLayer};
 pub use stored::{Place, StoredBlob};
+pub use tarsum::tarsum;
 pub use validate::{Difference, Report, validate};
 pub use warning::{Built, Warning};
 

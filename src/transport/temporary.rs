@@ -60,6 +60,8 @@ impl NewFile {
         // A name must not outlive a power failure that its bytes don't: by name and size the
         // next copy finds that they are there.
         file.as_file().sync_data().map_err(at)?;
+        // That may take longer than to write them.
+        watch.advance(0).map_err(at)?;
         Ok(Self { temporary: file.into_temp_path(), path: path.to_owned() })
     }
 

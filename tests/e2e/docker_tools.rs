@@ -8,7 +8,8 @@
 //! - [x] /nix and /nix/store are 755; another owner of the store
 //! - [x] runAsRoot, with an entry point, and together with extraCommands
 //! - [x] layered; on top of layered; two images share layers
-//! - [x] layers in their order
+//! - [x] layers in their order, also for runAsRoot; a base that has a layer twice
+//! - [x] bare paths among the contents; a tree of /etc
 //! - [x] Env is inherited, each name once
 //! - [x] maxLayers: bulk layers, with a base
 //! - [x] no /nix in a layer without store paths
@@ -23,6 +24,7 @@
 //! - [x] pullImage, and an image on what was pulled
 //! - [x] mergeImages: all load, with and without tags, of different compressors
 //! - [x] exportImage is a tar of what a container sees
+//! - [x] tarsum
 //! - [x] mistakes are named
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -102,6 +104,11 @@ fn images_run() {
             &["bash", "-c", "cat /tmp/layer? /tmp/last"],
             &["layer1\nlayer2\nlayer3\nlayer3\n"],
         ),
+        ("unpackOrder", &[], &["layer1\nlayer2\nlayer3\nlayer3\n"]),
+        ("repeated", &[], &["the same\n"]),
+        ("barePath", &[], &["# shellcheck shell=bash\n"]),
+        ("barePathPlain", &[], &["# shellcheck shell=bash\n"]),
+        ("etc", &[], &["on\n"]),
         (
             "withUser",
             &[],
@@ -311,6 +318,29 @@ fn an_image_is_pulled() {
 }
 
 /// The derivation that an expression over `pkgs.stowage` stands for, if it evaluates.
+#[test]
+fn a_tar_has_its_sum() {
+    let program = run(
+        nix(&["--exec", "nix-store", "--realise"]).arg(evaluate("dockerTools.tarsum").unwrap())
+    );
+    let directory = tempfile::tempdir().unwrap();
+    for name in ["a", "b"] {
+        std::fs::write(directory.path().join(name), name).unwrap();
+    }
+    let sum = |names: [&str; 2]| {
+        let mut tar = Command::new("tar");
+        tar.args(["--owner=0", "--group=0", "--mode=644", "-cC"]).arg(directory.path()).args(names);
+        let mut tar = tar.stdout(Stdio::piped()).spawn().unwrap();
+        let mut tarsum = Command::new(format!("{}/bin/tarsum", program.trim()));
+        let sum = run(tarsum.stdin(tar.stdout.take().unwrap()));
+        assert!(tar.wait().unwrap().success());
+        sum
+    };
+    let found = sum(["a", "b"]);
+    assert!(found.starts_with("tarsum.v1+sha256:"), "{found}");
+    assert_eq!(found, sum(["b", "a"]));
+}
+
 fn evaluate(expression: &str) -> Result<PathBuf, String> {
     let apply = format!(
         "pkgs: let inherit (pkgs) hello; inherit (pkgs.stowage) dockerTools; in ({expression}).drvPath"

@@ -1,8 +1,10 @@
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use nix::libc;
 use stowage::store::{Store, StorePath};
 
 /// A Nix store in a temporary directory, and the files that go with it.
@@ -139,4 +141,27 @@ pub fn odd_tree(path: &Path) {
     fs::write(path.join(OsStr::from_bytes(b"latin1-\xe9")), "not UTF-8\n").unwrap();
     let sparse = fs::File::create(path.join("sparse")).unwrap();
     sparse.set_len(2 << 20).unwrap();
+}
+
+/// Keeps others from opening a file until it is dropped: they wait. (The kernel breaks such a
+/// lease after 45 seconds, `/proc/sys/fs/lease-break-time`.)
+pub struct Lease {
+    _file: fs::File,
+}
+
+impl Lease {
+    pub fn on(path: &Path) -> Self {
+        /// `asm-generic/fcntl.h`; the crate lacks it.
+        const F_SETSIG: libc::c_int = 10;
+        let file = fs::File::open(path).unwrap();
+        let set = |command, argument: libc::c_int| {
+            // SAFETY: these commands take a number, and the descriptor is open.
+            let result = unsafe { libc::fcntl(file.as_raw_fd(), command, argument) };
+            assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+        };
+        // How the kernel says that somebody waits; nobody listens.
+        set(F_SETSIG, libc::SIGURG);
+        set(libc::F_SETLEASE, libc::F_WRLCK);
+        Self { _file: file }
+    }
 }

@@ -14,7 +14,7 @@ use stowage::digest::Digest;
 use stowage::oci::{Image, ImageSpec};
 
 use crate::base_image::{BaseFiles, OCI_LAYER, write_files, zstd};
-use crate::support::{FakeStore, stderr};
+use crate::support::{FakeStore, Lease, stderr};
 
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 
@@ -416,12 +416,10 @@ fn a_failing_copy_leaves_nothing() {
 #[test]
 fn an_interrupted_copy_leaves_nothing() {
     let mut store = FakeStore::new();
-    // Sparse, so that it takes time and no space until it is copied.
-    store.add('1', "big", &[], |path| {
-        File::create(path).unwrap().set_len(1 << 30).unwrap();
-    });
+    store.add_file('1', "big", &[], &"big".repeat(1 << 20));
     store.add_file('2', "small", &[], "small");
     store.build(r#"{"layering": "largest-first"}"#);
+    let second = store.store().physical_dir().join(format!("{}-small/file", "2".repeat(32)));
     for (target, signal, code) in [
         ("oci-archive:new/image.tar", Signal::SIGINT, 130),
         ("oci:new/layout", Signal::SIGTERM, 143),
@@ -429,6 +427,8 @@ fn an_interrupted_copy_leaves_nothing() {
     ] {
         let new = store.root().join("new");
         fs::create_dir(&new).unwrap();
+        // It gets as far as the second layer, and waits there until the signal was sent.
+        let lease = Lease::on(&second);
         let mut command = store.stowage(&["copy", "image.json", target, "--digestfile", "digest"]);
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let start = Instant::now();
@@ -438,6 +438,7 @@ fn an_interrupted_copy_leaves_nothing() {
             sleep(Duration::from_millis(1));
         }
         kill(Pid::from_raw(child.id() as i32), signal).unwrap();
+        drop(lease);
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(code), "{target}: {}", stderr(&output));
         assert_eq!(stderr(&output), "", "{target}");

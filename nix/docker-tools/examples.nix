@@ -1,6 +1,7 @@
-# What people build with nixpkgs' dockerTools: its examples and the images of its tests, in our words
-# and of the packages that there are. tests/e2e/docker_tools.rs says what each is for.
 { pkgs, dockerTools }:
+
+# What people build with dockerTools: nixpkgs' examples and the images of its tests, in our words.
+# tests/e2e/docker_tools.rs says what each has to do.
 let
   inherit (pkgs) bash bashInteractive buildEnv coreutils hello lib nix writeText writeTextDir;
   inherit (dockerTools) buildImage buildLayeredImage streamLayeredImage;
@@ -9,7 +10,7 @@ let
   greeting = { Cmd = [ "${hello}/bin/hello" ]; };
 
   layersOrder = lib.genAttrs [ "layer1" "layer2" "layer3" ] (name: buildImage {
-    name = "e2e/tools-${name}";
+    name = "examples/${name}";
     tag = "latest";
     fromImage = { layer1 = null; layer2 = layersOrder.layer1; layer3 = layersOrder.layer2; }.${name};
     copyToRoot = lib.optional (name == "layer1") (programs [ bash coreutils ]);
@@ -18,6 +19,12 @@ let
       echo ${name} > tmp/${name}
       echo ${name} > tmp/last
     '';
+  });
+
+  twice = arguments: buildImage (arguments // {
+    name = "examples/${arguments.name}";
+    tag = "latest";
+    extraCommands = "mkdir -p same; echo the same > same/file";
   });
 
   nonRootShadow = { user, uid }: [
@@ -31,14 +38,14 @@ in
 rec {
   # 1. A program and nothing else.
   bashImage = buildImage {
-    name = "e2e/tools-bash";
+    name = "examples/bash";
     tag = "latest";
     copyToRoot = programs [ bashInteractive coreutils ];
   };
 
   # Without a store path.
   plain = buildImage {
-    name = "e2e/tools-plain";
+    name = "examples/plain";
     tag = "latest";
     extraCommands = ''
       mkdir bin
@@ -50,7 +57,7 @@ rec {
 
   # 2. Something that runs as root while the image is made, and a configuration.
   asRoot = buildImage {
-    name = "e2e/tools-as-root";
+    name = "examples/as-root";
     tag = "v1";
     copyToRoot = programs [ bash coreutils ];
     runAsRoot = ''
@@ -71,7 +78,7 @@ rec {
 
   # 3. On a base: what runAsRoot changes, removes and leaves alone.
   asRootOnBase = buildImage {
-    name = "e2e/tools-as-root-on-base";
+    name = "examples/as-root-on-base";
     tag = "v1";
     fromImage = asRoot;
     runAsRoot = ''
@@ -85,7 +92,7 @@ rec {
 
   # 4. nixpkgs' `redis` and `nginx` shape: layers on demand.
   layered = streamLayeredImage {
-    name = "e2e/tools-layered";
+    name = "examples/layered";
     tag = "latest";
     contents = [ hello bash coreutils ];
     extraCommands = "echo '(extraCommands)' > extraCommands";
@@ -93,30 +100,47 @@ rec {
   };
 
   layeredOnTop = streamLayeredImage {
-    name = "e2e/tools-layered-on-top";
+    name = "examples/layered-on-top";
     tag = "latest";
     fromImage = layeredArchive;
     config = { Cmd = [ "${pkgs.gnugrep}/bin/grep" "--version" ]; Env = [ "LAST=parent" "OWN=1" ]; };
   };
 
   layeredArchive = buildLayeredImage {
-    name = "e2e/tools-layered";
+    name = "examples/layered";
     tag = "archive";
     contents = [ hello bash coreutils ];
     config = greeting // { Env = [ "PATH=/bin" "FROM_CHILD=true" "LAST=child" ]; };
   };
 
   # 5. Compressors.
-  bashUncompressed = bashImage.override { name = "e2e/tools-uncompressed"; compressor = "none"; };
-  bashZstd = bashImage.override { name = "e2e/tools-zstd"; compressor = "zstd"; };
+  bashUncompressed = bashImage.override { name = "examples/uncompressed"; compressor = "none"; };
+  bashZstd = bashImage.override { name = "examples/zstd"; compressor = "zstd"; };
   layeredUncompressed = layeredArchive.override { tag = "none"; compressor = "none"; };
 
   # 6. Order of layers.
   inherit (layersOrder) layer3;
 
+  unpackOrder = buildImage {
+    name = "examples/unpack-order";
+    tag = "latest";
+    fromImage = layersOrder.layer3;
+    runAsRoot = "cat /tmp/layer? /tmp/last > /order";
+    config.Cmd = [ "${coreutils}/bin/cat" "/order" ];
+  };
+
+  # A layer twice.
+  repeated = streamLayeredImage {
+    name = "examples/repeated";
+    tag = "latest";
+    fromImage = twice { name = "twice"; fromImage = twice { name = "once"; }; };
+    contents = [ coreutils ];
+    config.Cmd = [ "/bin/cat" "/same/file" ];
+  };
+
   # 7. Owners.
   withUser = streamLayeredImage {
-    name = "e2e/tools-user";
+    name = "examples/user";
     tag = "latest";
     contents = [ bash coreutils ];
     uid = 999;
@@ -129,7 +153,7 @@ rec {
 
   # 8. Commands of a fake root, in the directory and with it as `/`.
   fakeRoot = streamLayeredImage {
-    name = "e2e/tools-fake-root";
+    name = "examples/fake-root";
     tag = "latest";
     contents = [ bash coreutils ];
     fakeRootCommands = ''
@@ -142,7 +166,7 @@ rec {
   };
 
   fakeChroot = streamLayeredImage {
-    name = "e2e/tools-fakechroot";
+    name = "examples/fakechroot";
     tag = "latest";
     contents = [ bash coreutils ];
     fakeRootCommands = ''
@@ -156,7 +180,7 @@ rec {
 
   # 9. Without store paths.
   withoutStorePaths = streamLayeredImage {
-    name = "e2e/tools-without-store";
+    name = "examples/without-store";
     tag = "latest";
     contents = [ hello ];
     config = greeting;
@@ -165,7 +189,7 @@ rec {
 
   # 10. Files for everybody.
   files = streamLayeredImage {
-    name = "e2e/tools-files";
+    name = "examples/files";
     tag = "latest";
     contents = with dockerTools; [ binSh usrBinEnv fakeNss caCertificates coreutils ];
     config.Cmd = [
@@ -181,46 +205,46 @@ rec {
 
   # 11. Nix in the image.
   nixImage = dockerTools.buildImageWithNixDb {
-    name = "e2e/tools-nix";
+    name = "examples/nix";
     tag = "latest";
     copyToRoot = programs [ nix bashInteractive coreutils ];
     config.Env = [ "USER=nobody" "PATH=/bin" ];
   };
   nixLayered = dockerTools.buildLayeredImageWithNixDb {
-    name = "e2e/tools-nix-layered";
+    name = "examples/nix-layered";
     tag = "latest";
     contents = [ nix bashInteractive coreutils hello ];
     config.Env = [ "USER=nobody" "PATH=/bin" ];
   };
 
   # 12. Dates.
-  now = streamLayeredImage { name = "e2e/tools-now"; tag = "latest"; contents = [ hello ]; created = "now"; mtime = "now"; };
+  now = streamLayeredImage { name = "examples/now"; tag = "latest"; contents = [ hello ]; created = "now"; mtime = "now"; };
 
   # 13. Names with a registry; no tag; other machines.
   prefixed = buildImage { name = "registry-1.example.org/Image"; tag = "latest"; config = greeting; };
-  noTag = streamLayeredImage { name = "e2e/tools-no-tag"; config = greeting; };
-  crossed = streamLayeredImage { name = "e2e/tools-arm"; tag = "latest"; architecture = "arm64"; config.Cmd = [ "/x" ]; };
+  noTag = streamLayeredImage { name = "examples/no-tag"; config = greeting; };
+  crossed = streamLayeredImage { name = "examples/arm"; tag = "latest"; architecture = "arm64"; config.Cmd = [ "/x" ]; };
 
   # 14. A limit that the base has nearly used up.
   bulk = streamLayeredImage {
-    name = "e2e/tools-bulk";
+    name = "examples/bulk";
     tag = "latest";
     contents = [ bash coreutils hello ];
     maxLayers = 2;
   };
   layeredBulk = streamLayeredImage {
-    name = "e2e/tools-layered-bulk";
+    name = "examples/layered-bulk";
     tag = "latest";
     fromImage = bulkArchive;
     contents = [ pkgs.git ];
     maxLayers = 4;
     config.Cmd = [ "/bin/git" "--version" ];
   };
-  bulkArchive = buildLayeredImage { name = "e2e/tools-bulk"; tag = "archive"; contents = [ bash coreutils hello ]; maxLayers = 2; };
+  bulkArchive = buildLayeredImage { name = "examples/bulk"; tag = "archive"; contents = [ bash coreutils hello ]; maxLayers = 2; };
 
   # 15. A store path that is a link, a bare file, a user who isn't root.
   storeLink = streamLayeredImage {
-    name = "e2e/tools-store-link";
+    name = "examples/store-link";
     tag = "latest";
     contents = [ bash coreutils ];
     config.Cmd = [
@@ -230,15 +254,34 @@ rec {
     ];
   };
   nonRoot = streamLayeredImage {
-    name = "e2e/tools-non-root";
+    name = "examples/non-root";
     tag = "latest";
     contents = [ coreutils ] ++ nonRootShadow { user = "user"; uid = 999; };
     config = { Cmd = [ "/bin/id" "-un" ]; User = "user"; };
   };
 
+  barePath = streamLayeredImage {
+    name = "examples/bare-path";
+    tag = "latest";
+    contents = [ bash coreutils ./. ];
+    config.Cmd = [ "/bin/head" "-n1" "/root-tar.sh" ];
+  };
+  barePathPlain = buildImage {
+    name = "examples/bare-path-plain";
+    tag = "latest";
+    copyToRoot = [ coreutils ./. ];
+    config.Cmd = [ "/bin/head" "-n1" "/root-tar.sh" ];
+  };
+  etc = streamLayeredImage {
+    name = "examples/etc";
+    tag = "latest";
+    contents = [ coreutils (pkgs.linkFarm "etc" [{ name = "etc/conf.d/setting"; path = writeText "setting" "on\n"; }]) ];
+    config.Cmd = [ "/bin/cat" "/etc/conf.d/setting" ];
+  };
+
   # 16. Steps of a pipeline.
   pipeline = streamLayeredImage {
-    name = "e2e/tools-pipeline";
+    name = "examples/pipeline";
     tag = "latest";
     contents = [ bash hello ];
     layeringPipeline = [ [ "split_paths" [ bash ] ] [ "over" "rest" [ "pipe" [ [ "popularity_contest" ] [ "limit_layers" 2 ] ] ] ] [ "flatten" ] ];
@@ -253,14 +296,14 @@ rec {
       case "$out" in /nix/store/*-tools-shell) echo out;; esac
     '';
   };
-  shellWithHook = dockerTools.streamNixShellImage { name = "e2e/tools-hook"; tag = "latest"; drv = shellDerivation; command = "hello"; };
+  shellWithHook = dockerTools.streamNixShellImage { name = "examples/hook"; tag = "latest"; drv = shellDerivation; command = "hello"; };
   shellThatBuilds = dockerTools.streamNixShellImage {
-    name = "e2e/tools-builds";
+    name = "examples/builds";
     tag = "latest";
     drv = shellDerivation;
     run = "buildDerivation && cat $out";
   };
-  shellArchive = dockerTools.buildNixShellImage { name = "e2e/tools-shell-archive"; tag = "latest"; drv = shellDerivation; run = "echo archived"; };
+  shellArchive = dockerTools.buildNixShellImage { name = "examples/shell-archive"; tag = "latest"; drv = shellDerivation; run = "echo archived"; };
   shellDerivation = pkgs.stdenv.mkDerivation {
     name = "tools-shell";
     nativeBuildInputs = [ hello ];
@@ -280,5 +323,5 @@ rec {
   # 18. What an image is without layers; several images in one archive.
   exported = dockerTools.exportImage { name = "exported.tar"; fromImage = asRootOnBase; };
   merged = dockerTools.mergeImages [ bashImage layeredArchive bashUncompressed prefixed noTagArchive ];
-  noTagArchive = buildLayeredImage { name = "e2e/tools-no-tag-archive"; config = greeting; };
+  noTagArchive = buildLayeredImage { name = "examples/no-tag-archive"; config = greeting; };
 }
