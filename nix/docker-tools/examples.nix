@@ -3,7 +3,7 @@
 # What people build with dockerTools: nixpkgs' examples and the images of its tests, in our words.
 # tests/e2e/docker_tools.rs says what each has to do.
 let
-  inherit (pkgs) bash bashInteractive buildEnv coreutils hello lib nix writeText writeTextDir;
+  inherit (pkgs) bash bashInteractive buildEnv coreutils hello lib nix python3 writeText writeTextDir;
   inherit (dockerTools) buildImage buildLayeredImage streamLayeredImage;
 
   programs = paths: buildEnv { name = "root"; inherit paths; pathsToLink = [ "/bin" ]; };
@@ -163,6 +163,21 @@ rec {
       ln -s ${pkgs.hello} ./hello
     '';
     config.Cmd = [ "/bin/bash" "-c" "/hello/bin/hello; stat -c '%n %a %u:%g' /home /home/alice" ];
+  };
+
+  # As setcap does it, for a program that may listen to port 80.
+  capable = streamLayeredImage {
+    name = "examples/capable";
+    tag = "latest";
+    contents = [ python3 ];
+    fakeRootCommands = ''
+      echo program > program
+      ${python3}/bin/python3 -c '
+      import os, struct
+      os.setxattr("program", "security.capability", struct.pack("<5I", 0x2000001, 1 << 10, 0, 0, 0))
+      '
+    '';
+    config.Cmd = [ "/bin/python3" "-c" "import os; print(os.getxattr(\"/program\", \"security.capability\").hex())" ];
   };
 
   fakeChroot = streamLayeredImage {

@@ -119,6 +119,7 @@ fn images_run() {
             ],
         ),
         ("fakeRoot", &[], &["Hello, world!", "\n/home 755 0:0\n", "\n/home/alice 700 1000:100\n"]),
+        ("capable", &[], &["0100000200040000000000000000000000000000\n"]),
         ("fakeChroot", &[], &["\n7:8\n7:8\n"]),
         ("files", &[], &["\nroot\n", "\ncertificates\n", "\n/var/empty\n", "\nhosts: files dns\n"]),
         ("bulk", &["/bin/hello"], &["Hello, world!"]),
