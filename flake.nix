@@ -33,6 +33,8 @@
       packages = eachSystem (pkgs: {
         default = pkgs.stowage;
         inherit (pkgs) stowage;
+        # `nix run .#serve -- --packages nixpkgs!nixos-unstable`
+        serve = pkgs.stowage.serve;
         # By the name that flakes with nix2container as an input have for it.
         nix2container = pkgs.stowage;
         # Not by `callPackage`, which would look for `config` and the like in nixpkgs.

@@ -51,7 +51,7 @@ lib.makeOverridable (
     packageNames = import ./package-names.nix { inherit lib; };
     parsed = packageNames.parse packages;
 
-    set = import ./package-set.nix { inherit lib ownPkgs; } {
+    set = import ./package-set.nix { inherit ownPkgs; } {
       inherit pkgs pkgSource;
       system = if parsed.arm64 then "aarch64-linux" else system;
     };

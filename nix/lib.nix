@@ -22,5 +22,6 @@ rec {
   buildLayer = callPackage ./build-layer.nix { };
   dockerTools = callPackage ./docker-tools { };
   pullImage = callPackage ./pull-image.nix { };
+  serve = callPackage ./serve.nix { };
   pullImageFromManifest = callPackage ./pull-image-from-manifest.nix { };
 }

@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::digest::BlobDigest;
 use crate::layer::{LayerBudget, Layering};
 use crate::oci::Architecture;
-use crate::transport::{ImageReference, ParseTargetError, Target};
+use crate::transport::{ImageReference, PackageSource, ParseTargetError, Target};
 
 /// Container images from Nix closures: no layer is stored, and only missing ones are sent.
 #[derive(Debug, Parser)]
@@ -323,8 +323,11 @@ pub struct PrefetchArguments {
 pub struct ServeArguments {
     /// What to serve: `NAME:TAG=image.json`; an image spec, which is served by its file's name; or a
     /// directory, in which `REPOSITORY/TAG` is an image spec, or a link to one
-    #[arg(value_name = "IMAGE|DIR", required = true)]
+    #[arg(value_name = "IMAGE|DIR", required_unless_present = "packages")]
     pub sources: Vec<String>,
+
+    #[command(flatten)]
+    pub packages: PackagesArguments,
 
     /// Where to listen; port 0 is any that is free
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:5000")]
@@ -370,6 +373,57 @@ pub struct ServeArguments {
     /// Log nothing but warnings and errors
     #[arg(long, short)]
     pub quiet: bool,
+}
+
+/// Images by the names of packages.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Images by the names of packages")]
+pub struct PackagesArguments {
+    /// Build images when they are asked for, of the packages that their names name; from
+    /// `nixpkgs!CHANNEL`, `git!REPOSITORY!REVISION` or `path!DIRECTORY`
+    #[arg(long, value_name = "SOURCE", requires = "library")]
+    pub packages: Option<PackageSource>,
+
+    /// Directory with stowage's Nix functions
+    #[arg(long, value_name = "DIR", env = "STOWAGE_LIBRARY")]
+    pub library: Option<PathBuf>,
+
+    /// Directory for links to what is served, which Nix must not collect [default: a temporary one]
+    #[arg(long, value_name = "DIR", requires = "packages")]
+    pub roots: Option<PathBuf>,
+
+    /// How many layers an image may have
+    #[arg(long, value_name = "N", default_value_t = 96, value_parser = clap::value_parser!(u16).range(1..=127))]
+    pub max_layers: u16,
+
+    /// How many packages an image may have
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
+    pub max_packages: u16,
+
+    /// How many bytes an image may have; K, M, G and T are powers of 1024
+    #[arg(long, value_name = "BYTES", default_value = "10G", value_parser = bytes)]
+    pub max_image_size: u64,
+
+    /// How many images may be built at a time
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
+    pub max_builds: u16,
+
+    /// How many may wait for that
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    pub max_queue: u16,
+
+    /// How long a build may take
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
+    pub build_timeout: u64,
+
+    /// How many images are remembered
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..))]
+    pub max_images: u16,
+
+    /// How long an image is remembered whose packages may be others tomorrow: those of a commit
+    /// never are
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    pub remember: u64,
 }
 
 /// How a log is written.

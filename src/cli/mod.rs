@@ -44,6 +44,10 @@ enum Failure {
     Setup(#[from] transport::SetupError),
     #[error("cannot write {}", file.display())]
     Output { file: PathBuf, source: io::Error },
+    #[error("{} has no `on-demand.nix`: it is not the directory of stowage's Nix functions", .0.display())]
+    Library(PathBuf),
+    #[error("cannot find out where this program is")]
+    Program(#[source] io::Error),
     #[error("cannot read a tar from standard input")]
     Stdin(#[source] io::Error),
     #[error("cannot write to standard output")]

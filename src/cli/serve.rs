@@ -1,21 +1,23 @@
 //! `stowage serve`: images behind an address, until a signal comes.
 
+use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
+use tempfile::TempDir;
 use tracing_subscriber::filter::LevelFilter;
 
 use super::Failure;
-use super::arguments::{LogFormat, ServeArguments};
+use super::arguments::{LogFormat, PackagesArguments, ServeArguments};
 use super::commands::{print, write_file};
 use super::interrupt::{self, Order};
 use crate::error::with_causes;
 use crate::store::Store;
 use crate::transport::{
-    Cache, Limits, Registry, Reread, ServerOptions, SetupError, Source, Sources, TlsAcceptor,
-    Users, read_tls,
+    Cache, Limits, NixBuild, OnDemandOptions, Registry, Reread, ServerOptions, SetupError, Source,
+    Sources, TlsAcceptor, Users, read_tls,
 };
 
 /// How often to look for what changed.
@@ -31,7 +33,9 @@ pub fn serve(store: &Store, arguments: &ServeArguments) -> Result<(), Failure> {
     let given: Result<Vec<_>, _> =
         arguments.sources.iter().map(|source| Source::parse(source)).collect();
     let mut sources = Sources::new(store.clone(), given?)?;
-    let (mut files, options) = options(arguments)?;
+    let (mut files, mut options) = options(arguments)?;
+    let (on_demand, _roots) = on_demand(&arguments.packages)?.unzip();
+    options.on_demand = on_demand;
     warn_of_openness(arguments);
     for problem in sources.reload(false).problems {
         tracing::error!("{problem}");
@@ -115,6 +119,7 @@ fn options(arguments: &ServeArguments) -> Result<(Files, ServerOptions), SetupEr
         tls,
         users,
         cache: cache.map(|directory| Cache::open(directory, arguments.cache_size)).transpose()?,
+        on_demand: None,
         limits: Limits {
             connections: arguments.max_connections.into(),
             headers: HEADERS,
@@ -122,6 +127,57 @@ fn options(arguments: &ServeArguments) -> Result<(Files, ServerOptions), SetupEr
         },
     };
     Ok((Files { tls: tls_files, users: user_files }, options))
+}
+
+/// The directory for links, which is removed in the end if it is nobody's.
+type Roots = Option<TempDir>;
+
+fn on_demand(arguments: &PackagesArguments) -> Result<Option<(OnDemandOptions, Roots)>, Failure> {
+    let PackagesArguments { packages: Some(source), library: Some(library), roots, .. } = arguments
+    else {
+        return Ok(None);
+    };
+    let absolute = |path: &Path| {
+        fs::canonicalize(path)
+            .map_err(|source| SetupError::Read { path: path.to_owned(), source }.into())
+    };
+    let library: Result<_, Failure> = absolute(library);
+    let library = library?;
+    if !library.join("on-demand.nix").is_file() {
+        return Err(Failure::Library(library));
+    }
+    let program = std::env::current_exe().map_err(Failure::Program)?;
+    let (roots, temporary) = match roots {
+        Some(roots) => {
+            let made = fs::create_dir_all(roots);
+            made.map_err(|source| SetupError::Read { path: roots.clone(), source })?;
+            (absolute(roots)?, None)
+        }
+        None => {
+            let path = std::env::temp_dir();
+            let temporary = tempfile::Builder::new().prefix("stowage-").tempdir_in(&path);
+            let temporary = temporary.map_err(|source| SetupError::Read { path, source })?;
+            (temporary.path().to_owned(), Some(temporary))
+        }
+    };
+    let options = OnDemandOptions {
+        source: source.clone(),
+        nix: NixBuild {
+            library,
+            program,
+            max_layers: arguments.max_layers,
+            time_limit: Duration::from_secs(arguments.build_timeout),
+            running: Default::default(),
+        },
+        roots,
+        builds: arguments.max_builds.into(),
+        queue: arguments.max_queue.into(),
+        most_packages: arguments.max_packages.into(),
+        most_bytes: arguments.max_image_size,
+        most_images: arguments.max_images.into(),
+        remember: Duration::from_secs(arguments.remember),
+    };
+    Ok(Some((options, temporary)))
 }
 
 /// Reads files for the first time, if there are to be any.

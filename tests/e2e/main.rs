@@ -30,6 +30,8 @@ mod nix2container;
 mod nix_database;
 /// The flake's own image, with a Nix to work with, and its template.
 mod nix_image;
+/// `stowage serve --packages`, and whoever pulls.
+mod on_demand;
 /// podman and skopeo take the stream too.
 mod podman;
 /// What `pullImage` is told of an image.

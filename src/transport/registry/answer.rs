@@ -14,6 +14,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::catalog::{Content, Manifest, Repository};
 use super::kept_layer::Layer;
 use super::layer_body;
+use super::on_demand::OnDemandError;
 use super::range::{Part, part};
 use super::route::{NoRoute, Route, route};
 use super::server::Shared;
@@ -21,6 +22,7 @@ use crate::digest::BlobDigest;
 
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
+const HTML: &str = "text/html; charset=utf-8";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 const OCTETS: &str = "application/octet-stream";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -29,18 +31,23 @@ const DIGEST: &str = "docker-content-digest";
 /// Where machines ask whether it is alive.
 pub const HEALTH: &str = "/healthz";
 const METRICS: &str = "/metrics";
+const START_PAGE: &str = include_str!("on_demand/start_page.html");
+/// How long to wait where too many others do, in seconds.
+const RETRY_AFTER: &str = "10";
 
 /// Answers a request, and says what kind of request it was.
 pub fn answer(shared: &Arc<Shared>, request: &Request) -> (&'static str, Response) {
     let path = request.uri().path();
     let found = route(path);
-    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
     let (kind, mut response) = match (path, found) {
-        (_, found) if !reads => (found.map_or("none", |found| kind(&found)), read_only()),
+        (_, found) if !reads(request.method()) => {
+            (found.map_or("none", |found| kind(&found)), read_only())
+        }
         (HEALTH, _) => ("healthz", bytes(StatusCode::OK, TEXT, b"ok\n".to_vec())),
         (METRICS, _) => {
             ("metrics", bytes(StatusCode::OK, PROMETHEUS, shared.metrics.to_text().into_bytes()))
         }
+        ("/", _) if shared.on_demand.is_some() => ("start", start_page(request.headers())),
         (_, Ok(found)) => (kind(&found), found_route(shared, request, &found)),
         (_, Err(problem)) => ("none", no_route(problem)),
     };
@@ -48,6 +55,43 @@ pub fn answer(shared: &Arc<Shared>, request: &Request) -> (&'static str, Respons
         *response.body_mut() = Body::empty();
     }
     (kind, of_registry(response))
+}
+
+/// Whether nothing is to be changed.
+pub fn reads(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
+}
+
+/// To who asked for an image that can't be built.
+pub fn not_built(failed: &OnDemandError, method: &Method) -> Response {
+    use OnDemandError as E;
+    let (status, code) = match failed {
+        E::NoPackages(_) | E::NoTag(_) => (StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN"),
+        E::TooManyPackages { .. } => (StatusCode::BAD_REQUEST, "NAME_INVALID"),
+        E::Busy(_) => (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
+        E::Timeout(_) => (StatusCode::GATEWAY_TIMEOUT, "UNKNOWN"),
+        E::TooLarge { .. } => (StatusCode::FORBIDDEN, "DENIED"),
+        E::Failed(_) | E::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN"),
+    };
+    let detail = match failed {
+        E::NoPackages(names) => json!({ "packages": names }),
+        _ => Value::Null,
+    };
+    let mut response = error_with(status, code, &failed.to_string(), &detail);
+    if let E::Busy(_) = failed {
+        set(&mut response, header::RETRY_AFTER, RETRY_AFTER);
+    }
+    if method == Method::HEAD {
+        *response.body_mut() = Body::empty();
+    }
+    of_registry(response)
+}
+
+fn start_page(headers: &HeaderMap) -> Response {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || ".:-[]".contains(c);
+    let host = host.filter(|host| host.chars().all(is_plain)).unwrap_or("HOST");
+    bytes(StatusCode::OK, HTML, START_PAGE.replace("HOST", host).into_bytes())
 }
 
 /// To somebody who may not ask.
@@ -107,7 +151,7 @@ fn in_repository(
     name: &str,
     answer: impl FnOnce(&Repository) -> Response,
 ) -> Response {
-    shared.catalog.load().repository(name).map_or_else(
+    shared.catalog_with(name).repository(name).map_or_else(
         || {
             let message = format!("there is no repository `{name}`");
             error(StatusCode::NOT_FOUND, "NAME_UNKNOWN", &message)
@@ -259,7 +303,16 @@ fn with_digest(mut response: Response, digest: &BlobDigest) -> Response {
 }
 
 fn error(status: StatusCode, code: &str, message: &str) -> Response {
-    let errors = json!({ "errors": [{ "code": code, "message": message }] });
+    error_with(status, code, message, &Value::Null)
+}
+
+/// With what a program makes of it (distribution-spec, "Error Codes").
+fn error_with(status: StatusCode, code: &str, message: &str, detail: &Value) -> Response {
+    let mut error = json!({ "code": code, "message": message });
+    if !detail.is_null() {
+        error["detail"] = detail.clone();
+    }
+    let errors = json!({ "errors": [error] });
     bytes(status, JSON, errors.to_string().into_bytes())
 }
 

@@ -33,6 +33,7 @@ impl Number {
 pub struct Metrics {
     requests: Mutex<BTreeMap<(&'static str, u16), u64>>,
     making: Mutex<Duration>,
+    building: Mutex<Duration>,
     /// Requests whose answers aren't through.
     pub in_flight: Number,
     /// Connections that are open.
@@ -51,6 +52,14 @@ pub struct Metrics {
     pub cache_joins: Number,
     /// Times that the catalog was replaced.
     pub reloads: Number,
+    /// Images that Nix was told to build.
+    pub builds: Number,
+    /// Those that there are none of.
+    pub builds_failed: Number,
+    /// Those that were refused, since too many others waited.
+    pub builds_refused: Number,
+    /// Requests for an image that was being built for another one.
+    pub build_joins: Number,
 }
 
 impl Metrics {
@@ -63,6 +72,11 @@ impl Metrics {
     /// Notes how long it took to make a layer, or to fail.
     pub fn made_in(&self, time: Duration) {
         *self.making.lock().unwrap_or_else(PoisonError::into_inner) += time;
+    }
+
+    /// Notes how long it took to build an image, or to fail.
+    pub fn built_in(&self, time: Duration) {
+        *self.building.lock().unwrap_or_else(PoisonError::into_inner) += time;
     }
 
     /// Everything, as Prometheus reads it.
@@ -88,13 +102,21 @@ impl Metrics {
             "Requests by what they asked for and the answer.",
             &requests,
         );
-        let making = self.making.lock().unwrap_or_else(PoisonError::into_inner).as_secs_f64();
+        let seconds = |time: &Mutex<Duration>| {
+            time.lock().unwrap_or_else(PoisonError::into_inner).as_secs_f64().to_string()
+        };
         let one = |value: String| [(String::new(), value)];
         family(
             "layer_making_seconds_total",
             "counter",
             "Time spent on making layers, without that of waiting for clients.",
-            &one(making.to_string()),
+            &one(seconds(&self.making)),
+        );
+        family(
+            "image_building_seconds_total",
+            "counter",
+            "Time that Nix took to build images, or to fail.",
+            &one(seconds(&self.building)),
         );
         for (name, kind, help, number) in [
             ("sent_bytes_total", "counter", "Bytes of answers' bodies.", &self.bytes_sent),
@@ -119,6 +141,25 @@ impl Metrics {
                 &self.cache_joins,
             ),
             ("reloads_total", "counter", "Times that the catalog was replaced.", &self.reloads),
+            ("image_builds_total", "counter", "Images that Nix was told to build.", &self.builds),
+            (
+                "image_builds_failed_total",
+                "counter",
+                "Images that could not be built.",
+                &self.builds_failed,
+            ),
+            (
+                "image_builds_refused_total",
+                "counter",
+                "Images that were not built since too many others waited.",
+                &self.builds_refused,
+            ),
+            (
+                "image_build_joins_total",
+                "counter",
+                "Requests for an image that was being built for another one.",
+                &self.build_joins,
+            ),
             ("requests_in_flight", "gauge", "Requests being answered.", &self.in_flight),
             ("connections", "gauge", "Connections that are open.", &self.connections),
         ] {

@@ -23,6 +23,8 @@ use super::catalog::Catalog;
 use super::connections::{Connections, Limits};
 use super::layer_body::Makers;
 use super::metrics::Metrics;
+use super::on_demand::{OnDemand, OnDemandOptions};
+use super::route::{Route, route};
 use super::users::Users;
 use super::watched_body::{Exchange, WatchedBody};
 use crate::digest::BlobDigest;
@@ -47,6 +49,8 @@ pub struct ServerOptions {
     pub users: Option<Users>,
     /// Where blobs are kept.
     pub cache: Option<Arc<Cache>>,
+    /// Images that are built when they are asked for.
+    pub on_demand: Option<OnDemandOptions>,
     /// What clients may take.
     pub limits: Limits,
 }
@@ -55,6 +59,8 @@ pub struct ServerOptions {
 pub struct Shared {
     /// What there is.
     pub catalog: ArcSwap<Catalog>,
+    /// What can be built, for names that the catalog hasn't.
+    pub on_demand: Option<Arc<OnDemand>>,
     /// What layers are made of.
     pub store: Store,
     /// Who may make one.
@@ -79,6 +85,15 @@ impl Shared {
             Hashing::Beside
         } else {
             Hashing::Within
+        }
+    }
+
+    /// The catalog that has a repository, if there is one.
+    pub fn catalog_with(&self, name: &str) -> Arc<Catalog> {
+        let catalog = self.catalog.load_full();
+        match &self.on_demand {
+            Some(on_demand) if catalog.repository(name).is_none() => on_demand.catalog(),
+            _ => catalog,
         }
     }
 
@@ -116,7 +131,7 @@ impl Registry {
         address: SocketAddr,
         options: ServerOptions,
     ) -> io::Result<Self> {
-        let ServerOptions { tls, users, cache, limits } = options;
+        let ServerOptions { tls, users, cache, on_demand, limits } = options;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             // One for each connection's layer, and some for passwords.
@@ -128,12 +143,15 @@ impl Registry {
         let listener = TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
+        let metrics: Arc<Metrics> = Arc::default();
+        let on_demand = on_demand.map(|it| Arc::new(OnDemand::new(it, Arc::clone(&metrics))));
         let shared = Arc::new(Shared {
             catalog: ArcSwap::from_pointee(catalog),
+            on_demand,
             store,
             makers: Makers::new(rayon::current_num_threads()),
             cache,
-            metrics: Arc::default(),
+            metrics,
             tls: ArcSwapOption::from_pointee(tls),
             users: ArcSwapOption::from_pointee(users),
             served: Mutex::default(),
@@ -196,6 +214,9 @@ impl Registry {
         let all = u32::try_from(self.limits.connections).unwrap_or(u32::MAX);
         let (places, waited) = (Arc::clone(&self.places), grace);
         let ended = runtime.block_on(async { timeout(waited, places.acquire_many(all)).await });
+        if let Some(on_demand) = &self.shared.on_demand {
+            on_demand.end();
+        }
         runtime.shutdown_background();
         ended.is_ok()
     }
@@ -223,6 +244,26 @@ pub async fn handle(shared: &Arc<Shared>, request: Request) -> Response<WatchedB
             return exchange.watch("unauthorized", answer::unauthorized());
         }
     }
+    if let Some(on_demand) = &shared.on_demand
+        && let Some((name, tag)) = wanted(shared, &request)
+        && let Err(error) = on_demand.want(name, tag).await
+    {
+        return exchange.watch("manifest", answer::not_built(&error, request.method()));
+    }
     let (route, response) = answer(shared, &request);
     exchange.watch(route, response)
+}
+
+/// The image that a request is for, if that is to be built.
+fn wanted<'r>(shared: &Shared, request: &'r Request) -> Option<(&'r str, &'r str)> {
+    match route(request.uri().path()) {
+        Ok(Route::Manifest(name, tag))
+            if answer::reads(request.method())
+                && !tag.contains(':')
+                && shared.catalog.load().repository(name).is_none() =>
+        {
+            Some((name, tag))
+        }
+        _ => None,
+    }
 }

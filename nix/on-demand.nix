@@ -1,0 +1,25 @@
+# What `stowage serve --packages` has Nix build: a file that says what the image of some packages is made
+# of, or which of them don't exist. All arguments are strings.
+{
+  # The program that serves: in the store, or elsewhere.
+  program
+  # As in `buildImageFromNames`, whose own packages are these as well.
+, name
+, packages
+, pkgSource
+, maxLayers
+}:
+let
+  pkgs = import (import ./package-source.nix pkgSource) { system = builtins.currentSystem; };
+  inStore = builtins.match "(${builtins.storeDir}/[^/]+)/bin/stowage" program;
+  stowage =
+    if inStore != null then builtins.storePath (builtins.head inStore)
+    else
+      pkgs.runCommand "stowage" { program = builtins.path { path = program; name = "stowage-program"; }; }
+        "install -D $program $out/bin/stowage";
+  library = import ./lib.nix { inherit pkgs stowage; };
+in
+(library.buildImageFromNames {
+  inherit name packages pkgSource;
+  maxLayers = builtins.fromJSON maxLayers;
+}).json

@@ -1,0 +1,17 @@
+# Where packages are imported from: `nixpkgs!CHANNEL`, `git!REPOSITORY!REV` or `path!DIRECTORY`. Without
+# nixpkgs' functions, which may come from there.
+pkgSource:
+let
+  inherit (builtins) elem elemAt filter isString length match split;
+
+  parts = filter isString (split "!" pkgSource);
+  part = elemAt parts;
+  is = kind: count: part 0 == kind && length parts == count && !elem "" parts;
+  isRevision = match "[0-9a-f]{40}" (part 2) != null;
+in
+if is "nixpkgs" 2 && match "[A-Za-z0-9._-]+" (part 1) != null then
+  fetchTarball "https://github.com/NixOS/nixpkgs/archive/${part 1}.tar.gz"
+else if is "git" 3 then
+  fetchGit ({ url = part 1; } // (if isRevision then { rev = part 2; allRefs = true; } else { ref = part 2; }))
+else if is "path" 2 then part 1
+else throw "stowage.buildImageFromNames: `pkgSource` must be `nixpkgs!CHANNEL`, `git!REPOSITORY!REV` or `path!DIRECTORY`, not `${pkgSource}`"

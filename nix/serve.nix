@@ -1,0 +1,8 @@
+{ lib, git, nix, stowage, writeShellScriptBin }:
+
+# `stowage serve` with these functions, and with Nix and git for who has none.
+writeShellScriptBin "stowage-serve" ''
+  export PATH=''${PATH:+$PATH:}${lib.makeBinPath [ nix git ]}
+  export STOWAGE_LIBRARY=''${STOWAGE_LIBRARY:-${./.}}
+  exec ${stowage}/bin/stowage serve "$@"
+''

@@ -1,0 +1,115 @@
+//! Why there is no image of some packages.
+//! Stage: transport. Output: messages for clients, who are to learn nothing of this machine.
+
+use std::io;
+use std::time::Duration;
+
+use thiserror::Error;
+
+/// Why there is no image of some packages. What is in the message is for everybody.
+#[derive(Debug, Error)]
+pub enum OnDemandError {
+    /// Names that no package has.
+    #[error("there are no packages by the names {}", quoted(.0))]
+    NoPackages(Vec<String>),
+    /// More names than an image may have.
+    #[error("an image may have {most} packages, not {packages}")]
+    TooManyPackages {
+        /// How many were asked for.
+        packages: usize,
+        /// How many there may be.
+        most: usize,
+    },
+    /// A tag that stands for nothing.
+    #[error("`{0}` is no tag: the packages are from a directory, and have `latest` alone")]
+    NoTag(String),
+    /// Too many others wait.
+    #[error("{0} other images are being built or wait for that: try again later")]
+    Busy(usize),
+    /// It takes too long.
+    #[error("the image was not built within {} s", .0.as_secs())]
+    Timeout(Duration),
+    /// It is too large.
+    #[error("the image has {size} bytes, and may have {most}")]
+    TooLarge {
+        /// Bytes of all layers.
+        size: u64,
+        /// Bytes that there may be.
+        most: u64,
+    },
+    /// Nix says that it can't be evaluated or built.
+    #[error("the image cannot be built: {0}")]
+    Failed(String),
+    /// Something is wrong here. The reason is for the log.
+    #[error("the image cannot be built, for a reason that is none of its packages")]
+    Internal(#[source] io::Error),
+}
+
+fn quoted(names: &[String]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
+/// What Nix printed last, for clients: errors alone, at most so many characters, store paths by
+/// their names, and no other path of this machine.
+pub fn redacted(output: &str) -> String {
+    const LONGEST: usize = 1000;
+    let errors = output
+        .lines()
+        .map(str::trim)
+        .filter(|line| line.starts_with("error:"))
+        .map(|line| line.trim_start_matches("error:").trim())
+        .filter(|line| !line.is_empty());
+    let text = errors.collect::<Vec<_>>().join("; ");
+    if text.is_empty() {
+        return "Nix does not say why".to_owned();
+    }
+    let text: Vec<_> = text.split(' ').map(without_path).collect();
+    text.join(" ").chars().take(LONGEST).collect()
+}
+
+/// A word, whose path is replaced by a store path's name, or by three dots.
+fn without_path(word: &str) -> String {
+    let Some(begin) = word.find('/').filter(|begin| !word[..*begin].ends_with(':')) else {
+        // URLs of sources are no path, but may have a user's name and password in them.
+        let scheme = word.find("://").map(|end| &word[..end]);
+        return scheme.map_or_else(|| word.to_owned(), |_| "…".to_owned());
+    };
+    let is_path = |c: char| c.is_ascii_alphanumeric() || "/.-_+=?@~:".contains(c);
+    let end = word[begin..].find(|c| !is_path(c)).map_or(word.len(), |end| begin + end);
+    let path = word[begin..end].trim_end_matches(':');
+    let name = path.strip_prefix("/nix/store/").and_then(|path| path.get(33..));
+    let name = name.map(|name| name.split('/').next().unwrap_or(name));
+    format!("{}{}{}", &word[..begin], name.unwrap_or("…"), &word[begin + path.len()..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_have_no_paths() {
+        let hash = "0".repeat(32);
+        for (output, expected) in [
+            ("", "Nix does not say why"),
+            ("warning: odd\nerror: it is broken\n", "it is broken"),
+            ("error:\n       error: a\n  error: b", "a; b"),
+            (
+                "error: undefined variable 'x' at /srv/secret/default.nix:3:4",
+                "undefined variable 'x' at …",
+            ),
+            (
+                &*format!("error: builder for '/nix/store/{hash}-hello-2.drv' failed"),
+                "builder for 'hello-2.drv' failed",
+            ),
+            (
+                &*format!("error: '/nix/store/{hash}-source/pkgs/x.nix' and (/root):"),
+                "'source' and (…):",
+            ),
+            ("error: cannot fetch https://user:secret@host/x now", "cannot fetch … now"),
+            ("error: program 'git' failed with 1/2", "program 'git' failed with 1…"),
+        ] {
+            assert_eq!(redacted(output), expected, "{output}");
+        }
+        assert_eq!(redacted(&format!("error: {}", "é".repeat(3000))).chars().count(), 1000);
+    }
+}

@@ -1,0 +1,365 @@
+//! `stowage serve --packages`: images that Nix builds when somebody pulls them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::podman::podman;
+use crate::support::{Docker, build, nix, run};
+
+/// A package set with what goes wrong, beside the embedded packages.
+fn packages(directory: &Path) -> PathBuf {
+    static SET: OnceLock<String> = OnceLock::new();
+    let set = SET.get_or_init(|| {
+        let attribute = ".#legacyPackages.x86_64-linux";
+        run(&mut nix(&["eval", "--raw", attribute, "--apply", "pkgs: toString pkgs.path"]))
+    });
+    let code = format!(
+        r#"{{ system }}: import {set} {{
+  inherit system;
+  overlays = [ (final: previous: {{
+    broken = throw "it is broken, in ${{toString ./.}}";
+    unbuildable = final.runCommand "unbuildable" {{ }} "echo no; exit 1";
+    slow = final.runCommand "slow" {{ }} "sleep 1000";
+    own = final.writeShellScriptBin "own" "echo own";
+  }}) ];
+}}
+"#
+    );
+    let packages = directory.join("packages");
+    fs::create_dir_all(&packages).unwrap();
+    fs::write(packages.join("default.nix"), code).unwrap();
+    packages
+}
+
+struct Server {
+    process: Child,
+    directory: tempfile::TempDir,
+    /// Host and port.
+    host: String,
+}
+
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Server {
+    fn start(arguments: &[&str]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let source = format!("path!{}", packages(directory.path()).display());
+        Self::start_with(directory, &source, arguments)
+    }
+
+    fn start_with(directory: tempfile::TempDir, source: &str, arguments: &[&str]) -> Self {
+        let program = build("packages.x86_64-linux.serve").join("bin/stowage-serve");
+        let path = |name: &str| directory.path().join(name);
+        let mut command = nix(&["--exec"]);
+        command.arg(program).args(["--packages", source, "--listen=127.0.0.1:0"]);
+        command.arg("--address-file").arg(path("address")).args(arguments);
+        command.stderr(fs::File::create(path("log")).unwrap()).stdout(Stdio::null());
+        let mut process = command.spawn().unwrap();
+        let begin = Instant::now();
+        let host = loop {
+            match fs::read_to_string(path("address")) {
+                Ok(address) if address.ends_with('\n') => break address.trim_end().to_owned(),
+                _ => std::thread::sleep(Duration::from_millis(20)),
+            }
+            let ended = process.try_wait().unwrap();
+            assert!(ended.is_none(), "{}", fs::read_to_string(path("log")).unwrap());
+            assert!(begin.elapsed() < Duration::from_secs(60), "it does not answer");
+        };
+        Self { process, directory, host }
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.directory.path().join("log")).unwrap()
+    }
+
+    fn ask(&self, method: &str, path: &str) -> Answer {
+        let mut stream = TcpStream::connect(&self.host).unwrap();
+        let host = &self.host;
+        write!(stream, "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")
+            .unwrap();
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).unwrap();
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+        let status = head.split(' ').nth(1).unwrap_or_default().parse().unwrap_or(0);
+        Answer { status, head: head.to_owned(), body: body.to_owned() }
+    }
+
+    fn manifest(&self, name: &str) -> Answer {
+        self.ask("GET", &format!("/v2/{name}/manifests/latest"))
+    }
+
+    fn layers(&self, name: &str) -> BTreeMap<String, u64> {
+        let manifest: Value = serde_json::from_str(&self.manifest(name).body).unwrap();
+        let layers = manifest["layers"].as_array().unwrap().iter();
+        layers
+            .map(|layer| {
+                (layer["digest"].as_str().unwrap().to_owned(), layer["size"].as_u64().unwrap())
+            })
+            .collect()
+    }
+
+    fn metric(&self, name: &str) -> u64 {
+        let metrics = self.ask("GET", "/metrics").body;
+        let line = metrics.lines().find_map(|line| line.strip_prefix(&format!("stowage_{name} ")));
+        line.unwrap_or_else(|| panic!("{name} in {metrics}")).parse().unwrap()
+    }
+
+    fn peak_memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().strip_suffix(" kB").unwrap().trim().parse::<u64>().unwrap() << 10
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = kill(Pid::from_raw(self.process.id() as i32), Signal::SIGTERM);
+        let _ = self.process.wait();
+    }
+}
+
+/// `skopeo ARGUMENTS`
+fn skopeo(arguments: &[&str]) -> String {
+    let mut command = Command::new("skopeo");
+    run(command.arg("--insecure-policy").args(arguments).stdin(Stdio::null()))
+}
+
+#[test]
+fn docker_pulls_and_runs_what_it_names() {
+    let server = Server::start(&[]);
+    let docker = Docker::start();
+    let reference = format!("{}/shell/git/curl", server.host);
+    docker.run(&["pull", "--quiet", &reference]);
+    assert!(docker.container(&reference, &["git", "--version"]).starts_with("git version"));
+    assert!(docker.container(&reference, &["curl", "--version"]).starts_with("curl "));
+    assert!(docker.container(&reference, &["bash", "-c", "echo $BASH_VERSION"]).starts_with("5."));
+    assert_eq!(server.metric("image_builds_total"), 1);
+}
+
+/// One more package moves what is new: as many bytes as its layers have.
+#[test]
+fn layers_that_are_there_are_not_pulled_again() {
+    let server = Server::start(&[]);
+    let directory = tempfile::tempdir().unwrap();
+    let layout = format!("oci:{}", directory.path().display());
+    let pull = |name: &str| {
+        let source = format!("docker://{}/{name}", server.host);
+        let before = server.metric("sent_bytes_total");
+        let options = ["copy", "--quiet", "--preserve-digests", "--src-tls-verify=false"];
+        skopeo(&[&options[..], &[&source, &format!("{layout}:a")]].concat());
+        server.metric("sent_bytes_total") - before
+    };
+    pull("shell/git/curl");
+    let sent = pull("shell/git/curl/jq");
+    let (old, new) = (server.layers("shell/git/curl"), server.layers("shell/git/curl/jq"));
+    let new_bytes = |layers: &BTreeMap<String, u64>| {
+        let new = layers.iter().filter(|(digest, _)| !old.contains_key(*digest));
+        new.map(|(_, size)| size).sum::<u64>()
+    };
+    let (moved, all) = (new_bytes(&new), new.values().sum::<u64>());
+    println!(
+        "of {all} bytes, {moved} are in new layers; {sent} were sent, with manifest and config"
+    );
+    assert!(sent >= moved && sent < moved + (50 << 10), "{sent} for {moved}");
+    assert!(moved < all / 20, "{moved} of {all}");
+}
+
+#[test]
+fn podman_and_skopeo_pull() {
+    let server = Server::start(&["--max-layers=20"]);
+    let directory = tempfile::tempdir().unwrap();
+    let reference = format!("{}/shell/jq", server.host);
+    run(&mut podman(directory.path(), &["pull", "--quiet", "--tls-verify=false", &reference]));
+    let source = format!("docker://{reference}");
+    let inspected = skopeo(&["inspect", "--tls-verify=false", &source]);
+    let inspected: Value = serde_json::from_str(&inspected).unwrap();
+    assert_eq!(inspected["RepoTags"], serde_json::json!(["latest"]));
+    assert!(inspected["Layers"].as_array().unwrap().len() <= 20);
+    assert_eq!(server.metric("image_builds_total"), 1);
+}
+
+#[test]
+fn what_cannot_be_built_is_said_and_nothing_of_this_machine() {
+    let server = Server::start(&["--max-packages=3", "--max-image-size=40M", "--build-timeout=5"]);
+    for (name, status, code, message) in [
+        ("hello/nonsense/odd", 404, "MANIFEST_UNKNOWN", "names `nonsense`, `odd`"),
+        ("a/b/c/d", 400, "NAME_INVALID", "an image may have 3 packages, not 4"),
+        ("broken", 500, "UNKNOWN", "it is broken"),
+        ("unbuildable", 500, "UNKNOWN", "unbuildable"),
+        ("slow", 504, "UNKNOWN", "the image was not built within 5 s"),
+        ("git", 403, "DENIED", "bytes, and may have 41943040"),
+    ] {
+        let answer = server.manifest(name);
+        assert_eq!(answer.status, status, "{name}: {}", answer.body);
+        let body: Value = serde_json::from_str(&answer.body).unwrap();
+        assert_eq!(body["errors"][0]["code"], code);
+        let found = body["errors"][0]["message"].as_str().unwrap();
+        assert!(found.contains(message), "{name}: {found}");
+        assert!(!found.contains("/nix") && !found.contains("/tmp"), "{found}");
+        if name.ends_with("odd") {
+            assert_eq!(body["errors"][0]["detail"]["packages"][1], "odd");
+        }
+    }
+    // It remembers, and the log knows more.
+    assert_eq!(server.metric("image_builds_total"), 5);
+    assert_eq!(server.manifest("broken").status, 500);
+    assert_eq!(server.metric("image_builds_total"), 5);
+    let directory = server.directory.path().display().to_string();
+    assert!(server.log().contains(&format!("in {directory}/packages")));
+    // What was broken off is no longer at work.
+    let builds = run(Command::new("ps").args(["-eo", "args"]));
+    let directory = server.directory.path().display().to_string();
+    let left = |line: &&str| line.contains("nix-build") && line.contains(&directory);
+    assert_eq!(builds.lines().find(left), None);
+}
+
+/// Names of which none is a package's, and each gets no further than it should.
+#[test]
+fn odd_names_are_refused_without_nix() {
+    let server = Server::start(&[]);
+    let long = "a".repeat(300);
+    for (path, status) in [
+        ("/v2/../hello/manifests/latest", 400),
+        ("/v2/%2e%2e/manifests/latest", 400),
+        ("/v2/hello;id/manifests/latest", 400),
+        ("/v2/$(id)/manifests/latest", 400),
+        ("/v2/`id`/manifests/latest", 400),
+        ("/v2/\"hello\"/manifests/latest", 400),
+        ("/v2/'hello'/manifests/latest", 400),
+        ("/v2/${builtins.readFile}/manifests/latest", 400),
+        ("/v2/h%C3%A9llo/manifests/latest", 400),
+        ("/v2/Hello/manifests/latest", 400),
+        ("/v2/-hello/manifests/latest", 400),
+        ("/v2/hello..x/manifests/latest", 400),
+        ("/v2/hello//x/manifests/latest", 400),
+        (&*format!("/v2/{long}/manifests/latest"), 400),
+        ("/v2/hello/manifests/--option", 404),
+        ("/v2/hello/manifests/v1", 404),
+        ("/v2/hello/manifests/sha256:0", 400),
+        ("/v2/hello/tags/list", 404),
+    ] {
+        let answer = server.ask("GET", path);
+        assert_eq!(answer.status, status, "{path}: {}", answer.body);
+    }
+    assert_eq!(server.metric("image_builds_total"), 0);
+    let page = server.ask("GET", "/");
+    assert_eq!(page.status, 200);
+    assert!(page.body.contains(&format!("docker run -it --rm {}/shell/git", server.host)));
+    assert!(server.ask("HEAD", "/v2/hello/manifests/latest").head.contains("content-length: "));
+    assert_eq!(server.ask("GET", "/v2/_catalog").body, r#"{"repositories":[]}"#);
+    assert_eq!(server.metric("image_builds_total"), 1);
+}
+
+#[test]
+fn a_hundred_at_once() {
+    let server = Server::start(&["--max-builds=2", "--max-queue=8"]);
+    let ask = |name: &(dyn Fn(usize) -> String + Sync)| {
+        let (server, mut statuses) = (&server, BTreeMap::new());
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..100)
+                .map(|number| scope.spawn(move || server.manifest(&name(number)).status))
+                .collect();
+            for thread in threads {
+                *statuses.entry(thread.join().unwrap()).or_insert(0) += 1;
+            }
+        });
+        statuses
+    };
+    assert_eq!(ask(&|_| "hello/jq".to_owned()), BTreeMap::from([(200, 100)]));
+    assert_eq!(server.metric("image_builds_total"), 1);
+
+    // As many as may wait are built, and others are told to come again.
+    let statuses = ask(&|number| format!("hello/none{number}"));
+    let (found, refused) = (statuses.get(&404), statuses.get(&429));
+    assert_eq!(found.unwrap_or(&0) + refused.unwrap_or(&0), 100, "{statuses:?}");
+    assert!(*found.unwrap() >= 10, "{statuses:?}");
+    assert_eq!(server.metric("image_builds_total"), 1 + *found.unwrap() as u64);
+    assert_eq!(server.metric("image_builds_refused_total"), refused.copied().unwrap_or(0) as u64);
+    let memory = server.peak_memory();
+    assert!(memory < 64 << 20, "{memory} bytes");
+}
+
+/// A tag is a branch, and what is remembered of it has an end.
+#[test]
+fn packages_come_from_git() {
+    let directory = tempfile::tempdir().unwrap();
+    let packages = packages(directory.path());
+    let git = |arguments: &[&str]| {
+        let user = ["-c", "user.name=a", "-c", "user.email=a@example.org"];
+        let mut command = Command::new("git");
+        run(command.arg("-C").arg(&packages).args(user).args(arguments)).trim().to_owned()
+    };
+    git(&["init", "--quiet", "--initial-branch=main"]);
+    git(&["add", "."]);
+    git(&["commit", "--quiet", "--message=one"]);
+    let first = git(&["rev-parse", "HEAD"]);
+    git(&["checkout", "--quiet", "-b", "next"]);
+    let file = packages.join("default.nix");
+    let code = fs::read_to_string(&file).unwrap().replace("echo own", "echo next");
+    fs::write(&file, code).unwrap();
+    git(&["commit", "--quiet", "--all", "--message=two"]);
+
+    let source = format!("git!file://{}!main", packages.display());
+    let server = Server::start_with(directory, &source, &["--remember=0"]);
+    let docker = Docker::start();
+    let own = |tag: &str| {
+        let reference = format!("{}/own:{tag}", server.host);
+        docker.run(&["pull", "--quiet", &reference]);
+        docker.container(&reference, &["own"])
+    };
+    for (tag, printed, builds) in [
+        ("latest", "own\n", 1),
+        ("next", "next\n", 2),
+        (&*first, "own\n", 3),
+        // What comes from a commit never changes.
+        (&*first, "own\n", 3),
+        ("latest", "own\n", 4),
+    ] {
+        assert_eq!(own(tag), printed, "{tag}");
+        assert_eq!(server.metric("image_builds_total"), builds, "{tag}");
+    }
+    let answer = server.ask("GET", "/v2/own/manifests/nowhere");
+    assert_eq!(answer.status, 500, "{}", answer.body);
+    assert!(!answer.body.contains("/tmp"), "{}", answer.body);
+}
+
+/// Told to end while Nix builds, it ends that as well, and leaves no link.
+#[test]
+fn its_end_is_the_end_of_its_builds() {
+    let mut server = Server::start(&["--grace=0"]);
+    let mut stream = TcpStream::connect(&server.host).unwrap();
+    write!(stream, "GET /v2/slow/manifests/latest HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let directory = server.directory.path().display().to_string();
+    let builds = || {
+        let processes = run(Command::new("ps").args(["-eo", "pid,args"]));
+        let ours = |line: &&str| line.contains("nix-build") && line.contains(&directory);
+        processes.lines().find(ours).map(str::to_owned)
+    };
+    let begin = Instant::now();
+    while builds().is_none() {
+        assert!(begin.elapsed() < Duration::from_secs(60), "{}", server.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    kill(Pid::from_raw(server.process.id() as i32), Signal::SIGTERM).unwrap();
+    assert!(server.process.wait().unwrap().success(), "{}", server.log());
+    let begin = Instant::now();
+    while let Some(build) = builds() {
+        assert!(begin.elapsed() < Duration::from_secs(60), "still there: {build}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
