@@ -54,6 +54,8 @@ lib.makeOverridable (
   , layeringHints ? { }
     # A file with a plan to keep to: what `stowage plan` prints, or the `spec` of the last release.
   , previousPlan ? null
+    # The `spec` of an earlier build, which is believed: what didn't change since is not read again.
+  , previousImage ? null
     # How its layers are sent to registries: "none", "gzip" or "zstd". What is compressed has its digest
     # recorded here, so that nothing is compressed to find out that a registry has it.
   , compression ? "none"
@@ -101,6 +103,7 @@ lib.makeOverridable (
       options = {
         inherit config created maxLayers layering layeringHints compression;
         previousPlan = if previousPlan == null then null else "${previousPlan}";
+        previousImage = if previousImage == null then null else "${previousImage}";
         fromImage = if base == null then null else "${base}";
         architecture = arch;
         exclude = [ configFile ];

@@ -17,7 +17,7 @@ use super::config::ContainerConfig;
 use super::layer_set::LayerSet;
 use super::media_type::LayerMediaType;
 use super::options::BuildOptions;
-use super::previous::read_previous_plan;
+use super::previous::{PreviousImage, read_previous_plan};
 use super::spec::{ImageSpec, LayerSource, SourceInfo, SpecLayer};
 use super::stored::StoredBlob;
 use super::warning::{Built, idle_rules};
@@ -126,7 +126,7 @@ fn compress_layers(
     }
     let ours = layers.iter_mut().filter(|layer| !matches!(layer.source, LayerSource::Stored(_)));
     // One after the other: the compressor keeps all processors busy.
-    for layer in ours {
+    for layer in ours.filter(|layer| layer.compressed.is_none()) {
         let digest = DigestWriter::new(io::sink());
         let (digest, size) = layer.write_compressed(store, compression, digest)?.finish();
         let digest = BlobDigest::new(digest);
@@ -227,15 +227,34 @@ fn own_layers(
     let size = |contents: &LayerContents| {
         contents.sources().filter_map(|path| closure.get(path)).map(|info| info.nar_size).sum()
     };
-    let layers = layer::build_layers(store, &contents, size, done)?;
+    let previous =
+        options.previous_image.as_deref().map(|file| PreviousImage::read(&store.locate(file)));
+    let previous = previous.transpose()?.unwrap_or_default();
+    let known = |contents: &LayerContents| previous.find(contents, &closure);
+    let new: Vec<_> = contents.iter().filter(|layer| known(layer).is_none()).cloned().collect();
+    let mut new = layer::build_layers(store, &new, size, done)?.into_iter().map(SpecLayer::from);
+    let layers = contents.iter().map(|contents| match known(contents) {
+        Some(layer) => as_before(layer, contents, options.compression),
+        None => new.next().expect("what is not known was made"),
+    });
     let warnings = idle_rules(store, &options.perms, &contents)?;
     let made = LayerSet {
         parents: Vec::new(),
-        history: layers.iter().map(|layer| history(&layer.contents, options)).collect(),
-        layers: layers.into_iter().map(SpecLayer::from).collect(),
+        history: contents.iter().map(|contents| history(contents, options)).collect(),
+        layers: layers.collect(),
         sources: sources(&closure, &contents),
     };
     Ok(Built { made, warnings })
+}
+
+/// A layer of an earlier image. Where that kept a copy of it is another matter.
+fn as_before(layer: &SpecLayer, contents: &LayerContents, compression: Compression) -> SpecLayer {
+    SpecLayer {
+        diff_id: layer.diff_id,
+        size: layer.size,
+        source: LayerSource::Made(contents.clone()),
+        compressed: layer.compressed.filter(|blob| blob.media_type.compression == compression),
+    }
 }
 
 /// What is left out since layers below have it: not what `perms` wants otherwise than they do.
@@ -282,10 +301,11 @@ fn contents(in_store: Closure, options: &BuildOptions) -> Result<Vec<LayerConten
 }
 
 fn plan_options(options: &BuildOptions) -> Result<PlanOptions, Error> {
+    let previous = options.previous_plan.as_deref().or(options.previous_image.as_deref());
     Ok(PlanOptions {
         layering: options.layering.clone(),
         hints: options.layering_hints.clone(),
-        previous: options.previous_plan.as_deref().map(read_previous_plan).transpose()?,
+        previous: previous.map(read_previous_plan).transpose()?,
     })
 }
 

@@ -77,6 +77,10 @@ pub struct BuildOptions {
     /// image spec of the last release.
     #[serde(default)]
     pub previous_plan: Option<PathBuf>,
+    /// The image spec of an earlier build, whose digests are believed: layers that are made of
+    /// the same are not made again. Its plan is kept to, if there is no other.
+    #[serde(default)]
+    pub previous_image: Option<PathBuf>,
 }
 
 fn yes() -> bool {

@@ -17,7 +17,8 @@ use crate::digest::DiffId;
 use crate::layer::{Layer, LayerContents};
 use crate::store::{self, StorePath};
 
-/// The one version of the format there is. A reader refuses all others.
+/// The one version of the format there is. A reader refuses all others. It goes up as well
+/// when layers that are made of the same come to have other bytes: digests would be wrong.
 const VERSION: u32 = 1;
 /// image-spec, layer.md: a tar that is not compressed.
 pub const LAYER_MEDIA_TYPE: &str = "application/vnd.oci.image.layer.v1.tar";

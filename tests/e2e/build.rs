@@ -18,6 +18,19 @@ fn a_rebuild_is_identical() {
     }
 }
 
+/// Digests of an earlier image are those that its layers would have (`Image` makes them all, to
+/// see), and nothing of it is referred to.
+#[test]
+fn an_image_after_another_has_its_layers() {
+    let (one, two) = (Image::named("app1"), Image::named("app2AfterApp1"));
+    let (before, after) = (one.diff_ids(), two.diff_ids());
+    let same = after.iter().filter(|layer| before.contains(layer)).count();
+    assert_eq!((after.len(), same), (before.len(), before.len() - 1));
+    let query = ["--exec", "nix-store", "--query", "--references"];
+    let references = run(nix(&query).arg(&two.spec_file));
+    assert!(!references.contains(one.spec_file.to_str().unwrap()), "{references}");
+}
+
 #[test]
 fn the_tag_is_the_hash_of_the_output() {
     let image = Image::named("configOnly");

@@ -56,6 +56,7 @@ in
 
   app1 = appImage "v1";
   app2 = appImage "v2";
+  app2AfterApp1 = (appImage "v2").override { previousImage = (appImage "v1").spec; };
 
   # More store paths than layers, files in /, a store path that is a file, odd settings.
   full = stowage.buildImage {

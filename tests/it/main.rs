@@ -15,33 +15,45 @@ mod base_image;
 mod base_tree;
 /// Messages, exit codes, and what is left behind after a failure.
 mod cli;
-/// The same inputs give the same bytes, whatever differs around them.
+/// Layers whose digests are known before anybody compresses them.
 mod compressed;
+/// The same inputs give the same bytes, whatever differs around them.
 mod determinism;
+/// What dockerTools needs of a build: owners and times of the store, tars on top.
 mod docker_tools;
 /// `stowage explain` and `stowage diff`: what is in an image, why, and what an update costs.
 mod explain;
-/// An image on a base, from `fromImage` to the stream.
+/// `stowage flatten`: one tar of what a container sees.
 mod flatten;
+/// An image on a base, from `fromImage` to the stream.
 mod from_image;
 /// HTTP, as plain as it can be.
 mod http;
-/// A layer's bytes, entry by entry and as a digest.
+/// Images for several platforms, and their index.
 mod index;
+/// Layers that can't be made again, and are kept.
 mod kept_layers;
+/// A layer's bytes, entry by entry and as a digest.
 mod layer;
 /// Dependencies have licences that `deny.toml` allows.
 mod licences;
-/// Plans of real closures, by digest.
+/// `stowage lint`, before a copy and alone.
 mod lint;
+/// `stowage merge`: archives in one.
 mod merge;
+/// Modes and owners that `perms` gives.
 mod permissions;
+/// Plans of real closures, by digest.
 mod plans;
 /// `stowage prefetch`: registries that answer, and others.
 mod prefetch;
+/// What is not made again since an earlier image has it.
+mod previous;
+/// What is seen of a copy under way.
 mod progress;
-/// A store in a temporary directory, and the program run on it.
+/// Pushes, to a registry that makes every mistake.
 mod push;
+/// The registry's answers, request by request.
 mod registry;
 /// `stowage serve`, from its start to its end.
 mod serve;
@@ -49,6 +61,7 @@ mod serve;
 #[allow(dead_code)] // it takes more of them than these tests do
 #[path = "../../benches/layering/suite.rs"]
 mod suite;
+/// A store in a temporary directory, and the program run on it.
 mod support;
 /// Every target that is a file or a directory: what is in it, and what never is.
 mod targets;

@@ -1,0 +1,94 @@
+use std::fs;
+
+use serde_json::json;
+use stowage::oci::ImageSpec;
+
+use crate::support::{FakeStore, stderr};
+
+/// An image of two layers and one in `/`; `text` is in the last store path.
+fn store(text: &str) -> FakeStore {
+    let mut store = FakeStore::new();
+    let library = store.add_file('1', "library", &[], &"library ".repeat(100_000));
+    store.add_file('2', "program", &[&library], text);
+    store
+}
+
+fn options(more: &serde_json::Value) -> String {
+    let mut options = json!({"layering": "largest-first"});
+    options.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    options.to_string()
+}
+
+/// Builds with the image before, in a store whose unchanged path is lost once it was registered:
+/// who looked into it would fail.
+fn build_after(previous: &[u8], text: &str, more: &serde_json::Value) -> Result<Vec<u8>, String> {
+    let after = store(text);
+    let previous = after.write("previous.json", std::str::from_utf8(previous).unwrap());
+    let mut more = more.clone();
+    more["previousImage"] = json!(previous);
+    after.write("registration", &after.registration());
+    after.write("options.json", &options(&more));
+    let library = format!("{}-library", "1".repeat(32));
+    fs::remove_dir_all(after.store().physical_dir().join(library)).unwrap();
+    let arguments =
+        ["build", "--closure", "registration", "--options", "options.json", "-o", "image.json"];
+    let output = after.stowage(&arguments).output().unwrap();
+    if !output.status.success() {
+        return Err(stderr(&output));
+    }
+    Ok(fs::read(after.root().join("image.json")).unwrap())
+}
+
+#[test]
+fn layers_of_the_same_are_not_made_again() {
+    let nothing = json!({});
+    let before = store("1").build(&options(&nothing));
+    let after = build_after(&before, "2", &nothing).unwrap();
+    // The same bytes as if it had looked.
+    assert_eq!(after, store("2").build(&options(&nothing)));
+    assert_ne!(after, before);
+    let [before, after] =
+        [before, after].map(|json| serde_json::from_slice::<ImageSpec>(&json).unwrap().layers);
+    assert_eq!((before.len(), after.len()), (2, 2));
+    assert_eq!(before.iter().filter(|layer| after.contains(layer)).count(), 1);
+}
+
+#[test]
+fn layers_of_something_else_are_made() {
+    let nothing = json!({});
+    let before = store("1").build(&options(&nothing));
+    let library = format!("/nix/store/{}-library", "1".repeat(32));
+    let text = String::from_utf8(before.clone()).unwrap();
+    let hash = text.split("\"narHash\": \"").nth(1).unwrap().split('"').next().unwrap();
+    let other_hash = text.replacen(hash, &format!("sha256:{}", "0".repeat(52)), 1);
+    for (what, previous, more) in [
+        ("another NAR hash", other_hash.clone().into_bytes(), nothing.clone()),
+        ("another mode", before.clone(), json!({"perms": [{"path": library, "mode": "0700"}]})),
+        ("another owner", before.clone(), json!({"storeAttributes": {"uid": 1}})),
+    ] {
+        let error = build_after(&previous, "1", &more).unwrap_err();
+        assert!(error.contains("does not exist"), "{what}: {error}");
+    }
+    // And it must be an image spec, of this version.
+    for (what, previous) in [
+        ("no JSON", "nonsense".to_owned()),
+        ("a plan", "[]".to_owned()),
+        ("another version", text.replacen("\"version\": 1", "\"version\": 2", 1)),
+    ] {
+        let error = build_after(previous.as_bytes(), "1", &nothing).unwrap_err();
+        assert!(error.contains("previous.json"), "{what}: {error}");
+    }
+}
+
+#[test]
+fn compressed_layers_are_what_they_were() {
+    let gzip = json!({"compression": "gzip"});
+    let before = store("1").build(&options(&gzip));
+    let after = build_after(&before, "2", &gzip).unwrap();
+    assert_eq!(after, store("2").build(&options(&gzip)));
+    // What is to be compressed in another way is made for that.
+    let error = build_after(&before, "2", &json!({"compression": "zstd"})).unwrap_err();
+    assert!(error.contains("does not exist"), "{error}");
+    let plain = build_after(&before, "2", &json!({})).unwrap();
+    assert_eq!(plain, store("2").build(&options(&json!({}))));
+}
