@@ -14,6 +14,7 @@ mod file;
 mod image_layout;
 mod loopback;
 mod merge;
+mod object_storage;
 mod oci;
 mod oci_archive;
 mod prefetch;
@@ -43,6 +44,10 @@ pub use docker_archive::{Archive, copy_to_docker_archive, write_archive};
 pub use docker_daemon::copy_to_docker_daemon;
 pub use file::is_stdout;
 pub use merge::merge_archives;
+pub use object_storage::{
+    BlobSource, BlobStream, Document, ObjectStorage, SignedUrl, StorageError, Stored,
+    StoredManifest,
+};
 pub use oci::copy_to_oci;
 pub use oci_archive::{copy_to_oci_archive, write_oci_archive};
 pub use prefetch::{Platform, Prefetch, PrefetchError, Prefetched, PulledAs, prefetch};

@@ -41,6 +41,8 @@ mod licences;
 mod lint;
 /// `stowage merge`: archives in one.
 mod merge;
+/// Images in an object storage, and what happens if that fails.
+mod object_storage;
 /// Modes and owners that `perms` gives.
 mod permissions;
 /// Plans of real closures, by digest.
@@ -55,6 +57,8 @@ mod progress;
 mod push;
 /// The registry's answers, request by request.
 mod registry;
+/// An object storage as others have it: S3, with one bucket and one user.
+mod s3;
 /// `stowage serve`, from its start to its end.
 mod serve;
 /// Real closures: the images that `benches/layering` plans.
