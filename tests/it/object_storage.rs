@@ -302,12 +302,9 @@ fn a_full_bucket_is_told_and_still_read() {
 
 #[test]
 fn nobody_at_the_other_end_is_told() {
-    let address = {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        listener.local_addr().unwrap()
-    };
     let begin = Instant::now();
-    let open = ObjectStorage::open_in("s3://images", s3::environment(address));
+    let environment = s3::environment(&nobody());
+    let open = ObjectStorage::open_in("s3://images", environment);
     let error = block_on(open).err().unwrap();
     assert!(matches!(error, StorageError::Unreachable { .. }), "{error:?}");
     assert!(error.to_string().contains("refused"), "{error}");
@@ -340,6 +337,12 @@ fn with(
     environment
 }
 
+/// An address where nobody listens.
+fn nobody() -> String {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    format!("http://{}", listener.local_addr().unwrap())
+}
+
 fn says_no_secret(error: &StorageError) {
     for text in [error.to_string(), format!("{error:?}"), error.hint().unwrap_or_default()] {
         assert!(!text.contains(SECRET_KEY) && !text.contains("wrong-secret"), "{text}");
@@ -363,4 +366,60 @@ fn a_signed_address_is_not_printed() {
         let status = tokio::task::spawn_blocking(move || ureq::get(&forged).call());
         assert!(matches!(status.await.unwrap(), Err(ureq::Error::StatusCode(403))));
     });
+}
+
+#[test]
+fn missing_credentials_are_told() {
+    let s3 = S3::start();
+    let mut environment = with(s3.environment(), "AWS_METADATA_ENDPOINT", &nobody());
+    environment.retain(|(name, _)| !name.contains("KEY"));
+    let error = block_on(ObjectStorage::open_in(&s3.url(), environment)).err().unwrap();
+    assert!(matches!(error, StorageError::Denied { .. }), "{error:?}");
+    assert!(error.to_string().contains("no credentials in the environment"), "{error}");
+}
+
+#[test]
+fn settings_that_cannot_work_are_told() {
+    let s3 = S3::start();
+    for (variable, value, message, hint) in [
+        ("AWS_ALLOW_HTTP", "false", "scheme is not allowed", "AWS_ALLOW_HTTP"),
+        ("AWS_ALLOW_HTTP", "perhaps", "perhaps", ""),
+        ("AWS_ENDPOINT", "what?", "AWS_ENDPOINT", ""),
+        ("AWS_SECRET_ACCESS_KEY", "wrong-secret\n", "line break", ""),
+    ] {
+        let environment = with(s3.environment(), variable, value);
+        let error = block_on(ObjectStorage::open_in(&s3.url(), environment)).err().unwrap();
+        assert!(matches!(error, StorageError::Settings { .. }), "{error:?}");
+        assert!(error.to_string().contains(message), "{error}");
+        assert!(error.hint().unwrap_or_default().contains(hint), "{error}");
+        says_no_secret(&error);
+    }
+}
+
+#[test]
+fn an_upload_that_is_given_up_is_forgotten() {
+    let (s3, built) = (S3::start(), Built::new());
+    block_on(async {
+        let storage = open(&s3).await;
+        s3.requests();
+        let begun = async {
+            // Until the second part of the large layer is on its way.
+            while !s3.requests().iter().any(|request| request.contains("partNumber=2")) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = begun => {}
+            stored = built.put(&storage) => panic!("{stored:?} before it was given up"),
+        }
+        let begin = Instant::now();
+        while s3.unfinished() > 0 && begin.elapsed() < Duration::from_secs(10) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(storage.image("shell/git", "latest").await.unwrap(), None);
+        assert!(storage.blob(&built.big_layer(), None).await.unwrap().is_none());
+        built.put(&storage).await.unwrap();
+    });
+    assert_eq!(s3.unfinished(), 0);
 }

@@ -69,7 +69,7 @@ impl S3 {
 
     /// What a process needs to know to use it.
     pub fn environment(&self) -> Vec<(String, String)> {
-        environment(self.address)
+        environment(&format!("http://{}", self.address))
     }
 
     pub fn set_mode(&self, mode: Mode) {
@@ -100,10 +100,9 @@ impl S3 {
 }
 
 /// Of an S3 at that address.
-pub fn environment(address: SocketAddr) -> Vec<(String, String)> {
-    let endpoint = format!("http://{address}");
+pub fn environment(endpoint: &str) -> Vec<(String, String)> {
     [
-        ("AWS_ENDPOINT", &*endpoint),
+        ("AWS_ENDPOINT", endpoint),
         ("AWS_ALLOW_HTTP", "true"),
         ("AWS_ACCESS_KEY_ID", ACCESS_KEY),
         ("AWS_SECRET_ACCESS_KEY", SECRET_KEY),

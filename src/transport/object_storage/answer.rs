@@ -31,6 +31,8 @@ pub enum Verdict {
     Full,
     /// There was no answer, or none to the question.
     Silent,
+    /// It was not asked, since the settings don't allow it.
+    Unusable,
     /// It said no.
     Refused,
 }
@@ -40,19 +42,29 @@ impl Answer {
     /// with what is signed in it.
     pub fn of(error: &object_store::Error) -> Self {
         let chain = chain(error);
-        if let Some(answer) = chain.iter().find_map(|error| Self::of_http(&error.to_string())) {
-            return answer;
-        }
         // Who finds no credentials in the environment asks the cloud's machines for them.
         if chain.iter().any(|error| names_metadata_service(&error.to_string())) {
             let reason = "there are no credentials in the environment, nor for this machine";
             return Self { verdict: Verdict::Denied, reason: reason.to_owned() };
         }
-        if let Some(error) = chain.iter().find_map(|error| error.downcast_ref::<HttpError>()) {
-            return Self { verdict: Verdict::Silent, reason: causes(error) };
+        if let Some(answer) = chain.iter().find_map(|error| Self::of_http(&error.to_string())) {
+            return answer;
         }
-        if let Some(error) = chain.iter().find_map(|error| error.downcast_ref::<io::Error>()) {
-            return Self { verdict: of_io(error.kind()), reason: error.to_string() };
+        if let Some(error) = chain.iter().find_map(|error| error.downcast_ref::<HttpError>()) {
+            let reason = causes(error);
+            // There was no question.
+            let is_ours = reason.starts_with("builder error");
+            let verdict = if is_ours { Verdict::Unusable } else { Verdict::Silent };
+            return Self { verdict, reason };
+        }
+        if let Some((at, error)) = chain
+            .iter()
+            .enumerate()
+            .find_map(|(at, error)| error.downcast_ref::<io::Error>().map(|error| (at, error)))
+        {
+            // What it is an error of names the file.
+            let reason = shorten(&chain[at.saturating_sub(1)].to_string());
+            return Self { verdict: of_io(error.kind()), reason };
         }
         let verdict = match error {
             object_store::Error::NotFound { .. } => Verdict::Missing,
@@ -105,9 +117,11 @@ fn of_io(kind: io::ErrorKind) -> Verdict {
     }
 }
 
-/// The address is the same in all of Amazon's, Google's and Microsoft's clouds.
+/// Amazon's, Google's and Microsoft's have the same address, where nobody has changed it.
 fn names_metadata_service(text: &str) -> bool {
-    text.contains("//169.254.") || text.contains("//metadata.google.internal")
+    let parts =
+        ["//169.254.", "//metadata.google.internal", "/latest/api/token", "/latest/meta-data"];
+    parts.iter().any(|part| text.contains(part))
 }
 
 fn chain<'e>(error: &'e (dyn Error + 'static)) -> Vec<&'e (dyn Error + 'static)> {

@@ -6,14 +6,16 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use object_store::aws::AmazonS3Builder;
-use object_store::azure::MicrosoftAzureBuilder;
-use object_store::gcp::GoogleCloudStorageBuilder;
+use axum::http::Uri;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::signer::Signer;
-use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
+use object_store::{BackoffConfig, Certificate, ClientOptions, ObjectStore, RetryConfig};
 use tokio_rustls::rustls::crypto::ring;
+use webpki_root_certs::TLS_SERVER_ROOT_CERTS;
 
 use super::answer::Answer;
 use super::error::StorageError;
@@ -69,6 +71,10 @@ impl Address {
         if bucket.is_empty() {
             return Err("it names no bucket".to_owned());
         }
+        let in_names = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        if !bucket.chars().all(in_names) {
+            return Err("a bucket's name has letters, digits, `.`, `-` and `_`".to_owned());
+        }
         let (bucket, prefix) =
             (bucket.to_owned(), Path::parse(prefix).map_err(|error| error.to_string())?);
         match scheme {
@@ -80,6 +86,36 @@ impl Address {
     }
 }
 
+impl Address {
+    /// The variables that its client knows.
+    fn settings(
+        &self,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Vec<(String, String)>, String> {
+        let is_known: fn(&str) -> bool = match self {
+            Self::S3 { .. } => is_key::<AmazonS3ConfigKey>,
+            Self::Google { .. } => is_key::<GoogleConfigKey>,
+            Self::Azure { .. } => is_key::<AzureConfigKey>,
+            Self::Directory(_) => |_| false,
+        };
+        let prefix = match self {
+            Self::S3 { .. } => "AWS_",
+            Self::Google { .. } => "GOOGLE_",
+            Self::Azure { .. } => "AZURE_",
+            Self::Directory(_) => "",
+        };
+        // One that is empty is none, as for most programs.
+        let settings = environment.into_iter().filter(|(name, value)| {
+            name.starts_with(prefix) && !value.is_empty() && is_known(name)
+        });
+        settings.map(|(name, value)| check(&name, &value).map(|()| (name, value))).collect()
+    }
+}
+
+fn is_key<K: FromStr>(name: &str) -> bool {
+    name.to_ascii_lowercase().parse::<K>().is_ok()
+}
+
 impl Backend {
     /// Makes a client, and asks for nothing yet.
     pub fn new(
@@ -88,61 +124,34 @@ impl Backend {
     ) -> Result<Self, StorageError> {
         let address = Address::parse(url)
             .map_err(|reason| StorageError::Url { url: without_secrets(url), reason })?;
+        let storage = url.trim_end_matches('/').to_owned();
+        let settings = match address.settings(environment) {
+            Ok(settings) => settings,
+            Err(reason) => return Err(StorageError::Settings { storage, reason }),
+        };
+        if matches!(&address, Address::Directory(directory) if !directory.is_dir()) {
+            return Err(StorageError::NoBucket { storage });
+        }
         // For who makes clients without to say which: the only one that is linked. That there is
         // one already is as good.
         let _ = ring::default_provider().install_default();
-        let retry = RetryConfig {
-            backoff: BackoffConfig {
-                init_backoff: FIRST_WAIT,
-                max_backoff: LONGEST_WAIT,
-                base: 2.,
-            },
-            max_retries: RETRIES,
-            retry_timeout: RETRYING,
-        };
         let client = ClientOptions::new().with_connect_timeout(CONNECT).with_timeout(REQUEST);
-        let environment = environment.into_iter().collect::<Vec<_>>();
-        let built = match address {
-            Address::S3 { bucket, prefix } => {
-                let builder = AmazonS3Builder::new().with_client_options(client).with_retry(retry);
-                let set = |builder: AmazonS3Builder, key, value| builder.with_config(key, value);
-                let builder = configure(builder, &environment, "AWS_", set);
-                builder.with_bucket_name(bucket).build().map(|store| Built::cloud(store, prefix))
+        let built = match Built::new(&address, client.clone(), &settings) {
+            // A container may have none, and needs none without TLS.
+            Err(error) if Answer::of(&error).reason.contains("No CA certificates") => {
+                Built::new(&address, with_own_certificates(client), &settings)
             }
-            Address::Google { bucket, prefix } => {
-                let builder =
-                    GoogleCloudStorageBuilder::new().with_client_options(client).with_retry(retry);
-                let set = |builder: GoogleCloudStorageBuilder, key, value| {
-                    builder.with_config(key, value)
-                };
-                let builder = configure(builder, &environment, "GOOGLE_", set);
-                builder.with_bucket_name(bucket).build().map(|store| Built::cloud(store, prefix))
-            }
-            Address::Azure { container, prefix } => {
-                let builder =
-                    MicrosoftAzureBuilder::new().with_client_options(client).with_retry(retry);
-                let set =
-                    |builder: MicrosoftAzureBuilder, key, value| builder.with_config(key, value);
-                let builder = configure(builder, &environment, "AZURE_", set);
-                builder
-                    .with_container_name(container)
-                    .build()
-                    .map(|store| Built::cloud(store, prefix))
-            }
-            Address::Directory(directory) => {
-                if !directory.is_dir() {
-                    return Err(StorageError::NoBucket { storage: url.to_owned() });
-                }
-                // An object has its name when its bytes are on the disk, also after a power failure.
-                LocalFileSystem::new_with_prefix(directory)
-                    .map(|store| Built::directory(store.with_fsync(true)))
-            }
+            built => built,
         };
-        let Built { store, signer, prefix } = built.map_err(|error| StorageError::Settings {
-            storage: url.to_owned(),
-            reason: Answer::of(&error).reason,
-        })?;
-        Ok(Self { address: url.trim_end_matches('/').to_owned(), store, signer, prefix })
+        match built {
+            Ok(Built { store, signer, prefix }) => {
+                Ok(Self { address: storage, store, signer, prefix })
+            }
+            Err(error) => {
+                let reason = Answer::of(&error).reason;
+                Err(StorageError::Settings { storage, reason })
+            }
+        }
     }
 }
 
@@ -153,9 +162,52 @@ struct Built {
 }
 
 impl Built {
-    fn cloud(store: impl ObjectStore + Signer, prefix: Path) -> Self {
+    fn new(
+        address: &Address,
+        client: ClientOptions,
+        settings: &[(String, String)],
+    ) -> object_store::Result<Self> {
+        let retry = RetryConfig {
+            backoff: BackoffConfig {
+                init_backoff: FIRST_WAIT,
+                max_backoff: LONGEST_WAIT,
+                base: 2.,
+            },
+            max_retries: RETRIES,
+            retry_timeout: RETRYING,
+        };
+        match address {
+            Address::S3 { bucket, prefix } => {
+                let builder = AmazonS3Builder::new().with_client_options(client).with_retry(retry);
+                let builder = configure(builder, settings, AmazonS3Builder::with_config);
+                Ok(Self::cloud(builder.with_bucket_name(bucket).build()?, prefix))
+            }
+            Address::Google { bucket, prefix } => {
+                let builder = GoogleCloudStorageBuilder::new();
+                let builder = builder.with_client_options(client).with_retry(retry);
+                let set = GoogleCloudStorageBuilder::with_config;
+                let builder = configure(builder, settings, set);
+                Ok(Self::cloud(builder.with_bucket_name(bucket).build()?, prefix))
+            }
+            Address::Azure { container, prefix } => {
+                let builder = MicrosoftAzureBuilder::new();
+                let builder = builder.with_client_options(client).with_retry(retry);
+                let set = MicrosoftAzureBuilder::with_config;
+                let builder = configure(builder, settings, set);
+                Ok(Self::cloud(builder.with_container_name(container).build()?, prefix))
+            }
+            Address::Directory(directory) => {
+                let store = LocalFileSystem::new_with_prefix(directory)?;
+                // An object has its name when its bytes are on the disk, also after a power
+                // failure.
+                Ok(Self::directory(store.with_fsync(true)))
+            }
+        }
+    }
+
+    fn cloud(store: impl ObjectStore + Signer, prefix: &Path) -> Self {
         let store = Arc::new(store);
-        Self { store: Arc::clone(&store) as _, signer: Some(store), prefix }
+        Self { store: Arc::clone(&store) as _, signer: Some(store), prefix: prefix.clone() }
     }
 
     fn directory(store: LocalFileSystem) -> Self {
@@ -163,19 +215,48 @@ impl Built {
     }
 }
 
+/// Trusts those that the program has with it, as it does where it asks registries.
+fn with_own_certificates(client: ClientOptions) -> ClientOptions {
+    let certificates = TLS_SERVER_ROOT_CERTS.iter();
+    let certificates = certificates.filter_map(|bytes| Certificate::from_der(bytes).ok());
+    certificates.fold(client, ClientOptions::with_root_certificate)
+}
+
 /// As the crate's own `from_env`, of any environment.
 fn configure<B, K: FromStr>(
     builder: B,
-    environment: &[(String, String)],
-    prefix: &str,
+    settings: &[(String, String)],
     set: impl Fn(B, K, String) -> B,
 ) -> B {
-    let ours = environment.iter().filter(|(name, _)| name.starts_with(prefix));
-    ours.fold(builder, |builder, (name, value)| match name.to_ascii_lowercase().parse() {
-        Ok(key) => set(builder, key, value.clone()),
-        // Others have variables of these names, too.
-        Err(_) => builder,
+    settings.iter().fold(builder, |builder, (name, value)| {
+        match name.to_ascii_lowercase().parse() {
+            Ok(key) => set(builder, key, value.clone()),
+            Err(_) => builder,
+        }
     })
+}
+
+/// Finds what the clients have no error for: they end the program, or say that a signature is
+/// wrong. The value is not told, since it may be a secret.
+fn check(name: &str, value: &str) -> Result<(), String> {
+    // Documents have lines.
+    let is_line = !name.starts_with("GOOGLE_") && !name.contains("CERTIFICATE");
+    if is_line && value.contains(char::is_control) {
+        return Err(format!("{name} has a line break in it, or another control character"));
+    }
+    let is_host = name.contains("REGION") || name.contains("ACCOUNT_NAME");
+    if is_host && !value.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
+        return Err(format!("{name} has other characters than letters, digits and `-`"));
+    }
+    let is_url = name.contains("ENDPOINT") && !name.contains("USE_");
+    let parsed = value.parse::<Uri>();
+    let good = parsed.is_ok_and(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some()
+    });
+    if is_url && !good {
+        return Err(format!("{name} is no address, such as `https://storage.example.org`"));
+    }
+    Ok(())
 }
 
 /// What could be a password is in front of an `@`, or behind a `?`.
@@ -214,6 +295,7 @@ mod tests {
             ("ftp://bucket", "ftp://bucket", "ftp:"),
             ("s3:///prefix", "s3:///prefix", "no bucket"),
             ("file://directory", "file://directory", "begins with `/`"),
+            ("s3://a bucket", "s3://a bucket", "letters"),
             ("s3://bucket/a//b", "s3://bucket/a//b", "empty"),
             ("s3://key:secret@bucket", "s3://…@bucket", "credentials"),
             ("s3://bucket?sig=secret", "s3://bucket", "credentials"),
@@ -226,14 +308,62 @@ mod tests {
         }
     }
 
+    fn environment(variables: &[(&str, &str)]) -> Vec<(String, String)> {
+        variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
     #[test]
     fn settings_come_from_the_environment() {
-        let environment =
-            [("AWS_ENDPOINT", "http://127.0.0.1:1"), ("AWS_UNKNOWN", "x"), ("PATH", "/")];
-        let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let backend = Backend::new("s3://bucket/a/", environment).unwrap();
-        assert_eq!(backend.address, "s3://bucket/a");
-        assert_eq!(backend.prefix.as_ref(), "a");
-        assert!(backend.signer.is_some());
+        for (url, variables) in [
+            (
+                "s3://bucket/a/",
+                &[
+                    ("AWS_ENDPOINT", "http://127.0.0.1:1"),
+                    ("AWS_REGION", ""),
+                    ("AWS_S3_US_EAST_1_REGIONAL_ENDPOINT", "legacy"),
+                    ("AZURE_STORAGE_ENDPOINT", "what?"),
+                    ("PATH", "/"),
+                ][..],
+            ),
+            (
+                "az://bucket/a",
+                &[
+                    ("AZURE_STORAGE_ACCOUNT_NAME", "account"),
+                    ("AZURE_STORAGE_ACCOUNT_KEY", "c2VjcmV0"),
+                ],
+            ),
+            ("gs://bucket/a", &[("GOOGLE_SKIP_SIGNATURE", "true")]),
+        ] {
+            let backend = Backend::new(url, environment(variables)).unwrap();
+            assert_eq!(backend.address, url.trim_end_matches('/'));
+            assert_eq!(backend.prefix.as_ref(), "a");
+            assert!(backend.signer.is_some());
+        }
+        let variables = environment(&[("AWS_ENDPOINT", "what?")]);
+        let error = Backend::new("s3://bucket", variables.clone()).err().unwrap();
+        assert!(matches!(&error, StorageError::Settings { .. }), "{error}");
+        assert!(error.to_string().contains("AWS_ENDPOINT"), "{error}");
+        Backend::new("file:///", variables).unwrap();
+    }
+
+    #[test]
+    fn settings_are_checked() {
+        for (name, value, good) in [
+            ("AWS_ENDPOINT", "http://127.0.0.1:9000", true),
+            ("AWS_ENDPOINT_URL_S3", "https://storage.example.org/a", true),
+            ("AWS_ENDPOINT", "storage.example.org", false),
+            ("AWS_ENDPOINT", "what?", false),
+            ("AWS_SECRET_ACCESS_KEY", "secret", true),
+            ("AWS_SECRET_ACCESS_KEY", "secret\n", false),
+            ("AWS_REGION", "eu-central-1", true),
+            ("AWS_REGION", "eu/secret", false),
+            ("AZURE_USE_FABRIC_ENDPOINT", "true", true),
+            ("GOOGLE_SERVICE_ACCOUNT_KEY", "{\n}", true),
+        ] {
+            let checked = check(name, value);
+            assert_eq!(checked.is_ok(), good, "{name}={value}");
+            let message = checked.err().unwrap_or_default();
+            assert!(!message.contains("secret"), "{message}");
+        }
     }
 }

@@ -100,6 +100,7 @@ impl StorageError {
             Verdict::NoBucket => Self::NoBucket { storage },
             Verdict::Denied => Self::Denied { storage, what, reason },
             Verdict::Full => Self::Full { storage, what, reason },
+            Verdict::Unusable => Self::Settings { storage, reason },
             Verdict::Silent => Self::Unreachable { storage, what, reason },
             Verdict::Missing | Verdict::Refused => Self::Refused { storage, what, reason },
         }
@@ -140,12 +141,11 @@ impl Hint for StorageError {
             Self::Full { .. } => Some(
                 "images that are stored can still be pulled; remove objects, or raise the quota".to_owned(),
             ),
-            Self::Unreachable { storage, reason, .. } if storage.starts_with("s3:") => {
-                Some(if reason.contains("URL scheme is not allowed") {
-                    "for an endpoint without TLS, set AWS_ALLOW_HTTP=true".to_owned()
-                } else {
-                    "AWS_ENDPOINT says where it is, if that isn't Amazon".to_owned()
-                })
+            Self::Settings { reason, .. } if reason.contains("URL scheme is not allowed") => {
+                Some("for an endpoint without TLS, set AWS_ALLOW_HTTP=true".to_owned())
+            }
+            Self::Unreachable { storage, .. } if storage.starts_with("s3:") => {
+                Some("AWS_ENDPOINT says where it is, if that isn't Amazon".to_owned())
             }
             Self::Refused { storage, reason, .. }
                 if storage.starts_with("s3:") && reason.contains("egion") =>
