@@ -392,6 +392,11 @@ pub struct PackagesArguments {
     #[arg(long, value_name = "DIR", requires = "packages")]
     pub roots: Option<PathBuf>,
 
+    /// Keep images in an object storage, which other servers may share, and send clients there for
+    /// blobs: `s3://BUCKET/PREFIX`, `gs://…`, `az://…` or `file:///DIR`; the environment says who asks
+    #[arg(long, value_name = "URL", requires = "packages")]
+    pub storage: Option<String>,
+
     /// How many layers an image may have
     #[arg(long, value_name = "N", default_value_t = 96, value_parser = clap::value_parser!(u16).range(1..=127))]
     pub max_layers: u16,

@@ -42,8 +42,7 @@ pub fn serve(store: &Store, arguments: &ServeArguments) -> Result<(), Failure> {
     }
 
     let address = arguments.listen;
-    let registry = Registry::start(sources.catalog(), store.clone(), address, options)
-        .map_err(|source| SetupError::Listen { address, source })?;
+    let registry = Registry::start(sources.catalog(), store.clone(), address, options)?;
     let address = registry.address();
     tracing::info!(images = sources.count(), %address, "serving");
     let scheme = if arguments.tls_cert.is_some() { "https" } else { "http" };
@@ -170,6 +169,7 @@ fn on_demand(arguments: &PackagesArguments) -> Result<Option<(OnDemandOptions, R
             running: Default::default(),
         },
         roots,
+        storage: arguments.storage.clone(),
         builds: arguments.max_builds.into(),
         queue: arguments.max_queue.into(),
         most_packages: arguments.max_packages.into(),

@@ -31,8 +31,8 @@ impl Loopback {
         catalog.add(NAME, TAG, &artifact, form).expect("the name is one");
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let options = ServerOptions::default();
-        let registry =
-            Registry::start(catalog, store.clone(), address, options).map_err(Error::Registry)?;
+        let registry = Registry::start(catalog, store.clone(), address, options)
+            .map_err(|error| Error::Registry(Box::new(error)))?;
         Ok(Self { registry, artifact, form })
     }
 

@@ -180,7 +180,7 @@ pub enum Error {
     Prefetch(#[from] PrefetchError),
     /// No registry could be opened for a copy.
     #[error("cannot open a registry on a loopback port")]
-    Registry(#[source] io::Error),
+    Registry(#[source] Box<SetupError>),
     /// There is no place for files that are needed during a copy.
     #[error("cannot use {} for temporary files", path.display())]
     Temporary {

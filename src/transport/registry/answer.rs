@@ -19,6 +19,7 @@ use super::range::{Part, part};
 use super::route::{NoRoute, Route, route};
 use super::server::Shared;
 use crate::digest::BlobDigest;
+use crate::transport::object_storage::StorageError;
 
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -71,6 +72,8 @@ pub fn not_built(failed: &OnDemandError, method: &Method) -> Response {
         E::Busy(_) => (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
         E::Timeout(_) => (StatusCode::GATEWAY_TIMEOUT, "UNKNOWN"),
         E::TooLarge { .. } => (StatusCode::FORBIDDEN, "DENIED"),
+        E::Storage(StorageError::Full { .. }) => (StatusCode::INSUFFICIENT_STORAGE, "UNKNOWN"),
+        E::Storage(_) => (StatusCode::SERVICE_UNAVAILABLE, "UNKNOWN"),
         E::Failed(_) | E::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN"),
     };
     let detail = match failed {
@@ -103,7 +106,7 @@ pub fn unauthorized() -> Response {
 }
 
 /// With what docker's client of old asks for.
-fn of_registry(mut response: Response) -> Response {
+pub fn of_registry(mut response: Response) -> Response {
     let version = HeaderValue::from_static("registry/2.0");
     response.headers_mut().insert("docker-distribution-api-version", version);
     response
@@ -184,10 +187,24 @@ fn no_route(problem: NoRoute) -> Response {
 }
 
 fn manifest(repository: &Repository, reference: &str, headers: &HeaderMap) -> Response {
-    let Some(Manifest { blob, media_type }) = repository.manifest(reference) else {
-        let message = format!("there is no manifest `{reference}`");
-        return error(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", &message);
-    };
+    let found = repository.manifest(reference);
+    found.map_or_else(|| no_manifest(reference), |found| manifest_body(found, headers))
+}
+
+/// There is no such manifest.
+pub fn no_manifest(reference: &str) -> Response {
+    let message = format!("there is no manifest `{reference}`");
+    error(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", &message)
+}
+
+/// There is no such blob.
+pub fn no_blob(digest: &BlobDigest) -> Response {
+    error(StatusCode::NOT_FOUND, "BLOB_UNKNOWN", &format!("there is no blob `{digest}`"))
+}
+
+/// A manifest, unless the client has it.
+pub fn manifest_body(found: &Manifest, headers: &HeaderMap) -> Response {
+    let Manifest { blob, media_type } = found;
     if is_known(headers, &blob.digest) {
         return not_modified(&blob.digest);
     }
@@ -200,30 +217,42 @@ fn blob(
     digest: &BlobDigest,
     request: &Request,
 ) -> Response {
-    let Some(content) = repository.blob(digest) else {
-        let message = format!("there is no blob `{digest}`");
-        return error(StatusCode::NOT_FOUND, "BLOB_UNKNOWN", &message);
-    };
+    let Some(content) = repository.blob(digest) else { return no_blob(digest) };
     if is_known(request.headers(), digest) {
         return not_modified(digest);
     }
     let size = content.size();
-    let wanted = request.headers().get(header::RANGE).and_then(|value| value.to_str().ok());
-    let (status, range) = match wanted.map_or(Part::Whole, |header| part(header, size)) {
-        Part::Whole => (StatusCode::OK, 0..size),
-        Part::Bytes(range) => (StatusCode::PARTIAL_CONTENT, range),
-        Part::Unsatisfiable => {
-            let message = format!("the blob has {size} bytes");
-            let mut response = error(StatusCode::RANGE_NOT_SATISFIABLE, "SIZE_INVALID", &message);
-            set(&mut response, header::CONTENT_RANGE, &format!("bytes */{size}"));
-            return response;
-        }
+    let range = match wanted_part(request.headers(), size) {
+        Part::Whole => None,
+        Part::Bytes(range) => Some(range),
+        Part::Unsatisfiable => return unsatisfiable(size),
     };
     let body = if request.method() == Method::HEAD {
         Body::empty()
     } else {
-        content_body(shared, content, range.clone())
+        content_body(shared, content, range.clone().unwrap_or(0..size))
     };
+    blob_body(body, range, size, digest)
+}
+
+/// Which of so many bytes a request is for.
+pub fn wanted_part(headers: &HeaderMap, size: u64) -> Part {
+    let wanted = headers.get(header::RANGE).and_then(|value| value.to_str().ok());
+    wanted.map_or(Part::Whole, |header| part(header, size))
+}
+
+/// None of a blob's bytes are those that were asked for.
+pub fn unsatisfiable(size: u64) -> Response {
+    let message = format!("the blob has {size} bytes");
+    let mut response = error(StatusCode::RANGE_NOT_SATISFIABLE, "SIZE_INVALID", &message);
+    set(&mut response, header::CONTENT_RANGE, &format!("bytes */{size}"));
+    response
+}
+
+/// A blob of so many bytes, or a part of it.
+pub fn blob_body(body: Body, part: Option<Range<u64>>, size: u64, digest: &BlobDigest) -> Response {
+    let status = if part.is_some() { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK };
+    let range = part.unwrap_or(0..size);
     let mut response = Response::new(body);
     *response.status_mut() = status;
     set(&mut response, header::CONTENT_TYPE, OCTETS);
@@ -282,7 +311,7 @@ fn list<'n>(
 }
 
 /// Whether the client has what the digest stands for.
-fn is_known(headers: &HeaderMap, digest: &BlobDigest) -> bool {
+pub fn is_known(headers: &HeaderMap, digest: &BlobDigest) -> bool {
     let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
     let tag = format!("\"{digest}\"");
     known.is_some_and(|known| {
@@ -290,19 +319,22 @@ fn is_known(headers: &HeaderMap, digest: &BlobDigest) -> bool {
     })
 }
 
-fn not_modified(digest: &BlobDigest) -> Response {
+/// The client has it.
+pub fn not_modified(digest: &BlobDigest) -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NOT_MODIFIED;
     with_digest(response, digest)
 }
 
-fn with_digest(mut response: Response, digest: &BlobDigest) -> Response {
+/// With the digest of what is sent, as clients check it.
+pub fn with_digest(mut response: Response, digest: &BlobDigest) -> Response {
     set(&mut response, header::ETAG, &format!("\"{digest}\""));
     set(&mut response, header::HeaderName::from_static(DIGEST), &digest.to_string());
     response
 }
 
-fn error(status: StatusCode, code: &str, message: &str) -> Response {
+/// Something is wrong (distribution-spec, "Error Codes").
+pub fn error(status: StatusCode, code: &str, message: &str) -> Response {
     error_with(status, code, message, &Value::Null)
 }
 
@@ -329,7 +361,8 @@ fn bytes(status: StatusCode, media_type: &str, bytes: Vec<u8>) -> Response {
     response
 }
 
-fn set(response: &mut Response, name: header::HeaderName, value: &str) {
+/// Sets a header, to what has no odd characters.
+pub fn set(response: &mut Response, name: header::HeaderName, value: &str) {
     let value = HeaderValue::from_str(value).expect("no header of ours has odd characters");
     response.headers_mut().insert(name, value);
 }

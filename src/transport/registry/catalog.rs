@@ -132,6 +132,26 @@ impl Catalog {
         Ok(digest)
     }
 
+    /// Adds a manifest whose blobs are elsewhere, under a name and a tag, in place of what has
+    /// them; or by its digest alone.
+    ///
+    /// # Errors
+    /// [`CatalogError`].
+    pub fn add_manifest(
+        &mut self,
+        name: &str,
+        tag: Option<&str>,
+        manifest: Manifest,
+    ) -> Result<(), CatalogError> {
+        check_reference(name, tag.unwrap_or("latest"))?;
+        let repository = self.repositories.entry(name.to_owned()).or_default();
+        if let Some(tag) = tag {
+            repository.tags.insert(tag.to_owned(), manifest.blob.digest);
+        }
+        repository.manifests.insert(manifest.blob.digest, manifest);
+        Ok(())
+    }
+
     /// The names of all repositories that have tags, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         let tagged = self.repositories.iter().filter(|(_, found)| !found.tags.is_empty());

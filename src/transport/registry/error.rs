@@ -10,6 +10,7 @@ use thiserror::Error;
 use super::catalog::CatalogError;
 use crate::error::Hint;
 use crate::oci;
+use crate::transport::object_storage::StorageError;
 
 /// Why a registry does not begin to serve.
 #[derive(Debug, Error)]
@@ -74,6 +75,12 @@ pub enum SetupError {
         /// What the system says.
         source: io::Error,
     },
+    /// Images can't be kept in an object storage.
+    #[error(transparent)]
+    Storage(Box<StorageError>),
+    /// There are no threads, or no sockets.
+    #[error("cannot begin to serve")]
+    Runtime(#[source] io::Error),
     /// There is no listening at the address.
     #[error("cannot listen on {address}")]
     Listen {
@@ -84,10 +91,17 @@ pub enum SetupError {
     },
 }
 
+impl From<StorageError> for SetupError {
+    fn from(error: StorageError) -> Self {
+        Self::Storage(Box::new(error))
+    }
+}
+
 impl Hint for SetupError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Spec(error) => error.hint(),
+            Self::Storage(error) => error.hint(),
             Self::Name { .. } => Some("name it by `NAME:TAG=FILE`".to_owned()),
             Self::Users { .. } | Self::NoUsers(_) => Some(
                 "`htpasswd -B FILE USER` writes a line for a user, with a bcrypt hash".to_owned(),

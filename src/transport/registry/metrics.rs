@@ -54,6 +54,8 @@ pub struct Metrics {
     pub reloads: Number,
     /// Images that Nix was told to build.
     pub builds: Number,
+    /// Images that were found in the storage.
+    pub images_found: Number,
     /// Those that there are none of.
     pub builds_failed: Number,
     /// Those that were refused, since too many others waited.
@@ -142,6 +144,12 @@ impl Metrics {
             ),
             ("reloads_total", "counter", "Times that the catalog was replaced.", &self.reloads),
             ("image_builds_total", "counter", "Images that Nix was told to build.", &self.builds),
+            (
+                "images_found_total",
+                "counter",
+                "Images that were found in the storage.",
+                &self.images_found,
+            ),
             (
                 "image_builds_failed_total",
                 "counter",

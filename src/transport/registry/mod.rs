@@ -18,6 +18,7 @@ mod reread;
 mod route;
 mod server;
 mod sources;
+mod stored;
 mod tls;
 mod users;
 mod watched_body;

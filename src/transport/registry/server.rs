@@ -21,16 +21,19 @@ use super::answer::{self, answer};
 use super::cache::Cache;
 use super::catalog::Catalog;
 use super::connections::{Connections, Limits};
+use super::error::SetupError;
 use super::layer_body::Makers;
 use super::metrics::Metrics;
 use super::on_demand::{OnDemand, OnDemandOptions};
 use super::route::{Route, route};
+use super::stored;
 use super::users::Users;
 use super::watched_body::{Exchange, WatchedBody};
 use crate::digest::BlobDigest;
 use crate::store::Store;
 use crate::transport::Error;
 use crate::transport::checked_layer::Hashing;
+use crate::transport::object_storage::ObjectStorage;
 
 /// What was sent of each layer's blob.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -124,13 +127,13 @@ impl Registry {
     /// Begins to answer at an address; port 0 takes one that is free.
     ///
     /// # Errors
-    /// If there is no listening there.
+    /// [`SetupError`].
     pub fn start(
         catalog: Catalog,
         store: Store,
         address: SocketAddr,
         options: ServerOptions,
-    ) -> io::Result<Self> {
+    ) -> Result<Self, SetupError> {
         let ServerOptions { tls, users, cache, on_demand, limits } = options;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -139,12 +142,18 @@ impl Registry {
             .enable_io()
             .enable_time()
             .thread_name("registry")
-            .build()?;
-        let listener = TcpListener::bind(address)?;
-        listener.set_nonblocking(true)?;
-        let address = listener.local_addr()?;
+            .build()
+            .map_err(SetupError::Runtime)?;
+        let listener = {
+            let _guard = runtime.enter();
+            listen(address).map_err(|source| SetupError::Listen { address, source })?
+        };
+        let address = listener.local_addr().map_err(SetupError::Runtime)?;
+        let storage = on_demand.as_ref().and_then(|on_demand| on_demand.storage.as_deref());
+        let storage = storage.map(|url| runtime.block_on(ObjectStorage::open(url))).transpose()?;
         let metrics: Arc<Metrics> = Arc::default();
-        let on_demand = on_demand.map(|it| Arc::new(OnDemand::new(it, Arc::clone(&metrics))));
+        let on_demand = on_demand
+            .map(|it| Arc::new(OnDemand::new(it, store.clone(), storage, Arc::clone(&metrics))));
         let shared = Arc::new(Shared {
             catalog: ArcSwap::from_pointee(catalog),
             on_demand,
@@ -158,10 +167,6 @@ impl Registry {
             error: Mutex::default(),
         });
         let (stop, stopped) = watch::channel(false);
-        let listener = {
-            let _guard = runtime.enter();
-            tokio::net::TcpListener::from_std(listener)?
-        };
         let places = Arc::new(Semaphore::new(limits.connections));
         let connections = Connections {
             shared: Arc::clone(&shared),
@@ -250,8 +255,18 @@ pub async fn handle(shared: &Arc<Shared>, request: Request) -> Response<WatchedB
     {
         return exchange.watch("manifest", answer::not_built(&error, request.method()));
     }
-    let (route, response) = answer(shared, &request);
+    let (head, body) = request.into_parts();
+    let (route, response) = match stored::answer(shared, &head).await {
+        Some(answered) => answered,
+        None => answer(shared, &Request::from_parts(head, body)),
+    };
     exchange.watch(route, response)
+}
+
+fn listen(address: SocketAddr) -> io::Result<tokio::net::TcpListener> {
+    let listener = TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    tokio::net::TcpListener::from_std(listener)
 }
 
 /// The image that a request is for, if that is to be built.

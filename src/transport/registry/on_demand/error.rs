@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::transport::object_storage::StorageError;
+
 /// Why there is no image of some packages. What is in the message is for everybody.
 #[derive(Debug, Error)]
 pub enum OnDemandError {
@@ -40,9 +42,21 @@ pub enum OnDemandError {
     /// Nix says that it can't be evaluated or built.
     #[error("the image cannot be built: {0}")]
     Failed(String),
+    /// There is no place to keep it.
+    #[error("the image cannot be stored: {}", reason(.0))]
+    Storage(#[source] StorageError),
     /// Something is wrong here. The reason is for the log.
     #[error("the image cannot be built, for a reason that is none of its packages")]
     Internal(#[source] io::Error),
+}
+
+/// What is wrong with a storage, for who has no business to know which that is.
+fn reason(error: &StorageError) -> &'static str {
+    match error {
+        StorageError::Full { .. } => "the storage is full",
+        StorageError::Unreachable { .. } => "the storage does not answer",
+        _ => "the storage does not take it",
+    }
 }
 
 fn quoted(names: &[String]) -> String {

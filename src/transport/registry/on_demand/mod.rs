@@ -4,9 +4,11 @@
 //!
 //! Of all who ask for the same at once, one has it built; whoever goes away meanwhile ends
 //! nothing. What was found, also that there is nothing, is remembered for a while, and what comes
-//! from a commit for as long as there is room.
+//! from a commit for as long as there is room. With an object storage, images are kept there as
+//! well, and are found there by who has not built them.
 
 mod error;
+mod found;
 mod nix_build;
 mod request;
 
@@ -16,12 +18,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use time::OffsetDateTime;
 use tokio::sync::{Semaphore, watch};
 
 use super::catalog::Catalog;
 use super::metrics::Metrics;
 use crate::digest::Digest;
-use crate::oci::{Artifact, Form, ImageSpec};
+use crate::error::with_causes;
+use crate::oci::ImageSpec;
+use crate::store::Store;
+use crate::transport::object_storage::{ObjectStorage, Stored};
+use found::Found;
 
 pub use error::OnDemandError;
 pub use nix_build::NixBuild;
@@ -41,6 +48,8 @@ pub struct OnDemandOptions {
     pub nix: NixBuild,
     /// Directory for links to what is served, which Nix must not collect.
     pub roots: PathBuf,
+    /// Where images are kept for other servers, as [`ObjectStorage::open`] takes it.
+    pub storage: Option<String>,
     /// Builds at a time.
     pub builds: usize,
     /// Builds that may wait.
@@ -61,7 +70,7 @@ type Outcome = Result<(), Arc<OnDemandError>>;
 /// What is known of a name and a tag.
 enum Slot {
     Building(watch::Receiver<Option<Outcome>>),
-    Built { artifact: Artifact, fixed: bool, since: Instant, used: Instant },
+    Built { found: Found, fixed: bool, since: Instant, used: Instant },
     Failed { error: Arc<OnDemandError>, since: Instant },
 }
 
@@ -69,7 +78,7 @@ enum Slot {
 struct State {
     slots: BTreeMap<Reference, Slot>,
     /// Of images that were replaced.
-    kept: Vec<(String, Artifact, Instant)>,
+    kept: Vec<(String, Found, Instant)>,
     /// Builds under way, or waiting.
     building: usize,
 }
@@ -77,6 +86,8 @@ struct State {
 /// Images by the names of their packages.
 pub struct OnDemand {
     options: OnDemandOptions,
+    store: Store,
+    storage: Option<ObjectStorage>,
     metrics: Arc<Metrics>,
     places: Semaphore,
     state: Mutex<State>,
@@ -85,10 +96,20 @@ pub struct OnDemand {
 
 impl OnDemand {
     /// With nothing built so far.
-    pub fn new(options: OnDemandOptions, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        options: OnDemandOptions,
+        store: Store,
+        storage: Option<ObjectStorage>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let places = Semaphore::new(options.builds);
         let (state, catalog) = Default::default();
-        Self { options, metrics, places, state, catalog }
+        Self { options, store, storage, metrics, places, state, catalog }
+    }
+
+    /// Where blobs are kept, if not here.
+    pub fn storage(&self) -> Option<&ObjectStorage> {
+        self.storage.as_ref()
     }
 
     /// What was built.
@@ -141,40 +162,30 @@ impl OnDemand {
         state.building += 1;
         let (sender, outcome) = watch::channel(None);
         let before = state.slots.insert(reference, Slot::Building(outcome.clone()));
-        if let Some(Slot::Built { artifact, .. }) = before {
-            state.kept.push((name.to_owned(), artifact, Instant::now()));
+        if let Some(Slot::Built { found, .. }) = before {
+            state.kept.push((name.to_owned(), found, Instant::now()));
         }
         let this = Arc::clone(self);
         // Not of the request's own: that may be over before.
-        tokio::spawn(async move { sender.send_replace(Some(this.build(request).await)) });
+        tokio::spawn(async move { sender.send_replace(Some(this.find(request).await)) });
         Ok(Some(outcome))
     }
 
-    async fn build(&self, request: PackageRequest) -> Outcome {
-        let place = self.places.acquire().await;
-        let (begin, name, tag) = (Instant::now(), &request.name, &request.tag);
-        tracing::info!(name, tag, source = %request.source, "building");
-        let link = self.link(name, tag);
-        let built = self.options.nix.run(&request, &link).await.and_then(|spec| self.check(spec));
-        drop(place);
-        let ms = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.metrics.built_in(begin.elapsed());
+    /// Finds an image in the storage, or builds it, and remembers what came of that.
+    async fn find(&self, request: PackageRequest) -> Outcome {
+        let fixed = request.source.is_fixed();
+        let found = match self.stored(&request).await {
+            Some(found) => Ok(found),
+            None => self.build(&request).await,
+        };
         let now = Instant::now();
-        let (slot, outcome) = match built {
-            Ok(spec) => {
-                tracing::info!(name, tag, ms, layers = spec.layers.len(), "built");
-                let fixed = request.source.is_fixed();
-                let artifact = Artifact::from(spec);
-                (Slot::Built { artifact, fixed, since: now, used: now }, Ok(()))
-            }
+        let (slot, outcome) = match found {
+            Ok(found) => (Slot::Built { found, fixed, since: now, used: now }, Ok(())),
             Err(error) => {
-                self.metrics.builds_failed.add(1);
-                tracing::warn!(name, tag, ms, error = %crate::error::with_causes(&error), "not built");
                 let error = Arc::new(error);
                 (Slot::Failed { error: Arc::clone(&error), since: now }, Err(error))
             }
         };
-        self.metrics.builds.add(1);
         let mut state = self.lock();
         state.building -= 1;
         state.slots.insert((request.name, request.tag), slot);
@@ -184,6 +195,74 @@ impl OnDemand {
         }
         self.catalog.store(Arc::new(state.catalog()));
         outcome
+    }
+
+    /// The image as another server has built it, or this one before it was started again.
+    async fn stored(&self, request: &PackageRequest) -> Option<Found> {
+        let storage = self.storage.as_ref()?;
+        let (name, tag) = (&request.name, &request.tag);
+        match storage.image(name, &self.key(request)).await {
+            Ok(stored) => {
+                let is_fresh = |stored: OffsetDateTime| {
+                    let age = OffsetDateTime::now_utc() - stored;
+                    request.source.is_fixed() || age < self.options.remember
+                };
+                let stored = stored.filter(|manifest| is_fresh(manifest.stored))?;
+                tracing::info!(name, tag, "found in the storage");
+                self.metrics.images_found.add(1);
+                Some(Found::of(stored))
+            }
+            Err(error) => {
+                let error = with_causes(&error);
+                tracing::warn!(name, tag, error, "cannot look into the storage");
+                None
+            }
+        }
+    }
+
+    async fn build(&self, request: &PackageRequest) -> Result<Found, OnDemandError> {
+        let _place = self.places.acquire().await;
+        let (begin, name, tag) = (Instant::now(), &request.name, &request.tag);
+        tracing::info!(name, tag, source = %request.source, "building");
+        let link = self.link(name, tag);
+        let built = self.options.nix.run(request, &link).await.and_then(|spec| self.check(spec));
+        let ms = || u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.metrics.builds.add(1);
+        self.metrics.built_in(begin.elapsed());
+        let kept = match built {
+            Ok(spec) => {
+                tracing::info!(name, tag, ms = ms(), layers = spec.layers.len(), "built");
+                self.keep(request, spec).await
+            }
+            Err(error) => Err(error),
+        };
+        kept.inspect_err(|error| {
+            self.metrics.builds_failed.add(1);
+            tracing::warn!(name, tag, ms = ms(), error = with_causes(error), "not built");
+        })
+    }
+
+    /// Keeps an image where other servers look for it. If there is no place for it, there is no
+    /// image: they could not send its layers.
+    async fn keep(
+        &self,
+        request: &PackageRequest,
+        spec: ImageSpec,
+    ) -> Result<Found, OnDemandError> {
+        let Some(storage) = &self.storage else { return Ok(Found::Here(spec.into())) };
+        let spec = Arc::new(spec);
+        let (name, tag) = (&request.name, &request.tag);
+        let stored = storage.put_image(&self.store, &spec, name, &self.key(request)).await;
+        let stored = stored.map_err(OnDemandError::Storage)?;
+        let Stored { layers_sent, layers_skipped, bytes_sent, .. } = stored;
+        tracing::info!(name, tag, layers_sent, layers_skipped, bytes_sent, "stored");
+        Ok(Found::of_spec(&spec))
+    }
+
+    /// What an image is stored under: servers that are set otherwise don't mean the same by a tag.
+    fn key(&self, request: &PackageRequest) -> String {
+        let settings = format!("{}\n{}", request.source, self.options.nix.max_layers);
+        format!("{}-{}", request.tag, &Digest::of(settings.as_bytes()).hex()[..16])
     }
 
     /// Ends the builds that are under way.
@@ -233,12 +312,12 @@ impl State {
     fn catalog(&self) -> Catalog {
         const CHECKED: &str = "names and tags were checked when they were asked for";
         let mut catalog = Catalog::default();
-        for (name, artifact, _) in &self.kept {
-            catalog.add_untagged(name, artifact, Form::AsStored).expect(CHECKED);
+        for (name, found, _) in &self.kept {
+            found.add_to(&mut catalog, name, None).expect(CHECKED);
         }
         for ((name, tag), slot) in &self.slots {
-            if let Slot::Built { artifact, .. } = slot {
-                catalog.add(name, tag, artifact, Form::AsStored).expect(CHECKED);
+            if let Slot::Built { found, .. } = slot {
+                found.add_to(&mut catalog, name, Some(tag)).expect(CHECKED);
             }
         }
         catalog
