@@ -407,6 +407,7 @@ fn an_upload_that_is_given_up_is_forgotten() {
             while !s3.requests().iter().any(|request| request.contains("partNumber=2")) {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
+            assert_eq!(s3.unfinished(), 1);
         };
         tokio::select! {
             biased;

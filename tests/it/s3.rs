@@ -49,7 +49,7 @@ impl S3 {
         fs::create_dir(directory.path().join(BUCKET)).unwrap();
         let mut builder = S3ServiceBuilder::new(FileSystem::new(directory.path()).unwrap());
         builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
-        let service = builder.build();
+        let service = Arc::new(builder.build());
         let state = Arc::<Mutex<State>>::default();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -95,7 +95,7 @@ impl S3 {
     pub fn unfinished(&self) -> usize {
         let files = fs::read_dir(self.directory.path()).unwrap();
         let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
-        names.filter(|name| name.starts_with(".upload")).count()
+        names.filter(|name| name.starts_with(".upload-")).count()
     }
 }
 
@@ -129,11 +129,11 @@ pub fn objects(root: &Path) -> Vec<String> {
     found
 }
 
-async fn serve(listener: TcpListener, service: S3Service, state: Arc<Mutex<State>>) {
+async fn serve(listener: TcpListener, service: Arc<S3Service>, state: Arc<Mutex<State>>) {
     while let Ok((socket, _)) = listener.accept().await {
-        let (service, state) = (service.clone(), Arc::clone(&state));
+        let (service, state) = (Arc::clone(&service), Arc::clone(&state));
         let answer = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-            let (service, state) = (service.clone(), Arc::clone(&state));
+            let (service, state) = (Arc::clone(&service), Arc::clone(&state));
             async move {
                 let mode = {
                     let mut state = state.lock().unwrap();

@@ -60,6 +60,8 @@ struct Inner {
     in_turn: InTurn<BlobDigest>,
     uploads: Semaphore,
     questions: Semaphore,
+    /// [`ANSWER`].
+    patience: Duration,
 }
 
 /// A manifest that has a name.
@@ -129,16 +131,7 @@ impl ObjectStorage {
         url: &str,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, StorageError> {
-        let Backend { address, store, signer, prefix } = Backend::new(url, environment)?;
-        let mut inner = Inner {
-            address,
-            store,
-            signer,
-            names: Names::new(prefix),
-            in_turn: InTurn::default(),
-            uploads: Semaphore::new(UPLOADS),
-            questions: Semaphore::new(QUESTIONS),
-        };
+        let mut inner = Inner::new(Backend::new(url, environment)?);
         inner.probe().await?;
         Ok(Self(Arc::new(inner)))
     }
@@ -295,6 +288,20 @@ impl ObjectStorage {
 }
 
 impl Inner {
+    fn new(backend: Backend) -> Self {
+        let Backend { address, store, signer, prefix } = backend;
+        Self {
+            address,
+            store,
+            signer,
+            names: Names::new(prefix),
+            in_turn: InTurn::default(),
+            uploads: Semaphore::new(UPLOADS),
+            questions: Semaphore::new(QUESTIONS),
+            patience: ANSWER,
+        }
+    }
+
     /// Finds out whether objects can be written and read, and addresses signed.
     async fn probe(&mut self) -> Result<(), StorageError> {
         let probe = self.names.probe();
@@ -312,7 +319,8 @@ impl Inner {
         let missing = self.names.missing();
         self.in_time("look for", &missing, self.head(&missing)).await?;
         if let Some(signer) = &self.signer {
-            let signed = tokio::time::timeout(ANSWER, source::sign(signer.as_ref(), &probe)).await;
+            let signed =
+                tokio::time::timeout(self.patience, source::sign(signer.as_ref(), &probe)).await;
             if !matches!(signed, Ok(Ok(_))) {
                 tracing::warn!(
                     storage = self.address,
@@ -335,12 +343,12 @@ impl Inner {
         object: &Path,
         work: impl Future<Output = Result<T, StorageError>>,
     ) -> Result<T, StorageError> {
-        match tokio::time::timeout(ANSWER, work).await {
+        match tokio::time::timeout(self.patience, work).await {
             Ok(result) => result,
             Err(_) => Err(StorageError::Unreachable {
                 storage: self.address.clone(),
                 what: format!("{what} {object}"),
-                reason: format!("nothing came within {} seconds", ANSWER.as_secs()),
+                reason: format!("nothing came within {:?}", self.patience),
             }),
         }
     }
@@ -410,4 +418,41 @@ impl Inner {
 fn is_missing(error: &object_store::Error) -> bool {
     matches!(error, object_store::Error::NotFound { .. })
         && Answer::of(error).verdict == Verdict::Missing
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn nobody_is_left_waiting() {
+        // It takes connections, as the system does for it, and says nothing.
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let environment = [
+            ("AWS_ENDPOINT", endpoint.as_str()),
+            ("AWS_ALLOW_HTTP", "true"),
+            ("AWS_ACCESS_KEY_ID", "key"),
+            ("AWS_SECRET_ACCESS_KEY", "secret"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let backend = Backend::new("s3://bucket", environment).unwrap();
+        let patience = Duration::from_millis(100);
+        let storage = ObjectStorage(Arc::new(Inner { patience, ..Inner::new(backend) }));
+        let begin = Instant::now();
+        let digest = BlobDigest::new(Digest::of(b""));
+        let errors = [
+            storage.image("name", "key").await.err(),
+            storage.document(&digest).await.err(),
+            storage.blob(&digest, None).await.err(),
+        ];
+        for error in errors {
+            let error = error.unwrap();
+            assert!(matches!(error, StorageError::Unreachable { .. }), "{error}");
+            assert!(error.to_string().ends_with("nothing came within 100ms"), "{error}");
+        }
+        assert!(begin.elapsed() < Duration::from_secs(10));
+    }
 }
