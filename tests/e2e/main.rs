@@ -38,8 +38,14 @@ mod podman;
 mod prefetch;
 /// Debian's registry.
 mod registry;
+/// An object storage as others have it: S3, with one bucket and one user.
+#[allow(dead_code)] // other tests need more of it
+#[path = "../it/s3.rs"]
+mod s3;
 /// The registry as a service: Docker, podman, skopeo and containerd pull.
 mod serve;
+/// Servers that share an object storage.
+mod shared_storage;
 /// Nix, engines of one's own, and images.
 mod support;
 /// skopeo reads what is copied to files and directories.

@@ -17,7 +17,7 @@ use crate::podman::podman;
 use crate::support::{Docker, build, nix, run};
 
 /// A package set with what goes wrong, beside the embedded packages.
-fn packages(directory: &Path) -> PathBuf {
+pub fn packages(directory: &Path) -> PathBuf {
     static SET: OnceLock<String> = OnceLock::new();
     let set = SET.get_or_init(|| {
         let attribute = ".#legacyPackages.x86_64-linux";
@@ -41,32 +41,42 @@ fn packages(directory: &Path) -> PathBuf {
     packages
 }
 
-struct Server {
-    process: Child,
-    directory: tempfile::TempDir,
-    /// Host and port.
-    host: String,
+/// The program that has all that it takes to serve packages.
+pub fn serve(source: &str) -> Command {
+    let program = build("packages.x86_64-linux.serve").join("bin/stowage-serve");
+    let mut command = nix(&["--exec"]);
+    command.arg(program).args(["--packages", source, "--listen=127.0.0.1:0"]);
+    command
 }
 
-struct Answer {
-    status: u16,
-    head: String,
-    body: String,
+pub struct Server {
+    process: Child,
+    pub directory: tempfile::TempDir,
+    /// Host and port.
+    pub host: String,
+}
+
+pub struct Answer {
+    pub status: u16,
+    pub head: String,
+    pub body: String,
 }
 
 impl Server {
-    fn start(arguments: &[&str]) -> Self {
+    pub fn start(arguments: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let source = format!("path!{}", packages(directory.path()).display());
         Self::start_with(directory, &source, arguments)
     }
 
     fn start_with(directory: tempfile::TempDir, source: &str, arguments: &[&str]) -> Self {
-        let program = build("packages.x86_64-linux.serve").join("bin/stowage-serve");
+        Self::run(directory, serve(source).args(arguments))
+    }
+
+    /// With a command that is all but complete.
+    pub fn run(directory: tempfile::TempDir, command: &mut Command) -> Self {
         let path = |name: &str| directory.path().join(name);
-        let mut command = nix(&["--exec"]);
-        command.arg(program).args(["--packages", source, "--listen=127.0.0.1:0"]);
-        command.arg("--address-file").arg(path("address")).args(arguments);
+        command.arg("--address-file").arg(path("address"));
         command.stderr(fs::File::create(path("log")).unwrap()).stdout(Stdio::null());
         let mut process = command.spawn().unwrap();
         let begin = Instant::now();
@@ -82,11 +92,11 @@ impl Server {
         Self { process, directory, host }
     }
 
-    fn log(&self) -> String {
+    pub fn log(&self) -> String {
         fs::read_to_string(self.directory.path().join("log")).unwrap()
     }
 
-    fn ask(&self, method: &str, path: &str) -> Answer {
+    pub fn ask(&self, method: &str, path: &str) -> Answer {
         let mut stream = TcpStream::connect(&self.host).unwrap();
         let host = &self.host;
         write!(stream, "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")
@@ -99,11 +109,11 @@ impl Server {
         Answer { status, head: head.to_owned(), body: body.to_owned() }
     }
 
-    fn manifest(&self, name: &str) -> Answer {
+    pub fn manifest(&self, name: &str) -> Answer {
         self.ask("GET", &format!("/v2/{name}/manifests/latest"))
     }
 
-    fn layers(&self, name: &str) -> BTreeMap<String, u64> {
+    pub fn layers(&self, name: &str) -> BTreeMap<String, u64> {
         let manifest: Value = serde_json::from_str(&self.manifest(name).body).unwrap();
         let layers = manifest["layers"].as_array().unwrap().iter();
         layers
@@ -113,10 +123,15 @@ impl Server {
             .collect()
     }
 
-    fn metric(&self, name: &str) -> u64 {
+    pub fn metric(&self, name: &str) -> u64 {
         let metrics = self.ask("GET", "/metrics").body;
         let line = metrics.lines().find_map(|line| line.strip_prefix(&format!("stowage_{name} ")));
         line.unwrap_or_else(|| panic!("{name} in {metrics}")).parse().unwrap()
+    }
+
+    pub fn kill(mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
     }
 
     fn peak_memory(&self) -> u64 {
@@ -134,7 +149,7 @@ impl Drop for Server {
 }
 
 /// `skopeo ARGUMENTS`
-fn skopeo(arguments: &[&str]) -> String {
+pub fn skopeo(arguments: &[&str]) -> String {
     let mut command = Command::new("skopeo");
     run(command.arg("--insecure-policy").args(arguments).stdin(Stdio::null()))
 }

@@ -144,6 +144,9 @@ impl Hint for StorageError {
             Self::Settings { reason, .. } if reason.contains("URL scheme is not allowed") => {
                 Some("for an endpoint without TLS, set AWS_ALLOW_HTTP=true".to_owned())
             }
+            Self::Unreachable { reason, .. } if reason.contains("certificate") => {
+                Some("SSL_CERT_FILE names a file with the certificates to trust".to_owned())
+            }
             Self::Unreachable { storage, .. } if storage.starts_with("s3:") => {
                 Some("AWS_ENDPOINT says where it is, if that isn't Amazon".to_owned())
             }
