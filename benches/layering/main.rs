@@ -2,11 +2,12 @@
 //!
 //! No layer is made. An update sends the layers whose store paths are not all as before,
 //! and a store path changes with all that it refers to, as in Nix. Everything here is
-//! computed, nothing drawn by lot: the tables are the same on every run, but for times.
+//! computed, or drawn from a fixed seed: the tables are the same on every run, but for times.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod plan;
+mod population;
 mod scale;
 mod suite;
 mod updates;
@@ -82,14 +83,16 @@ impl Fleet {
 }
 
 /// A way to plan.
-struct Way {
+struct Way<'p> {
     layering: Layering,
     /// Whether the plan before is kept to.
     keep: bool,
+    /// Of the whole distribution.
+    popularity: Option<&'p Popularity>,
     budget: u64,
 }
 
-impl Way {
+impl Way<'_> {
     fn plan<'i>(&self, image: &'i Image) -> (Planned<'i>, LayerPlan) {
         Planned::new(image, self.budget, &self.options(image))
     }
@@ -99,14 +102,14 @@ impl Way {
         Planned::new(image, self.budget, &PlanOptions { previous, ..self.options(image) })
     }
 
-    /// Nixery alone knows how popular packages are.
+    /// Nixery always knows how popular packages are, by its own count.
     fn options(&self, image: &Image) -> PlanOptions {
         let uses = image.members.iter().map(|member| (member.name.clone(), member.uses));
-        let layering = match &self.layering {
-            Layering::Nixery(_) => Layering::Nixery(uses.collect::<Popularity>()),
-            other => other.clone(),
+        let popularity = match &self.layering {
+            Layering::Nixery => uses.collect(),
+            _ => self.popularity.cloned().unwrap_or_default(),
         };
-        layering.into()
+        PlanOptions { popularity, ..self.layering.clone().into() }
     }
 }
 
@@ -120,9 +123,10 @@ impl Score {
     }
 }
 
-type Row = (String, Vec<Score>);
+/// A way's name, and what it comes to with each budget.
+type Row<S> = (String, Vec<S>);
 
-fn table(title: &str, rows: &[Row], cell: impl Fn(&Score) -> String) {
+fn table<S>(title: &str, rows: &[Row<S>], cell: impl Fn(&S) -> String) {
     println!("\n### {title}\n");
     let budgets = BUDGETS.map(|budget| format!("{budget} layers"));
     println!("| | {} |\n| --- |{}", budgets.join(" | "), " ---: |".repeat(budgets.len()));
@@ -134,12 +138,20 @@ fn table(title: &str, rows: &[Row], cell: impl Fn(&Score) -> String) {
 
 fn main() {
     let fleet = Fleet::new();
-    let layerings = Layering::ALL.into_iter().map(|layering| (layering, false));
-    let layerings = layerings.chain([(Layering::Runs, true)]);
-    let rows: Vec<Row> = layerings
-        .map(|(layering, keep)| {
-            let name = format!("`{layering}`{}", if keep { " with `previousPlan`" } else { "" });
-            let score = |budget| fleet.score(&Way { layering: layering.clone(), keep, budget });
+    let needed = fleet.suite.popularity();
+    let layerings = Layering::ALL.into_iter().map(|layering| (layering, false, None));
+    let layerings =
+        layerings.chain([(Layering::Runs, true, None), (Layering::Runs, false, Some(&needed))]);
+    let rows: Vec<Row<Score>> = layerings
+        .map(|(layering, keep, popularity)| {
+            let with = match (keep, popularity) {
+                (true, _) => " with `previousPlan`",
+                (_, Some(_)) => " with `popularity`",
+                _ => "",
+            };
+            let name = format!("`{layering}`{with}");
+            let score =
+                |budget| fleet.score(&Way { layering: layering.clone(), keep, popularity, budget });
             (name, BUDGETS.map(score).into())
         })
         .collect();
@@ -169,5 +181,6 @@ fn main() {
     table("Time to plan all images, ms", &rows, |score| {
         format!("{:.0}", score.planning.as_secs_f64() * 1e3)
     });
+    population::print(&fleet.suite, &needed);
     scale::print();
 }

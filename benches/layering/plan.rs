@@ -113,7 +113,7 @@ impl<'i> Planned<'i> {
     }
 
     /// What makes each layer the same as another.
-    fn store_path_sets(&self) -> impl Iterator<Item = BTreeSet<&StorePath>> {
+    pub fn store_path_sets(&self) -> impl Iterator<Item = BTreeSet<&StorePath>> {
         self.layers.iter().map(|layer| self.store_paths(layer))
     }
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use serde::Deserialize;
 use stowage::closure::{Closure, NarHash, ValidPathInfo};
 use stowage::digest::Digest;
+use stowage::layer::Popularity;
 use stowage::store::StorePath;
 
 /// One release of a distribution, with the images made of its packages.
@@ -119,6 +120,51 @@ impl Suite {
         above.push(etc);
         add(format!("env-{name}"), 32, above, OFTEN);
         Image { name: name.to_owned(), members }
+    }
+
+    /// The place of a package, if there is one of this name.
+    pub fn package(&self, name: &str) -> Option<usize> {
+        self.packages.iter().position(|package| package.0 == name)
+    }
+
+    /// The image of some packages, and an environment of them as the author's own.
+    pub fn image_of(&self, name: &str, roots: &[usize]) -> Image {
+        let mut members = self.closure_of(roots);
+        let is_root =
+            |member: &Member| roots.iter().any(|root| self.packages[*root].0 == member.name);
+        let references = (0..members.len()).filter(|place| is_root(&members[*place])).collect();
+        let (name, version) = (name.to_owned(), "1".to_owned());
+        let env = format!("env-{name}");
+        members.push(Member {
+            name: env.clone(),
+            version,
+            source: env,
+            size: 32 << 10,
+            references,
+            updates: OFTEN,
+            uses: 1,
+        });
+        Image { name, members }
+    }
+
+    /// What images are asked for by: libraries are in them since something needs them.
+    pub fn asked_for(&self) -> BTreeSet<usize> {
+        self.images.values().flatten().copied().collect()
+    }
+
+    /// How many packages of all there are need each.
+    pub fn popularity(&self) -> Popularity {
+        let all: Vec<_> = (0..self.packages.len()).collect();
+        let whole = Image { name: "whole".to_owned(), members: self.closure_of(&all) };
+        let paths = whole.store_paths();
+        let asked_for = self.asked_for();
+        let packages = asked_for.iter().map(|package| paths[*package].clone()).collect();
+        Popularity::of(&whole.closure(), &packages)
+    }
+
+    /// Of each package how many refer to it, in the whole archive.
+    pub fn uses(&self) -> impl Iterator<Item = (String, u64)> {
+        self.packages.iter().map(|package| (package.0.clone(), package.7))
     }
 
     fn closure_of(&self, roots: &[usize]) -> Vec<Member> {

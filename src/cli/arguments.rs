@@ -35,6 +35,8 @@ pub enum Command {
     Builder,
     /// Print which store paths would share a layer, from the bottom up
     Plan(PlanArguments),
+    /// Count how many packages of a set need each, for images of different names to share layers
+    Popularity(PopularityArguments),
     /// Write an image to standard output, for `docker load` or `podman load`
     Stream(StreamArguments),
     /// Make one index of images for several platforms
@@ -73,7 +75,7 @@ pub struct BuildArguments {
     pub closure: PathBuf,
 
     /// JSON with `config`, `fromImage`, `copyToRoot`, `created`, `architecture`, `maxLayers`,
-    /// `layering`, `layeringHints`, `previousPlan`, `exclude`
+    /// `layering`, `layeringHints`, `popularity`, `previousPlan`, `exclude`
     #[arg(long, value_name = "FILE")]
     pub options: Option<PathBuf>,
 
@@ -97,9 +99,22 @@ pub struct PlanArguments {
     #[arg(long, value_name = "NAME", default_value_t)]
     pub layering: Layering,
 
+    /// What other images are likely to have as well: what `stowage popularity` prints
+    #[arg(long, value_name = "FILE")]
+    pub popularity: Option<PathBuf>,
+
     /// A plan to keep to: what this prints, or the image spec of the last release
     #[arg(long, value_name = "FILE")]
     pub previous: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct PopularityArguments {
+    /// Closures of the set's packages, one file for each package, or for several: `registration` of `closureInfo`, or the JSON of
+    /// `exportReferencesGraph` or `nix path-info --json --recursive`. What nothing in its file refers to is taken for a
+    /// package that images are asked for by
+    #[arg(value_name = "FILE", required = true)]
+    pub closures: Vec<PathBuf>,
 }
 
 #[derive(Debug, Args)]

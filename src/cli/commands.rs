@@ -13,12 +13,13 @@ use serde::Serialize;
 use super::Failure;
 use super::arguments::{
     BuildArguments, CompressArgument, FlattenArguments, IndexArguments, LintArguments,
-    ManifestArguments, MergeArguments, PlanArguments, StreamArguments, VerifyArguments,
+    ManifestArguments, MergeArguments, PlanArguments, PopularityArguments, StreamArguments,
+    VerifyArguments,
 };
 use super::progress::{Bytes, bar};
 use super::watching::Watching;
 use crate::closure::Closure;
-use crate::layer::{LayerPlan, PlanOptions};
+use crate::layer::{LayerPlan, PlanOptions, Popularity};
 use crate::oci::{
     self, Annotations, Architecture, BuildOptions, Built, Compression, Compressor, Difference,
     Form, Image, ImageSpec, IndexEntry, IndexSpec,
@@ -82,10 +83,20 @@ pub fn plan(arguments: &PlanArguments) -> Result<(), Failure> {
     let closure = Closure::read(&arguments.closure)?;
     let store = Store::default();
     let previous = arguments.previous.as_deref().map(oci::read_previous_plan).transpose()?;
-    let options = PlanOptions { previous, ..arguments.layering.clone().into() };
+    let popularity = arguments.popularity.as_deref().map(oci::read_popularity).transpose()?;
+    let popularity = popularity.unwrap_or_default();
+    let options = PlanOptions { popularity, previous, ..arguments.layering.clone().into() };
     let plan = LayerPlan::new(&closure, arguments.max_layers, &options)?;
     let printed = |layer: &Vec<_>| layer.iter().map(|path| store.print(path)).collect::<Vec<_>>();
     print_json(&plan.layers().iter().map(printed).collect::<Vec<_>>())
+}
+
+pub fn popularity(arguments: &PopularityArguments) -> Result<(), Failure> {
+    let closures: Result<Vec<_>, _> =
+        arguments.closures.iter().map(|file| Closure::read(file)).collect();
+    let closures = closures?;
+    let packages = closures.iter().flat_map(Closure::tops).cloned().collect();
+    print_json(&Popularity::of(&Closure::union(closures)?, &packages))
 }
 
 pub fn stream(store: &Store, arguments: &StreamArguments) -> Result<(), Failure> {
@@ -280,7 +291,12 @@ pub fn print(line: &str) -> Result<(), Failure> {
 }
 
 pub fn print_json(value: &impl Serialize) -> Result<(), Failure> {
-    print(&serde_json::to_string_pretty(value).expect("what is printed is JSON"))
+    print(&json_text(value))
+}
+
+/// As JSON, for people to read as well.
+pub fn json_text(value: &impl Serialize) -> String {
+    serde_json::to_string_pretty(value).expect("what is printed is JSON")
 }
 
 /// Writes a file so that its name never stands for half of it. What is no file, such as a pipe,

@@ -133,6 +133,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Build(arguments) => commands::build(&store, &arguments),
         Command::Builder => derivation::build(&store),
         Command::Plan(arguments) => commands::plan(&arguments),
+        Command::Popularity(arguments) => commands::popularity(&arguments),
         Command::Stream(arguments) => commands::stream(&store, &arguments),
         Command::Index(arguments) => commands::index(&store, &arguments),
         Command::Copy(CopyArguments { image, targets, options })

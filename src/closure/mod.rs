@@ -213,6 +213,14 @@ impl Closure {
         })
     }
 
+    /// All paths of several closures, each once.
+    ///
+    /// # Errors
+    /// [`Error::Contradiction`], if a path is another in one than in the other.
+    pub fn union(closures: impl IntoIterator<Item = Self>) -> Result<Self, Error> {
+        Self::new(closures.into_iter().flat_map(|closure| closure.infos).collect())
+    }
+
     /// Reads and parses a file.
     ///
     /// # Errors
@@ -238,6 +246,13 @@ impl Closure {
     /// The paths, sorted.
     pub fn infos(&self) -> &[ValidPathInfo] {
         &self.infos
+    }
+
+    /// The paths that no other refers to.
+    pub fn tops(&self) -> impl Iterator<Item = &StorePath> {
+        let is_top = |node: &NodeIdx| self.graph.referrers(*node).is_empty();
+        let tops = self.graph.topological().iter().copied().filter(is_top);
+        tops.map(|node| &self.info(node).path)
     }
 
     /// One path of this closure's graph.
@@ -288,6 +303,19 @@ pub(crate) mod tests {
     fn a_closure_may_be_empty() {
         assert!(Closure::parse(b"").unwrap().infos().is_empty());
         assert!(Closure::parse(b"[]").unwrap().infos().is_empty());
+    }
+
+    #[test]
+    fn a_union_has_each_path_once() {
+        let [a, b, c] = ['a', 'b', 'c'].map(|digit| path(digit, "x"));
+        let shared = info(a.clone(), 1, &[]);
+        let one = [shared.clone(), info(b, 1, slice::from_ref(&a))];
+        let other = [info(c, 1, slice::from_ref(&a)), shared];
+        let union = |other: &[ValidPathInfo]| {
+            Closure::union([&one, other].map(|infos| Closure::new(infos.to_vec()).unwrap()))
+        };
+        assert_eq!(union(&other).unwrap().infos().len(), 3);
+        assert!(matches!(union(&[info(a.clone(), 2, &[])]), Err(Error::Contradiction(_))));
     }
 
     #[test]

@@ -17,7 +17,8 @@ use super::config::ContainerConfig;
 use super::layer_set::LayerSet;
 use super::media_type::LayerMediaType;
 use super::options::BuildOptions;
-use super::previous::{PreviousImage, read_previous_plan};
+use super::plan_files::{read_popularity, read_previous_plan};
+use super::previous::PreviousImage;
 use super::spec::{ImageSpec, LayerSource, SourceInfo, SpecLayer};
 use super::stored::StoredBlob;
 use super::warning::{Built, idle_rules};
@@ -302,9 +303,11 @@ fn contents(in_store: Closure, options: &BuildOptions) -> Result<Vec<LayerConten
 
 fn plan_options(options: &BuildOptions) -> Result<PlanOptions, Error> {
     let previous = options.previous_plan.as_deref().or(options.previous_image.as_deref());
+    let popularity = options.popularity.as_deref().map(read_popularity).transpose()?;
     Ok(PlanOptions {
         layering: options.layering.clone(),
         hints: options.layering_hints.clone(),
+        popularity: popularity.unwrap_or_default(),
         previous: previous.map(read_previous_plan).transpose()?,
     })
 }

@@ -73,6 +73,10 @@ pub struct BuildOptions {
     /// What the author decides of that himself.
     #[serde(default)]
     pub layering_hints: LayeringHints,
+    /// A file that says what other images are likely to have as well: what `stowage
+    /// popularity` prints.
+    #[serde(default)]
+    pub popularity: Option<PathBuf>,
     /// A file with the plan that store paths keep to: what `stowage plan` prints, or the
     /// image spec of the last release.
     #[serde(default)]

@@ -1,28 +1,14 @@
-//! An earlier image: the plan that it has, and the layers that need not be made again.
-//! Stage: oci. Input: a file. Output: [`PreviousPlan`] or [`PreviousImage`].
+//! The layers of an earlier image, which need not be made again.
+//! Stage: oci. Input: an image spec. Output: [`PreviousImage`].
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 
 use super::Error;
 use super::spec::{ImageSpec, SpecLayer};
 use crate::closure::{Closure, NarHash};
-use crate::layer::{LayerContents, PreviousPlan};
+use crate::layer::LayerContents;
 use crate::store::StorePath;
-
-/// Reads what `stowage plan` prints, or an image spec.
-///
-/// # Errors
-/// [`Error::Read`] or [`Error::Json`].
-pub fn read_previous_plan(file: &Path) -> Result<PreviousPlan, Error> {
-    let bytes = fs::read(file).map_err(|source| Error::Read { file: file.to_owned(), source })?;
-    serde_json::from_slice(&bytes).map_err(|source| Error::Json {
-        file: file.to_owned(),
-        what: "a layer plan",
-        source,
-    })
-}
 
 /// The layers of an earlier image, and what they were made of.
 ///

@@ -47,6 +47,7 @@ mod object_storage;
 mod permissions;
 /// Plans of real closures, by digest.
 mod plans;
+mod popularity;
 /// `stowage prefetch`: registries that answer, and others.
 mod prefetch;
 /// What is not made again since an earlier image has it.

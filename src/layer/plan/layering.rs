@@ -10,9 +10,9 @@ use thiserror::Error;
 
 use super::budget::LayerBudget;
 use super::graph::Graph;
-use super::nixery::{self, Popularity};
 use super::pipeline::{Pipeline, PipelineError};
-use super::{auto, largest_first, popularity, runs};
+use super::popular::Popularity;
+use super::{auto, largest_first, nixery, popularity, runs};
 
 /// How paths are grouped. Each has its file in this directory, which says how it works.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub enum Layering {
     /// and nearly what nix2container does.
     Popularity,
     /// Subtrees that only one way leads to, as Nixery has them.
-    Nixery(Popularity),
+    Nixery,
     /// The largest paths alone, the rest together.
     LargestFirst,
     /// As a program says that nixpkgs' `layeringPipeline` would take.
@@ -49,13 +49,8 @@ pub enum ParseLayeringError {
 
 impl Layering {
     /// Every one that has a name, the default first.
-    pub const ALL: [Self; 5] = [
-        Self::Runs,
-        Self::Auto,
-        Self::Popularity,
-        Self::Nixery(Popularity::new()),
-        Self::LargestFirst,
-    ];
+    pub const ALL: [Self; 5] =
+        [Self::Runs, Self::Auto, Self::Popularity, Self::Nixery, Self::LargestFirst];
 
     /// As it is written in Nix and on the command line.
     pub fn name(&self) -> &'static str {
@@ -63,7 +58,7 @@ impl Layering {
             Self::Runs => "runs",
             Self::Auto => "auto",
             Self::Popularity => "popularity",
-            Self::Nixery(_) => "nixery",
+            Self::Nixery => "nixery",
             Self::LargestFirst => "largest-first",
             Self::Pipeline(_) => "a pipeline",
         }
@@ -79,7 +74,8 @@ impl Layering {
     }
 
     /// Every path in one layer; at most as many layers as the budget has, from the
-    /// bottom up. A layer may be empty.
+    /// bottom up. A layer may be empty. Nixery's alone has a rule of its own for what is
+    /// popular.
     ///
     /// # Errors
     /// Those of a pipeline, which may also remove paths.
@@ -87,15 +83,21 @@ impl Layering {
         &self,
         graph: &Graph,
         budget: LayerBudget,
+        popularity: &Popularity,
     ) -> Result<Vec<Vec<usize>>, PipelineError> {
         Ok(match self {
             Self::Runs => runs::layers(graph, budget),
             Self::Auto => auto::layers(graph, budget),
             Self::Popularity => popularity::layers(graph, budget),
-            Self::Nixery(popularity) => nixery::layers(graph, budget, popularity),
+            Self::Nixery => nixery::layers(graph, budget, popularity),
             Self::LargestFirst => largest_first::layers(graph, budget),
             Self::Pipeline(pipeline) => pipeline.layers(graph, budget)?,
         })
+    }
+
+    /// Whether it takes popularity into account itself.
+    pub(super) fn knows_popularity(&self) -> bool {
+        matches!(self, Self::Nixery)
     }
 
     /// Whether paths may be in no layer.

@@ -12,6 +12,7 @@ mod layering;
 mod nixery;
 mod package;
 mod pipeline;
+mod popular;
 mod popularity;
 mod previous;
 mod runs;
@@ -24,8 +25,8 @@ pub use budget::{LayerBudget, ParseBudgetError};
 pub use error::PlanError;
 pub use hints::LayeringHints;
 pub use layering::{Layering, ParseLayeringError};
-pub use nixery::Popularity;
 pub use pipeline::{Pipeline, PipelineError};
+pub use popular::Popularity;
 pub use previous::PreviousPlan;
 
 use crate::closure::Closure;
@@ -48,6 +49,8 @@ pub struct PlanOptions {
     pub layering: Layering,
     /// What their author decides himself.
     pub hints: LayeringHints,
+    /// What other images are likely to have as well; may be empty.
+    pub popularity: Popularity,
     /// What paths keep to.
     pub previous: Option<PreviousPlan>,
 }
@@ -62,9 +65,9 @@ impl LayerPlan {
     /// The same for the same closure, whatever the order of its records and the hashes
     /// in its store paths.
     ///
-    /// The hints' layers come first out of the budget; the layering plans what is left of
-    /// the closure with what is left of the budget. With hints or a previous plan the
-    /// layers are then listed from the least to the most likely to change for their
+    /// The hints' layers come first out of the budget, and those of popular paths next; the
+    /// layering plans what is left of the closure with what is left of the budget. With any
+    /// of these, or a previous plan, the layers are then listed from the least to the most likely to change for their
     /// size, whatever order the layering has for them.
     ///
     /// # Errors
@@ -77,8 +80,11 @@ impl LayerPlan {
     ) -> Result<Self, PlanError> {
         let graph = Graph::new(closure);
         let hinted = options.hints.layers(&graph);
-        let layers = if hinted.count() == 0 && options.previous.is_none() {
-            options.layering.layers(&graph, budget)?
+        let is_plain = hinted.count() == 0
+            && options.previous.is_none()
+            && (options.popularity.is_empty() || options.layering.knows_popularity());
+        let layers = if is_plain {
+            options.layering.layers(&graph, budget, &options.popularity)?
         } else {
             arranged(&graph, budget, options, hinted)?
         };
@@ -114,7 +120,7 @@ impl LayerPlan {
     }
 }
 
-/// The hints' layers, and the others around them.
+/// The hints' layers and those of popular paths, and the others around them.
 fn arranged(
     graph: &Graph,
     budget: LayerBudget,
@@ -128,11 +134,7 @@ fn arranged(
     }
     let mut layers = hinted.layers;
     if let Some(left) = budget.less(asked) {
-        let mut planned = options.layering.layers(&rest, left)?;
-        if let Some(previous) = &options.previous {
-            planned = previous.keep(&rest, left, planned);
-        }
-        for layer in planned {
+        for layer in around_popular(&rest, left, options)? {
             layers.push(layer.into_iter().map(|path| paths[path]).collect());
         }
     }
@@ -140,6 +142,29 @@ fn arranged(
     let groups = layers.iter().filter_map(|layer| Group::of(graph, &heat, layer, &reaches));
     let mut layers = coolest_first(groups.collect());
     layers.extend(hinted.last);
+    Ok(layers)
+}
+
+/// The layers of popular paths, and the others as the layering and the previous plan have
+/// them.
+fn around_popular(
+    graph: &Graph,
+    budget: LayerBudget,
+    options: &PlanOptions,
+) -> Result<Vec<Vec<usize>>, PlanError> {
+    let mut layers = match options.layering.knows_popularity() {
+        true => Vec::new(),
+        false => options.popularity.layers(graph, budget),
+    };
+    let (rest, paths) = graph.without(&layers.concat());
+    let left = budget.less(layers.len()).expect("popular paths leave a layer for the rest");
+    let mut planned = options.layering.layers(&rest, left, &options.popularity)?;
+    if let Some(previous) = &options.previous {
+        planned = previous.keep(&rest, left, planned);
+    }
+    for layer in planned {
+        layers.push(layer.into_iter().map(|path| paths[path]).collect());
+    }
     Ok(layers)
 }
 
@@ -251,11 +276,17 @@ pub(crate) mod tests {
             serde_json::from_str(r#"[["name5", "name5", "name6"], ["name7"], ["name0"]]"#).unwrap();
         let hints = prop::option::weighted(0.3, Just(hints));
         let previous = prop::option::weighted(0.3, Just(previous));
-        (layering, hints, previous).prop_map(|(layering, hints, previous)| PlanOptions {
-            layering,
-            hints: hints.unwrap_or_default(),
-            previous,
-        })
+        let popularity = r#"{"name1": 9, "name2": 40, "name8": 7, "name9": "name8", "name10": "name8", "name11": 0}"#;
+        let popularity: Popularity = serde_json::from_str(popularity).unwrap();
+        let popularity = prop::option::weighted(0.3, Just(popularity));
+        (layering, hints, popularity, previous).prop_map(
+            |(layering, hints, popularity, previous)| PlanOptions {
+                layering,
+                hints: hints.unwrap_or_default(),
+                popularity: popularity.unwrap_or_default(),
+                previous,
+            },
+        )
     }
 
     /// None if there are more hints than layers.

@@ -6,11 +6,8 @@ use std::collections::BTreeMap;
 
 use super::budget::LayerBudget;
 use super::graph::Graph;
+use super::popular::Popularity;
 use super::sums;
-
-/// How many packages refer to one directly, in the whole package set, by the name in its
-/// store path: what Nixery's `popcount` writes.
-pub type Popularity = BTreeMap<String, u64>;
 
 /// Bytes of a closure above which its root gets a layer.
 const LARGE: u128 = 100_000_000;
@@ -39,7 +36,7 @@ pub(super) fn layers(
     let popularity = |path: usize| {
         let name = graph.name(path);
         let everywhere = EVERYWHERE.iter().find(|(prefix, _)| name.starts_with(prefix));
-        everywhere.map(|(_, count)| *count).or(popularity.get(name).copied()).unwrap_or(1)
+        everywhere.map(|(_, count)| *count).or(popularity.count(name)).unwrap_or(1)
     };
     let stands_out = |path: usize| closure_sizes[path] > LARGE || popularity(path) >= POPULAR;
 
@@ -97,7 +94,7 @@ mod tests {
             ("img", 0, &["A", "B", "C", "D"]),
         ]);
         let graph = Graph::new(&closure);
-        let popularity = Popularity::from([("E".to_owned(), 1_000_000_000)]);
+        let popularity = Popularity::from_iter([("E", 1_000_000_000)]);
         let plan = |budget| -> Vec<Vec<_>> {
             let mut layers = layers(&graph, LayerBudget::new(budget).unwrap(), &popularity);
             layers.iter_mut().for_each(|layer| layer.sort_unstable());

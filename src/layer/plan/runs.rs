@@ -54,11 +54,15 @@ fn layers_by(
 /// The largest paths, as many as leave a few layers for the rest, and none that is small.
 fn alone(graph: &Graph, budget: LayerBudget) -> Vec<usize> {
     let layers = budget.get();
-    let for_runs = if layers <= 2 { 1 } else { (4 + layers / 8).clamp(2, layers - 1) };
     let mut paths = graph.by_size();
-    paths.truncate(layers - for_runs);
+    paths.truncate(layers - for_runs(layers));
     paths.retain(|path| graph.size(*path) >= SMALL);
     paths
+}
+
+/// How many of so many layers are for runs of small paths.
+pub(super) fn for_runs(layers: usize) -> usize {
+    if layers <= 2 { 1 } else { (4 + layers / 8).clamp(2, layers - 1) }
 }
 
 /// Every path, each after all that it refers to. Of several, the one with the longest

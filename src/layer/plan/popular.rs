@@ -1,0 +1,326 @@
+//! Packages that many others need, for layers that images of different names share.
+//! Stage: layer (pure). Input: the closure of a package set; a [`Graph`]. Output: [`Popularity`]; layers.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::budget::LayerBudget;
+use super::graph::Graph;
+use super::package::package;
+use super::runs::{SMALL, for_runs};
+use super::sums;
+use crate::closure::Closure;
+use crate::store::StorePath;
+
+/// A path of more bytes than this divided by the number of layers is bulky: above 4 MiB, with 100.
+const BULK: u64 = 400 << 20;
+
+/// How many packages of a set need each, and which go together.
+///
+/// In JSON an object with a count, or the name of the package that one goes with:
+/// `{ "glibc": 120, "libgcc": "glibc", "git": 0 }`.
+///
+/// Packages go by their names without versions ([`package`]): so the file of one state of
+/// a package set holds for the next, and for images of packages that it has in another
+/// version. Whole names are found as well, as in the file of Nixery's `popcount`.
+///
+/// Nixery counts direct references alone. An image has all that its packages need, and by
+/// whom it is referred to is nothing to it: a library that only one other library names,
+/// which everything needs, is in every image.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Popularity(BTreeMap<String, Entry>);
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Entry {
+    /// How many store paths of the set need it, directly or not, itself not counted.
+    NeededBy(u64),
+    /// Hardly anything needs it that does not need this one, which needs it too.
+    GoesWith(String),
+}
+
+impl Popularity {
+    /// Counts in the closure of a package set, of which images are asked for by `packages`. Of
+    /// a package that is there several times, in two versions say, what is most needed stands.
+    ///
+    /// # Algorithm
+    /// From the top down, a path goes with the most needed one of those that its referrers
+    /// go with, if at most a quarter more paths need it than that one and what goes with that
+    /// one. What is asked for by name goes with nothing: it is in images without the other.
+    pub fn of(set: &Closure, packages: &BTreeSet<StorePath>) -> Self {
+        let graph = Graph::new(set);
+        let counts: Vec<_> = sums::over_referrers(&graph, &vec![1; graph.len()])
+            .into_iter()
+            // Itself is in the sum.
+            .map(|paths| u64::try_from(paths.saturating_sub(1)).unwrap_or(u64::MAX))
+            .collect();
+        let leaders = leaders(&graph, &counts, |path| packages.contains(&graph.info(path).path));
+        let mut found = BTreeMap::<_, (u64, String)>::new();
+        for path in graph.paths() {
+            let entry = (counts[path], package(graph.name(leaders[path])));
+            let most = found.entry(package(graph.name(path))).or_insert_with(|| entry.clone());
+            if entry.0 > most.0 {
+                *most = entry;
+            }
+        }
+        let entry = |(name, (count, leader)): (&String, &(u64, String))| {
+            // Another version of the leader may go with somebody else.
+            let leads = found.get(leader).is_some_and(|(_, its)| its == leader);
+            let entry = match leader != name && leads {
+                true => Entry::GoesWith(leader.clone()),
+                false => Entry::NeededBy(*count),
+            };
+            (name.clone(), entry)
+        };
+        Self(found.iter().map(entry).collect())
+    }
+
+    /// Whether nothing is known.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The package that decides for a name in a store path, and how many need that one; none if
+    /// the set has no such package.
+    fn leader<'p>(&'p self, name: &str) -> Option<(&'p str, u64)> {
+        let get = |name: &str| self.0.get_key_value(name);
+        match get(name).or_else(|| get(&package(name)))? {
+            (name, Entry::NeededBy(count)) => Some((name, *count)),
+            (_, Entry::GoesWith(leader)) => match self.0.get(leader) {
+                Some(Entry::NeededBy(count)) => Some((leader, *count)),
+                _ => Some((leader, 0)),
+            },
+        }
+    }
+
+    /// How many packages need the one of this name; none if it is not known.
+    pub(super) fn count(&self, name: &str) -> Option<u64> {
+        self.leader(name).map(|(_, count)| count)
+    }
+
+    /// A layer for each package of the set with what goes with it, as far as the budget goes,
+    /// most valuable first.
+    ///
+    /// # Algorithm
+    /// Bulky members have layers of their own; the fewer layers, the bulkier. A layer's value
+    /// is its size times the number of binary digits of its popularity: by the popularity
+    /// itself, what is large but rare would be left to layers that images do not share. No
+    /// small layer is made, nor one of paths that the set does not have. As many layers are
+    /// left as `runs` would have for small paths. (`docs/layering.md` has the figures.)
+    ///
+    /// What is in such a layer depends on the package set and the budget alone: so it is the
+    /// same in every image that has the package, and room for it, whatever else is there.
+    pub(super) fn layers(&self, graph: &Graph, budget: LayerBudget) -> Vec<Vec<usize>> {
+        let bulky = BULK / budget.get() as u64;
+        let mut groups = BTreeMap::<_, (u64, Vec<usize>)>::new();
+        for path in graph.paths() {
+            if let Some((leader, count)) = self.leader(graph.name(path)) {
+                let alone = (graph.size(path) > bulky).then_some(path);
+                groups.entry((leader, alone)).or_insert((count, Vec::new())).1.push(path);
+            }
+        }
+        let size = |paths: &[usize]| paths.iter().map(|path| u128::from(graph.size(*path))).sum();
+        let value = |(count, paths): &(u64, Vec<usize>)| {
+            let size: u128 = size(paths);
+            Reverse(size * u128::from(count.saturating_add(1).ilog2() + 1))
+        };
+        let mut layers: Vec<_> = groups.into_values().collect();
+        layers.retain(|(_, paths)| size(paths) >= u128::from(SMALL));
+        layers.sort_by_key(value); // stable: then by the leader's name
+        layers.truncate(budget.get() - for_runs(budget.get()));
+        layers.into_iter().map(|(_, paths)| paths).collect()
+    }
+}
+
+/// For each path the one that it goes with, perhaps itself.
+fn leaders(graph: &Graph, counts: &[u64], is_asked_for: impl Fn(usize) -> bool) -> Vec<usize> {
+    let depths = graph.depths();
+    let mut order: Vec<_> = graph.paths().collect();
+    order.sort_by_key(|path| Reverse(depths[*path])); // referrers first, then by name
+    let mut leaders: Vec<_> = graph.paths().collect();
+    let mut followers = vec![0; graph.len()];
+    for path in order.into_iter().filter(|path| !is_asked_for(*path)) {
+        let candidates = graph.referrers(path).iter().map(|referrer| leaders[*referrer]);
+        let leader = candidates.max_by_key(|leader| (counts[*leader], Reverse(*leader)));
+        let Some(leader) = leader else { continue };
+        let expected = u128::from(counts[leader]) + 1 + followers[leader];
+        if u128::from(counts[path]) * 4 <= expected * 5 {
+            leaders[path] = leader;
+            followers[leader] += 1;
+        }
+    }
+    leaders
+}
+
+impl<N: Into<String>> FromIterator<(N, u64)> for Popularity {
+    fn from_iter<I: IntoIterator<Item = (N, u64)>>(counts: I) -> Self {
+        Self(
+            counts.into_iter().map(|(name, count)| (name.into(), Entry::NeededBy(count))).collect(),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::layer::plan::tests::{Shape, closure, named, shapes};
+
+    const MIB: u64 = 1 << 20;
+
+    fn read(json: &str) -> Popularity {
+        serde_json::from_str(json).unwrap()
+    }
+
+    fn layers(closure: &Closure, budget: u64, popularity: &Popularity) -> Vec<Vec<String>> {
+        let graph = Graph::new(closure);
+        let layers = popularity.layers(&graph, LayerBudget::new(budget).unwrap());
+        let name = |path| graph.name(path).to_owned();
+        layers.into_iter().map(|layer| layer.into_iter().map(name).collect()).collect()
+    }
+
+    /// Ten tools need `libc` and with it `locale`; two of them need `plugins` as well.
+    fn package_set() -> Closure {
+        let tools: Vec<_> = (0..10).map(|number| format!("tool{number}-1.0")).collect();
+        let mut rows: Vec<(&str, u64, &[&str])> = vec![
+            ("locale-2.39", MIB, &[]),
+            ("libc-2.40", 30 * MIB, &["locale-2.39"]),
+            ("plugins-7", MIB, &["libc-2.40"]),
+        ];
+        for (number, tool) in tools.iter().enumerate() {
+            let references: &[&str] =
+                if number < 2 { &["libc-2.40", "plugins-7"] } else { &["libc-2.40"] };
+            rows.push((tool, 2 * MIB, references));
+        }
+        named(&rows)
+    }
+
+    #[test]
+    fn what_always_comes_together_goes_together() {
+        let popularity = Popularity::of(&package_set(), &BTreeSet::new());
+        assert_eq!(popularity.leader("libc-2.40"), Some(("libc", 11)));
+        // Of another version as well.
+        assert_eq!(popularity.leader("locale-3.0"), Some(("libc", 11)));
+        assert_eq!(popularity.leader("plugins-7"), Some(("plugins", 2)));
+        assert_eq!(popularity.leader("tool9-1.0"), Some(("tool9", 0)));
+        assert_eq!(popularity.leader("app"), None);
+        let json = serde_json::to_string(&popularity).unwrap();
+        assert!(json.starts_with(r#"{"libc":11,"locale":"libc","plugins":2,"tool0":0,"#), "{json}");
+        assert_eq!(read(&json), popularity);
+    }
+
+    /// `locale` is in images without `libc` as well.
+    #[test]
+    fn what_is_asked_for_goes_with_nothing() {
+        let set = package_set();
+        let locale = set.infos().iter().find(|info| info.path.name().as_ref() == "locale-2.39");
+        let asked_for = BTreeSet::from([locale.unwrap().path.clone()]);
+        let popularity = Popularity::of(&set, &asked_for);
+        assert_eq!(popularity.leader("locale-2.39"), Some(("locale", 12)));
+    }
+
+    #[test]
+    fn of_two_versions_the_most_needed_stands() {
+        let closure = named(&[
+            ("lib-1", 1, &[]),
+            ("lib-2", 1, &[]),
+            ("a", 1, &["lib-1"]),
+            ("b", 1, &["lib-1"]),
+            ("c", 1, &["lib-2"]),
+        ]);
+        let popularity = Popularity::of(&closure, &BTreeSet::new());
+        assert_eq!(popularity, read(r#"{"a": 0, "b": 0, "c": 0, "lib": 2}"#));
+    }
+
+    #[test]
+    fn the_most_valuable_have_layers() {
+        let closure = named(&[
+            ("libc-2.40", 30 * MIB, &[]),
+            ("locale-2.39", MIB, &[]),
+            ("plugins-8", 2 * MIB, &["libc-2.40"]),
+            ("small", 1000, &[]),
+            ("tool3-1.1", 2 * MIB, &["libc-2.40"]),
+            ("app", 500 * MIB, &["tool3-1.1", "plugins-8"]),
+        ]);
+        let popularity = Popularity::of(&package_set(), &BTreeSet::new());
+        let libc = ["libc-2.40", "locale-2.39"];
+        for (budget, expected) in [
+            (1, vec![]),
+            (2, vec![&libc[..]]),
+            (8, vec![&libc, &["plugins-8"], &["tool3-1.1"]]),
+            // With more layers, bulk is kept apart.
+            (60, vec![&libc[..1], &libc[1..], &["plugins-8"], &["tool3-1.1"]]),
+        ] {
+            assert_eq!(layers(&closure, budget, &popularity), expected, "{budget} layers");
+        }
+    }
+
+    #[test]
+    fn nixerys_file_is_read() {
+        let popularity = read(r#"{"libc-2.40": 1000, "tool3-1.0": 1}"#);
+        assert_eq!(popularity.count("libc-2.40"), Some(1000));
+        assert_eq!(popularity.count("libc-2.41"), None);
+        for bad in [r#"{"libc": -1}"#, r#"{"libc": 1.5}"#, r#"["libc"]"#, r#"{"libc": {}}"#] {
+            assert!(serde_json::from_str::<Popularity>(bad).is_err(), "{bad}");
+        }
+        // Nobody made these, but they are JSON.
+        for odd in [r#"{"libc": "gone"}"#, r#"{"libc": "locale", "locale": "libc"}"#] {
+            assert_eq!(read(odd).count("libc"), Some(0), "{odd}");
+        }
+    }
+
+    /// The part of a package set that some of its packages need.
+    fn image(shape: &Shape, roots: &[bool]) -> Closure {
+        let infos = closure(shape, 0);
+        let mut needed = BTreeSet::new();
+        for (info, root) in infos.iter().zip(roots).rev() {
+            if *root || needed.contains(&info.path) {
+                needed.insert(info.path.clone());
+                needed.extend(info.references.iter().cloned());
+            }
+        }
+        Closure::new(infos.into_iter().filter(|info| needed.contains(&info.path)).collect())
+            .unwrap()
+    }
+
+    proptest! {
+        /// What makes layers shared: they are the same in any two images that have them.
+        #[test]
+        fn layers_do_not_depend_on_the_image(
+            shape in shapes(), budget in 1u64..=127,
+            roots in prop::array::uniform2(prop::collection::vec(any::<bool>(), 60)),
+        ) {
+            let shape: Shape = shape.into_iter().enumerate()
+                .map(|(number, (_, size, edges))| (number as u8, size * 16, edges)).collect();
+            let set = Closure::new(closure(&shape, 0)).unwrap();
+            let asked_for = set.infos().iter().zip(&roots[0]).filter(|(_, root)| **root);
+            let asked_for = asked_for.map(|(info, _)| info.path.clone()).collect();
+            let popularity = Popularity::of(&set, &asked_for);
+            let images = roots.map(|roots| image(&shape, &roots));
+            let has = |image: &Closure, name: &str| {
+                image.infos().iter().any(|info| info.path.name().as_ref() == name)
+            };
+            // With room for all, and with room for some.
+            for (budget, has_room) in [(127, true), (budget, false)] {
+                let [one, other] = [0, 1].map(|image| layers(&images[image], budget, &popularity));
+                let layer_of = |layers: &[Vec<String>], name: &str| {
+                    layers.iter().find(|layer| layer.iter().any(|member| member == name)).cloned()
+                };
+                for info in images[0].infos() {
+                    let name: &str = info.path.name().as_ref();
+                    let (leader, _) = popularity.leader(name).unwrap();
+                    if has(&images[1], name) && images.iter().all(|image| has(image, leader)) {
+                        let [one, other] = [&one, &other].map(|layers| layer_of(layers, name));
+                        if has_room || (one.is_some() && other.is_some()) {
+                            prop_assert_eq!(one, other);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
