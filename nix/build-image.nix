@@ -52,6 +52,9 @@ lib.makeOverridable (
     # What you know of your packages, by their names: `pin` (a list: a layer for each), `together` (a list of
     # lists: a layer for each list) and `last` (a list: the topmost layer).
   , layeringHints ? { }
+    # A file, or a derivation of one, with how many packages need each: what `popularity` made, or
+    # `stowage popularity` printed. Images of different names, with the same file, share more layers.
+  , popularity ? null
     # A file with a plan to keep to: what `stowage plan` prints, or the `spec` of the last release.
   , previousPlan ? null
     # The `spec` of an earlier build, which is believed: what didn't change since is not read again.
@@ -102,6 +105,7 @@ lib.makeOverridable (
       addToRoot = lib.optional initializeNixDatabase "${database}";
       options = {
         inherit config created maxLayers layering layeringHints compression;
+        popularity = if popularity == null then null else "${popularity}";
         previousPlan = if previousPlan == null then null else "${previousPlan}";
         previousImage = if previousImage == null then null else "${previousImage}";
         fromImage = if base == null then null else "${base}";

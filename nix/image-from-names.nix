@@ -34,6 +34,9 @@ lib.makeOverridable (
   , tag ? null
     # How many layers the image may have, 1 to 127.
   , maxLayers ? 96
+    # What images of other names are likely to have as well, as for buildImage: with the same file for
+    # all names, they share more layers.
+  , popularity ? null
     # Who owns the files outside of the store.
   , uid ? 0
   , gid ? 0
@@ -88,7 +91,7 @@ lib.makeOverridable (
     };
 
     image = buildImage {
-      inherit name tag maxLayers;
+      inherit name tag maxLayers popularity;
       copyToRoot = root;
       perms = [
         { path = root; inherit uid gid; regex = ""; }

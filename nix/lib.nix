@@ -21,6 +21,7 @@ rec {
   buildIndex = callPackage ./build-index.nix { };
   buildLayer = callPackage ./build-layer.nix { };
   dockerTools = callPackage ./docker-tools { };
+  popularity = callPackage ./popularity.nix { };
   pullImage = callPackage ./pull-image.nix { };
   serve = callPackage ./serve.nix { };
   pullImageFromManifest = callPackage ./pull-image-from-manifest.nix { };

@@ -4,6 +4,7 @@
 //! in the build directory (Nix manual, "Advanced attributes"): the references graph,
 //! the options as `image`, and the path of the output.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::fs;
 use std::io;
@@ -17,11 +18,11 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::Failure;
-use super::commands::{build_spec, with_warnings, write_file};
+use super::commands::{build_spec, json_text, with_warnings, write_file};
 use crate::closure::{Closure, ReferencesJson};
-use crate::layer::{SCHEMA_VERSION, nix_database};
+use crate::layer::{Popularity, SCHEMA_VERSION, nix_database};
 use crate::oci::{self, BuildOptions};
-use crate::store::Store;
+use crate::store::{self, Store, StorePath};
 
 /// The attributes that matter here; the others are Nix's own.
 #[derive(Deserialize)]
@@ -43,6 +44,15 @@ enum What {
     Layer(BuildOptions),
     /// A directory with `nix/var/nix`, to be copied to an image's root.
     NixDatabase(BuildOptions),
+    /// A file with how many packages need each.
+    Popularity(Packages),
+}
+
+/// What images of a package set are asked for by.
+#[derive(Deserialize)]
+struct Packages {
+    #[serde(with = "store::full_paths")]
+    packages: BTreeSet<StorePath>,
 }
 
 #[derive(Deserialize)]
@@ -81,6 +91,10 @@ pub fn build(store: &Store) -> Result<(), Failure> {
             let failure = |source| Failure::Output { file: output.clone(), source };
             write_nix_state(&closure, &output).map_err(failure)
         }
+        What::Popularity(Packages { packages }) => {
+            let text = json_text(&Popularity::of(&closure, &packages)) + "\n";
+            write_file(&output, text.as_bytes(), 0o444)
+        }
     }
 }
 
@@ -110,11 +124,8 @@ fn write_nix_state(closure: &Closure, output: &Path) -> io::Result<()> {
     let database = nix_database(closure.infos()).map_err(io::Error::other)?;
     fs::write(state.join("db/db.sqlite"), database)?;
     fs::write(state.join("db/schema"), SCHEMA_VERSION)?;
-    for node in closure.graph().topological() {
-        if closure.graph().referrers(*node).is_empty() {
-            let path = &closure.info(*node).path;
-            symlink(Store::default().print(path), roots.join(path.to_base_path()))?;
-        }
+    for path in closure.tops() {
+        symlink(Store::default().print(path), roots.join(path.to_base_path()))?;
     }
     Ok(())
 }

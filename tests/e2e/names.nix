@@ -28,6 +28,12 @@ let
       here = set.writeTextDir "system" system;
     }
   '';
+
+  # Of what images of all names are asked for by.
+  popularity = pkgs.stowage.popularity {
+    packages = with pkgs; [ bashInteractive coreutils curl git hello jq openssh perl python3 cacert ];
+  };
+  popular = name: packages: buildImageFromNames { inherit name packages popularity; pkgs = packageSet; maxLayers = 12; };
 in
 {
   inherit packageSet anywhere;
@@ -41,6 +47,10 @@ in
 
     # One program, and nothing asked for but that.
     hello = buildImageFromNames { name = "hello"; tag = "v1"; packages = [ "hello" ]; };
+
+    # Of a few layers, of which most are for what the set's packages have in common.
+    popularOne = popular "popular/one" [ "git" ];
+    popularOther = popular "popular/other" [ "shell" "curl" ];
 
     odd = buildImageFromNames {
       name = "odd";

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -323,4 +324,30 @@ fn git(directory: &Path, arguments: &[&str]) -> String {
     let mut command = Command::new("git");
     command.arg("-C").arg(directory).args(["-c", "user.name=a", "-c", "user.email=a@example.org"]);
     run(command.args(arguments))
+}
+
+/// Of different names, with the same popularity data, most of what both have is in the same
+/// layers, whatever else is in either.
+#[test]
+fn images_of_other_names_share_layers() {
+    let [one, other] = ["popularOne", "popularOther"].map(image);
+    assert_ne!(one.evaluate("imageName"), other.evaluate("imageName"));
+    let theirs: BTreeSet<_> = other.diff_ids().into_iter().collect();
+    let layers = one.spec.layers.iter();
+    let shared: Vec<_> =
+        layers.filter(|layer| theirs.contains(&layer.diff_id.to_string())).collect();
+    let is_shared = |package: &str| {
+        let mut paths = shared.iter().flat_map(|layer| layer.sources());
+        paths.any(|path| path.name().starts_with(package))
+    };
+    for package in ["glibc-2", "coreutils-", "libssl3-"] {
+        assert!(is_shared(package), "{package} is in no common layer");
+    }
+    assert!(!is_shared("git-") && shared.len() >= 4, "{}", shared.len());
+
+    let sources = one.spec.sources.iter();
+    let in_both = sources.filter(|info| other.spec.source(&info.path).is_some());
+    let in_both: u64 = in_both.map(|info| info.nar_size).sum();
+    let bytes: u64 = shared.iter().map(|layer| layer.size).sum();
+    assert!(bytes * 10 > in_both * 8, "{bytes} of {in_both} bytes are shared");
 }

@@ -1,0 +1,32 @@
+{ lib, stdenv, stowage }:
+
+/* Counts how many packages of a set need each: for `buildImage { popularity = …; }`.
+
+   The result is a file as `stowage popularity` prints it. It names no store path, and so keeps
+   none of the packages: it can as well be copied, and kept with the sources.
+
+   Type: popularity :: AttrSet -> Derivation
+
+   Example:
+   popularity { packages = [ pkgs.git pkgs.curl pkgs.htop ]; }
+*/
+lib.makeOverridable (
+  {
+    # Derivations or store paths: what images are asked for by. They are built.
+    packages
+  , name ? "popularity.json"
+  }:
+  let paths = map (package: "${package}") packages; in
+  derivation {
+    inherit name;
+    system = stdenv.buildPlatform.system;
+    builder = "${stowage}/bin/stowage";
+    args = [ "builder" ];
+    __structuredAttrs = true;
+    # To copy the closure to a remote builder costs more than to read of it.
+    preferLocalBuild = true;
+    allowSubstitutes = false;
+    exportReferencesGraph.closure = paths;
+    popularity.packages = paths;
+  }
+)
