@@ -22,7 +22,7 @@ const BULK: u64 = 400 << 20;
 /// In JSON an object with a count, or the name of the package that one goes with:
 /// `{ "glibc": 120, "libgcc": "glibc", "git": 0 }`.
 ///
-/// Packages go by their names without versions ([`package`]): so the file of one state of
+/// Packages go by their names without versions (`package.rs`): so the file of one state of
 /// a package set holds for the next, and for images of packages that it has in another
 /// version. Whole names are found as well, as in the file of Nixery's `popcount`.
 ///
