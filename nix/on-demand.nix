@@ -8,6 +8,8 @@
 , packages
 , pkgSource
 , maxLayers
+  # A file with popularity data, or nothing.
+, popularity
 }:
 let
   pkgs = import (import ./package-source.nix pkgSource) { system = builtins.currentSystem; };
@@ -22,4 +24,5 @@ in
 (library.buildImageFromNames {
   inherit name packages pkgSource;
   maxLayers = builtins.fromJSON maxLayers;
+  popularity = if popularity == "" then null else builtins.path { path = popularity; name = "popularity.json"; };
 }).json

@@ -412,6 +412,10 @@ pub struct PackagesArguments {
     #[arg(long, value_name = "URL", requires = "packages")]
     pub storage: Option<String>,
 
+    /// Popularity data of the packages (`stowage popularity`), by which images share layers
+    #[arg(long, value_name = "FILE", requires = "packages")]
+    pub popularity: Option<PathBuf>,
+
     /// How many layers an image may have
     #[arg(long, value_name = "N", default_value_t = 96, value_parser = clap::value_parser!(u16).range(1..=127))]
     pub max_layers: u16,

@@ -16,8 +16,8 @@ use super::interrupt::{self, Order};
 use crate::error::with_causes;
 use crate::store::Store;
 use crate::transport::{
-    Cache, Limits, NixBuild, OnDemandOptions, Registry, Reread, ServerOptions, SetupError, Source,
-    Sources, TlsAcceptor, Users, read_tls,
+    Cache, Limits, NixBuild, OnDemandOptions, PopularityFile, Registry, Reread, ServerOptions,
+    SetupError, Source, Sources, TlsAcceptor, Users, read_tls,
 };
 
 /// How often to look for what changed.
@@ -137,11 +137,9 @@ fn on_demand(arguments: &PackagesArguments) -> Result<Option<(OnDemandOptions, R
         return Ok(None);
     };
     let absolute = |path: &Path| {
-        fs::canonicalize(path)
-            .map_err(|source| SetupError::Read { path: path.to_owned(), source }.into())
+        fs::canonicalize(path).map_err(|source| SetupError::Read { path: path.to_owned(), source })
     };
-    let library: Result<_, Failure> = absolute(library);
-    let library = library?;
+    let library = absolute(library)?;
     if !library.join("on-demand.nix").is_file() {
         return Err(Failure::Library(library));
     }
@@ -159,12 +157,16 @@ fn on_demand(arguments: &PackagesArguments) -> Result<Option<(OnDemandOptions, R
             (temporary.path().to_owned(), Some(temporary))
         }
     };
+    let popularity = |file: &PathBuf| -> Result<_, Failure> {
+        Ok(PopularityFile::new(absolute(file)?).map_err(SetupError::Spec)?)
+    };
     let options = OnDemandOptions {
         source: source.clone(),
         nix: NixBuild {
             library,
             program,
             max_layers: arguments.max_layers,
+            popularity: arguments.popularity.as_ref().map(popularity).transpose()?,
             time_limit: Duration::from_secs(arguments.build_timeout),
             running: Default::default(),
         },

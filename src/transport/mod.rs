@@ -56,8 +56,8 @@ pub use ref_name::{ParseRefNameError, RefName};
 pub use reference::{ImageReference, ParseReferenceError};
 pub use registry::{
     Cache, Catalog, CatalogError, Limits, NixBuild, OnDemandError, OnDemandOptions, PackageSource,
-    ParseSourceError, Registry, Reread, Served, ServerOptions, SetupError, Source, Sources,
-    TlsAcceptor, Users, read_tls,
+    ParseSourceError, PopularityFile, Registry, Reread, Served, ServerOptions, SetupError, Source,
+    Sources, TlsAcceptor, Users, read_tls,
 };
 pub use root_archive::write_root_archive;
 pub use skopeo::{SkopeoOptions, copy_with_skopeo};

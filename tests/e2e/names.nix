@@ -48,6 +48,8 @@ in
     # One program, and nothing asked for but that.
     hello = buildImageFromNames { name = "hello"; tag = "v1"; packages = [ "hello" ]; };
 
+    inherit popularity;
+
     # Of a few layers, of which most are for what the set's packages have in common.
     popularOne = popular "popular/one" [ "git" ];
     popularOther = popular "popular/other" [ "shell" "curl" ];

@@ -194,6 +194,26 @@ fn layers_that_are_there_are_not_pulled_again() {
     assert!(moved < all / 20, "{moved} of {all}");
 }
 
+/// Docker has a layer only where all below it are the same: with popularity data what is new is
+/// on top.
+#[test]
+fn docker_moves_little_more_than_what_is_new() {
+    let directory = tempfile::tempdir().unwrap();
+    let popularity = directory.path().join("popularity.json");
+    fs::copy(build("checks.x86_64-linux.names-popularity"), &popularity).unwrap();
+    let server = Server::start(&["--popularity", popularity.to_str().unwrap()]);
+    let docker = Docker::start();
+    let pull = |name: &str| {
+        let before = server.metric("sent_bytes_total");
+        docker.run(&["pull", "--quiet", &format!("{}/{name}", server.host)]);
+        server.metric("sent_bytes_total") - before
+    };
+    let first = pull("shell/git/curl");
+    let second = pull("shell/git/curl/jq");
+    println!("{first} bytes for the first image, {second} for one more package");
+    assert!(second < first / 5, "{second} after {first}");
+}
+
 #[test]
 fn podman_and_skopeo_pull() {
     let server = Server::start(&["--max-layers=20"]);

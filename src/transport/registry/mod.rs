@@ -27,7 +27,9 @@ pub use cache::Cache;
 pub use catalog::{Catalog, CatalogError};
 pub use connections::Limits;
 pub use error::SetupError;
-pub use on_demand::{NixBuild, OnDemandError, OnDemandOptions, PackageSource, ParseSourceError};
+pub use on_demand::{
+    NixBuild, OnDemandError, OnDemandOptions, PackageSource, ParseSourceError, PopularityFile,
+};
 pub use reread::Reread;
 pub use server::{Registry, Served, ServerOptions};
 pub use sources::{Source, Sources};

@@ -31,7 +31,7 @@ use crate::transport::object_storage::{ObjectStorage, Stored};
 use found::Found;
 
 pub use error::OnDemandError;
-pub use nix_build::NixBuild;
+pub use nix_build::{NixBuild, PopularityFile};
 pub use request::{PackageRequest, PackageSource, ParseSourceError};
 
 /// How long it is remembered that an image can't be built: clients ask several times.
@@ -261,7 +261,7 @@ impl OnDemand {
 
     /// What an image is stored under: servers that are set otherwise don't mean the same by a tag.
     fn key(&self, request: &PackageRequest) -> String {
-        let settings = format!("{}\n{}", request.source, self.options.nix.max_layers);
+        let settings = format!("{}\n{}", request.source, self.options.nix.settings());
         format!("{}-{}", request.tag, &Digest::of(settings.as_bytes()).hex()[..16])
     }
 

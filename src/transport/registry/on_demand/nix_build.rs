@@ -17,7 +17,8 @@ use tokio::time::timeout;
 
 use super::error::{OnDemandError, redacted};
 use super::request::PackageRequest;
-use crate::oci::ImageSpec;
+use crate::digest::Digest;
+use crate::oci::{self, ImageSpec, read_popularity};
 
 /// Bytes of Nix's messages that are kept, from the end.
 const TAIL: usize = 64 << 10;
@@ -33,10 +34,32 @@ pub struct NixBuild {
     pub program: PathBuf,
     /// How many layers an image may have.
     pub max_layers: u16,
+    /// Popularity data of the packages, by which images share layers.
+    pub popularity: Option<PopularityFile>,
     /// How long it may take.
     pub time_limit: Duration,
     /// Those that are at work.
     pub running: RunningBuilds,
+}
+
+/// A file with popularity data, as it is when the server begins.
+#[derive(Clone, Debug)]
+pub struct PopularityFile {
+    path: PathBuf,
+    digest: Digest,
+}
+
+impl PopularityFile {
+    /// Reads the file, to see that it is one.
+    ///
+    /// # Errors
+    /// [`oci::Error::Read`] or [`oci::Error::Json`].
+    pub fn new(path: PathBuf) -> Result<Self, oci::Error> {
+        read_popularity(&path)?;
+        let read = std::fs::read(&path);
+        let bytes = read.map_err(|source| oci::Error::Read { file: path.clone(), source })?;
+        Ok(Self { digest: Digest::of(&bytes), path })
+    }
 }
 
 /// Builds under way, by their process groups.
@@ -50,6 +73,12 @@ impl RunningBuilds {
 }
 
 impl NixBuild {
+    /// What else than packages images depend on, for who has to tell them apart.
+    pub fn settings(&self) -> String {
+        let popularity = self.popularity.as_ref().map(|file| file.digest.to_string());
+        format!("{} {}", self.max_layers, popularity.unwrap_or_default())
+    }
+
     /// Ends all that are at work.
     pub fn end(&self) {
         self.running.lock().iter().for_each(|group| send(*group, Signal::SIGTERM));
@@ -71,12 +100,14 @@ impl NixBuild {
         command.arg(self.library.join("on-demand.nix")).arg("--out-link").arg(link);
         let program = self.program.display().to_string();
         let source = request.source.to_string();
+        let popularity = self.popularity.as_ref().map(|file| file.path.display().to_string());
         for (argument, value) in [
             ("program", &*program),
             ("name", &request.name),
             ("packages", &request.packages()),
             ("pkgSource", &source),
             ("maxLayers", &self.max_layers.to_string()),
+            ("popularity", &popularity.unwrap_or_default()),
         ] {
             command.args(["--argstr", argument, value]);
         }
