@@ -2,12 +2,13 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{self, SigHandler, Signal, kill};
 use nix::unistd::{Pid, mkfifo};
 use serde_json::{Value, json};
 use stowage::digest::Digest;
@@ -430,6 +431,17 @@ fn an_interrupted_copy_leaves_nothing() {
         // It gets as far as the second layer, and waits there until the signal was sent.
         let lease = Lease::on(&second);
         let mut command = store.stowage(&["copy", "image.json", target, "--digestfile", "digest"]);
+        let heed_signals = || {
+            for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+                // SAFETY: no handler is set.
+                unsafe { signal::signal(signal, SigHandler::SigDfl)? };
+            }
+            Ok(())
+        };
+        // Whatever runs the tests: nohup, or a shell that has them in the background, has them
+        // ignored, and then so they stay.
+        // SAFETY: between fork and exec this calls sigaction alone, which is async-signal-safe.
+        unsafe { command.pre_exec(heed_signals) };
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let start = Instant::now();
         while largest(&new) < 1 << 20 {
