@@ -1,7 +1,8 @@
 use std::fs;
 
 use serde_json::json;
-use stowage::oci::ImageSpec;
+use stowage::closure::Closure;
+use stowage::oci::{ImageSpec, SpecLayer};
 
 use crate::support::{FakeStore, stderr};
 
@@ -78,6 +79,28 @@ fn layers_of_something_else_are_made() {
         let error = build_after(previous.as_bytes(), "1", &nothing).unwrap_err();
         assert!(error.contains("previous.json"), "{what}: {error}");
     }
+}
+
+/// Layers that were built on their own have their digests: an image of them reads none of it.
+#[test]
+fn layers_of_build_layer_are_not_read_again() {
+    let store = store("1");
+    let file = store.write("registration", &store.registration());
+    let closure = || Closure::read(&file).unwrap();
+    let root = store.store();
+    let options = serde_json::from_str(&options(&json!({}))).unwrap();
+    let set = stowage::oci::build_layer_set(&root, closure(), options, |_| ()).unwrap().made;
+    let layers = format!("{}-layers", "8".repeat(32));
+    fs::create_dir(root.physical_dir().join(&layers)).unwrap();
+    fs::write(root.physical_dir().join(&layers).join("layers.json"), set.to_json()).unwrap();
+    for name in [format!("{}-library", "1".repeat(32)), format!("{}-program", "2".repeat(32))] {
+        fs::remove_dir_all(root.physical_dir().join(name)).unwrap();
+    }
+    let options = json!({"layers": [format!("/nix/store/{layers}")]});
+    let options = serde_json::from_value(options).unwrap();
+    let made = stowage::oci::build_image(&root, closure(), options, |_| ()).unwrap().made;
+    let digests = |layers: &[SpecLayer]| layers.iter().map(|it| it.diff_id).collect::<Vec<_>>();
+    assert_eq!(digests(&made.layers), digests(&set.layers));
 }
 
 #[test]
