@@ -196,6 +196,24 @@ impl<W: Write> DigestWriter<W> {
 
     /// The digest and the number of bytes written.
     pub fn finish(self) -> (Digest, u64) {
+        self.finish_later().wait()
+    }
+
+    /// The same, when the thread is through: meanwhile others can be at work.
+    pub fn finish_later(self) -> PendingDigest {
+        PendingDigest { hasher: self.hasher, size: self.size }
+    }
+}
+
+/// A digest of bytes that were written, and perhaps not hashed yet.
+pub struct PendingDigest {
+    hasher: Hasher,
+    size: u64,
+}
+
+impl PendingDigest {
+    /// The digest and the number of bytes.
+    pub fn wait(self) -> (Digest, u64) {
         let hasher = match self.hasher {
             Hasher::Here(hasher) => hasher,
             Hasher::Beside(thread) => thread.finish(),

@@ -1,13 +1,13 @@
 //! The tar around an image's blobs, whichever documents are beside them.
 //! Stage: transport. Input: [`ImageSpec`]. Output: a tar.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::io::{self, Read, Write};
 
 use tar::{EntryType, Header};
 
 use super::Error;
-use super::checked_layer::write_watched_layer;
+use super::checked_layer::{PendingCheck, begin_watched_layer};
 use super::copied::Copied;
 use super::image_layout::blob_path;
 use super::watch::{ImageLayer, LayerStep, Watch};
@@ -16,6 +16,9 @@ use crate::store::Store;
 
 /// Bytes that are read at a time.
 const BUFFER: usize = 256 << 10;
+
+/// Layers whose digests may be on their way while the next one is written.
+const PENDING: usize = 2;
 
 /// What a stream held.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -91,6 +94,8 @@ impl<W: Write> ArchiveWriter<W> {
             self.file(&blob_path(digest), bytes)?;
         }
         let mut seen = BTreeSet::new();
+        // Nothing names a layer before all are checked: that can wait until the next is written.
+        let mut pending = VecDeque::new();
         let layers = |spec: &'s ImageSpec| {
             (0..spec.layers.len()).map(move |index| ImageLayer { spec, index, form })
         };
@@ -105,9 +110,14 @@ impl<W: Write> ArchiveWriter<W> {
                 continue;
             }
             self.header(&blob_path(&blob), EntryType::Regular, size)?;
-            write_watched_layer(store, layer, watch, &mut *self)?;
+            pending.push_back((layer, begin_watched_layer(store, layer, watch, &mut *self)?));
             self.pad(size)?;
-            watch.layer(layer, LayerStep::Sent);
+            while pending.len() > PENDING {
+                settle(&mut pending, watch)?;
+            }
+        }
+        while !pending.is_empty() {
+            settle(&mut pending, watch)?;
         }
         Ok(seen.len())
     }
@@ -163,6 +173,15 @@ impl<W: Write> ArchiveWriter<W> {
         self.write_all(&[0; 1024]).and_then(|()| self.flush()).map_err(Error::Write)?;
         Ok(self.bytes)
     }
+}
+
+type Pending<'s> = VecDeque<(ImageLayer<'s>, PendingCheck<'s>)>;
+
+fn settle(pending: &mut Pending, watch: &dyn Watch) -> Result<(), Error> {
+    let Some((layer, check)) = pending.pop_front() else { return Ok(()) };
+    check.wait()?;
+    watch.layer(layer, LayerStep::Sent);
+    Ok(())
 }
 
 fn new_header(path: &str, kind: EntryType, size: u64) -> Result<Header, Error> {

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use super::Error;
 use super::watch::{ImageLayer, LayerStep, Watch, WatchedLayer};
-use crate::digest::DigestWriter;
+use crate::digest::{DigestWriter, PendingDigest};
 use crate::layer;
 use crate::oci::{Form, ImageSpec};
 use crate::store::Store;
@@ -35,33 +35,7 @@ pub fn write_checked_layer(
     hashing: Hashing,
     out: impl Write,
 ) -> Result<(), Error> {
-    let layer = &spec.layers[index];
-    let (number, count) = (index + 1, spec.layers.len());
-    let expected = layer.blob(form);
-    let changed = |found| Error::LayerChanged {
-        number,
-        count,
-        names: layer.names(),
-        expected: *expected.digest.digest(),
-        expected_size: expected.size,
-        found,
-    };
-    let out = Limited { inner: out, left: expected.size, exceeded: false };
-    let beside = hashing == Hashing::Beside && expected.size >= LARGE;
-    let mut digest = if beside { DigestWriter::with_thread(out) } else { DigestWriter::new(out) };
-    let result = layer.write_blob(store, form, &mut digest);
-    if digest.inner().exceeded {
-        return Err(changed("more bytes".to_owned()));
-    }
-    result.map_err(|error| match error {
-        layer::Error::Write(error) => Error::Write(error),
-        source => Error::Layer { number, count, source },
-    })?;
-    let (found, size) = digest.finish();
-    if (found, size) != (*expected.digest.digest(), expected.size) {
-        return Err(changed(format!("{found} and {size} bytes")));
-    }
-    Ok(())
+    write_layer(store, spec, index, form, hashing, out)?.wait()
 }
 
 /// As [`write_checked_layer`], before somebody who looks on.
@@ -74,16 +48,86 @@ pub fn write_watched_layer(
     watch: &dyn Watch,
     out: impl Write,
 ) -> Result<(), Error> {
+    begin_watched_layer(store, layer, watch, out)?.wait()
+}
+
+/// As [`write_watched_layer`], but the check is still to come: for who goes on with other layers
+/// meanwhile, and has something to write in the end without which they are of no use.
+///
+/// # Errors
+/// As [`write_checked_layer`].
+pub fn begin_watched_layer<'s>(
+    store: &Store,
+    layer: ImageLayer<'s>,
+    watch: &dyn Watch,
+    out: impl Write,
+) -> Result<PendingCheck<'s>, Error> {
     let ImageLayer { spec, index, form } = layer;
     watch.layer(layer, LayerStep::Begun);
-    write_checked_layer(
-        store,
-        spec,
-        index,
-        form,
-        Hashing::Beside,
-        WatchedLayer { out, layer, watch },
-    )
+    let out = WatchedLayer { out, layer, watch };
+    write_layer(store, spec, index, form, Hashing::Beside, out)
+}
+
+/// A layer that was passed on, and is perhaps not hashed yet.
+#[must_use]
+pub struct PendingCheck<'s> {
+    spec: &'s ImageSpec,
+    index: usize,
+    form: Form,
+    digest: PendingDigest,
+}
+
+impl PendingCheck<'_> {
+    /// Compares it with what it was.
+    ///
+    /// # Errors
+    /// [`Error::LayerChanged`].
+    pub fn wait(self) -> Result<(), Error> {
+        let Self { spec, index, form, digest } = self;
+        let expected = spec.layers[index].blob(form);
+        let (found, size) = digest.wait();
+        if (found, size) != (*expected.digest.digest(), expected.size) {
+            return Err(changed(spec, index, form, format!("{found} and {size} bytes")));
+        }
+        Ok(())
+    }
+}
+
+fn changed(spec: &ImageSpec, index: usize, form: Form, found: String) -> Error {
+    let layer = &spec.layers[index];
+    let expected = layer.blob(form);
+    Error::LayerChanged {
+        number: index + 1,
+        count: spec.layers.len(),
+        names: layer.names(),
+        expected: *expected.digest.digest(),
+        expected_size: expected.size,
+        found,
+    }
+}
+
+fn write_layer<'s>(
+    store: &Store,
+    spec: &'s ImageSpec,
+    index: usize,
+    form: Form,
+    hashing: Hashing,
+    out: impl Write,
+) -> Result<PendingCheck<'s>, Error> {
+    let layer = &spec.layers[index];
+    let size = layer.blob(form).size;
+    let out = Limited { inner: out, left: size, exceeded: false };
+    let beside = hashing == Hashing::Beside && size >= LARGE;
+    let mut digest = if beside { DigestWriter::with_thread(out) } else { DigestWriter::new(out) };
+    let result = layer.write_blob(store, form, &mut digest);
+    if digest.inner().exceeded {
+        return Err(changed(spec, index, form, "more bytes".to_owned()));
+    }
+    result.map_err(|error| match error {
+        layer::Error::Write(error) => Error::Write(error),
+        source => Error::Layer { number: index + 1, count: spec.layers.len(), source },
+    })?;
+    Ok(PendingCheck { spec, index, form, digest: digest.finish_later() })
 }
 
 /// Takes `left` bytes and refuses the rest: what follows an announced size would be read
