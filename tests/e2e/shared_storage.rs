@@ -93,7 +93,7 @@ fn three_servers_answer_for_each_other() {
     }
 
     // The one that has built it is killed in the middle of a pull by way of all of them.
-    let balancer = Balancer::start(servers, 4);
+    let balancer = Balancer::start(servers, 2);
     let directory = tempfile::tempdir().unwrap();
     let source = format!("docker://{}/shell/git/curl", balancer.host);
     let target = format!("oci:{}:a", directory.path().display());
