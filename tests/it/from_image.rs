@@ -1,6 +1,5 @@
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Read;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -8,7 +7,7 @@ use stowage::digest::Digest;
 use stowage::oci::ImageSpec;
 
 use crate::base_image::{BaseFiles, Item, OCI_LAYER, archive, gzip, layer, write_files, zstd};
-use crate::support::{FakeStore, stderr};
+use crate::support::{FakeStore, members, stderr};
 
 /// A store with a base in `bases`, of which `write` makes one, and files for the root.
 struct OnBase {
@@ -59,18 +58,6 @@ impl OnBase {
         assert!(output.status.success(), "{}", stderr(&output));
         members(&output.stdout)
     }
-}
-
-fn members(bytes: &[u8]) -> BTreeMap<String, Vec<u8>> {
-    let mut members = BTreeMap::new();
-    for entry in tar::Archive::new(bytes).entries().unwrap() {
-        let mut entry = entry.unwrap();
-        let name = entry.path().unwrap().display().to_string();
-        let mut body = Vec::new();
-        entry.read_to_end(&mut body).unwrap();
-        members.insert(name, body);
-    }
-    members
 }
 
 fn parse(members: &BTreeMap<String, Vec<u8>>, name: &str) -> Value {

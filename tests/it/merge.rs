@@ -1,30 +1,15 @@
 //! `stowage merge`: archives of ours, and such as `docker save` wrote once.
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::io::Read;
 use std::process::Output;
 
 use serde_json::{Value, json};
 
 use crate::base_image::{archive, gzip};
-use crate::support::{FakeStore, stderr};
+use crate::support::{FakeStore, members, stderr};
 
 fn merge(store: &FakeStore, arguments: &[&str]) -> Output {
     store.stowage(&[&["merge"], arguments].concat()).output().unwrap()
-}
-
-/// The members in order, each once.
-fn members(bytes: &[u8]) -> BTreeMap<String, Vec<u8>> {
-    let mut members = BTreeMap::new();
-    for entry in tar::Archive::new(bytes).entries().unwrap() {
-        let mut entry = entry.unwrap();
-        let name = entry.path().unwrap().display().to_string();
-        let mut body = Vec::new();
-        entry.read_to_end(&mut body).unwrap();
-        assert!(members.insert(name.clone(), body).is_none(), "{name} is there twice");
-    }
-    members
 }
 
 /// Two archives that share a layer: `one.tar` and, compressed, `two.tar.gz`.
