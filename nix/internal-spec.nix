@@ -1,8 +1,6 @@
-{ lib, stdenv, stowage }:
+{ lib, builderDerivation }:
 
-# What buildImage and buildLayer have in common: the derivation whose builder is stowage
-# itself. It finds these attributes in the build directory: no shell, no jq, and so nothing
-# that a rebuild would have to wait for.
+# What buildImage and buildLayer have in common.
 {
   # Whose arguments these are, for messages.
   function
@@ -24,17 +22,10 @@ let
     (if contents != null then contents else copyToRoot);
   copyRoots = map (root: "${root}") (lib.optionals (copied != null) (lib.toList copied));
 
-  drv = derivation {
+  drv = builderDerivation {
     inherit name;
-    system = stdenv.buildPlatform.system;
-    builder = "${stowage}/bin/stowage";
-    args = [ "builder" ];
-    __structuredAttrs = true;
-    # To copy the closure to a remote builder costs more than to hash it.
-    preferLocalBuild = true;
-    allowSubstitutes = false;
-    exportReferencesGraph.closure = roots ++ copyRoots ++ addToRoot;
-    ${kind} = options // {
+    closure = roots ++ copyRoots ++ addToRoot;
+    attributes.${kind} = options // {
       copyToRoot = copyRoots ++ addToRoot;
       layers = map (layer: "${layer}") layers;
       perms = map (rule: rule // { path = "${rule.path}"; }) perms;

@@ -9,10 +9,11 @@
 , stowage ? pkgs.buildPackages.callPackage ./package.nix { }
 }:
 let
-  callPackage = pkgs.lib.callPackageWith (pkgs // { inherit pkgs stowage internalSpec nixDatabase script imageScript; });
+  callPackage = pkgs.lib.callPackageWith (pkgs // { inherit pkgs stowage builderDerivation internalSpec nixDatabase script imageScript; });
   script = callPackage ./script.nix { };
   imageScript = callPackage ./image-script.nix { };
-  internalSpec = import ./internal-spec.nix { inherit (pkgs) lib stdenv; inherit stowage; };
+  builderDerivation = import ./builder-derivation.nix { inherit (pkgs) stdenv; inherit stowage; };
+  internalSpec = import ./internal-spec.nix { inherit (pkgs) lib; inherit builderDerivation; };
   nixDatabase = import ./nix-database.nix { inherit internalSpec; };
 in
 rec {

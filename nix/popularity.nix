@@ -1,4 +1,4 @@
-{ lib, stdenv, stowage }:
+{ lib, builderDerivation }:
 
 /* Counts how many packages of a set need each: for `buildImage { popularity = …; }`.
 
@@ -17,16 +17,5 @@ lib.makeOverridable (
   , name ? "popularity.json"
   }:
   let paths = map (package: "${package}") packages; in
-  derivation {
-    inherit name;
-    system = stdenv.buildPlatform.system;
-    builder = "${stowage}/bin/stowage";
-    args = [ "builder" ];
-    __structuredAttrs = true;
-    # To copy the closure to a remote builder costs more than to read of it.
-    preferLocalBuild = true;
-    allowSubstitutes = false;
-    exportReferencesGraph.closure = paths;
-    popularity.packages = paths;
-  }
+  builderDerivation { inherit name; closure = paths; attributes.popularity.packages = paths; }
 )
