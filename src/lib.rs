@@ -10,10 +10,11 @@
 //! ```
 //!
 //! The plain files beside them are the vocabulary that every stage shares:
-//! [`digest`], [`error`] and [`store`]. [`cli`] ties it together.
+//! [`digest`], [`error`], [`sink`] and [`store`]. [`cli`] ties it together.
 
 pub mod digest;
 pub mod error;
+pub mod sink;
 pub mod store;
 
 pub mod closure;

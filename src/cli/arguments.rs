@@ -131,6 +131,11 @@ pub struct StreamArguments {
     #[arg(long, value_name = "FORMAT", default_value = "none")]
     pub compress: CompressArgument,
 
+    /// Leave it to the receiver to compare each layer with its digest, as `docker load`,
+    /// `podman load` and skopeo do: for less than half the work
+    #[arg(long)]
+    pub unchecked: bool,
+
     /// Name and tag where none is given: the image's own, as its script has it
     #[arg(long, hide = true, value_name = "NAME:TAG")]
     pub default_repo_tag: Option<ImageReference>,

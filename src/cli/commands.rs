@@ -16,7 +16,7 @@ use super::arguments::{
     ManifestArguments, MergeArguments, PlanArguments, PopularityArguments, StreamArguments,
     VerifyArguments,
 };
-use super::progress::{Bytes, bar};
+use super::progress::{Bytes, StreamBar, bar};
 use super::watching::Watching;
 use crate::closure::Closure;
 use crate::layer::{LayerPlan, PlanOptions, Popularity};
@@ -24,8 +24,9 @@ use crate::oci::{
     self, Annotations, Architecture, BuildOptions, Built, Compression, Compressor, Difference,
     Form, Image, ImageSpec, IndexEntry, IndexSpec,
 };
+use crate::sink::{Plain, Spliced};
 use crate::store::Store;
-use crate::transport::{self, Archive, Hashing, Unwatched};
+use crate::transport::{self, Archive, CheckedBy, Hashing, ImageLayer};
 
 pub fn build(store: &Store, arguments: &BuildArguments) -> Result<(), Failure> {
     let closure = Closure::read(&arguments.closure)?;
@@ -106,18 +107,20 @@ pub fn stream(store: &Store, arguments: &StreamArguments) -> Result<(), Failure>
         ([], Some(default)) => std::slice::from_ref(default),
         (given, _) => given,
     };
-    let bar = bar("streaming", spec.size());
-    let archive = Archive { store, spec: &spec, references, skip: 0, watch: &Unwatched };
-    let stdout = bar.wrap_write(stdout);
+    let checked_by = if arguments.unchecked { CheckedBy::Receiver } else { CheckedBy::Sender };
+    let watch = StreamBar::new("streaming", spec.size());
+    let archive = Archive { store, spec: &spec, references, skip: 0, checked_by, watch: &watch };
     match arguments.compress.into() {
-        Compression::None => drop(transport::write_archive(&archive, stdout)?),
+        Compression::None => {
+            transport::write_archive(&archive, Spliced::new(stdout))?;
+        }
         compression => {
             let mut compressor = Compressor::new(compression, stdout);
-            transport::write_archive(&archive, &mut compressor)?;
+            transport::write_archive(&archive, Plain(&mut compressor))?;
             compressor.finish().map_err(Failure::Stdout)?;
         }
     }
-    bar.finish_and_clear();
+    watch.end();
     Ok(())
 }
 
@@ -163,14 +166,8 @@ pub fn manifest(store: &Store, arguments: &ManifestArguments) -> Result<(), Fail
     let is_wanted = |layer: &oci::SpecLayer| layer.blob(form).digest == digest;
     let index = spec.layers.iter().position(is_wanted);
     let index = index.ok_or_else(|| Failure::NoSuchBlob { file: file.clone(), digest })?;
-    Ok(transport::write_checked_layer(
-        store,
-        &spec,
-        index,
-        form,
-        Hashing::Beside,
-        binary_stdout()?,
-    )?)
+    let layer = ImageLayer { spec: &spec, index, form };
+    Ok(transport::write_checked_layer(store, layer, Hashing::Beside, Plain(binary_stdout()?))?)
 }
 
 pub fn verify(store: &Store, arguments: &VerifyArguments) -> Result<(), Failure> {

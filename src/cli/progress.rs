@@ -1,8 +1,13 @@
 //! Progress for people: a bar on a terminal, nothing in a pipe.
 
 use std::fmt;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::transport::{ImageLayer, LayerStep, Watch};
 
 /// Whether standard error may be a terminal with somebody before it: Nix gives builders one of
 /// its own, and keeps what they write to it as the log.
@@ -18,6 +23,43 @@ pub fn bar(doing: &'static str, bytes: u64) -> ProgressBar {
     let style = "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
     let style = ProgressStyle::with_template(style).expect("the template is valid");
     ProgressBar::new(bytes).with_style(style).with_message(doing)
+}
+
+/// The same for a copy that is a single stream.
+pub struct StreamBar(ProgressBar);
+
+impl StreamBar {
+    /// For so many bytes of layers.
+    pub fn new(doing: &'static str, bytes: u64) -> Self {
+        Self(bar(doing, bytes))
+    }
+
+    /// Leaves the terminal as it was.
+    pub fn end(&self) {
+        self.0.finish_and_clear();
+    }
+}
+
+impl Watch for StreamBar {
+    fn expect(&self, bytes: u64) {
+        self.0.set_length(bytes);
+    }
+
+    fn advance(&self, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn layer(&self, _: ImageLayer, step: LayerStep) {
+        if let LayerStep::Advanced(bytes) = step {
+            self.0.inc(bytes);
+        }
+    }
+
+    fn hold(&self) {}
+
+    fn retry(&self, _: &str, _: Duration) {}
+
+    fn wait(&self, _: &Path) {}
 }
 
 /// A number of bytes in the unit that suits it, by powers of ten as disks and networks have them.

@@ -22,6 +22,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
+use crate::sink::Sink;
 use hasher_thread::HasherThread;
 
 /// A SHA-256 digest, printed as `sha256:<64 lower-case hex digits>`
@@ -177,7 +178,7 @@ enum Hasher {
     Beside(HasherThread),
 }
 
-impl<W: Write> DigestWriter<W> {
+impl<W> DigestWriter<W> {
     /// Starts at an empty digest.
     pub fn new(inner: W) -> Self {
         Self { inner, hasher: Hasher::Here(Sha256::new()), size: 0 }
@@ -196,24 +197,6 @@ impl<W: Write> DigestWriter<W> {
 
     /// The digest and the number of bytes written.
     pub fn finish(self) -> (Digest, u64) {
-        self.finish_later().wait()
-    }
-
-    /// The same, when the thread is through: meanwhile others can be at work.
-    pub fn finish_later(self) -> PendingDigest {
-        PendingDigest { hasher: self.hasher, size: self.size }
-    }
-}
-
-/// A digest of bytes that were written, and perhaps not hashed yet.
-pub struct PendingDigest {
-    hasher: Hasher,
-    size: u64,
-}
-
-impl PendingDigest {
-    /// The digest and the number of bytes.
-    pub fn wait(self) -> (Digest, u64) {
         let hasher = match self.hasher {
             Hasher::Here(hasher) => hasher,
             Hasher::Beside(thread) => thread.finish(),
@@ -222,19 +205,37 @@ impl PendingDigest {
     }
 }
 
+impl<W> DigestWriter<W> {
+    fn update(&mut self, bytes: &[u8]) {
+        match &mut self.hasher {
+            Hasher::Here(hasher) => hasher.update(bytes),
+            Hasher::Beside(thread) => thread.update(bytes),
+        }
+        self.size += bytes.len() as u64;
+    }
+}
+
 impl<W: Write> Write for DigestWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.inner.write(bytes)?;
-        match &mut self.hasher {
-            Hasher::Here(hasher) => hasher.update(&bytes[..written]),
-            Hasher::Beside(thread) => thread.update(&bytes[..written]),
-        }
-        self.size += written as u64;
+        self.update(&bytes[..written]);
         Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
         self.inner.flush()
+    }
+}
+
+/// Sees every byte: of a file it takes none unseen.
+impl<S: Sink> Sink for DigestWriter<S> {
+    fn take(&mut self, piece: Vec<u8>) -> io::Result<Vec<u8>> {
+        self.update(&piece);
+        self.inner.take(piece)
+    }
+
+    fn keeps_pieces(&self) -> bool {
+        self.inner.keeps_pieces()
     }
 }
 

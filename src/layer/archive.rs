@@ -2,16 +2,18 @@
 //! Stage: layer. Input: [`LayerContents`]. Output: an uncompressed tar.
 
 use std::cmp::Ordering;
-use std::io::{self, BufWriter, Write};
+use std::io;
 use std::path::Path;
 
 use super::Error;
 use super::contents::LayerContents;
 use super::header::Entry;
 use super::permissions::{Given, RulesOf};
-use super::scan::{BUFFER, Child, Directory, Kind};
+use super::pieces::Pieces;
+use super::scan::{Child, Directory, Kind};
 use super::tar::TarWriter;
 use super::tree::{Children, DIRECTORY, Node, layer_tree};
+use crate::sink::Sink;
 use crate::store::Store;
 
 /// Writes the uncompressed tar of a layer, the same bytes wherever and however often.
@@ -22,14 +24,13 @@ use crate::store::Store;
 ///
 /// # Errors
 /// Whatever keeps the sources from being read, and [`Error::Write`].
-pub fn write_layer(store: &Store, contents: &LayerContents, out: impl Write) -> Result<(), Error> {
+pub fn write_layer(store: &Store, contents: &LayerContents, out: impl Sink) -> Result<(), Error> {
     let tree = layer_tree(store, contents)?;
     let mut walk = Walk {
-        tar: TarWriter::new(BufWriter::with_capacity(BUFFER, out)),
+        tar: TarWriter::new(Pieces::new(out)),
         store,
         contents,
         name: Vec::with_capacity(256),
-        buffer: vec![0; BUFFER],
     };
     walk.nodes(&tree)?;
     walk.tar.finish().map_err(Error::Write)?;
@@ -43,16 +44,15 @@ impl From<io::Error> for Error {
     }
 }
 
-struct Walk<'s, W: Write> {
-    tar: TarWriter<BufWriter<W>>,
+struct Walk<'s, S: Sink> {
+    tar: TarWriter<Pieces<S>>,
     store: &'s Store,
     contents: &'s LayerContents,
     /// Of the entry at hand, without a final slash.
     name: Vec<u8>,
-    buffer: Vec<u8>,
 }
 
-impl<W: Write> Walk<'_, W> {
+impl<S: Sink> Walk<'_, S> {
     /// Goes on with `step` at the entry `name` below this one.
     fn below<T>(
         &mut self,
@@ -138,7 +138,7 @@ impl<W: Write> Walk<'_, W> {
         let file = parent.open_file(child)?;
         let (executable, size) = (file.executable, file.size);
         self.tar.file(&self.name, (executable, size), given, |out| {
-            file.copy_to(out, &mut self.buffer, || parent.path_of(child))
+            file.copy_to(out, || parent.path_of(child))
         })
     }
 }

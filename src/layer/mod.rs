@@ -9,6 +9,7 @@ mod header;
 mod nar;
 mod nix_database;
 mod permissions;
+mod pieces;
 mod plan;
 mod scan;
 mod store_attributes;

@@ -5,12 +5,14 @@
 //! was. Written here, as the crates that read and write NARs refuse names that are
 //! no UTF-8, which real packages have.
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 
 use super::Error;
-use super::scan::{BUFFER, Child, Directory, Kind};
+use super::pieces::Pieces;
+use super::scan::{Child, Directory, Kind};
 use crate::closure::NarHash;
 use crate::digest::DigestWriter;
+use crate::sink::Sink;
 use crate::store::{Store, StorePath};
 
 /// Hashes the NAR serialisation of a store path as it is now (Nix manual, "Nix
@@ -19,16 +21,12 @@ use crate::store::{Store, StorePath};
 /// # Errors
 /// Whatever keeps it from being read.
 pub fn nar_hash(store: &Store, path: &StorePath) -> Result<NarHash, Error> {
-    let mut digest = DigestWriter::new(io::sink());
-    let mut nar =
-        Nar { out: BufWriter::with_capacity(BUFFER, &mut digest), buffer: vec![0; BUFFER] };
+    let mut nar = Nar { out: Pieces::new(DigestWriter::new(io::sink())) };
     nar.text(b"nix-archive-1")?;
     let directory = Directory::of_store(store)?;
     let child = directory.child(path.to_base_path())?;
     nar.node(&directory, &child)?;
-    nar.out.flush()?;
-    drop(nar);
-    Ok(NarHash::new(digest.finish().0.bytes()))
+    Ok(NarHash::new(nar.out.finish()?.finish().0.bytes()))
 }
 
 /// The NAR of a directory of plain files that nobody has to store: their bytes are written to it,
@@ -47,8 +45,7 @@ impl DirectoryNar {
     /// # Errors
     /// None that a hash could have.
     pub fn new() -> io::Result<Self> {
-        let digest = DigestWriter::with_thread(io::sink());
-        let mut nar = Nar { out: BufWriter::with_capacity(BUFFER, digest), buffer: Vec::new() };
+        let mut nar = Nar { out: Pieces::new(DigestWriter::with_thread(io::sink())) };
         nar.texts(&[b"nix-archive-1", b"(", b"type", b"directory"])?;
         Ok(Self { nar, name: String::new(), size: 0, left: 0 })
     }
@@ -84,8 +81,7 @@ impl DirectoryNar {
     /// None that a hash could have.
     pub fn finish(mut self) -> io::Result<NarHash> {
         self.nar.text(b")")?;
-        let digest = self.nar.out.into_inner().map_err(io::IntoInnerError::into_error)?;
-        Ok(NarHash::new(digest.finish().0.bytes()))
+        Ok(NarHash::new(self.nar.out.finish()?.finish().0.bytes()))
     }
 }
 
@@ -104,12 +100,11 @@ impl Write for DirectoryNar {
     }
 }
 
-struct Nar<W: Write> {
-    out: BufWriter<W>,
-    buffer: Vec<u8>,
+struct Nar<S: Sink> {
+    out: Pieces<S>,
 }
 
-impl<W: Write> Nar<W> {
+impl<S: Sink> Nar<S> {
     /// Length as 64 bits in little endian, bytes, zeros up to a multiple of 8.
     fn text(&mut self, text: &[u8]) -> io::Result<()> {
         self.out.write_all(&(text.len() as u64).to_le_bytes())?;
@@ -140,7 +135,7 @@ impl<W: Write> Nar<W> {
                 self.text(b"contents")?;
                 let size = file.size;
                 self.out.write_all(&size.to_le_bytes())?;
-                file.copy_to(&mut self.out, &mut self.buffer, || parent.path_of(child))?;
+                file.copy_to(&mut self.out, || parent.path_of(child))?;
                 self.pad(size)?;
             }
             Kind::Directory => {

@@ -6,7 +6,7 @@
 
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -18,6 +18,8 @@ use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 
 use super::Error;
+use super::pieces::Pieces;
+use crate::sink::Sink;
 use crate::store::Store;
 
 /// What a layer can hold.
@@ -209,12 +211,12 @@ pub struct OpenFile {
     pub executable: bool,
 }
 
-/// Smaller files are read: to map one costs more than to copy it.
+/// Smaller files are read: to map or to splice one costs more than to copy it.
 const MAP_FROM: u64 = 1 << 20;
-/// Mapped pages count as ours while they are mapped: memory stays flat with a window.
+const SPLICE_FROM: u64 = 64 << 10;
+/// Mapped pages count as ours while they are mapped: memory stays flat with a window. And
+/// whoever looks on wants to hear of a large file before its end.
 const WINDOW: u64 = 1 << 20;
-/// Size of the buffer that [`OpenFile::copy_to`] wants.
-pub const BUFFER: usize = 256 << 10;
 
 impl OpenFile {
     /// Writes the file's bytes, exactly [`OpenFile::size`] of them.
@@ -223,39 +225,56 @@ impl OpenFile {
     /// [`Error::Changed`] if the file is shorter or longer, [`Error::Write`] if `out` fails.
     pub fn copy_to(
         mut self,
-        out: &mut impl Write,
-        buffer: &mut [u8],
+        out: &mut Pieces<impl Sink>,
         path: impl Fn() -> PathBuf,
     ) -> Result<(), Error> {
         let mut copied = 0;
-        if self.size >= MAP_FROM {
+        if self.size >= SPLICE_FROM {
+            copied = self.splice(out)?;
+        }
+        if copied == 0 && self.size >= MAP_FROM && out.passes() {
             copied = self.copy_mapped(out, &path)?;
         }
-        // The read that finds the end is also what notices a file that grew.
         loop {
-            let room = usize::try_from(self.size - copied).unwrap_or(usize::MAX).saturating_add(1);
-            let room = room.min(buffer.len());
-            let read = match self.file.read(&mut buffer[..room]) {
+            // One more than there should be: so a file that grew is noticed.
+            let wanted = usize::try_from(self.size - copied).unwrap_or(usize::MAX);
+            let room = out.room();
+            let room_size = room.len().min(wanted.saturating_add(1));
+            let read = match self.file.read(&mut room[..room_size]) {
                 Ok(read) => read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(source) => return Err(Error::Read { path: path(), source }),
             };
-            if read == 0 && copied == self.size {
-                return Ok(());
-            }
             copied += read as u64;
-            if read == 0 || copied > self.size {
+            if copied > self.size || (read == 0 && copied < self.size) {
                 return Err(Error::Changed { path: path(), expected: self.size, found: copied });
             }
-            out.write_all(&buffer[..read]).map_err(Error::Write)?;
+            out.advance(read).map_err(Error::Write)?;
+            // A regular file gives all that was asked for, but at its end.
+            if copied == self.size && read < room_size {
+                return Ok(());
+            }
         }
+    }
+
+    /// Lets the sink have as much of the file as it takes unseen.
+    fn splice(&self, out: &mut Pieces<impl Sink>) -> Result<u64, Error> {
+        let mut spliced = 0;
+        while spliced < self.size {
+            let length = WINDOW.min(self.size - spliced);
+            match out.pass_file(&self.file, length).map_err(Error::Write)? {
+                0 => break,
+                more => spliced += more,
+            }
+        }
+        Ok(spliced)
     }
 
     /// Copies through a moving window of mapped pages and leaves the file's position at
     /// the end of what was copied.
     fn copy_mapped(
         &mut self,
-        out: &mut impl Write,
+        out: &mut Pieces<impl Sink>,
         path: &impl Fn() -> PathBuf,
     ) -> Result<u64, Error> {
         use std::io::Seek;
@@ -269,7 +288,7 @@ impl OpenFile {
             // be made, as with any other change (`a_file_that_changed_is_an_error` has
             // those that can be noticed).
             let window = unsafe { MmapOptions::new().offset(offset).len(length).map(&self.file) };
-            out.write_all(&window.map_err(read_error)?).map_err(Error::Write)?;
+            out.pass(&window.map_err(read_error)?).map_err(Error::Write)?;
             offset += length as u64;
         }
         self.file.seek(io::SeekFrom::Start(offset)).map_err(read_error)?;
@@ -283,6 +302,7 @@ mod tests {
     use std::os::unix::fs::symlink;
     use std::os::unix::net::UnixListener;
 
+    use super::super::pieces::PIECE;
     use super::*;
 
     fn directory(fill: impl FnOnce(&Path)) -> (tempfile::TempDir, Directory) {
@@ -293,9 +313,10 @@ mod tests {
     }
 
     fn read(dir: &Directory, name: &str) -> Result<Vec<u8>, Error> {
-        let mut bytes = Vec::new();
+        let mut pieces = Pieces::new(Vec::new());
         let file = dir.open_file(&dir.child(name)?)?;
-        file.copy_to(&mut bytes, &mut vec![0; BUFFER], || name.into()).map(|()| bytes)
+        file.copy_to(&mut pieces, || name.into())?;
+        Ok(pieces.finish().unwrap())
     }
 
     #[test]
@@ -322,7 +343,7 @@ mod tests {
     #[test]
     fn files_of_every_size_are_read_whole() {
         for size in
-            [0, 1, BUFFER as u64 - 1, BUFFER as u64, MAP_FROM - 1, MAP_FROM, WINDOW, 2 * WINDOW + 1]
+            [0, 1, PIECE as u64 - 1, PIECE as u64, MAP_FROM - 1, MAP_FROM, WINDOW, 2 * WINDOW + 1]
         {
             let bytes: Vec<u8> = (0..size).map(|place| (place % 251) as u8).collect();
             let (_guard, dir) = directory(|path| fs::write(path.join("f"), &bytes).unwrap());
@@ -337,8 +358,7 @@ mod tests {
                 directory(|path| fs::write(path.join("f"), vec![0; is as usize]).unwrap());
             let mut file = dir.open_file(&dir.child("f").unwrap()).unwrap();
             file.size = was;
-            let error =
-                file.copy_to(&mut io::sink(), &mut vec![0; BUFFER], || "f".into()).unwrap_err();
+            let error = file.copy_to(&mut Pieces::new(io::sink()), || "f".into()).unwrap_err();
             assert!(matches!(error, Error::Changed { expected, .. } if expected == was), "{error}");
         }
     }

@@ -12,6 +12,7 @@ use super::spec::{LayerSource, SpecLayer};
 use super::stored::StoredBlob;
 use crate::digest::BlobDigest;
 use crate::layer::{self, Error};
+use crate::sink::{Plain, Sink};
 use crate::store::Store;
 
 /// Which of a layer's bytes are transferred.
@@ -53,6 +54,11 @@ impl SpecLayer {
         }
     }
 
+    /// Whether what is transferred is the work of a [`Compressor`].
+    pub fn is_compressed_in(&self, form: Form) -> bool {
+        self.compressed_in(form).is_some()
+    }
+
     fn compressed_in(&self, form: Form) -> Option<LayerBlob> {
         self.compressed.filter(|_| form == Form::AsStored)
     }
@@ -67,7 +73,7 @@ impl SpecLayer {
     ///
     /// # Errors
     /// Whatever keeps the sources from being read, and [`Error::Write`].
-    pub fn write_blob(&self, store: &Store, form: Form, out: impl Write) -> Result<(), Error> {
+    pub fn write_blob(&self, store: &Store, form: Form, out: impl Sink) -> Result<(), Error> {
         let Some(blob) = self.compressed_in(form) else {
             return self.write_stored_blob(store, form, out);
         };
@@ -85,11 +91,11 @@ impl SpecLayer {
         out: W,
     ) -> Result<W, Error> {
         let mut compressor = Compressor::new(compression, out);
-        self.write_stored_blob(store, Form::Loadable, &mut compressor)?;
+        self.write_stored_blob(store, Form::Loadable, Plain(&mut compressor))?;
         compressor.finish().map_err(Error::Write)
     }
 
-    fn write_stored_blob(&self, store: &Store, form: Form, out: impl Write) -> Result<(), Error> {
+    fn write_stored_blob(&self, store: &Store, form: Form, out: impl Sink) -> Result<(), Error> {
         match &self.source {
             LayerSource::Made(contents) => layer::write_layer(store, contents, out),
             LayerSource::Kept(_, blob) | LayerSource::Stored(blob) => {

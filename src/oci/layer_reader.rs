@@ -1,12 +1,14 @@
 //! A layer's tar, to be read: made on one thread while it is read on another.
 //! Stage: oci. Input: [`SpecLayer`]. Output: what a reader makes of it.
 
-use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufRead, BufReader, Read};
+use std::os::fd::OwnedFd;
 
 use super::blob::Form;
 use super::compression::Compression;
 use super::spec::SpecLayer;
 use crate::layer::Error;
+use crate::sink::Spliced;
 use crate::store::Store;
 
 const BUFFER: usize = 256 << 10;
@@ -24,9 +26,8 @@ pub fn read_tar<T>(
     let (reader, writer) = io::pipe().map_err(Error::Write)?;
     std::thread::scope(|scope| {
         let made = scope.spawn(move || {
-            let mut out = BufWriter::with_capacity(BUFFER, writer);
-            layer.write_blob(store, Form::Loadable, &mut out)?;
-            out.flush().map_err(Error::Write)
+            let out = Spliced::new(OwnedFd::from(writer).into());
+            layer.write_blob(store, Form::Loadable, out)
         });
         let mut reader = BufReader::with_capacity(BUFFER, reader);
         let result = uncompressed(&mut reader).and_then(|mut tar| read(&mut tar));

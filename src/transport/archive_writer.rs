@@ -1,24 +1,24 @@
 //! The tar around an image's blobs, whichever documents are beside them.
 //! Stage: transport. Input: [`ImageSpec`]. Output: a tar.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
+use std::fs::File;
 use std::io::{self, Read, Write};
 
 use tar::{EntryType, Header};
 
 use super::Error;
-use super::checked_layer::{PendingCheck, begin_watched_layer};
+use super::checked_layer::{CheckedBy, write_unchecked_layer};
 use super::copied::Copied;
 use super::image_layout::blob_path;
-use super::watch::{ImageLayer, LayerStep, Watch};
-use crate::oci::{Blob, Documents, Form, ImageSpec, LayerBlob};
+use super::layers_ahead::make_ahead;
+use super::watch::{ImageLayer, LayerStep, Watch, WatchedLayer};
+use crate::oci::{Blob, Documents, Form, ImageSpec};
+use crate::sink::Sink;
 use crate::store::Store;
 
 /// Bytes that are read at a time.
 const BUFFER: usize = 256 << 10;
-
-/// Layers whose digests may be on their way while the next one is written.
-const PENDING: usize = 2;
 
 /// What a stream held.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,54 +72,98 @@ impl<W: Write> Write for ArchiveWriter<W> {
     }
 }
 
-impl<W: Write> ArchiveWriter<W> {
-    pub fn new(out: W) -> Self {
-        Self { out, bytes: 0 }
+impl<S: Sink> Sink for ArchiveWriter<S> {
+    fn take(&mut self, piece: Vec<u8>) -> io::Result<Vec<u8>> {
+        self.bytes += piece.len() as u64;
+        self.out.take(piece)
     }
 
-    /// Writes images' blobs, but for the lowest layers, which are skipped. Every layer is
-    /// made as it is written, and checked against the spec. Returns how many they were.
+    fn take_file(&mut self, file: &File, length: u64) -> io::Result<u64> {
+        let taken = self.out.take_file(file, length)?;
+        self.bytes += taken;
+        Ok(taken)
+    }
+
+    fn keeps_pieces(&self) -> bool {
+        self.out.keeps_pieces()
+    }
+}
+
+/// Which layers go into an archive, and how.
+pub struct Layers<'a> {
+    pub store: &'a Store,
+    pub form: Form,
+    /// So many of an image's lowest are left out.
+    pub skip: usize,
+    pub checked_by: CheckedBy,
+    pub watch: &'a dyn Watch,
+}
+
+impl<S: Sink> ArchiveWriter<S> {
+    /// Writes images' blobs. Every layer is made for it, and checked against the spec. Returns
+    /// how many they were.
     pub fn blobs<'s>(
         &mut self,
-        store: &Store,
         specs: impl IntoIterator<Item = &'s ImageSpec>,
         documents: &Documents,
-        form: Form,
-        skip: usize,
-        watch: &dyn Watch,
+        layers: &Layers,
     ) -> Result<usize, Error> {
         self.directory("blobs/")?;
         self.directory("blobs/sha256/")?;
         for Blob { digest, bytes } in documents.blobs() {
             self.file(&blob_path(digest), bytes)?;
         }
-        let mut seen = BTreeSet::new();
-        // Nothing names a layer before all are checked: that can wait until the next is written.
-        let mut pending = VecDeque::new();
-        let layers = |spec: &'s ImageSpec| {
+        let Layers { store, form, skip, checked_by, watch } = *layers;
+        let all = |spec: &'s ImageSpec| {
             (0..spec.layers.len()).map(move |index| ImageLayer { spec, index, form })
         };
-        for layer in specs.into_iter().flat_map(layers) {
-            if layer.index < skip {
-                watch.layer(layer, LayerStep::Skipped);
-                continue;
+        let (skipped, wanted): (Vec<_>, Vec<_>) =
+            specs.into_iter().flat_map(all).partition(|layer| layer.index < skip);
+        skipped.into_iter().for_each(|layer| watch.layer(layer, LayerStep::Skipped));
+        // An archive holds a path once, though images may hold a layer twice.
+        let mut seen = BTreeSet::new();
+        let wanted: Vec<_> =
+            wanted.into_iter().filter(|layer| seen.insert(layer.blob().digest)).collect();
+        match checked_by {
+            CheckedBy::Receiver => {
+                for layer in &wanted {
+                    self.layer(*layer, watch, |out| {
+                        write_unchecked_layer(store, *layer, watch, out)
+                    })?;
+                }
             }
-            let LayerBlob { digest: blob, size, .. } = layer.blob();
-            // An archive holds a path once, though images may hold a layer twice.
-            if !seen.insert(blob) {
-                continue;
-            }
-            self.header(&blob_path(&blob), EntryType::Regular, size)?;
-            pending.push_back((layer, begin_watched_layer(store, layer, watch, &mut *self)?));
-            self.pad(size)?;
-            while pending.len() > PENDING {
-                settle(&mut pending, watch)?;
+            CheckedBy::Sender => {
+                make_ahead(store, &wanted, rayon::current_num_threads(), |made| {
+                    wanted.iter().try_for_each(|layer| {
+                        self.layer(*layer, watch, |out| {
+                            watch.layer(*layer, LayerStep::Begun);
+                            made.write_next(WatchedLayer { out, layer: *layer, watch })
+                        })
+                    })
+                })?
             }
         }
-        while !pending.is_empty() {
-            settle(&mut pending, watch)?;
-        }
-        Ok(seen.len())
+        Ok(wanted.len())
+    }
+
+    fn layer(
+        &mut self,
+        layer: ImageLayer,
+        watch: &dyn Watch,
+        write: impl FnOnce(&mut Self) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let blob = layer.blob();
+        self.header(&blob_path(&blob.digest), EntryType::Regular, blob.size)?;
+        write(self)?;
+        self.pad(blob.size)?;
+        watch.layer(layer, LayerStep::Sent);
+        Ok(())
+    }
+}
+
+impl<W: Write> ArchiveWriter<W> {
+    pub fn new(out: W) -> Self {
+        Self { out, bytes: 0 }
     }
 
     fn header(&mut self, path: &str, kind: EntryType, size: u64) -> Result<(), Error> {
@@ -173,15 +217,6 @@ impl<W: Write> ArchiveWriter<W> {
         self.write_all(&[0; 1024]).and_then(|()| self.flush()).map_err(Error::Write)?;
         Ok(self.bytes)
     }
-}
-
-type Pending<'s> = VecDeque<(ImageLayer<'s>, PendingCheck<'s>)>;
-
-fn settle(pending: &mut Pending, watch: &dyn Watch) -> Result<(), Error> {
-    let Some((layer, check)) = pending.pop_front() else { return Ok(()) };
-    check.wait()?;
-    watch.layer(layer, LayerStep::Sent);
-    Ok(())
 }
 
 fn new_header(path: &str, kind: EntryType, size: u64) -> Result<Header, Error> {

@@ -14,6 +14,7 @@ use super::temporary::NewFile;
 use super::watch::{ImageLayer, LayerStep, Watch};
 use crate::digest::BlobDigest;
 use crate::oci::{Blob, Form, ImageSpec};
+use crate::sink::Plain;
 use crate::store::Store;
 
 /// Which blobs go where.
@@ -79,8 +80,9 @@ impl Blobs<'_> {
         watch.expect(new.bytes_sent);
         missing.sort_by_key(|layer| Reverse(layer.size));
         let make = |Missing { layer, path, .. }: Missing| -> Result<NewFile, Error> {
-            let file =
-                NewFile::write(&path, watch, |out| write_watched_layer(store, layer, watch, out))?;
+            let file = NewFile::write(&path, watch, |out| {
+                write_watched_layer(store, layer, watch, Plain(out))
+            })?;
             watch.layer(layer, LayerStep::Sent);
             Ok(file)
         };

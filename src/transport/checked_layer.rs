@@ -1,41 +1,69 @@
 //! A layer's blob on its way out, checked against what was built.
-//! Stage: transport. Input: [`ImageSpec`]. Output: a layer's bytes, or an error.
+//! Stage: transport. Input: [`ImageLayer`]. Output: a layer's bytes, or an error.
 
+use std::fs::File;
 use std::io::{self, Write};
 
 use super::Error;
 use super::watch::{ImageLayer, LayerStep, Watch, WatchedLayer};
-use crate::digest::{DigestWriter, PendingDigest};
+use crate::digest::DigestWriter;
 use crate::layer;
-use crate::oci::{Form, ImageSpec};
+use crate::sink::Sink;
 use crate::store::Store;
 
-/// From this size on, in bytes, a layer is hashed while it is written and not in between.
-const LARGE: u64 = 4 << 20;
+/// Who compares a layer's digest with what it was when the image was built.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CheckedBy {
+    /// Whoever makes the layer.
+    #[default]
+    Sender,
+    /// The receiver alone, as `docker load`, `podman load`, skopeo and registries do: nothing is
+    /// hashed, and large files are moved by the system (see [`Spliced`](crate::sink::Spliced)).
+    Receiver,
+}
 
 /// Where a layer's digest is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hashing {
-    /// On a thread of its own, if the layer is large: faster, for a megabyte or two of memory.
+    /// On a thread of its own, if the layer is large: faster, for a few megabytes of memory.
     Beside,
     /// On the thread that makes it: where there are others for all processors.
     Within,
 }
 
-/// Makes layer `index` and passes on its bytes, never more of them than recorded.
+impl Hashing {
+    /// From this size on, in bytes, a thread is worth it.
+    const LARGE: u64 = 4 << 20;
+
+    fn of<S: Sink>(self, out: S, size: u64) -> DigestWriter<S> {
+        if self == Self::Beside && size >= Self::LARGE {
+            DigestWriter::with_thread(out)
+        } else {
+            DigestWriter::new(out)
+        }
+    }
+}
+
+/// Makes a layer and passes on its bytes, never more of them than recorded.
 ///
 /// # Errors
 /// [`Error::LayerChanged`] if they are not what they were: by then most of them may have
 /// been passed on, so that a receiver must not take what it has for a layer.
 pub fn write_checked_layer(
     store: &Store,
-    spec: &ImageSpec,
-    index: usize,
-    form: Form,
+    layer: ImageLayer,
     hashing: Hashing,
-    out: impl Write,
+    out: impl Sink,
 ) -> Result<(), Error> {
-    write_layer(store, spec, index, form, hashing, out)?.wait()
+    let expected = layer.blob();
+    let mut out = hashing.of(Limited::new(out, expected.size), expected.size);
+    let result = layer.spec.layers[layer.index].write_blob(store, layer.form, &mut out);
+    out.inner().ended(layer, result)?;
+    let (found, size) = out.finish();
+    if (found, size) != (*expected.digest.digest(), expected.size) {
+        return Err(changed(layer, format!("{found} and {size} bytes")));
+    }
+    Ok(())
 }
 
 /// As [`write_checked_layer`], before somebody who looks on.
@@ -46,54 +74,35 @@ pub fn write_watched_layer(
     store: &Store,
     layer: ImageLayer,
     watch: &dyn Watch,
-    out: impl Write,
+    out: impl Sink,
 ) -> Result<(), Error> {
-    begin_watched_layer(store, layer, watch, out)?.wait()
+    watch.layer(layer, LayerStep::Begun);
+    write_checked_layer(store, layer, Hashing::Beside, WatchedLayer { out, layer, watch })
 }
 
-/// As [`write_watched_layer`], but the check is still to come: for who goes on with other layers
-/// meanwhile, and has something to write in the end without which they are of no use.
+/// As [`write_watched_layer`], for a receiver that checks the digest: nothing is hashed here, and
+/// the system moves large files by itself where `out` can be given them. The size is checked.
 ///
 /// # Errors
-/// As [`write_checked_layer`].
-pub fn begin_watched_layer<'s>(
+/// As [`write_checked_layer`], for another size.
+pub fn write_unchecked_layer(
     store: &Store,
-    layer: ImageLayer<'s>,
+    layer: ImageLayer,
     watch: &dyn Watch,
-    out: impl Write,
-) -> Result<PendingCheck<'s>, Error> {
-    let ImageLayer { spec, index, form } = layer;
+    out: impl Sink,
+) -> Result<(), Error> {
     watch.layer(layer, LayerStep::Begun);
-    let out = WatchedLayer { out, layer, watch };
-    write_layer(store, spec, index, form, Hashing::Beside, out)
-}
-
-/// A layer that was passed on, and is perhaps not hashed yet.
-#[must_use]
-pub struct PendingCheck<'s> {
-    spec: &'s ImageSpec,
-    index: usize,
-    form: Form,
-    digest: PendingDigest,
-}
-
-impl PendingCheck<'_> {
-    /// Compares it with what it was.
-    ///
-    /// # Errors
-    /// [`Error::LayerChanged`].
-    pub fn wait(self) -> Result<(), Error> {
-        let Self { spec, index, form, digest } = self;
-        let expected = spec.layers[index].blob(form);
-        let (found, size) = digest.wait();
-        if (found, size) != (*expected.digest.digest(), expected.size) {
-            return Err(changed(spec, index, form, format!("{found} and {size} bytes")));
-        }
-        Ok(())
+    let size = layer.blob().size;
+    let mut out = Limited::new(WatchedLayer { out, layer, watch }, size);
+    let result = layer.spec.layers[layer.index].write_blob(store, layer.form, &mut out);
+    out.ended(layer, result)?;
+    if out.left > 0 {
+        return Err(changed(layer, format!("{} bytes", size - out.left)));
     }
+    Ok(())
 }
 
-fn changed(spec: &ImageSpec, index: usize, form: Form, found: String) -> Error {
+fn changed(ImageLayer { spec, index, form }: ImageLayer, found: String) -> Error {
     let layer = &spec.layers[index];
     let expected = layer.blob(form);
     Error::LayerChanged {
@@ -106,30 +115,6 @@ fn changed(spec: &ImageSpec, index: usize, form: Form, found: String) -> Error {
     }
 }
 
-fn write_layer<'s>(
-    store: &Store,
-    spec: &'s ImageSpec,
-    index: usize,
-    form: Form,
-    hashing: Hashing,
-    out: impl Write,
-) -> Result<PendingCheck<'s>, Error> {
-    let layer = &spec.layers[index];
-    let size = layer.blob(form).size;
-    let out = Limited { inner: out, left: size, exceeded: false };
-    let beside = hashing == Hashing::Beside && size >= LARGE;
-    let mut digest = if beside { DigestWriter::with_thread(out) } else { DigestWriter::new(out) };
-    let result = layer.write_blob(store, form, &mut digest);
-    if digest.inner().exceeded {
-        return Err(changed(spec, index, form, "more bytes".to_owned()));
-    }
-    result.map_err(|error| match error {
-        layer::Error::Write(error) => Error::Write(error),
-        source => Error::Layer { number: index + 1, count: spec.layers.len(), source },
-    })?;
-    Ok(PendingCheck { spec, index, form, digest: digest.finish_later() })
-}
-
 /// Takes `left` bytes and refuses the rest: what follows an announced size would be read
 /// as something else.
 struct Limited<W> {
@@ -138,12 +123,35 @@ struct Limited<W> {
     exceeded: bool,
 }
 
-impl<W: Write> Write for Limited<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if bytes.len() as u64 > self.left {
+impl<W> Limited<W> {
+    fn new(inner: W, left: u64) -> Self {
+        Self { inner, left, exceeded: false }
+    }
+
+    fn admit(&mut self, bytes: usize) -> io::Result<()> {
+        if bytes as u64 > self.left {
             self.exceeded = true;
             return Err(io::Error::other("more bytes than announced"));
         }
+        Ok(())
+    }
+
+    /// What an error of the one who wrote here means.
+    fn ended(&self, layer: ImageLayer, result: Result<(), layer::Error>) -> Result<(), Error> {
+        if self.exceeded {
+            return Err(changed(layer, "more bytes".to_owned()));
+        }
+        let count = layer.spec.layers.len();
+        result.map_err(|error| match error {
+            layer::Error::Write(error) => Error::Write(error),
+            source => Error::Layer { number: layer.index + 1, count, source },
+        })
+    }
+}
+
+impl<W: Write> Write for Limited<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.admit(bytes.len())?;
         let written = self.inner.write(bytes)?;
         self.left -= written as u64;
         Ok(written)
@@ -151,5 +159,24 @@ impl<W: Write> Write for Limited<W> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.inner.flush()
+    }
+}
+
+impl<S: Sink> Sink for Limited<S> {
+    fn take(&mut self, piece: Vec<u8>) -> io::Result<Vec<u8>> {
+        self.admit(piece.len())?;
+        self.left -= piece.len() as u64;
+        self.inner.take(piece)
+    }
+
+    fn take_file(&mut self, file: &File, length: u64) -> io::Result<u64> {
+        // What is longer than announced is noticed with the first byte after.
+        let taken = self.inner.take_file(file, length.min(self.left))?;
+        self.left -= taken;
+        Ok(taken)
+    }
+
+    fn keeps_pieces(&self) -> bool {
+        self.inner.keeps_pieces()
     }
 }

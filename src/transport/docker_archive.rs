@@ -9,13 +9,13 @@
 //! What names the blobs comes last: a stream that broke off on the way is no image
 //! to any reader.
 
-use std::io::Write;
 use std::path::Path;
 
 use serde_json::json;
 
 use super::Error;
-use super::archive_writer::{ArchiveWriter, Written};
+use super::archive_writer::{ArchiveWriter, Layers, Written};
+use super::checked_layer::CheckedBy;
 use super::copied::Copied;
 use super::file::write_archive_file;
 use super::image_layout::{INDEX, Index, OCI_LAYOUT, blob_path, descriptor, oci_layout};
@@ -24,6 +24,7 @@ use super::reference::ImageReference;
 use super::target::Target;
 use super::watch::Watch;
 use crate::oci::{Documents, Form, Image, ImageSpec, ManifestFormat, SpecLayer};
+use crate::sink::{Plain, Sink};
 use crate::store::Store;
 
 /// Both formats of the stream name the same blobs, so these are what both take.
@@ -40,23 +41,25 @@ pub struct Archive<'a> {
     /// How many layers, from the bottom up, are left out since the receiver has them.
     /// They are named all the same.
     pub skip: usize,
+    /// Who checks the layers.
+    pub checked_by: CheckedBy,
     /// Who looks on.
     pub watch: &'a dyn Watch,
 }
 
-/// Streams an image in one pass. Every layer is made as it is written, and checked
-/// against the spec.
+/// Streams an image in one pass. Every layer is made for it, and checked against the spec.
 ///
 /// # Errors
 /// [`Error::LayerChanged`] if a layer is not what it was; the stream ends before any
 /// reader could take it for an image. [`Error::Write`] if `out` fails.
-pub fn write_archive(archive: &Archive, out: impl Write) -> Result<Written, Error> {
-    let Archive { store, spec, references, skip, watch } = *archive;
+pub fn write_archive(archive: &Archive, out: impl Sink) -> Result<Written, Error> {
+    let Archive { store, spec, references, skip, checked_by, watch } = *archive;
     watch.expect(spec.layers[skip..].iter().map(|layer| layer.blob(FORM).size).sum());
     let image = Image::in_form(spec, FORM, ManifestFormat::Oci);
     let documents = Documents::from(image.clone());
     let mut tar = ArchiveWriter::new(out);
-    let layers = tar.blobs(store, [spec], &documents, FORM, skip, watch)?;
+    let layers = Layers { store, form: FORM, skip, checked_by, watch };
+    let layers = tar.blobs([spec], &documents, &layers)?;
     tar.file(INDEX, &index(&image, references).to_json())?;
     tar.file("manifest.json", &docker_manifest(spec, &image, references))?;
     tar.file(OCI_LAYOUT, &oci_layout())?;
@@ -103,8 +106,9 @@ pub fn copy_to_docker_archive(
     watch: &dyn Watch,
 ) -> Result<Copied, Error> {
     let references = reference.map_or(&[][..], std::slice::from_ref);
-    let archive = Archive { store, spec, references, skip: 0, watch };
-    let written = write_archive_file(path, watch, |out| write_archive(&archive, out))?;
+    let archive =
+        Archive { store, spec, references, skip: 0, checked_by: CheckedBy::Sender, watch };
+    let written = write_archive_file(path, watch, |out| write_archive(&archive, Plain(out)))?;
     let target = Target::DockerArchive { path: path.to_owned(), reference: reference.cloned() };
     let image = Image::in_form(spec, FORM, ManifestFormat::Oci);
     Ok(written.copied(target.to_string(), &image.into()))

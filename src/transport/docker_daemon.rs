@@ -11,15 +11,20 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 use std::process::{Command, Output, Stdio};
 
+use rayon::prelude::*;
+
 use super::archive_writer::Written;
+use super::checked_layer::{CheckedBy, Hashing, write_checked_layer};
 use super::copied::Copied;
 use super::docker_archive::{Archive, FORM, write_archive};
 use super::reference::ImageReference;
-use super::watch::{Watch, Watched};
+use super::watch::{ImageLayer, Watch, Watched};
 use super::{Error, widen_pipe};
 use crate::oci::{Image, ImageSpec, ManifestFormat, SpecLayer};
+use crate::sink::Spliced;
 use crate::store::Store;
 
 /// Loads an image into the daemon that `docker` talks to.
@@ -36,14 +41,18 @@ pub fn copy_to_docker_daemon(
     let wanted: Vec<String> = spec.layers.iter().map(|layer| layer.diff_id.to_string()).collect();
     let known = known_layers(&wanted)?;
     let references = std::slice::from_ref(reference);
-    let load = |skip| load(&Archive { store, spec, references, skip, watch });
+    // The daemon computes the digest of each layer that it unpacks.
+    let checked_by = CheckedBy::Receiver;
+    let load = |skip| load(&Archive { store, spec, references, skip, checked_by, watch });
     let (written, skip) = match load(known) {
         Ok(written) if loaded(reference, &wanted)? => (written, known),
         // The daemon lacks what it was thought to have: an image was removed meanwhile,
         // or its store keys layers in some other way.
-        Ok(_) | Err(Error::Docker { .. }) if known > 0 => (load(0)?, 0),
+        Ok(_) | Err(Error::Docker { .. }) if known > 0 => {
+            (load(0).map_err(|error| refused(store, spec, error))?, 0)
+        }
         Ok(_) => return Err(Error::LoadedWrong { reference: reference.to_string() }),
-        Err(error) => return Err(error),
+        Err(error) => return Err(refused(store, spec, error)),
     };
     if !loaded(reference, &wanted)? {
         return Err(Error::LoadedWrong { reference: reference.to_string() });
@@ -60,6 +69,19 @@ pub fn copy_to_docker_daemon(
         layers_mounted: 0,
         fell_back: skip < known,
     })
+}
+
+/// What an error means: that the daemon takes a layer for another than was announced is said
+/// with the layer's number and digests, and the daemon's own words are for everything else.
+fn refused(store: &Store, spec: &ImageSpec, error: Error) -> Error {
+    if !matches!(error, Error::Docker { .. }) {
+        return error;
+    }
+    let check = |index| {
+        let layer = ImageLayer { spec, index, form: FORM };
+        write_checked_layer(store, layer, Hashing::Within, io::sink()).err()
+    };
+    (0..spec.layers.len()).into_par_iter().find_map_first(check).unwrap_or(error)
 }
 
 /// Bytes of layers as they are sent.
@@ -117,7 +139,8 @@ fn load(archive: &Archive) -> Result<Written, Error> {
     let (result, output) = std::thread::scope(|scope| {
         // Read while we write: a client with much to say must not wait for us.
         let said = scope.spawn(move || (read_all(&mut stdout), read_all(&mut stderr)));
-        let mut pipe = Watched { out: pipe, watch: archive.watch };
+        let out = Spliced::new(OwnedFd::from(pipe).into());
+        let mut pipe = Watched { out, watch: archive.watch };
         let result = write_archive(archive, &mut pipe);
         if result.is_err() {
             // Not to be mistaken for a whole archive, however tolerant the reader.

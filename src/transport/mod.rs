@@ -12,6 +12,7 @@ mod docker_archive;
 mod docker_daemon;
 mod file;
 mod image_layout;
+mod layers_ahead;
 mod loopback;
 mod merge;
 mod object_storage;
@@ -36,7 +37,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use thiserror::Error;
 
 pub use archive_writer::Written;
-pub use checked_layer::{Hashing, write_checked_layer};
+pub use checked_layer::{CheckedBy, Hashing, write_checked_layer};
 pub use containerd::copy_to_containerd;
 pub use copied::Copied;
 pub use dir::copy_to_dir;

@@ -8,7 +8,8 @@ use std::io::Write;
 use std::path::Path;
 
 use super::Error;
-use super::archive_writer::{ArchiveWriter, Written};
+use super::archive_writer::{ArchiveWriter, Layers, Written};
+use super::checked_layer::CheckedBy;
 use super::copied::Copied;
 use super::file::write_archive_file;
 use super::image_layout::{INDEX, Index, OCI_LAYOUT, oci_layout};
@@ -16,6 +17,7 @@ use super::ref_name::RefName;
 use super::target::Target;
 use super::watch::Watch;
 use crate::oci::{Artifact, Form, ManifestFormat};
+use crate::sink::Plain;
 use crate::store::Store;
 
 const FORM: Form = Form::AsStored;
@@ -34,9 +36,10 @@ pub fn write_oci_archive(
     let documents = artifact.documents(FORM, ManifestFormat::Oci);
     let mut index = Index::new(Vec::new());
     index.add(documents.descriptor(), ref_name);
-    let mut tar = ArchiveWriter::new(out);
+    let mut tar = ArchiveWriter::new(Plain(out));
     let specs = artifact.images().iter().map(|spec| &**spec);
-    let layers = tar.blobs(store, specs, &documents, FORM, 0, watch)?;
+    let layers = Layers { store, form: FORM, skip: 0, checked_by: CheckedBy::Sender, watch };
+    let layers = tar.blobs(specs, &documents, &layers)?;
     // What names the blobs comes last: half of it is no image.
     tar.file(INDEX, &index.to_json())?;
     tar.file(OCI_LAYOUT, &oci_layout())?;

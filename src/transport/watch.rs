@@ -1,11 +1,13 @@
 //! Who looks on while an image is copied, and may end it.
 //! Stage: transport.
 
+use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 use std::time::Duration;
 
 use crate::oci::{Form, ImageSpec, LayerBlob};
+use crate::sink::Sink;
 
 /// Looks on while an image is copied, from every thread that writes.
 pub trait Watch: Sync {
@@ -109,6 +111,27 @@ impl<W: Write> Write for Watched<'_, W> {
     }
 }
 
+impl<S: Sink> Sink for Watched<'_, S> {
+    fn take(&mut self, piece: Vec<u8>) -> io::Result<Vec<u8>> {
+        self.watch.advance(0)?;
+        let bytes = piece.len() as u64;
+        let piece = self.out.take(piece)?;
+        self.watch.advance(bytes)?;
+        Ok(piece)
+    }
+
+    fn take_file(&mut self, file: &File, length: u64) -> io::Result<u64> {
+        self.watch.advance(0)?;
+        let taken = self.out.take_file(file, length)?;
+        self.watch.advance(taken)?;
+        Ok(taken)
+    }
+
+    fn keeps_pieces(&self) -> bool {
+        self.out.keeps_pieces()
+    }
+}
+
 /// A layer's bytes on their way, which are watched.
 pub struct WatchedLayer<'a, W> {
     pub out: W,
@@ -125,5 +148,24 @@ impl<W: Write> Write for WatchedLayer<'_, W> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
+    }
+}
+
+impl<S: Sink> Sink for WatchedLayer<'_, S> {
+    fn take(&mut self, piece: Vec<u8>) -> io::Result<Vec<u8>> {
+        let bytes = piece.len() as u64;
+        let piece = self.out.take(piece)?;
+        self.watch.layer(self.layer, LayerStep::Advanced(bytes));
+        Ok(piece)
+    }
+
+    fn take_file(&mut self, file: &File, length: u64) -> io::Result<u64> {
+        let taken = self.out.take_file(file, length)?;
+        self.watch.layer(self.layer, LayerStep::Advanced(taken));
+        Ok(taken)
+    }
+
+    fn keeps_pieces(&self) -> bool {
+        self.out.keeps_pieces()
     }
 }

@@ -1,4 +1,10 @@
-use crate::support::{Image, nix, run, stderr, stowage};
+use std::fs::File;
+use std::process::Command;
+
+use stowage::store::{Store, StorePath};
+
+use crate::podman::podman;
+use crate::support::{Docker, Image, nix, run, stderr, stowage};
 
 /// An image of `arguments`, which are wrong: what Nix prints.
 fn build_error(arguments: &str) -> String {
@@ -62,28 +68,30 @@ fn mistakes_in_nix_code_are_named() {
     }
 }
 
-/// A copy of a real image's store, with one byte changed in it.
-#[test]
-fn a_store_path_altered_after_the_build_is_named() {
-    let image = Image::named("configOnly");
+/// A copy of a real image's store with the last byte of `echo` changed, and the store path that
+/// has it.
+fn altered_store(image: &Image) -> (tempfile::TempDir, StorePath) {
     let root = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(root.path().join("nix/store")).unwrap();
-    let store = stowage::store::Store::below(root.path());
+    let store = Store::below(root.path());
     for source in &image.spec.sources {
-        let original = stowage::store::Store::default().physical(&source.path);
-        run(std::process::Command::new("cp").arg("-a").arg(original).arg(store.physical_dir()));
+        let original = Store::default().physical(&source.path);
+        run(Command::new("cp").arg("-a").arg(original).arg(store.physical_dir()));
     }
     let coreutils =
         image.spec.sources.iter().find(|source| source.path.name().contains("coreutils")).unwrap();
     let program = store.physical(&coreutils.path).join("bin/echo");
     let mut bytes = std::fs::read(&program).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
-    run(std::process::Command::new("chmod")
-        .arg("-R")
-        .arg("u+w")
-        .arg(store.physical(&coreutils.path)));
+    run(Command::new("chmod").arg("-R").arg("u+w").arg(store.physical(&coreutils.path)));
     std::fs::write(&program, bytes).unwrap();
+    (root, coreutils.path.clone())
+}
 
+#[test]
+fn a_store_path_altered_after_the_build_is_named() {
+    let image = Image::named("configOnly");
+    let (root, coreutils) = altered_store(&image);
     let stream =
         stowage(&["stream"]).arg(&image.spec_file).arg("--root").arg(root.path()).output().unwrap();
     assert_eq!(stream.status.code(), Some(1));
@@ -93,6 +101,50 @@ fn a_store_path_altered_after_the_build_is_named() {
     let verify =
         stowage(&["verify"]).arg(&image.spec_file).arg("--root").arg(root.path()).output().unwrap();
     assert_eq!(verify.status.code(), Some(1));
-    let named = stowage::store::Store::default().print(&coreutils.path);
+    let named = Store::default().print(&coreutils);
     assert!(String::from_utf8_lossy(&verify.stdout).contains(&format!("{named}: NAR hash")));
+}
+
+/// Those who are said to check layers by themselves do: a stream that was not checked before is
+/// no image to any of them. A copy says what is wrong in our words.
+#[test]
+fn receivers_check_what_is_not_checked_here() {
+    let image = Image::named("configOnly");
+    let (root, _) = altered_store(&image);
+    let root = root.path().to_str().unwrap();
+    let spec = image.spec_file.to_str().unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    let archive = scratch.path().join("image.tar");
+    let stream = stowage(&["stream", "--unchecked", "-t", "e2e/altered:1", "--root", root, spec])
+        .stdout(File::create(&archive).unwrap())
+        .status()
+        .unwrap();
+    assert!(stream.success());
+
+    let docker = Docker::start();
+    let loaded = docker.command(&["load"]).stdin(File::open(&archive).unwrap()).output().unwrap();
+    assert!(!loaded.status.success());
+    assert!(stderr(&loaded).contains("invalid diffID"), "{}", stderr(&loaded));
+    let copied = stowage(&["copy", "--root", root, spec, "docker-daemon:e2e/altered:1"])
+        .env("DOCKER_HOST", docker.host())
+        .output()
+        .unwrap();
+    assert_eq!(copied.status.code(), Some(1));
+    assert!(
+        stderr(&copied).contains("is not what it was: expected sha256:"),
+        "{}",
+        stderr(&copied)
+    );
+    assert_eq!(docker.run(&["image", "ls", "--quiet", "--all"]), "");
+
+    let loaded =
+        podman(scratch.path(), &["load"]).stdin(File::open(&archive).unwrap()).output().unwrap();
+    assert!(!loaded.status.success());
+    let copied = Command::new("skopeo")
+        .args(["--insecure-policy", "copy", "--quiet"])
+        .arg(format!("docker-archive:{}", archive.display()))
+        .arg(format!("dir:{}", scratch.path().join("dir").display()))
+        .output()
+        .unwrap();
+    assert!(!copied.status.success());
 }

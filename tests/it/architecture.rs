@@ -4,7 +4,7 @@ use std::path::Path;
 /// In the order of the data, which is that of the alphabet.
 const STAGES: [&str; 4] = ["closure", "layer", "oci", "transport"];
 /// What every stage shares names none of them.
-const VOCABULARY: [&str; 3] = ["digest", "error", "store"];
+const VOCABULARY: [&str; 4] = ["digest", "error", "sink", "store"];
 const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
 
 /// Every `.rs` file below a path, with its text.

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use serde_json::Value;
 use stowage::digest::Digest;
 use stowage::oci::ImageSpec;
-use stowage::transport::{Archive, Unwatched, write_archive};
+use stowage::transport::{Archive, CheckedBy, Unwatched, write_archive};
 
 use crate::support::{FakeStore, stderr};
 
@@ -27,8 +27,8 @@ fn three_layers() -> (FakeStore, ImageSpec) {
 fn archive(store: &FakeStore, spec: &ImageSpec, tags: &[&str], skip: usize) -> Vec<u8> {
     let references: Vec<_> = tags.iter().map(|tag| tag.parse().unwrap()).collect();
     let mut bytes = Vec::new();
-    let (store, watch) = (&store.store(), &Unwatched);
-    let archive = Archive { store, spec, references: &references, skip, watch };
+    let (store, checked_by, watch) = (&store.store(), CheckedBy::Sender, &Unwatched);
+    let archive = Archive { store, spec, references: &references, skip, checked_by, watch };
     let written = write_archive(&archive, &mut bytes).unwrap();
     assert_eq!((written.bytes, written.layers), (bytes.len() as u64, spec.layers.len() - skip));
     bytes
@@ -139,8 +139,8 @@ fn a_layer_that_is_there_twice_is_sent_once() {
     let (store, mut spec) = three_layers();
     spec.layers.push(spec.layers[0].clone());
     let mut bytes = Vec::new();
-    let (store, watch) = (&store.store(), &Unwatched);
-    let archive = Archive { store, spec: &spec, references: &[], skip: 0, watch };
+    let (store, checked_by, watch) = (&store.store(), CheckedBy::Sender, &Unwatched);
+    let archive = Archive { store, spec: &spec, references: &[], skip: 0, checked_by, watch };
     assert_eq!(write_archive(&archive, &mut bytes).unwrap().layers, 3);
     let (names, members) = members(&bytes);
     let unique: std::collections::BTreeSet<_> = names.iter().collect();
@@ -172,6 +172,65 @@ fn a_store_path_that_changed_is_an_error() {
         });
         let manifest = output.stdout.windows(13).any(|window| window == b"manifest.json");
         assert!(!manifest, "{how}: {whole}");
+    }
+}
+
+/// Layers of all sizes: one that is made ahead as a whole, one for which there is no room, and
+/// files that are read, mapped and spliced. `stream` writes to a pipe here.
+#[test]
+fn a_stream_is_the_same_however_it_is_made() {
+    let mut store = FakeStore::new();
+    for (name, digit) in ('a'..='z').zip("0123456789abcdfghijklmnpqrsvwxyz".chars()) {
+        let kilobytes = match name {
+            'b' => 17 << 10,
+            'g' => 1 << 10,
+            _ => usize::from(name as u8) % 90,
+        };
+        let text = name.to_string().repeat((kilobytes << 10) + 1);
+        store.add_file(digit, &name.to_string(), &[], &text);
+    }
+    store.build(r#"{"layering": "largest-first"}"#);
+    let spec = ImageSpec::read(&store.root().join("image.json")).unwrap();
+    assert_eq!(spec.layers.len(), 26);
+    let stream = |options: &[&str]| {
+        let output = store.stowage(&["stream", "image.json"]).args(options).output().unwrap();
+        assert!(output.status.success(), "{options:?}: {}", stderr(&output));
+        output.stdout
+    };
+    let first = stream(&["--jobs", "1"]);
+    for (name, body) in members(&first).1 {
+        if let Some(hex) = name.strip_prefix("blobs/sha256/").filter(|hex| !hex.is_empty()) {
+            assert_eq!(Digest::of(&body).hex(), hex);
+        }
+    }
+    for options in [&["--jobs", "2"][..], &["--jobs", "5"], &["--unchecked"]] {
+        assert!(stream(options) == first, "{options:?}");
+    }
+    let gzip = stream(&["--compress", "gzip"]);
+    assert!(stream(&["--compress", "gzip", "--unchecked"]) == gzip);
+}
+
+/// It ends the stream all the same, before a byte that would be taken for something else.
+#[test]
+fn sizes_are_checked_where_digests_are_not() {
+    for (how, text) in [
+        ("longer", "x".repeat(200_000)),
+        ("shorter", "x".to_owned()),
+        ("as long", "y".repeat(100_000)),
+    ] {
+        let mut store = FakeStore::new();
+        let path = store.add_file('1', "large", &[], &"x".repeat(100_000));
+        store.build("{}");
+        std::fs::write(store.store().physical(&path).join("file"), &text).unwrap();
+        let output = store.stowage(&["stream", "--unchecked", "image.json"]).output().unwrap();
+        if how == "as long" {
+            assert!(output.status.success(), "{}", stderr(&output));
+            continue;
+        }
+        let error = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{how}: {error}");
+        assert!(error.starts_with("error: layer 1 of 1 (large) is not what it was"), "{error}");
+        assert!(!output.stdout.windows(13).any(|window| window == b"manifest.json"), "{how}");
     }
 }
 

@@ -14,7 +14,9 @@ use tokio::task::{JoinError, JoinHandle};
 
 use super::error::StorageError;
 use crate::oci::{Form, ImageSpec, LayerBlob};
+use crate::sink::Plain;
 use crate::store::Store;
+use crate::transport::ImageLayer;
 use crate::transport::checked_layer::{Hashing, write_checked_layer};
 
 use crate::transport::Error;
@@ -166,7 +168,8 @@ fn make(layer: &Layer, parts: Sender<Part>) -> Result<(), Error> {
     let size = layer.blob().size;
     let mut out = PartWriter::new(parts, part_size(size), size);
     let Layer { store, spec, index } = layer;
-    write_checked_layer(store, spec, *index, Form::AsStored, Hashing::Within, &mut out)?;
+    let layer = ImageLayer { spec, index: *index, form: Form::AsStored };
+    write_checked_layer(store, layer, Hashing::Within, Plain(&mut out))?;
     out.finish().map_err(Error::Write)
 }
 

@@ -26,6 +26,7 @@ use super::watch::{ImageLayer, LayerStep, Watch, Watched};
 use super::{Error, Target};
 use crate::digest::BlobDigest;
 use crate::oci::{Artifact, Blob, Documents, LayerBlob, ManifestFormat};
+use crate::sink::Plain;
 use crate::store::Store;
 use client::{Access, Client, Payload};
 use reuse::compressed_blobs;
@@ -171,7 +172,7 @@ impl Push<'_> {
             Mount::Mounted => true,
             Mount::Begun(location) => {
                 upload.send(Some(location), |out| {
-                    let out = Watched { out, watch: self.watch };
+                    let out = Plain(Watched { out, watch: self.watch });
                     write_watched_layer(self.store, layer.layer, self.watch, out)
                 })?;
                 false

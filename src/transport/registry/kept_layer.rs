@@ -11,8 +11,9 @@ use super::cache::{Entry, Follower, Growth, Place};
 use super::layer_body::{CHUNK, Chunks};
 use super::server::Shared;
 use crate::oci::{Form, ImageSpec, LayerBlob, LayerSource};
-use crate::transport::Error;
+use crate::sink::Plain;
 use crate::transport::checked_layer::write_checked_layer;
+use crate::transport::{Error, ImageLayer};
 
 /// One layer of an image.
 pub struct Layer {
@@ -68,7 +69,8 @@ impl Layer {
         let mut both = Both { out, entry, sent: 0, behind: false };
         let Self { spec, index, form, .. } = self;
         let hashing = self.shared.hashing();
-        let made = write_checked_layer(&self.shared.store, spec, *index, *form, hashing, &mut both);
+        let layer = ImageLayer { spec, index: *index, form: *form };
+        let made = write_checked_layer(&self.shared.store, layer, hashing, Plain(&mut both));
         let Both { out, entry, sent, behind } = both;
         metrics.made_in(begin.elapsed().saturating_sub(out.waited() - waited));
         if let Err(error) = made {

@@ -1,0 +1,141 @@
+//! The bytes of a layer on their way, in pieces: headers are written and files read to the same
+//! buffer, which the sink then has whole.
+//! Stage: layer. Output: bytes to any [`Sink`].
+
+use std::fs::File;
+use std::io::{self, Write};
+
+use crate::sink::Sink;
+
+/// Bytes of a piece: small enough to be in the processor's cache still when it is hashed.
+pub const PIECE: usize = 256 << 10;
+
+/// A buffer before a [`Sink`].
+pub struct Pieces<S> {
+    sink: S,
+    /// Of length [`PIECE`]; what is filled of it has not been passed on.
+    piece: Vec<u8>,
+    filled: usize,
+}
+
+impl<S: Sink> Pieces<S> {
+    /// With an empty buffer.
+    pub fn new(sink: S) -> Self {
+        Self { sink, piece: vec![0; PIECE], filled: 0 }
+    }
+
+    /// Where to read to, not empty. What was read counts when [`advance`](Self::advance) says so.
+    pub fn room(&mut self) -> &mut [u8] {
+        &mut self.piece[self.filled..]
+    }
+
+    /// So many bytes of the [`room`](Self::room) are filled.
+    ///
+    /// # Errors
+    /// The sink's.
+    pub fn advance(&mut self, bytes: usize) -> io::Result<()> {
+        self.filled += bytes;
+        assert!(self.filled <= PIECE, "more than there was room for");
+        if self.filled < PIECE { Ok(()) } else { self.hand_over() }
+    }
+
+    fn hand_over(&mut self) -> io::Result<()> {
+        if self.filled == 0 {
+            return Ok(());
+        }
+        let mut piece = std::mem::take(&mut self.piece);
+        piece.truncate(std::mem::take(&mut self.filled));
+        self.piece = self.sink.take(piece)?;
+        self.piece.resize(PIECE, 0);
+        Ok(())
+    }
+
+    /// Whether [`pass`](Self::pass) is of any use: with bytes of another's memory.
+    pub fn passes(&self) -> bool {
+        !self.sink.keeps_pieces()
+    }
+
+    /// Writes bytes without putting them in the buffer.
+    ///
+    /// # Errors
+    /// The sink's.
+    pub fn pass(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.hand_over()?;
+        self.sink.write_all(bytes)
+    }
+
+    /// [`Sink::take_file`] of what is behind the buffer.
+    ///
+    /// # Errors
+    /// The sink's.
+    pub fn pass_file(&mut self, file: &File, length: u64) -> io::Result<u64> {
+        self.hand_over()?;
+        self.sink.take_file(file, length)
+    }
+
+    /// Passes the rest on, and returns the sink.
+    ///
+    /// # Errors
+    /// The sink's.
+    pub fn finish(mut self) -> io::Result<S> {
+        self.flush()?;
+        Ok(self.sink)
+    }
+}
+
+impl<S: Sink> Write for Pieces<S> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let room = self.room();
+        let length = bytes.len().min(room.len());
+        room[..length].copy_from_slice(&bytes[..length]);
+        self.advance(length)?;
+        Ok(length)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.hand_over()?;
+        self.sink.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Keeps what it is given, and returns buffers of all sorts.
+    #[derive(Default)]
+    struct Kept(Vec<Vec<u8>>);
+
+    impl Write for Kept {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.push(bytes.to_vec());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Sink for Kept {
+        fn take(&mut self, piece: Vec<u8>) -> io::Result<Vec<u8>> {
+            self.0.push(piece);
+            Ok(vec![b'?'; self.0.len()])
+        }
+    }
+
+    #[test]
+    fn pieces_are_whole_and_in_order() {
+        let mut pieces = Pieces::new(Kept::default());
+        pieces.write_all(b"header").unwrap();
+        pieces.pass(b"passed").unwrap();
+        pieces.write_all(&vec![b'x'; PIECE - 1]).unwrap();
+        pieces.room()[0] = b'y';
+        pieces.advance(1).unwrap();
+        pieces.room()[..2].copy_from_slice(b"zz");
+        pieces.advance(2).unwrap();
+        let Kept(kept) = pieces.finish().unwrap();
+        let full = [vec![b'x'; PIECE - 1], b"y".to_vec()].concat();
+        assert!(kept == [b"header".to_vec(), b"passed".to_vec(), full, b"zz".to_vec()]);
+    }
+}

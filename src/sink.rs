@@ -1,0 +1,162 @@
+//! Where the bytes of layers go: without a copy of them on the way, where that can be.
+//! Vocabulary: names no stage.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::FileTypeExt;
+
+use nix::fcntl::{SpliceFFlags, splice};
+
+/// A writer that may take buffers for its own, and files without a look at them.
+///
+/// What it does with them is what [`Write::write_all`] of the same bytes would do: the methods
+/// are there to do it with less work, and whoever can't does what is written here.
+pub trait Sink: Write {
+    /// Takes all of a buffer, and returns one to be filled next, with whatever is in it.
+    ///
+    /// # Errors
+    /// As [`Write::write_all`].
+    fn take(&mut self, piece: Vec<u8>) -> io::Result<Vec<u8>> {
+        self.write_all(&piece)?;
+        Ok(piece)
+    }
+
+    /// Takes up to `length` bytes of a file from its position on, which is then behind them, and
+    /// returns how many: none at the file's end, or from a sink that has to see bytes.
+    ///
+    /// # Errors
+    /// The writer's; and the reader's, which can't be told from them.
+    fn take_file(&mut self, file: &File, length: u64) -> io::Result<u64> {
+        let _ = (file, length);
+        Ok(0)
+    }
+
+    /// Whether [`take`](Sink::take) makes a difference to it. Whoever could pass it pages that
+    /// are mapped then better reads them to a buffer.
+    fn keeps_pieces(&self) -> bool {
+        false
+    }
+}
+
+impl<S: Sink + ?Sized> Sink for &mut S {
+    fn take(&mut self, piece: Vec<u8>) -> io::Result<Vec<u8>> {
+        (**self).take(piece)
+    }
+
+    fn take_file(&mut self, file: &File, length: u64) -> io::Result<u64> {
+        (**self).take_file(file, length)
+    }
+
+    fn keeps_pieces(&self) -> bool {
+        (**self).keeps_pieces()
+    }
+}
+
+impl Sink for io::Sink {}
+
+impl Sink for Vec<u8> {}
+
+/// Any other writer, which is written to.
+pub struct Plain<W>(pub W);
+
+impl<W: Write> Write for Plain<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl<W: Write> Sink for Plain<W> {}
+
+/// A file that may be a pipe, which the system moves files to by itself: as pages of its
+/// cache, not one byte of which is copied (splice(2)).
+pub struct Spliced {
+    out: File,
+    is_pipe: bool,
+}
+
+impl Spliced {
+    /// Writes to whatever this is.
+    pub fn new(out: File) -> Self {
+        let is_pipe = out.metadata().is_ok_and(|metadata| metadata.file_type().is_fifo());
+        Self { out, is_pipe }
+    }
+}
+
+impl Write for Spliced {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.out.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+impl Sink for Spliced {
+    fn take_file(&mut self, file: &File, length: u64) -> io::Result<u64> {
+        /// Bytes that are asked for at once: those that the widest usual pipe has room for.
+        const AT_ONCE: u64 = 1 << 20;
+        let mut taken = 0;
+        while self.is_pipe && taken < length {
+            let length = usize::try_from(AT_ONCE.min(length - taken)).expect("a mebibyte");
+            match splice(file, None, &self.out, None, length, SpliceFFlags::SPLICE_F_MORE) {
+                Ok(0) => break,
+                Ok(more) => taken += more as u64,
+                Err(nix::Error::EINTR) => {}
+                // A file system that can't: what is left is read.
+                Err(nix::Error::EINVAL) => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(taken)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::thread;
+
+    use super::*;
+
+    /// As much of a file as there is and as is asked for, wherever its position is, and behind
+    /// what was written before.
+    #[test]
+    fn a_pipe_takes_files() {
+        let bytes: Vec<u8> = (0..3_u32 << 20).map(|place| (place >> 3) as u8).collect();
+        let mut source = tempfile::tempfile().unwrap();
+        source.write_all(&bytes).unwrap();
+        for (start, length) in [(0, 0), (0, 1), (1, 5000), (4096, 2 << 20), (7, 3 << 20)] {
+            io::Seek::seek(&mut source, io::SeekFrom::Start(start)).unwrap();
+            let (mut reader, writer) = io::pipe().unwrap();
+            let read = thread::spawn(move || {
+                let mut read = Vec::new();
+                reader.read_to_end(&mut read).map(|_| read).unwrap()
+            });
+            let mut sink = Spliced::new(std::os::fd::OwnedFd::from(writer).into());
+            sink.write_all(b"before").unwrap();
+            let taken = sink.take_file(&source, length).unwrap();
+            assert_eq!(taken, length.min(bytes.len() as u64 - start));
+            let mut rest = Vec::new();
+            source.read_to_end(&mut rest).unwrap();
+            drop(sink);
+            let all = [b"before".to_vec(), bytes[start as usize..].to_vec()].concat();
+            assert!([read.join().unwrap(), rest].concat() == all, "{start} {length}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_pipe_is_written_to() {
+        let mut source = tempfile::tempfile().unwrap();
+        source.write_all(b"abc").unwrap();
+        io::Seek::rewind(&mut source).unwrap();
+        let mut sink = Spliced::new(tempfile::tempfile().unwrap());
+        assert_eq!(sink.take_file(&source, 3).unwrap(), 0);
+        assert_eq!(sink.take(b"abc".to_vec()).unwrap(), b"abc");
+        assert_eq!(sink.out.metadata().unwrap().len(), 3);
+    }
+}
