@@ -1,7 +1,7 @@
 //! What each command does: stages, in order.
 
 use std::fs;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -37,7 +37,7 @@ pub fn build(store: &Store, arguments: &BuildArguments) -> Result<(), Failure> {
     let total = closure.infos().iter().map(|info| info.nar_size).sum();
     let bar = bar("hashing", total);
     let spec = build_spec(store, closure, options, &bar)?;
-    write_file(&arguments.output, &spec.to_json(), 0o644)
+    write_file(&arguments.output, 0o644, |out| spec.write_json(out))
 }
 
 fn read_options(file: &Path) -> Result<BuildOptions, oci::Error> {
@@ -82,14 +82,13 @@ pub fn with_warnings<T>(built: Built<T>) -> T {
 
 pub fn plan(arguments: &PlanArguments) -> Result<(), Failure> {
     let closure = Closure::read(&arguments.closure)?;
-    let store = Store::default();
     let previous = arguments.previous.as_deref().map(oci::read_previous_plan).transpose()?;
     let popularity = arguments.popularity.as_deref().map(oci::read_popularity).transpose()?;
     let popularity = popularity.unwrap_or_default();
+    let previous = previous.map(|plan| plan.sharing(&closure));
     let options = PlanOptions { popularity, previous, ..arguments.layering.clone().into() };
     let plan = LayerPlan::new(&closure, arguments.max_layers, &options)?;
-    let printed = |layer: &Vec<_>| layer.iter().map(|path| store.print(path)).collect::<Vec<_>>();
-    print_json(&plan.layers().iter().map(printed).collect::<Vec<_>>())
+    print_json(&plan)
 }
 
 pub fn popularity(arguments: &PopularityArguments) -> Result<(), Failure> {
@@ -223,7 +222,7 @@ pub fn index(store: &Store, arguments: &IndexArguments) -> Result<(), Failure> {
     let spec = IndexSpec::new(index, images);
     // What can't be copied is not written either.
     spec.clone().load(store)?;
-    write_file(&arguments.output, &spec.to_json(), 0o644)
+    write_file(&arguments.output, 0o644, |out| out.write_all(&spec.to_json()))
 }
 
 fn annotations<'a>(pairs: impl Iterator<Item = &'a str>) -> Result<Annotations, Failure> {
@@ -288,30 +287,35 @@ pub fn print(line: &str) -> Result<(), Failure> {
 }
 
 pub fn print_json(value: &impl Serialize) -> Result<(), Failure> {
-    print(&json_text(value))
-}
-
-/// As JSON, for people to read as well.
-pub fn json_text(value: &impl Serialize) -> String {
-    serde_json::to_string_pretty(value).expect("what is printed is JSON")
+    let mut stdout = BufWriter::new(io::stdout().lock());
+    oci::write_json(value, &mut stdout).and_then(|()| stdout.flush()).map_err(Failure::Stdout)
 }
 
 /// Writes a file so that its name never stands for half of it. What is no file, such as a pipe,
 /// is written to as it is.
-pub fn write_file(file: &Path, bytes: &[u8], mode: u32) -> Result<(), Failure> {
+pub fn write_file(
+    file: &Path,
+    mode: u32,
+    write: impl FnOnce(&mut BufWriter<&fs::File>) -> io::Result<()>,
+) -> Result<(), Failure> {
     // `/dev/stdout` may lead to a file, but is none to be replaced: least of all by root.
     let is_stream = file.parent() == Some(Path::new("/dev"))
         || fs::metadata(file).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir());
-    let write = || -> io::Result<()> {
+    let write_to = |out: &fs::File| {
+        let mut out = BufWriter::with_capacity(64 << 10, out);
+        write(&mut out)?;
+        out.flush()
+    };
+    let replace = || -> io::Result<()> {
         if is_stream {
-            return fs::File::options().write(true).open(file)?.write_all(bytes);
+            return write_to(&fs::File::options().write(true).open(file)?);
         }
         let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let mut temporary = tempfile::NamedTempFile::new_in(directory.unwrap_or(Path::new(".")))?;
-        temporary.write_all(bytes)?;
+        let temporary = tempfile::NamedTempFile::new_in(directory.unwrap_or(Path::new(".")))?;
+        write_to(temporary.as_file())?;
         temporary.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
         temporary.persist(file)?;
         Ok(())
     };
-    write().map_err(|source| Failure::Output { file: file.to_owned(), source })
+    replace().map_err(|source| Failure::Output { file: file.to_owned(), source })
 }

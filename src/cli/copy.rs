@@ -52,7 +52,7 @@ fn copy_one(
     let copied = copy_to(store, artifact, target, format, options)?;
     if let Some(file) = digestfile {
         // As skopeo writes it: without a newline.
-        write_file(file, copied.manifest_digest.to_string().as_bytes(), 0o644)?;
+        write_file(file, 0o644, |out| write!(out, "{}", copied.manifest_digest))?;
     }
     let out: &mut dyn Write =
         if to_stdout { &mut io::stderr().lock() } else { &mut io::stdout().lock() };

@@ -18,7 +18,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::Failure;
-use super::commands::{build_spec, json_text, with_warnings, write_file};
+use super::commands::{build_spec, with_warnings, write_file};
 use crate::closure::{Closure, ReferencesJson};
 use crate::layer::{Popularity, SCHEMA_VERSION, nix_database};
 use crate::oci::{self, BuildOptions};
@@ -69,14 +69,14 @@ pub fn build(store: &Store) -> Result<(), Failure> {
     resolve_now(&mut attributes, OffsetDateTime::now_utc());
     let attributes: Attributes =
         serde_json::from_value(attributes).map_err(|error| failure(error.to_string()))?;
-    let closure = Closure::new(attributes.closure.into_infos())?;
+    let closure = attributes.closure.into_closure()?;
     let output = attributes.outputs.out;
     // Nix gives builders a terminal of its own, and keeps what they write to it as the log.
     let bar = ProgressBar::hidden();
     match attributes.what {
         What::Image(options) => {
             let spec = build_spec(store, closure, options, &bar)?;
-            write_file(&output, &spec.to_json(), 0o444)
+            write_file(&output, 0o444, |out| spec.write_json(out))
         }
         What::Layer(options) => {
             let reproducible = options.reproducible;
@@ -84,7 +84,7 @@ pub fn build(store: &Store) -> Result<(), Failure> {
             fs::create_dir(&output)
                 .map_err(|source| Failure::Output { file: output.clone(), source })?;
             let layers = if reproducible { layers } else { layers.keep_in(store, &output)? };
-            write_file(&output.join(oci::LAYER_SET_FILE), &layers.to_json(), 0o444)
+            write_file(&output.join(oci::LAYER_SET_FILE), 0o444, |out| layers.write_json(out))
         }
         What::NixDatabase(options) => {
             let closure = oci::registered(store, closure, &options)?;
@@ -92,8 +92,8 @@ pub fn build(store: &Store) -> Result<(), Failure> {
             write_nix_state(&closure, &output).map_err(failure)
         }
         What::Popularity(Packages { packages }) => {
-            let text = json_text(&Popularity::of(&closure, &packages)) + "\n";
-            write_file(&output, text.as_bytes(), 0o444)
+            let popularity = Popularity::of(&closure, &packages);
+            write_file(&output, 0o444, |out| oci::write_json(&popularity, out))
         }
     }
 }
@@ -121,11 +121,11 @@ fn write_nix_state(closure: &Closure, output: &Path) -> io::Result<()> {
     for directory in needed.iter().chain([&roots, &store]) {
         fs::create_dir_all(directory)?;
     }
-    let database = nix_database(closure.infos()).map_err(io::Error::other)?;
+    let database = nix_database(closure).map_err(io::Error::other)?;
     fs::write(state.join("db/db.sqlite"), database)?;
     fs::write(state.join("db/schema"), SCHEMA_VERSION)?;
     for path in closure.tops() {
-        symlink(Store::default().print(path), roots.join(path.to_base_path()))?;
+        symlink(Store::default().print(path), roots.join(path.base_path()))?;
     }
     Ok(())
 }

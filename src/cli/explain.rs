@@ -1,5 +1,7 @@
 //! `explain` and `diff`, as tables for people and JSON for programs.
 
+use std::io::Write;
+
 use super::Failure;
 use super::arguments::{DiffArguments, ExplainArguments};
 use super::commands::{layers, print, print_json, write_file};
@@ -31,7 +33,9 @@ pub fn explain(arguments: &ExplainArguments) -> Result<(), Failure> {
             "What is in {}",
             arguments.image.file_name().unwrap_or_default().to_string_lossy()
         );
-        return write_file(file, explanation.to_html(&title).as_bytes(), 0o644);
+        return write_file(file, 0o644, |out| {
+            out.write_all(explanation.to_html(&title).as_bytes())
+        });
     }
     if arguments.json {
         return print_json(&explanation);

@@ -1,7 +1,7 @@
 //! `stowage serve`: images behind an address, until a signal comes.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
@@ -48,7 +48,7 @@ pub fn serve(store: &Store, arguments: &ServeArguments) -> Result<(), Failure> {
     let scheme = if arguments.tls_cert.is_some() { "https" } else { "http" };
     print(&format!("{scheme}://{address}"))?;
     if let Some(file) = &arguments.address_file {
-        write_file(file, format!("{address}\n").as_bytes(), 0o644)?;
+        write_file(file, 0o644, |out| writeln!(out, "{address}"))?;
     }
 
     loop {

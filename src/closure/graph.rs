@@ -1,8 +1,6 @@
 //! The graph of references between the paths of a closure.
 //! Stage: closure (pure). Input: records. Output: [`ReferencesGraph`].
 
-use super::ValidPathInfo;
-
 /// A path's place in its closure. Only valid for the closure that produced it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeIdx(u32);
@@ -18,11 +16,11 @@ impl NodeIdx {
     }
 }
 
-/// References and referrers, without those of a path to itself; acyclic.
+/// References, without those of a path to itself; acyclic.
 #[derive(Clone, Debug)]
 pub struct ReferencesGraph {
     references: Edges,
-    referrers: Edges,
+    refers_to_itself: Vec<bool>,
     /// References come before their referrers.
     topological: Vec<NodeIdx>,
 }
@@ -36,47 +34,60 @@ struct Edges {
 }
 
 impl Edges {
-    /// `pairs` must be sorted by source.
-    fn new(nodes: usize, pairs: &[(NodeIdx, NodeIdx)]) -> Self {
-        let mut offsets = vec![0; nodes + 1];
-        for (source, _) in pairs {
-            offsets[source.index() + 1] += 1;
-        }
-        for node in 0..nodes {
-            offsets[node + 1] += offsets[node];
-        }
-        Self { offsets, targets: pairs.iter().map(|(_, target)| *target).collect() }
+    fn nodes(&self) -> impl Iterator<Item = NodeIdx> + use<> {
+        (0..self.offsets.len() - 1).map(NodeIdx::new)
     }
 
     fn of(&self, node: NodeIdx) -> &[NodeIdx] {
         let range = self.offsets[node.index()] as usize..self.offsets[node.index() + 1] as usize;
         &self.targets[range]
     }
+
+    /// The same edges from their targets to their sources, which are sorted.
+    fn reversed(&self) -> Self {
+        let mut offsets = vec![0; self.offsets.len()];
+        for target in &self.targets {
+            offsets[target.index() + 1] += 1;
+        }
+        for node in 1..offsets.len() {
+            offsets[node] += offsets[node - 1];
+        }
+        let mut next = offsets.clone();
+        let mut targets = vec![NodeIdx(0); self.targets.len()];
+        for source in self.nodes() {
+            for target in self.of(source) {
+                targets[next[target.index()] as usize] = source;
+                next[target.index()] += 1;
+            }
+        }
+        Self { offsets, targets }
+    }
 }
 
 impl ReferencesGraph {
-    /// `infos` must be sorted by path and complete; references outside are left out.
+    /// Of each node in turn what it refers to, sorted, itself perhaps among them.
     ///
     /// # Errors
     /// The nodes of a cycle, the first one repeated at the end.
-    pub(super) fn new(infos: &[ValidPathInfo]) -> Result<Self, Vec<NodeIdx>> {
-        let mut pairs = Vec::new();
-        for (source, info) in infos.iter().enumerate() {
-            for reference in &info.references {
-                let target = infos.binary_search_by(|info| info.path.cmp(reference));
-                if let Some(target) = target.ok().filter(|target| *target != source) {
-                    pairs.push((NodeIdx::new(source), NodeIdx::new(target)));
+    pub(super) fn new<R: Iterator<Item = NodeIdx>>(
+        rows: impl Iterator<Item = R>,
+    ) -> Result<Self, Vec<NodeIdx>> {
+        let mut references = Edges { offsets: vec![0], targets: Vec::new() };
+        let mut refers_to_itself = Vec::new();
+        for (node, row) in rows.enumerate() {
+            refers_to_itself.push(false);
+            for target in row {
+                match target.index() == node {
+                    true => refers_to_itself[node] = true,
+                    false => references.targets.push(target),
                 }
             }
+            let end = u32::try_from(references.targets.len());
+            references.offsets.push(end.expect("a closure has fewer than 2^32 references"));
         }
-        let references = Edges::new(infos.len(), &pairs);
-        for pair in &mut pairs {
-            *pair = (pair.1, pair.0);
-        }
-        pairs.sort_unstable();
-        let referrers = Edges::new(infos.len(), &pairs);
-        let topological = topological(&references, &referrers)?;
-        Ok(Self { references, referrers, topological })
+        references.targets.shrink_to_fit();
+        let topological = topological(&references, &references.reversed())?;
+        Ok(Self { references, refers_to_itself, topological })
     }
 
     /// The other paths that this one refers to, sorted.
@@ -84,9 +95,12 @@ impl ReferencesGraph {
         self.references.of(node)
     }
 
-    /// The other paths that refer to this one, sorted.
-    pub fn referrers(&self, node: NodeIdx) -> &[NodeIdx] {
-        self.referrers.of(node)
+    /// [`ReferencesGraph::references`], and the path itself if it is one of its references.
+    pub fn references_and_itself(&self, node: NodeIdx) -> impl Iterator<Item = NodeIdx> {
+        let others = self.references(node);
+        let (before, after) = others.split_at(others.partition_point(|other| *other < node));
+        let itself = Some(node).filter(|node| self.refers_to_itself[node.index()]);
+        before.iter().copied().chain(itself).chain(after.iter().copied())
     }
 
     /// Every node, references before their referrers.
@@ -97,11 +111,9 @@ impl ReferencesGraph {
 
 /// Kahn's algorithm. What it can't reach holds a cycle.
 fn topological(references: &Edges, referrers: &Edges) -> Result<Vec<NodeIdx>, Vec<NodeIdx>> {
-    let nodes = references.offsets.len() - 1;
-    let mut open: Vec<usize> =
-        (0..nodes).map(|node| references.of(NodeIdx::new(node)).len()).collect();
-    let mut order: Vec<_> =
-        (0..nodes).map(NodeIdx::new).filter(|node| open[node.index()] == 0).collect();
+    let mut open: Vec<usize> = references.nodes().map(|node| references.of(node).len()).collect();
+    let mut order = Vec::with_capacity(open.len());
+    order.extend(references.nodes().filter(|node| open[node.index()] == 0));
     let mut next = 0;
     while let Some(node) = order.get(next).copied() {
         next += 1;
@@ -112,7 +124,7 @@ fn topological(references: &Edges, referrers: &Edges) -> Result<Vec<NodeIdx>, Ve
             }
         }
     }
-    if order.len() == nodes { Ok(order) } else { Err(cycle(references, &open)) }
+    if order.len() == open.len() { Ok(order) } else { Err(cycle(references, &open)) }
 }
 
 /// Every node that is still open refers to one that is: following such references
@@ -137,7 +149,7 @@ mod tests {
 
     use super::super::Closure;
     use super::super::tests::{info, path};
-    use super::*;
+    use crate::closure::ValidPathInfo;
 
     /// A random acyclic closure: path `i` refers to some of the paths before it.
     pub(crate) fn arbitrary_infos() -> impl Strategy<Value = Vec<ValidPathInfo>> {
@@ -169,10 +181,12 @@ mod tests {
                 position[node.index()] = place;
             }
             prop_assert!(!position.contains(&usize::MAX));
+            let referrers = graph.references.reversed();
             for node in graph.topological() {
+                prop_assert!(referrers.of(*node).is_sorted());
                 for reference in graph.references(*node) {
                     prop_assert!(position[reference.index()] < position[node.index()]);
-                    prop_assert!(graph.referrers(*reference).contains(node));
+                    prop_assert!(referrers.of(*reference).contains(node));
                 }
             }
         }

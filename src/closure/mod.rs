@@ -1,84 +1,29 @@
 //! Closures: the store paths an image is made of, and how they refer to each other.
 //! Stage: closure. Input: bytes that Nix wrote. Output: [`Closure`].
 
+mod builder;
 mod graph;
+mod nar_hash;
 mod references_json;
 mod registration;
 
 use std::collections::BTreeSet;
-use std::fmt;
-use std::fs;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
+use std::sync::Arc;
 
-use harmonia_utils_hash::fmt::Any;
-use harmonia_utils_hash::{Hash, Sha256};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
+use builder::Builder;
 pub use graph::{NodeIdx, ReferencesGraph};
+pub use nar_hash::NarHash;
 pub use references_json::ReferencesJson;
 
 use crate::error::Hint;
-use crate::store::{Store, StorePath};
+use crate::store::StorePath;
 
-/// Digest of a store path's NAR serialisation, printed as Nix registers it:
-/// `sha256:` and 52 base-32 digits.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct NarHash(Sha256);
-
-impl NarHash {
-    /// Wraps the digest of a NAR.
-    pub fn new(sha256: [u8; 32]) -> Self {
-        Self(Sha256::new(&sha256))
-    }
-
-    /// As the Nix database has it: `sha256:` and 64 hex digits.
-    pub fn to_base16(&self) -> String {
-        harmonia_utils_hash::fmt::CommonHash::as_base16(&self.0).to_string()
-    }
-
-    /// As Nix expressions have it today (W3C, Subresource Integrity): `sha256-` and base 64.
-    pub fn to_sri(&self) -> String {
-        harmonia_utils_hash::fmt::CommonHash::as_sri(&self.0).to_string()
-    }
-}
-
-impl fmt::Display for NarHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&harmonia_utils_hash::fmt::CommonHash::as_base32(&self.0), f)
-    }
-}
-
-impl fmt::Debug for NarHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl FromStr for NarHash {
-    type Err = String;
-
-    /// Reads every form in which Nix versions print it: base-16, base-32, base-64 and SRI.
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let hash = text.parse::<Any<Hash>>().map_err(|error| error.to_string())?.into_hash();
-        Sha256::try_from(hash).map(Self).map_err(|error| format!("hash '{text}' {error}"))
-    }
-}
-
-impl Serialize for NarHash {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for NarHash {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
-}
-
-/// What Nix registers of a valid store path.
+/// What Nix registers of a valid store path: a record to make a [`Closure`] of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ValidPathInfo {
     /// The path itself.
@@ -89,6 +34,17 @@ pub struct ValidPathInfo {
     pub nar_size: u64,
     /// The store paths it contains the names of, itself perhaps among them.
     pub references: BTreeSet<StorePath>,
+}
+
+/// A store path of a [`Closure`]. What it refers to is in the closure's graph.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// The path itself.
+    pub path: StorePath,
+    /// Digest of its NAR serialisation.
+    pub nar_hash: NarHash,
+    /// Bytes of its NAR serialisation.
+    pub nar_size: u64,
 }
 
 /// Why there is no [`Closure`].
@@ -102,6 +58,9 @@ pub enum Error {
         /// What the system says.
         source: std::io::Error,
     },
+    /// What was read came to no good end.
+    #[error("cannot read the closure")]
+    Input(#[source] io::Error),
     /// Some error in a named file.
     #[error("{}: {error}", file.display())]
     In {
@@ -163,12 +122,12 @@ fn list(items: impl ExactSizeIterator<Item = String>) -> String {
 }
 
 /// A set of store paths that holds everything its members refer to, with the
-/// graph of these references. May be empty.
+/// graph of these references. May be empty. Clones share it all.
 #[derive(Clone, Debug)]
 pub struct Closure {
     /// Sorted by path, each path once.
-    infos: Vec<ValidPathInfo>,
-    graph: ReferencesGraph,
+    infos: Arc<[Member]>,
+    graph: Arc<ReferencesGraph>,
 }
 
 impl Closure {
@@ -177,28 +136,12 @@ impl Closure {
     ///
     /// # Errors
     /// [`Error::Contradiction`], [`Error::Incomplete`] (with every missing path) or [`Error::Cycle`].
-    pub fn new(mut infos: Vec<ValidPathInfo>) -> Result<Self, Error> {
-        let print = |path| Store::default().print(path);
-        infos.sort_by(|a, b| a.path.cmp(&b.path));
-        infos.dedup_by(|a, b| a == b);
-        if let Some(pair) = infos.windows(2).find(|pair| pair[0].path == pair[1].path) {
-            return Err(Error::Contradiction(print(&pair[0].path)));
+    pub fn new(infos: Vec<ValidPathInfo>) -> Result<Self, Error> {
+        let mut builder = Builder::default();
+        for ValidPathInfo { path, nar_hash, nar_size, references } in infos {
+            builder.add(path, nar_hash, nar_size, references);
         }
-        let mut missing = Vec::new();
-        for info in &infos {
-            for reference in &info.references {
-                if infos.binary_search_by(|other| other.path.cmp(reference)).is_err() {
-                    missing.push((print(&info.path), print(reference)));
-                }
-            }
-        }
-        if !missing.is_empty() {
-            return Err(Error::Incomplete(missing));
-        }
-        let graph = ReferencesGraph::new(&infos).map_err(|cycle| {
-            Error::Cycle(cycle.iter().map(|node| print(&infos[node.index()].path)).collect())
-        })?;
-        Ok(Self { infos, graph })
+        builder.finish()
     }
 
     /// Parses either format by its first byte: a registration's lines begin with
@@ -207,10 +150,25 @@ impl Closure {
     /// # Errors
     /// As [`Closure::new`], and [`Error::Malformed`] or [`Error::Json`].
     pub fn parse(bytes: &[u8]) -> Result<Self, Error> {
-        Self::new(match bytes.trim_ascii_start().first() {
-            Some(b'[' | b'{') => serde_json::from_slice::<ReferencesJson>(bytes)?.into_infos(),
-            _ => registration::parse(bytes)?,
-        })
+        Self::parse_from(bytes)
+    }
+
+    /// [`Closure::parse`] for what is read as it is parsed: it may be much longer than what
+    /// is kept of it.
+    fn parse_from(mut input: impl BufRead) -> Result<Self, Error> {
+        let (space, first) = first_byte(&mut input).map_err(Error::Input)?;
+        let input = Cursor::new(space).chain(input);
+        match first {
+            Some(b'[' | b'{') => {
+                let read = serde_json::from_reader::<_, ReferencesJson>(input);
+                read.map_err(|error| match error.is_io() {
+                    true => Error::Input(error.into()),
+                    false => Error::Json(error),
+                })?
+                .into_closure()
+            }
+            _ => registration::parse(input)?.finish(),
+        }
     }
 
     /// All paths of several closures, each once.
@@ -218,7 +176,20 @@ impl Closure {
     /// # Errors
     /// [`Error::Contradiction`], if a path is another in one than in the other.
     pub fn union(closures: impl IntoIterator<Item = Self>) -> Result<Self, Error> {
-        Self::new(closures.into_iter().flat_map(|closure| closure.infos).collect())
+        let mut builder = Builder::default();
+        closures.into_iter().for_each(|closure| closure.add_to(&mut builder, |_| true));
+        builder.finish()
+    }
+
+    /// Has the records of the members that `keep` says, without references to others.
+    fn add_to(&self, builder: &mut Builder, keep: impl Fn(&StorePath) -> bool) {
+        for node in self.nodes() {
+            let Member { path, nar_hash, nar_size } = self.info(node);
+            if keep(path) {
+                let references = self.references(node).filter(|path| keep(path)).cloned();
+                builder.add(path.clone(), *nar_hash, *nar_size, references);
+            }
+        }
     }
 
     /// Reads and parses a file.
@@ -226,42 +197,58 @@ impl Closure {
     /// # Errors
     /// As [`Closure::parse`], with the file's name.
     pub fn read(file: &Path) -> Result<Self, Error> {
-        let bytes =
-            fs::read(file).map_err(|source| Error::Read { file: file.to_owned(), source })?;
-        Self::parse(&bytes)
-            .map_err(|error| Error::In { file: file.to_owned(), error: Box::new(error) })
+        let read = File::open(file).map_err(Error::Input);
+        read.and_then(|open| Self::parse_from(BufReader::with_capacity(BUFFER, open))).map_err(
+            |error| match error {
+                Error::Input(source) => Error::Read { file: file.to_owned(), source },
+                error => Error::In { file: file.to_owned(), error: Box::new(error) },
+            },
+        )
     }
 
     /// The same without some paths, nor the references to them: they are elsewhere (in a
     /// layer below, say) or not wanted.
     pub fn without(self, excluded: &BTreeSet<StorePath>) -> Self {
-        let mut infos = self.infos;
-        infos.retain(|info| !excluded.contains(&info.path));
-        for info in &mut infos {
-            info.references.retain(|reference| !excluded.contains(reference));
+        if excluded.iter().all(|path| self.node(path).is_none()) {
+            return self;
         }
-        Self::new(infos).expect("a part of a closure has no new references")
+        let mut builder = Builder::default();
+        self.add_to(&mut builder, |path| !excluded.contains(path));
+        builder.finish().expect("a part of a closure has no new references")
     }
 
     /// The paths, sorted.
-    pub fn infos(&self) -> &[ValidPathInfo] {
+    pub fn infos(&self) -> &[Member] {
         &self.infos
+    }
+
+    /// Of each path, its place in the graph.
+    pub fn nodes(&self) -> impl Iterator<Item = NodeIdx> + use<> {
+        (0..self.infos.len()).map(NodeIdx::new)
+    }
+
+    /// What a path refers to, perhaps itself as well, sorted.
+    pub fn references(&self, node: NodeIdx) -> impl Iterator<Item = &StorePath> {
+        self.graph.references_and_itself(node).map(|node| &self.info(node).path)
     }
 
     /// The paths that no other refers to.
     pub fn tops(&self) -> impl Iterator<Item = &StorePath> {
-        let is_top = |node: &NodeIdx| self.graph.referrers(*node).is_empty();
-        let tops = self.graph.topological().iter().copied().filter(is_top);
-        tops.map(|node| &self.info(node).path)
+        let mut is_top = vec![true; self.infos.len()];
+        for reference in self.nodes().flat_map(|node| self.graph.references(node)) {
+            is_top[reference.index()] = false;
+        }
+        let tops = self.graph.topological().iter().filter(move |node| is_top[node.index()]);
+        tops.map(|node| &self.info(*node).path)
     }
 
     /// One path of this closure's graph.
-    pub fn info(&self, node: NodeIdx) -> &ValidPathInfo {
+    pub fn info(&self, node: NodeIdx) -> &Member {
         &self.infos[node.index()]
     }
 
     /// The record of a path, if it is a member.
-    pub fn get(&self, path: &StorePath) -> Option<&ValidPathInfo> {
+    pub fn get(&self, path: &StorePath) -> Option<&Member> {
         self.node(path).map(|node| self.info(node))
     }
 
@@ -273,6 +260,28 @@ impl Closure {
     /// Who refers to whom.
     pub fn graph(&self) -> &ReferencesGraph {
         &self.graph
+    }
+}
+
+/// How much of a file is read at a time.
+const BUFFER: usize = 64 << 10;
+
+/// The first byte that is no space, which is not yet read then, and the space before it.
+fn first_byte(input: &mut impl BufRead) -> io::Result<(Vec<u8>, Option<u8>)> {
+    let mut space = Vec::new();
+    loop {
+        let buffer = match input.fill_buf() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            buffer => buffer?,
+        };
+        let rest = buffer.trim_ascii_start();
+        let (length, first) = (buffer.len() - rest.len(), rest.first().copied());
+        space.extend_from_slice(&buffer[..length]);
+        let is_end = buffer.is_empty();
+        input.consume(length);
+        if first.is_some() || is_end {
+            return Ok((space, first));
+        }
     }
 }
 
@@ -292,11 +301,21 @@ pub(crate) mod tests {
         ValidPathInfo { path, nar_hash: NarHash::new([0; 32]), nar_size, references }
     }
 
+    /// What it could be made of again.
+    pub(super) fn records_of(closure: &Closure) -> Vec<ValidPathInfo> {
+        let record = |node| {
+            let Member { path, nar_hash, nar_size } = closure.info(node).clone();
+            let references = closure.references(node).cloned().collect();
+            ValidPathInfo { path, nar_hash, nar_size, references }
+        };
+        closure.nodes().map(record).collect()
+    }
+
     #[test]
     fn order_and_repetition_do_not_matter() {
         let (a, b) = (info(path('a', "a"), 1, &[]), info(path('b', "b"), 2, &[path('a', "a")]));
         let closure = Closure::new(vec![b.clone(), a.clone(), b.clone()]).unwrap();
-        assert_eq!(closure.infos(), [a, b]);
+        assert_eq!(records_of(&closure), [a, b]);
     }
 
     #[test]
@@ -323,7 +342,7 @@ pub(crate) mod tests {
         let closure = Closure::new(vec![info(path('a', "a"), 1, &[path('a', "a")])]).unwrap();
         let node = closure.node(&path('a', "a")).unwrap();
         assert!(closure.graph().references(node).is_empty());
-        assert!(closure.info(node).references.contains(&path('a', "a")));
+        assert!(closure.references(node).eq([&path('a', "a")]));
     }
 
     #[test]
@@ -366,26 +385,6 @@ pub(crate) mod tests {
         let records = vec![info(a.clone(), 1, slice::from_ref(&b)), info(b.clone(), 1, &[])];
         let closure = Closure::new(records).unwrap();
         assert_eq!(closure.clone().without(&BTreeSet::from([a.clone()])).infos().len(), 1);
-        assert_eq!(closure.without(&BTreeSet::from([b])).infos(), [info(a, 1, &[])]);
-    }
-
-    #[test]
-    fn nar_hashes_are_read_in_every_form() {
-        let base32 = "sha256:1b8m03r63zqhnjf7l5wnldhh7c134ap5vpj0850ymkq1iyzicy5s";
-        for text in [
-            base32,
-            "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
-            "sha256-ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=",
-        ] {
-            assert_eq!(text.parse::<NarHash>().unwrap().to_string(), base32);
-        }
-        for text in [
-            "",
-            "sha256:",
-            "sha1:da39a3ee5e6b4b0d3255bfef95601890afd80709",
-            "1b8m03r63zqhnjf7l5wnldhh7c134ap5vpj0850ymkq1iyzicy5s",
-        ] {
-            assert!(text.parse::<NarHash>().is_err(), "{text}");
-        }
+        assert_eq!(records_of(&closure.without(&BTreeSet::from([b]))), [info(a, 1, &[])]);
     }
 }

@@ -7,7 +7,8 @@ use std::fmt;
 use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::{NarHash, ValidPathInfo};
+use super::builder::Builder;
+use super::{Closure, Error, NarHash};
 use crate::store::{self, StorePath};
 
 /// A references graph as Nix writes it to `.attrs.json`, in either shape: an array
@@ -18,12 +19,15 @@ use crate::store::{self, StorePath};
 /// Source: Nix, `pathInfoToJSON` in `src/libstore/store-api.cc` and
 /// `src/libstore/parsed-derivations.cc`.
 #[derive(Debug)]
-pub struct ReferencesJson(Vec<ValidPathInfo>);
+pub struct ReferencesJson(Builder);
 
 impl ReferencesJson {
-    /// The records in the order of the file.
-    pub fn into_infos(self) -> Vec<ValidPathInfo> {
-        self.0
+    /// Checks that the records form a closure.
+    ///
+    /// # Errors
+    /// Those of [`Closure::new`].
+    pub fn into_closure(self) -> Result<Closure, Error> {
+        self.0.finish()
     }
 }
 
@@ -51,12 +55,13 @@ fn yes() -> bool {
 }
 
 impl Record {
-    fn into_info<E: serde::de::Error>(self, path: StorePath) -> Result<ValidPathInfo, E> {
+    fn add_to<E: serde::de::Error>(self, builder: &mut Builder, path: StorePath) -> Result<(), E> {
         let Record { nar_hash, nar_size, references, valid } = self;
         if !valid {
             return Err(E::custom(format_args!("store path `{path}` is not valid")));
         }
-        Ok(ValidPathInfo { path, nar_hash, nar_size, references })
+        builder.add(path, nar_hash, nar_size, references);
+        Ok(())
     }
 }
 
@@ -70,39 +75,42 @@ impl<'de> Deserialize<'de> for ReferencesJson {
 struct Shapes;
 
 impl<'de> Visitor<'de> for Shapes {
-    type Value = Vec<ValidPathInfo>;
+    type Value = Builder;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an array of store path records, or an object of them by path")
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut records: A) -> Result<Self::Value, A::Error> {
-        let mut infos = Vec::new();
+        let mut builder = Builder::default();
         while let Some(RecordWithPath { path, record }) = records.next_element()? {
-            infos.push(record.into_info(path)?);
+            record.add_to(&mut builder, path)?;
         }
-        Ok(infos)
+        Ok(builder)
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut records: A) -> Result<Self::Value, A::Error> {
-        let mut infos = Vec::new();
+        let mut builder = Builder::default();
         while let Some((path, record)) = records.next_entry::<String, Record>()? {
             let path = store::Store::default().parse(&path).map_err(A::Error::custom)?;
-            infos.push(record.into_info(path)?);
+            record.add_to(&mut builder, path)?;
         }
-        Ok(infos)
+        Ok(builder)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::ValidPathInfo;
+    use super::super::tests::records_of;
     use super::*;
 
     const HASH: &str = "sha256:1b8m03r63zqhnjf7l5wnldhh7c134ap5vpj0850ymkq1iyzicy5s";
     const A: &str = "/nix/store/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa-a";
 
     fn parse(text: &str) -> Result<Vec<ValidPathInfo>, serde_json::Error> {
-        serde_json::from_str::<ReferencesJson>(text).map(ReferencesJson::into_infos)
+        let read = serde_json::from_str::<ReferencesJson>(text)?;
+        Ok(records_of(&read.into_closure().unwrap()))
     }
 
     #[test]

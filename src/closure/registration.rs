@@ -1,10 +1,11 @@
 //! The text that `nix-store --load-db` reads and `closureInfo` writes.
-//! Stage: closure (pure). Input: bytes. Output: records, not yet a closure.
+//! Stage: closure (pure). Input: its lines. Output: records, not yet a closure.
 
-use std::collections::BTreeSet;
+use std::io::{self, BufRead};
 
-use super::{Error, NarHash, ValidPathInfo};
-use crate::store::{Store, StorePath};
+use super::Error;
+use super::builder::Builder;
+use crate::store::Store;
 
 /// Parses a registration: records of one field a line, without separators:
 ///
@@ -21,30 +22,31 @@ use crate::store::{Store, StorePath};
 ///
 /// # Errors
 /// [`Error::Malformed`] with the line.
-pub fn parse(bytes: &[u8]) -> Result<Vec<ValidPathInfo>, Error> {
-    let mut lines = Lines::new(bytes);
-    let mut infos = Vec::new();
-    while !lines.at_end() {
-        let path = lines.field("a store path", store_path)?;
+pub fn parse(input: impl BufRead) -> Result<Builder, Error> {
+    let store = Store::default();
+    let mut lines = Lines { input, line: Vec::new(), number: 0 };
+    let mut builder = Builder::default();
+    let mut references = Vec::new();
+    while !lines.at_end()? {
+        let path =
+            lines.field(|| "a store path".to_owned(), |text| builder.place_of(&store, text))?;
         let nar_hash =
-            lines.field("a NAR hash (`sha256:…`)", |text| text.parse::<NarHash>().ok())?;
-        let nar_size = lines.field("a NAR size in bytes", decimal)?;
-        lines.field("a deriver's store path or an empty line", |text| {
-            (text.is_empty() || store_path(text).is_some()).then_some(())
-        })?;
-        let count: u64 = lines.field("a number of references", decimal)?;
-        let mut references = BTreeSet::new();
+            lines.field(|| "a NAR hash (`sha256:…`)".to_owned(), |text| text.parse().ok())?;
+        let nar_size = lines.field(|| "a NAR size in bytes".to_owned(), decimal)?;
+        lines.field(
+            || "a deriver's store path or an empty line".to_owned(),
+            |text| (text.is_empty() || store.parse(text).is_ok()).then_some(()),
+        )?;
+        let count: u64 = lines.field(|| "a number of references".to_owned(), decimal)?;
         for number in 1..=count {
-            let expected = format!("reference {number} of {count} (a store path)");
-            references.insert(lines.field(&expected, store_path)?);
+            references.push(lines.field(
+                || format!("reference {number} of {count} (a store path)"),
+                |text| builder.place_of(&store, text),
+            )?);
         }
-        infos.push(ValidPathInfo { path, nar_hash, nar_size, references });
+        builder.record(path, nar_hash, nar_size, references.drain(..));
     }
-    Ok(infos)
-}
-
-fn store_path(text: &str) -> Option<StorePath> {
-    Store::default().parse(text).ok()
+    Ok(builder)
 }
 
 /// Digits alone: `u64::from_str` would take a sign as well.
@@ -52,43 +54,45 @@ fn decimal(text: &str) -> Option<u64> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
-struct Lines<'a> {
-    rest: &'a [u8],
-    /// Of the line last read, counted from 1.
+struct Lines<I> {
+    input: I,
+    /// The line last read.
+    line: Vec<u8>,
+    /// Its number, counted from 1.
     number: usize,
 }
 
-impl<'a> Lines<'a> {
-    fn new(bytes: &'a [u8]) -> Self {
-        Self { rest: bytes, number: 0 }
-    }
-
-    fn at_end(&self) -> bool {
-        self.rest.is_empty()
+impl<I: BufRead> Lines<I> {
+    fn at_end(&mut self) -> Result<bool, Error> {
+        loop {
+            match self.input.fill_buf() {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                buffer => return Ok(buffer.map_err(Error::Input)?.is_empty()),
+            }
+        }
     }
 
     /// Reads the next line as one field.
     fn field<T>(
         &mut self,
-        expected: &str,
+        expected: impl Fn() -> String,
         parse: impl FnOnce(&str) -> Option<T>,
     ) -> Result<T, Error> {
         self.number += 1;
-        let malformed =
-            |found| Error::Malformed { line: self.number, expected: expected.to_owned(), found };
+        let line = self.number;
+        let malformed = |found| Error::Malformed { line, expected: expected(), found };
+        self.line.clear();
+        self.input.read_until(b'\n', &mut self.line).map_err(Error::Input)?;
         // Every line ends in a newline: one that doesn't was cut short, and what is
         // left of it may look valid (half a size is a size).
-        let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') else {
-            return Err(malformed(match self.rest {
+        let Some(line) = self.line.strip_suffix(b"\n") else {
+            return Err(malformed(match &self.line[..] {
                 [] => "the end of the file".to_owned(),
                 cut => format!("`{}` without a newline: the file was cut short", excerpt(cut)),
             }));
         };
-        let (line, rest) = (&self.rest[..end], &self.rest[end + 1..]);
         let value = std::str::from_utf8(line).ok().and_then(parse);
-        let value = value.ok_or_else(|| malformed(format!("`{}`", excerpt(line))))?;
-        self.rest = rest;
-        Ok(value)
+        value.ok_or_else(|| malformed(format!("`{}`", excerpt(line))))
     }
 }
 
@@ -103,7 +107,8 @@ fn excerpt(line: &[u8]) -> String {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::tests::{info, path};
+    use super::super::ValidPathInfo;
+    use super::super::tests::{info, path, records_of};
     use super::*;
 
     const HASH: &str = "sha256:0000000000000000000000000000000000000000000000000000";
@@ -122,13 +127,17 @@ mod tests {
         text
     }
 
+    fn read(text: &str) -> Vec<ValidPathInfo> {
+        records_of(&parse(text.as_bytes()).unwrap().finish().unwrap())
+    }
+
     #[test]
     fn reads_what_nix_writes() {
-        let records = [
+        let infos = [
             info(path('a', "a"), 112, &[]),
             info(path('b', "b"), 7, &[path('a', "a"), path('b', "b")]),
         ];
-        assert_eq!(parse(print(&records).as_bytes()).unwrap(), records);
+        assert_eq!(read(&print(&infos)), infos);
     }
 
     #[test]
@@ -136,7 +145,7 @@ mod tests {
         let text = print(&[info(path('a', "a"), 1, &[])]);
         let deriver = Store::default().print(&path('d', "a.drv"));
         let with = text.replacen("\n\n", &format!("\n{deriver}\n"), 1);
-        assert_eq!(parse(with.as_bytes()).unwrap(), parse(text.as_bytes()).unwrap());
+        assert_eq!(read(&with), read(&text));
     }
 
     #[test]
@@ -181,7 +190,7 @@ mod tests {
 
         #[test]
         fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-            let _ = parse(&bytes);
+            let _ = parse(&bytes[..]);
         }
     }
 }

@@ -102,7 +102,7 @@ impl<S: Sink> Walk<'_, S> {
             }
             Node::StorePath(path) => {
                 let directory = Directory::of_store(self.store)?;
-                let child = directory.child(path.to_base_path())?;
+                let child = directory.child(path.base_path())?;
                 let rules = self.contents.rules_in_store(path);
                 self.child(&directory, &child, &rules)
             }

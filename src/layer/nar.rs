@@ -24,7 +24,7 @@ pub fn nar_hash(store: &Store, path: &StorePath) -> Result<NarHash, Error> {
     let mut nar = Nar { out: Pieces::new(DigestWriter::new(io::sink())) };
     nar.text(b"nix-archive-1")?;
     let directory = Directory::of_store(store)?;
-    let child = directory.child(path.to_base_path())?;
+    let child = directory.child(path.base_path())?;
     nar.node(&directory, &child)?;
     Ok(NarHash::new(nar.out.finish()?.finish().0.bytes()))
 }

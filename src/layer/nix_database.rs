@@ -1,16 +1,14 @@
 //! The Nix database of an image, for a Nix that runs in it.
-//! Stage: layer. Input: records of store paths. Output: the bytes of `db.sqlite`.
+//! Stage: layer. Input: [`Closure`]. Output: the bytes of `db.sqlite`.
 //!
 //! Written by SQLite itself, in memory, from rows in a fixed order: the same bytes on every
 //! build. What differs from one version of SQLite to the next, and from one write to the
 //! next, is in the file's header, and is set to constants.
 
-use std::collections::BTreeMap;
-
 use rusqlite::{Connection, params};
 
-use crate::closure::ValidPathInfo;
-use crate::store::{Store, StorePath};
+use crate::closure::{Closure, NodeIdx};
+use crate::store::Store;
 
 /// Version of the schema, as it stands in `/nix/var/nix/db/schema`.
 pub const SCHEMA_VERSION: &str = "10";
@@ -57,16 +55,11 @@ create index IndexDerivationOutputs on DerivationOutputs(path);
 /// The time of every registration: there is no clock, and 0 means never to some.
 const REGISTRATION_TIME: i64 = 1;
 
-/// Makes the database that has these paths, and no others, as valid. A reference to a path
-/// that is not among them is left out.
+/// Makes the database that has these paths, and no others, as valid.
 ///
 /// # Errors
 /// Those of SQLite, which has no reason for any: nothing is read or written.
-pub fn nix_database<'i>(
-    infos: impl IntoIterator<Item = &'i ValidPathInfo>,
-) -> Result<Vec<u8>, rusqlite::Error> {
-    let infos: BTreeMap<&StorePath, &ValidPathInfo> =
-        infos.into_iter().map(|info| (&info.path, info)).collect();
+pub fn nix_database(closure: &Closure) -> Result<Vec<u8>, rusqlite::Error> {
     let mut database = Connection::open_in_memory()?;
     database.execute_batch(SCHEMA)?;
     let transaction = database.transaction()?;
@@ -74,17 +67,17 @@ pub fn nix_database<'i>(
         let mut insert = transaction.prepare(
             "insert into ValidPaths (id, path, hash, registrationTime, narSize) values (?, ?, ?, ?, ?)",
         )?;
-        for (id, info) in (1i64..).zip(infos.values()) {
+        for (id, info) in (1i64..).zip(closure.infos()) {
             let path = Store::default().print(&info.path);
             let hash = info.nar_hash.to_base16();
             insert.execute(params![id, path, hash, REGISTRATION_TIME, info.nar_size as i64])?;
         }
-        let ids: BTreeMap<_, _> = infos.keys().copied().zip(1i64..).collect();
+        let id = |node: NodeIdx| node.index() as i64 + 1;
         let mut insert =
             transaction.prepare("insert into Refs (referrer, reference) values (?, ?)")?;
-        for (path, info) in &infos {
-            for reference in info.references.iter().filter_map(|reference| ids.get(reference)) {
-                insert.execute([ids[path], *reference])?;
+        for node in closure.nodes() {
+            for reference in closure.graph().references_and_itself(node) {
+                insert.execute([id(node), id(reference)])?;
             }
         }
     }
@@ -112,11 +105,14 @@ fn pin_header(bytes: &mut [u8]) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use proptest::prelude::*;
 
     use super::*;
-    use crate::closure::NarHash;
+    use crate::closure::{NarHash, ValidPathInfo};
     use crate::digest::Digest;
+    use crate::store::StorePath;
 
     fn path(digit: char, name: &str) -> StorePath {
         format!("{}-{name}", digit.to_string().repeat(32)).parse().unwrap()
@@ -134,12 +130,19 @@ mod tests {
             info(a.clone(), 120, &[&a]),
             info(b.clone(), 130, &[&a]),
             info(path('c', "c"), 140, &[&b, &a, &path('z', "elsewhere")]),
+            info(path('z', "elsewhere"), 150, &[]),
         ]
+    }
+
+    /// A closure that was cut short.
+    fn closure(infos: &[ValidPathInfo]) -> Closure {
+        let whole = Closure::new(infos.to_vec()).unwrap();
+        whole.without(&BTreeSet::from([path('z', "elsewhere")]))
     }
 
     #[test]
     fn sqlite_finds_it_sound_and_complete() {
-        let bytes = nix_database(&infos()).unwrap();
+        let bytes = nix_database(&closure(&infos())).unwrap();
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), bytes).unwrap();
         let database = Connection::open(file.path()).unwrap();
@@ -163,7 +166,7 @@ mod tests {
     /// A new digest here changes every image with a database.
     #[test]
     fn bytes_never_change() {
-        let digest = Digest::of(&nix_database(&infos()).unwrap()).to_string();
+        let digest = Digest::of(&nix_database(&closure(&infos())).unwrap()).to_string();
         assert_eq!(
             digest,
             "sha256:4d4f319674a3a9b000c45c47078aabf34eeee753a8cb1bfc192cbc672a8b480d"
@@ -173,7 +176,7 @@ mod tests {
     proptest! {
         #[test]
         fn order_does_not_matter(infos in Just(infos()).prop_shuffle()) {
-            prop_assert_eq!(nix_database(&infos).unwrap(), nix_database(&super::tests::infos()).unwrap());
+            prop_assert_eq!(nix_database(&closure(&infos)).unwrap(), nix_database(&closure(&super::tests::infos())).unwrap());
         }
     }
 }

@@ -117,12 +117,12 @@ fn merge<'c>(
         }
         let children = merge.directory_at(&place, STORE, None)?;
         for path in &contents.store_paths {
-            children.insert(path.to_base_path().into(), Node::StorePath(path.clone()));
+            children.insert(path.base_path().into(), Node::StorePath(path.clone()));
         }
     }
     let directory = Directory::of_store(store)?;
     for path in &contents.copy_to_root {
-        let child = directory.child(path.to_base_path())?;
+        let child = directory.child(path.base_path())?;
         if child.kind != Kind::Directory {
             return Err(Error::NotADirectory { path: directory.path_of(&child) });
         }

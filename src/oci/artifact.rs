@@ -2,17 +2,20 @@
 //! Stage: oci. Input: the JSON of an image spec or an index spec. Output: [`Artifact`].
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::File;
+use std::io::{self, Cursor, Read, Seek};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use oci_spec::image::Descriptor;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Error;
 use super::blob::{Form, LayerBlob};
 use super::image::{Blob, Image, ManifestFormat};
+use super::json_file;
 use super::options::Architecture;
 use super::spec::ImageSpec;
 use crate::digest::DiffId;
@@ -107,6 +110,40 @@ fn platform(spec: &ImageSpec) -> String {
     format!("linux/{}{}", spec.architecture, variant.unwrap_or_default())
 }
 
+/// What can be read twice: a file, or all that came out of a pipe.
+enum Rereadable {
+    File(File),
+    Bytes(Cursor<Vec<u8>>),
+}
+
+impl Rereadable {
+    fn open(file: &Path) -> io::Result<Self> {
+        let mut open = File::open(file)?;
+        if open.metadata()?.is_file() {
+            return Ok(Self::File(open));
+        }
+        let mut bytes = Vec::new();
+        open.read_to_end(&mut bytes)?;
+        Ok(Self::Bytes(Cursor::new(bytes)))
+    }
+
+    fn rewind(&mut self) -> io::Result<()> {
+        match self {
+            Self::File(file) => file.rewind(),
+            Self::Bytes(bytes) => bytes.rewind(),
+        }
+    }
+}
+
+impl Read for Rereadable {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::File(file) => file.read(buffer),
+            Self::Bytes(bytes) => bytes.read(buffer),
+        }
+    }
+}
+
 impl From<ImageSpec> for Artifact {
     fn from(spec: ImageSpec) -> Self {
         Self { images: vec![Arc::new(spec)], index: None }
@@ -119,17 +156,16 @@ impl Artifact {
     /// # Errors
     /// [`Error::Read`], [`Error::Json`], and those of [`IndexSpec::load`].
     pub fn read(store: &Store, file: &Path) -> Result<Self, Error> {
-        let bytes =
-            fs::read(file).map_err(|source| Error::Read { file: file.to_owned(), source })?;
+        let mut open = Rereadable::open(file)
+            .map_err(|source| Error::Read { file: file.to_owned(), source })?;
         // Only an index has images in it.
-        let is_index =
-            serde_json::from_slice::<Value>(&bytes).is_ok_and(|json| json.get("images").is_some());
+        let is_index = json_file::read_from::<BTreeMap<String, IgnoredAny>>(&mut open, file, "")
+            .is_ok_and(|json| json.contains_key("images"));
+        open.rewind().map_err(|source| Error::Read { file: file.to_owned(), source })?;
         if !is_index {
-            return ImageSpec::from_json(&bytes, file).map(Self::from);
+            return ImageSpec::read_from(open, file).map(Self::from);
         }
-        let json_error =
-            |source| Error::Json { file: file.to_owned(), what: "an index spec", source };
-        let spec: IndexSpec = serde_json::from_slice(&bytes).map_err(json_error)?;
+        let spec: IndexSpec = json_file::read_from(open, file, "an index spec")?;
         if spec.version != VERSION {
             return Err(Error::IndexVersion { file: file.to_owned(), version: spec.version });
         }

@@ -19,7 +19,8 @@ use super::media_type::LayerMediaType;
 use super::options::BuildOptions;
 use super::plan_files::{read_popularity, read_previous_plan};
 use super::previous::PreviousImage;
-use super::spec::{ImageSpec, LayerSource, SourceInfo, SpecLayer};
+use super::sources::SourceInfo;
+use super::spec::{ImageSpec, LayerSource, SpecLayer};
 use super::stored::StoredBlob;
 use super::warning::{Built, idle_rules};
 use crate::closure::Closure;
@@ -277,8 +278,8 @@ fn contents(in_store: Closure, options: &BuildOptions) -> Result<Vec<LayerConten
         Some(budget) => (budget, false),
         None => (options.max_layers, copies),
     };
-    let plan =
-        LayerPlan::new(&in_store, budget, &plan_options(options)?).map_err(layer::Error::Plan)?;
+    let plan = LayerPlan::new(&in_store, budget, &plan_options(&in_store, options)?)
+        .map_err(layer::Error::Plan)?;
     let mut layers: Vec<_> = plan
         .into_layers()
         .into_iter()
@@ -301,14 +302,15 @@ fn contents(in_store: Closure, options: &BuildOptions) -> Result<Vec<LayerConten
     Ok(layers)
 }
 
-fn plan_options(options: &BuildOptions) -> Result<PlanOptions, Error> {
+fn plan_options(closure: &Closure, options: &BuildOptions) -> Result<PlanOptions, Error> {
     let previous = options.previous_plan.as_deref().or(options.previous_image.as_deref());
+    let previous = previous.map(read_previous_plan);
     let popularity = options.popularity.as_deref().map(read_popularity).transpose()?;
     Ok(PlanOptions {
         layering: options.layering.clone(),
         hints: options.layering_hints.clone(),
         popularity: popularity.unwrap_or_default(),
-        previous: previous.map(read_previous_plan).transpose()?,
+        previous: previous.transpose()?.map(|plan| plan.sharing(closure)),
     })
 }
 
@@ -318,20 +320,27 @@ fn plan_options(options: &BuildOptions) -> Result<PlanOptions, Error> {
 /// refers to itself (as a program does that finds its data by its own store path),
 /// stays in the store too: else these references would lead nowhere.
 fn copied_only(closure: &Closure, copy_to_root: &[StorePath]) -> BTreeSet<StorePath> {
-    let referred: BTreeSet<_> = closure.infos().iter().flat_map(|info| &info.references).collect();
-    copy_to_root.iter().filter(|path| !referred.contains(path)).cloned().collect()
+    let mut alone: BTreeSet<_> = copy_to_root.iter().cloned().collect();
+    for reference in closure.nodes().flat_map(|node| closure.references(node)) {
+        if alone.is_empty() {
+            break;
+        }
+        alone.remove(reference);
+    }
+    alone
 }
 
 fn sources(closure: &Closure, contents: &[LayerContents]) -> Vec<SourceInfo> {
     let paths: BTreeSet<_> = contents.iter().flat_map(LayerContents::sources).collect();
     let info = |path: &StorePath| {
-        let info = closure.get(path).expect("layers are made of the closure's paths");
-        let others = info.references.iter().filter(|reference| *reference != path);
+        let node = closure.node(path).expect("layers are made of the closure's paths");
+        let info = closure.info(node);
+        let others = closure.graph().references(node).iter().copied();
         SourceInfo {
-            path: path.clone(),
+            path: info.path.clone(),
             nar_hash: info.nar_hash,
             nar_size: info.nar_size,
-            references: others.cloned().collect(),
+            references: others.map(|node| closure.info(node).path.clone()).collect(),
         }
     };
     paths.into_iter().map(info).collect()

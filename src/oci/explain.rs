@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::Serialize;
 
-use super::spec::{ImageSpec, LayerSource, SourceInfo};
+use super::sources::SourceInfo;
+use super::spec::{ImageSpec, LayerSource};
 use crate::store::{Store, StorePath};
 
 /// An image, taken apart.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use oci_spec::image::History;
@@ -11,7 +12,9 @@ use serde::{Deserialize, Serialize};
 use super::Error;
 use super::blob::{Form, LayerBlob};
 use super::compression::Compression;
-use super::spec::{LayerSource, SourceInfo, SpecLayer};
+use super::json_file;
+use super::sources::{self, SourceInfo};
+use super::spec::{LayerSource, SpecLayer};
 use super::stored::StoredBlob;
 use crate::digest::DigestWriter;
 use crate::layer::{self, BaseTree, Layer, LayerContents};
@@ -36,7 +39,7 @@ pub struct LayerSet {
     /// From the bottom up.
     pub layers: Vec<SpecLayer>,
     /// What Nix registered of every store path that a layer is made of, sorted by path.
-    #[serde(rename = "storePaths")]
+    #[serde(rename = "storePaths", deserialize_with = "sources::deserialize")]
     pub sources: Vec<SourceInfo>,
 }
 
@@ -60,7 +63,10 @@ impl LayerSet {
                     whole.parents.push(path);
                 }
                 None if seen.insert(path.clone()) => {
-                    let mut set = Self::read(store.physical(&path).join(FILE))?;
+                    let mut set = json_file::read::<Self>(
+                        &store.physical(&path).join(FILE),
+                        "layers of `buildLayer`",
+                    )?;
                     set.locate_kept(Path::new(&store.print(&path)));
                     let parents = set.parents.clone();
                     open.push((path, Some(set)));
@@ -70,18 +76,6 @@ impl LayerSet {
             }
         }
         Ok(whole)
-    }
-
-    fn read(file: PathBuf) -> Result<Self, Error> {
-        let bytes = match fs::read(&file) {
-            Ok(bytes) => bytes,
-            Err(source) => return Err(Error::Read { file, source }),
-        };
-        serde_json::from_slice(&bytes).map_err(|source| Error::Json {
-            file,
-            what: "layers of `buildLayer`",
-            source,
-        })
     }
 
     /// Writes each layer to a file in `directory`, to be used from there ever after. In
@@ -121,10 +115,18 @@ impl LayerSet {
         }
     }
 
+    /// Writes `layers.json`.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn write_json(&self, out: impl Write) -> io::Result<()> {
+        json_file::write(self, out)
+    }
+
     /// The bytes of `layers.json`.
     pub fn to_json(&self) -> Vec<u8> {
-        let mut bytes = serde_json::to_vec_pretty(self).expect("layers are JSON");
-        bytes.push(b'\n');
+        let mut bytes = Vec::new();
+        self.write_json(&mut bytes).expect("layers are JSON");
         bytes
     }
 

@@ -1,21 +1,22 @@
 //! The image spec: what a build leaves behind in place of layers.
 //! Stage: oci. Input: JSON. Output: [`ImageSpec`].
 
-use std::fs;
+use std::io::{self, Read, Write};
 use std::path::Path;
 
 use oci_spec::image::History;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::Error;
 use super::blob::LayerBlob;
 use super::config::ContainerConfig;
+use super::json_file;
 use super::options::{Architecture, Created};
+use super::sources::{self, SourceInfo};
 use super::stored::StoredBlob;
-use crate::closure::NarHash;
 use crate::digest::DiffId;
 use crate::layer::{Layer, LayerContents};
-use crate::store::{self, StorePath};
+use crate::store::StorePath;
 
 /// The one version of the format there is. A reader refuses all others. It goes up as well
 /// when layers that are made of the same come to have other bytes: digests would be wrong.
@@ -25,8 +26,8 @@ pub const LAYER_MEDIA_TYPE: &str = "application/vnd.oci.image.layer.v1.tar";
 
 /// Everything about an image but its name: any of its bytes can be made from this
 /// and the store. Written as `image.json`.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(try_from = "ImageSpecJson", into = "ImageSpecJson")]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(try_from = "ImageSpecJson")]
 pub struct ImageSpec {
     /// What its programs run on.
     pub architecture: Architecture,
@@ -44,7 +45,7 @@ pub struct ImageSpec {
     pub sources: Vec<SourceInfo>,
 }
 
-#[derive(Clone, Deserialize, Serialize)]
+#[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct ImageSpecJson {
     version: u32,
@@ -55,7 +56,21 @@ struct ImageSpecJson {
     config: ContainerConfig,
     history: Vec<History>,
     layers: Vec<SpecLayer>,
+    #[serde(deserialize_with = "sources::deserialize")]
     store_paths: Vec<SourceInfo>,
+}
+
+/// What is written of it, in the same order.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ImageSpecOut<'s> {
+    version: u32,
+    platform: PlatformJson,
+    created: &'s Created,
+    config: &'s ContainerConfig,
+    history: &'s [History],
+    layers: &'s [SpecLayer],
+    store_paths: &'s [SourceInfo],
 }
 
 #[derive(Clone, Deserialize, Serialize)]
@@ -67,12 +82,14 @@ struct PlatformJson {
     variant: Option<String>,
 }
 
+/// For messages.
+const WHAT: &str = "an image spec";
 /// Containers of Nix packages are Linux containers.
 const OS: &str = "linux";
 
 /// One layer of an image spec.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(try_from = "SpecLayerJson", into = "SpecLayerJson")]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "SpecLayerJson")]
 pub struct SpecLayer {
     /// Digest of the uncompressed tar.
     pub diff_id: DiffId,
@@ -95,33 +112,50 @@ pub enum LayerSource {
     Stored(StoredBlob),
 }
 
-#[derive(Clone, Deserialize, Serialize)]
+#[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct SpecLayerJson {
     diff_id: DiffId,
     size: u64,
     /// Of the bytes that `contents` makes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     media_type: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     contents: Option<LayerContents>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     blob: Option<StoredBlob>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     compressed: Option<LayerBlob>,
 }
 
-impl From<SpecLayer> for SpecLayerJson {
-    fn from(layer: SpecLayer) -> Self {
-        let SpecLayer { diff_id, size, source, compressed } = layer;
-        let (media_type, contents, blob) = match source {
-            LayerSource::Made(contents) => {
-                (Some(LAYER_MEDIA_TYPE.to_owned()), Some(contents), None)
-            }
-            LayerSource::Kept(contents, blob) => (None, Some(contents), Some(blob)),
-            LayerSource::Stored(blob) => (None, None, Some(blob)),
-        };
-        Self { diff_id, size, media_type, contents, blob, compressed }
+/// What is written of it, in the same order.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct SpecLayerOut<'s> {
+    diff_id: DiffId,
+    size: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    media_type: Option<&'s str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    contents: Option<&'s LayerContents>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    blob: Option<&'s StoredBlob>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    compressed: Option<LayerBlob>,
+}
+
+impl Serialize for SpecLayer {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let is_made = matches!(self.source, LayerSource::Made(_));
+        SpecLayerOut {
+            diff_id: self.diff_id,
+            size: self.size,
+            media_type: is_made.then_some(LAYER_MEDIA_TYPE),
+            contents: self.contents(),
+            blob: self.stored(),
+            compressed: self.compressed,
+        }
+        .serialize(serializer)
     }
 }
 
@@ -160,6 +194,20 @@ impl SpecLayer {
         }
     }
 
+    /// Has its store paths in the memory of those that sources have, which are sorted.
+    fn share_paths(&mut self, sources: &[SourceInfo]) {
+        let (LayerSource::Made(contents) | LayerSource::Kept(contents, _)) = &mut self.source
+        else {
+            return;
+        };
+        let shared = |path: StorePath| {
+            let place = sources.binary_search_by(|info| info.path.cmp(&path));
+            place.map_or(path, |place| sources[place].path.clone())
+        };
+        let own = std::mem::take(&mut contents.store_paths);
+        contents.store_paths = own.into_iter().map(shared).collect();
+    }
+
     /// The blob that it is kept as, if it is.
     pub fn stored(&self) -> Option<&StoredBlob> {
         match &self.source {
@@ -184,22 +232,6 @@ impl SpecLayer {
     }
 }
 
-/// A store path as it was when the image was made.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct SourceInfo {
-    /// The store path.
-    #[serde(with = "store::full_path")]
-    pub path: StorePath,
-    /// Digest of its NAR serialisation.
-    pub nar_hash: NarHash,
-    /// Bytes of its NAR serialisation.
-    pub nar_size: u64,
-    /// The other store paths of the image that it refers to, sorted.
-    #[serde(with = "store::full_paths")]
-    pub references: Vec<StorePath>,
-}
-
 impl From<Layer> for SpecLayer {
     fn from(layer: Layer) -> Self {
         let Layer { contents, diff_id, size } = layer;
@@ -207,11 +239,14 @@ impl From<Layer> for SpecLayer {
     }
 }
 
-impl From<ImageSpec> for ImageSpecJson {
-    fn from(spec: ImageSpec) -> Self {
-        let ImageSpec { architecture, variant, created, config, history, layers, sources } = spec;
+impl Serialize for ImageSpec {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { architecture, variant, created, config, history, layers, sources } = self;
+        let (architecture, variant) = (architecture.clone(), variant.clone());
         let platform = PlatformJson { architecture, os: OS.to_owned(), variant };
-        Self { version: VERSION, platform, created, config, history, layers, store_paths: sources }
+        let store_paths = sources;
+        ImageSpecOut { version: VERSION, platform, created, config, history, layers, store_paths }
+            .serialize(serializer)
     }
 }
 
@@ -225,7 +260,7 @@ impl TryFrom<ImageSpecJson> for ImageSpec {
             created,
             config,
             history,
-            layers,
+            mut layers,
             store_paths: sources,
         } = json;
         if version != VERSION {
@@ -242,6 +277,7 @@ impl TryFrom<ImageSpecJson> for ImageSpec {
             return Err(format!("{described} entries in `history` for {} layers", layers.len()));
         }
         let PlatformJson { architecture, variant, .. } = platform;
+        layers.iter_mut().for_each(|layer| layer.share_paths(&sources));
         Ok(Self { architecture, variant, created, config, history, layers, sources })
     }
 }
@@ -252,27 +288,29 @@ impl ImageSpec {
     /// # Errors
     /// [`Error::Read`] or [`Error::Json`].
     pub fn read(file: &Path) -> Result<Self, Error> {
-        let bytes =
-            fs::read(file).map_err(|source| Error::Read { file: file.to_owned(), source })?;
-        Self::from_json(&bytes, file)
+        json_file::read(file, WHAT)
     }
 
-    /// [`ImageSpec::read`] for bytes that were read from `file`.
+    /// [`ImageSpec::read`] for a file that is open.
     ///
     /// # Errors
-    /// [`Error::Json`].
-    pub(super) fn from_json(bytes: &[u8], file: &Path) -> Result<Self, Error> {
-        serde_json::from_slice(bytes).map_err(|source| Error::Json {
-            file: file.to_owned(),
-            what: "an image spec",
-            source,
-        })
+    /// [`Error::Read`] or [`Error::Json`].
+    pub(super) fn read_from(open: impl Read, file: &Path) -> Result<Self, Error> {
+        json_file::read_from(open, file, WHAT)
     }
 
-    /// The bytes of `image.json`: the same for the same spec.
+    /// Writes `image.json`: the same bytes for the same spec.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn write_json(&self, out: impl Write) -> io::Result<()> {
+        json_file::write(self, out)
+    }
+
+    /// The bytes of `image.json`.
     pub fn to_json(&self) -> Vec<u8> {
-        let mut bytes = serde_json::to_vec_pretty(self).expect("an image spec is JSON");
-        bytes.push(b'\n');
+        let mut bytes = Vec::new();
+        self.write_json(&mut bytes).expect("an image spec is JSON");
         bytes
     }
 

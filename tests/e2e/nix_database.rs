@@ -32,7 +32,7 @@ fn nix_in_the_image_knows_its_store() {
 
 /// A store path's hash and name, for a name.
 fn image_path<'i>(image: &'i Image, name: &str) -> &'i str {
-    let paths = image.spec.sources.iter().map(|source| source.path.name().as_ref());
+    let paths = image.spec.sources.iter().map(|source| source.path.name());
     paths.into_iter().find(|found: &&str| found.starts_with(name)).unwrap()
 }
 

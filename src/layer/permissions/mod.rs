@@ -185,7 +185,7 @@ pub fn unmatched_rules<'r>(
     let mut unmatched = Vec::new();
     for rule in rules {
         let directory = Directory::of_store(store)?;
-        let child = directory.child(rule.path.to_base_path())?;
+        let child = directory.child(rule.path.base_path())?;
         if !matches_below(store, rule, &directory, &child)? {
             unmatched.push(rule);
         }

@@ -74,12 +74,16 @@ fn by_users(users: &[u128]) -> BTreeMap<u128, Vec<usize>> {
 }
 
 /// For each path whether it is one of `from` or can be reached from one.
-fn reached<'g>(paths: usize, from: &[usize], next: impl Fn(usize) -> &'g [usize]) -> Vec<bool> {
+fn reached<N: Iterator<Item = usize>>(
+    paths: usize,
+    from: &[usize],
+    next: impl Fn(usize) -> N,
+) -> Vec<bool> {
     let mut open = from.to_vec();
     let mut reached = vec![false; paths];
     while let Some(path) = open.pop() {
         if !std::mem::replace(&mut reached[path], true) {
-            open.extend_from_slice(next(path));
+            open.extend(next(path));
         }
     }
     reached

@@ -1,7 +1,11 @@
 //! A closure as planners see it.
 //! Stage: layer (pure). Input: [`Closure`]. Output: [`Graph`].
 
-use crate::closure::{Closure, ValidPathInfo};
+use std::borrow::Cow;
+use std::cell::OnceCell;
+
+use super::rows::Rows;
+use crate::closure::{Closure, Member};
 
 /// The paths of a closure, numbered in the order of their names, and their references.
 ///
@@ -9,11 +13,12 @@ use crate::closure::{Closure, ValidPathInfo};
 /// store path's hash, which changes with every rebuild. Two paths of the same name are
 /// told apart by their sizes, then by their contents, and by their hash only if these
 /// are equal too.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Graph<'c> {
-    infos: Vec<&'c ValidPathInfo>,
-    references: Vec<Vec<usize>>,
-    referrers: Vec<Vec<usize>>,
+    infos: Vec<&'c Member>,
+    references: Rows,
+    /// Not every layering asks for them.
+    referrers: OnceCell<Rows>,
     topological: Vec<usize>,
 }
 
@@ -22,47 +27,38 @@ impl<'c> Graph<'c> {
         let graph = closure.graph();
         let mut order = graph.topological().to_vec();
         order.sort_by(|a, b| {
-            let key = |info: &'c ValidPathInfo| {
-                (info.path.name(), info.nar_size, info.nar_hash, &info.path)
-            };
+            let key =
+                |info: &'c Member| (info.path.name(), info.nar_size, info.nar_hash, &info.path);
             key(closure.info(*a)).cmp(&key(closure.info(*b)))
         });
         let mut number = vec![0; order.len()];
         for (path, node) in order.iter().enumerate() {
             number[node.index()] = path;
         }
-        let references = order.iter().map(|node| {
-            let mut paths: Vec<_> =
-                graph.references(*node).iter().map(|node| number[node.index()]).collect();
-            paths.sort_unstable();
-            paths
-        });
+        let mut references = Rows::default();
+        for node in &order {
+            references.push(graph.references(*node).iter().map(|node| number[node.index()]));
+            references.sort_last();
+        }
         Self::of(
             order.iter().map(|node| closure.info(*node)).collect(),
-            references.collect(),
+            references,
             graph.topological().iter().map(|node| number[node.index()]).collect(),
         )
     }
 
-    fn of(
-        infos: Vec<&'c ValidPathInfo>,
-        references: Vec<Vec<usize>>,
-        topological: Vec<usize>,
-    ) -> Self {
-        let mut referrers = vec![Vec::new(); references.len()];
-        for (path, references) in references.iter().enumerate() {
-            for reference in references {
-                referrers[*reference].push(path);
-            }
-        }
-        Self { infos, references, referrers, topological }
+    fn of(infos: Vec<&'c Member>, references: Rows, topological: Vec<usize>) -> Self {
+        Self { infos, references, referrers: OnceCell::new(), topological }
     }
 
     /// Without some paths, and the number here of each path there.
     ///
     /// What a path referred to through one of those it now refers to itself: who needs
     /// whom stays as it was.
-    pub fn without(&self, paths: &[usize]) -> (Self, Vec<usize>) {
+    pub fn without(&self, paths: &[usize]) -> (Cow<'_, Self>, Vec<usize>) {
+        if paths.is_empty() {
+            return (Cow::Borrowed(self), self.paths().collect());
+        }
         const GONE: usize = usize::MAX;
         let mut number = vec![0; self.len()];
         for path in paths {
@@ -75,9 +71,9 @@ impl<'c> Graph<'c> {
         let mut references = vec![Vec::new(); self.len()];
         for path in &self.topological {
             let mut through = Vec::new();
-            for reference in &self.references[*path] {
-                match number[*reference] {
-                    GONE => through.extend_from_slice(&references[*reference]),
+            for reference in self.references(*path) {
+                match number[reference] {
+                    GONE => through.extend_from_slice(&references[reference]),
                     kept => through.push(kept),
                 }
             }
@@ -90,7 +86,7 @@ impl<'c> Graph<'c> {
             kept.iter().map(|old| std::mem::take(&mut references[*old])).collect(),
             self.topological.iter().map(|old| number[*old]).filter(|new| *new != GONE).collect(),
         );
-        (graph, kept)
+        (Cow::Owned(graph), kept)
     }
 
     /// Some of its paths with some of their references, which lead to no other, and the
@@ -103,7 +99,7 @@ impl<'c> Graph<'c> {
         let mut kept = paths.to_vec();
         kept.sort_unstable();
         let number = |old: &usize| kept.binary_search(old).ok();
-        let renumbered = |old: &usize| references(*old).iter().filter_map(number).collect();
+        let renumbered = |old: &usize| references(*old).iter().filter_map(number);
         let graph = Self::of(
             kept.iter().map(|old| self.infos[*old]).collect(),
             kept.iter().map(renumbered).collect(),
@@ -121,13 +117,13 @@ impl<'c> Graph<'c> {
         0..self.len()
     }
 
-    pub fn info(&self, path: usize) -> &'c ValidPathInfo {
+    pub fn info(&self, path: usize) -> &'c Member {
         self.infos[path]
     }
 
     /// Its name without the hash.
     pub fn name(&self, path: usize) -> &'c str {
-        self.infos[path].path.name().as_ref()
+        self.infos[path].path.name()
     }
 
     /// Bytes of its NAR serialisation.
@@ -136,13 +132,21 @@ impl<'c> Graph<'c> {
     }
 
     /// The other paths that it refers to, by name.
-    pub fn references(&self, path: usize) -> &[usize] {
-        &self.references[path]
+    pub fn references(
+        &self,
+        path: usize,
+    ) -> impl ExactSizeIterator<Item = usize> + Clone + use<'_> {
+        self.references.of(path)
     }
 
     /// The other paths that refer to it, by name.
-    pub fn referrers(&self, path: usize) -> &[usize] {
-        &self.referrers[path]
+    pub fn referrers(&self, path: usize) -> impl ExactSizeIterator<Item = usize> + Clone + use<'_> {
+        self.referrers.get_or_init(|| self.references.reversed()).of(path)
+    }
+
+    /// How many other paths refer to each.
+    pub fn referrer_counts(&self) -> Vec<u32> {
+        self.references.counts()
     }
 
     /// Every path, references before their referrers.
@@ -151,15 +155,16 @@ impl<'c> Graph<'c> {
     }
 
     /// The paths that nothing refers to, by name.
-    pub fn roots(&self) -> impl Iterator<Item = usize> {
-        self.paths().filter(|path| self.referrers[*path].is_empty())
+    pub fn roots(&self) -> impl Iterator<Item = usize> + use<> {
+        let counts = self.referrer_counts();
+        self.paths().filter(move |path| counts[*path] == 0)
     }
 
     /// Of each path, how many references the longest chain below it has.
     pub fn depths(&self) -> Vec<usize> {
         let mut depths = vec![0; self.len()];
         for path in &self.topological {
-            let below = self.references[*path].iter().map(|reference| depths[*reference] + 1);
+            let below = self.references(*path).map(|reference| depths[reference] + 1);
             depths[*path] = below.max().unwrap_or(0);
         }
         depths

@@ -4,13 +4,14 @@
 use std::cmp::Ordering;
 
 use super::graph::Graph;
-use super::sketch::{Sketch, hashes};
+use super::sketch::{Hashes, Sketch, hashes};
 
 /// What makes a set of paths change: they and all they refer to, directly or not. A
 /// store path's hash covers its references, so each of these can change the set.
 #[derive(Clone, Debug)]
 pub(super) enum Reach {
-    /// One bit for each path of the graph.
+    /// One bit for each path of the graph, references before their referrers; as far as
+    /// there are any.
     Exact(Box<[u64]>),
     /// A sample, for graphs where bits for each path would be too many.
     Sketch(Sketch),
@@ -24,15 +25,17 @@ pub(super) enum Reach {
 #[derive(Debug)]
 pub(super) struct Heat {
     paths: usize,
-    /// How many paths nothing refers to. Theirs are the first bits.
+    /// How many paths nothing refers to.
     tops: usize,
-    /// How many paths have one referrer, which is such a path. Theirs are the next bits.
+    /// How many paths have one referrer, which is such a path.
     seconds: usize,
-    /// Masks of these bits, as far as there are any.
+    /// Masks of these bits; none where there are sketches.
     masks: Vec<(u64, u64)>,
+    /// None where there are bits.
+    hashes: Hashes,
 }
 
-/// Up to here bitsets are as fast and take at most 50 MB.
+/// Up to here bitsets are as fast and take at most 25 MB.
 const EXACT: usize = 20_000;
 
 impl Heat {
@@ -42,117 +45,137 @@ impl Heat {
     }
 
     pub fn with_exact_up_to(graph: &Graph, exact: usize) -> (Self, Vec<Reach>) {
-        let is_top = |path: usize| graph.referrers(path).is_empty();
-        let is_second =
-            |path: usize| matches!(graph.referrers(path), [referrer] if is_top(*referrer));
-        let rank = |path: &usize| (!is_top(*path), !is_second(*path));
-        let mut order: Vec<_> = graph.paths().collect();
-        order.sort_by_key(rank);
-        let tops = order.partition_point(|path| is_top(*path));
-        let seconds = order[tops..].partition_point(|path| is_second(*path));
-
-        let mut masks = vec![(0, 0); (tops + seconds).div_ceil(64)];
-        for bit in 0..tops {
-            masks[bit / 64].0 |= 1 << (bit % 64);
+        let referrers = graph.referrer_counts();
+        let is_top = |path: usize| referrers[path] == 0;
+        let mut is_second = vec![false; graph.len()];
+        for reference in
+            graph.paths().filter(|path| is_top(*path)).flat_map(|top| graph.references(top))
+        {
+            is_second[reference] = referrers[reference] == 1;
         }
-        for bit in tops..tops + seconds {
-            masks[bit / 64].1 |= 1 << (bit % 64);
-        }
-        let heat = Self { paths: graph.len(), tops, seconds, masks };
-        let reaches = if graph.len() <= exact {
-            let mut bit = vec![0; graph.len()];
-            for (place, path) in order.iter().enumerate() {
-                bit[*path] = place;
-            }
-            exact_reaches(graph, &bit)
-        } else {
-            let hashes = hashes(graph);
-            reaches(graph, |path| {
-                Reach::Sketch(Sketch::new(hashes[path], is_top(path), is_second(path)))
-            })
+        let kind = |path: usize| (is_top(path), is_second[path]);
+        let count = |kinds: &dyn Fn(&usize) -> bool| graph.paths().filter(kinds).count();
+        let tops = count(&|path| is_top(*path));
+        let seconds = count(&|path| is_second[*path]);
+        let mut heat = Self {
+            paths: graph.len(),
+            tops,
+            seconds,
+            masks: Vec::new(),
+            hashes: Hashes::default(),
         };
+        if graph.len() <= exact {
+            let reaches = heat.exact_reaches(graph, kind);
+            return (heat, reaches);
+        }
+        let hashes = hashes(graph);
+        heat.hashes = Hashes::new(hashes.clone());
+        let reaches = reaches(graph, |path, references| {
+            let sketches = references.map(|reach| match reach {
+                Reach::Sketch(sketch) => sketch,
+                Reach::Exact(_) => unreachable!("{ONE_KIND}"),
+            });
+            Reach::Sketch(Sketch::new(heat.hashes.rank(hashes[path]), kind(path), sketches))
+        });
         (heat, reaches)
+    }
+
+    /// A path reaches none that comes after it: half of all bits need not be there.
+    fn exact_reaches(&mut self, graph: &Graph, kind: impl Fn(usize) -> (bool, bool)) -> Vec<Reach> {
+        let mut bit = vec![0; graph.len()];
+        self.masks = vec![(0, 0); graph.len().div_ceil(64)];
+        for (place, path) in graph.topological().iter().enumerate() {
+            bit[*path] = place;
+            let (is_top, is_second) = kind(*path);
+            let (tops, seconds) = &mut self.masks[place / 64];
+            *tops |= u64::from(is_top) << (place % 64);
+            *seconds |= u64::from(is_second) << (place % 64);
+        }
+        reaches(graph, |path, references| {
+            let mut bits = vec![0; bit[path] / 64 + 1].into_boxed_slice();
+            bits[bit[path] / 64] |= 1 << (bit[path] % 64);
+            let mut reach = Reach::Exact(bits);
+            references.for_each(|reference| reach.unite(reference));
+            reach
+        })
     }
 
     /// Of the whole graph.
     pub fn of_all(&self) -> u64 {
-        self.weigh(self.paths, self.tops, self.seconds)
+        self.weigh([self.paths, self.tops, self.seconds])
     }
 
     /// Of a layer with this reach.
     pub fn of(&self, reach: &Reach) -> u64 {
         match reach {
             Reach::Exact(bits) => self.of_bits(bits.iter().copied()),
-            Reach::Sketch(sketch) => self.weigh(sketch.paths(), sketch.tops, sketch.seconds()),
+            Reach::Sketch(sketch) => self.weigh(sketch.counts(&self.hashes)),
         }
     }
 
     /// Of two layers joined in one, which must not have a path in common.
     pub fn of_union(&self, a: &Reach, b: &Reach) -> u64 {
         match (a, b) {
-            (Reach::Exact(a), Reach::Exact(b)) => self.of_bits(a.iter().zip(b).map(|(a, b)| a | b)),
-            (Reach::Sketch(a), Reach::Sketch(b)) => {
-                let (paths, seconds) = a.union_counts(b);
-                self.weigh(paths, a.tops + b.tops, seconds)
+            (Reach::Exact(a), Reach::Exact(b)) => {
+                let (short, long) = if a.len() < b.len() { (a, b) } else { (b, a) };
+                let (common, rest) = long.split_at(short.len());
+                let common = common.iter().zip(short).map(|(a, b)| a | b);
+                self.of_bits(common.chain(rest.iter().copied()))
             }
-            _ => unreachable!("reaches of one graph are of one kind"),
+            (Reach::Sketch(a), Reach::Sketch(b)) => self.weigh(a.union_counts(b, &self.hashes)),
+            _ => unreachable!("{ONE_KIND}"),
         }
     }
 
     fn of_bits(&self, bits: impl Iterator<Item = u64>) -> u64 {
-        let [mut paths, mut tops, mut seconds] = [0; 3];
-        let mut masks = self.masks.iter();
-        for word in bits {
-            paths += word.count_ones() as usize;
-            if let Some((top, second)) = masks.next() {
-                tops += (word & top).count_ones() as usize;
-                seconds += (word & second).count_ones() as usize;
+        let mut counts = [0; 3];
+        for (word, (tops, seconds)) in bits.zip(&self.masks) {
+            for (count, bits) in counts.iter_mut().zip([word, word & tops, word & seconds]) {
+                *count += bits.count_ones() as usize;
             }
         }
-        self.weigh(paths, tops, seconds)
+        self.weigh(counts)
     }
 
-    fn weigh(&self, paths: usize, tops: usize, seconds: usize) -> u64 {
-        let [all, paths, tops, seconds] = [self.paths, paths, tops, seconds].map(|n| n as u64);
+    /// By the numbers of paths, of those that nothing refers to, and of those right below.
+    fn weigh(&self, counts: [usize; 3]) -> u64 {
+        let all = self.paths as u64;
+        let [paths, tops, seconds] = counts.map(|count| count as u64);
         paths + all / 2 * tops + all / 8 * seconds
     }
 }
+
+const ONE_KIND: &str = "reaches of one graph are of one kind";
 
 impl Reach {
     /// Takes in what another reaches. The layers must not have a path in common.
     pub fn unite(&mut self, other: &Reach) {
         match (self, other) {
             (Reach::Exact(bits), Reach::Exact(others)) => {
+                if bits.len() < others.len() {
+                    let mut longer = std::mem::take(bits).into_vec();
+                    longer.resize(others.len(), 0);
+                    *bits = longer.into_boxed_slice();
+                }
                 for (word, other) in bits.iter_mut().zip(others) {
                     *word |= other;
                 }
             }
             (Reach::Sketch(sketch), Reach::Sketch(other)) => sketch.unite(other),
-            _ => unreachable!("reaches of one graph are of one kind"),
+            _ => unreachable!("{ONE_KIND}"),
         }
     }
 }
 
-fn exact_reaches(graph: &Graph, bit: &[usize]) -> Vec<Reach> {
-    let words = graph.len().div_ceil(64);
-    reaches(graph, |path| {
-        let mut bits = vec![0; words].into_boxed_slice();
-        bits[bit[path] / 64] |= 1 << (bit[path] % 64);
-        Reach::Exact(bits)
-    })
-}
-
-/// Of each path: itself, and what its references reach.
-fn reaches(graph: &Graph, own: impl Fn(usize) -> Reach) -> Vec<Reach> {
-    let mut reaches: Vec<_> = graph.paths().map(own).collect();
+/// Of each path, made of the path and what its references reach.
+fn reaches(
+    graph: &Graph,
+    reach: impl Fn(usize, &mut dyn Iterator<Item = &Reach>) -> Reach,
+) -> Vec<Reach> {
+    let mut reaches = vec![Reach::Exact(Box::default()); graph.len()];
     for path in graph.topological() {
-        // Taken out while it grows: it is never its own reference.
-        let nothing = Reach::Exact(Box::default());
-        let mut reach = std::mem::replace(&mut reaches[*path], nothing);
-        for reference in graph.references(*path) {
-            reach.unite(&reaches[*reference]);
-        }
-        reaches[*path] = reach;
+        let mut references = graph.references(*path).map(|reference| &reaches[reference]);
+        reaches[*path] = reach(*path, &mut references);
     }
     reaches
 }
@@ -162,16 +185,21 @@ fn reaches(graph: &Graph, own: impl Fn(usize) -> Reach) -> Vec<Reach> {
 pub(super) struct Group {
     /// Never empty, in no order.
     pub members: Vec<usize>,
+    pub weight: Weight,
+}
+
+/// All of a layer but its members.
+#[derive(Clone, Debug)]
+pub(super) struct Weight {
     /// Bytes of their NAR serialisations.
     pub size: u64,
-    pub reach: Reach,
     pub heat: u64,
+    reach: Reach,
 }
 
 impl Group {
     pub fn new(graph: &Graph, heat: &Heat, path: usize, reach: Reach) -> Self {
-        let heat = heat.of(&reach);
-        Self { members: vec![path], size: graph.size(path), reach, heat }
+        Self { members: vec![path], weight: Weight::new(graph, heat, path, reach) }
     }
 
     /// The group of several paths; none if there is no path.
@@ -187,17 +215,27 @@ impl Group {
 
     pub fn join(&mut self, heat: &Heat, other: Group) {
         self.members.extend(other.members);
+        self.weight.join(heat, &other.weight);
+    }
+}
+
+impl Weight {
+    pub fn new(graph: &Graph, heat: &Heat, path: usize, reach: Reach) -> Self {
+        Self { size: graph.size(path), heat: heat.of(&reach), reach }
+    }
+
+    pub fn join(&mut self, heat: &Heat, other: &Self) {
         self.size = self.size.saturating_add(other.size);
         self.reach.unite(&other.reach);
         self.heat = heat.of(&self.reach);
     }
 
     /// Expected bytes that are sent again for nothing once the two are one layer.
-    pub fn cost_of_joining(&self, heat: &Heat, other: &Group) -> u128 {
+    pub fn cost_of_joining(&self, heat: &Heat, other: &Self) -> u128 {
         let joined = heat.of_union(&self.reach, &other.reach);
-        let more = |group: &Group| {
+        let more = |weight: &Self| {
             // A sketch's estimate may be off by a few.
-            u128::from(group.size) * u128::from(joined.saturating_sub(group.heat))
+            u128::from(weight.size) * u128::from(joined.saturating_sub(weight.heat))
         };
         more(self).saturating_add(more(other))
     }
@@ -214,8 +252,8 @@ pub(super) fn coolest_first(mut groups: Vec<Group>) -> Vec<Vec<usize>> {
     }
     groups.sort_by(|a, b| {
         let measure = |group: &Group| {
-            let heat = u128::from(group.heat);
-            (heat.saturating_mul(heat), u128::from(group.size.max(1)))
+            let heat = u128::from(group.weight.heat);
+            (heat.saturating_mul(heat), u128::from(group.weight.size.max(1)))
         };
         compare_fractions(measure(a), measure(b)).then_with(|| a.members[0].cmp(&b.members[0]))
     });

@@ -15,11 +15,14 @@ mod pipeline;
 mod popular;
 mod popularity;
 mod previous;
+mod rows;
 mod runs;
 mod sketch;
 mod sums;
 
 use std::fmt;
+
+use serde::{Serialize, Serializer};
 
 pub use budget::{LayerBudget, ParseBudgetError};
 pub use error::PlanError;
@@ -30,7 +33,7 @@ pub use popular::Popularity;
 pub use previous::PreviousPlan;
 
 use crate::closure::Closure;
-use crate::store::StorePath;
+use crate::store::{self, StorePath};
 use graph::Graph;
 use heat::{Group, Heat, coolest_first};
 use hints::Hinted;
@@ -166,6 +169,18 @@ fn around_popular(
         layers.push(layer.into_iter().map(|path| paths[path]).collect());
     }
     Ok(layers)
+}
+
+/// A list of layers, each a list of whole paths.
+impl Serialize for LayerPlan {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Layer<'p>(#[serde(serialize_with = "paths")] &'p [StorePath]);
+        fn paths<S: Serializer>(paths: &&[StorePath], serializer: S) -> Result<S::Ok, S::Error> {
+            store::full_paths::serialize(*paths, serializer)
+        }
+        serializer.collect_seq(self.0.iter().map(|layer| Layer(layer)))
+    }
 }
 
 impl fmt::Debug for LayerPlan {
@@ -322,7 +337,7 @@ pub(crate) mod tests {
         ) {
             let infos = closure(&shape, 0);
             let mut shuffled = infos.clone();
-            shuffled.sort_by_key(|info| info.path.to_base_path().bytes().fold(seed, |hash, byte| hash.rotate_left(5) ^ u64::from(byte).wrapping_mul(seed | 1)));
+            shuffled.sort_by_key(|info| info.path.base_path().bytes().fold(seed, |hash, byte| hash.rotate_left(5) ^ u64::from(byte).wrapping_mul(seed | 1)));
             let [one, other] = [infos, shuffled].map(|infos| Closure::new(infos).unwrap());
             prop_assert_eq!(plan_with(&one, budget, &options), plan_with(&other, budget, &options));
         }

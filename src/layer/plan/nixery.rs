@@ -67,7 +67,7 @@ fn subtrees(graph: &Graph, stands_out: impl Fn(usize) -> bool) -> BTreeMap<usize
     let mut top = vec![0; graph.len()];
     let mut subtrees = BTreeMap::<_, Vec<_>>::new();
     for path in graph.topological().iter().rev() {
-        let mut tops = graph.referrers(*path).iter().map(|referrer| top[*referrer]);
+        let mut tops = graph.referrers(*path).map(|referrer| top[referrer]);
         let shared = tops.next().filter(|first| tops.all(|other| other == *first));
         top[*path] = shared.filter(|_| !stands_out(*path)).unwrap_or(*path);
         subtrees.entry(top[*path]).or_default().push(*path);

@@ -143,7 +143,7 @@ fn leaders(graph: &Graph, counts: &[u64], is_asked_for: impl Fn(usize) -> bool) 
     let mut leaders: Vec<_> = graph.paths().collect();
     let mut followers = vec![0; graph.len()];
     for path in order.into_iter().filter(|path| !is_asked_for(*path)) {
-        let candidates = graph.referrers(path).iter().map(|referrer| leaders[*referrer]);
+        let candidates = graph.referrers(path).map(|referrer| leaders[referrer]);
         let leader = candidates.max_by_key(|leader| (counts[*leader], Reverse(*leader)));
         let Some(leader) = leader else { continue };
         let expected = u128::from(counts[leader]) + 1 + followers[leader];
@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn what_is_asked_for_goes_with_nothing() {
         let set = package_set();
-        let locale = set.infos().iter().find(|info| info.path.name().as_ref() == "locale-2.39");
+        let locale = set.infos().iter().find(|info| info.path.name() == "locale-2.39");
         let asked_for = BTreeSet::from([locale.unwrap().path.clone()]);
         let popularity = Popularity::of(&set, &asked_for);
         assert_eq!(popularity.leader("locale-2.39"), Some(("locale", 12)));
@@ -302,7 +302,7 @@ mod tests {
             let popularity = Popularity::of(&set, &asked_for);
             let images = roots.map(|roots| image(&shape, &roots));
             let has = |image: &Closure, name: &str| {
-                image.infos().iter().any(|info| info.path.name().as_ref() == name)
+                image.infos().iter().any(|info| info.path.name() == name)
             };
             // With room for all, and with room for some.
             for (budget, has_room) in [(127, true), (budget, false)] {
@@ -311,7 +311,7 @@ mod tests {
                     layers.iter().find(|layer| layer.iter().any(|member| member == name)).cloned()
                 };
                 for info in images[0].infos() {
-                    let name: &str = info.path.name().as_ref();
+                    let name: &str = info.path.name();
                     let (leader, _) = popularity.leader(name).unwrap();
                     if has(&images[1], name) && images.iter().all(|image| has(image, leader)) {
                         let [one, other] = [&one, &other].map(|layers| layer_of(layers, name));

@@ -35,7 +35,7 @@ pub(super) fn layers(graph: &Graph, budget: LayerBudget) -> Vec<Vec<usize>> {
 pub(super) fn by_popularity(graph: &Graph) -> Vec<usize> {
     let mut ways = vec![0_u128; graph.len()];
     for path in graph.topological().iter().rev() {
-        let through = graph.referrers(*path).iter().map(|referrer| ways[*referrer]);
+        let through = graph.referrers(*path).map(|referrer| ways[referrer]);
         ways[*path] = through.fold(0, u128::saturating_add).max(1);
     }
     let popularity = sums::over_referrers(graph, &ways);

@@ -2,7 +2,9 @@
 //! Stage: layer (pure). Input: JSON, a [`Graph`] and a fresh plan. Output: layers.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 
+use serde::de::{Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::LayerPlan;
@@ -11,6 +13,7 @@ use super::graph::Graph;
 use super::heat::{Group, Heat, Reach};
 use super::package::package;
 use super::runs::SMALL;
+use crate::closure::Closure;
 use crate::store::{Store, StorePath};
 
 /// The layers of an earlier plan, each a list of store paths or of their names.
@@ -23,24 +26,27 @@ pub struct PreviousPlan(Vec<Vec<Planned>>);
 
 /// One path of an earlier plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Planned {
-    /// All of it, if that is known: several may have the same name.
-    path: Option<StorePath>,
+enum Planned {
+    /// All of it is known: several may have the same name.
+    Path(StorePath),
     /// The name without the hash.
-    name: String,
+    Name(Box<str>),
 }
 
-impl From<&StorePath> for Planned {
-    fn from(path: &StorePath) -> Self {
-        Self { path: Some(path.clone()), name: path.name().to_string() }
+impl Planned {
+    fn name(&self) -> &str {
+        match self {
+            Self::Path(path) => path.name(),
+            Self::Name(name) => name,
+        }
     }
 }
 
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum PlanJson {
-    Plan(Vec<Vec<String>>),
-    Image { layers: Vec<LayerJson> },
+impl<'de> Deserialize<'de> for Planned {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Ok(Store::default().parse(&text).map_or_else(|_| Self::Name(text.into()), Self::Path))
+    }
 }
 
 #[derive(Deserialize)]
@@ -53,41 +59,76 @@ struct LayerJson {
 #[serde(rename_all = "camelCase")]
 struct ContentsJson {
     #[serde(default)]
-    store_paths: Vec<String>,
+    store_paths: Vec<Planned>,
 }
 
 impl<'de> Deserialize<'de> for PreviousPlan {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let layers = match PlanJson::deserialize(deserializer) {
-            Ok(PlanJson::Plan(layers)) => layers,
-            Ok(PlanJson::Image { layers }) => {
-                let contents = layers.into_iter().filter_map(|layer| layer.contents);
-                contents.map(|contents| contents.store_paths).collect()
+        // Where it is no such thing is of less use than what it should be.
+        deserializer.deserialize_any(Shapes).map_err(|_| D::Error::custom(EXPECTED))
+    }
+}
+
+const EXPECTED: &str = "expected a list of layers, each a list of store paths or their names, \
+                        or an image spec";
+
+/// A visitor and not an untagged enum: that one has all of an image spec in memory first.
+struct Shapes;
+
+impl<'de> Visitor<'de> for Shapes {
+    type Value = PreviousPlan;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of layers, each a list of store paths or their names, or an image spec")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut layers: A) -> Result<Self::Value, A::Error> {
+        let mut plan = Vec::new();
+        while let Some(layer) = layers.next_element()? {
+            plan.push(layer);
+        }
+        Ok(PreviousPlan(plan))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Self::Value, A::Error> {
+        let mut plan = None;
+        while let Some(field) = fields.next_key::<String>()? {
+            if field != "layers" {
+                fields.next_value::<IgnoredAny>()?;
+                continue;
             }
-            Err(_) => {
-                return Err(serde::de::Error::custom(
-                    "expected a list of layers, each a list of store paths or their names, \
-                     or an image spec",
-                ));
+            let contents = fields.next_value::<Vec<LayerJson>>()?.into_iter();
+            let contents = contents.filter_map(|layer| layer.contents);
+            let layers = contents.map(|contents| contents.store_paths).collect();
+            if plan.replace(layers).is_some() {
+                return Err(A::Error::duplicate_field("layers"));
             }
-        };
-        let planned = |text: String| match Store::default().parse(&text) {
-            Ok(path) => Planned::from(&path),
-            Err(_) => Planned { path: None, name: text },
-        };
-        let layer = |layer: Vec<String>| layer.into_iter().map(planned).collect();
-        Ok(Self(layers.into_iter().map(layer).collect()))
+        }
+        plan.map(PreviousPlan).ok_or_else(|| A::Error::missing_field("layers"))
     }
 }
 
 impl From<&LayerPlan> for PreviousPlan {
     fn from(plan: &LayerPlan) -> Self {
         let layers = plan.layers().iter();
-        Self(layers.map(|layer| layer.iter().map(Planned::from).collect()).collect())
+        Self(layers.map(|layer| layer.iter().cloned().map(Planned::Path).collect()).collect())
     }
 }
 
 impl PreviousPlan {
+    /// The same with a closure's store paths in place of its own: most are in both, and are
+    /// then in memory once.
+    pub fn sharing(mut self, closure: &Closure) -> Self {
+        for planned in self.0.iter_mut().flatten() {
+            if let Planned::Path(path) = planned
+                && let Some(member) = closure.get(path)
+            {
+                *path = member.path.clone();
+            }
+        }
+        self
+    }
+
     /// The fresh plan's paths in the layers where they were.
     ///
     /// # Algorithm
@@ -128,7 +169,8 @@ impl PreviousPlan {
             add(graph, &heat, &mut groups, path, &reaches, budget);
         }
         let cost = |groups: &[Group]| {
-            let bytes = |group: &Group| u128::from(group.size) * u128::from(group.heat);
+            let bytes =
+                |group: &Group| u128::from(group.weight.size) * u128::from(group.weight.heat);
             groups.iter().map(bytes).fold(0, u128::saturating_add)
         };
         let fresh_groups: Vec<_> = fresh.iter().filter_map(of).collect();
@@ -145,10 +187,14 @@ impl PreviousPlan {
             graph.paths().map(|path| (&graph.info(path).path, path)).collect();
         let mut left = BTreeMap::<String, VecDeque<usize>>::new();
         for (layer, planned) in self.0.iter().enumerate() {
-            for Planned { path, name } in planned {
-                match path.as_ref().and_then(|path| paths.get(path)) {
+            for planned in planned {
+                let place = match planned {
+                    Planned::Path(path) => paths.get(path),
+                    Planned::Name(_) => None,
+                };
+                match place {
                     Some(path) => places[*path] = Some(layer),
-                    None => left.entry(name.clone()).or_default().push_back(layer),
+                    None => left.entry(planned.name().to_owned()).or_default().push_back(layer),
                 }
             }
         }
@@ -189,9 +235,9 @@ fn add(
     let joined = groups
         .iter_mut()
         .filter(|group| !any_run || is_run(group))
-        .min_by_key(|group| group.cost_of_joining(heat, &new));
+        .min_by_key(|group| group.weight.cost_of_joining(heat, &new.weight));
     match joined {
-        Some(group) if !(is_room && new.size >= SMALL) => group.join(heat, new),
+        Some(group) if !(is_room && new.weight.size >= SMALL) => group.join(heat, new),
         _ => groups.push(new),
     }
 }
@@ -296,10 +342,11 @@ mod tests {
             ),
         ] {
             let PreviousPlan(layers) = previous(&json);
-            let names = |layer: &Vec<Planned>| layer.iter().map(|it| it.name.clone()).collect();
+            let names =
+                |layer: &Vec<Planned>| layer.iter().map(|it| it.name().to_owned()).collect();
             let found: Vec<Vec<String>> = layers.iter().map(names).collect();
             assert_eq!(found, expected, "{json}");
-            let whole = layers.iter().flatten().all(|it| it.path.is_some());
+            let whole = layers.iter().flatten().all(|it| matches!(it, Planned::Path(_)));
             assert_eq!(whole, json.contains("/nix/store"), "{json}");
         }
         let error = serde_json::from_str::<PreviousPlan>("7").unwrap_err().to_string();

@@ -6,7 +6,7 @@ use std::collections::BinaryHeap;
 
 use super::budget::LayerBudget;
 use super::graph::Graph;
-use super::heat::{Group, Heat, Reach, coolest_first};
+use super::heat::{Group, Heat, Reach, Weight, coolest_first};
 
 /// Bytes below which a layer of its own saves nobody anything: a request costs as much.
 pub(super) const SMALL: u64 = 64 << 10;
@@ -35,19 +35,22 @@ fn layers_by(
     reaches: Vec<Reach>,
 ) -> Vec<Vec<usize>> {
     let mut reaches: Vec<_> = reaches.into_iter().map(Some).collect();
-    let mut group = |path: usize| {
+    let mut weight = |path: usize| {
         let reach = reaches[path].take().expect("each path is in one group");
-        Group::new(graph, heat, path, reach)
+        Weight::new(graph, heat, path, reach)
     };
     let alone = alone(graph, budget);
     let mut is_alone = vec![false; graph.len()];
     for path in &alone {
         is_alone[*path] = true;
     }
-    let rest = depth_first(graph).into_iter().filter(|path| !is_alone[*path]);
-    let singles: Vec<_> = rest.map(&mut group).collect();
-    let mut groups: Vec<_> = alone.iter().copied().map(group).collect();
-    groups.extend(runs(heat, singles, (budget.get() - alone.len()).max(1)));
+    let mut rest = depth_first(graph);
+    rest.retain(|path| !is_alone[*path]);
+    let single = |path: &usize| Group { members: vec![*path], weight: weight(*path) };
+    let mut groups: Vec<_> = alone.iter().map(single).collect();
+    let weights = rest.iter().map(|path| weight(*path)).collect();
+    drop(reaches);
+    groups.extend(runs(heat, rest, weights, (budget.get() - alone.len()).max(1)));
     coolest_first(groups)
 }
 
@@ -81,7 +84,7 @@ fn depth_first(graph: &Graph) -> Vec<usize> {
     while let Some((path, below)) = open.last_mut() {
         if let Some(next) = below.next() {
             if !std::mem::replace(&mut seen[next], true) {
-                open.push((Some(next), by_depth(graph.references(next).to_vec())));
+                open.push((Some(next), by_depth(graph.references(next).collect())));
             }
         } else {
             order.extend(*path);
@@ -93,14 +96,14 @@ fn depth_first(graph: &Graph) -> Vec<usize> {
 
 /// Joins neighbours, cheapest first, until at most `count` groups are left and no join
 /// is nearly free any more.
-fn runs(heat: &Heat, singles: Vec<Group>, count: usize) -> Vec<Group> {
+fn runs(heat: &Heat, paths: Vec<usize>, weights: Vec<Weight>, count: usize) -> Vec<Group> {
     let nearly_free = u128::from(SMALL) * u128::from(heat.of_all());
-    let mut left = singles.len();
-    let mut line = Line::new(singles);
-    let mut queue = BinaryHeap::new();
-    for place in 1..left {
-        queue.extend(line.pair(heat, place - 1, place));
-    }
+    let mut left = paths.len();
+    let mut line = Line::new(weights);
+    // Twice as many pairs may be waiting as there are: now and then those are dropped that no
+    // longer hold, before there are so many.
+    let mut queue = BinaryHeap::with_capacity(left + left / 4 + 64);
+    queue.extend((1..left).filter_map(|place| line.pair(heat, place - 1, place)));
     while let Some(Reverse(pair)) = queue.pop() {
         if !line.is_current(&pair) {
             continue;
@@ -110,11 +113,14 @@ fn runs(heat: &Heat, singles: Vec<Group>, count: usize) -> Vec<Group> {
         }
         line.join(heat, &pair);
         left -= 1;
-        let place = pair.first;
+        if queue.len() + 2 > queue.capacity() {
+            queue.retain(|Reverse(pair)| line.is_current(pair));
+        }
+        let place = pair.first as usize;
         queue.extend(line.next(place).and_then(|next| line.pair(heat, place, next)));
         queue.extend(line.previous(place).and_then(|before| line.pair(heat, before, place)));
     }
-    line.into_groups()
+    line.into_groups(&paths)
 }
 
 /// Two neighbours and what it costs to join them. Compared by cost, and among equals
@@ -122,70 +128,79 @@ fn runs(heat: &Heat, singles: Vec<Group>, count: usize) -> Vec<Group> {
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Pair {
     cost: u128,
-    first: usize,
-    second: usize,
+    first: u32,
+    second: u32,
     /// How often each had been joined when the cost was found: later it no longer holds.
     joined: (u32, u32),
 }
 
-/// Groups in a line, which closes up where two are joined.
+/// Runs in a line, which closes up where two are joined.
 #[derive(Debug)]
 struct Line {
-    groups: Vec<Option<Group>>,
+    /// Of each run at the place of its first path.
+    weights: Vec<Option<Weight>>,
     joined: Vec<u32>,
     /// One more than the place before, so that 0 is none.
-    before: Vec<usize>,
-    after: Vec<usize>,
+    before: Vec<u32>,
+    /// Where the next begins, and this one ends.
+    after: Vec<u32>,
 }
 
 impl Line {
-    fn new(groups: Vec<Group>) -> Self {
-        let places = 0..groups.len();
+    fn new(weights: Vec<Weight>) -> Self {
+        let end = u32::try_from(weights.len()).expect("a closure has fewer than 2^32 paths");
         Self {
-            joined: vec![0; groups.len()],
-            before: places.clone().collect(),
-            after: places.map(|place| place + 1).collect(),
-            groups: groups.into_iter().map(Some).collect(),
+            joined: vec![0; weights.len()],
+            before: (0..end).collect(),
+            after: (1..=end).collect(),
+            weights: weights.into_iter().map(Some).collect(),
         }
     }
 
     fn next(&self, place: usize) -> Option<usize> {
-        Some(self.after[place]).filter(|next| *next < self.groups.len())
+        Some(self.after[place] as usize).filter(|next| *next < self.weights.len())
     }
 
     fn previous(&self, place: usize) -> Option<usize> {
-        self.before[place].checked_sub(1)
+        self.before[place].checked_sub(1).map(|before| before as usize)
     }
 
     fn pair(&self, heat: &Heat, first: usize, second: usize) -> Option<Reverse<Pair>> {
-        let cost =
-            self.groups[first].as_ref()?.cost_of_joining(heat, self.groups[second].as_ref()?);
+        let [one, other] = [first, second].map(|place| self.weights[place].as_ref());
+        let cost = one?.cost_of_joining(heat, other?);
         let joined = (self.joined[first], self.joined[second]);
-        Some(Reverse(Pair { cost, first, second, joined }))
+        // Each is a place in a line that `Line::new` found short enough.
+        Some(Reverse(Pair { cost, first: first as u32, second: second as u32, joined }))
     }
 
     fn is_current(&self, pair: &Pair) -> bool {
-        let is_there = |place: usize| self.groups[place].is_some();
-        is_there(pair.first)
-            && is_there(pair.second)
-            && pair.joined == (self.joined[pair.first], self.joined[pair.second])
+        let [first, second] = [pair.first, pair.second].map(|place| place as usize);
+        let is_there = |place: usize| self.weights[place].is_some();
+        is_there(first)
+            && is_there(second)
+            && pair.joined == (self.joined[first], self.joined[second])
     }
 
     fn join(&mut self, heat: &Heat, pair: &Pair) {
-        let second = self.groups[pair.second].take();
-        if let (Some(first), Some(second)) = (&mut self.groups[pair.first], second) {
-            first.join(heat, second);
+        let [first, second] = [pair.first, pair.second].map(|place| place as usize);
+        let joined = self.weights[second].take();
+        if let (Some(weight), Some(joined)) = (&mut self.weights[first], joined) {
+            weight.join(heat, &joined);
         }
-        self.joined[pair.first] += 1;
-        let next = self.after[pair.second];
-        self.after[pair.first] = next;
-        if next < self.groups.len() {
+        self.joined[first] += 1;
+        self.after[first] = self.after[second];
+        if let Some(next) = self.next(first) {
             self.before[next] = pair.first + 1;
         }
     }
 
-    fn into_groups(self) -> Vec<Group> {
-        self.groups.into_iter().flatten().collect()
+    fn into_groups(self, paths: &[usize]) -> Vec<Group> {
+        let ends = self.after.into_iter().map(|end| end as usize);
+        let runs = self.weights.into_iter().zip(ends).enumerate();
+        let group = |(start, (weight, end)): (usize, (Option<Weight>, usize))| {
+            weight.map(|weight| Group { members: paths[start..end].to_vec(), weight })
+        };
+        runs.filter_map(group).collect()
     }
 }
 

@@ -11,84 +11,171 @@ use super::graph::Graph;
 /// 1/√64 of it; up to 63 members it is exact.
 #[derive(Clone, Debug)]
 pub(super) struct Sketch {
-    all: Vec<u64>,
+    all: Sample,
+    /// Of the paths with one referrer, which is a path that nothing refers to.
+    seconds: Sample,
     /// How many of the paths nothing refers to. Exact: each is in one layer's set alone.
-    pub tops: usize,
-    /// Of the paths with one referrer, which is such a path.
-    seconds: Vec<u64>,
+    tops: u32,
 }
 
 const KEPT: usize = 64;
 
 impl Sketch {
-    /// Of one path.
-    pub fn new(hash: u64, is_top: bool, is_second: bool) -> Self {
-        Self {
-            all: vec![hash],
-            tops: usize::from(is_top),
-            seconds: if is_second { vec![hash] } else { Vec::new() },
+    /// Of one path, by its hash's rank, and all that its references reach.
+    pub fn new<'s>(
+        rank: u32,
+        (is_top, is_second): (bool, bool),
+        references: impl Iterator<Item = &'s Self>,
+    ) -> Self {
+        let mut all = Ranks::one(rank);
+        let mut seconds = if is_second { Ranks::one(rank) } else { Ranks::default() };
+        let mut tops = u32::from(is_top);
+        for reference in references {
+            all.unite(&reference.all.ranks());
+            seconds.unite(&reference.seconds.ranks());
+            tops += reference.tops;
         }
+        Self { all: all.packed(), seconds: seconds.packed(), tops }
     }
 
-    /// How many paths there are, about.
-    pub fn paths(&self) -> usize {
-        size(self.all.len(), self.all.last().copied())
+    /// How many paths there are, about; how many of these nothing refers to; and how many
+    /// have one referrer, which nothing refers to, about.
+    pub fn counts(&self, hashes: &Hashes) -> [usize; 3] {
+        let size = |sample: &Sample| hashes.size(&sample.ranks());
+        [size(&self.all), self.tops as usize, size(&self.seconds)]
     }
 
-    /// How many paths have one referrer, which nothing refers to, about.
-    pub fn seconds(&self) -> usize {
-        size(self.seconds.len(), self.seconds.last().copied())
-    }
-
-    /// [`Sketch::paths`] and [`Sketch::seconds`] of the union, without making it.
-    pub fn union_counts(&self, other: &Self) -> (usize, usize) {
-        let count = |a, b| {
-            let (mut kept, mut last) = (0, None);
-            for hash in union(a, b) {
-                (kept, last) = (kept + 1, Some(hash));
-            }
-            size(kept, last)
+    /// [`Sketch::counts`] of the union, without making it.
+    pub fn union_counts(&self, other: &Self, hashes: &Hashes) -> [usize; 3] {
+        let size = |a: &Sample, b: &Sample| {
+            let mut united = a.ranks();
+            united.unite(&b.ranks());
+            hashes.size(&united)
         };
-        (count(&self.all, &other.all), count(&self.seconds, &other.seconds))
+        let tops = (self.tops + other.tops) as usize;
+        [size(&self.all, &other.all), tops, size(&self.seconds, &other.seconds)]
     }
 
     /// Takes in the other set.
     pub fn unite(&mut self, other: &Self) {
-        merge(&mut self.all, &other.all);
-        merge(&mut self.seconds, &other.seconds);
+        let union = |a: &mut Sample, b: &Sample| {
+            let mut united = a.ranks();
+            united.unite(&b.ranks());
+            *a = united.packed();
+        };
+        union(&mut self.all, &other.all);
+        union(&mut self.seconds, &other.seconds);
         self.tops += other.tops;
     }
 }
 
-fn merge(hashes: &mut Vec<u64>, others: &[u64]) {
-    if others.is_empty() {
-        return;
-    }
-    // On the stack first: this is most of what planning a large closure does.
-    let (mut merged, mut count) = ([0; KEPT], 0);
-    for (slot, hash) in merged.iter_mut().zip(union(hashes, others)) {
-        (*slot, count) = (hash, count + 1);
-    }
-    hashes.clear();
-    hashes.extend_from_slice(&merged[..count]);
-}
+/// The hashes of a graph's paths, ascending. In samples they go by their ranks here.
+#[derive(Debug, Default)]
+pub(super) struct Hashes(Vec<u64>);
 
-/// Of the hashes below the largest that is kept there are `KEPT - 1`, evenly spread.
-fn size(kept: usize, largest: Option<u64>) -> usize {
-    match largest {
-        Some(largest) if kept == KEPT => {
-            let size = ((KEPT as u128 - 1) << 64) / u128::from(largest.max(1));
-            // Not below what was seen: sets that grow must not seem to shrink.
-            usize::try_from(size).unwrap_or(usize::MAX).max(KEPT)
+impl Hashes {
+    pub fn new(mut hashes: Vec<u64>) -> Self {
+        hashes.sort_unstable();
+        hashes.dedup();
+        Self(hashes)
+    }
+
+    pub fn rank(&self, hash: u64) -> u32 {
+        let rank = self.0.partition_point(|other| *other < hash);
+        u32::try_from(rank).expect("a closure has fewer than 2^32 paths")
+    }
+
+    /// Of the hashes below the largest that is kept there are `KEPT - 1`, evenly spread.
+    fn size(&self, kept: &Ranks) -> usize {
+        match kept.as_slice() {
+            full if full.len() == KEPT => {
+                let largest = self.0[full[KEPT - 1] as usize];
+                let size = ((KEPT as u128 - 1) << 64) / u128::from(largest.max(1));
+                // Not below what was seen: sets that grow must not seem to shrink.
+                usize::try_from(size).unwrap_or(usize::MAX).max(KEPT)
+            }
+            few => few.len(),
         }
-        _ => kept,
     }
 }
 
-/// The smallest hashes of both, each once, ascending.
-fn union<'s>(mut a: &'s [u64], mut b: &'s [u64]) -> impl Iterator<Item = u64> + 's {
+/// The ranks of at most [`KEPT`] hashes, ascending, by the gaps between them: these are small,
+/// and there is a sample for each path.
+#[derive(Clone, Debug)]
+struct Sample(Box<[u16]>);
+
+/// As a gap: it is this long and longer, and the next number has the rest.
+const LONG: u16 = u16::MAX;
+
+impl Sample {
+    fn ranks(&self) -> Ranks {
+        let mut ranks = Ranks::default();
+        let mut rank = 0;
+        for gap in &self.0 {
+            rank += u32::from(*gap);
+            if *gap != LONG {
+                ranks.kept[ranks.count] = rank;
+                ranks.count += 1;
+            }
+        }
+        ranks
+    }
+}
+
+/// A sample to work with.
+struct Ranks {
+    kept: [u32; KEPT],
+    count: usize,
+}
+
+impl Default for Ranks {
+    fn default() -> Self {
+        Self { kept: [0; KEPT], count: 0 }
+    }
+}
+
+impl Ranks {
+    fn one(rank: u32) -> Self {
+        let mut ranks = Self::default();
+        (ranks.kept[0], ranks.count) = (rank, 1);
+        ranks
+    }
+
+    fn as_slice(&self) -> &[u32] {
+        &self.kept[..self.count]
+    }
+
+    fn unite(&mut self, other: &Self) {
+        if other.count == 0 {
+            return;
+        }
+        let mut united = Self::default();
+        for rank in union(self.as_slice(), other.as_slice()) {
+            united.kept[united.count] = rank;
+            united.count += 1;
+        }
+        *self = united;
+    }
+
+    fn packed(&self) -> Sample {
+        // One of 65,535 ranks or more takes two numbers or more: there is room for a few.
+        let (mut gaps, mut before) = (Vec::with_capacity(KEPT + 8), 0);
+        for rank in self.as_slice() {
+            let mut gap = rank - std::mem::replace(&mut before, *rank);
+            while gap >= u32::from(LONG) {
+                gaps.push(LONG);
+                gap -= u32::from(LONG);
+            }
+            gaps.push(gap as u16);
+        }
+        Sample(gaps.as_slice().into())
+    }
+}
+
+/// The smallest ranks of both, each once, ascending.
+fn union<'s>(mut a: &'s [u32], mut b: &'s [u32]) -> impl Iterator<Item = u32> + 's {
     let next = move || {
-        let (hash, from_a, from_b) = match (a.first(), b.first()) {
+        let (rank, from_a, from_b) = match (a.first(), b.first()) {
             (Some(first), Some(other)) => match first.cmp(other) {
                 Ordering::Less => (*first, 1, 0),
                 Ordering::Equal => (*first, 1, 1),
@@ -99,7 +186,7 @@ fn union<'s>(mut a: &'s [u64], mut b: &'s [u64]) -> impl Iterator<Item = u64> + 
             (None, None) => return None,
         };
         (a, b) = (&a[from_a..], &b[from_b..]);
-        Some(hash)
+        Some(rank)
     };
     std::iter::from_fn(next).take(KEPT)
 }
@@ -133,35 +220,59 @@ fn mix(hash: u64) -> u64 {
 mod tests {
     use super::*;
 
-    fn sketch(members: std::ops::Range<u64>) -> Sketch {
-        let mut sketch = Sketch::new(mix(members.start + 1), false, false);
-        for member in members.skip(1) {
-            sketch.unite(&Sketch::new(mix(member + 1), false, false));
+    fn hashes() -> Hashes {
+        Hashes::new((1..=200_000).map(mix).collect())
+    }
+
+    fn sketch(hashes: &Hashes, mut members: std::ops::Range<u64>) -> Sketch {
+        let one = |member| Sketch::new(hashes.rank(mix(member + 1)), (false, false), [].iter());
+        let mut sketch = one(members.next().unwrap());
+        for member in members {
+            sketch.unite(&one(member));
         }
         sketch
     }
 
+    fn size(hashes: &Hashes, members: std::ops::Range<u64>) -> u64 {
+        sketch(hashes, members).counts(hashes)[0] as u64
+    }
+
     #[test]
     fn small_sets_are_exact() {
-        for size in [1, 2, 63] {
-            assert_eq!(sketch(0..size).paths() as u64, size);
+        let hashes = hashes();
+        for expected in [1, 2, 63] {
+            assert_eq!(size(&hashes, 0..expected), expected);
         }
     }
 
     #[test]
     fn large_sets_are_within_a_third() {
-        for size in [64, 200, 5_000, 50_000] {
-            let found = sketch(0..size).paths() as u64;
-            assert!(found.abs_diff(size) * 3 < size, "{found} for {size}");
+        let hashes = hashes();
+        for expected in [64, 200, 5_000, 50_000] {
+            let found = size(&hashes, 0..expected);
+            assert!(found.abs_diff(expected) * 3 < expected, "{found} for {expected}");
         }
     }
 
     #[test]
     fn unions_count_what_is_in_both_once() {
-        let (mut a, b) = (sketch(0..3_000), sketch(1_000..4_000));
-        let expected = a.union_counts(&b);
+        let hashes = hashes();
+        let (mut a, b) = (sketch(&hashes, 0..3_000), sketch(&hashes, 1_000..4_000));
+        let expected = a.union_counts(&b, &hashes);
         a.unite(&b);
-        assert_eq!((a.paths(), a.seconds()), expected);
-        assert_eq!(a.paths(), sketch(0..4_000).paths());
+        assert_eq!(a.counts(&hashes), expected);
+        assert_eq!(expected[0] as u64, size(&hashes, 0..4_000));
+    }
+
+    #[test]
+    fn samples_are_unpacked_as_they_were_packed() {
+        for ranks in
+            [&[][..], &[0], &[65_534, 65_535, 65_536], &[65_535], &[7, 300_000, 300_001, u32::MAX]]
+        {
+            let mut given = Ranks::default();
+            given.kept[..ranks.len()].copy_from_slice(ranks);
+            given.count = ranks.len();
+            assert_eq!(given.packed().ranks().as_slice(), ranks);
+        }
     }
 }

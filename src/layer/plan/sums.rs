@@ -2,6 +2,7 @@
 //! Stage: layer (pure). Input: [`Graph`] and weights. Output: a sum for each path.
 
 use super::graph::Graph;
+use super::rows::Rows;
 
 /// For each path the weights of the path itself and of all that it refers to, directly
 /// or not, each once.
@@ -22,11 +23,14 @@ const BLOCK: usize = 64;
 /// Who is reached by whom is found for some paths at a time: a graph of 100,000 paths
 /// takes no matrix of 10^10 bits. `order` has each path after its `next`, so that those
 /// before a block reach nothing in it.
-fn sums<'g>(order: Vec<usize>, next: impl Fn(usize) -> &'g [usize], weights: &[u128]) -> Vec<u128> {
+fn sums<N: Iterator<Item = usize>>(
+    order: Vec<usize>,
+    next: impl Fn(usize) -> N,
+    weights: &[u128],
+) -> Vec<u128> {
     let mut place = vec![0; order.len()];
     order.iter().zip(0..).for_each(|(path, at)| place[*path] = at);
-    let next: Vec<Vec<usize>> =
-        order.iter().map(|path| next(*path).iter().map(|next| place[*next]).collect()).collect();
+    let next: Rows = order.iter().map(|path| next(*path).map(|next| place[next])).collect();
     let mut sums = vec![0_u128; order.len()];
     let mut reached = vec![0_u64; order.len()];
     for start in (0..order.len()).step_by(BLOCK) {
@@ -34,8 +38,8 @@ fn sums<'g>(order: Vec<usize>, next: impl Fn(usize) -> &'g [usize], weights: &[u
         let by_byte = tables(&block.iter().map(|path| weights[*path]).collect::<Vec<_>>());
         for at in start..order.len() {
             let own = if at < start + BLOCK { 1 << (at - start) } else { 0 };
-            let below = next[at].iter().filter(|next| **next >= start);
-            let bits = below.fold(own, |bits, next| bits | reached[*next]);
+            let below = next.of(at).filter(|next| *next >= start);
+            let bits = below.fold(own, |bits, next| bits | reached[next]);
             reached[at] = bits;
             if bits != 0 {
                 let bytes = bits.to_le_bytes();
@@ -71,8 +75,11 @@ mod tests {
     use crate::closure::Closure;
     use crate::layer::plan::tests::{closure, shapes};
 
-    fn reached<'g>(path: usize, next: &impl Fn(usize) -> &'g [usize]) -> BTreeSet<usize> {
-        let below = next(path).iter().flat_map(|next_path| reached(*next_path, next));
+    fn reached<N: Iterator<Item = usize>>(
+        path: usize,
+        next: &impl Fn(usize) -> N,
+    ) -> BTreeSet<usize> {
+        let below = next(path).flat_map(|next_path| reached(next_path, next));
         below.chain([path]).collect()
     }
 

@@ -20,7 +20,7 @@ impl Subgraph {
     pub fn whole(graph: &Graph) -> Self {
         let mut paths: Vec<_> = graph.paths().collect();
         paths.sort_by_key(|path| graph.size(*path)); // stable: then by name
-        let references = graph.paths().map(|path| (path, graph.references(path).to_vec()));
+        let references = graph.paths().map(|path| (path, graph.references(path).collect()));
         Self { paths, references: references.collect() }
     }
 

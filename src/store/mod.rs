@@ -1,10 +1,15 @@
 //! Store paths and where their files are.
 //! Vocabulary: names no stage.
 
+mod path;
+mod shared;
+
+use std::fmt;
 use std::path::{Path, PathBuf};
 
-pub use harmonia_store_core::store_path::StorePath;
 use harmonia_store_core::store_path::{ParseStorePathError, StoreDir};
+pub use path::StorePath;
+pub use shared::SharedPaths;
 
 /// A Nix store: its *store directory*, which paths and images name, and where
 /// that directory is on this machine, which may be below another root
@@ -46,12 +51,22 @@ impl Store {
 
     /// Parses `/nix/store/<hash>-<name>`; a path below it is an error.
     pub fn parse(&self, text: &str) -> Result<StorePath, ParseStorePathError> {
-        self.dir.parse(text)
+        StorePath::parse_in(&self.dir, text)
+    }
+
+    /// The part of a whole path below the store directory, of which nothing is known yet.
+    pub(crate) fn base_of<'t>(&self, text: &'t str) -> Option<&'t str> {
+        text.strip_prefix(self.dir())?.strip_prefix('/')
     }
 
     /// The whole path as Nix prints it.
     pub fn print(&self, path: &StorePath) -> String {
-        self.dir.display(path).to_string()
+        self.display(path).to_string()
+    }
+
+    /// [`Store::print`] without a string of its own.
+    pub fn display<'p>(&'p self, path: &'p StorePath) -> impl fmt::Display + 'p {
+        self.dir.display(path)
     }
 
     /// The store directory on this machine.
@@ -61,7 +76,7 @@ impl Store {
 
     /// The store path's place on this machine.
     pub fn physical(&self, path: &StorePath) -> PathBuf {
-        self.physical_dir().join(path.to_base_path())
+        self.physical_dir().join(path.base_path())
     }
 
     /// The place on this machine of a file named by its whole path: below the root if it is
@@ -98,7 +113,7 @@ pub mod full_path {
 
     /// Writes the whole path.
     pub fn serialize<S: Serializer>(path: &StorePath, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&Store::default().print(path))
+        serializer.collect_str(&Store::default().display(path))
     }
 
     /// Reads the whole path.
@@ -116,8 +131,11 @@ pub mod full_paths {
 
     use super::StorePath;
 
-    #[derive(Deserialize, Serialize)]
-    struct FullPath(#[serde(with = "super::full_path")] StorePath);
+    #[derive(Deserialize)]
+    struct Owned(#[serde(with = "super::full_path")] StorePath);
+
+    #[derive(Serialize)]
+    struct Borrowed<'p>(#[serde(with = "super::full_path")] &'p StorePath);
 
     /// Writes the paths in the order given.
     pub fn serialize<'p, S: Serializer>(
@@ -126,7 +144,7 @@ pub mod full_paths {
     ) -> Result<S::Ok, S::Error> {
         let mut sequence = serializer.serialize_seq(None)?;
         for path in paths {
-            sequence.serialize_element(&FullPath(path.clone()))?;
+            sequence.serialize_element(&Borrowed(path))?;
         }
         sequence.end()
     }
@@ -135,7 +153,7 @@ pub mod full_paths {
     pub fn deserialize<'de, D: Deserializer<'de>, C: FromIterator<StorePath>>(
         deserializer: D,
     ) -> Result<C, D::Error> {
-        let paths = Vec::<FullPath>::deserialize(deserializer)?;
+        let paths = Vec::<Owned>::deserialize(deserializer)?;
         Ok(paths.into_iter().map(|path| path.0).collect())
     }
 }

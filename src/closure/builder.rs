@@ -1,0 +1,164 @@
+//! From records, one after the other, to a closure.
+//! Stage: closure (pure). Input: records in any order. Output: [`Closure`].
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use super::graph::ReferencesGraph;
+use super::{Closure, Error, Member, NarHash, NodeIdx};
+use crate::store::{Store, StorePath};
+
+/// Takes in records as they are read, and keeps each store path once however many refer to
+/// it: of 100,000 paths with ten references each, these would be most of the memory.
+#[derive(Debug, Default)]
+pub struct Builder {
+    /// Every path that was named, in the order of the first time; in all else by its place.
+    paths: Vec<StorePath>,
+    /// Only for looking up: its order is nobody's business.
+    places: HashMap<StorePath, u32>,
+    records: Vec<Record>,
+    /// Of all records, one after the other.
+    references: Vec<u32>,
+}
+
+/// A store path as it is registered.
+#[derive(Debug)]
+struct Record {
+    path: u32,
+    nar_hash: NarHash,
+    nar_size: u64,
+    /// Its part of [`Builder::references`], sorted, each once.
+    references: Range<usize>,
+}
+
+/// A store path's place in a [`Builder`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place(u32);
+
+impl Builder {
+    /// The place of a store path, which it gets if it has none.
+    pub(super) fn place(&mut self, path: StorePath) -> Place {
+        if let Some(place) = self.places.get(&path) {
+            return Place(*place);
+        }
+        let place = index(self.paths.len());
+        self.paths.push(path.clone());
+        self.places.insert(path, place);
+        Place(place)
+    }
+
+    /// The place of a whole path in `store`; none if it is no store path.
+    pub(super) fn place_of(&mut self, store: &Store, text: &str) -> Option<Place> {
+        // Most were there before, and were parsed then.
+        let known = store.base_of(text).and_then(|base| self.places.get(base));
+        match known {
+            Some(place) => Some(Place(*place)),
+            None => store.parse(text).ok().map(|path| self.place(path)),
+        }
+    }
+
+    /// Takes in a record. Its references may be in any order, and there more than once.
+    pub(super) fn record(
+        &mut self,
+        path: Place,
+        nar_hash: NarHash,
+        nar_size: u64,
+        references: impl IntoIterator<Item = Place>,
+    ) {
+        let start = self.references.len();
+        self.references.extend(references.into_iter().map(|place| place.0));
+        self.references[start..].sort_unstable();
+        let end = dedup(&mut self.references, start);
+        self.records.push(Record { path: path.0, nar_hash, nar_size, references: start..end });
+    }
+
+    /// [`Builder::record`] for store paths that have no places yet.
+    pub(super) fn add(
+        &mut self,
+        path: StorePath,
+        nar_hash: NarHash,
+        nar_size: u64,
+        references: impl IntoIterator<Item = StorePath>,
+    ) {
+        let path = self.place(path);
+        let references: Vec<_> = references.into_iter().map(|path| self.place(path)).collect();
+        self.record(path, nar_hash, nar_size, references);
+    }
+
+    /// Checks that the records form a closure.
+    ///
+    /// # Errors
+    /// Those of [`Closure::new`].
+    pub fn finish(self) -> Result<Closure, Error> {
+        let Self { paths, places, mut records, mut references } = self;
+        drop(places);
+        let paths = sort(paths, &mut records, &mut references);
+        let print = |path: u32| Store::default().print(&paths[path as usize]);
+        let of = |record: &Record| &references[record.references.clone()];
+
+        records.sort_by_key(|record| record.path);
+        records.dedup_by(|a, b| {
+            let alike = (a.path, a.nar_hash, a.nar_size) == (b.path, b.nar_hash, b.nar_size);
+            alike && of(a) == of(b)
+        });
+        if let Some(pair) = records.windows(2).find(|pair| pair[0].path == pair[1].path) {
+            return Err(Error::Contradiction(print(pair[0].path)));
+        }
+        if records.len() < paths.len() {
+            let mut missing = vec![true; paths.len()];
+            records.iter().for_each(|record| missing[record.path as usize] = false);
+            let from = |record| of(record).iter().map(move |reference| (record.path, *reference));
+            let missing = records.iter().flat_map(from).filter(|(_, to)| missing[*to as usize]);
+            return Err(Error::Incomplete(
+                missing.map(|(from, to)| (print(from), print(to))).collect(),
+            ));
+        }
+        // All are there, and sorted: a path's place is now its node's.
+        let node = |place: &u32| NodeIdx::new(*place as usize);
+        let graph = ReferencesGraph::new(records.iter().map(|record| of(record).iter().map(node)))
+            .map_err(|cycle| {
+                Error::Cycle(cycle.iter().map(|node| print(index(node.index()))).collect())
+            })?;
+        drop(references);
+        let members = records.into_iter().zip(paths).map(|(record, path)| {
+            let Record { nar_hash, nar_size, .. } = record;
+            Member { path, nar_hash, nar_size }
+        });
+        Ok(Closure { infos: members.collect(), graph: graph.into() })
+    }
+}
+
+/// Sorts the paths, and renumbers what goes by their places.
+fn sort(paths: Vec<StorePath>, records: &mut [Record], references: &mut [u32]) -> Vec<StorePath> {
+    let mut order: Vec<_> = (0..index(paths.len())).collect();
+    order.sort_unstable_by_key(|place| &paths[*place as usize]);
+    let mut renumbered = vec![0; paths.len()];
+    for (new, old) in order.iter().enumerate() {
+        renumbered[*old as usize] = index(new);
+    }
+    for reference in references.iter_mut() {
+        *reference = renumbered[*reference as usize];
+    }
+    for record in records {
+        record.path = renumbered[record.path as usize];
+        references[record.references.clone()].sort_unstable();
+    }
+    order.into_iter().map(|place| paths[place as usize].clone()).collect()
+}
+
+/// Removes all but the first of equal neighbours from `start` on, and returns the new length.
+fn dedup(items: &mut Vec<u32>, start: usize) -> usize {
+    let mut end = start;
+    for place in start..items.len() {
+        if end == start || items[end - 1] != items[place] {
+            items[end] = items[place];
+            end += 1;
+        }
+    }
+    items.truncate(end);
+    end
+}
+
+fn index(place: usize) -> u32 {
+    u32::try_from(place).expect("a closure has fewer than 2^32 paths")
+}

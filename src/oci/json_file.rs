@@ -1,0 +1,68 @@
+//! JSON in files, read and written as it goes: an image spec may be longer than all else that
+//! a command has in memory.
+//! Stage: oci. Input: a file. Output: what is in it.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read, Write};
+use std::path::Path;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::Error;
+
+/// How much of a file is read at a time.
+const BUFFER: usize = 64 << 10;
+
+/// Reads `what` from a file.
+///
+/// # Errors
+/// [`Error::Read`] or [`Error::Json`].
+pub fn read<T: DeserializeOwned>(file: &Path, what: &'static str) -> Result<T, Error> {
+    let open = File::open(file).map_err(|source| Error::Read { file: file.to_owned(), source })?;
+    read_from(open, file, what)
+}
+
+/// [`read`] for a file that is open.
+///
+/// # Errors
+/// [`Error::Read`] or [`Error::Json`].
+pub fn read_from<T: DeserializeOwned>(
+    open: impl Read,
+    file: &Path,
+    what: &'static str,
+) -> Result<T, Error> {
+    let mut input = Input { open, failed: None };
+    let read = serde_json::from_reader(BufReader::with_capacity(BUFFER, &mut input));
+    read.map_err(|source| match input.failed {
+        Some(source) => Error::Read { file: file.to_owned(), source },
+        None => Error::Json { file: file.to_owned(), what, source },
+    })
+}
+
+/// Keeps the error of a file that can't be read: what is read from it has errors of its own.
+struct Input<R> {
+    open: R,
+    failed: Option<io::Error>,
+}
+
+impl<R: Read> Read for Input<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.open.read(buffer).map_err(|error| {
+            let kind = error.kind();
+            if kind != io::ErrorKind::Interrupted {
+                self.failed = Some(error);
+            }
+            kind.into()
+        })
+    }
+}
+
+/// Writes JSON for people to read as well, with a newline at the end.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write(value: &impl Serialize, mut out: impl Write) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut out, value)?;
+    out.write_all(b"\n")
+}
