@@ -100,7 +100,7 @@ pub fn popularity(arguments: &PopularityArguments) -> Result<(), Failure> {
 }
 
 pub fn stream(store: &Store, arguments: &StreamArguments) -> Result<(), Failure> {
-    let spec = ImageSpec::read(&arguments.image)?;
+    let spec = ImageSpec::read_outline(&arguments.image)?;
     let stdout = binary_stdout()?;
     let references = match (&arguments.repo_tags[..], &arguments.default_repo_tag) {
         ([], Some(default)) => std::slice::from_ref(default),
@@ -147,7 +147,7 @@ fn binary_stdout() -> Result<fs::File, Failure> {
 
 pub fn manifest(store: &Store, arguments: &ManifestArguments) -> Result<(), Failure> {
     let file = &arguments.image;
-    let spec = ImageSpec::read(file)?;
+    let spec = ImageSpec::read_outline(file)?;
     if arguments.locations {
         return print_json(&oci::locations(&spec, file));
     }
@@ -170,7 +170,7 @@ pub fn manifest(store: &Store, arguments: &ManifestArguments) -> Result<(), Fail
 }
 
 pub fn verify(store: &Store, arguments: &VerifyArguments) -> Result<(), Failure> {
-    let spec = ImageSpec::read(&arguments.image)?;
+    let spec = ImageSpec::read_outline(&arguments.image)?;
     let bar = bar("verifying", spec.size());
     let report = oci::validate(store, &spec, |size| bar.inc(size));
     bar.finish_and_clear();
@@ -234,7 +234,7 @@ fn annotations<'a>(pairs: impl Iterator<Item = &'a str>) -> Result<Annotations, 
 }
 
 pub fn lint(store: &Store, arguments: &LintArguments) -> Result<(), Failure> {
-    let spec = ImageSpec::read(&arguments.image)?;
+    let spec = ImageSpec::read_outline(&arguments.image)?;
     let bar = bar("reading", spec.size());
     let findings = oci::lint(store, &spec, |size| bar.inc(size))?;
     bar.finish_and_clear();

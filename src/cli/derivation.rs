@@ -7,13 +7,13 @@
 use std::collections::BTreeSet;
 use std::env;
 use std::fs;
-use std::io;
+use std::io::{self, BufReader};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use indicatif::ProgressBar;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -24,11 +24,18 @@ use crate::layer::{Popularity, SCHEMA_VERSION, nix_database};
 use crate::oci::{self, BuildOptions};
 use crate::store::{self, Store, StorePath};
 
-/// The attributes that matter here; the others are Nix's own.
+/// The closure, which is most of the file, and all else.
 #[derive(Deserialize)]
 struct Attributes {
     /// Of `exportReferencesGraph.closure`.
     closure: ReferencesJson,
+    #[serde(flatten)]
+    others: Map<String, Value>,
+}
+
+/// The other attributes that matter here; the rest are Nix's own.
+#[derive(Deserialize)]
+struct Order {
     #[serde(flatten)]
     what: What,
     outputs: Outputs,
@@ -63,17 +70,17 @@ struct Outputs {
 pub fn build(store: &Store) -> Result<(), Failure> {
     let file = attributes_file();
     let failure = |reason: String| Failure::Derivation { file: file.clone(), reason };
-    let bytes = fs::read(&file).map_err(|error| failure(error.to_string()))?;
-    let mut attributes: Value =
-        serde_json::from_slice(&bytes).map_err(|error| failure(error.to_string()))?;
-    resolve_now(&mut attributes, OffsetDateTime::now_utc());
-    let attributes: Attributes =
-        serde_json::from_value(attributes).map_err(|error| failure(error.to_string()))?;
-    let closure = attributes.closure.into_closure()?;
-    let output = attributes.outputs.out;
+    let open = fs::File::open(&file).map_err(|error| failure(error.to_string()))?;
+    let Attributes { closure, others } = serde_json::from_reader(BufReader::new(open))
+        .map_err(|error| failure(error.to_string()))?;
+    let mut others = Value::Object(others);
+    resolve_now(&mut others, OffsetDateTime::now_utc());
+    let Order { what, outputs: Outputs { out: output } } =
+        serde_json::from_value(others).map_err(|error| failure(error.to_string()))?;
+    let closure = closure.into_closure()?;
     // Nix gives builders a terminal of its own, and keeps what they write to it as the log.
     let bar = ProgressBar::hidden();
-    match attributes.what {
+    match what {
         What::Image(options) => {
             let spec = build_spec(store, closure, options, &bar)?;
             write_file(&output, 0o444, |out| spec.write_json(out))

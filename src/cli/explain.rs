@@ -7,6 +7,7 @@ use super::arguments::{DiffArguments, ExplainArguments};
 use super::commands::{layers, print, print_json, write_file};
 use super::progress::Bytes;
 use crate::oci::{self, Diff, Explanation, ImageSpec};
+use crate::store::{self, Store, StorePath};
 
 /// So many store paths are listed on their own.
 const LARGEST: usize = 10;
@@ -20,9 +21,10 @@ pub fn explain(arguments: &ExplainArguments) -> Result<(), Failure> {
         if chains.is_empty() {
             return Err(Failure::NoSuchPath(wanted.clone()));
         }
+        let store = Store::default();
         let step = |(depth, path): (usize, &&oci::ExplainedPath)| match depth {
-            0 => path.path.clone(),
-            _ => format!("{}└ {}", "  ".repeat(depth - 1), path.path),
+            0 => store.print(&path.path),
+            _ => format!("{}└ {}", "  ".repeat(depth - 1), store.display(&path.path)),
         };
         let chain =
             |chain: &Vec<_>| chain.iter().enumerate().map(step).collect::<Vec<_>>().join("\n");
@@ -62,10 +64,10 @@ fn table(explanation: &Explanation) -> String {
             "{:>5}  {:>9}  {:>5}  {:>12}  {:<15}  {}",
             layer.number,
             Bytes(layer.size).to_string(),
-            layer.names.len(),
+            layer.members.len(),
             format!("{} of {count}", layer.changes_with),
             layer.why,
-            some(&layer.names),
+            some(&layer.members),
         ));
     }
     lines.extend([String::new(), "largest store paths".to_owned()]);
@@ -74,14 +76,15 @@ fn table(explanation: &Explanation) -> String {
             "{:>5}  {:>9}  {}",
             path.layer,
             Bytes(path.size).to_string(),
-            path.path
+            Store::default().display(&path.path)
         ));
     }
     lines.join("\n")
 }
 
 /// The first few of many names.
-fn some(names: &[String]) -> String {
+fn some(paths: &[StorePath]) -> String {
+    let names: Vec<_> = paths.iter().map(StorePath::name).collect();
     let mut text = names[..names.len().min(NAMES)].join(", ");
     if names.len() > NAMES {
         text += &format!(" and {} more", names.len() - NAMES);
@@ -90,7 +93,11 @@ fn some(names: &[String]) -> String {
 }
 
 pub fn diff(arguments: &DiffArguments) -> Result<(), Failure> {
-    let diff = oci::diff(&ImageSpec::read(&arguments.old)?, &ImageSpec::read(&arguments.new)?);
+    // Most store paths are in both.
+    let diff = store::sharing(|| -> Result<_, Failure> {
+        let old = ImageSpec::read_outline(&arguments.old)?;
+        Ok(oci::diff(&old, &ImageSpec::read_outline(&arguments.new)?))
+    })?;
     if arguments.json { print_json(&diff) } else { print(&cost(&diff)) }
 }
 

@@ -8,11 +8,12 @@ use std::path::Path;
 use super::Error;
 use super::contents::LayerContents;
 use super::header::Entry;
+use super::node::{Children, Node, TreeEntry};
 use super::permissions::{Given, RulesOf};
 use super::pieces::Pieces;
 use super::scan::{Child, Directory, Kind};
 use super::tar::TarWriter;
-use super::tree::{Children, DIRECTORY, Node, layer_tree};
+use super::tree::{DIRECTORY, layer_tree};
 use crate::sink::Sink;
 use crate::store::Store;
 
@@ -72,7 +73,7 @@ impl<S: Sink> Walk<'_, S> {
     fn nodes(&mut self, children: &Children) -> Result<(), Error> {
         let mut children: Vec<_> = children.iter().collect();
         children.sort_unstable_by(|(a, node_a), (b, node_b)| {
-            let is_directory = |node: &Node| matches!(node, Node::Directory { .. });
+            let is_directory = |node: &Node| node.children().is_some();
             tar_order((a, is_directory(node_a)), (b, is_directory(node_b)))
         });
         for (name, node) in children {
@@ -82,8 +83,17 @@ impl<S: Sink> Walk<'_, S> {
     }
 
     fn node(&mut self, node: &Node) -> Result<(), Error> {
-        match node {
-            Node::Directory { attributes, given, children, source } => {
+        let entry = match node {
+            Node::Entry(entry) => &**entry,
+            Node::StorePath(path) => {
+                let directory = Directory::of_store(self.store)?;
+                let child = directory.child(path.base_path())?;
+                let rules = self.contents.rules_in_store(path);
+                return self.child(&directory, &child, &rules);
+            }
+        };
+        match entry {
+            TreeEntry::Directory { attributes, given, children, source } => {
                 let given = match source {
                     Some(_) => *given,
                     None => given.or(self.contents.store_attributes.given()),
@@ -91,20 +101,14 @@ impl<S: Sink> Walk<'_, S> {
                 self.tar.entry(&self.name, Entry::Directory(*attributes), given)?;
                 self.nodes(children)
             }
-            Node::Symlink { target, given, .. } => {
+            TreeEntry::Symlink { target, given, .. } => {
                 Ok(self.tar.entry(&self.name, Entry::Symlink { target }, *given)?)
             }
-            Node::File { source, given } => {
+            TreeEntry::File { source, given } => {
                 let parent = Directory::open(source.parent().unwrap_or(Path::new("/")))?;
                 let name = source.file_name().unwrap_or_default();
                 let child = parent.child(name)?;
                 self.file(&parent, &child, *given)
-            }
-            Node::StorePath(path) => {
-                let directory = Directory::of_store(self.store)?;
-                let child = directory.child(path.base_path())?;
-                let rules = self.contents.rules_in_store(path);
-                self.child(&directory, &child, &rules)
             }
         }
     }

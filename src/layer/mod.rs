@@ -8,6 +8,7 @@ mod contents;
 mod header;
 mod nar;
 mod nix_database;
+mod node;
 mod permissions;
 mod pieces;
 mod plan;

@@ -16,9 +16,10 @@ use std::path::{Path, PathBuf};
 use super::Error;
 use super::base_tree::{Attributes, BaseTree};
 use super::contents::LayerContents;
+use super::node::{Children, Node, TreeEntry};
 use super::permissions::{Given, RulesOf};
 use super::scan::{Child, Directory, Kind};
-use crate::store::{Store, StorePath};
+use crate::store::Store;
 
 /// `nix/` and `nix/store/`, the same in every layer: a later layer's entry for a
 /// directory replaces an earlier one's attributes, and a host's own mode (1775, of
@@ -28,43 +29,6 @@ const STORE: Attributes = Attributes { mode: 0o755, uid: 0, gid: 0 };
 pub const DIRECTORY: Attributes = Attributes { mode: 0o555, uid: 0, gid: 0 };
 /// Describes packaging to Nix, and is in nearly every package: no use in an image's root.
 const NIX_SUPPORT: &[u8] = b"nix-support";
-
-/// A directory's entries by name.
-pub type Children<'c> = BTreeMap<Vec<u8>, Node<'c>>;
-
-/// An entry of a layer.
-#[derive(Debug)]
-pub enum Node<'c> {
-    /// A directory made of one or more sources.
-    Directory {
-        /// Mode and owner.
-        attributes: Attributes,
-        /// What `perms` gives it instead.
-        given: Given<'c>,
-        /// What is in it.
-        children: Children<'c>,
-        /// The directory on this machine, for messages; none for `nix/` and `nix/store/`.
-        source: Option<PathBuf>,
-    },
-    /// A file below `/`.
-    File {
-        /// The file on this machine.
-        source: PathBuf,
-        /// What `perms` gives it.
-        given: Given<'c>,
-    },
-    /// A link below `/`.
-    Symlink {
-        /// Where it points, as bytes.
-        target: Vec<u8>,
-        /// The link on this machine, for messages.
-        source: PathBuf,
-        /// What `perms` gives it.
-        given: Given<'c>,
-    },
-    /// Everything of a store path, in its place.
-    StorePath(StorePath),
-}
 
 /// Builds the tree, on what `contents` says of the base.
 ///
@@ -117,7 +81,7 @@ fn merge<'c>(
         }
         let children = merge.directory_at(&place, STORE, None)?;
         for path in &contents.store_paths {
-            children.insert(path.base_path().into(), Node::StorePath(path.clone()));
+            children.insert(path.base_path().as_bytes().into(), Node::StorePath(path));
         }
     }
     let directory = Directory::of_store(store)?;
@@ -172,7 +136,7 @@ impl<'c> Merge<'c> {
     ) -> Result<(), Error> {
         let source = from.path_of(child);
         let given = rules.given(self.store, || source.clone());
-        let node = match child.kind {
+        let entry = match child.kind {
             Kind::Directory => {
                 let place = self.resolve(parent, child.name(), &source)?;
                 let attributes = usual_attributes(self.store, &place);
@@ -181,13 +145,14 @@ impl<'c> Merge<'c> {
                 return self.directory(from.open_directory(child)?, &place, rules);
             }
             Kind::Symlink => {
-                Node::Symlink { target: from.read_link(child)?, source: source.clone(), given }
+                TreeEntry::Symlink { target: from.read_link(child)?, source: source.clone(), given }
             }
-            Kind::File => Node::File { source: source.clone(), given },
+            Kind::File => TreeEntry::File { source: source.clone(), given },
         };
+        let node = Node::Entry(entry.into());
         let store = self.store;
         let children = self.directory_at(parent, DIRECTORY, Some(&source))?;
-        match children.entry(child.name().to_vec()) {
+        match children.entry(child.name().to_vec().into()) {
             Slot::Vacant(slot) => {
                 slot.insert(node);
             }
@@ -211,15 +176,15 @@ impl<'c> Merge<'c> {
             return Ok(());
         }
         let store = self.store;
-        match node_at_mut(&mut self.root, place) {
-            Some(Node::Directory { given, source, .. }) if *given == Given::default() => {
+        let Some(node) = node_at_mut(&mut self.root, place) else { return Ok(()) };
+        let differs = node.given() != wanted;
+        match node.entry_mut() {
+            Some(TreeEntry::Directory { given, source, .. }) if *given == Given::default() => {
                 *given = wanted;
                 *source = Some(from.to_owned());
                 Ok(())
             }
-            Some(node) if node.given() != wanted => {
-                Err(permission_conflict(place, node.source(store), from.to_owned()))
-            }
+            _ if differs => Err(permission_conflict(place, node.source(store), from.to_owned())),
             _ => Ok(()),
         }
     }
@@ -251,19 +216,20 @@ impl<'c> Merge<'c> {
         for component in place.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
             end += component.len() + usize::from(end > 0);
             let name = &place[..end];
-            let node = children.entry(component.to_vec()).or_insert_with(|| Node::Directory {
-                attributes: self.base.attributes(name).unwrap_or(attributes),
-                given: Given::default(),
-                children: Children::default(),
-                source: source.map(Path::to_owned),
+            let node = children.entry(component.to_vec().into()).or_insert_with(|| {
+                let directory = TreeEntry::Directory {
+                    attributes: self.base.attributes(name).unwrap_or(attributes),
+                    given: Given::default(),
+                    children: Children::default(),
+                    source: source.map(Path::to_owned),
+                };
+                Node::Entry(directory.into())
             });
-            match node {
-                Node::Directory { children: below, .. } => children = below,
-                other => {
-                    let second = source.map_or_else(|| self.store.physical_dir(), Path::to_owned);
-                    return Err(conflict(name, other.source(self.store), second));
-                }
+            if node.children().is_none() {
+                let second = source.map_or_else(|| self.store.physical_dir(), Path::to_owned);
+                return Err(conflict(name, node.source(self.store), second));
             }
+            children = node.children_mut().expect("it is a directory");
         }
         Ok(children)
     }
@@ -280,28 +246,6 @@ impl<'c> Merge<'c> {
     }
 }
 
-impl<'c> Node<'c> {
-    fn given(&self) -> Given<'c> {
-        match self {
-            Node::Directory { given, .. }
-            | Node::File { given, .. }
-            | Node::Symlink { given, .. } => *given,
-            Node::StorePath(_) => Given::default(),
-        }
-    }
-
-    /// Where it is from, for messages.
-    fn source(&self, store: &Store) -> PathBuf {
-        match self {
-            Node::Directory { source: Some(source), .. }
-            | Node::File { source, .. }
-            | Node::Symlink { source, .. } => source.clone(),
-            Node::Directory { source: None, .. } => store.physical_dir(),
-            Node::StorePath(path) => store.physical(path),
-        }
-    }
-}
-
 /// What is copied to `/` may have a `nix/` too, perhaps in a layer without store paths.
 fn usual_attributes(store: &Store, name: &[u8]) -> Attributes {
     let store_dir = Path::new(store.dir().trim_start_matches('/'));
@@ -312,7 +256,7 @@ fn usual_attributes(store: &Store, name: &[u8]) -> Attributes {
 /// Every directory's name, from the root down.
 fn each_directory(children: &Children, name: &mut Vec<u8>, each: &mut impl FnMut(&[u8])) {
     for (child, node) in children {
-        if let Node::Directory { children, .. } = node {
+        if let Some(children) = node.children() {
             let parent = name.len();
             *name = join(name, child);
             each(name);
@@ -325,20 +269,20 @@ fn each_directory(children: &Children, name: &mut Vec<u8>, each: &mut impl FnMut
 fn node_at<'t, 'c>(children: &'t Children<'c>, name: &[u8]) -> Option<&'t Node<'c>> {
     match name.iter().position(|byte| *byte == b'/') {
         None => children.get(name),
-        Some(slash) => match children.get(&name[..slash])? {
-            Node::Directory { children, .. } => node_at(children, &name[slash + 1..]),
-            _ => None,
-        },
+        Some(slash) => {
+            let below = children.get(&name[..slash])?.children()?;
+            node_at(below, &name[slash + 1..])
+        }
     }
 }
 
 fn node_at_mut<'t, 'c>(children: &'t mut Children<'c>, name: &[u8]) -> Option<&'t mut Node<'c>> {
     match name.iter().position(|byte| *byte == b'/') {
         None => children.get_mut(name),
-        Some(slash) => match children.get_mut(&name[..slash])? {
-            Node::Directory { children, .. } => node_at_mut(children, &name[slash + 1..]),
-            _ => None,
-        },
+        Some(slash) => {
+            let below = children.get_mut(&name[..slash])?.children_mut()?;
+            node_at_mut(below, &name[slash + 1..])
+        }
     }
 }
 
@@ -356,11 +300,12 @@ fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
 
 /// Whether two entries would be written alike.
 fn same(first: &Node, second: &Node) -> Result<bool, Error> {
-    Ok(match (first, second) {
-        (Node::Symlink { target: first, .. }, Node::Symlink { target: second, .. }) => {
+    use TreeEntry::{File, Symlink};
+    Ok(match (first.entry(), second.entry()) {
+        (Some(Symlink { target: first, .. }), Some(Symlink { target: second, .. })) => {
             first == second
         }
-        (Node::File { source: first, .. }, Node::File { source: second, .. }) => {
+        (Some(File { source: first, .. }), Some(File { source: second, .. })) => {
             same_file(first, second)?
         }
         _ => false,

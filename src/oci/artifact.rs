@@ -85,7 +85,7 @@ impl IndexSpec {
         let mut images: Vec<Arc<ImageSpec>> = Vec::new();
         let mut entries = Vec::new();
         for IndexEntry { spec: file, annotations } in &self.images {
-            let spec = ImageSpec::read(&store.locate(file))?;
+            let spec = ImageSpec::read_outline(&store.locate(file))?;
             if let Some(other) = images.iter().position(|image| platform(image) == platform(&spec))
             {
                 return Err(Error::SamePlatform {
@@ -163,7 +163,7 @@ impl Artifact {
             .is_ok_and(|json| json.contains_key("images"));
         open.rewind().map_err(|source| Error::Read { file: file.to_owned(), source })?;
         if !is_index {
-            return ImageSpec::read_from(open, file).map(Self::from);
+            return ImageSpec::read_outline_from(open, file).map(Self::from);
         }
         let spec: IndexSpec = json_file::read_from(open, file, "an index spec")?;
         if spec.version != VERSION {

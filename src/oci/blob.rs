@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::compression::Compression;
 use super::compressor::Compressor;
 use super::media_type::LayerMediaType;
-use super::spec::{LayerSource, SpecLayer};
+use super::spec_layer::{LayerSource, SpecLayer};
 use super::stored::StoredBlob;
 use crate::digest::BlobDigest;
 use crate::layer::{self, Error};

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use super::spec::{ImageSpec, SpecLayer};
+use super::spec::ImageSpec;
+use super::spec_layer::SpecLayer;
 use crate::store::{Store, StorePath};
 
 /// The way from one image to another.

@@ -3,10 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::sources::SourceInfo;
-use super::spec::{ImageSpec, LayerSource};
+use super::spec::ImageSpec;
+use super::spec_layer::LayerSource;
 use crate::store::{Store, StorePath};
 
 /// An image, taken apart.
@@ -31,8 +32,9 @@ pub struct ExplainedLayer {
     pub diff_id: String,
     /// Bytes of the uncompressed tar.
     pub size: u64,
-    /// Names of its store paths, without hashes, the largest first.
-    pub names: Vec<String>,
+    /// Its store paths, the largest first; written as their names, without hashes.
+    #[serde(rename = "names", serialize_with = "names")]
+    pub members: Vec<StorePath>,
     /// Why these are together.
     pub why: &'static str,
     /// How many store paths there are, of all that the image is made of, whose change would
@@ -41,40 +43,66 @@ pub struct ExplainedLayer {
 }
 
 /// A store path of an image.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug)]
 pub struct ExplainedPath {
-    /// The whole path.
-    pub path: String,
-    /// Without the store directory and the hash.
-    pub name: String,
+    /// The path itself.
+    pub path: StorePath,
     /// Bytes of its NAR serialisation.
     pub size: u64,
     /// The layer it is in, from 1 at the bottom: the lowest, if it is also copied to `/`.
     pub layer: usize,
     /// The path that is the reason why it is there; none for those that nothing refers to.
     /// Following these leads to such a one by the fewest steps.
-    pub because_of: Option<String>,
+    pub because_of: Option<StorePath>,
+}
+
+impl Serialize for ExplainedPath {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        /// With the whole path, and the part of it that people know.
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Out<'p> {
+            path: String,
+            name: &'p str,
+            size: u64,
+            layer: usize,
+            because_of: Option<String>,
+        }
+        let Self { path, size, layer, because_of } = self;
+        let print = |path| Store::default().print(path);
+        Out {
+            path: print(path),
+            name: path.name(),
+            size: *size,
+            layer: *layer,
+            because_of: because_of.as_ref().map(print),
+        }
+        .serialize(serializer)
+    }
+}
+
+fn names<S: Serializer>(paths: &[StorePath], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(paths.iter().map(StorePath::name))
 }
 
 /// Takes an image apart.
 pub fn explain(spec: &ImageSpec) -> Explanation {
     let references = References::new(&spec.sources);
     let because = references.because();
-    let print = |place: usize| Store::default().print(&spec.sources[place].path);
+    let layers_of = layers_of(spec, &references);
+    let path = |place: usize| spec.sources[place].path.clone();
     let mut paths: Vec<_> = spec
         .sources
         .iter()
         .enumerate()
         .map(|(place, source)| ExplainedPath {
-            path: print(place),
-            name: source.path.name().to_string(),
+            path: path(place),
             size: source.nar_size,
-            layer: layer_of(spec, &source.path),
-            because_of: because[place].map(print),
+            layer: layers_of[place],
+            because_of: because[place].map(path),
         })
         .collect();
-    paths.sort_by(|a, b| (b.size, &a.name, &a.path).cmp(&(a.size, &b.name, &b.path)));
+    paths.sort_by(|a, b| (b.size, a.path.name(), &a.path).cmp(&(a.size, b.path.name(), &b.path)));
     let layers = spec.layers.iter().enumerate().map(|(index, layer)| {
         let members: BTreeSet<_> =
             layer.sources().filter_map(|path| references.place(path)).collect();
@@ -84,7 +112,7 @@ pub fn explain(spec: &ImageSpec) -> Explanation {
             number: index + 1,
             diff_id: layer.diff_id.to_string(),
             size: layer.size,
-            names: by_size.iter().map(|source| source.path.name().to_string()).collect(),
+            members: by_size.iter().map(|source| source.path.clone()).collect(),
             why: match (&layer.source, members.len()) {
                 (LayerSource::Stored(_), _) => "base image",
                 (LayerSource::Kept(..), _) => "kept as it was built",
@@ -94,7 +122,7 @@ pub fn explain(spec: &ImageSpec) -> Explanation {
                 (_, 1) => "alone",
                 _ => "change together",
             },
-            changes_with: references.reach(members).len(),
+            changes_with: references.reach(members),
         }
     });
     Explanation { size: spec.size(), layers: layers.collect(), paths }
@@ -106,7 +134,9 @@ impl Explanation {
     /// `wanted` is a store path, or a name or the beginning of one: then each match has a chain.
     pub fn why(&self, wanted: &str) -> Vec<Vec<&ExplainedPath>> {
         let by_path: BTreeMap<_, _> = self.paths.iter().map(|path| (&path.path, path)).collect();
-        let matches = |path: &&ExplainedPath| path.path == wanted || path.name.starts_with(wanted);
+        let matches = |path: &&ExplainedPath| {
+            path.path.name().starts_with(wanted) || Store::default().print(&path.path) == wanted
+        };
         let chain = |path| {
             let before = |path: &&ExplainedPath| by_path.get(path.because_of.as_ref()?).copied();
             let mut chain: Vec<_> = std::iter::successors(Some(path), before).collect();
@@ -127,15 +157,21 @@ impl Explanation {
     }
 }
 
-fn layer_of(spec: &ImageSpec, path: &StorePath) -> usize {
-    let holds = |layer: &super::SpecLayer| layer.sources().any(|source| source == path);
-    spec.layers.iter().position(holds).map_or(0, |index| index + 1)
+/// Of each store path the lowest layer that it is in, from 1; 0 if there is none.
+fn layers_of(spec: &ImageSpec, references: &References) -> Vec<usize> {
+    let mut layers_of = vec![0; spec.sources.len()];
+    for (index, layer) in spec.layers.iter().enumerate().rev() {
+        for place in layer.sources().filter_map(|path| references.place(path)) {
+            layers_of[place] = index + 1;
+        }
+    }
+    layers_of
 }
 
 /// The references between an image's store paths, by their places in [`ImageSpec::sources`].
 struct References<'a> {
     sources: &'a [SourceInfo],
-    targets: Vec<Vec<usize>>,
+    targets: Vec<Box<[u32]>>,
 }
 
 impl<'a> References<'a> {
@@ -144,7 +180,9 @@ impl<'a> References<'a> {
         references.targets = sources
             .iter()
             .map(|source| {
-                source.references.iter().filter_map(|path| references.place(path)).collect()
+                let places = source.references.iter().filter_map(|path| references.place(path));
+                // In half the memory: there are many, and never 2^32.
+                places.map(|place| place as u32).collect()
             })
             .collect();
         references
@@ -154,29 +192,40 @@ impl<'a> References<'a> {
         self.sources.binary_search_by(|source| source.path.cmp(path)).ok()
     }
 
-    /// The paths and all that they refer to.
-    fn reach(&self, from: BTreeSet<usize>) -> BTreeSet<usize> {
-        let mut open: Vec<_> = from.iter().copied().collect();
-        let mut reached = from;
+    fn targets(&self, place: usize) -> impl Iterator<Item = usize> {
+        self.targets[place].iter().map(|target| *target as usize)
+    }
+
+    /// How many these paths are with all that they refer to.
+    fn reach(&self, from: BTreeSet<usize>) -> usize {
+        let mut reached = vec![false; self.sources.len()];
+        let mut count = 0;
+        let mut open: Vec<_> = from.into_iter().collect();
         while let Some(place) = open.pop() {
-            open.extend(self.targets[place].iter().filter(|target| reached.insert(**target)));
+            if !std::mem::replace(&mut reached[place], true) {
+                count += 1;
+                open.extend(self.targets(place).filter(|target| !reached[*target]));
+            }
         }
-        reached
+        count
     }
 
     /// For each path, the one before it on a shortest way from one that nothing refers to;
     /// among ways of one length, the first by path.
     fn because(&self) -> Vec<Option<usize>> {
-        let referred: BTreeSet<_> = self.targets.iter().flatten().copied().collect();
-        let mut because = vec![None; self.sources.len()];
-        let mut open: VecDeque<_> =
-            (0..self.sources.len()).filter(|place| !referred.contains(place)).collect();
-        let mut seen: BTreeSet<_> = open.iter().copied().collect();
+        let mut seen = vec![false; self.sources.len()];
+        (0..seen.len())
+            .flat_map(|place| self.targets(place))
+            .for_each(|target| seen[target] = true);
+        // What nothing refers to is where ways begin, and they lead to all else.
+        let mut open: VecDeque<_> = (0..seen.len()).filter(|place| !seen[*place]).collect();
+        seen.fill(false);
+        let mut because = vec![None; seen.len()];
         while let Some(place) = open.pop_front() {
-            for target in &self.targets[place] {
-                if seen.insert(*target) {
-                    because[*target] = Some(place);
-                    open.push_back(*target);
+            for target in self.targets(place) {
+                if !std::mem::replace(&mut seen[target], true) {
+                    because[target] = Some(place);
+                    open.push_back(target);
                 }
             }
         }

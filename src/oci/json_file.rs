@@ -10,11 +10,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Error;
+use crate::store;
 
 /// How much of a file is read at a time.
 const BUFFER: usize = 64 << 10;
 
-/// Reads `what` from a file.
+/// Reads `what` from a file. Equal store paths in it share their memory.
 ///
 /// # Errors
 /// [`Error::Read`] or [`Error::Json`].
@@ -33,7 +34,8 @@ pub fn read_from<T: DeserializeOwned>(
     what: &'static str,
 ) -> Result<T, Error> {
     let mut input = Input { open, failed: None };
-    let read = serde_json::from_reader(BufReader::with_capacity(BUFFER, &mut input));
+    let read =
+        store::sharing(|| serde_json::from_reader(BufReader::with_capacity(BUFFER, &mut input)));
     read.map_err(|source| match input.failed {
         Some(source) => Error::Read { file: file.to_owned(), source },
         None => Error::Json { file: file.to_owned(), what, source },

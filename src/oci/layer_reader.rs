@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 
 use super::blob::Form;
 use super::compression::Compression;
-use super::spec::SpecLayer;
+use super::spec_layer::SpecLayer;
 use crate::layer::Error;
 use crate::sink::Spliced;
 use crate::store::Store;

@@ -13,8 +13,8 @@ use super::Error;
 use super::blob::{Form, LayerBlob};
 use super::compression::Compression;
 use super::json_file;
-use super::sources::{self, SourceInfo};
-use super::spec::{LayerSource, SpecLayer};
+use super::sources::SourceInfo;
+use super::spec_layer::{LayerSource, SpecLayer};
 use super::stored::StoredBlob;
 use crate::digest::DigestWriter;
 use crate::layer::{self, BaseTree, Layer, LayerContents};
@@ -39,7 +39,7 @@ pub struct LayerSet {
     /// From the bottom up.
     pub layers: Vec<SpecLayer>,
     /// What Nix registered of every store path that a layer is made of, sorted by path.
-    #[serde(rename = "storePaths", deserialize_with = "sources::deserialize")]
+    #[serde(rename = "storePaths")]
     pub sources: Vec<SourceInfo>,
 }
 

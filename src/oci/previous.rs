@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::Error;
-use super::spec::{ImageSpec, SpecLayer};
+use super::spec::ImageSpec;
+use super::spec_layer::SpecLayer;
 use crate::closure::{Closure, NarHash};
 use crate::layer::LayerContents;
 use crate::store::StorePath;
@@ -27,7 +28,7 @@ impl PreviousImage {
     /// # Errors
     /// [`Error::Read`] or [`Error::Json`].
     pub fn read(file: &Path) -> Result<Self, Error> {
-        Ok(Self::from(ImageSpec::read(file)?))
+        Ok(Self::from(ImageSpec::read_outline(file)?))
     }
 
     /// The layer that was made of the same.

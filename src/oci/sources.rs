@@ -7,7 +7,7 @@ use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::closure::NarHash;
-use crate::store::{self, SharedPaths, StorePath};
+use crate::store::{self, StorePath};
 
 /// A store path as it was when the image was made.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -25,21 +25,25 @@ pub struct SourceInfo {
     pub references: Vec<StorePath>,
 }
 
-/// Reads records and keeps each store path once, however many refer to it.
-///
-/// For `#[serde(deserialize_with = "sources::deserialize")]`.
-///
-/// # Errors
-/// Those of the records.
-pub fn deserialize<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Vec<SourceInfo>, D::Error> {
-    deserializer.deserialize_seq(Sources)
+/// The records, with all references left out.
+#[derive(Debug)]
+pub struct WithoutReferences(Vec<SourceInfo>);
+
+impl From<WithoutReferences> for Vec<SourceInfo> {
+    fn from(sources: WithoutReferences) -> Self {
+        sources.0
+    }
 }
 
-struct Sources;
+impl<'de> Deserialize<'de> for WithoutReferences {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(Records).map(Self)
+    }
+}
 
-impl<'de> Visitor<'de> for Sources {
+struct Records;
+
+impl<'de> Visitor<'de> for Records {
     type Value = Vec<SourceInfo>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -47,15 +51,9 @@ impl<'de> Visitor<'de> for Sources {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut records: A) -> Result<Self::Value, A::Error> {
-        let mut shared = SharedPaths::default();
         let mut sources = Vec::new();
-        while let Some(SourceInfo { path, nar_hash, nar_size, references }) =
-            records.next_element()?
-        {
-            let path = shared.share(path);
-            let references: Box<[_]> =
-                references.into_iter().map(|path| shared.share(path)).collect();
-            sources.push(SourceInfo { path, nar_hash, nar_size, references: references.into() });
+        while let Some(info) = records.next_element::<SourceInfo>()? {
+            sources.push(SourceInfo { references: Vec::new(), ..info });
         }
         Ok(sources)
     }

@@ -8,26 +8,21 @@ use oci_spec::image::History;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::Error;
-use super::blob::LayerBlob;
 use super::config::ContainerConfig;
 use super::json_file;
 use super::options::{Architecture, Created};
-use super::sources::{self, SourceInfo};
-use super::stored::StoredBlob;
-use crate::digest::DiffId;
-use crate::layer::{Layer, LayerContents};
+use super::sources::{SourceInfo, WithoutReferences};
+use super::spec_layer::SpecLayer;
 use crate::store::StorePath;
 
 /// The one version of the format there is. A reader refuses all others. It goes up as well
 /// when layers that are made of the same come to have other bytes: digests would be wrong.
 const VERSION: u32 = 1;
-/// image-spec, layer.md: a tar that is not compressed.
-pub const LAYER_MEDIA_TYPE: &str = "application/vnd.oci.image.layer.v1.tar";
 
 /// Everything about an image but its name: any of its bytes can be made from this
 /// and the store. Written as `image.json`.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(try_from = "ImageSpecJson")]
+#[serde(try_from = "ImageSpecJson<Vec<SourceInfo>>")]
 pub struct ImageSpec {
     /// What its programs run on.
     pub architecture: Architecture,
@@ -47,7 +42,7 @@ pub struct ImageSpec {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct ImageSpecJson {
+struct ImageSpecJson<S> {
     version: u32,
     platform: PlatformJson,
     created: Created,
@@ -56,8 +51,20 @@ struct ImageSpecJson {
     config: ContainerConfig,
     history: Vec<History>,
     layers: Vec<SpecLayer>,
-    #[serde(deserialize_with = "sources::deserialize")]
-    store_paths: Vec<SourceInfo>,
+    store_paths: S,
+}
+
+/// An image spec in which no store path refers to any.
+#[derive(Deserialize)]
+#[serde(try_from = "ImageSpecJson<WithoutReferences>")]
+struct Outline(ImageSpec);
+
+impl TryFrom<ImageSpecJson<WithoutReferences>> for Outline {
+    type Error = String;
+
+    fn try_from(json: ImageSpecJson<WithoutReferences>) -> Result<Self, String> {
+        ImageSpec::try_from(json).map(Self)
+    }
 }
 
 /// What is written of it, in the same order.
@@ -87,158 +94,6 @@ const WHAT: &str = "an image spec";
 /// Containers of Nix packages are Linux containers.
 const OS: &str = "linux";
 
-/// One layer of an image spec.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "SpecLayerJson")]
-pub struct SpecLayer {
-    /// Digest of the uncompressed tar.
-    pub diff_id: DiffId,
-    /// Bytes of the uncompressed tar.
-    pub size: u64,
-    /// Where its bytes are from.
-    pub source: LayerSource,
-    /// What it is when it is compressed, if the image's author wants that.
-    pub compressed: Option<LayerBlob>,
-}
-
-/// Where a layer's bytes are from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LayerSource {
-    /// They are made whenever they are asked for, of this.
-    Made(LayerContents),
-    /// They were made of this once, and are in a file since then.
-    Kept(LayerContents, StoredBlob),
-    /// They are in a file, and nobody here made it: a base image's.
-    Stored(StoredBlob),
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct SpecLayerJson {
-    diff_id: DiffId,
-    size: u64,
-    /// Of the bytes that `contents` makes.
-    #[serde(default)]
-    media_type: Option<String>,
-    #[serde(default)]
-    contents: Option<LayerContents>,
-    #[serde(default)]
-    blob: Option<StoredBlob>,
-    #[serde(default)]
-    compressed: Option<LayerBlob>,
-}
-
-/// What is written of it, in the same order.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct SpecLayerOut<'s> {
-    diff_id: DiffId,
-    size: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    media_type: Option<&'s str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    contents: Option<&'s LayerContents>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    blob: Option<&'s StoredBlob>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    compressed: Option<LayerBlob>,
-}
-
-impl Serialize for SpecLayer {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let is_made = matches!(self.source, LayerSource::Made(_));
-        SpecLayerOut {
-            diff_id: self.diff_id,
-            size: self.size,
-            media_type: is_made.then_some(LAYER_MEDIA_TYPE),
-            contents: self.contents(),
-            blob: self.stored(),
-            compressed: self.compressed,
-        }
-        .serialize(serializer)
-    }
-}
-
-impl TryFrom<SpecLayerJson> for SpecLayer {
-    type Error = String;
-
-    fn try_from(json: SpecLayerJson) -> Result<Self, String> {
-        let SpecLayerJson { diff_id, size, media_type, contents, blob, compressed } = json;
-        let source = match (contents, blob) {
-            (Some(contents), None) => match media_type.as_deref() {
-                Some(LAYER_MEDIA_TYPE) => LayerSource::Made(contents),
-                Some(other) => return Err(format!("unknown `mediaType` `{other}`")),
-                None => return Err("a layer with `contents` needs a `mediaType`".to_owned()),
-            },
-            (Some(contents), Some(blob)) => LayerSource::Kept(contents, blob),
-            (None, Some(blob)) => LayerSource::Stored(blob),
-            (None, None) => return Err("a layer has `contents` or a `blob`".to_owned()),
-        };
-        let made_from_stored = matches!(source, LayerSource::Stored(_)) && compressed.is_some();
-        if made_from_stored || compressed.is_some_and(|blob| blob.media_type.compression.is_none())
-        {
-            return Err(
-                "`compressed` is for layers that are made here, and by a compressor".to_owned()
-            );
-        }
-        Ok(Self { diff_id, size, source, compressed })
-    }
-}
-
-impl SpecLayer {
-    /// What it is made of; none for a base image's.
-    pub fn contents(&self) -> Option<&LayerContents> {
-        match &self.source {
-            LayerSource::Made(contents) | LayerSource::Kept(contents, _) => Some(contents),
-            LayerSource::Stored(_) => None,
-        }
-    }
-
-    /// Has its store paths in the memory of those that sources have, which are sorted.
-    fn share_paths(&mut self, sources: &[SourceInfo]) {
-        let (LayerSource::Made(contents) | LayerSource::Kept(contents, _)) = &mut self.source
-        else {
-            return;
-        };
-        let shared = |path: StorePath| {
-            let place = sources.binary_search_by(|info| info.path.cmp(&path));
-            place.map_or(path, |place| sources[place].path.clone())
-        };
-        let own = std::mem::take(&mut contents.store_paths);
-        contents.store_paths = own.into_iter().map(shared).collect();
-    }
-
-    /// The blob that it is kept as, if it is.
-    pub fn stored(&self) -> Option<&StoredBlob> {
-        match &self.source {
-            LayerSource::Made(_) => None,
-            LayerSource::Kept(_, blob) | LayerSource::Stored(blob) => Some(blob),
-        }
-    }
-
-    /// The store paths that it is made of; none for a base image's.
-    pub fn sources(&self) -> impl Iterator<Item = &StorePath> {
-        self.contents().into_iter().flat_map(LayerContents::sources)
-    }
-
-    /// What is in it, for messages: names of store paths, or the file that it is in.
-    pub fn names(&self) -> String {
-        match &self.source {
-            LayerSource::Made(contents) | LayerSource::Kept(contents, _) => {
-                contents.names().join(", ")
-            }
-            LayerSource::Stored(blob) => blob.file.display().to_string(),
-        }
-    }
-}
-
-impl From<Layer> for SpecLayer {
-    fn from(layer: Layer) -> Self {
-        let Layer { contents, diff_id, size } = layer;
-        Self { diff_id, size, source: LayerSource::Made(contents), compressed: None }
-    }
-}
-
 impl Serialize for ImageSpec {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Self { architecture, variant, created, config, history, layers, sources } = self;
@@ -250,19 +105,13 @@ impl Serialize for ImageSpec {
     }
 }
 
-impl TryFrom<ImageSpecJson> for ImageSpec {
+impl<S: Into<Vec<SourceInfo>>> TryFrom<ImageSpecJson<S>> for ImageSpec {
     type Error = String;
 
-    fn try_from(json: ImageSpecJson) -> Result<Self, String> {
-        let ImageSpecJson {
-            version,
-            platform,
-            created,
-            config,
-            history,
-            mut layers,
-            store_paths: sources,
-        } = json;
+    fn try_from(json: ImageSpecJson<S>) -> Result<Self, String> {
+        let ImageSpecJson { version, platform, created, config, history, layers, store_paths } =
+            json;
+        let sources = store_paths.into();
         if version != VERSION {
             return Err(format!(
                 "version {version} of the format, where this program knows {VERSION}"
@@ -277,7 +126,6 @@ impl TryFrom<ImageSpecJson> for ImageSpec {
             return Err(format!("{described} entries in `history` for {} layers", layers.len()));
         }
         let PlatformJson { architecture, variant, .. } = platform;
-        layers.iter_mut().for_each(|layer| layer.share_paths(&sources));
         Ok(Self { architecture, variant, created, config, history, layers, sources })
     }
 }
@@ -291,12 +139,21 @@ impl ImageSpec {
         json_file::read(file, WHAT)
     }
 
-    /// [`ImageSpec::read`] for a file that is open.
+    /// [`ImageSpec::read`] but for what the store paths refer to, which is half of it and
+    /// changes nothing about the image.
     ///
     /// # Errors
     /// [`Error::Read`] or [`Error::Json`].
-    pub(super) fn read_from(open: impl Read, file: &Path) -> Result<Self, Error> {
-        json_file::read_from(open, file, WHAT)
+    pub fn read_outline(file: &Path) -> Result<Self, Error> {
+        json_file::read(file, WHAT).map(|Outline(spec)| spec)
+    }
+
+    /// [`ImageSpec::read_outline`] for a file that is open.
+    ///
+    /// # Errors
+    /// [`Error::Read`] or [`Error::Json`].
+    pub(super) fn read_outline_from(open: impl Read, file: &Path) -> Result<Self, Error> {
+        json_file::read_from(open, file, WHAT).map(|Outline(spec)| spec)
     }
 
     /// Writes `image.json`: the same bytes for the same spec.
@@ -329,6 +186,7 @@ impl ImageSpec {
 mod tests {
     use serde_json::{Value, json};
 
+    use super::super::spec_layer::LAYER_MEDIA_TYPE;
     use super::*;
 
     fn minimal() -> Value {

@@ -9,7 +9,8 @@ use serde::Serialize;
 
 use super::base;
 use super::blob::{Form, LayerBlob};
-use super::spec::{ImageSpec, LayerSource, SpecLayer};
+use super::spec::ImageSpec;
+use super::spec_layer::{LayerSource, SpecLayer};
 use super::stored::StoredBlob;
 use crate::closure::NarHash;
 use crate::digest::{DiffId, DigestWriter};

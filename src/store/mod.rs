@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use harmonia_store_core::store_path::{ParseStorePathError, StoreDir};
 pub use path::StorePath;
-pub use shared::SharedPaths;
+pub use shared::sharing;
 
 /// A Nix store: its *store directory*, which paths and images name, and where
 /// that directory is on this machine, which may be below another root
@@ -119,7 +119,7 @@ pub mod full_path {
     /// Reads the whole path.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<StorePath, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Store::default().parse(&text).map_err(de::Error::custom)
+        super::shared::parse(&text).map_err(de::Error::custom)
     }
 }
 
@@ -153,7 +153,9 @@ pub mod full_paths {
     pub fn deserialize<'de, D: Deserializer<'de>, C: FromIterator<StorePath>>(
         deserializer: D,
     ) -> Result<C, D::Error> {
-        let paths = Vec::<Owned>::deserialize(deserializer)?;
+        let mut paths = Vec::<Owned>::deserialize(deserializer)?;
+        // They may become a vector in the same memory, which was for more.
+        paths.shrink_to_fit();
         Ok(paths.into_iter().map(|path| path.0).collect())
     }
 }

@@ -12,14 +12,9 @@ use harmonia_store_core::store_path::{
 
 /// A store path by its name in the store directory: `<hash>-<name>`.
 ///
-/// Clones share their text. A closure of 100,000 paths names each of them a dozen times over,
-/// and whoever reads one has every path once (see [`Closure`](crate::store)).
+/// Clones share their text: a closure of 100,000 paths names each of them a dozen times over.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct StorePath(Arc<BasePath>);
-
-/// One more step to the text, so that a [`StorePath`] is no more than a pointer.
-#[derive(PartialEq, Eq, PartialOrd, Ord, Hash)]
-struct BasePath(Box<str>);
+pub struct StorePath(Arc<str>);
 
 impl StorePath {
     /// Where the name begins, after 32 digits and a dash.
@@ -32,7 +27,7 @@ impl StorePath {
 
     /// Hash and name, as the store directory has it.
     pub fn base_path(&self) -> &str {
-        &self.0.0
+        &self.0
     }
 
     /// Parses a whole path.
@@ -41,7 +36,7 @@ impl StorePath {
     }
 
     fn of(parsed: &store_path::StorePath) -> Self {
-        Self(Arc::new(BasePath(parsed.to_string().into_boxed_str())))
+        Self(parsed.to_string().into())
     }
 }
 

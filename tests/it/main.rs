@@ -39,6 +39,7 @@ mod layer;
 mod licences;
 /// `stowage lint`, before a copy and alone.
 mod lint;
+mod memory;
 /// `stowage merge`: archives in one.
 mod merge;
 /// Images in an object storage, and what happens if that fails.

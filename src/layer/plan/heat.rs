@@ -39,12 +39,12 @@ pub(super) struct Heat {
 const EXACT: usize = 20_000;
 
 impl Heat {
-    /// The measure for a graph, and the reach of each of its paths.
-    pub fn new(graph: &Graph) -> (Self, Vec<Reach>) {
+    /// The measure for a graph, and the weight of each of its paths as a layer.
+    pub fn new(graph: &Graph) -> (Self, Vec<Weight>) {
         Self::with_exact_up_to(graph, EXACT)
     }
 
-    pub fn with_exact_up_to(graph: &Graph, exact: usize) -> (Self, Vec<Reach>) {
+    pub fn with_exact_up_to(graph: &Graph, exact: usize) -> (Self, Vec<Weight>) {
         let referrers = graph.referrer_counts();
         let is_top = |path: usize| referrers[path] == 0;
         let mut is_second = vec![false; graph.len()];
@@ -65,23 +65,27 @@ impl Heat {
             hashes: Hashes::default(),
         };
         if graph.len() <= exact {
-            let reaches = heat.exact_reaches(graph, kind);
-            return (heat, reaches);
+            let weights = heat.exact_weights(graph, kind);
+            return (heat, weights);
         }
         let hashes = hashes(graph);
         heat.hashes = Hashes::new(hashes.clone());
-        let reaches = reaches(graph, |path, references| {
+        let weights = heat.weights(graph, |path, references| {
             let sketches = references.map(|reach| match reach {
                 Reach::Sketch(sketch) => sketch,
                 Reach::Exact(_) => unreachable!("{ONE_KIND}"),
             });
             Reach::Sketch(Sketch::new(heat.hashes.rank(hashes[path]), kind(path), sketches))
         });
-        (heat, reaches)
+        (heat, weights)
     }
 
     /// A path reaches none that comes after it: half of all bits need not be there.
-    fn exact_reaches(&mut self, graph: &Graph, kind: impl Fn(usize) -> (bool, bool)) -> Vec<Reach> {
+    fn exact_weights(
+        &mut self,
+        graph: &Graph,
+        kind: impl Fn(usize) -> (bool, bool),
+    ) -> Vec<Weight> {
         let mut bit = vec![0; graph.len()];
         self.masks = vec![(0, 0); graph.len().div_ceil(64)];
         for (place, path) in graph.topological().iter().enumerate() {
@@ -91,13 +95,29 @@ impl Heat {
             *tops |= u64::from(is_top) << (place % 64);
             *seconds |= u64::from(is_second) << (place % 64);
         }
-        reaches(graph, |path, references| {
+        self.weights(graph, |path, references| {
             let mut bits = vec![0; bit[path] / 64 + 1].into_boxed_slice();
             bits[bit[path] / 64] |= 1 << (bit[path] % 64);
             let mut reach = Reach::Exact(bits);
             references.for_each(|reference| reach.unite(reference));
             reach
         })
+    }
+
+    /// Of each path, by its reach, which is made of the path and what its references reach.
+    fn weights(
+        &self,
+        graph: &Graph,
+        reach: impl Fn(usize, &mut dyn Iterator<Item = &Reach>) -> Reach,
+    ) -> Vec<Weight> {
+        let nothing = Weight { size: 0, heat: 0, reach: Reach::Exact(Box::default()) };
+        let mut weights = vec![nothing; graph.len()];
+        for path in graph.topological() {
+            let references = graph.references(*path);
+            let reach = reach(*path, &mut references.map(|path| &weights[path].reach));
+            weights[*path] = Weight { size: graph.size(*path), heat: self.of(&reach), reach };
+        }
+        weights
     }
 
     /// Of the whole graph.
@@ -167,19 +187,6 @@ impl Reach {
     }
 }
 
-/// Of each path, made of the path and what its references reach.
-fn reaches(
-    graph: &Graph,
-    reach: impl Fn(usize, &mut dyn Iterator<Item = &Reach>) -> Reach,
-) -> Vec<Reach> {
-    let mut reaches = vec![Reach::Exact(Box::default()); graph.len()];
-    for path in graph.topological() {
-        let mut references = graph.references(*path).map(|reference| &reaches[reference]);
-        reaches[*path] = reach(*path, &mut references);
-    }
-    reaches
-}
-
 /// A layer while it is planned.
 #[derive(Clone, Debug)]
 pub(super) struct Group {
@@ -198,19 +205,12 @@ pub(super) struct Weight {
 }
 
 impl Group {
-    pub fn new(graph: &Graph, heat: &Heat, path: usize, reach: Reach) -> Self {
-        Self { members: vec![path], weight: Weight::new(graph, heat, path, reach) }
-    }
-
     /// The group of several paths; none if there is no path.
-    pub fn of(graph: &Graph, heat: &Heat, paths: &[usize], reaches: &[Reach]) -> Option<Self> {
-        let mut groups =
-            paths.iter().map(|path| Self::new(graph, heat, *path, reaches[*path].clone()));
-        let mut first = groups.next()?;
-        for group in groups {
-            first.join(heat, group);
-        }
-        Some(first)
+    pub fn of(heat: &Heat, paths: &[usize], weights: &[Weight]) -> Option<Self> {
+        let (first, others) = paths.split_first()?;
+        let mut weight = weights[*first].clone();
+        others.iter().for_each(|path| weight.join(heat, &weights[*path]));
+        Some(Self { members: paths.to_vec(), weight })
     }
 
     pub fn join(&mut self, heat: &Heat, other: Group) {
@@ -220,10 +220,6 @@ impl Group {
 }
 
 impl Weight {
-    pub fn new(graph: &Graph, heat: &Heat, path: usize, reach: Reach) -> Self {
-        Self { size: graph.size(path), heat: heat.of(&reach), reach }
-    }
-
     pub fn join(&mut self, heat: &Heat, other: &Self) {
         self.size = self.size.saturating_add(other.size);
         self.reach.unite(&other.reach);

@@ -141,8 +141,8 @@ fn arranged(
             layers.push(layer.into_iter().map(|path| paths[path]).collect());
         }
     }
-    let (heat, reaches) = Heat::new(graph);
-    let groups = layers.iter().filter_map(|layer| Group::of(graph, &heat, layer, &reaches));
+    let (heat, weights) = Heat::new(graph);
+    let groups = layers.iter().filter_map(|layer| Group::of(&heat, layer, &weights));
     let mut layers = coolest_first(groups.collect());
     layers.extend(hinted.last);
     Ok(layers)

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer};
 use super::LayerPlan;
 use super::budget::LayerBudget;
 use super::graph::Graph;
-use super::heat::{Group, Heat, Reach};
+use super::heat::{Group, Heat};
 use super::package::package;
 use super::runs::SMALL;
 use crate::closure::Closure;
@@ -142,8 +142,8 @@ impl PreviousPlan {
         budget: LayerBudget,
         fresh: Vec<Vec<usize>>,
     ) -> Vec<Vec<usize>> {
-        let (heat, reaches) = Heat::new(graph);
-        let of = |layer: &Vec<usize>| Group::of(graph, &heat, layer, &reaches);
+        let (heat, weights) = Heat::new(graph);
+        let of = |layer: &Vec<usize>| Group::of(&heat, layer, &weights);
         let mut is_planned = vec![false; graph.len()];
         fresh.iter().flatten().for_each(|path| is_planned[*path] = true);
         let planned = |path: &usize| is_planned[*path];
@@ -166,7 +166,8 @@ impl PreviousPlan {
         }
         let mut groups: Vec<_> = layers.values().filter_map(of).collect();
         for (path, _) in new {
-            add(graph, &heat, &mut groups, path, &reaches, budget);
+            let weight = weights[path].clone();
+            add(&heat, &mut groups, Group { members: vec![path], weight }, budget);
         }
         let cost = |groups: &[Group]| {
             let bytes =
@@ -220,15 +221,7 @@ fn assign(
 }
 
 /// Adds a path that is new.
-fn add(
-    graph: &Graph,
-    heat: &Heat,
-    groups: &mut Vec<Group>,
-    path: usize,
-    reaches: &[Reach],
-    budget: LayerBudget,
-) {
-    let new = Group::new(graph, heat, path, reaches[path].clone());
+fn add(heat: &Heat, groups: &mut Vec<Group>, new: Group, budget: LayerBudget) {
     let is_room = groups.len() < budget.get();
     let is_run = |group: &Group| group.members.len() > 1;
     let any_run = groups.iter().any(is_run);

@@ -6,7 +6,7 @@ use std::collections::BinaryHeap;
 
 use super::budget::LayerBudget;
 use super::graph::Graph;
-use super::heat::{Group, Heat, Reach, Weight, coolest_first};
+use super::heat::{Group, Heat, Weight, coolest_first};
 
 /// Bytes below which a layer of its own saves nobody anything: a request costs as much.
 pub(super) const SMALL: u64 = 64 << 10;
@@ -24,21 +24,16 @@ pub(super) const SMALL: u64 = 64 << 10;
 /// With V paths and E references: O((V + E) · V / 64 + V log V) operations, and above
 /// 20,000 paths, by sketches, O((V + E) log V).
 pub(super) fn layers(graph: &Graph, budget: LayerBudget) -> Vec<Vec<usize>> {
-    let (heat, reaches) = Heat::new(graph);
-    layers_by(graph, budget, &heat, reaches)
+    let (heat, weights) = Heat::new(graph);
+    layers_by(graph, budget, &heat, weights)
 }
 
 fn layers_by(
     graph: &Graph,
     budget: LayerBudget,
     heat: &Heat,
-    reaches: Vec<Reach>,
+    weights: Vec<Weight>,
 ) -> Vec<Vec<usize>> {
-    let mut reaches: Vec<_> = reaches.into_iter().map(Some).collect();
-    let mut weight = |path: usize| {
-        let reach = reaches[path].take().expect("each path is in one group");
-        Weight::new(graph, heat, path, reach)
-    };
     let alone = alone(graph, budget);
     let mut is_alone = vec![false; graph.len()];
     for path in &alone {
@@ -46,11 +41,9 @@ fn layers_by(
     }
     let mut rest = depth_first(graph);
     rest.retain(|path| !is_alone[*path]);
-    let single = |path: &usize| Group { members: vec![*path], weight: weight(*path) };
+    let single = |path: &usize| Group { members: vec![*path], weight: weights[*path].clone() };
     let mut groups: Vec<_> = alone.iter().map(single).collect();
-    let weights = rest.iter().map(|path| weight(*path)).collect();
-    drop(reaches);
-    groups.extend(runs(heat, rest, weights, (budget.get() - alone.len()).max(1)));
+    groups.extend(runs(heat, Line::new(rest, weights), (budget.get() - alone.len()).max(1)));
     coolest_first(groups)
 }
 
@@ -96,10 +89,9 @@ fn depth_first(graph: &Graph) -> Vec<usize> {
 
 /// Joins neighbours, cheapest first, until at most `count` groups are left and no join
 /// is nearly free any more.
-fn runs(heat: &Heat, paths: Vec<usize>, weights: Vec<Weight>, count: usize) -> Vec<Group> {
+fn runs(heat: &Heat, mut line: Line, count: usize) -> Vec<Group> {
     let nearly_free = u128::from(SMALL) * u128::from(heat.of_all());
-    let mut left = paths.len();
-    let mut line = Line::new(weights);
+    let mut left = line.paths.len();
     // Twice as many pairs may be waiting as there are: now and then those are dropped that no
     // longer hold, before there are so many.
     let mut queue = BinaryHeap::with_capacity(left + left / 4 + 64);
@@ -120,7 +112,7 @@ fn runs(heat: &Heat, paths: Vec<usize>, weights: Vec<Weight>, count: usize) -> V
         queue.extend(line.next(place).and_then(|next| line.pair(heat, place, next)));
         queue.extend(line.previous(place).and_then(|before| line.pair(heat, before, place)));
     }
-    line.into_groups(&paths)
+    line.into_groups()
 }
 
 /// Two neighbours and what it costs to join them. Compared by cost, and among equals
@@ -137,7 +129,8 @@ struct Pair {
 /// Runs in a line, which closes up where two are joined.
 #[derive(Debug)]
 struct Line {
-    /// Of each run at the place of its first path.
+    paths: Vec<usize>,
+    /// Of the run that begins with a path, by the path; none of those further on in a run.
     weights: Vec<Option<Weight>>,
     joined: Vec<u32>,
     /// One more than the place before, so that 0 is none.
@@ -147,18 +140,24 @@ struct Line {
 }
 
 impl Line {
-    fn new(weights: Vec<Weight>) -> Self {
-        let end = u32::try_from(weights.len()).expect("a closure has fewer than 2^32 paths");
+    /// `weights` are those of all paths there are.
+    fn new(paths: Vec<usize>, weights: Vec<Weight>) -> Self {
+        let end = u32::try_from(paths.len()).expect("a closure has fewer than 2^32 paths");
         Self {
-            joined: vec![0; weights.len()],
+            joined: vec![0; paths.len()],
             before: (0..end).collect(),
             after: (1..=end).collect(),
+            paths,
             weights: weights.into_iter().map(Some).collect(),
         }
     }
 
+    fn weight(&self, place: usize) -> Option<&Weight> {
+        self.weights[self.paths[place]].as_ref()
+    }
+
     fn next(&self, place: usize) -> Option<usize> {
-        Some(self.after[place] as usize).filter(|next| *next < self.weights.len())
+        Some(self.after[place] as usize).filter(|next| *next < self.paths.len())
     }
 
     fn previous(&self, place: usize) -> Option<usize> {
@@ -166,8 +165,7 @@ impl Line {
     }
 
     fn pair(&self, heat: &Heat, first: usize, second: usize) -> Option<Reverse<Pair>> {
-        let [one, other] = [first, second].map(|place| self.weights[place].as_ref());
-        let cost = one?.cost_of_joining(heat, other?);
+        let cost = self.weight(first)?.cost_of_joining(heat, self.weight(second)?);
         let joined = (self.joined[first], self.joined[second]);
         // Each is a place in a line that `Line::new` found short enough.
         Some(Reverse(Pair { cost, first: first as u32, second: second as u32, joined }))
@@ -175,16 +173,15 @@ impl Line {
 
     fn is_current(&self, pair: &Pair) -> bool {
         let [first, second] = [pair.first, pair.second].map(|place| place as usize);
-        let is_there = |place: usize| self.weights[place].is_some();
-        is_there(first)
-            && is_there(second)
+        self.weight(first).is_some()
+            && self.weight(second).is_some()
             && pair.joined == (self.joined[first], self.joined[second])
     }
 
     fn join(&mut self, heat: &Heat, pair: &Pair) {
         let [first, second] = [pair.first, pair.second].map(|place| place as usize);
-        let joined = self.weights[second].take();
-        if let (Some(weight), Some(joined)) = (&mut self.weights[first], joined) {
+        let joined = self.weights[self.paths[second]].take();
+        if let (Some(weight), Some(joined)) = (&mut self.weights[self.paths[first]], joined) {
             weight.join(heat, &joined);
         }
         self.joined[first] += 1;
@@ -194,11 +191,12 @@ impl Line {
         }
     }
 
-    fn into_groups(self, paths: &[usize]) -> Vec<Group> {
-        let ends = self.after.into_iter().map(|end| end as usize);
-        let runs = self.weights.into_iter().zip(ends).enumerate();
-        let group = |(start, (weight, end)): (usize, (Option<Weight>, usize))| {
-            weight.map(|weight| Group { members: paths[start..end].to_vec(), weight })
+    fn into_groups(self) -> Vec<Group> {
+        let Self { paths, mut weights, after, .. } = self;
+        let runs = after.into_iter().map(|end| end as usize).enumerate();
+        let group = |(start, end): (usize, usize)| {
+            let weight = weights[paths[start]].take()?;
+            Some(Group { members: paths[start..end].to_vec(), weight })
         };
         runs.filter_map(group).collect()
     }
@@ -213,8 +211,8 @@ mod tests {
 
     fn plan(closure: &Closure, budget: u64, exact: usize) -> Vec<Vec<usize>> {
         let graph = Graph::new(closure);
-        let (heat, reaches) = Heat::with_exact_up_to(&graph, exact);
-        layers_by(&graph, LayerBudget::new(budget).unwrap(), &heat, reaches)
+        let (heat, weights) = Heat::with_exact_up_to(&graph, exact);
+        layers_by(&graph, LayerBudget::new(budget).unwrap(), &heat, weights)
     }
 
     proptest! {

@@ -12,10 +12,17 @@ use super::graph::Graph;
 #[derive(Clone, Debug)]
 pub(super) struct Sketch {
     all: Sample,
-    /// Of the paths with one referrer, which is a path that nothing refers to.
-    seconds: Sample,
+    /// Of most paths' sets there is nothing to say here.
+    special: Option<Box<Special>>,
+}
+
+/// What a set has of the paths that count for more than others.
+#[derive(Clone, Debug)]
+struct Special {
     /// How many of the paths nothing refers to. Exact: each is in one layer's set alone.
     tops: u32,
+    /// Of the paths with one referrer, which is a path that nothing refers to.
+    seconds: Sample,
 }
 
 const KEPT: usize = 64;
@@ -32,40 +39,52 @@ impl Sketch {
         let mut tops = u32::from(is_top);
         for reference in references {
             all.unite(&reference.all.ranks());
-            seconds.unite(&reference.seconds.ranks());
-            tops += reference.tops;
+            seconds.unite(&reference.seconds());
+            tops += reference.tops();
         }
-        Self { all: all.packed(), seconds: seconds.packed(), tops }
+        Self { all: all.packed(), special: Special::of(tops, &seconds) }
+    }
+
+    fn tops(&self) -> u32 {
+        self.special.as_ref().map_or(0, |special| special.tops)
+    }
+
+    fn seconds(&self) -> Ranks {
+        self.special.as_ref().map_or_else(Ranks::default, |special| special.seconds.ranks())
     }
 
     /// How many paths there are, about; how many of these nothing refers to; and how many
     /// have one referrer, which nothing refers to, about.
     pub fn counts(&self, hashes: &Hashes) -> [usize; 3] {
-        let size = |sample: &Sample| hashes.size(&sample.ranks());
-        [size(&self.all), self.tops as usize, size(&self.seconds)]
+        let seconds = hashes.size(&self.seconds());
+        [hashes.size(&self.all.ranks()), self.tops() as usize, seconds]
     }
 
     /// [`Sketch::counts`] of the union, without making it.
     pub fn union_counts(&self, other: &Self, hashes: &Hashes) -> [usize; 3] {
-        let size = |a: &Sample, b: &Sample| {
-            let mut united = a.ranks();
-            united.unite(&b.ranks());
-            hashes.size(&united)
-        };
-        let tops = (self.tops + other.tops) as usize;
-        [size(&self.all, &other.all), tops, size(&self.seconds, &other.seconds)]
+        let (all, tops, seconds) = self.union(other);
+        [hashes.size(&all), tops as usize, hashes.size(&seconds)]
     }
 
     /// Takes in the other set.
     pub fn unite(&mut self, other: &Self) {
-        let union = |a: &mut Sample, b: &Sample| {
-            let mut united = a.ranks();
-            united.unite(&b.ranks());
-            *a = united.packed();
-        };
-        union(&mut self.all, &other.all);
-        union(&mut self.seconds, &other.seconds);
-        self.tops += other.tops;
+        let (all, tops, seconds) = self.union(other);
+        *self = Self { all: all.packed(), special: Special::of(tops, &seconds) };
+    }
+
+    fn union(&self, other: &Self) -> (Ranks, u32, Ranks) {
+        let (mut all, mut seconds) = (self.all.ranks(), self.seconds());
+        all.unite(&other.all.ranks());
+        seconds.unite(&other.seconds());
+        (all, self.tops() + other.tops(), seconds)
+    }
+}
+
+impl Special {
+    /// None if there are none.
+    fn of(tops: u32, seconds: &Ranks) -> Option<Box<Self>> {
+        let some = tops > 0 || seconds.count > 0;
+        some.then(|| Box::new(Self { tops, seconds: seconds.packed() }))
     }
 }
 
@@ -100,20 +119,23 @@ impl Hashes {
 }
 
 /// The ranks of at most [`KEPT`] hashes, ascending, by the gaps between them: these are small,
-/// and there is a sample for each path.
+/// and there is a sample for each path. Seven bits of a gap are in each byte, the lowest first.
 #[derive(Clone, Debug)]
-struct Sample(Box<[u16]>);
+struct Sample(Box<[u8]>);
 
-/// As a gap: it is this long and longer, and the next number has the rest.
-const LONG: u16 = u16::MAX;
+/// Set in the bytes that the gap goes on after.
+const MORE: u8 = 1 << 7;
 
 impl Sample {
     fn ranks(&self) -> Ranks {
         let mut ranks = Ranks::default();
-        let mut rank = 0;
-        for gap in &self.0 {
-            rank += u32::from(*gap);
-            if *gap != LONG {
+        let (mut rank, mut gap, mut shift) = (0, 0, 0);
+        for byte in &self.0 {
+            gap |= u32::from(byte & !MORE) << shift;
+            shift += 7;
+            if byte & MORE == 0 {
+                rank += gap;
+                (gap, shift) = (0, 0);
                 ranks.kept[ranks.count] = rank;
                 ranks.count += 1;
             }
@@ -158,17 +180,19 @@ impl Ranks {
     }
 
     fn packed(&self) -> Sample {
-        // One of 65,535 ranks or more takes two numbers or more: there is room for a few.
-        let (mut gaps, mut before) = (Vec::with_capacity(KEPT + 8), 0);
+        let mut bytes = [0; KEPT * (u32::BITS as usize).div_ceil(7)];
+        let (mut end, mut before) = (0, 0);
         for rank in self.as_slice() {
             let mut gap = rank - std::mem::replace(&mut before, *rank);
-            while gap >= u32::from(LONG) {
-                gaps.push(LONG);
-                gap -= u32::from(LONG);
+            while gap >= u32::from(MORE) {
+                bytes[end] = gap as u8 | MORE;
+                end += 1;
+                gap >>= 7;
             }
-            gaps.push(gap as u16);
+            bytes[end] = gap as u8;
+            end += 1;
         }
-        Sample(gaps.as_slice().into())
+        Sample(bytes[..end].into())
     }
 }
 
@@ -267,7 +291,7 @@ mod tests {
     #[test]
     fn samples_are_unpacked_as_they_were_packed() {
         for ranks in
-            [&[][..], &[0], &[65_534, 65_535, 65_536], &[65_535], &[7, 300_000, 300_001, u32::MAX]]
+            [&[][..], &[0], &[127, 128, 256], &[16_384, u32::MAX - 1], &[7, 300_000, u32::MAX]]
         {
             let mut given = Ranks::default();
             given.kept[..ranks.len()].copy_from_slice(ranks);

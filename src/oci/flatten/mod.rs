@@ -23,7 +23,8 @@ use super::base;
 use super::build::base_layers;
 use super::layer_reader::read_tar;
 use super::options::Architecture;
-use super::spec::{ImageSpec, SpecLayer};
+use super::spec::ImageSpec;
+use super::spec_layer::SpecLayer;
 use crate::store::Store;
 
 /// The layers of an image: of an image spec, or of any format that [`super::base::read_base`] takes.
@@ -40,7 +41,7 @@ pub fn layers_of(
     let is_json = File::open(image).and_then(|mut file| file.read_exact(&mut start)).is_ok()
         && start == *b"{";
     if is_json {
-        return Ok(ImageSpec::read(image)?.layers);
+        return Ok(ImageSpec::read_outline(image)?.layers);
     }
     Ok(base_layers(base::read_base(store, image, architecture)?).layers)
 }

@@ -11,7 +11,7 @@ use super::{Check, Finding, LARGEST_ID};
 use crate::layer::Error;
 use crate::oci::layer_reader::read_tar;
 use crate::oci::options::Architecture;
-use crate::oci::spec::SpecLayer;
+use crate::oci::spec_layer::SpecLayer;
 use crate::store::Store;
 
 const SET_ID: u32 = 0o6000;

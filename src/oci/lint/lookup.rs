@@ -5,7 +5,8 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use crate::layer::LayerContents;
-use crate::oci::spec::{ImageSpec, LayerSource};
+use crate::oci::spec::ImageSpec;
+use crate::oci::spec_layer::LayerSource;
 use crate::store::Store;
 
 /// How many links a path may lead through, as on Linux (`MAXSYMLINKS`).

@@ -145,7 +145,8 @@ fn read(link: &Path) -> Result<ImageSpec, OnDemandError> {
     let mut locations = json["layerLocations"].as_object().into_iter().flat_map(|map| map.values());
     let spec = locations.find_map(|location| location["spec"].as_str());
     let spec = spec.ok_or_else(|| odd("an image without layers"))?;
-    ImageSpec::read(Path::new(spec)).map_err(|error| odd(&crate::error::with_causes(&error)))
+    ImageSpec::read_outline(Path::new(spec))
+        .map_err(|error| odd(&crate::error::with_causes(&error)))
 }
 
 /// Nix at work: whoever is not interested any more ends it.
