@@ -7,6 +7,10 @@ use std::os::unix::fs::FileTypeExt;
 
 use nix::fcntl::{SpliceFFlags, splice};
 
+/// Bytes that are best read, hashed and written at once: enough for a call of the system to cost
+/// nothing beside them, and so few that they are in the processor's cache from one to the next.
+pub const PIECE: usize = 256 << 10;
+
 /// A writer that may take buffers for its own, and files without a look at them.
 ///
 /// What it does with them is what [`Write::write_all`] of the same bytes would do: the methods

@@ -6,9 +6,10 @@ use std::thread::{JoinHandle, spawn};
 
 use sha2::{Digest as _, Sha256};
 
-/// Bytes of a piece, and how many of them may wait: enough to level out reads that are slow
-/// now and then, and little to keep in memory and in the cache.
-const PIECE: usize = 256 << 10;
+use crate::sink::PIECE;
+
+/// Pieces that may wait: enough to level out reads that are slow now and then, and little to keep
+/// in memory and in the cache.
 const WAITING: usize = 16;
 
 /// A hasher that runs beside whoever makes the bytes. Dropped, its thread ends.

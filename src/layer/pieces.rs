@@ -5,10 +5,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 
-use crate::sink::Sink;
-
-/// Bytes of a piece: small enough to be in the processor's cache still when it is hashed.
-pub const PIECE: usize = 256 << 10;
+use crate::sink::{PIECE, Sink};
 
 /// A buffer before a [`Sink`].
 pub struct Pieces<S> {

@@ -302,8 +302,8 @@ mod tests {
     use std::os::unix::fs::symlink;
     use std::os::unix::net::UnixListener;
 
-    use super::super::pieces::PIECE;
     use super::*;
+    use crate::sink::PIECE;
 
     fn directory(fill: impl FnOnce(&Path)) -> (tempfile::TempDir, Directory) {
         let dir = tempfile::tempdir().unwrap();

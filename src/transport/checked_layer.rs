@@ -6,7 +6,7 @@ use std::io::{self, Write};
 
 use super::Error;
 use super::watch::{ImageLayer, LayerStep, Watch, WatchedLayer};
-use crate::digest::DigestWriter;
+use crate::digest::{Digest, DigestWriter};
 use crate::layer;
 use crate::sink::Sink;
 use crate::store::Store;
@@ -59,7 +59,15 @@ pub fn write_checked_layer(
     let mut out = hashing.of(Limited::new(out, expected.size), expected.size);
     let result = layer.spec.layers[layer.index].write_blob(store, layer.form, &mut out);
     out.inner().ended(layer, result)?;
-    let (found, size) = out.finish();
+    check(layer, out.finish())
+}
+
+/// Compares what a layer is with what it was.
+///
+/// # Errors
+/// [`Error::LayerChanged`].
+pub fn check(layer: ImageLayer, (found, size): (Digest, u64)) -> Result<(), Error> {
+    let expected = layer.blob();
     if (found, size) != (*expected.digest.digest(), expected.size) {
         return Err(changed(layer, format!("{found} and {size} bytes")));
     }
@@ -80,11 +88,10 @@ pub fn write_watched_layer(
     write_checked_layer(store, layer, Hashing::Beside, WatchedLayer { out, layer, watch })
 }
 
-/// As [`write_watched_layer`], for a receiver that checks the digest: nothing is hashed here, and
-/// the system moves large files by itself where `out` can be given them. The size is checked.
+/// As [`write_watched_layer`], for a receiver that checks the digest.
 ///
 /// # Errors
-/// As [`write_checked_layer`], for another size.
+/// As [`write_sized_layer`].
 pub fn write_unchecked_layer(
     store: &Store,
     layer: ImageLayer,
@@ -92,8 +99,17 @@ pub fn write_unchecked_layer(
     out: impl Sink,
 ) -> Result<(), Error> {
     watch.layer(layer, LayerStep::Begun);
+    write_sized_layer(store, layer, WatchedLayer { out, layer, watch })
+}
+
+/// As [`write_checked_layer`], but nothing is hashed here, and the system moves large files by
+/// itself where `out` can be given them. The size is checked.
+///
+/// # Errors
+/// As [`write_checked_layer`], for another size.
+pub fn write_sized_layer(store: &Store, layer: ImageLayer, out: impl Sink) -> Result<(), Error> {
     let size = layer.blob().size;
-    let mut out = Limited::new(WatchedLayer { out, layer, watch }, size);
+    let mut out = Limited::new(out, size);
     let result = layer.spec.layers[layer.index].write_blob(store, layer.form, &mut out);
     out.ended(layer, result)?;
     if out.left > 0 {
