@@ -1,15 +1,16 @@
-//! How fast layers are made: many small files, few large ones, and a plan of a large
-//! closure. `cargo bench`; `benches/run` measures whole commands beside other tools.
+//! How fast layers are made: many small files, few large ones, a plan of a large closure, and
+//! bytes hashed on one core. `cargo bench`; `benches/run` measures whole commands beside other tools.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::hint::black_box;
-use std::io;
+use std::io::{self, Write};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use stowage::closure::{Closure, NarHash, ValidPathInfo};
+use stowage::digest::{Digest, LaneWriter, in_lanes};
 use stowage::layer::{LayerBudget, LayerContents, LayerPlan, PlanOptions, layer_of, write_layer};
 use stowage::store::{Store, StorePath};
 
@@ -84,5 +85,23 @@ fn plans(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, layers, plans);
+fn digests(criterion: &mut Criterion) {
+    let messages = [bytes(16 << 20, 1), bytes(16 << 20, 2)];
+    let mut group = criterion.benchmark_group("SHA-256");
+    group.throughput(Throughput::Bytes(messages.iter().map(|bytes| bytes.len() as u64).sum()));
+    group.bench_function("one after the other", |bencher| {
+        bencher.iter(|| black_box(&messages).each_ref().map(|bytes| Digest::of(bytes)));
+    });
+    group.bench_function("two at once", |bencher| {
+        bencher.iter(|| {
+            in_lanes(black_box(&messages), 1, |place, bytes| {
+                let mut writer = LaneWriter::new(place);
+                bytes.chunks(1 << 20).for_each(|piece| writer.write_all(piece).unwrap());
+                writer.finish()
+            })
+        });
+    });
+}
+
+criterion_group!(benches, layers, plans, digests);
 criterion_main!(benches);

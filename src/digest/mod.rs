@@ -11,6 +11,9 @@
 //! ```
 
 mod hasher_thread;
+mod lane_writer;
+mod lanes;
+mod two_lanes;
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -24,6 +27,9 @@ use thiserror::Error;
 
 use crate::sink::Sink;
 use hasher_thread::HasherThread;
+
+pub use lane_writer::LaneWriter;
+pub use lanes::{Place, in_lanes};
 
 /// A SHA-256 digest, printed as `sha256:<64 lower-case hex digits>`
 /// (image-spec, descriptor.md, "Digests").

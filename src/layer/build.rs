@@ -4,12 +4,10 @@
 use std::cmp::Reverse;
 use std::io;
 
-use rayon::prelude::*;
-
 use super::Error;
 use super::archive::write_layer;
 use super::contents::LayerContents;
-use crate::digest::{DiffId, DigestWriter};
+use crate::digest::{DiffId, Digest, DigestWriter, LaneWriter, Place, in_lanes};
 use crate::store::Store;
 
 /// A layer that was made once: what it holds, and the digest and size of its
@@ -29,20 +27,30 @@ pub struct Layer {
 /// # Errors
 /// Whatever keeps the sources from being read.
 pub fn layer_of(store: &Store, contents: &LayerContents) -> Result<Layer, Error> {
-    hashed(store, contents, DigestWriter::new(io::sink()))
+    let mut digest = DigestWriter::new(io::sink());
+    write_layer(store, contents, &mut digest)?;
+    Ok(layer(contents, digest.finish()))
 }
 
-fn hashed(
+/// The same, hashed beside other layers.
+///
+/// # Errors
+/// Whatever keeps the sources from being read.
+pub fn layer_at(
+    place: &Place<'_>,
     store: &Store,
     contents: &LayerContents,
-    mut digest: DigestWriter<io::Sink>,
 ) -> Result<Layer, Error> {
+    let mut digest = LaneWriter::new(place);
     write_layer(store, contents, &mut digest)?;
-    let (digest, size) = digest.finish();
-    Ok(Layer { contents: contents.clone(), diff_id: DiffId::new(digest), size })
+    Ok(layer(contents, digest.finish()))
 }
 
-/// Makes every layer, one on each thread at a time.
+fn layer(contents: &LayerContents, (digest, size): (Digest, u64)) -> Layer {
+    Layer { contents: contents.clone(), diff_id: DiffId::new(digest), size }
+}
+
+/// Makes every layer, as many at a time as rayon has threads, or two for each.
 ///
 /// The heaviest is begun first: begun last, it would keep one thread busy after all
 /// others are done. `weight` is a guess of its bytes; it changes nothing but the time.
@@ -56,30 +64,25 @@ pub fn build_layers(
     weight: impl Fn(&LayerContents) -> u64 + Sync,
     done: impl Fn(&Layer) + Sync,
 ) -> Result<Vec<Layer>, Error> {
-    let threads = rayon::current_num_threads() as u64;
+    let jobs = rayon::current_num_threads();
     let total: u64 = contents.iter().map(&weight).sum();
     // It is at work when the others are done: hash it on another thread than it is read on.
-    let outlasts = |contents: &LayerContents| threads > 1 && weight(contents) * threads > total;
-    let make = |contents: &LayerContents| {
-        let digest = if outlasts(contents) {
-            DigestWriter::with_thread(io::sink())
-        } else {
-            DigestWriter::new(io::sink())
-        };
-        hashed(store, contents, digest)
+    let outlasts = |contents: &LayerContents| jobs > 1 && weight(contents) * jobs as u64 > total;
+    let make = |place: &Place<'_>, contents: &LayerContents| {
+        if !outlasts(contents) {
+            return layer_at(place, store, contents);
+        }
+        let mut digest = DigestWriter::with_thread(io::sink());
+        write_layer(store, contents, &mut digest)?;
+        Ok(layer(contents, digest.finish()))
     };
     let mut order: Vec<usize> = (0..contents.len()).collect();
     order.sort_by_cached_key(|layer| Reverse(weight(&contents[*layer])));
-    let mut layers: Vec<_> = order
-        .into_iter()
-        // Hands them out one at a time and in order; rayon's own halves would begin in the middle.
-        .par_bridge()
-        .map(|place| {
-            let layer = make(&contents[place]);
-            layer.as_ref().ok().inspect(|layer| done(layer));
-            (place, layer)
-        })
-        .collect();
-    layers.sort_unstable_by_key(|(place, _)| *place);
+    let mut layers = in_lanes(order, jobs, |place, index| {
+        let layer = make(place, &contents[index]);
+        layer.as_ref().ok().inspect(|layer| done(layer));
+        (index, layer)
+    });
+    layers.sort_unstable_by_key(|(index, _)| *index);
     layers.into_iter().map(|(_, layer)| layer).collect()
 }

@@ -4,7 +4,6 @@
 use std::io;
 use std::path::PathBuf;
 
-use rayon::prelude::*;
 use serde::Serialize;
 
 use super::base;
@@ -13,7 +12,7 @@ use super::spec::ImageSpec;
 use super::spec_layer::{LayerSource, SpecLayer};
 use super::stored::StoredBlob;
 use crate::closure::NarHash;
-use crate::digest::{DiffId, DigestWriter};
+use crate::digest::{DiffId, DigestWriter, Place, in_lanes};
 use crate::error::with_causes;
 use crate::layer::{self, Layer};
 use crate::store::{self, Store, StorePath};
@@ -79,15 +78,18 @@ pub struct ChangedPath {
 ///
 /// `done` is told the size of each layer when it is finished.
 pub fn validate(store: &Store, spec: &ImageSpec, done: impl Fn(u64) + Sync) -> Report {
-    let differences = spec.layers.par_iter().enumerate().filter_map(|(index, layer)| {
-        let difference = difference(store, spec, index + 1, layer);
+    let numbered = spec.layers.iter().zip(1..);
+    let differences = in_lanes(numbered, rayon::current_num_threads(), |place, (layer, number)| {
+        let difference = difference(place, store, spec, number, layer);
         done(layer.size);
         difference
     });
-    Report { layers: spec.layers.len(), size: spec.size(), differences: differences.collect() }
+    let differences = differences.into_iter().flatten().collect();
+    Report { layers: spec.layers.len(), size: spec.size(), differences }
 }
 
 fn difference(
+    place: &Place<'_>,
     store: &Store,
     spec: &ImageSpec,
     number: usize,
@@ -95,7 +97,7 @@ fn difference(
 ) -> Option<Difference> {
     let expected = DigestAndSize { diff_id: layer.diff_id, size: layer.size };
     let (found, error) = match &layer.source {
-        LayerSource::Made(contents) => match layer::layer_of(store, contents) {
+        LayerSource::Made(contents) => match layer::layer_at(place, store, contents) {
             Ok(Layer { diff_id, size, .. }) => (Some(DigestAndSize { diff_id, size }), None),
             Err(error) => (None, Some(with_causes(&error))),
         },
