@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileExt, FileTypeExt};
 
 use nix::fcntl::{SpliceFFlags, splice};
 
@@ -25,14 +25,19 @@ pub trait Sink: Write {
         Ok(piece)
     }
 
-    /// Takes up to `length` bytes of a file from its position on, which is then behind them, and
-    /// returns how many: none at the file's end, or from a sink that has to see bytes.
+    /// Takes up to so many bytes of a file, and returns how many: none at the file's end, or if
+    /// it takes no files.
     ///
     /// # Errors
     /// The writer's; and the reader's, which can't be told from them.
-    fn take_file(&mut self, file: &File, length: u64) -> io::Result<u64> {
-        let _ = (file, length);
+    fn take_file(&mut self, bytes: FileBytes) -> io::Result<u64> {
+        let _ = bytes;
         Ok(0)
+    }
+
+    /// Whether it takes files at all.
+    fn takes_files(&self) -> bool {
+        false
     }
 
     /// Whether [`take`](Sink::take) makes a difference to it. Whoever could pass it pages that
@@ -42,13 +47,56 @@ pub trait Sink: Write {
     }
 }
 
+/// Bytes of a file. Where its position is, does not matter and stays as it is.
+#[derive(Clone, Copy, Debug)]
+pub struct FileBytes<'f> {
+    /// The file.
+    pub file: &'f File,
+    /// Where they begin.
+    pub offset: u64,
+    /// How many they should be.
+    pub length: u64,
+}
+
+impl FileBytes<'_> {
+    /// Reads them a piece at a time, up to the file's end, and returns how many they are.
+    ///
+    /// # Errors
+    /// If the file can't be read, and those of `each`.
+    pub fn read(
+        self,
+        piece: &mut Vec<u8>,
+        mut each: impl FnMut(&[u8]) -> io::Result<()>,
+    ) -> io::Result<u64> {
+        piece.resize(PIECE, 0);
+        let mut done = 0;
+        while done < self.length {
+            let length = usize::try_from(self.length - done).map_or(PIECE, |left| left.min(PIECE));
+            match self.file.read_at(&mut piece[..length], self.offset + done) {
+                Ok(0) => break,
+                Ok(read) => {
+                    each(&piece[..read])?;
+                    done += read as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(done)
+    }
+}
+
 impl<S: Sink + ?Sized> Sink for &mut S {
     fn take(&mut self, piece: Vec<u8>) -> io::Result<Vec<u8>> {
         (**self).take(piece)
     }
 
-    fn take_file(&mut self, file: &File, length: u64) -> io::Result<u64> {
-        (**self).take_file(file, length)
+    fn take_file(&mut self, bytes: FileBytes) -> io::Result<u64> {
+        (**self).take_file(bytes)
+    }
+
+    fn takes_files(&self) -> bool {
+        (**self).takes_files()
     }
 
     fn keeps_pieces(&self) -> bool {
@@ -101,13 +149,19 @@ impl Write for Spliced {
 }
 
 impl Sink for Spliced {
-    fn take_file(&mut self, file: &File, length: u64) -> io::Result<u64> {
+    fn takes_files(&self) -> bool {
+        self.is_pipe
+    }
+
+    fn take_file(&mut self, FileBytes { file, offset, length }: FileBytes) -> io::Result<u64> {
         /// Bytes that are asked for at once: those that the widest usual pipe has room for.
         const AT_ONCE: u64 = 1 << 20;
         let mut taken = 0;
+        let flags = SpliceFFlags::SPLICE_F_MORE;
         while self.is_pipe && taken < length {
             let length = usize::try_from(AT_ONCE.min(length - taken)).expect("a mebibyte");
-            match splice(file, None, &self.out, None, length, SpliceFFlags::SPLICE_F_MORE) {
+            let Ok(mut from) = i64::try_from(offset + taken) else { break };
+            match splice(file, Some(&mut from), &self.out, None, length, flags) {
                 Ok(0) => break,
                 Ok(more) => taken += more as u64,
                 Err(nix::Error::EINTR) => {}
@@ -127,15 +181,13 @@ mod tests {
 
     use super::*;
 
-    /// As much of a file as there is and as is asked for, wherever its position is, and behind
-    /// what was written before.
+    /// As much of a file as there is and as is asked for, and behind what was written before.
     #[test]
     fn a_pipe_takes_files() {
         let bytes: Vec<u8> = (0..3_u32 << 20).map(|place| (place >> 3) as u8).collect();
         let mut source = tempfile::tempfile().unwrap();
         source.write_all(&bytes).unwrap();
         for (start, length) in [(0, 0), (0, 1), (1, 5000), (4096, 2 << 20), (7, 3 << 20)] {
-            io::Seek::seek(&mut source, io::SeekFrom::Start(start)).unwrap();
             let (mut reader, writer) = io::pipe().unwrap();
             let read = thread::spawn(move || {
                 let mut read = Vec::new();
@@ -143,13 +195,16 @@ mod tests {
             });
             let mut sink = Spliced::new(std::os::fd::OwnedFd::from(writer).into());
             sink.write_all(b"before").unwrap();
-            let taken = sink.take_file(&source, length).unwrap();
-            assert_eq!(taken, length.min(bytes.len() as u64 - start));
-            let mut rest = Vec::new();
-            source.read_to_end(&mut rest).unwrap();
+            let file = FileBytes { file: &source, offset: start, length };
+            let taken = sink.take_file(file).unwrap();
             drop(sink);
-            let all = [b"before".to_vec(), bytes[start as usize..].to_vec()].concat();
-            assert!([read.join().unwrap(), rest].concat() == all, "{start} {length}");
+            let end = bytes.len().min((start + length) as usize);
+            let expected = &bytes[start as usize..end];
+            assert_eq!(taken, expected.len() as u64);
+            assert!(read.join().unwrap() == [b"before", expected].concat(), "{start} {length}");
+            let mut read = Vec::new();
+            file.read(&mut Vec::new(), |piece| read.write_all(piece)).unwrap();
+            assert!(read == expected, "{start} {length}");
         }
     }
 
@@ -157,9 +212,9 @@ mod tests {
     fn what_is_no_pipe_is_written_to() {
         let mut source = tempfile::tempfile().unwrap();
         source.write_all(b"abc").unwrap();
-        io::Seek::rewind(&mut source).unwrap();
         let mut sink = Spliced::new(tempfile::tempfile().unwrap());
-        assert_eq!(sink.take_file(&source, 3).unwrap(), 0);
+        let bytes = FileBytes { file: &source, offset: 0, length: 3 };
+        assert_eq!((sink.take_file(bytes).unwrap(), sink.takes_files()), (0, false));
         assert_eq!(sink.take(b"abc".to_vec()).unwrap(), b"abc");
         assert_eq!(sink.out.metadata().unwrap().len(), 3);
     }

@@ -6,26 +6,29 @@ use std::io::{self, Write};
 use super::Digest;
 use super::lanes::Place;
 use super::two_lanes::{Block, INITIAL, State, compress_one};
-use crate::sink::Sink;
+use crate::sink::{FileBytes, Sink};
 
 const BLOCK: usize = size_of::<Block>();
 /// Of the message's length, which ends the last block.
 const LENGTH: usize = size_of::<u64>();
 
-/// Digest and length of bytes that go nowhere, hashed beside others' where it pays. The thread
+/// Digest and length of bytes on their way to `S`, hashed beside others' where it pays. The thread
 /// may wait meanwhile.
-pub struct LaneWriter<'p> {
+pub struct LaneWriter<'p, S> {
+    inner: S,
     place: &'p Place<'p>,
     state: State,
     /// The last bytes, that are no block yet: what is left of `size` after whole blocks.
     tail: Block,
     size: u64,
+    /// For files that `inner` takes.
+    piece: Vec<u8>,
 }
 
-impl<'p> LaneWriter<'p> {
+impl<'p, S> LaneWriter<'p, S> {
     /// Starts at an empty digest.
-    pub fn new(place: &'p Place<'p>) -> Self {
-        Self { place, state: INITIAL, tail: [0; BLOCK], size: 0 }
+    pub fn new(place: &'p Place<'p>, inner: S) -> Self {
+        Self { inner, place, state: INITIAL, tail: [0; BLOCK], size: 0, piece: Vec::new() }
     }
 
     fn filled(&self) -> usize {
@@ -51,8 +54,8 @@ impl<'p> LaneWriter<'p> {
     }
 }
 
-impl Write for LaneWriter<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+impl<S> LaneWriter<'_, S> {
+    fn update(&mut self, bytes: &[u8]) {
         let (filled, mut rest) = (self.filled(), bytes);
         if filled > 0 {
             let (first, later) = rest.split_at(rest.len().min(BLOCK - filled));
@@ -67,15 +70,58 @@ impl Write for LaneWriter<'_> {
         // If it is empty, what was there may have grown above.
         self.tail[..last.len()].copy_from_slice(last);
         self.size += bytes.len() as u64;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 
-impl Sink for LaneWriter<'_> {}
+impl<S: Write> Write for LaneWriter<'_, S> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(bytes)?;
+        self.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+impl<S: Sink> Sink for LaneWriter<'_, S> {
+    fn take(&mut self, piece: Vec<u8>) -> io::Result<Vec<u8>> {
+        self.update(&piece);
+        self.inner.take(piece)
+    }
+
+    fn takes_files(&self) -> bool {
+        self.inner.takes_files()
+    }
+
+    /// Reads the file itself. A file of the store is not written while it is there: what was
+    /// hashed is what `inner` has.
+    fn take_file(&mut self, bytes: FileBytes) -> io::Result<u64> {
+        if !self.inner.takes_files() {
+            return Ok(0);
+        }
+        let mut piece = std::mem::take(&mut self.piece);
+        let length = bytes.read(&mut piece, |piece| {
+            self.update(piece);
+            Ok(())
+        })?;
+        self.piece = piece;
+        let mut taken = 0;
+        while taken < length {
+            let (offset, length) = (bytes.offset + taken, length - taken);
+            match self.inner.take_file(FileBytes { offset, length, ..bytes })? {
+                0 => return Err(io::Error::other("a file was not taken")),
+                more => taken += more,
+            }
+        }
+        Ok(taken)
+    }
+
+    fn keeps_pieces(&self) -> bool {
+        self.inner.keeps_pieces()
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -92,7 +138,7 @@ mod tests {
     fn digests(messages: &[Vec<u8>], pieces: &[usize], jobs: usize) -> Vec<(Digest, u64)> {
         in_lanes(messages, jobs, |place, message| {
             let mut rest = &message[..];
-            let mut writer = LaneWriter::new(place);
+            let mut writer = LaneWriter::new(place, io::sink());
             for piece in pieces.iter().cycle() {
                 if rest.is_empty() {
                     break;

@@ -1,7 +1,7 @@
 //! Several messages hashed at once on fewer processors.
 //! Vocabulary: names no stage.
 //!
-//! Twice as many threads make bytes as may be at work. One that comes with bytes to hash finds
+//! More than twice as many threads make bytes as may be at work. One that comes with bytes to hash finds
 //! those of another that waits, and hashes both ([`two_lanes`]); or it leaves its own for the
 //! next that comes, and lets another to work in its place. Bytes are lent, not copied: copying
 //! would cost half of what is gained.
@@ -19,7 +19,8 @@ use super::two_lanes::{self, Block, State};
 const FEW: usize = (32 << 10) / size_of::<Block>();
 
 /// Does `work` for each item on threads of which `jobs` are at work at a time, the first items
-/// first, and returns the results in the items' order.
+/// first, and returns the results in the items' order. If it is for several processors, one more
+/// thread is at work: else a processor is idle while a thread is told that it is its turn.
 ///
 /// What `work` hashes by a [`LaneWriter`](super::LaneWriter) at its place is hashed together
 /// with what others do, where the processor is faster so.
@@ -29,9 +30,9 @@ pub fn in_lanes<T: Send, R: Send>(
     work: impl Fn(&Place<'_>, T) -> R + Sync,
 ) -> Vec<R> {
     let items: Vec<_> = items.into_iter().collect();
-    let lanes = if two_lanes::pays() { 2 } else { 1 };
-    let threads = items.len().min(lanes * jobs);
-    let turns = Turns::new(threads, jobs);
+    let (lanes, spare) = if two_lanes::pays() { (2, usize::from(jobs > 1)) } else { (1, 0) };
+    let threads = items.len().min(lanes * jobs + spare);
+    let turns = Turns::new(threads, jobs + spare);
     let items = Mutex::new(items.into_iter().enumerate());
     let results = Mutex::new(Vec::new());
     let run = |number| {
@@ -103,8 +104,13 @@ impl Turns {
         Self { shared: Mutex::new(shared), called }
     }
 
-    /// Waits for a place among those at work.
     fn enter(&self, thread: usize) -> Place<'_> {
+        self.wait_for_place(thread);
+        Place { turns: self, thread, here: PhantomData }
+    }
+
+    /// Waits for a place among those at work.
+    fn wait_for_place(&self, thread: usize) {
         let mut shared = lock(&self.shared);
         if shared.free > 0 {
             shared.free -= 1;
@@ -112,7 +118,6 @@ impl Turns {
             shared.ready.push_back(thread);
             drop(self.wait(shared, thread));
         }
-        Place { turns: self, thread, here: PhantomData }
     }
 
     fn wait<'s>(
@@ -169,6 +174,14 @@ impl Drop for Place<'_> {
 }
 
 impl Place<'_> {
+    /// Lets another to work while this thread waits for something else than to hash.
+    pub fn away<T>(&self, wait: impl FnOnce() -> T) -> T {
+        self.turns.pass_on(&mut lock(&self.turns.shared));
+        let result = wait();
+        self.turns.wait_for_place(self.thread);
+        result
+    }
+
     /// Hashes the next blocks of a message, here or beside another's.
     pub(super) fn compress(&self, state: &mut State, mut blocks: &[Block]) {
         while blocks.len() >= FEW {
@@ -219,7 +232,8 @@ mod tests {
                 item
             });
             assert_eq!(results, (0..items).collect::<Vec<_>>());
-            assert!(most.into_inner() <= jobs.min(items), "{items} items, {jobs} jobs");
+            let spare = usize::from(jobs > 1);
+            assert!(most.into_inner() <= (jobs + spare).min(items), "{items} items, {jobs} jobs");
         }
     }
 

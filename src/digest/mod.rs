@@ -25,7 +25,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
-use crate::sink::Sink;
+use crate::sink::{FileBytes, Sink};
 use hasher_thread::HasherThread;
 
 pub use lane_writer::LaneWriter;
@@ -177,6 +177,8 @@ pub struct DigestWriter<W> {
     inner: W,
     hasher: Hasher,
     size: u64,
+    /// For files that `inner` takes.
+    piece: Vec<u8>,
 }
 
 enum Hasher {
@@ -187,13 +189,13 @@ enum Hasher {
 impl<W> DigestWriter<W> {
     /// Starts at an empty digest.
     pub fn new(inner: W) -> Self {
-        Self { inner, hasher: Hasher::Here(Sha256::new()), size: 0 }
+        Self { inner, hasher: Hasher::Here(Sha256::new()), size: 0, piece: Vec::new() }
     }
 
     /// The same with a thread that hashes while the next bytes are made and written. Worth it
     /// for megabytes, if a processor is free.
     pub fn with_thread(inner: W) -> Self {
-        Self { inner, hasher: Hasher::Beside(HasherThread::start()), size: 0 }
+        Self { inner, hasher: Hasher::Beside(HasherThread::start()), size: 0, piece: Vec::new() }
     }
 
     /// What the bytes go to.
@@ -233,11 +235,37 @@ impl<W: Write> Write for DigestWriter<W> {
     }
 }
 
-/// Sees every byte: of a file it takes none unseen.
 impl<S: Sink> Sink for DigestWriter<S> {
     fn take(&mut self, piece: Vec<u8>) -> io::Result<Vec<u8>> {
         self.update(&piece);
         self.inner.take(piece)
+    }
+
+    fn takes_files(&self) -> bool {
+        self.inner.takes_files()
+    }
+
+    /// Reads the file itself. A file of the store is not written while it is there: what was
+    /// hashed is what `inner` has.
+    fn take_file(&mut self, bytes: FileBytes) -> io::Result<u64> {
+        if !self.inner.takes_files() {
+            return Ok(0);
+        }
+        let mut piece = std::mem::take(&mut self.piece);
+        let length = bytes.read(&mut piece, |piece| {
+            self.update(piece);
+            Ok(())
+        })?;
+        self.piece = piece;
+        let mut taken = 0;
+        while taken < length {
+            let (offset, length) = (bytes.offset + taken, length - taken);
+            match self.inner.take_file(FileBytes { offset, length, ..bytes })? {
+                0 => return Err(io::Error::other("a file was not taken")),
+                more => taken += more,
+            }
+        }
+        Ok(taken)
     }
 
     fn keeps_pieces(&self) -> bool {

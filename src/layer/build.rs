@@ -41,7 +41,7 @@ pub fn layer_at(
     store: &Store,
     contents: &LayerContents,
 ) -> Result<Layer, Error> {
-    let mut digest = LaneWriter::new(place);
+    let mut digest = LaneWriter::new(place, io::sink());
     write_layer(store, contents, &mut digest)?;
     Ok(layer(contents, digest.finish()))
 }

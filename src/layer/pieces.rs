@@ -2,10 +2,9 @@
 //! buffer, which the sink then has whole.
 //! Stage: layer. Output: bytes to any [`Sink`].
 
-use std::fs::File;
 use std::io::{self, Write};
 
-use crate::sink::{PIECE, Sink};
+use crate::sink::{FileBytes, PIECE, Sink};
 
 /// A buffer before a [`Sink`].
 pub struct Pieces<S> {
@@ -61,13 +60,18 @@ impl<S: Sink> Pieces<S> {
         self.sink.write_all(bytes)
     }
 
-    /// [`Sink::take_file`] of what is behind the buffer.
+    /// Whether [`pass_file`](Self::pass_file) is of any use.
+    pub fn passes_files(&self) -> bool {
+        self.sink.takes_files()
+    }
+
+    /// [`Sink::take_file`], behind what is in the buffer.
     ///
     /// # Errors
     /// The sink's.
-    pub fn pass_file(&mut self, file: &File, length: u64) -> io::Result<u64> {
+    pub fn pass_file(&mut self, bytes: FileBytes) -> io::Result<u64> {
         self.hand_over()?;
-        self.sink.take_file(file, length)
+        self.sink.take_file(bytes)
     }
 
     /// Passes the rest on, and returns the sink.

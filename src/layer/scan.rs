@@ -6,7 +6,7 @@
 
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 
 use super::Error;
 use super::pieces::Pieces;
-use crate::sink::Sink;
+use crate::sink::{FileBytes, Sink};
 use crate::store::Store;
 
 /// What a layer can hold.
@@ -214,9 +214,10 @@ pub struct OpenFile {
 /// Smaller files are read: to map or to splice one costs more than to copy it.
 const MAP_FROM: u64 = 1 << 20;
 const SPLICE_FROM: u64 = 64 << 10;
-/// Mapped pages count as ours while they are mapped: memory stays flat with a window. And
-/// whoever looks on wants to hear of a large file before its end.
+/// Mapped pages count as ours while they are mapped: memory stays flat with a window.
 const WINDOW: u64 = 1 << 20;
+/// Whoever looks on wants to hear of a large file before its end.
+const PASSED: u64 = 8 << 20;
 
 impl OpenFile {
     /// Writes the file's bytes, exactly [`OpenFile::size`] of them.
@@ -229,8 +230,11 @@ impl OpenFile {
         path: impl Fn() -> PathBuf,
     ) -> Result<(), Error> {
         let mut copied = 0;
-        if self.size >= SPLICE_FROM {
-            copied = self.splice(out)?;
+        if self.size >= SPLICE_FROM && out.passes_files() {
+            copied = self.pass(out)?;
+            self.file
+                .seek(SeekFrom::Start(copied))
+                .map_err(|source| Error::Read { path: path(), source })?;
         }
         if copied == 0 && self.size >= MAP_FROM && out.passes() {
             copied = self.copy_mapped(out, &path)?;
@@ -257,17 +261,18 @@ impl OpenFile {
         }
     }
 
-    /// Lets the sink have as much of the file as it takes unseen.
-    fn splice(&self, out: &mut Pieces<impl Sink>) -> Result<u64, Error> {
-        let mut spliced = 0;
-        while spliced < self.size {
-            let length = WINDOW.min(self.size - spliced);
-            match out.pass_file(&self.file, length).map_err(Error::Write)? {
+    /// Lets the sink have as much of the file as it takes.
+    fn pass(&self, out: &mut Pieces<impl Sink>) -> Result<u64, Error> {
+        let mut offset = 0;
+        while offset < self.size {
+            let length = PASSED.min(self.size - offset);
+            let bytes = FileBytes { file: &self.file, offset, length };
+            match out.pass_file(bytes).map_err(Error::Write)? {
                 0 => break,
-                more => spliced += more,
+                more => offset += more,
             }
         }
-        Ok(spliced)
+        Ok(offset)
     }
 
     /// Copies through a moving window of mapped pages and leaves the file's position at
@@ -277,7 +282,6 @@ impl OpenFile {
         out: &mut Pieces<impl Sink>,
         path: &impl Fn() -> PathBuf,
     ) -> Result<u64, Error> {
-        use std::io::Seek;
         let read_error = |source| Error::Read { path: path(), source };
         let mut offset = 0;
         while offset < self.size {
@@ -291,7 +295,7 @@ impl OpenFile {
             out.pass(&window.map_err(read_error)?).map_err(Error::Write)?;
             offset += length as u64;
         }
-        self.file.seek(io::SeekFrom::Start(offset)).map_err(read_error)?;
+        self.file.seek(SeekFrom::Start(offset)).map_err(read_error)?;
         Ok(offset)
     }
 }

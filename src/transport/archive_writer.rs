@@ -2,7 +2,6 @@
 //! Stage: transport. Input: [`ImageSpec`]. Output: a tar.
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::io::{self, Read, Write};
 
 use tar::{EntryType, Header};
@@ -14,7 +13,7 @@ use super::image_layout::blob_path;
 use super::layers_ahead::make_ahead;
 use super::watch::{ImageLayer, LayerStep, Watch, WatchedLayer};
 use crate::oci::{Blob, Documents, Form, ImageSpec};
-use crate::sink::Sink;
+use crate::sink::{FileBytes, Sink};
 use crate::store::Store;
 
 /// Bytes that are read at a time.
@@ -78,8 +77,12 @@ impl<S: Sink> Sink for ArchiveWriter<S> {
         self.out.take(piece)
     }
 
-    fn take_file(&mut self, file: &File, length: u64) -> io::Result<u64> {
-        let taken = self.out.take_file(file, length)?;
+    fn takes_files(&self) -> bool {
+        self.out.takes_files()
+    }
+
+    fn take_file(&mut self, bytes: FileBytes) -> io::Result<u64> {
+        let taken = self.out.take_file(bytes)?;
         self.bytes += taken;
         Ok(taken)
     }
@@ -133,14 +136,15 @@ impl<S: Sink> ArchiveWriter<S> {
                 }
             }
             CheckedBy::Sender => {
-                make_ahead(store, &wanted, rayon::current_num_threads(), |made| {
+                let (jobs, files) = (rayon::current_num_threads(), self.takes_files());
+                make_ahead(store, &wanted, (jobs, files), |made| {
                     wanted.iter().try_for_each(|layer| {
                         self.layer(*layer, watch, |out| {
                             watch.layer(*layer, LayerStep::Begun);
                             made.write_next(WatchedLayer { out, layer: *layer, watch })
                         })
                     })
-                })?
+                })?;
             }
         }
         Ok(wanted.len())

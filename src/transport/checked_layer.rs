@@ -1,14 +1,13 @@
 //! A layer's blob on its way out, checked against what was built.
 //! Stage: transport. Input: [`ImageLayer`]. Output: a layer's bytes, or an error.
 
-use std::fs::File;
 use std::io::{self, Write};
 
 use super::Error;
 use super::watch::{ImageLayer, LayerStep, Watch, WatchedLayer};
 use crate::digest::{Digest, DigestWriter};
 use crate::layer;
-use crate::sink::Sink;
+use crate::sink::{FileBytes, Sink};
 use crate::store::Store;
 
 /// Who compares a layer's digest with what it was when the image was built.
@@ -185,9 +184,14 @@ impl<S: Sink> Sink for Limited<S> {
         self.inner.take(piece)
     }
 
-    fn take_file(&mut self, file: &File, length: u64) -> io::Result<u64> {
+    fn takes_files(&self) -> bool {
+        self.inner.takes_files()
+    }
+
+    fn take_file(&mut self, bytes: FileBytes) -> io::Result<u64> {
         // What is longer than announced is noticed with the first byte after.
-        let taken = self.inner.take_file(file, length.min(self.left))?;
+        let length = bytes.length.min(self.left);
+        let taken = self.inner.take_file(FileBytes { length, ..bytes })?;
         self.left -= taken;
         Ok(taken)
     }

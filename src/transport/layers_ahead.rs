@@ -3,33 +3,28 @@
 //!
 //! A stream has room for one layer at a time, and SHA-256 of a layer is the work of one
 //! processor. So threads make the next layers while one is written, as far ahead as there is
-//! memory for. Of a large layer, reading, hashing and writing each have a thread, through which
-//! the same buffers go.
+//! memory for. Large files take none of it, where the system can move them to the output: they
+//! are hashed, and wait as what they are.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use super::Error;
 use super::checked_layer::{Hashing, check, write_checked_layer, write_sized_layer};
 use super::watch::ImageLayer;
-use crate::digest::DigestWriter;
-use crate::sink::{PIECE, Sink};
+use crate::digest::{LaneWriter, Place, in_lanes};
+use crate::sink::{FileBytes, PIECE, Sink};
 use crate::store::Store;
 
-/// Pieces that wait to be written: so many in all, and of these the last for the layer whose turn
-/// it is. It never waits for others to be written, as they do for it.
-const PIECES: usize = (24 << 20) / PIECE;
-const OF_THE_NEXT: usize = (4 << 20) / PIECE;
-/// Pieces that wait to be hashed.
-const TO_HASH: usize = 4;
-/// From this size on, in bytes, a layer is hashed beside.
-const LARGE: u64 = 16 << 20;
-/// More threads would make more than any pipe takes.
-const MAKERS: usize = 8;
+/// What may wait to be written, and how much of it is for the layer whose turn it is alone: that
+/// never waits for others to be written, as they do for it.
+const ALL: Load = Load { bytes: 24 << 20, files: 256 };
+const OF_THE_NEXT: Load = Load { bytes: 4 << 20, files: 16 };
+/// More of them would make more than any pipe takes.
+const JOBS: usize = 8;
 
 /// Layers in the making.
 pub struct LayersAhead<'m>(&'m Waiting);
@@ -40,11 +35,37 @@ impl LayersAhead<'_> {
     /// # Errors
     /// As [`write_checked_layer`].
     pub fn write_next(&mut self, mut out: impl Sink) -> Result<(), Error> {
-        while let Some(piece) = self.0.pop()? {
-            self.0.spend(out.take(piece).map_err(Error::Write)?);
+        while let Some(part) = self.0.pop()? {
+            let written = match part {
+                Part::Piece(piece) => out.take(piece).map(|piece| self.0.spend(piece)),
+                Part::File(file, offset, length) => {
+                    write_file(FileBytes { file: &file, offset, length }, &mut out)
+                }
+            };
+            written.map_err(Error::Write)?;
         }
         Ok(())
     }
+}
+
+/// Writes a file that was hashed, in whichever way.
+fn write_file(bytes: FileBytes, out: &mut impl Sink) -> io::Result<()> {
+    let mut written = 0;
+    let rest = |written| {
+        let (offset, length) = (bytes.offset + written, bytes.length - written);
+        FileBytes { offset, length, ..bytes }
+    };
+    while written < bytes.length {
+        match out.take_file(rest(written))? {
+            0 => break,
+            more => written += more,
+        }
+    }
+    written += rest(written).read(&mut Vec::new(), |piece| out.write_all(piece))?;
+    if written < bytes.length {
+        return Err(io::Error::other("a file was cut short while it was written"));
+    }
+    Ok(())
 }
 
 /// Nobody is going to write any more: then the makers' next piece is their last.
@@ -54,40 +75,44 @@ impl Drop for LayersAhead<'_> {
     }
 }
 
-/// Makes layers on up to `threads` threads, for as long as `write` asks for them, in this order.
+/// Makes layers on up to `jobs` processors, for as long as `write` asks for them, in this order,
+/// with `files` as they are if it takes those.
 ///
 /// # Errors
 /// What `write` fails with.
 pub fn make_ahead<T>(
     store: &Store,
     layers: &[ImageLayer],
-    threads: usize,
+    (jobs, files): (usize, bool),
     write: impl FnOnce(&mut LayersAhead) -> Result<T, Error>,
 ) -> Result<T, Error> {
+    let waiting = &Waiting::new(layers.len());
     let compressed =
         |layer: &ImageLayer| layer.spec.layers[layer.index].is_compressed_in(layer.form);
-    // A compressor has threads, and memory, of its own.
-    let makers = if layers.iter().any(compressed) { 1 } else { threads.clamp(1, MAKERS) };
-    let waiting = Waiting::new(layers.len());
-    let next = AtomicUsize::new(0);
-    let make = || {
-        let _guard = IfPanicking(&waiting);
-        loop {
-            let number = next.fetch_add(1, Ordering::Relaxed);
-            let Some(layer) = layers.get(number) else { break };
-            let result = make(store, *layer, threads, Maker { waiting: &waiting, layer: number });
-            let failed = result.is_err();
-            waiting.end(number, result);
-            if failed {
-                break;
+    let make_all = move || {
+        let _guard = IfPanicking(waiting);
+        let numbered = layers.iter().enumerate();
+        if layers.iter().any(compressed) {
+            // One after the other: a compressor has threads, and memory, of its own.
+            for (number, layer) in numbered {
+                if waiting.lock().given_up {
+                    break;
+                }
+                let maker = Maker { waiting, number, files, place: None };
+                let made = write_checked_layer(store, *layer, Hashing::Within, maker);
+                waiting.end(number, made);
             }
+        } else {
+            in_lanes(numbered, jobs.min(JOBS), |place, (number, layer)| {
+                let _guard = IfPanicking(waiting);
+                let maker = Maker { waiting, number, files, place: Some(place) };
+                waiting.end(number, make(store, *layer, place, maker));
+            });
         }
     };
     thread::scope(|scope| {
-        for _ in 0..makers.min(layers.len()) {
-            scope.spawn(make);
-        }
-        write(&mut LayersAhead(&waiting))
+        scope.spawn(make_all);
+        write(&mut LayersAhead(waiting))
     })
 }
 
@@ -102,32 +127,42 @@ impl Drop for IfPanicking<'_> {
     }
 }
 
-fn make(store: &Store, layer: ImageLayer, threads: usize, out: Maker) -> Result<(), Error> {
-    if threads == 1 || layer.blob().size < LARGE {
-        return write_checked_layer(store, layer, Hashing::Within, out);
+fn make(store: &Store, layer: ImageLayer, place: &Place, out: Maker) -> Result<(), Error> {
+    if out.waiting.lock().given_up {
+        return Ok(());
     }
-    thread::scope(|scope| {
-        let (pieces, unhashed) = sync_channel::<Vec<u8>>(TO_HASH);
-        let hashing = scope.spawn(move || -> io::Result<_> {
-            let mut digest = DigestWriter::new(io::sink());
-            for piece in unhashed {
-                digest.write_all(&piece)?;
-                out.push(piece)?;
-            }
-            Ok(digest.finish())
-        });
-        let written = write_sized_layer(store, layer, Reader { pieces, waiting: out.waiting });
-        let digest = hashing.join().expect("hashing doesn't panic");
-        // First what is wrong with the sources. If nobody takes the pieces any more, both fail.
-        written?;
-        check(layer, digest.map_err(Error::Write)?)
-    })
+    let mut digest = LaneWriter::new(place, out);
+    write_sized_layer(store, layer, &mut digest)?;
+    check(layer, digest.finish())
+}
+
+/// Some bytes of a layer.
+enum Part {
+    Piece(Vec<u8>),
+    /// Where they begin in it, and how many they are.
+    File(File, u64, u64),
+}
+
+impl Part {
+    fn load(&self) -> Load {
+        match self {
+            Self::Piece(piece) => Load { bytes: piece.capacity(), files: 0 },
+            Self::File(..) => Load { bytes: 0, files: 1 },
+        }
+    }
+}
+
+/// Memory and open files.
+#[derive(Clone, Copy, Debug, Default)]
+struct Load {
+    bytes: usize,
+    files: usize,
 }
 
 /// What was made and not written yet.
 struct Waiting {
     state: Mutex<State>,
-    /// There is room for a piece of the layer whose turn it is, or of any.
+    /// There is room for a part of the layer whose turn it is, or of any.
     room_for_the_next: Condvar,
     room: Condvar,
     /// There is something of the layer whose turn it is.
@@ -138,17 +173,26 @@ struct State {
     layers: Vec<Made>,
     /// Which layer is written.
     turn: usize,
-    /// Pieces of all layers.
-    pieces: usize,
+    /// Of all layers.
+    load: Load,
     /// Buffers to be filled again.
     spent: Vec<Vec<u8>>,
     given_up: bool,
 }
 
+impl State {
+    fn has_room_for(&self, layer: usize) -> bool {
+        let reserved = if self.turn == layer { Load::default() } else { OF_THE_NEXT };
+        let Load { bytes, files } = self.load;
+        let room = bytes + reserved.bytes < ALL.bytes && files + reserved.files < ALL.files;
+        self.given_up || room
+    }
+}
+
 /// What there is of a layer.
 #[derive(Default)]
 struct Made {
-    pieces: VecDeque<Vec<u8>>,
+    parts: VecDeque<Part>,
     /// Whether it came to its end, and was checked.
     end: Option<Result<(), Error>>,
 }
@@ -156,7 +200,8 @@ struct Made {
 impl Waiting {
     fn new(layers: usize) -> Self {
         let layers = (0..layers).map(|_| Made::default()).collect();
-        let state = State { layers, turn: 0, pieces: 0, spent: Vec::new(), given_up: false };
+        let state =
+            State { layers, turn: 0, load: Load::default(), spent: Vec::new(), given_up: false };
         Self {
             state: Mutex::new(state),
             room_for_the_next: Condvar::new(),
@@ -170,22 +215,25 @@ impl Waiting {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds to a layer, when there is room.
-    fn push(&self, layer: usize, piece: Vec<u8>) -> io::Result<()> {
+    /// Waits until there is room for a part of a layer.
+    fn wait_for_room(&self, layer: usize) {
         let mut state = self.lock();
-        loop {
-            if state.given_up {
-                return Err(io::ErrorKind::BrokenPipe.into());
-            }
+        while !state.has_room_for(layer) {
             let is_next = state.turn == layer;
-            if state.pieces < if is_next { PIECES } else { PIECES - OF_THE_NEXT } {
-                break;
-            }
             let room = if is_next { &self.room_for_the_next } else { &self.room };
             state = room.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        state.pieces += 1;
-        state.layers[layer].pieces.push_back(piece);
+    }
+
+    /// Adds to a layer, room or not.
+    fn push(&self, layer: usize, part: Part) -> io::Result<()> {
+        let mut state = self.lock();
+        if state.given_up {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        let Load { bytes, files } = part.load();
+        state.load = Load { bytes: state.load.bytes + bytes, files: state.load.files + files };
+        state.layers[layer].parts.push_back(part);
         if state.turn == layer {
             self.filled.notify_one();
         }
@@ -198,20 +246,22 @@ impl Waiting {
         self.filled.notify_one();
     }
 
-    /// The next piece of the layer whose turn it is, or none at its end. Then it is the turn of
+    /// The next part of the layer whose turn it is, or none at its end. Then it is the turn of
     /// the one after it.
-    fn pop(&self) -> Result<Option<Vec<u8>>, Error> {
+    fn pop(&self) -> Result<Option<Part>, Error> {
         let mut state = self.lock();
         loop {
             let turn = state.turn;
             let layer = state.layers.get_mut(turn).expect("there are as many as were asked for");
-            if let Some(piece) = layer.pieces.pop_front() {
-                state.pieces -= 1;
+            if let Some(part) = layer.parts.pop_front() {
+                let Load { bytes, files } = part.load();
+                state.load =
+                    Load { bytes: state.load.bytes - bytes, files: state.load.files - files };
                 self.room_for_the_next.notify_one();
-                if state.pieces < PIECES - OF_THE_NEXT {
+                if state.has_room_for(turn + 1) {
                     self.room.notify_one();
                 }
-                return Ok(Some(piece));
+                return Ok(Some(part));
             }
             if let Some(end) = layer.end.take() {
                 state.turn += 1;
@@ -231,7 +281,9 @@ impl Waiting {
     }
 
     fn spend(&self, piece: Vec<u8>) {
-        self.lock().spent.push(piece);
+        if piece.capacity() >= PIECE {
+            self.lock().spent.push(piece);
+        }
     }
 
     fn give_up(&self) {
@@ -242,23 +294,37 @@ impl Waiting {
     }
 }
 
-/// Where the pieces of a layer go.
+/// Where the parts of a layer go.
 #[derive(Clone, Copy)]
 struct Maker<'m> {
     waiting: &'m Waiting,
-    layer: usize,
+    number: usize,
+    /// Whether the writer takes files.
+    files: bool,
+    /// What others may have while this one waits.
+    place: Option<&'m Place<'m>>,
 }
 
 impl Maker<'_> {
-    fn push(&self, piece: Vec<u8>) -> io::Result<()> {
-        self.waiting.push(self.layer, piece)
+    fn push(&self, part: Part) -> io::Result<()> {
+        let Self { waiting, number, place, .. } = *self;
+        if !waiting.lock().has_room_for(number) {
+            match place {
+                Some(place) => place.away(|| waiting.wait_for_room(number)),
+                None => waiting.wait_for_room(number),
+            }
+        }
+        waiting.push(number, part)
     }
 }
 
 impl Write for Maker<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let bytes = &bytes[..bytes.len().min(PIECE)];
-        self.push(refilled(self.waiting.spare(), bytes))?;
+        let mut piece = self.waiting.spare();
+        piece.clear();
+        piece.extend_from_slice(bytes);
+        self.push(Part::Piece(piece))?;
         Ok(bytes.len())
     }
 
@@ -269,52 +335,25 @@ impl Write for Maker<'_> {
 
 impl Sink for Maker<'_> {
     fn take(&mut self, piece: Vec<u8>) -> io::Result<Vec<u8>> {
-        self.push(piece)?;
+        // Such as the header of a file that is passed on as it is.
+        if piece.len() < PIECE / 8 {
+            self.push(Part::Piece(piece.as_slice().into()))?;
+            return Ok(piece);
+        }
+        self.push(Part::Piece(piece))?;
         Ok(self.waiting.spare())
+    }
+
+    fn takes_files(&self) -> bool {
+        self.files
+    }
+
+    fn take_file(&mut self, FileBytes { file, offset, length }: FileBytes) -> io::Result<u64> {
+        self.push(Part::File(file.try_clone()?, offset, length))?;
+        Ok(length)
     }
 
     fn keeps_pieces(&self) -> bool {
         true
     }
-}
-
-/// Where they go on their way there, to be hashed.
-struct Reader<'m> {
-    pieces: SyncSender<Vec<u8>>,
-    waiting: &'m Waiting,
-}
-
-impl Reader<'_> {
-    fn send(&self, piece: Vec<u8>) -> io::Result<()> {
-        self.pieces.send(piece).map_err(|_| io::ErrorKind::BrokenPipe.into())
-    }
-}
-
-impl Write for Reader<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let bytes = &bytes[..bytes.len().min(PIECE)];
-        self.send(refilled(self.waiting.spare(), bytes))?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Sink for Reader<'_> {
-    fn take(&mut self, piece: Vec<u8>) -> io::Result<Vec<u8>> {
-        self.send(piece)?;
-        Ok(self.waiting.spare())
-    }
-
-    fn keeps_pieces(&self) -> bool {
-        true
-    }
-}
-
-fn refilled(mut piece: Vec<u8>, bytes: &[u8]) -> Vec<u8> {
-    piece.clear();
-    piece.extend_from_slice(bytes);
-    piece
 }

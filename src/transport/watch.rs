@@ -1,13 +1,12 @@
 //! Who looks on while an image is copied, and may end it.
 //! Stage: transport.
 
-use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 use std::time::Duration;
 
 use crate::oci::{Form, ImageSpec, LayerBlob};
-use crate::sink::Sink;
+use crate::sink::{FileBytes, Sink};
 
 /// Looks on while an image is copied, from every thread that writes.
 pub trait Watch: Sync {
@@ -120,9 +119,13 @@ impl<S: Sink> Sink for Watched<'_, S> {
         Ok(piece)
     }
 
-    fn take_file(&mut self, file: &File, length: u64) -> io::Result<u64> {
+    fn takes_files(&self) -> bool {
+        self.out.takes_files()
+    }
+
+    fn take_file(&mut self, bytes: FileBytes) -> io::Result<u64> {
         self.watch.advance(0)?;
-        let taken = self.out.take_file(file, length)?;
+        let taken = self.out.take_file(bytes)?;
         self.watch.advance(taken)?;
         Ok(taken)
     }
@@ -159,8 +162,12 @@ impl<S: Sink> Sink for WatchedLayer<'_, S> {
         Ok(piece)
     }
 
-    fn take_file(&mut self, file: &File, length: u64) -> io::Result<u64> {
-        let taken = self.out.take_file(file, length)?;
+    fn takes_files(&self) -> bool {
+        self.out.takes_files()
+    }
+
+    fn take_file(&mut self, bytes: FileBytes) -> io::Result<u64> {
+        let taken = self.out.take_file(bytes)?;
         self.watch.layer(self.layer, LayerStep::Advanced(taken));
         Ok(taken)
     }
