@@ -135,8 +135,8 @@ impl<S: Sink> ArchiveWriter<S> {
                     })?;
                 }
             }
-            CheckedBy::Sender => {
-                let (jobs, files) = (rayon::current_num_threads(), self.takes_files());
+            CheckedBy::Sender { jobs } => {
+                let files = self.takes_files();
                 make_ahead(store, &wanted, (jobs, files), |made| {
                     wanted.iter().try_for_each(|layer| {
                         self.layer(*layer, watch, |out| {

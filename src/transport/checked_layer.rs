@@ -11,14 +11,23 @@ use crate::sink::{FileBytes, Sink};
 use crate::store::Store;
 
 /// Who compares a layer's digest with what it was when the image was built.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CheckedBy {
-    /// Whoever makes the layer.
-    #[default]
-    Sender,
+    /// Whoever makes the layers.
+    Sender {
+        /// How many are made at a time.
+        jobs: usize,
+    },
     /// The receiver alone, as `docker load`, `podman load`, skopeo and registries do: nothing is
     /// hashed, and large files are moved by the system (see [`Spliced`](crate::sink::Spliced)).
     Receiver,
+}
+
+impl CheckedBy {
+    /// By us, on all processors that we may use.
+    pub fn sender() -> Self {
+        Self::Sender { jobs: rayon::current_num_threads() }
+    }
 }
 
 /// Where a layer's digest is computed.

@@ -23,6 +23,8 @@ use crate::store::Store;
 /// never waits for others to be written, as they do for it.
 const ALL: Load = Load { bytes: 24 << 20, files: 256 };
 const OF_THE_NEXT: Load = Load { bytes: 4 << 20, files: 16 };
+/// The same for who makes one at a time.
+const ALL_OF_ONE: Load = Load { bytes: 8 << 20, ..ALL };
 /// More of them would make more than any pipe takes.
 const JOBS: usize = 8;
 
@@ -86,13 +88,15 @@ pub fn make_ahead<T>(
     (jobs, files): (usize, bool),
     write: impl FnOnce(&mut LayersAhead) -> Result<T, Error>,
 ) -> Result<T, Error> {
-    let waiting = &Waiting::new(layers.len());
     let compressed =
         |layer: &ImageLayer| layer.spec.layers[layer.index].is_compressed_in(layer.form);
+    let compressed = layers.iter().any(compressed);
+    let all = if compressed || jobs == 1 { ALL_OF_ONE } else { ALL };
+    let waiting = &Waiting::new(layers.len(), all);
     let make_all = move || {
         let _guard = IfPanicking(waiting);
         let numbered = layers.iter().enumerate();
-        if layers.iter().any(compressed) {
+        if compressed {
             // One after the other: a compressor has threads, and memory, of its own.
             for (number, layer) in numbered {
                 if waiting.lock().given_up {
@@ -173,8 +177,9 @@ struct State {
     layers: Vec<Made>,
     /// Which layer is written.
     turn: usize,
-    /// Of all layers.
+    /// Of all layers, and what it may grow to.
     load: Load,
+    all: Load,
     /// Buffers to be filled again.
     spent: Vec<Vec<u8>>,
     given_up: bool,
@@ -184,8 +189,8 @@ impl State {
     fn has_room_for(&self, layer: usize) -> bool {
         let reserved = if self.turn == layer { Load::default() } else { OF_THE_NEXT };
         let Load { bytes, files } = self.load;
-        let room = bytes + reserved.bytes < ALL.bytes && files + reserved.files < ALL.files;
-        self.given_up || room
+        let (bytes, files) = (bytes + reserved.bytes, files + reserved.files);
+        self.given_up || (bytes < self.all.bytes && files < self.all.files)
     }
 }
 
@@ -198,10 +203,16 @@ struct Made {
 }
 
 impl Waiting {
-    fn new(layers: usize) -> Self {
+    fn new(layers: usize, all: Load) -> Self {
         let layers = (0..layers).map(|_| Made::default()).collect();
-        let state =
-            State { layers, turn: 0, load: Load::default(), spent: Vec::new(), given_up: false };
+        let state = State {
+            layers,
+            turn: 0,
+            load: Load::default(),
+            all,
+            spent: Vec::new(),
+            given_up: false,
+        };
         Self {
             state: Mutex::new(state),
             room_for_the_next: Condvar::new(),

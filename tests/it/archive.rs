@@ -27,7 +27,7 @@ fn three_layers() -> (FakeStore, ImageSpec) {
 fn archive(store: &FakeStore, spec: &ImageSpec, tags: &[&str], skip: usize) -> Vec<u8> {
     let references: Vec<_> = tags.iter().map(|tag| tag.parse().unwrap()).collect();
     let mut bytes = Vec::new();
-    let (store, checked_by, watch) = (&store.store(), CheckedBy::Sender, &Unwatched);
+    let (store, checked_by, watch) = (&store.store(), CheckedBy::sender(), &Unwatched);
     let archive = Archive { store, spec, references: &references, skip, checked_by, watch };
     let written = write_archive(&archive, &mut bytes).unwrap();
     assert_eq!((written.bytes, written.layers), (bytes.len() as u64, spec.layers.len() - skip));
@@ -139,7 +139,7 @@ fn a_layer_that_is_there_twice_is_sent_once() {
     let (store, mut spec) = three_layers();
     spec.layers.push(spec.layers[0].clone());
     let mut bytes = Vec::new();
-    let (store, checked_by, watch) = (&store.store(), CheckedBy::Sender, &Unwatched);
+    let (store, checked_by, watch) = (&store.store(), CheckedBy::sender(), &Unwatched);
     let archive = Archive { store, spec: &spec, references: &[], skip: 0, checked_by, watch };
     assert_eq!(write_archive(&archive, &mut bytes).unwrap().layers, 3);
     let (names, members) = members(&bytes);
