@@ -13,7 +13,7 @@ use crate::store::{self, StorePath};
 
 /// A references graph as Nix writes it to `.attrs.json`, in either shape: an array
 /// of records, or (as `nix path-info --json` does since 2.19) an object of records
-/// by path. Fields beyond those of [`ValidPathInfo`] differ between versions
+/// by path. Fields beyond those of [`ValidPathInfo`](super::ValidPathInfo) differ between versions
 /// (`closureSize`, `valid`, `ca` …) and are read over.
 ///
 /// Source: Nix, `pathInfoToJSON` in `src/libstore/store-api.cc` and
