@@ -10,7 +10,7 @@ use std::io::{self, Write};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use stowage::closure::{Closure, NarHash, ValidPathInfo};
-use stowage::digest::{Digest, LaneWriter, in_lanes};
+use stowage::digest::{Digest, DigestWriter, in_lanes};
 use stowage::layer::{LayerBudget, LayerContents, LayerPlan, PlanOptions, layer_of, write_layer};
 use stowage::store::{Store, StorePath};
 
@@ -95,7 +95,7 @@ fn digests(criterion: &mut Criterion) {
     group.bench_function("two at once", |bencher| {
         bencher.iter(|| {
             in_lanes(black_box(&messages), 1, |place, bytes| {
-                let mut writer = LaneWriter::new(place, std::io::sink());
+                let mut writer = DigestWriter::at(place, io::sink());
                 bytes.chunks(1 << 20).for_each(|piece| writer.write_all(piece).unwrap());
                 writer.finish()
             })

@@ -59,6 +59,12 @@ pub struct FileBytes<'f> {
 }
 
 impl FileBytes<'_> {
+    /// Those behind the first `done`.
+    #[must_use]
+    pub fn rest(self, done: u64) -> Self {
+        Self { offset: self.offset + done, length: self.length - done, ..self }
+    }
+
     /// Reads them a piece at a time, up to the file's end, and returns how many they are.
     ///
     /// # Errors

@@ -22,7 +22,7 @@ const FEW: usize = (32 << 10) / size_of::<Block>();
 /// first, and returns the results in the items' order. If it is for several processors, one more
 /// thread is at work: else a processor is idle while a thread is told that it is its turn.
 ///
-/// What `work` hashes by a [`LaneWriter`](super::LaneWriter) at its place is hashed together
+/// What `work` hashes by a [`LaneHasher`](super::LaneHasher) at its place is hashed together
 /// with what others do, where the processor is faster so.
 pub fn in_lanes<T: Send, R: Send>(
     items: impl IntoIterator<Item = T, IntoIter: Send>,

@@ -11,7 +11,7 @@
 //! ```
 
 mod hasher_thread;
-mod lane_writer;
+mod lane_hasher;
 mod lanes;
 mod two_lanes;
 
@@ -28,7 +28,7 @@ use thiserror::Error;
 use crate::sink::{FileBytes, Sink};
 use hasher_thread::HasherThread;
 
-pub use lane_writer::LaneWriter;
+pub use lane_hasher::LaneHasher;
 pub use lanes::{Place, in_lanes};
 
 /// A SHA-256 digest, printed as `sha256:<64 lower-case hex digits>`
@@ -172,30 +172,72 @@ impl DiffId {
     }
 }
 
+/// Computes a message's digest from its bytes, however they are cut.
+pub trait MessageHasher {
+    /// Takes the next bytes.
+    fn update(&mut self, bytes: &[u8]);
+
+    /// The digest of them all.
+    fn finish(self) -> Digest;
+}
+
 /// Digest and length of bytes on their way to `W`.
-pub struct DigestWriter<W> {
+pub struct DigestWriter<W, H = Hasher> {
     inner: W,
-    hasher: Hasher,
+    hasher: H,
     size: u64,
     /// For files that `inner` takes.
     piece: Vec<u8>,
 }
 
-enum Hasher {
+/// Hashes one message alone.
+pub enum Hasher {
+    /// On the thread that has the bytes.
     Here(Sha256),
+    /// On another.
     Beside(HasherThread),
+}
+
+impl MessageHasher for Hasher {
+    fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Here(hasher) => hasher.update(bytes),
+            Self::Beside(thread) => thread.update(bytes),
+        }
+    }
+
+    fn finish(self) -> Digest {
+        let hasher = match self {
+            Self::Here(hasher) => hasher,
+            Self::Beside(thread) => thread.finish(),
+        };
+        Digest(hasher.finalize().into())
+    }
 }
 
 impl<W> DigestWriter<W> {
     /// Starts at an empty digest.
     pub fn new(inner: W) -> Self {
-        Self { inner, hasher: Hasher::Here(Sha256::new()), size: 0, piece: Vec::new() }
+        Self::of(inner, Hasher::Here(Sha256::new()))
     }
 
     /// The same with a thread that hashes while the next bytes are made and written. Worth it
     /// for megabytes, if a processor is free.
     pub fn with_thread(inner: W) -> Self {
-        Self { inner, hasher: Hasher::Beside(HasherThread::start()), size: 0, piece: Vec::new() }
+        Self::of(inner, Hasher::Beside(HasherThread::start()))
+    }
+}
+
+impl<'p, W> DigestWriter<W, LaneHasher<'p>> {
+    /// The same, hashed beside what others hash at their places. The thread may wait meanwhile.
+    pub fn at(place: &'p Place<'p>, inner: W) -> Self {
+        Self::of(inner, LaneHasher::new(place))
+    }
+}
+
+impl<W, H: MessageHasher> DigestWriter<W, H> {
+    fn of(inner: W, hasher: H) -> Self {
+        Self { inner, hasher, size: 0, piece: Vec::new() }
     }
 
     /// What the bytes go to.
@@ -205,25 +247,16 @@ impl<W> DigestWriter<W> {
 
     /// The digest and the number of bytes written.
     pub fn finish(self) -> (Digest, u64) {
-        let hasher = match self.hasher {
-            Hasher::Here(hasher) => hasher,
-            Hasher::Beside(thread) => thread.finish(),
-        };
-        (Digest(hasher.finalize().into()), self.size)
+        (self.hasher.finish(), self.size)
     }
-}
 
-impl<W> DigestWriter<W> {
     fn update(&mut self, bytes: &[u8]) {
-        match &mut self.hasher {
-            Hasher::Here(hasher) => hasher.update(bytes),
-            Hasher::Beside(thread) => thread.update(bytes),
-        }
+        self.hasher.update(bytes);
         self.size += bytes.len() as u64;
     }
 }
 
-impl<W: Write> Write for DigestWriter<W> {
+impl<W: Write, H: MessageHasher> Write for DigestWriter<W, H> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.inner.write(bytes)?;
         self.update(&bytes[..written]);
@@ -235,7 +268,7 @@ impl<W: Write> Write for DigestWriter<W> {
     }
 }
 
-impl<S: Sink> Sink for DigestWriter<S> {
+impl<S: Sink, H: MessageHasher> Sink for DigestWriter<S, H> {
     fn take(&mut self, piece: Vec<u8>) -> io::Result<Vec<u8>> {
         self.update(&piece);
         self.inner.take(piece)
@@ -257,10 +290,10 @@ impl<S: Sink> Sink for DigestWriter<S> {
             Ok(())
         })?;
         self.piece = piece;
+        let hashed = FileBytes { length, ..bytes };
         let mut taken = 0;
         while taken < length {
-            let (offset, length) = (bytes.offset + taken, length - taken);
-            match self.inner.take_file(FileBytes { offset, length, ..bytes })? {
+            match self.inner.take_file(hashed.rest(taken))? {
                 0 => return Err(io::Error::other("a file was not taken")),
                 more => taken += more,
             }

@@ -7,7 +7,7 @@ use std::io;
 use super::Error;
 use super::archive::write_layer;
 use super::contents::LayerContents;
-use crate::digest::{DiffId, Digest, DigestWriter, LaneWriter, Place, in_lanes};
+use crate::digest::{DiffId, DigestWriter, MessageHasher, Place, in_lanes};
 use crate::store::Store;
 
 /// A layer that was made once: what it holds, and the digest and size of its
@@ -27,9 +27,7 @@ pub struct Layer {
 /// # Errors
 /// Whatever keeps the sources from being read.
 pub fn layer_of(store: &Store, contents: &LayerContents) -> Result<Layer, Error> {
-    let mut digest = DigestWriter::new(io::sink());
-    write_layer(store, contents, &mut digest)?;
-    Ok(layer(contents, digest.finish()))
+    hashed(store, contents, DigestWriter::new(io::sink()))
 }
 
 /// The same, hashed beside other layers.
@@ -41,13 +39,17 @@ pub fn layer_at(
     store: &Store,
     contents: &LayerContents,
 ) -> Result<Layer, Error> {
-    let mut digest = LaneWriter::new(place, io::sink());
-    write_layer(store, contents, &mut digest)?;
-    Ok(layer(contents, digest.finish()))
+    hashed(store, contents, DigestWriter::at(place, io::sink()))
 }
 
-fn layer(contents: &LayerContents, (digest, size): (Digest, u64)) -> Layer {
-    Layer { contents: contents.clone(), diff_id: DiffId::new(digest), size }
+fn hashed(
+    store: &Store,
+    contents: &LayerContents,
+    mut digest: DigestWriter<io::Sink, impl MessageHasher>,
+) -> Result<Layer, Error> {
+    write_layer(store, contents, &mut digest)?;
+    let (digest, size) = digest.finish();
+    Ok(Layer { contents: contents.clone(), diff_id: DiffId::new(digest), size })
 }
 
 /// Makes every layer, as many at a time as rayon has threads, or two for each.
@@ -72,9 +74,7 @@ pub fn build_layers(
         if !outlasts(contents) {
             return layer_at(place, store, contents);
         }
-        let mut digest = DigestWriter::with_thread(io::sink());
-        write_layer(store, contents, &mut digest)?;
-        Ok(layer(contents, digest.finish()))
+        hashed(store, contents, DigestWriter::with_thread(io::sink()))
     };
     let mut order: Vec<usize> = (0..contents.len()).collect();
     order.sort_by_cached_key(|layer| Reverse(weight(&contents[*layer])));

@@ -7,7 +7,7 @@ use std::io::{self, Read, Write};
 use tar::{EntryType, Header};
 
 use super::Error;
-use super::checked_layer::{CheckedBy, write_unchecked_layer};
+use super::checked_layer::{CheckedBy, write_sized_layer};
 use super::copied::Copied;
 use super::image_layout::blob_path;
 use super::layers_ahead::make_ahead;
@@ -130,20 +130,15 @@ impl<S: Sink> ArchiveWriter<S> {
         match checked_by {
             CheckedBy::Receiver => {
                 for layer in &wanted {
-                    self.layer(*layer, watch, |out| {
-                        write_unchecked_layer(store, *layer, watch, out)
-                    })?;
+                    self.layer(*layer, watch, |out| write_sized_layer(store, *layer, out))?;
                 }
             }
             CheckedBy::Sender { jobs } => {
                 let files = self.takes_files();
                 make_ahead(store, &wanted, (jobs, files), |made| {
-                    wanted.iter().try_for_each(|layer| {
-                        self.layer(*layer, watch, |out| {
-                            watch.layer(*layer, LayerStep::Begun);
-                            made.write_next(WatchedLayer { out, layer: *layer, watch })
-                        })
-                    })
+                    wanted
+                        .iter()
+                        .try_for_each(|layer| self.layer(*layer, watch, |out| made.write_next(out)))
                 })?;
             }
         }
@@ -154,11 +149,12 @@ impl<S: Sink> ArchiveWriter<S> {
         &mut self,
         layer: ImageLayer,
         watch: &dyn Watch,
-        write: impl FnOnce(&mut Self) -> Result<(), Error>,
+        write: impl FnOnce(WatchedLayer<&mut Self>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let blob = layer.blob();
         self.header(&blob_path(&blob.digest), EntryType::Regular, blob.size)?;
-        write(self)?;
+        watch.layer(layer, LayerStep::Begun);
+        write(WatchedLayer { out: self, layer, watch })?;
         self.pad(blob.size)?;
         watch.layer(layer, LayerStep::Sent);
         Ok(())

@@ -96,20 +96,6 @@ pub fn write_watched_layer(
     write_checked_layer(store, layer, Hashing::Beside, WatchedLayer { out, layer, watch })
 }
 
-/// As [`write_watched_layer`], for a receiver that checks the digest.
-///
-/// # Errors
-/// As [`write_sized_layer`].
-pub fn write_unchecked_layer(
-    store: &Store,
-    layer: ImageLayer,
-    watch: &dyn Watch,
-    out: impl Sink,
-) -> Result<(), Error> {
-    watch.layer(layer, LayerStep::Begun);
-    write_sized_layer(store, layer, WatchedLayer { out, layer, watch })
-}
-
 /// As [`write_checked_layer`], but nothing is hashed here, and the system moves large files by
 /// itself where `out` can be given them. The size is checked.
 ///

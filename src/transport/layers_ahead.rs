@@ -15,7 +15,7 @@ use std::thread;
 use super::Error;
 use super::checked_layer::{Hashing, check, write_checked_layer, write_sized_layer};
 use super::watch::ImageLayer;
-use crate::digest::{LaneWriter, Place, in_lanes};
+use crate::digest::{DigestWriter, Place, in_lanes};
 use crate::sink::{FileBytes, PIECE, Sink};
 use crate::store::Store;
 
@@ -53,17 +53,13 @@ impl LayersAhead<'_> {
 /// Writes a file that was hashed, in whichever way.
 fn write_file(bytes: FileBytes, out: &mut impl Sink) -> io::Result<()> {
     let mut written = 0;
-    let rest = |written| {
-        let (offset, length) = (bytes.offset + written, bytes.length - written);
-        FileBytes { offset, length, ..bytes }
-    };
     while written < bytes.length {
-        match out.take_file(rest(written))? {
+        match out.take_file(bytes.rest(written))? {
             0 => break,
             more => written += more,
         }
     }
-    written += rest(written).read(&mut Vec::new(), |piece| out.write_all(piece))?;
+    written += bytes.rest(written).read(&mut Vec::new(), |piece| out.write_all(piece))?;
     if written < bytes.length {
         return Err(io::Error::other("a file was cut short while it was written"));
     }
@@ -135,7 +131,7 @@ fn make(store: &Store, layer: ImageLayer, place: &Place, out: Maker) -> Result<(
     if out.waiting.lock().given_up {
         return Ok(());
     }
-    let mut digest = LaneWriter::new(place, out);
+    let mut digest = DigestWriter::at(place, out);
     write_sized_layer(store, layer, &mut digest)?;
     check(layer, digest.finish())
 }

@@ -1,60 +1,35 @@
 //! SHA-256 of one message among several (FIPS 180-4, 5.1.1 and 6.2).
 //! Vocabulary: names no stage.
 
-use std::io::{self, Write};
-
-use super::Digest;
 use super::lanes::Place;
 use super::two_lanes::{Block, INITIAL, State, compress_one};
-use crate::sink::{FileBytes, Sink};
+use super::{Digest, MessageHasher};
 
 const BLOCK: usize = size_of::<Block>();
 /// Of the message's length, which ends the last block.
 const LENGTH: usize = size_of::<u64>();
 
-/// Digest and length of bytes on their way to `S`, hashed beside others' where it pays. The thread
-/// may wait meanwhile.
-pub struct LaneWriter<'p, S> {
-    inner: S,
+/// Hashes a message beside others where it pays. The thread may wait meanwhile.
+pub struct LaneHasher<'p> {
     place: &'p Place<'p>,
     state: State,
     /// The last bytes, that are no block yet: what is left of `size` after whole blocks.
     tail: Block,
     size: u64,
-    /// For files that `inner` takes.
-    piece: Vec<u8>,
 }
 
-impl<'p, S> LaneWriter<'p, S> {
-    /// Starts at an empty digest.
-    pub fn new(place: &'p Place<'p>, inner: S) -> Self {
-        Self { inner, place, state: INITIAL, tail: [0; BLOCK], size: 0, piece: Vec::new() }
+impl<'p> LaneHasher<'p> {
+    /// Starts at an empty message.
+    pub(super) fn new(place: &'p Place<'p>) -> Self {
+        Self { place, state: INITIAL, tail: [0; BLOCK], size: 0 }
     }
 
     fn filled(&self) -> usize {
         (self.size % BLOCK as u64) as usize
     }
-
-    /// The digest and the number of bytes written.
-    pub fn finish(mut self) -> (Digest, u64) {
-        let filled = self.filled();
-        let mut end = [[0; BLOCK]; 2];
-        let blocks = if filled + 1 + LENGTH <= BLOCK { &mut end[..1] } else { &mut end[..] };
-        let bytes = blocks.as_flattened_mut();
-        bytes[..filled].copy_from_slice(&self.tail[..filled]);
-        bytes[filled] = 0x80;
-        let length = bytes.len() - LENGTH;
-        bytes[length..].copy_from_slice(&(self.size * 8).to_be_bytes());
-        compress_one(&mut self.state, blocks);
-        let mut digest = [0; 32];
-        for (bytes, word) in digest.as_chunks_mut().0.iter_mut().zip(self.state) {
-            *bytes = word.to_be_bytes();
-        }
-        (Digest(digest), self.size)
-    }
 }
 
-impl<S> LaneWriter<'_, S> {
+impl MessageHasher for LaneHasher<'_> {
     fn update(&mut self, bytes: &[u8]) {
         let (filled, mut rest) = (self.filled(), bytes);
         if filled > 0 {
@@ -71,62 +46,32 @@ impl<S> LaneWriter<'_, S> {
         self.tail[..last.len()].copy_from_slice(last);
         self.size += bytes.len() as u64;
     }
-}
 
-impl<S: Write> Write for LaneWriter<'_, S> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.inner.write(bytes)?;
-        self.update(&bytes[..written]);
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
-}
-
-impl<S: Sink> Sink for LaneWriter<'_, S> {
-    fn take(&mut self, piece: Vec<u8>) -> io::Result<Vec<u8>> {
-        self.update(&piece);
-        self.inner.take(piece)
-    }
-
-    fn takes_files(&self) -> bool {
-        self.inner.takes_files()
-    }
-
-    /// Reads the file itself. A file of the store is not written while it is there: what was
-    /// hashed is what `inner` has.
-    fn take_file(&mut self, bytes: FileBytes) -> io::Result<u64> {
-        if !self.inner.takes_files() {
-            return Ok(0);
+    fn finish(mut self) -> Digest {
+        let filled = self.filled();
+        let mut end = [[0; BLOCK]; 2];
+        let blocks = if filled + 1 + LENGTH <= BLOCK { &mut end[..1] } else { &mut end[..] };
+        let bytes = blocks.as_flattened_mut();
+        bytes[..filled].copy_from_slice(&self.tail[..filled]);
+        bytes[filled] = 0x80;
+        let length = bytes.len() - LENGTH;
+        bytes[length..].copy_from_slice(&(self.size * 8).to_be_bytes());
+        compress_one(&mut self.state, blocks);
+        let mut digest = [0; 32];
+        for (bytes, word) in digest.as_chunks_mut().0.iter_mut().zip(self.state) {
+            *bytes = word.to_be_bytes();
         }
-        let mut piece = std::mem::take(&mut self.piece);
-        let length = bytes.read(&mut piece, |piece| {
-            self.update(piece);
-            Ok(())
-        })?;
-        self.piece = piece;
-        let mut taken = 0;
-        while taken < length {
-            let (offset, length) = (bytes.offset + taken, length - taken);
-            match self.inner.take_file(FileBytes { offset, length, ..bytes })? {
-                0 => return Err(io::Error::other("a file was not taken")),
-                more => taken += more,
-            }
-        }
-        Ok(taken)
-    }
-
-    fn keeps_pieces(&self) -> bool {
-        self.inner.keeps_pieces()
+        Digest(digest)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::{self, Write};
+
     use proptest::prelude::*;
 
+    use super::super::DigestWriter;
     use super::super::lanes::in_lanes;
     use super::*;
 
@@ -138,7 +83,7 @@ mod tests {
     fn digests(messages: &[Vec<u8>], pieces: &[usize], jobs: usize) -> Vec<(Digest, u64)> {
         in_lanes(messages, jobs, |place, message| {
             let mut rest = &message[..];
-            let mut writer = LaneWriter::new(place, io::sink());
+            let mut writer = DigestWriter::at(place, io::sink());
             for piece in pieces.iter().cycle() {
                 if rest.is_empty() {
                     break;
