@@ -10,8 +10,9 @@ use std::io::{self, Write};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use stowage::closure::{Closure, NarHash, ValidPathInfo};
-use stowage::digest::{Digest, DigestWriter, in_lanes};
+use stowage::digest::{DigestWriter, in_lanes};
 use stowage::layer::{LayerBudget, LayerContents, LayerPlan, PlanOptions, layer_of, write_layer};
+use stowage::sink::PIECE;
 use stowage::store::{Store, StorePath};
 
 /// Bytes that do not repeat: xorshift from a fixed seed.
@@ -86,21 +87,22 @@ fn plans(criterion: &mut Criterion) {
 }
 
 fn digests(criterion: &mut Criterion) {
-    let messages = [bytes(16 << 20, 1), bytes(16 << 20, 2)];
-    let mut group = criterion.benchmark_group("SHA-256");
-    group.throughput(Throughput::Bytes(messages.iter().map(|bytes| bytes.len() as u64).sum()));
-    group.bench_function("one after the other", |bencher| {
-        bencher.iter(|| black_box(&messages).each_ref().map(|bytes| Digest::of(bytes)));
-    });
-    group.bench_function("two at once", |bencher| {
-        bencher.iter(|| {
-            in_lanes(black_box(&messages), 1, |place, bytes| {
-                let mut writer = DigestWriter::at(place, io::sink());
-                bytes.chunks(1 << 20).for_each(|piece| writer.write_all(piece).unwrap());
-                writer.finish()
-            })
+    let messages: Vec<_> = (1..=32).map(|seed| bytes(1 << 20, seed)).collect();
+    let mut group = criterion.benchmark_group("SHA-256 on one processor");
+    for count in [1, 2, 16, 32] {
+        let messages = &messages[..count];
+        group.throughput(Throughput::Bytes((count << 20) as u64));
+        group.bench_function(format!("{count} messages"), |bencher| {
+            bencher.iter(|| {
+                let weight = |bytes: &&Vec<u8>| bytes.len() as u64;
+                in_lanes(black_box(messages), weight, 1, |place, bytes| {
+                    let mut writer = DigestWriter::at(place, io::sink());
+                    bytes.chunks(PIECE).for_each(|piece| writer.write_all(piece).unwrap());
+                    writer.finish()
+                })
+            });
         });
-    });
+    }
 }
 
 criterion_group!(benches, layers, plans, digests);

@@ -1,44 +1,61 @@
 //! Several messages hashed at once on fewer processors.
 //! Vocabulary: names no stage.
 //!
-//! More than twice as many threads make bytes as may be at work. One that comes with bytes to hash finds
-//! those of another that waits, and hashes both ([`two_lanes`]); or it leaves its own for the
-//! next that comes, and lets another to work in its place. Bytes are lent, not copied: copying
-//! would cost half of what is gained.
+//! Many more threads make bytes than may be at work. One that comes with bytes to hash leaves
+//! them where all can see them, and whoever is at work hashes those of as many as is best for
+//! the processor ([`Widths`]), or lets another make more bytes. Bytes are lent, not copied:
+//! copying would cost half of what is gained.
 
 use std::cell::Cell;
-use std::collections::VecDeque;
+use std::cmp::Reverse;
 use std::marker::PhantomData;
-use std::mem;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use super::two_lanes::{self, Block, State};
+use super::loans::{Loans, Next};
+use super::sha256::{self, Block, State, Widths};
 
 /// Fewer blocks are hashed at once: to look for others takes longer than is gained.
 const FEW: usize = (32 << 10) / size_of::<Block>();
+/// More threads would have more memory than their company gains.
+const THREADS: usize = 64;
 
-/// Does `work` for each item on threads of which `jobs` are at work at a time, the first items
+/// Does `work` for each item on threads of which `jobs` are at work at a time, the heaviest
 /// first, and returns the results in the items' order. If it is for several processors, one more
 /// thread is at work: else a processor is idle while a thread is told that it is its turn.
 ///
 /// What `work` hashes by a [`LaneHasher`](super::LaneHasher) at its place is hashed together
-/// with what others do, where the processor is faster so.
+/// with what others do, where the processor is faster so. `weight` is a guess of the bytes of
+/// each item's message; it changes nothing but the time.
 pub fn in_lanes<T: Send, R: Send>(
-    items: impl IntoIterator<Item = T, IntoIter: Send>,
+    items: impl IntoIterator<Item = T>,
+    weight: impl Fn(&T) -> u64,
     jobs: usize,
     work: impl Fn(&Place<'_>, T) -> R + Sync,
 ) -> Vec<R> {
-    let items: Vec<_> = items.into_iter().collect();
-    let (lanes, spare) = if two_lanes::pays() { (2, usize::from(jobs > 1)) } else { (1, 0) };
-    let threads = items.len().min(lanes * jobs + spare);
-    let turns = Turns::new(threads, jobs + spare);
-    let items = Mutex::new(items.into_iter().enumerate());
+    let mut items: Vec<_> =
+        items.into_iter().enumerate().map(|(index, item)| (weight(&item), index, item)).collect();
+    items.sort_by_key(|(weight, ..)| Reverse(*weight));
+    let total = items.iter().map(|(weight, ..)| weight).sum();
+    let widths = Widths::here();
+    let (spare, threads) = match widths.most {
+        1 => (0, jobs),
+        // While some are hashed, others make what is hashed next.
+        most => (usize::from(jobs > 1), (most * jobs).min(THREADS.max(2 * jobs)) + most / 2),
+    };
+    let threads = items.len().min(threads);
+    let loans = Loans::new(widths, jobs, threads, total);
+    let turns = Turns {
+        shared: Mutex::new(Shared { free: jobs + spare, loans }),
+        called: (0..threads).map(|_| Condvar::new()).collect(),
+    };
+    let items = Mutex::new(items.into_iter());
     let results = Mutex::new(Vec::new());
     let run = |number| {
-        let place = turns.enter(number);
+        let place = Place::of(number, &turns);
         // The block ends the lock before the work begins.
-        while let Some((index, item)) = { lock(&items).next() } {
+        while let Some((weight, index, item)) = { lock(&items).next() } {
+            lock(&turns.shared).loans.begin(number, weight);
             let result = work(&place, item);
             lock(&results).push((index, result));
         }
@@ -65,97 +82,44 @@ struct Turns {
     called: Vec<Condvar>,
 }
 
-/// While a thread waits, none is `free`.
+/// While a thread is idle that has something to do, no place is `free`.
 struct Shared {
     /// How many more may be at work.
     free: usize,
-    /// Threads that wait and have nothing to hash, the first to come first.
-    ready: VecDeque<usize>,
-    /// Threads that wait and lend blocks, the first to come first. Those of the last would do
-    /// as well, but then the first, of the largest layer, could wait to the end.
-    lenders: VecDeque<usize>,
-    /// What each thread lends, but not while another hashes it.
-    loans: Vec<Option<Loan>>,
-    /// Whether it is the turn of a thread that waits.
-    turn: Vec<bool>,
+    loans: Loans,
 }
 
-/// Blocks of a thread that waits.
-struct Loan {
-    state: State,
-    /// Those not hashed yet.
-    blocks: *const [Block],
-}
-
-// SAFETY: The blocks are only read, and as bytes may be read by any thread. That they outlive
-// the loan, `Place::compress` sees to.
-unsafe impl Send for Loan {}
-
-impl Turns {
-    fn new(threads: usize, jobs: usize) -> Self {
-        let shared = Shared {
-            free: jobs,
-            ready: VecDeque::new(),
-            lenders: VecDeque::new(),
-            loans: (0..threads).map(|_| None).collect(),
-            turn: vec![false; threads],
-        };
-        let called = (0..threads).map(|_| Condvar::new()).collect();
-        Self { shared: Mutex::new(shared), called }
-    }
-
-    fn enter(&self, thread: usize) -> Place<'_> {
-        self.wait_for_place(thread);
-        Place { turns: self, thread, here: PhantomData }
-    }
-
-    /// Waits for a place among those at work.
-    fn wait_for_place(&self, thread: usize) {
-        let mut shared = lock(&self.shared);
-        if shared.free > 0 {
-            shared.free -= 1;
-        } else {
-            shared.ready.push_back(thread);
-            drop(self.wait(shared, thread));
+impl Shared {
+    /// Uses the places that nobody had anything to do at.
+    fn fill_places(&mut self, called: &[Condvar]) {
+        while self.free > 0
+            && let Some(thread) = self.loans.idle()
+        {
+            self.free -= 1;
+            self.loans.set_at_work(thread, true);
+            called[thread].notify_one();
         }
     }
+}
 
+impl Turns {
+    /// Waits for a thread's turn.
     fn wait<'s>(
         &'s self,
         mut shared: MutexGuard<'s, Shared>,
         thread: usize,
     ) -> MutexGuard<'s, Shared> {
-        while !mem::take(&mut shared.turn[thread]) {
+        while !shared.loans.is_at_work(thread) {
             shared = self.called[thread].wait(shared).unwrap_or_else(PoisonError::into_inner);
         }
         shared
     }
 
-    /// Lets another to work in place of one that no longer is.
-    fn pass_on(&self, shared: &mut Shared) {
-        match shared.ready.pop_front().or_else(|| shared.lenders.pop_front()) {
-            Some(thread) => {
-                shared.turn[thread] = true;
-                self.called[thread].notify_one();
-            }
-            None => shared.free += 1,
-        }
-    }
-
-    /// Ends that a thread's blocks are being hashed. It waits for its turn to go on.
-    fn give_back(&self, thread: usize, loan: Loan) {
-        let mut shared = lock(&self.shared);
-        if loan.blocks.is_empty() {
-            shared.ready.push_back(thread);
-        } else {
-            shared.lenders.push_back(thread);
-        }
-        shared.loans[thread] = Some(loan);
-        // Of a thread that found nobody to pass it on to meanwhile.
-        if shared.free > 0 {
-            shared.free -= 1;
-            self.pass_on(&mut shared);
-        }
+    /// Lets others work in place of a thread.
+    fn leave(&self, shared: &mut Shared, thread: usize) {
+        shared.loans.set_at_work(thread, false);
+        shared.free += 1;
+        shared.fill_places(&self.called);
     }
 }
 
@@ -167,49 +131,70 @@ pub struct Place<'t> {
     here: PhantomData<Cell<()>>,
 }
 
+impl<'t> Place<'t> {
+    /// Waits for it.
+    fn of(thread: usize, turns: &'t Turns) -> Self {
+        let mut shared = lock(&turns.shared);
+        shared.fill_places(&turns.called);
+        drop(turns.wait(shared, thread));
+        Self { turns, thread, here: PhantomData }
+    }
+}
+
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.turns.pass_on(&mut lock(&self.turns.shared));
+        let mut shared = lock(&self.turns.shared);
+        shared.loans.begin(self.thread, 0);
+        shared.loans.set_away(self.thread, true);
+        self.turns.leave(&mut shared, self.thread);
     }
 }
 
 impl Place<'_> {
     /// Lets another to work while this thread waits for something else than to hash.
     pub fn away<T>(&self, wait: impl FnOnce() -> T) -> T {
-        self.turns.pass_on(&mut lock(&self.turns.shared));
+        let Self { turns, thread, .. } = *self;
+        let mut shared = lock(&turns.shared);
+        shared.loans.set_away(thread, true);
+        turns.leave(&mut shared, thread);
+        drop(shared);
         let result = wait();
-        self.turns.wait_for_place(self.thread);
+        let mut shared = lock(&turns.shared);
+        shared.loans.set_away(thread, false);
+        shared.fill_places(&turns.called);
+        drop(turns.wait(shared, thread));
         result
     }
 
-    /// Hashes the next blocks of a message, here or beside another's.
-    pub(super) fn compress(&self, state: &mut State, mut blocks: &[Block]) {
-        while blocks.len() >= FEW {
-            let mut shared = lock(&self.turns.shared);
-            if let Some(lender) = shared.lenders.pop_front() {
-                let mut loan = shared.loans[lender].take().expect("a lender has lent");
-                drop(shared);
-                // SAFETY: Who lent them waits below for its turn, which it gets after
-                // `give_back` alone: only what is in `lenders` or `ready` is called.
-                let theirs = unsafe { &*loan.blocks };
-                let both = theirs.len().min(blocks.len());
-                let ((ours, rest), (theirs, left)) = (blocks.split_at(both), theirs.split_at(both));
-                two_lanes::compress([state, &mut loan.state], [ours, theirs]);
-                (blocks, loan.blocks) = (rest, left);
-                self.turns.give_back(lender, loan);
-            } else if shared.ready.is_empty() {
-                break;
-            } else {
-                shared.loans[self.thread] = Some(Loan { state: *state, blocks });
-                shared.lenders.push_back(self.thread);
-                self.turns.pass_on(&mut shared);
-                shared = self.turns.wait(shared, self.thread);
-                let loan = shared.loans[self.thread].take().expect("a loan is given back");
-                *state = loan.state;
-                blocks = &blocks[blocks.len() - loan.blocks.len()..];
+    /// Hashes the next blocks of a message, here or elsewhere, and perhaps others' meanwhile.
+    pub(super) fn compress(&self, state: &mut State, blocks: &[Block]) {
+        let Self { turns, thread, .. } = *self;
+        if blocks.len() < FEW || Widths::here().most == 1 {
+            return sha256::compress(state, blocks);
+        }
+        let mut shared = lock(&turns.shared);
+        // SAFETY: This returns when it is told that they are hashed, and not before: nothing in
+        // between fails.
+        unsafe { shared.loans.lend(thread, *state, blocks) };
+        loop {
+            match shared.loans.next(thread) {
+                Next::Own(hashed) => {
+                    *state = hashed;
+                    return;
+                }
+                Next::Hash(mut group) => {
+                    drop(shared);
+                    group.hash();
+                    shared = lock(&turns.shared);
+                    shared.loans.give_back(group);
+                    shared.fill_places(&turns.called);
+                }
+                Next::Wait => {
+                    turns.leave(&mut shared, thread);
+                    shared = turns.wait(shared, thread);
+                }
             }
         }
-        two_lanes::compress_one(state, blocks);
     }
 }
 
@@ -225,12 +210,17 @@ mod tests {
     fn results_are_in_order_and_no_more_are_at_work() {
         for (items, jobs) in [(0_usize, 2_usize), (1, 2), (2, 1), (7, 3), (20, 2)] {
             let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
-            let results = in_lanes(0..items, jobs, |_, item| {
-                most.fetch_max(now.fetch_add(1, SeqCst) + 1, SeqCst);
-                thread::sleep(Duration::from_millis(1));
-                now.fetch_sub(1, SeqCst);
-                item
-            });
+            let results = in_lanes(
+                0..items,
+                |_| 0,
+                jobs,
+                |_, item| {
+                    most.fetch_max(now.fetch_add(1, SeqCst) + 1, SeqCst);
+                    thread::sleep(Duration::from_millis(1));
+                    now.fetch_sub(1, SeqCst);
+                    item
+                },
+            );
             assert_eq!(results, (0..items).collect::<Vec<_>>());
             let spare = usize::from(jobs > 1);
             assert!(most.into_inner() <= (jobs + spare).min(items), "{items} items, {jobs} jobs");
@@ -243,11 +233,16 @@ mod tests {
         let blocks = [[7; size_of::<Block>()]; 2 * FEW];
         let done = AtomicUsize::new(0);
         let result = panic::catch_unwind(|| {
-            in_lanes(0..4, 1, |place, item| {
-                assert_ne!(item, 1, "on purpose");
-                place.compress(&mut two_lanes::INITIAL.clone(), &blocks);
-                done.fetch_add(1, SeqCst);
-            })
+            in_lanes(
+                0..4,
+                |_| 0,
+                1,
+                |place, item| {
+                    assert_ne!(item, 1, "on purpose");
+                    place.compress(&mut sha256::INITIAL.clone(), &blocks);
+                    done.fetch_add(1, SeqCst);
+                },
+            )
         });
         assert!(result.is_err());
         assert_eq!(done.into_inner(), 3);

@@ -13,7 +13,8 @@
 mod hasher_thread;
 mod lane_hasher;
 mod lanes;
-mod two_lanes;
+mod loans;
+mod sha256;
 
 use std::fmt;
 use std::io::{self, Read, Write};

@@ -1,7 +1,6 @@
 //! The layers of a plan with their digests, hashed in parallel.
 //! Stage: layer. Input: [`LayerContents`] of each. Output: [`Layer`] of each.
 
-use std::cmp::Reverse;
 use std::io;
 
 use super::Error;
@@ -76,13 +75,15 @@ pub fn build_layers(
         }
         hashed(store, contents, DigestWriter::with_thread(io::sink()))
     };
-    let mut order: Vec<usize> = (0..contents.len()).collect();
-    order.sort_by_cached_key(|layer| Reverse(weight(&contents[*layer])));
-    let mut layers = in_lanes(order, jobs, |place, index| {
-        let layer = make(place, &contents[index]);
-        layer.as_ref().ok().inspect(|layer| done(layer));
-        (index, layer)
-    });
-    layers.sort_unstable_by_key(|(index, _)| *index);
-    layers.into_iter().map(|(_, layer)| layer).collect()
+    let layers = in_lanes(
+        contents,
+        |contents| weight(contents),
+        jobs,
+        |place, contents| {
+            let layer = make(place, contents);
+            layer.as_ref().ok().inspect(|layer| done(layer));
+            layer
+        },
+    );
+    layers.into_iter().collect()
 }

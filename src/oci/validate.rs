@@ -79,7 +79,9 @@ pub struct ChangedPath {
 /// `done` is told the size of each layer when it is finished.
 pub fn validate(store: &Store, spec: &ImageSpec, done: impl Fn(u64) + Sync) -> Report {
     let numbered = spec.layers.iter().zip(1..);
-    let differences = in_lanes(numbered, rayon::current_num_threads(), |place, (layer, number)| {
+    let jobs = rayon::current_num_threads();
+    let size = |(layer, _): &(&SpecLayer, usize)| layer.size;
+    let differences = in_lanes(numbered, size, jobs, |place, (layer, number)| {
         let difference = difference(place, store, spec, number, layer);
         done(layer.size);
         difference

@@ -103,11 +103,16 @@ pub fn make_ahead<T>(
                 waiting.end(number, made);
             }
         } else {
-            in_lanes(numbered, jobs.min(JOBS), |place, (number, layer)| {
-                let _guard = IfPanicking(waiting);
-                let maker = Maker { waiting, number, files, place: Some(place) };
-                waiting.end(number, make(store, *layer, place, maker));
-            });
+            in_lanes(
+                numbered,
+                |_| 0,
+                jobs.min(JOBS),
+                |place, (number, layer)| {
+                    let _guard = IfPanicking(waiting);
+                    let maker = Maker { waiting, number, files, place: Some(place) };
+                    waiting.end(number, make(store, *layer, place, maker));
+                },
+            );
         }
     };
     thread::scope(|scope| {

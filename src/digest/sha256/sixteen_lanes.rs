@@ -1,0 +1,176 @@
+//! Sixteen messages at once, a lane of a vector for each.
+//! Vocabulary: names no stage.
+//!
+//! What the standard does to a word is done to sixteen of them, by AVX-512: it rotates words and
+//! has any function of three of them as one instruction (Gueron and Krasnov, "Simultaneous
+//! Hashing of Multiple Messages", 2012, has the way and its gain with shorter vectors).
+
+use super::{Lane, compress};
+
+/// Lanes of a vector.
+pub const LANES: usize = 16;
+
+/// Whether the processor has what it takes.
+pub fn pays() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw");
+    #[cfg(not(target_arch = "x86_64"))]
+    return false;
+}
+
+/// Hashes the next `count` blocks of sixteen messages or fewer.
+///
+/// # Panics
+/// If they are more, or one has fewer blocks.
+pub fn compress_sixteen(lanes: &mut [Lane], count: usize) {
+    assert!(lanes.len() <= LANES, "{} lanes", lanes.len());
+    assert!(lanes.iter().all(|lane| lane.blocks.len() >= count), "fewer than {count} blocks");
+    #[cfg(target_arch = "x86_64")]
+    if pays() {
+        // SAFETY: The processor has what the function is compiled for, and each lane has as
+        // many blocks as are asked for.
+        return unsafe { x86::compress(lanes, count) };
+    }
+    lanes.iter_mut().for_each(|lane| compress(&mut lane.state, &lane.blocks[..count]));
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::super::{Block, K, Lane};
+    use super::LANES;
+
+    /// A word of each message.
+    type Words = __m512i;
+
+    /// # Safety
+    /// Each lane has `count` blocks.
+    #[target_feature(enable = "avx512f,avx512bw")]
+    pub unsafe fn compress(lanes: &mut [Lane], count: usize) {
+        // Lanes that there is no message for do what the first does.
+        let starts: [*const Block; LANES] =
+            std::array::from_fn(|lane| lanes.get(lane).unwrap_or(&lanes[0]).blocks.as_ptr());
+        let mut states = std::array::from_fn(|word| transposed(lanes, word));
+        for block in 0..count {
+            // SAFETY: The caller's: there are more than `block` blocks at each.
+            let mut words = unsafe { load_words(starts.map(|start| start.add(block))) };
+            let before = states;
+            for group in 0..4 {
+                for step in 0..LANES {
+                    if group > 0 {
+                        words[step] = next_word(&words, step);
+                    }
+                    let constant = _mm512_set1_epi32(K[LANES * group + step].cast_signed());
+                    states = round(states, _mm512_add_epi32(words[step], constant));
+                }
+            }
+            for (state, before) in states.iter_mut().zip(before) {
+                *state = _mm512_add_epi32(*state, before);
+            }
+        }
+        for (word, words) in states.into_iter().enumerate() {
+            let mut each = [0; LANES];
+            // SAFETY: There is room for a vector, at any address.
+            unsafe { _mm512_storeu_si512(each.as_mut_ptr().cast(), words) };
+            lanes.iter_mut().zip(each).for_each(|(lane, each)| lane.state[word] = each);
+        }
+    }
+
+    /// A word of each message's hash value.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn transposed(lanes: &[Lane], word: usize) -> Words {
+        let each: [u32; LANES] =
+            std::array::from_fn(|lane| lanes.get(lane).map_or(0, |lane| lane.state[word]));
+        // SAFETY: There is a whole vector, at any address.
+        unsafe { _mm512_loadu_si512(each.as_ptr().cast()) }
+    }
+
+    /// One round, with the sum of its word and its constant.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn round([a, b, c, d, e, f, g, h]: [Words; 8], sum: Words) -> [Words; 8] {
+        /// Of three bits: each one's parity, the second or the third as the first says, what
+        /// most of them are. As `_mm512_ternarylogic_epi32` wants its table of a function.
+        const PARITY: i32 = 0x96;
+        const CHOICE: i32 = 0xca;
+        const MAJORITY: i32 = 0xe8;
+        let sum1 = _mm512_ternarylogic_epi32::<PARITY>(
+            _mm512_ror_epi32::<6>(e),
+            _mm512_ror_epi32::<11>(e),
+            _mm512_ror_epi32::<25>(e),
+        );
+        let choice = _mm512_ternarylogic_epi32::<CHOICE>(e, f, g);
+        let t1 = _mm512_add_epi32(h, sum);
+        let t1 = _mm512_add_epi32(_mm512_add_epi32(t1, choice), sum1);
+        let sum0 = _mm512_ternarylogic_epi32::<PARITY>(
+            _mm512_ror_epi32::<2>(a),
+            _mm512_ror_epi32::<13>(a),
+            _mm512_ror_epi32::<22>(a),
+        );
+        let t2 = _mm512_add_epi32(sum0, _mm512_ternarylogic_epi32::<MAJORITY>(a, b, c));
+        [_mm512_add_epi32(t1, t2), a, b, c, _mm512_add_epi32(d, t1), e, f, g]
+    }
+
+    /// The word sixteen steps after one, which takes its place.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn next_word(words: &[Words; LANES], step: usize) -> Words {
+        const PARITY: i32 = 0x96;
+        let [w0, w1, w9, w14] = [0, 1, 9, 14].map(|later| words[(step + later) % LANES]);
+        let sigma0 = _mm512_ternarylogic_epi32::<PARITY>(
+            _mm512_ror_epi32::<7>(w1),
+            _mm512_ror_epi32::<18>(w1),
+            _mm512_srli_epi32::<3>(w1),
+        );
+        let sigma1 = _mm512_ternarylogic_epi32::<PARITY>(
+            _mm512_ror_epi32::<17>(w14),
+            _mm512_ror_epi32::<19>(w14),
+            _mm512_srli_epi32::<10>(w14),
+        );
+        _mm512_add_epi32(_mm512_add_epi32(w0, sigma0), _mm512_add_epi32(w9, sigma1))
+    }
+
+    /// The sixteen words of each message's block, which are big-endian.
+    ///
+    /// # Safety
+    /// A block may be read at each.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    unsafe fn load_words(blocks: [*const Block; LANES]) -> [Words; LANES] {
+        let swap = _mm_set_epi64x(0x0c0d_0e0f_0809_0a0b, 0x0405_0607_0001_0203);
+        let swap = _mm512_broadcast_i32x4(swap);
+        // SAFETY: The caller's, and the instruction takes them at any address.
+        let rows = blocks
+            .map(|block| unsafe { _mm512_shuffle_epi8(_mm512_loadu_si512(block.cast()), swap) });
+        // Words of two messages, of four, then quarters of eight and of all.
+        let mut twos = rows;
+        for (two, row) in twos.as_chunks_mut().0.iter_mut().zip(rows.as_chunks().0) {
+            let [one, other]: [Words; 2] = *row;
+            *two = [_mm512_unpacklo_epi32(one, other), _mm512_unpackhi_epi32(one, other)];
+        }
+        let mut fours = twos;
+        for (four, two) in fours.as_chunks_mut().0.iter_mut().zip(twos.as_chunks().0) {
+            let [low, high, other_low, other_high]: [Words; 4] = *two;
+            *four = [
+                _mm512_unpacklo_epi64(low, other_low),
+                _mm512_unpackhi_epi64(low, other_low),
+                _mm512_unpacklo_epi64(high, other_high),
+                _mm512_unpackhi_epi64(high, other_high),
+            ];
+        }
+        let even = |one, other| _mm512_shuffle_i32x4::<0x88>(one, other);
+        let odd = |one, other| _mm512_shuffle_i32x4::<0xdd>(one, other);
+        let mut words = rows;
+        for word in 0..4 {
+            let [a, b, c, d] = [0, 4, 8, 12].map(|messages| fours[messages + word]);
+            let (evens, odds) = ([even(a, b), even(c, d)], [odd(a, b), odd(c, d)]);
+            words[word] = even(evens[0], evens[1]);
+            words[word + 4] = even(odds[0], odds[1]);
+            words[word + 8] = odd(evens[0], evens[1]);
+            words[word + 12] = odd(odds[0], odds[1]);
+        }
+        words
+    }
+}
