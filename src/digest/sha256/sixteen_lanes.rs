@@ -4,6 +4,9 @@
 //! What the standard does to a word is done to sixteen of them, by AVX-512: it rotates words and
 //! has any function of three of them as one instruction (Gueron and Krasnov, "Simultaneous
 //! Hashing of Multiple Messages", 2012, has the way and its gain with shorter vectors).
+//!
+//! Loops here, and no closures: those would not be compiled into a function of the standard
+//! library, which is for any processor.
 
 use super::{Lane, compress};
 
@@ -54,7 +57,7 @@ mod x86 {
         let mut states = std::array::from_fn(|word| transposed(lanes, word));
         for block in 0..count {
             // SAFETY: The caller's: there are more than `block` blocks at each.
-            let mut words = unsafe { load_words(starts.map(|start| start.add(block))) };
+            let mut words = unsafe { load_words(&starts, block) };
             let before = states;
             for group in 0..4 {
                 for step in 0..LANES {
@@ -118,7 +121,8 @@ mod x86 {
     #[target_feature(enable = "avx512f")]
     fn next_word(words: &[Words; LANES], step: usize) -> Words {
         const PARITY: i32 = 0x96;
-        let [w0, w1, w9, w14] = [0, 1, 9, 14].map(|later| words[(step + later) % LANES]);
+        let (w0, w1) = (words[step], words[(step + 1) % LANES]);
+        let (w9, w14) = (words[(step + 9) % LANES], words[(step + 14) % LANES]);
         let sigma0 = _mm512_ternarylogic_epi32::<PARITY>(
             _mm512_ror_epi32::<7>(w1),
             _mm512_ror_epi32::<18>(w1),
@@ -132,44 +136,48 @@ mod x86 {
         _mm512_add_epi32(_mm512_add_epi32(w0, sigma0), _mm512_add_epi32(w9, sigma1))
     }
 
-    /// The sixteen words of each message's block, which are big-endian.
+    /// The sixteen words of a block of each message, which are big-endian.
     ///
     /// # Safety
-    /// A block may be read at each.
+    /// There are more than `block` blocks at each.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
-    unsafe fn load_words(blocks: [*const Block; LANES]) -> [Words; LANES] {
+    unsafe fn load_words(starts: &[*const Block; LANES], block: usize) -> [Words; LANES] {
         let swap = _mm_set_epi64x(0x0c0d_0e0f_0809_0a0b, 0x0405_0607_0001_0203);
         let swap = _mm512_broadcast_i32x4(swap);
-        // SAFETY: The caller's, and the instruction takes them at any address.
-        let rows = blocks
-            .map(|block| unsafe { _mm512_shuffle_epi8(_mm512_loadu_si512(block.cast()), swap) });
+        let mut rows = [swap; LANES];
+        for (row, start) in rows.iter_mut().zip(starts) {
+            // SAFETY: The caller's, and the instruction takes them at any address.
+            let bytes = unsafe { _mm512_loadu_si512(start.add(block).cast()) };
+            *row = _mm512_shuffle_epi8(bytes, swap);
+        }
         // Words of two messages, of four, then quarters of eight and of all.
         let mut twos = rows;
-        for (two, row) in twos.as_chunks_mut().0.iter_mut().zip(rows.as_chunks().0) {
-            let [one, other]: [Words; 2] = *row;
-            *two = [_mm512_unpacklo_epi32(one, other), _mm512_unpackhi_epi32(one, other)];
+        for one in (0..LANES).step_by(2) {
+            twos[one] = _mm512_unpacklo_epi32(rows[one], rows[one + 1]);
+            twos[one + 1] = _mm512_unpackhi_epi32(rows[one], rows[one + 1]);
         }
         let mut fours = twos;
-        for (four, two) in fours.as_chunks_mut().0.iter_mut().zip(twos.as_chunks().0) {
-            let [low, high, other_low, other_high]: [Words; 4] = *two;
-            *four = [
-                _mm512_unpacklo_epi64(low, other_low),
-                _mm512_unpackhi_epi64(low, other_low),
-                _mm512_unpacklo_epi64(high, other_high),
-                _mm512_unpackhi_epi64(high, other_high),
-            ];
+        for one in (0..LANES).step_by(4) {
+            fours[one] = _mm512_unpacklo_epi64(twos[one], twos[one + 2]);
+            fours[one + 1] = _mm512_unpackhi_epi64(twos[one], twos[one + 2]);
+            fours[one + 2] = _mm512_unpacklo_epi64(twos[one + 1], twos[one + 3]);
+            fours[one + 3] = _mm512_unpackhi_epi64(twos[one + 1], twos[one + 3]);
         }
-        let even = |one, other| _mm512_shuffle_i32x4::<0x88>(one, other);
-        let odd = |one, other| _mm512_shuffle_i32x4::<0xdd>(one, other);
+        const EVEN: i32 = 0x88;
+        const ODD: i32 = 0xdd;
         let mut words = rows;
         for word in 0..4 {
-            let [a, b, c, d] = [0, 4, 8, 12].map(|messages| fours[messages + word]);
-            let (evens, odds) = ([even(a, b), even(c, d)], [odd(a, b), odd(c, d)]);
-            words[word] = even(evens[0], evens[1]);
-            words[word + 4] = even(odds[0], odds[1]);
-            words[word + 8] = odd(evens[0], evens[1]);
-            words[word + 12] = odd(odds[0], odds[1]);
+            let (a, b) = (fours[word], fours[word + 4]);
+            let (c, d) = (fours[word + 8], fours[word + 12]);
+            let evens = _mm512_shuffle_i32x4::<EVEN>(a, b);
+            let other_evens = _mm512_shuffle_i32x4::<EVEN>(c, d);
+            let odds = _mm512_shuffle_i32x4::<ODD>(a, b);
+            let other_odds = _mm512_shuffle_i32x4::<ODD>(c, d);
+            words[word] = _mm512_shuffle_i32x4::<EVEN>(evens, other_evens);
+            words[word + 4] = _mm512_shuffle_i32x4::<EVEN>(odds, other_odds);
+            words[word + 8] = _mm512_shuffle_i32x4::<ODD>(evens, other_evens);
+            words[word + 12] = _mm512_shuffle_i32x4::<ODD>(odds, other_odds);
         }
         words
     }

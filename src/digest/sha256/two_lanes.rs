@@ -4,6 +4,9 @@
 //! `sha256rnds2` takes several cycles and each needs the one before: one message leaves the
 //! unit idle half of the time, and another's rounds fit in between (Gulley et al., "Intel SHA
 //! Extensions", 2013, has the instructions; how they are put together is theirs, too).
+//!
+//! Loops here, and no closures: those would not be compiled into a function of the standard
+//! library, which is for any processor.
 
 use super::{Block, State, compress};
 
@@ -109,26 +112,28 @@ mod x86 {
     #[target_feature(enable = "ssse3")]
     fn words(block: &Block) -> [__m128i; 4] {
         let swap = _mm_set_epi64x(0x0c0d_0e0f_0809_0a0b, 0x0405_0607_0001_0203);
-        std::array::from_fn(|group| {
-            // SAFETY: 16 bytes from 16, 32 or 48 at most are within the block's 64, and the
-            // instruction takes them at any address.
-            let words = unsafe { _mm_loadu_si128(block.as_ptr().add(16 * group).cast()) };
-            _mm_shuffle_epi8(words, swap)
-        })
+        let mut words = [swap; 4];
+        for (words, bytes) in words.iter_mut().zip(block.as_chunks::<16>().0) {
+            // SAFETY: They are as many as the instruction takes, at any address.
+            *words = _mm_shuffle_epi8(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }, swap);
+        }
+        words
     }
 
     #[inline]
     #[target_feature(enable = "sse2")]
     fn constants(group: usize) -> __m128i {
-        let [k0, k1, k2, k3] = K.as_chunks().0[group].map(u32::cast_signed);
-        _mm_set_epi32(k3, k2, k1, k0)
+        let constants = &K.as_chunks::<4>().0[group];
+        // SAFETY: They are as many as the instruction takes, at any address.
+        unsafe { _mm_loadu_si128(constants.as_ptr().cast()) }
     }
 
     /// The words of a later group, which take the place of those four groups before.
     #[inline]
     #[target_feature(enable = "sha,ssse3")]
     fn next(w: &mut [__m128i; 4], group: usize) -> __m128i {
-        let [w0, w1, w2, w3] = std::array::from_fn(|later| w[(group + later) % 4]);
+        let (w0, w1) = (w[group % 4], w[(group + 1) % 4]);
+        let (w2, w3) = (w[(group + 2) % 4], w[(group + 3) % 4]);
         let sum = _mm_add_epi32(_mm_sha256msg1_epu32(w0, w1), _mm_alignr_epi8::<4>(w3, w2));
         w[group % 4] = _mm_sha256msg2_epu32(sum, w3);
         w[group % 4]
