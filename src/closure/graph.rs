@@ -1,6 +1,8 @@
 //! The graph of references between the paths of a closure.
 //! Stage: closure (pure). Input: records. Output: [`ReferencesGraph`].
 
+use super::rows::Rows;
+
 /// A path's place in its closure. Only valid for the closure that produced it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeIdx(u32);
@@ -19,49 +21,10 @@ impl NodeIdx {
 /// References, without those of a path to itself; acyclic.
 #[derive(Clone, Debug)]
 pub struct ReferencesGraph {
-    references: Edges,
+    references: Rows,
     refers_to_itself: Vec<bool>,
     /// References come before their referrers.
     topological: Vec<NodeIdx>,
-}
-
-/// Compressed sparse rows: the targets of node `n` are
-/// `targets[offsets[n]..offsets[n + 1]]`. Two allocations whatever the graph's size.
-#[derive(Clone, Debug)]
-struct Edges {
-    offsets: Vec<u32>,
-    targets: Vec<NodeIdx>,
-}
-
-impl Edges {
-    fn nodes(&self) -> impl Iterator<Item = NodeIdx> + use<> {
-        (0..self.offsets.len() - 1).map(NodeIdx::new)
-    }
-
-    fn of(&self, node: NodeIdx) -> &[NodeIdx] {
-        let range = self.offsets[node.index()] as usize..self.offsets[node.index() + 1] as usize;
-        &self.targets[range]
-    }
-
-    /// The same edges from their targets to their sources, which are sorted.
-    fn reversed(&self) -> Self {
-        let mut offsets = vec![0; self.offsets.len()];
-        for target in &self.targets {
-            offsets[target.index() + 1] += 1;
-        }
-        for node in 1..offsets.len() {
-            offsets[node] += offsets[node - 1];
-        }
-        let mut next = offsets.clone();
-        let mut targets = vec![NodeIdx(0); self.targets.len()];
-        for source in self.nodes() {
-            for target in self.of(source) {
-                targets[next[target.index()] as usize] = source;
-                next[target.index()] += 1;
-            }
-        }
-        Self { offsets, targets }
-    }
 }
 
 impl ReferencesGraph {
@@ -72,35 +35,35 @@ impl ReferencesGraph {
     pub(super) fn new<R: Iterator<Item = NodeIdx>>(
         rows: impl Iterator<Item = R>,
     ) -> Result<Self, Vec<NodeIdx>> {
-        let mut references = Edges { offsets: vec![0], targets: Vec::new() };
+        let mut references = Rows::default();
         let mut refers_to_itself = Vec::new();
         for (node, row) in rows.enumerate() {
-            refers_to_itself.push(false);
-            for target in row {
-                match target.index() == node {
-                    true => refers_to_itself[node] = true,
-                    false => references.targets.push(target),
-                }
-            }
-            let end = u32::try_from(references.targets.len());
-            references.offsets.push(end.expect("a closure has fewer than 2^32 references"));
+            let mut to_itself = false;
+            references.push(row.map(NodeIdx::index).filter(|target| {
+                to_itself |= *target == node;
+                *target != node
+            }));
+            refers_to_itself.push(to_itself);
         }
-        references.targets.shrink_to_fit();
+        references.shrink_to_fit();
         let topological = topological(&references, &references.reversed())?;
         Ok(Self { references, refers_to_itself, topological })
     }
 
     /// The other paths that this one refers to, sorted.
-    pub fn references(&self, node: NodeIdx) -> &[NodeIdx] {
-        self.references.of(node)
+    pub fn references(
+        &self,
+        node: NodeIdx,
+    ) -> impl ExactSizeIterator<Item = NodeIdx> + Clone + use<'_> {
+        self.references.of(node.index()).map(NodeIdx::new)
     }
 
     /// [`ReferencesGraph::references`], and the path itself if it is one of its references.
     pub fn references_and_itself(&self, node: NodeIdx) -> impl Iterator<Item = NodeIdx> {
-        let others = self.references(node);
-        let (before, after) = others.split_at(others.partition_point(|other| *other < node));
+        let before = self.references(node).take_while(move |other| *other < node);
         let itself = Some(node).filter(|node| self.refers_to_itself[node.index()]);
-        before.iter().copied().chain(itself).chain(after.iter().copied())
+        let after = self.references(node).skip_while(move |other| *other < node);
+        before.chain(itself).chain(after)
     }
 
     /// Every node, references before their referrers.
@@ -110,17 +73,18 @@ impl ReferencesGraph {
 }
 
 /// Kahn's algorithm. What it can't reach holds a cycle.
-fn topological(references: &Edges, referrers: &Edges) -> Result<Vec<NodeIdx>, Vec<NodeIdx>> {
-    let mut open: Vec<usize> = references.nodes().map(|node| references.of(node).len()).collect();
+fn topological(references: &Rows, referrers: &Rows) -> Result<Vec<NodeIdx>, Vec<NodeIdx>> {
+    let nodes = 0..references.len();
+    let mut open: Vec<usize> = nodes.clone().map(|node| references.of(node).len()).collect();
     let mut order = Vec::with_capacity(open.len());
-    order.extend(references.nodes().filter(|node| open[node.index()] == 0));
+    order.extend(nodes.filter(|node| open[*node] == 0).map(NodeIdx::new));
     let mut next = 0;
     while let Some(node) = order.get(next).copied() {
         next += 1;
-        for referrer in referrers.of(node) {
-            open[referrer.index()] -= 1;
-            if open[referrer.index()] == 0 {
-                order.push(*referrer);
+        for referrer in referrers.of(node.index()) {
+            open[referrer] -= 1;
+            if open[referrer] == 0 {
+                order.push(NodeIdx::new(referrer));
             }
         }
     }
@@ -129,16 +93,16 @@ fn topological(references: &Edges, referrers: &Edges) -> Result<Vec<NodeIdx>, Ve
 
 /// Every node that is still open refers to one that is: following such references
 /// must come back to a node that was passed.
-fn cycle(references: &Edges, open: &[usize]) -> Vec<NodeIdx> {
+fn cycle(references: &Rows, open: &[usize]) -> Vec<NodeIdx> {
     let mut passed = Vec::new();
-    let mut node = open.iter().position(|open| *open > 0).map(NodeIdx::new);
+    let mut node = open.iter().position(|open| *open > 0);
     while let Some(here) = node {
-        if let Some(start) = passed.iter().position(|node| *node == here) {
-            passed.push(here);
+        let start = passed.iter().position(|node| *node == NodeIdx::new(here));
+        passed.push(NodeIdx::new(here));
+        if let Some(start) = start {
             return passed.split_off(start);
         }
-        passed.push(here);
-        node = references.of(here).iter().copied().find(|next| open[next.index()] > 0);
+        node = references.of(here).find(|next| open[*next] > 0);
     }
     passed
 }
@@ -183,10 +147,10 @@ mod tests {
             prop_assert!(!position.contains(&usize::MAX));
             let referrers = graph.references.reversed();
             for node in graph.topological() {
-                prop_assert!(referrers.of(*node).is_sorted());
+                prop_assert!(referrers.of(node.index()).is_sorted());
                 for reference in graph.references(*node) {
                     prop_assert!(position[reference.index()] < position[node.index()]);
-                    prop_assert!(referrers.of(*reference).contains(node));
+                    prop_assert!(referrers.of(reference.index()).any(|it| it == node.index()));
                 }
             }
         }

@@ -336,7 +336,7 @@ fn sources(closure: &Closure, contents: &[LayerContents]) -> Vec<SourceInfo> {
     let info = |path: &StorePath| {
         let node = closure.node(path).expect("layers are made of the closure's paths");
         let info = closure.info(node);
-        let others = closure.graph().references(node).iter().copied();
+        let others = closure.graph().references(node);
         SourceInfo {
             path: info.path.clone(),
             nar_hash: info.nar_hash,

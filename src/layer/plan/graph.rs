@@ -4,8 +4,7 @@
 use std::borrow::Cow;
 use std::cell::OnceCell;
 
-use super::rows::Rows;
-use crate::closure::{Closure, Member};
+use crate::closure::{Closure, Member, Rows};
 
 /// The paths of a closure, numbered in the order of their names, and their references.
 ///
@@ -37,7 +36,7 @@ impl<'c> Graph<'c> {
         }
         let mut references = Rows::default();
         for node in &order {
-            references.push(graph.references(*node).iter().map(|node| number[node.index()]));
+            references.push(graph.references(*node).map(|node| number[node.index()]));
             references.sort_last();
         }
         Self::of(

@@ -15,7 +15,6 @@ mod pipeline;
 mod popular;
 mod popularity;
 mod previous;
-mod rows;
 mod runs;
 mod sketch;
 mod sums;

@@ -2,7 +2,7 @@
 //! Stage: layer (pure). Input: [`Graph`] and weights. Output: a sum for each path.
 
 use super::graph::Graph;
-use super::rows::Rows;
+use crate::closure::Rows;
 
 /// For each path the weights of the path itself and of all that it refers to, directly
 /// or not, each once.

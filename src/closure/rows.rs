@@ -1,10 +1,10 @@
 //! A list of paths for each path.
-//! Stage: layer (pure). Vocabulary of the plan.
+//! Stage: closure (pure). Vocabulary of all graphs, those of plans too.
 
 /// Compressed sparse rows, of numbers as short as they can be: of a large closure the
 /// references are most of what there is to keep.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Rows {
+pub(crate) struct Rows {
     /// Where each row ends, and the next begins.
     ends: Vec<u32>,
     items: Vec<u32>,
@@ -17,10 +17,20 @@ impl Rows {
         self.ends.push(short(self.items.len()));
     }
 
+    /// To be called after the last row.
+    pub fn shrink_to_fit(&mut self) {
+        self.items.shrink_to_fit();
+    }
+
     /// Sorts the row that was added last.
     pub fn sort_last(&mut self) {
         let start = self.start(self.ends.len().saturating_sub(1));
         self.items[start..].sort_unstable();
+    }
+
+    /// How many rows there are.
+    pub fn len(&self) -> usize {
+        self.ends.len()
     }
 
     /// A row.
@@ -66,7 +76,7 @@ impl<R: IntoIterator<Item = usize>> FromIterator<R> for Rows {
     fn from_iter<I: IntoIterator<Item = R>>(rows: I) -> Self {
         let mut collected = Self::default();
         rows.into_iter().for_each(|row| collected.push(row));
-        collected.items.shrink_to_fit();
+        collected.shrink_to_fit();
         collected
     }
 }
