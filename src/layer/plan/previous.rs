@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 
-use serde::de::{Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Error as _, Expected, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::LayerPlan;
@@ -65,12 +65,11 @@ struct ContentsJson {
 impl<'de> Deserialize<'de> for PreviousPlan {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         // Where it is no such thing is of less use than what it should be.
-        deserializer.deserialize_any(Shapes).map_err(|_| D::Error::custom(EXPECTED))
+        let expected: &dyn Expected = &Shapes;
+        let error = |_| D::Error::custom(format_args!("expected {expected}"));
+        deserializer.deserialize_any(Shapes).map_err(error)
     }
 }
-
-const EXPECTED: &str = "expected a list of layers, each a list of store paths or their names, \
-                        or an image spec";
 
 /// A visitor and not an untagged enum: that one has all of an image spec in memory first.
 struct Shapes;
