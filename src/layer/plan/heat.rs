@@ -110,8 +110,7 @@ impl Heat {
         graph: &Graph,
         reach: impl Fn(usize, &mut dyn Iterator<Item = &Reach>) -> Reach,
     ) -> Vec<Weight> {
-        let nothing = Weight { size: 0, heat: 0, reach: Reach::Exact(Box::default()) };
-        let mut weights = vec![nothing; graph.len()];
+        let mut weights = vec![Weight::default(); graph.len()];
         for path in graph.topological() {
             let references = graph.references(*path);
             let reach = reach(*path, &mut references.map(|path| &weights[path].reach));
@@ -167,6 +166,13 @@ impl Heat {
 
 const ONE_KIND: &str = "reaches of one graph are of one kind";
 
+/// Nothing.
+impl Default for Reach {
+    fn default() -> Self {
+        Self::Exact(Box::default())
+    }
+}
+
 impl Reach {
     /// Takes in what another reaches. The layers must not have a path in common.
     pub fn unite(&mut self, other: &Reach) {
@@ -196,7 +202,7 @@ pub(super) struct Group {
 }
 
 /// All of a layer but its members.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Weight {
     /// Bytes of their NAR serialisations.
     pub size: u64,

@@ -130,8 +130,11 @@ struct Pair {
 #[derive(Debug)]
 struct Line {
     paths: Vec<usize>,
-    /// Of the run that begins with a path, by the path; none of those further on in a run.
-    weights: Vec<Option<Weight>>,
+    /// Whether a run begins in a place.
+    begins: Vec<bool>,
+    /// Of the run that begins with a path, by the path; nothing of those further on in a run. No
+    /// options, which are larger: all would be in memory twice.
+    weights: Vec<Weight>,
     joined: Vec<u32>,
     /// One more than the place before, so that 0 is none.
     before: Vec<u32>,
@@ -147,13 +150,14 @@ impl Line {
             joined: vec![0; paths.len()],
             before: (0..end).collect(),
             after: (1..=end).collect(),
+            begins: vec![true; paths.len()],
             paths,
-            weights: weights.into_iter().map(Some).collect(),
+            weights,
         }
     }
 
     fn weight(&self, place: usize) -> Option<&Weight> {
-        self.weights[self.paths[place]].as_ref()
+        self.begins[place].then(|| &self.weights[self.paths[place]])
     }
 
     fn next(&self, place: usize) -> Option<usize> {
@@ -173,17 +177,16 @@ impl Line {
 
     fn is_current(&self, pair: &Pair) -> bool {
         let [first, second] = [pair.first, pair.second].map(|place| place as usize);
-        self.weight(first).is_some()
-            && self.weight(second).is_some()
+        self.begins[first]
+            && self.begins[second]
             && pair.joined == (self.joined[first], self.joined[second])
     }
 
     fn join(&mut self, heat: &Heat, pair: &Pair) {
         let [first, second] = [pair.first, pair.second].map(|place| place as usize);
-        let joined = self.weights[self.paths[second]].take();
-        if let (Some(weight), Some(joined)) = (&mut self.weights[self.paths[first]], joined) {
-            weight.join(heat, &joined);
-        }
+        let joined = std::mem::take(&mut self.weights[self.paths[second]]);
+        self.weights[self.paths[first]].join(heat, &joined);
+        self.begins[second] = false;
         self.joined[first] += 1;
         self.after[first] = self.after[second];
         if let Some(next) = self.next(first) {
@@ -192,13 +195,13 @@ impl Line {
     }
 
     fn into_groups(self) -> Vec<Group> {
-        let Self { paths, mut weights, after, .. } = self;
+        let Self { paths, begins, mut weights, after, .. } = self;
         let runs = after.into_iter().map(|end| end as usize).enumerate();
         let group = |(start, end): (usize, usize)| {
-            let weight = weights[paths[start]].take()?;
-            Some(Group { members: paths[start..end].to_vec(), weight })
+            let weight = std::mem::take(&mut weights[paths[start]]);
+            Group { members: paths[start..end].to_vec(), weight }
         };
-        runs.filter_map(group).collect()
+        runs.filter(|(start, _)| begins[*start]).map(group).collect()
     }
 }
 
