@@ -81,7 +81,7 @@ fn plans(criterion: &mut Criterion) {
         let closure = closure(paths);
         criterion.bench_function(&format!("plan: {paths} paths in 60 layers"), |bencher| {
             let (budget, options) = (LayerBudget::default(), PlanOptions::default());
-            bencher.iter(|| LayerPlan::new(black_box(&closure), budget, &options).unwrap());
+            bencher.iter(|| LayerPlan::new(black_box(&closure), budget, options.clone()).unwrap());
         });
     }
 }

@@ -28,7 +28,8 @@ pub struct Sent {
 impl<'i> Planned<'i> {
     pub fn new(image: &'i Image, budget: u64, options: &PlanOptions) -> (Self, LayerPlan) {
         let closure = image.closure();
-        let plan = LayerPlan::new(&closure, LayerBudget::new(budget).unwrap(), options).unwrap();
+        let plan =
+            LayerPlan::new(&closure, LayerBudget::new(budget).unwrap(), options.clone()).unwrap();
         let paths = image.store_paths();
         let place: BTreeMap<_, _> = paths.iter().zip(0..).collect();
         let places = |layer: &Vec<_>| layer.iter().map(|path| place[path]).collect();

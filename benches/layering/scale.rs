@@ -54,7 +54,7 @@ pub fn print() {
     for layering in Layering::ALL {
         let times = closures.each_ref().map(|closure| {
             let start = Instant::now();
-            LayerPlan::new(closure, LayerBudget::default(), &layering.clone().into()).unwrap();
+            LayerPlan::new(closure, LayerBudget::default(), layering.clone().into()).unwrap();
             format!("{:.0}", start.elapsed().as_secs_f64() * 1e3)
         });
         println!("| `{layering}` | {} |", times.join(" | "));

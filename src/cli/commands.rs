@@ -85,9 +85,8 @@ pub fn plan(arguments: &PlanArguments) -> Result<(), Failure> {
     let previous = arguments.previous.as_deref().map(oci::read_previous_plan).transpose()?;
     let popularity = arguments.popularity.as_deref().map(oci::read_popularity).transpose()?;
     let popularity = popularity.unwrap_or_default();
-    let previous = previous.map(|plan| plan.sharing(&closure));
     let options = PlanOptions { popularity, previous, ..arguments.layering.clone().into() };
-    let plan = LayerPlan::new(&closure, arguments.max_layers, &options)?;
+    let plan = LayerPlan::new(&closure, arguments.max_layers, options)?;
     print_json(&plan)
 }
 

@@ -9,12 +9,9 @@ use super::contents::LayerContents;
 use crate::digest::{DiffId, DigestWriter, MessageHasher, Place, in_lanes};
 use crate::store::Store;
 
-/// A layer that was made once: what it holds, and the digest and size of its
-/// *uncompressed* tar.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What a layer was when it was made: the digest and size of its *uncompressed* tar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layer {
-    /// Enough to make the bytes again.
-    pub contents: LayerContents,
     /// Digest of the uncompressed tar.
     pub diff_id: DiffId,
     /// Bytes of the uncompressed tar.
@@ -48,7 +45,7 @@ fn hashed(
 ) -> Result<Layer, Error> {
     write_layer(store, contents, &mut digest)?;
     let (digest, size) = digest.finish();
-    Ok(Layer { contents: contents.clone(), diff_id: DiffId::new(digest), size })
+    Ok(Layer { diff_id: DiffId::new(digest), size })
 }
 
 /// Makes every layer, as many at a time as rayon has threads, or two for each.
@@ -61,12 +58,12 @@ fn hashed(
 /// Of the lowest layer that could not be made, whichever failed first.
 pub fn build_layers(
     store: &Store,
-    contents: &[LayerContents],
+    contents: &[&LayerContents],
     weight: impl Fn(&LayerContents) -> u64 + Sync,
     done: impl Fn(&Layer) + Sync,
 ) -> Result<Vec<Layer>, Error> {
     let jobs = rayon::current_num_threads();
-    let total: u64 = contents.iter().map(&weight).sum();
+    let total: u64 = contents.iter().map(|contents| weight(contents)).sum();
     // It is at work when the others are done: hash it on another thread than it is read on.
     let outlasts = |contents: &LayerContents| jobs > 1 && weight(contents) * jobs as u64 > total;
     let make = |place: &Place<'_>, contents: &LayerContents| {

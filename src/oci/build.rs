@@ -18,7 +18,7 @@ use super::layer_set::LayerSet;
 use super::media_type::LayerMediaType;
 use super::options::BuildOptions;
 use super::plan_files::{read_popularity, read_previous_plan};
-use super::previous::PreviousImage;
+use super::previous::{PreviousImage, PreviousLayer};
 use super::sources::SourceInfo;
 use super::spec::ImageSpec;
 use super::spec_layer::{LayerSource, SpecLayer};
@@ -230,34 +230,31 @@ fn own_layers(
     let size = |contents: &LayerContents| {
         contents.sources().filter_map(|path| closure.get(path)).map(|info| info.nar_size).sum()
     };
-    let previous =
-        options.previous_image.as_deref().map(|file| PreviousImage::read(&store.locate(file)));
-    let previous = previous.transpose()?.unwrap_or_default();
-    let known = |contents: &LayerContents| previous.find(contents, &closure);
-    let new: Vec<_> = contents.iter().filter(|layer| known(layer).is_none()).cloned().collect();
-    let mut new = layer::build_layers(store, &new, size, done)?.into_iter().map(SpecLayer::from);
-    let layers = contents.iter().map(|contents| match known(contents) {
-        Some(layer) => as_before(layer, contents, options.compression),
-        None => new.next().expect("what is not known was made"),
-    });
+    let known = known(store, &closure, &contents, options)?;
+    let new = contents.iter().zip(&known).filter(|(_, known)| known.is_none());
+    let new: Vec<_> = new.map(|(contents, _)| contents).collect();
+    let mut made = layer::build_layers(store, &new, size, done)?.into_iter();
     let warnings = idle_rules(store, &options.perms, &contents)?;
-    let made = LayerSet {
-        parents: Vec::new(),
-        history: contents.iter().map(|contents| history(contents, options)).collect(),
-        layers: layers.collect(),
-        sources: sources(&closure, &contents),
-    };
+    let history = contents.iter().map(|contents| history(contents, options)).collect();
+    let sources = sources(&closure, &contents);
+    let layers = contents.into_iter().zip(known).map(|(contents, known)| match known {
+        Some(layer) => layer.of(contents, options.compression),
+        None => (contents, made.next().expect("what is not known was made")).into(),
+    });
+    let made = LayerSet { parents: Vec::new(), history, layers: layers.collect(), sources };
     Ok(Built { made, warnings })
 }
 
-/// A layer of an earlier image. Where that kept a copy of it is another matter.
-fn as_before(layer: &SpecLayer, contents: &LayerContents, compression: Compression) -> SpecLayer {
-    SpecLayer {
-        diff_id: layer.diff_id,
-        size: layer.size,
-        source: LayerSource::Made(contents.clone()),
-        compressed: layer.compressed.filter(|blob| blob.media_type.compression == compression),
-    }
+/// Of each layer what the earlier image says of it, if that has it.
+fn known(
+    store: &Store,
+    closure: &Closure,
+    contents: &[LayerContents],
+    options: &BuildOptions,
+) -> Result<Vec<Option<PreviousLayer>>, Error> {
+    let Some(file) = &options.previous_image else { return Ok(vec![None; contents.len()]) };
+    let previous = PreviousImage::read(&store.locate(file), closure)?;
+    Ok(contents.iter().map(|contents| previous.find(contents, closure)).collect())
 }
 
 /// What is left out since layers below have it: not what `perms` wants otherwise than they do.
@@ -279,8 +276,8 @@ fn contents(in_store: Closure, options: &BuildOptions) -> Result<Vec<LayerConten
         Some(budget) => (budget, false),
         None => (options.max_layers, copies),
     };
-    let plan = LayerPlan::new(&in_store, budget, &plan_options(&in_store, options)?)
-        .map_err(layer::Error::Plan)?;
+    let plan =
+        LayerPlan::new(&in_store, budget, plan_options(options)?).map_err(layer::Error::Plan)?;
     let mut layers: Vec<_> = plan
         .into_layers()
         .into_iter()
@@ -303,7 +300,7 @@ fn contents(in_store: Closure, options: &BuildOptions) -> Result<Vec<LayerConten
     Ok(layers)
 }
 
-fn plan_options(closure: &Closure, options: &BuildOptions) -> Result<PlanOptions, Error> {
+fn plan_options(options: &BuildOptions) -> Result<PlanOptions, Error> {
     let previous = options.previous_plan.as_deref().or(options.previous_image.as_deref());
     let previous = previous.map(read_previous_plan);
     let popularity = options.popularity.as_deref().map(read_popularity).transpose()?;
@@ -311,7 +308,7 @@ fn plan_options(closure: &Closure, options: &BuildOptions) -> Result<PlanOptions
         layering: options.layering.clone(),
         hints: options.layering_hints.clone(),
         popularity: popularity.unwrap_or_default(),
-        previous: previous.transpose()?.map(|plan| plan.sharing(closure)),
+        previous: previous.transpose()?,
     })
 }
 

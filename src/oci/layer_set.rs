@@ -134,7 +134,11 @@ impl LayerSet {
     pub fn followed_by(mut self, above: Self) -> Self {
         self.history.extend(above.history);
         self.layers.extend(above.layers);
-        self.sources.extend(above.sources);
+        match self.sources.is_empty() {
+            // They may be many: not twice in memory.
+            true => self.sources = above.sources,
+            false => self.sources.extend(above.sources),
+        }
         self.sources.sort_by(|a, b| a.path.cmp(&b.path));
         self.sources.dedup_by(|a, b| a.path == b.path);
         self
@@ -199,7 +203,7 @@ impl LayerSet {
                 kept.push((layer, changed, history));
             }
         }
-        let changed: Vec<_> = kept.iter().filter_map(|(_, changed, _)| changed.clone()).collect();
+        let changed: Vec<_> = kept.iter().filter_map(|(_, changed, _)| changed.as_ref()).collect();
         let mut made = layer::build_layers(
             store,
             &changed,
@@ -208,9 +212,8 @@ impl LayerSet {
         )?
         .into_iter();
         for (layer, changed, history) in kept {
-            let made = changed.and_then(|_| made.next());
-            let layer = made.map_or(layer, SpecLayer::from);
-            self.layers.push(layer);
+            let made = changed.and_then(|contents| Some((contents, made.next()?)));
+            self.layers.push(made.map_or(layer, SpecLayer::from));
             self.history.push(history);
         }
         Ok(present)

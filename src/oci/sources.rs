@@ -1,10 +1,7 @@
 //! What Nix registered of the store paths that an image is made of.
 //! Stage: oci. Vocabulary of the image spec.
 
-use std::fmt;
-
-use serde::de::{SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use crate::closure::NarHash;
 use crate::store::{self, StorePath};
@@ -25,36 +22,19 @@ pub struct SourceInfo {
     pub references: Vec<StorePath>,
 }
 
-/// The records, with all references left out.
-#[derive(Debug)]
-pub struct WithoutReferences(Vec<SourceInfo>);
+/// A record, with its references left out: read as such, they are gone before the next one.
+#[derive(Debug, Deserialize)]
+#[serde(from = "SourceInfo")]
+pub struct WithoutReferences(SourceInfo);
 
-impl From<WithoutReferences> for Vec<SourceInfo> {
-    fn from(sources: WithoutReferences) -> Self {
-        sources.0
+impl From<SourceInfo> for WithoutReferences {
+    fn from(info: SourceInfo) -> Self {
+        Self(SourceInfo { references: Vec::new(), ..info })
     }
 }
 
-impl<'de> Deserialize<'de> for WithoutReferences {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_seq(Records).map(Self)
-    }
-}
-
-struct Records;
-
-impl<'de> Visitor<'de> for Records {
-    type Value = Vec<SourceInfo>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a sequence")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut records: A) -> Result<Self::Value, A::Error> {
-        let mut sources = Vec::new();
-        while let Some(info) = records.next_element::<SourceInfo>()? {
-            sources.push(SourceInfo { references: Vec::new(), ..info });
-        }
-        Ok(sources)
+impl From<WithoutReferences> for SourceInfo {
+    fn from(info: WithoutReferences) -> Self {
+        info.0
     }
 }

@@ -22,7 +22,7 @@ const VERSION: u32 = 1;
 /// Everything about an image but its name: any of its bytes can be made from this
 /// and the store. Written as `image.json`.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(try_from = "ImageSpecJson<Vec<SourceInfo>>")]
+#[serde(try_from = "ImageSpecJson<SpecLayer, SourceInfo>")]
 pub struct ImageSpec {
     /// What its programs run on.
     pub architecture: Architecture,
@@ -40,9 +40,10 @@ pub struct ImageSpec {
     pub sources: Vec<SourceInfo>,
 }
 
+/// What is read of it: of each layer and each store path as much as is wanted.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct ImageSpecJson<S> {
+pub(super) struct ImageSpecJson<L, S> {
     version: u32,
     platform: PlatformJson,
     created: Created,
@@ -50,19 +51,19 @@ struct ImageSpecJson<S> {
     #[serde(deserialize_with = "ContainerConfig::deserialize_any_keys")]
     config: ContainerConfig,
     history: Vec<History>,
-    layers: Vec<SpecLayer>,
-    store_paths: S,
+    pub layers: Vec<L>,
+    pub store_paths: Vec<S>,
 }
 
 /// An image spec in which no store path refers to any.
 #[derive(Deserialize)]
-#[serde(try_from = "ImageSpecJson<WithoutReferences>")]
+#[serde(try_from = "ImageSpecJson<SpecLayer, WithoutReferences>")]
 struct Outline(ImageSpec);
 
-impl TryFrom<ImageSpecJson<WithoutReferences>> for Outline {
+impl TryFrom<ImageSpecJson<SpecLayer, WithoutReferences>> for Outline {
     type Error = String;
 
-    fn try_from(json: ImageSpecJson<WithoutReferences>) -> Result<Self, String> {
+    fn try_from(json: ImageSpecJson<SpecLayer, WithoutReferences>) -> Result<Self, String> {
         ImageSpec::try_from(json).map(Self)
     }
 }
@@ -90,7 +91,7 @@ struct PlatformJson {
 }
 
 /// For messages.
-const WHAT: &str = "an image spec";
+pub(super) const WHAT: &str = "an image spec";
 /// Containers of Nix packages are Linux containers.
 const OS: &str = "linux";
 
@@ -105,14 +106,11 @@ impl Serialize for ImageSpec {
     }
 }
 
-impl<S: Into<Vec<SourceInfo>>> TryFrom<ImageSpecJson<S>> for ImageSpec {
-    type Error = String;
-
-    fn try_from(json: ImageSpecJson<S>) -> Result<Self, String> {
-        let ImageSpecJson { version, platform, created, config, history, layers, store_paths } =
-            json;
-        let sources = store_paths.into();
-        if version != VERSION {
+impl<L, S> ImageSpecJson<L, S> {
+    /// Refuses what is no image spec of this version, for all that its fields say.
+    pub fn checked(self) -> Result<Self, String> {
+        let Self { version, platform, history, layers, .. } = &self;
+        if *version != VERSION {
             return Err(format!(
                 "version {version} of the format, where this program knows {VERSION}"
             ));
@@ -125,7 +123,18 @@ impl<S: Into<Vec<SourceInfo>>> TryFrom<ImageSpecJson<S>> for ImageSpec {
         if described != layers.len() {
             return Err(format!("{described} entries in `history` for {} layers", layers.len()));
         }
+        Ok(self)
+    }
+}
+
+impl<S: Into<SourceInfo>> TryFrom<ImageSpecJson<SpecLayer, S>> for ImageSpec {
+    type Error = String;
+
+    fn try_from(json: ImageSpecJson<SpecLayer, S>) -> Result<Self, String> {
+        let ImageSpecJson { platform, created, config, history, layers, store_paths, .. } =
+            json.checked()?;
         let PlatformJson { architecture, variant, .. } = platform;
+        let sources = store_paths.into_iter().map(Into::into).collect();
         Ok(Self { architecture, variant, created, config, history, layers, sources })
     }
 }

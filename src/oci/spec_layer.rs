@@ -143,9 +143,9 @@ impl SpecLayer {
     }
 }
 
-impl From<Layer> for SpecLayer {
-    fn from(layer: Layer) -> Self {
-        let Layer { contents, diff_id, size } = layer;
+impl From<(LayerContents, Layer)> for SpecLayer {
+    fn from((contents, layer): (LayerContents, Layer)) -> Self {
+        let Layer { diff_id, size } = layer;
         Self { diff_id, size, source: LayerSource::Made(contents), compressed: None }
     }
 }

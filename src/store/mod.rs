@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use harmonia_store_core::store_path::{ParseStorePathError, StoreDir};
 pub use path::StorePath;
-pub use shared::sharing;
+pub use shared::{sharing, sharing_known};
 
 /// A Nix store: its *store directory*, which paths and images name, and where
 /// that directory is on this machine, which may be below another root

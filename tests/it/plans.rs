@@ -25,7 +25,7 @@ enum Golden {
 
 fn names(closure: &Closure, budget: &str) -> Vec<Vec<String>> {
     let plan =
-        LayerPlan::new(closure, budget.parse::<LayerBudget>().unwrap(), &Layering::Runs.into())
+        LayerPlan::new(closure, budget.parse::<LayerBudget>().unwrap(), Layering::Runs.into())
             .unwrap();
     let names =
         |layer: &Vec<_>| layer.iter().map(|path: &StorePath| path.name().to_string()).collect();

@@ -78,7 +78,7 @@ mod tests {
         ]);
         let hints = serde_json::from_str(hints).unwrap();
         let options = PlanOptions { hints, ..PlanOptions::default() };
-        LayerPlan::new(&closure, LayerBudget::new(budget).unwrap(), &options)
+        LayerPlan::new(&closure, LayerBudget::new(budget).unwrap(), options)
             .map(|plan| names(&plan))
     }
 

@@ -78,17 +78,18 @@ impl LayerPlan {
     pub fn new(
         closure: &Closure,
         budget: LayerBudget,
-        options: &PlanOptions,
+        mut options: PlanOptions,
     ) -> Result<Self, PlanError> {
         let graph = Graph::new(closure);
         let hinted = options.hints.layers(&graph);
+        let previous = options.previous.take();
         let is_plain = hinted.count() == 0
-            && options.previous.is_none()
+            && previous.is_none()
             && (options.popularity.is_empty() || options.layering.knows_popularity());
         let layers = if is_plain {
             options.layering.layers(&graph, budget, &options.popularity)?
         } else {
-            arranged(&graph, budget, options, hinted)?
+            arranged(&graph, budget, &options, previous, hinted)?
         };
         let plan = Self::checked(&graph, budget, layers);
         let planned: usize = plan.0.iter().map(Vec::len).sum();
@@ -127,6 +128,7 @@ fn arranged(
     graph: &Graph,
     budget: LayerBudget,
     options: &PlanOptions,
+    previous: Option<PreviousPlan>,
     hinted: Hinted,
 ) -> Result<Vec<Vec<usize>>, PlanError> {
     let asked = hinted.count();
@@ -136,7 +138,7 @@ fn arranged(
     }
     let mut layers = hinted.layers;
     if let Some(left) = budget.less(asked) {
-        for layer in around_popular(&rest, left, options)? {
+        for layer in around_popular(&rest, left, options, previous)? {
             layers.push(layer.into_iter().map(|path| paths[path]).collect());
         }
     }
@@ -153,6 +155,7 @@ fn around_popular(
     graph: &Graph,
     budget: LayerBudget,
     options: &PlanOptions,
+    previous: Option<PreviousPlan>,
 ) -> Result<Vec<Vec<usize>>, PlanError> {
     let mut layers = match options.layering.knows_popularity() {
         true => Vec::new(),
@@ -160,9 +163,11 @@ fn around_popular(
     };
     let (rest, paths) = graph.without(&layers.concat());
     let left = budget.less(layers.len()).expect("popular paths leave a layer for the rest");
+    // Its store paths need no memory any more when others are planned.
+    let places = previous.map(|previous| previous.places(&rest));
     let mut planned = options.layering.layers(&rest, left, &options.popularity)?;
-    if let Some(previous) = &options.previous {
-        planned = previous.keep(&rest, left, planned);
+    if let Some(places) = places {
+        planned = places.keep(&rest, left, planned);
     }
     for layer in planned {
         layers.push(layer.into_iter().map(|path| paths[path]).collect());
@@ -201,7 +206,7 @@ pub(crate) mod tests {
 
     fn plan(closure: &Closure, budget: u64, layering: &Layering) -> LayerPlan {
         let options = layering.clone().into();
-        LayerPlan::new(closure, LayerBudget::new(budget).unwrap(), &options).unwrap()
+        LayerPlan::new(closure, LayerBudget::new(budget).unwrap(), options).unwrap()
     }
 
     pub(crate) fn layerings() -> impl Strategy<Value = Layering> {
@@ -305,7 +310,7 @@ pub(crate) mod tests {
 
     /// None if there are more hints than layers.
     fn plan_with(closure: &Closure, budget: u64, options: &PlanOptions) -> Option<LayerPlan> {
-        match LayerPlan::new(closure, LayerBudget::new(budget).unwrap(), options) {
+        match LayerPlan::new(closure, LayerBudget::new(budget).unwrap(), options.clone()) {
             Ok(plan) => Some(plan),
             Err(PlanError::TooManyHints { asked, .. }) => {
                 assert!(asked >= budget as usize);

@@ -13,7 +13,6 @@ use super::graph::Graph;
 use super::heat::{Group, Heat};
 use super::package::package;
 use super::runs::SMALL;
-use crate::closure::Closure;
 use crate::store::{Store, StorePath};
 
 /// The layers of an earlier plan, each a list of store paths or of their names.
@@ -115,24 +114,47 @@ impl From<&LayerPlan> for PreviousPlan {
 }
 
 impl PreviousPlan {
-    /// The same with a closure's store paths in place of its own: most are in both, and are
-    /// then in memory once.
-    pub fn sharing(mut self, closure: &Closure) -> Self {
-        for planned in self.0.iter_mut().flatten() {
-            if let Planned::Path(path) = planned
-                && let Some(member) = closure.get(path)
-            {
-                *path = member.path.clone();
+    /// For each path the layer that it was in, if any.
+    ///
+    /// # Algorithm
+    /// That of the path itself, or of one of its name, or of one of its package in another version
+    /// that is gone.
+    pub(super) fn places(self, graph: &Graph) -> Places {
+        let mut places = vec![None; graph.len()];
+        let paths: BTreeMap<_, _> =
+            graph.paths().map(|path| (&graph.info(path).path, path)).collect();
+        let mut left = BTreeMap::<&str, VecDeque<u32>>::new();
+        for (layer, planned) in (0..).zip(&self.0) {
+            for planned in planned {
+                let place = match planned {
+                    Planned::Path(path) => paths.get(path),
+                    Planned::Name(_) => None,
+                };
+                match place {
+                    Some(path) => places[*path] = Some(layer),
+                    None => left.entry(planned.name()).or_default().push_back(layer),
+                }
             }
         }
-        self
+        drop(paths);
+        assign(&mut places, &mut left, |path| graph.name(path));
+        let mut packages = BTreeMap::<String, VecDeque<u32>>::new();
+        for (name, layers) in left {
+            packages.entry(package(name)).or_default().extend(layers);
+        }
+        assign(&mut places, &mut packages, |path| package(graph.name(path)));
+        Places(places)
     }
+}
 
+/// For each path of a graph the layer of an earlier plan that it was in, if any.
+pub(super) struct Places(Vec<Option<u32>>);
+
+impl Places {
     /// The fresh plan's paths in the layers where they were.
     ///
     /// # Algorithm
-    /// A path stays where it was, or one of its name, or one of its package in another version
-    /// that is gone. A new one gets a layer if it is large and there is room, and else
+    /// A path stays in its place. A new one gets a layer if it is large and there is room, and else
     /// joins the run that grows the least in expected bytes. If the fresh plan expects
     /// to send over 15 % less, or the layers are too many, that is taken instead.
     pub(super) fn keep(
@@ -147,15 +169,12 @@ impl PreviousPlan {
         fresh.iter().flatten().for_each(|path| is_planned[*path] = true);
         let planned = |path: &usize| is_planned[*path];
 
-        let (old, new): (Vec<_>, Vec<_>) = {
-            let places = self.places(graph);
-            graph
-                .by_size()
-                .into_iter()
-                .filter(planned)
-                .map(|path| (path, places[path]))
-                .partition(|(_, place)| place.is_some())
-        };
+        let (old, new): (Vec<_>, Vec<_>) = graph
+            .by_size()
+            .into_iter()
+            .filter(planned)
+            .map(|path| (path, self.0[path]))
+            .partition(|(_, place)| place.is_some());
         let mut layers = BTreeMap::<_, Vec<_>>::new();
         for (path, place) in old {
             layers.entry(place).or_default().push(path);
@@ -179,40 +198,13 @@ impl PreviousPlan {
         }
         groups.into_iter().map(|group| group.members).collect()
     }
-
-    /// For each path the layer that it was in, if any.
-    fn places(&self, graph: &Graph) -> Vec<Option<usize>> {
-        let mut places = vec![None; graph.len()];
-        let paths: BTreeMap<_, _> =
-            graph.paths().map(|path| (&graph.info(path).path, path)).collect();
-        let mut left = BTreeMap::<String, VecDeque<usize>>::new();
-        for (layer, planned) in self.0.iter().enumerate() {
-            for planned in planned {
-                let place = match planned {
-                    Planned::Path(path) => paths.get(path),
-                    Planned::Name(_) => None,
-                };
-                match place {
-                    Some(path) => places[*path] = Some(layer),
-                    None => left.entry(planned.name().to_owned()).or_default().push_back(layer),
-                }
-            }
-        }
-        assign(&mut places, &mut left, |path| graph.name(path).to_owned());
-        let mut packages = BTreeMap::<String, VecDeque<usize>>::new();
-        for (name, layers) in left {
-            packages.entry(package(&name)).or_default().extend(layers);
-        }
-        assign(&mut places, &mut packages, |path| package(graph.name(path)));
-        places
-    }
 }
 
 /// Each layer in the lists goes to one path.
-fn assign(
-    places: &mut [Option<usize>],
-    layers: &mut BTreeMap<String, VecDeque<usize>>,
-    key: impl Fn(usize) -> String,
+fn assign<K: Ord>(
+    places: &mut [Option<u32>],
+    layers: &mut BTreeMap<K, VecDeque<u32>>,
+    key: impl Fn(usize) -> K,
 ) {
     for (path, place) in places.iter_mut().enumerate().filter(|(_, place)| place.is_none()) {
         *place = layers.get_mut(&key(path)).and_then(VecDeque::pop_front);
@@ -247,7 +239,7 @@ mod tests {
 
     fn keep(closure: &Closure, budget: u64, previous: PreviousPlan) -> LayerPlan {
         let options = PlanOptions { previous: Some(previous), ..PlanOptions::default() };
-        LayerPlan::new(closure, LayerBudget::new(budget).unwrap(), &options).unwrap()
+        LayerPlan::new(closure, LayerBudget::new(budget).unwrap(), options).unwrap()
     }
 
     fn previous(json: &str) -> PreviousPlan {
@@ -265,9 +257,9 @@ mod tests {
         ) {
             let closure = Closure::new(closure(&shape, 0)).unwrap();
             let limit = LayerBudget::new(budget).unwrap();
-            let plan = LayerPlan::new(&closure, limit, &layering.clone().into()).unwrap();
+            let plan = LayerPlan::new(&closure, limit, layering.clone().into()).unwrap();
             let options = PlanOptions { previous: Some((&plan).into()), ..layering.into() };
-            let again = LayerPlan::new(&closure, limit, &options).unwrap();
+            let again = LayerPlan::new(&closure, limit, options).unwrap();
             prop_assert_eq!(partition(&again), partition(&plan));
         }
     }
@@ -314,7 +306,7 @@ mod tests {
             &[("app", MIB, &["libc"]), ("data", 90 * MIB, &[]), ("libc", 30 * MIB, &[])];
         let closure = named(rows);
         let options = PlanOptions::from(Layering::Runs);
-        let fresh = LayerPlan::new(&closure, LayerBudget::new(3).unwrap(), &options).unwrap();
+        let fresh = LayerPlan::new(&closure, LayerBudget::new(3).unwrap(), options).unwrap();
         for bad in [r#"[["app", "data", "libc"]]"#, r#"[["data"], ["libc", "app"]]"#] {
             assert_eq!(keep(&closure, 3, previous(bad)), fresh, "{bad}");
         }
