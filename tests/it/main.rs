@@ -39,6 +39,7 @@ mod layer;
 mod licences;
 /// `stowage lint`, before a copy and alone.
 mod lint;
+/// How much memory commands take.
 mod memory;
 /// `stowage merge`: archives in one.
 mod merge;

@@ -1,7 +1,11 @@
 use std::fmt::Write;
-use std::fs;
-use std::process::Stdio;
+use std::io::Read;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
+use std::{env, fs};
+
+use nix::sys::resource::{UsageWho, getrusage};
+use serde_json::json;
 
 use crate::support::FakeStore;
 
@@ -23,36 +27,90 @@ fn registration(count: usize) -> String {
         let references: Vec<_> =
             (1..=10.min(number)).map(|step| path(number - number * step / 11 - 1)).collect();
         let hash = "0".repeat(52);
-        writeln!(text, "{}\nsha256:{hash}\n1\n\n{}", path(number), references.len()).unwrap();
+        // Of each it says that it is large enough for a layer of its own.
+        writeln!(text, "{}\nsha256:{hash}\n100000\n\n{}", path(number), references.len()).unwrap();
         references.iter().for_each(|reference| text += &format!("{reference}\n"));
     }
     text
 }
 
+/// A store of so many paths, each a file of so many bytes, and their registration.
+fn store(count: usize, size: usize) -> FakeStore {
+    let store = FakeStore::new();
+    store.write("registration", &registration(count));
+    for number in 0..count {
+        fs::write(store.root().join(&path(number)[1..]), "x".repeat(size)).unwrap();
+    }
+    store
+}
+
+/// By which [`launcher`] is told what to run: its words, a line each.
+const COMMAND: &str = "STOWAGE_TEST_COMMAND";
+
 /// The most memory that a command ever had, in KiB.
-///
-/// Not by `wait4`: that counts this process's own, which the command was for a moment.
 fn peak(store: &FakeStore, arguments: &[&str]) -> u64 {
-    let mut command = store.stowage(arguments);
-    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let file = format!("/proc/{}/status", child.id());
-    let mut peak = 0;
+    let command = store.stowage(arguments);
+    let words = [command.get_program()].into_iter().chain(command.get_args());
+    let words: Vec<_> = words.map(|word| word.to_str().unwrap()).collect();
+    let output = Command::new(env::current_exe().unwrap())
+        .args(["--exact", "memory::launcher", "--ignored", "--nocapture"])
+        .current_dir(store.root())
+        .env(COMMAND, words.join("\n"))
+        .env_remove("NIX_BUILD_CORES")
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{arguments:?}: {text}");
+    let peak = text.lines().find_map(|line| line.split_once("peak of "));
+    peak.unwrap().1.split(' ').next().unwrap().parse().unwrap()
+}
+
+/// Runs a command and prints what the kernel says of its memory once it has ended. That counts
+/// what the command was before, a copy of this process, which is a small one therefore.
+#[test]
+#[ignore = "no test, but what others run"]
+fn launcher() {
+    let Ok(command) = env::var(COMMAND) else { return };
+    let mut words = command.split('\n');
+    let mut command = Command::new(words.next().unwrap());
+    command.args(words).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    read_late(&mut child);
+    assert!(child.wait().unwrap().success());
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN).unwrap();
+    println!("\npeak of {} KiB", usage.max_rss());
+}
+
+/// Takes what a command prints a piece at a time, each when the command can't go on without:
+/// then it has made all that it makes ahead.
+fn read_late(child: &mut Child) {
+    let mut output = child.stdout.take().unwrap();
+    let mut piece = vec![0; 64 << 10];
     loop {
-        let status = fs::read_to_string(&file).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        // None of one that has ended.
-        peak = line.map_or(peak, |line| line.trim().trim_end_matches(" kB").parse().unwrap());
-        if let Some(status) = child.try_wait().unwrap() {
-            assert!(status.success(), "{arguments:?}");
-            return peak;
+        while is_busy(child) {
+            std::thread::sleep(Duration::from_micros(200));
         }
-        std::thread::sleep(Duration::from_millis(1));
+        if output.read(&mut piece).unwrap() == 0 {
+            return;
+        }
     }
 }
 
-fn assert_flat(store: &FakeStore, arguments: &[&str]) {
+/// Whether any thread of it runs, or waits for a disk.
+fn is_busy(child: &Child) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{}/task", child.id())) else { return false };
+    let mut states = threads.filter_map(|thread| {
+        let stat = fs::read_to_string(thread.ok()?.path().join("stat")).ok()?;
+        // Behind the name, which may have a parenthesis as well.
+        stat.rsplit_once(") ")?.1.chars().next()
+    });
+    states.any(|state| matches!(state, 'R' | 'D'))
+}
+
+fn assert_flat(store: &FakeStore, arguments: &[&str]) -> u64 {
     let peak = peak(store, arguments);
     assert!(peak > 0 && peak <= LIMIT, "{} MiB: {arguments:?}", peak >> 10);
+    peak
 }
 
 /// Up to 20,000 paths are planned by bitsets, and more by sketches.
@@ -67,12 +125,8 @@ fn plans_of_many_paths_take_little() {
 
 #[test]
 fn images_of_many_paths_take_little() {
-    let store = FakeStore::new();
-    let count = 15_000;
-    store.write("registration", &registration(count));
-    for number in 0..count {
-        fs::write(store.root().join(&path(number)[1..]), "x").unwrap();
-    }
+    // In all more than what a stream makes ahead of its reader.
+    let store = store(15_000, 3_000);
     assert_flat(&store, &["build", "--closure", "registration", "-o", "image.json"]);
     for arguments in [
         &["stream", "image.json"][..],
@@ -82,5 +136,23 @@ fn images_of_many_paths_take_little() {
         &["plan", "registration", "--previous", "image.json"],
     ] {
         assert_flat(&store, arguments);
+    }
+}
+
+/// An earlier image takes less than what need not be made then, and little if all is made.
+#[test]
+fn an_earlier_image_of_many_paths_takes_little() {
+    let store = store(25_000, 1);
+    let build = ["build", "--closure", "registration", "-o", "image.json"];
+    let alone = assert_flat(&store, &build);
+    let image = fs::read_to_string(store.root().join("image.json")).unwrap();
+    for (what, image, more) in [
+        ("the same", image.clone(), 0),
+        ("other versions", image.replace("-1.2.3\"", "-1.2.2\""), 5 << 10),
+    ] {
+        let options = json!({"previousImage": store.write("earlier.json", &image)});
+        store.write("options.json", &options.to_string());
+        let peak = assert_flat(&store, &[&build[..], &["--options", "options.json"]].concat());
+        assert!(peak <= alone + more, "{what}: {peak} KiB, and {alone} without");
     }
 }
