@@ -1,4 +1,4 @@
-//! SHA-256 digests as OCI writes them, one type for each thing that is digested.
+//! SHA-256 digests as OCI writes them, one type for each thing that is digested; and checksums.
 //! Vocabulary: names no stage.
 //!
 //! [`DiffId`] is the digest of an *uncompressed* layer, [`BlobDigest`] that of the
@@ -10,6 +10,7 @@
 //! fn swap(diff_id: DiffId) -> BlobDigest { diff_id.into() }
 //! ```
 
+mod checksum;
 mod hasher_thread;
 mod lane_hasher;
 mod lanes;
@@ -29,6 +30,7 @@ use thiserror::Error;
 use crate::sink::{FileBytes, Sink};
 use hasher_thread::HasherThread;
 
+pub use checksum::{Checksum, ChecksumWriter, ParseChecksumError};
 pub use lane_hasher::LaneHasher;
 pub use lanes::{Place, in_lanes};
 

@@ -1,4 +1,4 @@
-//! The layers of a plan with their digests, hashed in parallel.
+//! The layers of a plan with their digests and checksums, hashed in parallel.
 //! Stage: layer. Input: [`LayerContents`] of each. Output: [`Layer`] of each.
 
 use std::io;
@@ -6,19 +6,24 @@ use std::io;
 use super::Error;
 use super::archive::write_layer;
 use super::contents::LayerContents;
-use crate::digest::{DiffId, DigestWriter, MessageHasher, Place, in_lanes};
+use crate::digest::{
+    Checksum, ChecksumWriter, DiffId, DigestWriter, MessageHasher, Place, in_lanes,
+};
 use crate::store::Store;
 
-/// What a layer was when it was made: the digest and size of its *uncompressed* tar.
+/// What a layer was when it was made: the digest, size and checksum of its *uncompressed* tar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layer {
     /// Digest of the uncompressed tar.
     pub diff_id: DiffId,
     /// Bytes of the uncompressed tar.
     pub size: u64,
+    /// Checksum of the uncompressed tar: who makes it again compares it by this, and is done
+    /// before SHA-256 would be.
+    pub checksum: Checksum,
 }
 
-/// Makes one layer's bytes and keeps nothing but their digest.
+/// Makes one layer's bytes and keeps nothing but their digest and checksum.
 ///
 /// # Errors
 /// Whatever keeps the sources from being read.
@@ -43,9 +48,11 @@ fn hashed(
     contents: &LayerContents,
     mut digest: DigestWriter<io::Sink, impl MessageHasher>,
 ) -> Result<Layer, Error> {
-    write_layer(store, contents, &mut digest)?;
+    let mut checksum = ChecksumWriter::new(&mut digest);
+    write_layer(store, contents, &mut checksum)?;
+    let checksum = checksum.finish();
     let (digest, size) = digest.finish();
-    Ok(Layer { diff_id: DiffId::new(digest), size })
+    Ok(Layer { diff_id: DiffId::new(digest), size, checksum })
 }
 
 /// Makes every layer, as many at a time as rayon has threads, or two for each.

@@ -104,7 +104,8 @@ fn tar_layers(store: &Store, options: &BuildOptions) -> Result<LayerSet, Error> 
             media_type: LayerMediaType::oci(Compression::None),
         };
         let source = LayerSource::Stored(blob);
-        set.layers.push(SpecLayer { diff_id: DiffId::new(digest), size, source, compressed: None });
+        let diff_id = DiffId::new(digest);
+        set.layers.push(SpecLayer { diff_id, size, checksum: None, source, compressed: None });
         set.history.push(history_of(&[name_of(file)], options));
     }
     Ok(set)
@@ -162,6 +163,7 @@ pub fn base_layers(base: BaseImage) -> LayerSet {
     let layers = base.layers.into_iter().map(|layer| SpecLayer {
         diff_id: layer.diff_id,
         size: layer.size,
+        checksum: None,
         source: LayerSource::Stored(layer.blob),
         compressed: None,
     });

@@ -13,7 +13,7 @@ use super::sources::SourceInfo;
 use super::spec::{self, ImageSpecJson};
 use super::spec_layer::{LayerSource, SpecLayer};
 use crate::closure::{Closure, NarHash};
-use crate::digest::{DiffId, Digest, DigestWriter};
+use crate::digest::{Checksum, DiffId, Digest, DigestWriter};
 use crate::layer::LayerContents;
 use crate::store::{self, StorePath};
 
@@ -40,6 +40,7 @@ pub struct PreviousLayer {
     contents: Option<Digest>,
     diff_id: DiffId,
     size: u64,
+    checksum: Option<Checksum>,
     compressed: Option<LayerBlob>,
 }
 
@@ -61,8 +62,8 @@ impl TryFrom<ImageSpecJson<PreviousLayer, PreviousSource>> for PreviousImage {
 impl From<SpecLayer> for PreviousLayer {
     fn from(layer: SpecLayer) -> Self {
         let contents = layer.contents().map(digest_of);
-        let SpecLayer { diff_id, size, compressed, .. } = layer;
-        Self { contents, diff_id, size, compressed }
+        let SpecLayer { diff_id, size, checksum, compressed, .. } = layer;
+        Self { contents, diff_id, size, checksum, compressed }
     }
 }
 
@@ -117,6 +118,7 @@ impl PreviousLayer {
         SpecLayer {
             diff_id: self.diff_id,
             size: self.size,
+            checksum: self.checksum,
             source: LayerSource::Made(contents),
             compressed: self.compressed.filter(|blob| blob.media_type.compression == compression),
         }

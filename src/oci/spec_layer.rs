@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use super::blob::LayerBlob;
 use super::stored::StoredBlob;
-use crate::digest::DiffId;
+use crate::digest::{Checksum, DiffId};
 use crate::layer::{Layer, LayerContents};
 use crate::store::StorePath;
 
@@ -20,6 +20,9 @@ pub struct SpecLayer {
     pub diff_id: DiffId,
     /// Bytes of the uncompressed tar.
     pub size: u64,
+    /// Checksum of the uncompressed tar: none if others made it, or an earlier version wrote
+    /// the spec.
+    pub checksum: Option<Checksum>,
     /// Where its bytes are from.
     pub source: LayerSource,
     /// What it is when it is compressed, if the image's author wants that.
@@ -42,6 +45,8 @@ pub enum LayerSource {
 struct SpecLayerJson {
     diff_id: DiffId,
     size: u64,
+    #[serde(default)]
+    checksum: Option<Checksum>,
     /// Of the bytes that `contents` makes.
     #[serde(default)]
     media_type: Option<String>,
@@ -60,6 +65,8 @@ struct SpecLayerOut<'s> {
     diff_id: DiffId,
     size: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
+    checksum: Option<Checksum>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     media_type: Option<&'s str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     contents: Option<&'s LayerContents>,
@@ -75,6 +82,7 @@ impl Serialize for SpecLayer {
         SpecLayerOut {
             diff_id: self.diff_id,
             size: self.size,
+            checksum: self.checksum,
             media_type: is_made.then_some(LAYER_MEDIA_TYPE),
             contents: self.contents(),
             blob: self.stored(),
@@ -88,7 +96,8 @@ impl TryFrom<SpecLayerJson> for SpecLayer {
     type Error = String;
 
     fn try_from(json: SpecLayerJson) -> Result<Self, String> {
-        let SpecLayerJson { diff_id, size, media_type, contents, blob, compressed } = json;
+        let SpecLayerJson { diff_id, size, checksum, media_type, contents, blob, compressed } =
+            json;
         let source = match (contents, blob) {
             (Some(contents), None) => match media_type.as_deref() {
                 Some(LAYER_MEDIA_TYPE) => LayerSource::Made(contents),
@@ -99,14 +108,14 @@ impl TryFrom<SpecLayerJson> for SpecLayer {
             (None, Some(blob)) => LayerSource::Stored(blob),
             (None, None) => return Err("a layer has `contents` or a `blob`".to_owned()),
         };
-        let made_from_stored = matches!(source, LayerSource::Stored(_)) && compressed.is_some();
-        if made_from_stored || compressed.is_some_and(|blob| blob.media_type.compression.is_none())
+        if matches!(source, LayerSource::Stored(_)) && (checksum.is_some() || compressed.is_some())
         {
-            return Err(
-                "`compressed` is for layers that are made here, and by a compressor".to_owned()
-            );
+            return Err("`checksum` and `compressed` are for layers that are made here".to_owned());
         }
-        Ok(Self { diff_id, size, source, compressed })
+        if compressed.is_some_and(|blob| blob.media_type.compression.is_none()) {
+            return Err("`compressed` is for layers that a compressor makes".to_owned());
+        }
+        Ok(Self { diff_id, size, checksum, source, compressed })
     }
 }
 
@@ -145,7 +154,8 @@ impl SpecLayer {
 
 impl From<(LayerContents, Layer)> for SpecLayer {
     fn from((contents, layer): (LayerContents, Layer)) -> Self {
-        let Layer { diff_id, size } = layer;
-        Self { diff_id, size, source: LayerSource::Made(contents), compressed: None }
+        let Layer { diff_id, size, checksum } = layer;
+        let (checksum, source) = (Some(checksum), LayerSource::Made(contents));
+        Self { diff_id, size, checksum, source, compressed: None }
     }
 }

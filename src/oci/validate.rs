@@ -7,12 +7,12 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::base;
-use super::blob::{Form, LayerBlob};
+use super::blob::Form;
 use super::spec::ImageSpec;
 use super::spec_layer::{LayerSource, SpecLayer};
 use super::stored::StoredBlob;
 use crate::closure::NarHash;
-use crate::digest::{DiffId, DigestWriter, Place, in_lanes};
+use crate::digest::{Checksum, ChecksumWriter, DiffId, DigestWriter, Place, in_lanes};
 use crate::error::with_causes;
 use crate::layer::{self, Layer};
 use crate::store::{self, Store, StorePath};
@@ -98,23 +98,26 @@ fn difference(
     layer: &SpecLayer,
 ) -> Option<Difference> {
     let expected = DigestAndSize { diff_id: layer.diff_id, size: layer.size };
-    let (found, error) = match &layer.source {
+    let found = match &layer.source {
         LayerSource::Made(contents) => match layer::layer_at(place, store, contents) {
-            Ok(Layer { diff_id, size, .. }) => (Some(DigestAndSize { diff_id, size }), None),
-            Err(error) => (None, Some(with_causes(&error))),
+            Ok(Layer { diff_id, size, checksum, .. }) => {
+                Ok((DigestAndSize { diff_id, size }, Some(checksum)))
+            }
+            Err(error) => Err(with_causes(&error)),
         },
-        LayerSource::Kept(_, blob) | LayerSource::Stored(blob) => match stored(store, blob) {
-            Ok(found) => (Some(found), None),
-            Err(error) => (None, Some(error)),
-        },
+        LayerSource::Kept(_, blob) | LayerSource::Stored(blob) => {
+            stored(store, blob).map(|found| (found, None))
+        }
     };
-    let (found, error) = match layer.compressed {
-        Some(recorded) if found == Some(expected) => match recompressed(store, layer, recorded) {
-            Ok(()) => return None,
-            Err(error) => (None, Some(error)),
-        },
-        _ if found == Some(expected) => return None,
-        _ => (found, error),
+    let (found, error) = match found {
+        Ok((found, checksum)) if found == expected => {
+            match same_checksum(store, layer, checksum).and_then(|()| recompressed(store, layer)) {
+                Ok(()) => return None,
+                Err(error) => (None, Some(error)),
+            }
+        }
+        Ok((found, _)) => (Some(found), None),
+        Err(error) => (None, Some(error)),
     };
     let (store_paths, file) = match &layer.source {
         LayerSource::Made(contents) => {
@@ -127,8 +130,23 @@ fn difference(
     Some(Difference { layer: number, expected, found, error, store_paths, file })
 }
 
+/// Whether the checksum of the layer's bytes, which are as recorded, is as recorded.
+fn same_checksum(store: &Store, layer: &SpecLayer, found: Option<Checksum>) -> Result<(), String> {
+    let Some(recorded) = layer.checksum else { return Ok(()) };
+    let computed = || {
+        let mut out = ChecksumWriter::new(io::sink());
+        layer.write_blob(store, Form::Loadable, &mut out).map(|()| out.finish())
+    };
+    let found = found.map_or_else(computed, Ok).map_err(|error| with_causes(&error))?;
+    if found == recorded {
+        return Ok(());
+    }
+    Err(format!("its checksum is {found}, not {recorded}"))
+}
+
 /// Whether the layer's bytes, which are as recorded, are as recorded when they are compressed.
-fn recompressed(store: &Store, layer: &SpecLayer, recorded: LayerBlob) -> Result<(), String> {
+fn recompressed(store: &Store, layer: &SpecLayer) -> Result<(), String> {
+    let Some(recorded) = layer.compressed else { return Ok(()) };
     let mut digest = DigestWriter::new(io::sink());
     layer.write_blob(store, Form::AsStored, &mut digest).map_err(|error| with_causes(&error))?;
     let (digest, size) = digest.finish();
