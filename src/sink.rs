@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::os::unix::fs::FileTypeExt;
 
 use nix::fcntl::{SpliceFFlags, splice};
 
@@ -11,20 +11,10 @@ use nix::fcntl::{SpliceFFlags, splice};
 /// nothing beside them, and so few that they are in the processor's cache from one to the next.
 pub const PIECE: usize = 256 << 10;
 
-/// A writer that may take buffers for its own, and files without a look at them.
+/// A writer that may take files without a look at them.
 ///
-/// What it does with them is what [`Write::write_all`] of the same bytes would do: the methods
-/// are there to do it with less work, and whoever can't does what is written here.
+/// What it does with them is what [`Write::write_all`] of the same bytes would do, with less work.
 pub trait Sink: Write {
-    /// Takes all of a buffer, and returns one to be filled next, with whatever is in it.
-    ///
-    /// # Errors
-    /// As [`Write::write_all`].
-    fn take(&mut self, piece: Vec<u8>) -> io::Result<Vec<u8>> {
-        self.write_all(&piece)?;
-        Ok(piece)
-    }
-
     /// Takes up to so many bytes of a file, and returns how many: none at the file's end, or if
     /// it takes no files.
     ///
@@ -37,12 +27,6 @@ pub trait Sink: Write {
 
     /// Whether it takes files at all.
     fn takes_files(&self) -> bool {
-        false
-    }
-
-    /// Whether [`take`](Sink::take) makes a difference to it. Whoever could pass it pages that
-    /// are mapped then better reads them to a buffer.
-    fn keeps_pieces(&self) -> bool {
         false
     }
 }
@@ -58,55 +42,13 @@ pub struct FileBytes<'f> {
     pub length: u64,
 }
 
-impl FileBytes<'_> {
-    /// Those behind the first `done`.
-    #[must_use]
-    pub fn rest(self, done: u64) -> Self {
-        Self { offset: self.offset + done, length: self.length - done, ..self }
-    }
-
-    /// Reads them a piece at a time, up to the file's end, and returns how many they are.
-    ///
-    /// # Errors
-    /// If the file can't be read, and those of `each`.
-    pub fn read(
-        self,
-        piece: &mut Vec<u8>,
-        mut each: impl FnMut(&[u8]) -> io::Result<()>,
-    ) -> io::Result<u64> {
-        piece.resize(PIECE, 0);
-        let mut done = 0;
-        while done < self.length {
-            let length = usize::try_from(self.length - done).map_or(PIECE, |left| left.min(PIECE));
-            match self.file.read_at(&mut piece[..length], self.offset + done) {
-                Ok(0) => break,
-                Ok(read) => {
-                    each(&piece[..read])?;
-                    done += read as u64;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(done)
-    }
-}
-
 impl<S: Sink + ?Sized> Sink for &mut S {
-    fn take(&mut self, piece: Vec<u8>) -> io::Result<Vec<u8>> {
-        (**self).take(piece)
-    }
-
     fn take_file(&mut self, bytes: FileBytes) -> io::Result<u64> {
         (**self).take_file(bytes)
     }
 
     fn takes_files(&self) -> bool {
         (**self).takes_files()
-    }
-
-    fn keeps_pieces(&self) -> bool {
-        (**self).keeps_pieces()
     }
 }
 
@@ -201,16 +143,12 @@ mod tests {
             });
             let mut sink = Spliced::new(std::os::fd::OwnedFd::from(writer).into());
             sink.write_all(b"before").unwrap();
-            let file = FileBytes { file: &source, offset: start, length };
-            let taken = sink.take_file(file).unwrap();
+            let taken = sink.take_file(FileBytes { file: &source, offset: start, length }).unwrap();
             drop(sink);
             let end = bytes.len().min((start + length) as usize);
             let expected = &bytes[start as usize..end];
             assert_eq!(taken, expected.len() as u64);
             assert!(read.join().unwrap() == [b"before", expected].concat(), "{start} {length}");
-            let mut read = Vec::new();
-            file.read(&mut Vec::new(), |piece| read.write_all(piece)).unwrap();
-            assert!(read == expected, "{start} {length}");
         }
     }
 
@@ -221,7 +159,7 @@ mod tests {
         let mut sink = Spliced::new(tempfile::tempfile().unwrap());
         let bytes = FileBytes { file: &source, offset: 0, length: 3 };
         assert_eq!((sink.take_file(bytes).unwrap(), sink.takes_files()), (0, false));
-        assert_eq!(sink.take(b"abc".to_vec()).unwrap(), b"abc");
+        sink.write_all(b"abc").unwrap();
         assert_eq!(sink.out.metadata().unwrap().len(), 3);
     }
 }

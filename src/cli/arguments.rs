@@ -132,7 +132,7 @@ pub struct StreamArguments {
     pub compress: CompressArgument,
 
     /// Leave it to the receiver to compare each layer with its digest, as `docker load`,
-    /// `podman load` and skopeo do: for less than half the work
+    /// `podman load` and skopeo do: the system then moves large files by itself
     #[arg(long)]
     pub unchecked: bool,
 

@@ -105,12 +105,7 @@ pub fn stream(store: &Store, arguments: &StreamArguments) -> Result<(), Failure>
         ([], Some(default)) => std::slice::from_ref(default),
         (given, _) => given,
     };
-    let checked_by = match (arguments.unchecked, arguments.compress) {
-        (true, _) => CheckedBy::Receiver,
-        (false, CompressArgument::None) => CheckedBy::sender(),
-        // Compression keeps all processors busy.
-        (false, _) => CheckedBy::Sender { jobs: 1 },
-    };
+    let checked_by = if arguments.unchecked { CheckedBy::Receiver } else { CheckedBy::Sender };
     let watch = StreamBar::new("streaming", spec.size());
     let archive = Archive { store, spec: &spec, references, skip: 0, checked_by, watch: &watch };
     match arguments.compress.into() {

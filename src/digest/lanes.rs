@@ -144,28 +144,12 @@ impl<'t> Place<'t> {
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         let mut shared = lock(&self.turns.shared);
-        shared.loans.begin(self.thread, 0);
-        shared.loans.set_away(self.thread, true);
+        shared.loans.end(self.thread);
         self.turns.leave(&mut shared, self.thread);
     }
 }
 
 impl Place<'_> {
-    /// Lets another to work while this thread waits for something else than to hash.
-    pub fn away<T>(&self, wait: impl FnOnce() -> T) -> T {
-        let Self { turns, thread, .. } = *self;
-        let mut shared = lock(&turns.shared);
-        shared.loans.set_away(thread, true);
-        turns.leave(&mut shared, thread);
-        drop(shared);
-        let result = wait();
-        let mut shared = lock(&turns.shared);
-        shared.loans.set_away(thread, false);
-        shared.fill_places(&turns.called);
-        drop(turns.wait(shared, thread));
-        result
-    }
-
     /// Hashes the next blocks of a message, here or elsewhere, and perhaps others' meanwhile.
     pub(super) fn compress(&self, state: &mut State, blocks: &[Block]) {
         let Self { turns, thread, .. } = *self;

@@ -39,8 +39,8 @@ enum Bytes {
     Taken,
     /// What it lent is hashed.
     Hashed(State),
-    /// Nothing, and there won't be anything until it says so.
-    Away,
+    /// Nothing, and there won't be anything.
+    None,
 }
 
 /// Blocks of a thread that stays where it is until they are hashed.
@@ -122,9 +122,10 @@ impl Loans {
         self.threads[thread].left = bytes;
     }
 
-    /// A thread has nothing to do, or again something.
-    pub fn set_away(&mut self, thread: usize, away: bool) {
-        self.threads[thread].bytes = if away { Bytes::Away } else { Bytes::ToBeMade };
+    /// A thread is never going to make bytes again.
+    pub fn end(&mut self, thread: usize) {
+        self.begin(thread, 0);
+        self.threads[thread].bytes = Bytes::None;
     }
 
     /// A thread lends blocks, which come after what led to a hash value.
@@ -214,11 +215,7 @@ impl Loans {
 
     /// Whether a hurried message is going to find another, if it waits.
     fn is_another_hurried(&self, thread: usize) -> bool {
-        let is_another = |other: &usize| {
-            let comes = !matches!(self.threads[*other].bytes, Bytes::Away);
-            *other != thread && comes && self.is_hurried(*other)
-        };
-        (0..self.threads.len()).any(|other| is_another(&other))
+        (0..self.threads.len()).any(|other| other != thread && self.is_hurried(other))
     }
 
     /// Whose blocks to hash now; nobody's, if others should rather make more first.

@@ -27,7 +27,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
-use crate::sink::{FileBytes, Sink};
+use crate::sink::Sink;
 use hasher_thread::HasherThread;
 
 pub use checksum::{Checksum, ChecksumWriter, ParseChecksumError};
@@ -189,8 +189,6 @@ pub struct DigestWriter<W, H = Hasher> {
     inner: W,
     hasher: H,
     size: u64,
-    /// For files that `inner` takes.
-    piece: Vec<u8>,
 }
 
 /// Hashes one message alone.
@@ -240,29 +238,20 @@ impl<'p, W> DigestWriter<W, LaneHasher<'p>> {
 
 impl<W, H: MessageHasher> DigestWriter<W, H> {
     fn of(inner: W, hasher: H) -> Self {
-        Self { inner, hasher, size: 0, piece: Vec::new() }
-    }
-
-    /// What the bytes go to.
-    pub fn inner(&self) -> &W {
-        &self.inner
+        Self { inner, hasher, size: 0 }
     }
 
     /// The digest and the number of bytes written.
     pub fn finish(self) -> (Digest, u64) {
         (self.hasher.finish(), self.size)
     }
-
-    fn update(&mut self, bytes: &[u8]) {
-        self.hasher.update(bytes);
-        self.size += bytes.len() as u64;
-    }
 }
 
 impl<W: Write, H: MessageHasher> Write for DigestWriter<W, H> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.inner.write(bytes)?;
-        self.update(&bytes[..written]);
+        self.hasher.update(&bytes[..written]);
+        self.size += written as u64;
         Ok(written)
     }
 
@@ -271,43 +260,7 @@ impl<W: Write, H: MessageHasher> Write for DigestWriter<W, H> {
     }
 }
 
-impl<S: Sink, H: MessageHasher> Sink for DigestWriter<S, H> {
-    fn take(&mut self, piece: Vec<u8>) -> io::Result<Vec<u8>> {
-        self.update(&piece);
-        self.inner.take(piece)
-    }
-
-    fn takes_files(&self) -> bool {
-        self.inner.takes_files()
-    }
-
-    /// Reads the file itself. A file of the store is not written while it is there: what was
-    /// hashed is what `inner` has.
-    fn take_file(&mut self, bytes: FileBytes) -> io::Result<u64> {
-        if !self.inner.takes_files() {
-            return Ok(0);
-        }
-        let mut piece = std::mem::take(&mut self.piece);
-        let length = bytes.read(&mut piece, |piece| {
-            self.update(piece);
-            Ok(())
-        })?;
-        self.piece = piece;
-        let hashed = FileBytes { length, ..bytes };
-        let mut taken = 0;
-        while taken < length {
-            match self.inner.take_file(hashed.rest(taken))? {
-                0 => return Err(io::Error::other("a file was not taken")),
-                more => taken += more,
-            }
-        }
-        Ok(taken)
-    }
-
-    fn keeps_pieces(&self) -> bool {
-        self.inner.keeps_pieces()
-    }
-}
+impl<W: Write, H: MessageHasher> Sink for DigestWriter<W, H> {}
 
 /// Digest and length of bytes on their way from `R`.
 pub struct DigestReader<R> {
@@ -383,7 +336,7 @@ mod tests {
         for piece in [1 << 10, (256 << 10) - 1, 256 << 10, (256 << 10) + 1, 3 << 20] {
             let mut writer = DigestWriter::with_thread(Vec::new());
             bytes.chunks(piece).for_each(|piece| writer.write_all(piece).unwrap());
-            assert!(*writer.inner() == bytes);
+            assert!(writer.inner == bytes);
             assert_eq!(writer.finish(), (Digest::of(&bytes), bytes.len() as u64), "{piece}");
         }
         assert_eq!(DigestWriter::with_thread(io::sink()).finish().0.to_string(), EMPTY);

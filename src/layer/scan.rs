@@ -236,7 +236,7 @@ impl OpenFile {
                 .seek(SeekFrom::Start(copied))
                 .map_err(|source| Error::Read { path: path(), source })?;
         }
-        if copied == 0 && self.size >= MAP_FROM && out.passes() {
+        if copied == 0 && self.size >= MAP_FROM {
             copied = self.copy_mapped(out, &path)?;
         }
         loop {

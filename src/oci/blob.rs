@@ -10,7 +10,7 @@ use super::compressor::Compressor;
 use super::media_type::LayerMediaType;
 use super::spec_layer::{LayerSource, SpecLayer};
 use super::stored::StoredBlob;
-use crate::digest::BlobDigest;
+use crate::digest::{BlobDigest, Checksum};
 use crate::layer::{self, Error};
 use crate::sink::{Plain, Sink};
 use crate::store::Store;
@@ -54,9 +54,9 @@ impl SpecLayer {
         }
     }
 
-    /// Whether what is transferred is the work of a [`Compressor`].
-    pub fn is_compressed_in(&self, form: Form) -> bool {
-        self.compressed_in(form).is_some()
+    /// The checksum of the blob's bytes, if they are those of which it was recorded.
+    pub fn checksum_in(&self, form: Form) -> Option<Checksum> {
+        self.checksum.filter(|_| self.blob(form).media_type.compression.is_none())
     }
 
     fn compressed_in(&self, form: Form) -> Option<LayerBlob> {

@@ -18,7 +18,6 @@ use super::spec_layer::{LayerSource, SpecLayer};
 use super::stored::StoredBlob;
 use crate::digest::DigestWriter;
 use crate::layer::{self, BaseTree, Layer, LayerContents};
-use crate::sink::Plain;
 use crate::store::{self, Store, StorePath};
 
 /// The file in a `buildLayer`'s output.
@@ -89,7 +88,7 @@ impl LayerSet {
             let LayerBlob { digest, size, media_type } = layer.blob(Form::AsStored);
             let file = PathBuf::from(format!("{}.tar", digest.digest().hex()));
             let out = fs::File::create(directory.join(&file)).map_err(layer::Error::Write)?;
-            let mut out = DigestWriter::new(Plain(out));
+            let mut out = DigestWriter::new(out);
             layer.write_blob(store, Form::AsStored, &mut out)?;
             if out.finish() != (*digest.digest(), size) {
                 return Err(Error::Unsteady { names: layer.names() });

@@ -7,10 +7,9 @@ use std::io::{self, Read, Write};
 use tar::{EntryType, Header};
 
 use super::Error;
-use super::checked_layer::{CheckedBy, write_sized_layer};
+use super::checked_layer::{CheckedBy, Hashing, write_checked_layer, write_sized_layer};
 use super::copied::Copied;
 use super::image_layout::blob_path;
-use super::layers_ahead::make_ahead;
 use super::watch::{ImageLayer, LayerStep, Watch, WatchedLayer};
 use crate::oci::{Blob, Documents, Form, ImageSpec};
 use crate::sink::{FileBytes, Sink};
@@ -72,11 +71,6 @@ impl<W: Write> Write for ArchiveWriter<W> {
 }
 
 impl<S: Sink> Sink for ArchiveWriter<S> {
-    fn take(&mut self, piece: Vec<u8>) -> io::Result<Vec<u8>> {
-        self.bytes += piece.len() as u64;
-        self.out.take(piece)
-    }
-
     fn takes_files(&self) -> bool {
         self.out.takes_files()
     }
@@ -85,10 +79,6 @@ impl<S: Sink> Sink for ArchiveWriter<S> {
         let taken = self.out.take_file(bytes)?;
         self.bytes += taken;
         Ok(taken)
-    }
-
-    fn keeps_pieces(&self) -> bool {
-        self.out.keeps_pieces()
     }
 }
 
@@ -127,37 +117,19 @@ impl<S: Sink> ArchiveWriter<S> {
         let mut seen = BTreeSet::new();
         let wanted: Vec<_> =
             wanted.into_iter().filter(|layer| seen.insert(layer.blob().digest)).collect();
-        match checked_by {
-            CheckedBy::Receiver => {
-                for layer in &wanted {
-                    self.layer(*layer, watch, |out| write_sized_layer(store, *layer, out))?;
-                }
-            }
-            CheckedBy::Sender { jobs } => {
-                let files = self.takes_files();
-                make_ahead(store, &wanted, (jobs, files), |made| {
-                    wanted
-                        .iter()
-                        .try_for_each(|layer| self.layer(*layer, watch, |out| made.write_next(out)))
-                })?;
-            }
+        for &layer in &wanted {
+            let blob = layer.blob();
+            self.header(&blob_path(&blob.digest), EntryType::Regular, blob.size)?;
+            watch.layer(layer, LayerStep::Begun);
+            let out = WatchedLayer { out: &mut *self, layer, watch };
+            match checked_by {
+                CheckedBy::Sender => write_checked_layer(store, layer, Hashing::Beside, out),
+                CheckedBy::Receiver => write_sized_layer(store, layer, out),
+            }?;
+            self.pad(blob.size)?;
+            watch.layer(layer, LayerStep::Sent);
         }
         Ok(wanted.len())
-    }
-
-    fn layer(
-        &mut self,
-        layer: ImageLayer,
-        watch: &dyn Watch,
-        write: impl FnOnce(WatchedLayer<&mut Self>) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        let blob = layer.blob();
-        self.header(&blob_path(&blob.digest), EntryType::Regular, blob.size)?;
-        watch.layer(layer, LayerStep::Begun);
-        write(WatchedLayer { out: self, layer, watch })?;
-        self.pad(blob.size)?;
-        watch.layer(layer, LayerStep::Sent);
-        Ok(())
     }
 }
 

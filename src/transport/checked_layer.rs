@@ -1,36 +1,27 @@
 //! A layer's blob on its way out, checked against what was built.
 //! Stage: transport. Input: [`ImageLayer`]. Output: a layer's bytes, or an error.
 
+use std::fmt::Display;
 use std::io::{self, Write};
 
 use super::Error;
 use super::watch::{ImageLayer, LayerStep, Watch, WatchedLayer};
-use crate::digest::{Digest, DigestWriter};
+use crate::digest::{ChecksumWriter, DigestWriter};
 use crate::layer;
 use crate::sink::{FileBytes, Sink};
 use crate::store::Store;
 
-/// Who compares a layer's digest with what it was when the image was built.
+/// Who compares a layer with what it was when the image was built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CheckedBy {
     /// Whoever makes the layers.
-    Sender {
-        /// How many are made at a time.
-        jobs: usize,
-    },
+    Sender,
     /// The receiver alone, as `docker load`, `podman load`, skopeo and registries do: nothing is
     /// hashed, and large files are moved by the system (see [`Spliced`](crate::sink::Spliced)).
     Receiver,
 }
 
-impl CheckedBy {
-    /// By us, on all processors that we may use.
-    pub fn sender() -> Self {
-        Self::Sender { jobs: rayon::current_num_threads() }
-    }
-}
-
-/// Where a layer's digest is computed.
+/// Where a layer's digest is computed, if it takes that to check it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hashing {
     /// On a thread of its own, if the layer is large: faster, for a few megabytes of memory.
@@ -43,7 +34,7 @@ impl Hashing {
     /// From this size on, in bytes, a thread is worth it.
     const LARGE: u64 = 4 << 20;
 
-    fn of<S: Sink>(self, out: S, size: u64) -> DigestWriter<S> {
+    fn of<W>(self, out: W, size: u64) -> DigestWriter<W> {
         if self == Self::Beside && size >= Self::LARGE {
             DigestWriter::with_thread(out)
         } else {
@@ -52,7 +43,11 @@ impl Hashing {
     }
 }
 
-/// Makes a layer and passes on its bytes, never more of them than recorded.
+/// Makes a layer and passes on its bytes, never more of them than recorded. They are compared by
+/// their checksum, as they are written; or by their digest, if they have no checksum.
+///
+/// A checksum finds what changed by accident. Nobody has to get by it on purpose: who could alter
+/// a layer could as well alter the image spec, which says what is expected.
 ///
 /// # Errors
 /// [`Error::LayerChanged`] if they are not what they were: by then most of them may have
@@ -63,23 +58,32 @@ pub fn write_checked_layer(
     hashing: Hashing,
     out: impl Sink,
 ) -> Result<(), Error> {
-    let expected = layer.blob();
-    let mut out = hashing.of(Limited::new(out, expected.size), expected.size);
-    let result = layer.spec.layers[layer.index].write_blob(store, layer.form, &mut out);
-    out.inner().ended(layer, result)?;
-    check(layer, out.finish())
+    let Some(expected) = layer.spec.layers[layer.index].checksum_in(layer.form) else {
+        return write_hashed_layer(store, layer, hashing, out);
+    };
+    let mut out = ChecksumWriter::new(out);
+    write_sized_layer(store, layer, &mut out)?;
+    compare(layer, expected, out.finish())
 }
 
-/// Compares what a layer is with what it was.
+/// The same, always by their digest: for who keeps them by it, where other images find them too.
 ///
 /// # Errors
-/// [`Error::LayerChanged`].
-pub fn check(layer: ImageLayer, (found, size): (Digest, u64)) -> Result<(), Error> {
+/// As [`write_checked_layer`].
+pub fn write_hashed_layer(
+    store: &Store,
+    layer: ImageLayer,
+    hashing: Hashing,
+    out: impl Sink,
+) -> Result<(), Error> {
     let expected = layer.blob();
-    if (found, size) != (*expected.digest.digest(), expected.size) {
-        return Err(changed(layer, format!("{found} and {size} bytes")));
-    }
-    Ok(())
+    let mut out = hashing.of(out, expected.size);
+    write_sized_layer(store, layer, &mut out)?;
+    compare(layer, *expected.digest.digest(), out.finish().0)
+}
+
+fn compare<S: PartialEq + Display>(layer: ImageLayer, expected: S, found: S) -> Result<(), Error> {
+    if found == expected { Ok(()) } else { Err(changed(layer, expected, found)) }
 }
 
 /// As [`write_checked_layer`], before somebody who looks on.
@@ -107,22 +111,27 @@ pub fn write_sized_layer(store: &Store, layer: ImageLayer, out: impl Sink) -> Re
     let result = layer.spec.layers[layer.index].write_blob(store, layer.form, &mut out);
     out.ended(layer, result)?;
     if out.left > 0 {
-        return Err(changed(layer, format!("{} bytes", size - out.left)));
+        return Err(changed(layer, bytes(size), bytes(size - out.left)));
     }
     Ok(())
 }
 
-fn changed(ImageLayer { spec, index, form }: ImageLayer, found: String) -> Error {
-    let layer = &spec.layers[index];
-    let expected = layer.blob(form);
+fn changed(
+    ImageLayer { spec, index, .. }: ImageLayer,
+    expected: impl Display,
+    found: impl Display,
+) -> Error {
     Error::LayerChanged {
         number: index + 1,
         count: spec.layers.len(),
-        names: layer.names(),
-        expected: *expected.digest.digest(),
-        expected_size: expected.size,
-        found,
+        names: spec.layers[index].names(),
+        expected: expected.to_string(),
+        found: found.to_string(),
     }
+}
+
+fn bytes(count: u64) -> String {
+    format!("{count} bytes")
 }
 
 /// Takes `left` bytes and refuses the rest: what follows an announced size would be read
@@ -149,7 +158,7 @@ impl<W> Limited<W> {
     /// What an error of the one who wrote here means.
     fn ended(&self, layer: ImageLayer, result: Result<(), layer::Error>) -> Result<(), Error> {
         if self.exceeded {
-            return Err(changed(layer, "more bytes".to_owned()));
+            return Err(changed(layer, bytes(layer.blob().size), "more"));
         }
         let count = layer.spec.layers.len();
         result.map_err(|error| match error {
@@ -173,12 +182,6 @@ impl<W: Write> Write for Limited<W> {
 }
 
 impl<S: Sink> Sink for Limited<S> {
-    fn take(&mut self, piece: Vec<u8>) -> io::Result<Vec<u8>> {
-        self.admit(piece.len())?;
-        self.left -= piece.len() as u64;
-        self.inner.take(piece)
-    }
-
     fn takes_files(&self) -> bool {
         self.inner.takes_files()
     }
@@ -189,9 +192,5 @@ impl<S: Sink> Sink for Limited<S> {
         let taken = self.inner.take_file(FileBytes { length, ..bytes })?;
         self.left -= taken;
         Ok(taken)
-    }
-
-    fn keeps_pieces(&self) -> bool {
-        self.inner.keeps_pieces()
     }
 }

@@ -107,7 +107,7 @@ pub fn copy_to_docker_archive(
 ) -> Result<Copied, Error> {
     let references = reference.map_or(&[][..], std::slice::from_ref);
     let archive =
-        Archive { store, spec, references, skip: 0, checked_by: CheckedBy::sender(), watch };
+        Archive { store, spec, references, skip: 0, checked_by: CheckedBy::Sender, watch };
     let written = write_archive_file(path, watch, |out| write_archive(&archive, Plain(out)))?;
     let target = Target::DockerArchive { path: path.to_owned(), reference: reference.cloned() };
     let image = Image::in_form(spec, FORM, ManifestFormat::Oci);

@@ -17,7 +17,7 @@ use std::process::{Command, Output, Stdio};
 use rayon::prelude::*;
 
 use super::archive_writer::Written;
-use super::checked_layer::{CheckedBy, Hashing, write_checked_layer};
+use super::checked_layer::{CheckedBy, Hashing, write_hashed_layer};
 use super::copied::Copied;
 use super::docker_archive::{Archive, FORM, write_archive};
 use super::reference::ImageReference;
@@ -79,7 +79,7 @@ fn refused(store: &Store, spec: &ImageSpec, error: Error) -> Error {
     }
     let check = |index| {
         let layer = ImageLayer { spec, index, form: FORM };
-        write_checked_layer(store, layer, Hashing::Within, io::sink()).err()
+        write_hashed_layer(store, layer, Hashing::Within, io::sink()).err()
     };
     (0..spec.layers.len()).into_par_iter().find_map_first(check).unwrap_or(error)
 }

@@ -12,7 +12,6 @@ mod docker_archive;
 mod docker_daemon;
 mod file;
 mod image_layout;
-mod layers_ahead;
 mod loopback;
 mod merge;
 mod object_storage;
@@ -65,7 +64,6 @@ pub use skopeo::{SkopeoOptions, copy_with_skopeo};
 pub use target::{ParseTargetError, Target};
 pub use watch::{ImageLayer, LayerStep, Unwatched, Watch};
 
-use crate::digest::Digest;
 use crate::error::Hint;
 use crate::{layer, oci as image};
 
@@ -93,8 +91,7 @@ pub enum Error {
     },
     /// A layer came out other than when the image was built.
     #[error(
-        "layer {number} of {count} ({names}) is not what it was: expected {expected} and {expected_size} bytes, \
-         found {found}"
+        "layer {number} of {count} ({names}) is not what it was: expected {expected}, found {found}"
     )]
     LayerChanged {
         /// From 1, at the bottom.
@@ -103,10 +100,8 @@ pub enum Error {
         count: usize,
         /// What is in it.
         names: String,
-        /// As recorded.
-        expected: Digest,
-        /// As recorded.
-        expected_size: u64,
+        /// Its digest, checksum or size as recorded.
+        expected: String,
         /// What came instead.
         found: String,
     },

@@ -38,7 +38,7 @@ pub fn write_oci_archive(
     index.add(documents.descriptor(), ref_name);
     let mut tar = ArchiveWriter::new(Plain(out));
     let specs = artifact.images().iter().map(|spec| &**spec);
-    let layers = Layers { store, form: FORM, skip: 0, checked_by: CheckedBy::sender(), watch };
+    let layers = Layers { store, form: FORM, skip: 0, checked_by: CheckedBy::Sender, watch };
     let layers = tar.blobs(specs, &documents, &layers)?;
     // What names the blobs comes last: half of it is no image.
     tar.file(INDEX, &index.to_json())?;

@@ -111,14 +111,6 @@ impl<W: Write> Write for Watched<'_, W> {
 }
 
 impl<S: Sink> Sink for Watched<'_, S> {
-    fn take(&mut self, piece: Vec<u8>) -> io::Result<Vec<u8>> {
-        self.watch.advance(0)?;
-        let bytes = piece.len() as u64;
-        let piece = self.out.take(piece)?;
-        self.watch.advance(bytes)?;
-        Ok(piece)
-    }
-
     fn takes_files(&self) -> bool {
         self.out.takes_files()
     }
@@ -128,10 +120,6 @@ impl<S: Sink> Sink for Watched<'_, S> {
         let taken = self.out.take_file(bytes)?;
         self.watch.advance(taken)?;
         Ok(taken)
-    }
-
-    fn keeps_pieces(&self) -> bool {
-        self.out.keeps_pieces()
     }
 }
 
@@ -155,13 +143,6 @@ impl<W: Write> Write for WatchedLayer<'_, W> {
 }
 
 impl<S: Sink> Sink for WatchedLayer<'_, S> {
-    fn take(&mut self, piece: Vec<u8>) -> io::Result<Vec<u8>> {
-        let bytes = piece.len() as u64;
-        let piece = self.out.take(piece)?;
-        self.watch.layer(self.layer, LayerStep::Advanced(bytes));
-        Ok(piece)
-    }
-
     fn takes_files(&self) -> bool {
         self.out.takes_files()
     }
@@ -170,9 +151,5 @@ impl<S: Sink> Sink for WatchedLayer<'_, S> {
         let taken = self.out.take_file(bytes)?;
         self.watch.layer(self.layer, LayerStep::Advanced(taken));
         Ok(taken)
-    }
-
-    fn keeps_pieces(&self) -> bool {
-        self.out.keeps_pieces()
     }
 }

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::process::Stdio;
 
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 use stowage::digest::Digest;
 use stowage::oci::ImageSpec;
 use stowage::transport::{Archive, CheckedBy, Unwatched, write_archive};
@@ -27,7 +27,7 @@ fn three_layers() -> (FakeStore, ImageSpec) {
 fn archive(store: &FakeStore, spec: &ImageSpec, tags: &[&str], skip: usize) -> Vec<u8> {
     let references: Vec<_> = tags.iter().map(|tag| tag.parse().unwrap()).collect();
     let mut bytes = Vec::new();
-    let (store, checked_by, watch) = (&store.store(), CheckedBy::sender(), &Unwatched);
+    let (store, checked_by, watch) = (&store.store(), CheckedBy::Sender, &Unwatched);
     let archive = Archive { store, spec, references: &references, skip, checked_by, watch };
     let written = write_archive(&archive, &mut bytes).unwrap();
     assert_eq!((written.bytes, written.layers), (bytes.len() as u64, spec.layers.len() - skip));
@@ -139,7 +139,7 @@ fn a_layer_that_is_there_twice_is_sent_once() {
     let (store, mut spec) = three_layers();
     spec.layers.push(spec.layers[0].clone());
     let mut bytes = Vec::new();
-    let (store, checked_by, watch) = (&store.store(), CheckedBy::sender(), &Unwatched);
+    let (store, checked_by, watch) = (&store.store(), CheckedBy::Sender, &Unwatched);
     let archive = Archive { store, spec: &spec, references: &[], skip: 0, checked_by, watch };
     assert_eq!(write_archive(&archive, &mut bytes).unwrap().layers, 3);
     let (names, members) = members(&bytes);
@@ -148,24 +148,49 @@ fn a_layer_that_is_there_twice_is_sent_once() {
     assert_eq!(json(&members, "manifest.json")[0]["Layers"].as_array().unwrap().len(), 4);
 }
 
+/// Alters the layers of a spec that was written.
+fn alter_layers(store: &FakeStore, alter: impl Fn(&mut Map<String, Value>)) {
+    let file = store.root().join("image.json");
+    let mut spec: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    let layers = spec["layers"].as_array_mut().unwrap();
+    layers.iter_mut().for_each(|layer| alter(layer.as_object_mut().unwrap()));
+    std::fs::write(file, spec.to_string()).unwrap();
+}
+
+/// As an earlier version wrote it.
+fn forget_checksums(store: &FakeStore) {
+    alter_layers(store, |layer| assert!(layer.remove("checksum").is_some()));
+}
+
 /// A store path that changed, in each way: the stream ends before it is an image, and
 /// the error names the layer.
 #[test]
 fn a_store_path_that_changed_is_an_error() {
-    for (how, text) in [
-        ("longer", "longer than small".repeat(1000)),
-        ("shorter", String::new()),
-        ("other", "SMALL".to_owned()),
+    let size = three_layers().1.layers[1].size;
+    for (how, text, expected, without_checksums) in [
+        ("longer", "small".repeat(1000), format!("{size} bytes, found more"), false),
+        ("shorter", String::new(), format!("{size} bytes, found {} bytes", size - 512), false),
+        ("other", "SMALL".to_owned(), "xxh128:".to_owned(), false),
+        ("other, by SHA-256", "SMALL".to_owned(), "sha256:".to_owned(), true),
     ] {
         let (store, _) = three_layers();
+        if without_checksums {
+            forget_checksums(&store);
+        }
         let file = store.store().physical_dir().join(format!("{}-small/file", "2".repeat(32)));
         std::fs::write(file, text).unwrap();
         let output = store.stowage(&["stream", "image.json", "-t", "a:b"]).output().unwrap();
         assert_eq!(output.status.code(), Some(1), "{how}");
         let error = stderr(&output);
         assert!(
-            error.starts_with("error: layer 2 of 3 (small) is not what it was: expected sha256:"),
+            error.starts_with(&format!(
+                "error: layer 2 of 3 (small) is not what it was: expected {expected}"
+            )),
             "{how}: {error}"
+        );
+        assert!(
+            error.contains("\nhint: a store path changed after the image was built"),
+            "{error}"
         );
         let whole = tar::Archive::new(&output.stdout[..]).entries().unwrap().all(|entry| {
             entry.is_ok_and(|entry| entry.path().unwrap().display().to_string() != "manifest.json")
@@ -175,8 +200,29 @@ fn a_store_path_that_changed_is_an_error() {
     }
 }
 
-/// Layers of all sizes: one that is made ahead as a whole, one for which there is no room, and
-/// files that are read, mapped and spliced. `stream` writes to a pipe here.
+/// It is compared with what is recorded, whatever the store has. `verify` finds it as well.
+#[test]
+fn a_checksum_that_was_altered_is_an_error() {
+    let (store, _) = three_layers();
+    let wrong = format!("xxh128:{}", "0".repeat(32));
+    alter_layers(&store, |layer| drop(layer.insert("checksum".to_owned(), json!(wrong))));
+    let output = store.stowage(&["stream", "image.json"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let error = stderr(&output);
+    let expected =
+        format!("error: layer 1 of 3 (big) is not what it was: expected {wrong}, found xxh128:");
+    assert!(error.starts_with(&expected), "{error}");
+    let output = store.stowage(&["verify", "image.json"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains(": its checksum is xxh128:") && text.contains("was altered"), "{text}");
+
+    alter_layers(&store, |layer| drop(layer.insert("checksum".to_owned(), json!("xxh128:0"))));
+    let output = store.stowage(&["stream", "image.json"]).output().unwrap();
+    assert!(stderr(&output).contains("`xxh128:0` is not a checksum"), "{}", stderr(&output));
+}
+
+/// Layers of all sizes, and files that are read, mapped and spliced. `stream` writes to a pipe here.
 #[test]
 fn a_stream_is_the_same_however_it_is_made() {
     let mut store = FakeStore::new();
@@ -208,6 +254,8 @@ fn a_stream_is_the_same_however_it_is_made() {
     }
     let gzip = stream(&["--compress", "gzip"]);
     assert!(stream(&["--compress", "gzip", "--unchecked"]) == gzip);
+    forget_checksums(&store);
+    assert!(stream(&[]) == first);
 }
 
 /// It ends the stream all the same, before a byte that would be taken for something else.

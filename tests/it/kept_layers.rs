@@ -96,10 +96,25 @@ fn a_file_that_changed_is_named() {
     let mut bytes = fs::read(&file).unwrap();
     bytes[700] ^= 1;
     fs::write(&file, bytes).unwrap();
+    let output = kept.store.stowage(&["stream", "image.json"]).output().unwrap();
+    assert!(stderr(&output).contains("is not what it was: expected xxh128:"), "{output:?}");
     let output = kept.store.stowage(&["verify", "image.json"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains(&format!("in {}/", kept.layers)), "{text}");
+}
+
+#[test]
+fn a_checksum_that_was_altered_is_named() {
+    let kept = Kept::new();
+    let spec = kept.store.build(&kept.options(json!({})));
+    let spec = String::from_utf8(spec).unwrap();
+    let (before, after) = spec.split_once("\"xxh128:").unwrap();
+    kept.store.write("image.json", &format!("{before}\"xxh128:{}{}", "0".repeat(32), &after[32..]));
+    let output = kept.store.stowage(&["verify", "image.json"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains(": its checksum is xxh128:"), "{text}");
 }
 
 /// What a layer that can't be made again would hide is not hidden.

@@ -443,6 +443,25 @@ fn only_checked_layers_are_kept() {
     assert!(log.contains("is not what it was") && log.contains("broken off"), "{log}");
 }
 
+/// A digest that is wrong in one image is not to spoil the cache for others that have it rightly.
+#[test]
+fn only_what_has_the_digest_is_kept() {
+    let images = Images::new();
+    let digest = images.one.layers.iter().max_by_key(|layer| layer.size).unwrap().diff_id;
+    let wrong = format!("sha256:{}", "0".repeat(64));
+    let spec = fs::read_to_string(images.path("one.json")).unwrap();
+    images.store.write("wrong.json", &spec.replace(&digest.to_string(), &wrong));
+    images.link("wrong.json", "a/b/v1");
+    let blob = format!("/v2/a/b/blobs/{wrong}");
+    let size = images.big("a/b").1;
+    let server = images.serve(&["images", "--cache", "cache"]);
+    assert!((server.get(&blob).body.len() as u64) < size);
+    assert_eq!(fs::read_dir(images.path("cache")).unwrap().count(), 0);
+    // Who is sent it compares it.
+    let server = images.serve(&["images"]);
+    assert_eq!(server.get(&blob).body.len() as u64, size);
+}
+
 /// A client that doesn't read holds up nothing: the layer is in the cache before it goes on, and
 /// comes from there.
 #[test]

@@ -17,7 +17,7 @@ use crate::oci::{Form, ImageSpec, LayerBlob};
 use crate::sink::Plain;
 use crate::store::Store;
 use crate::transport::ImageLayer;
-use crate::transport::checked_layer::{Hashing, write_checked_layer};
+use crate::transport::checked_layer::{Hashing, write_hashed_layer};
 
 use crate::transport::Error;
 
@@ -169,7 +169,7 @@ fn make(layer: &Layer, parts: Sender<Part>) -> Result<(), Error> {
     let mut out = PartWriter::new(parts, part_size(size), size);
     let Layer { store, spec, index } = layer;
     let layer = ImageLayer { spec, index: *index, form: Form::AsStored };
-    write_checked_layer(store, layer, Hashing::Within, Plain(&mut out))?;
+    write_hashed_layer(store, layer, Hashing::Within, Plain(&mut out))?;
     out.finish().map_err(Error::Write)
 }
 

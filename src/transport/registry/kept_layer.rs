@@ -12,7 +12,7 @@ use super::layer_body::{CHUNK, Chunks};
 use super::server::Shared;
 use crate::oci::{Form, ImageSpec, LayerBlob, LayerSource};
 use crate::sink::Plain;
-use crate::transport::checked_layer::write_checked_layer;
+use crate::transport::checked_layer::{write_checked_layer, write_hashed_layer};
 use crate::transport::{Error, ImageLayer};
 
 /// One layer of an image.
@@ -70,7 +70,14 @@ impl Layer {
         let Self { spec, index, form, .. } = self;
         let hashing = self.shared.hashing();
         let layer = ImageLayer { spec, index: *index, form: *form };
-        let made = write_checked_layer(&self.shared.store, layer, hashing, Plain(&mut both));
+        let (store, to_be_kept) = (&self.shared.store, both.entry.is_some());
+        let out = Plain(&mut both);
+        // What is kept is for other images as well, whose specs may be right where this one isn't.
+        let made = if to_be_kept {
+            write_hashed_layer(store, layer, hashing, out)
+        } else {
+            write_checked_layer(store, layer, hashing, out)
+        };
         let Both { out, entry, sent, behind } = both;
         metrics.made_in(begin.elapsed().saturating_sub(out.waited() - waited));
         if let Err(error) = made {
