@@ -2,8 +2,8 @@
 //! Vocabulary: names no stage.
 //!
 //! One lies beside what it describes: whoever could make other bytes of the same checksum could
-//! as well write another checksum. So it has to find accidents only, and does that in a tenth of
-//! the time that SHA-256 takes.
+//! as well write another checksum. So it has to find accidents only, and does that in a fraction
+//! of the time that SHA-256 takes.
 
 use std::fmt;
 use std::io::{self, Write};
