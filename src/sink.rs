@@ -9,7 +9,7 @@ use nix::fcntl::{SpliceFFlags, splice};
 
 /// Bytes that are best read, hashed and written at once: enough for a call of the system to cost
 /// nothing beside them, and so few that they are in the processor's cache from one to the next.
-pub const PIECE: usize = 256 << 10;
+pub const PIECE: usize = 128 << 10;
 
 /// A writer that may take files without a look at them.
 ///

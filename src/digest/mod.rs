@@ -14,7 +14,6 @@ mod checksum;
 mod hasher_thread;
 mod lane_hasher;
 mod lanes;
-mod loans;
 mod sha256;
 
 use std::fmt;

@@ -40,15 +40,6 @@ impl<S: Sink> Pieces<S> {
         self.sink.write_all(&self.piece[..filled])
     }
 
-    /// Writes bytes without putting them in the buffer.
-    ///
-    /// # Errors
-    /// The sink's.
-    pub fn pass(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.hand_over()?;
-        self.sink.write_all(bytes)
-    }
-
     /// Whether [`pass_file`](Self::pass_file) is of any use.
     pub fn passes_files(&self) -> bool {
         self.sink.takes_files()
@@ -113,7 +104,7 @@ mod tests {
     fn pieces_are_whole_and_in_order() {
         let mut pieces = Pieces::new(Kept::default());
         pieces.write_all(b"header").unwrap();
-        pieces.pass(b"passed").unwrap();
+        pieces.flush().unwrap();
         pieces.write_all(&vec![b'x'; PIECE - 1]).unwrap();
         pieces.room()[0] = b'y';
         pieces.advance(1).unwrap();
@@ -121,6 +112,6 @@ mod tests {
         pieces.advance(2).unwrap();
         let Kept(kept) = pieces.finish().unwrap();
         let full = [vec![b'x'; PIECE - 1], b"y".to_vec()].concat();
-        assert!(kept == [b"header".to_vec(), b"passed".to_vec(), full, b"zz".to_vec()]);
+        assert!(kept == [b"header".to_vec(), full, b"zz".to_vec()]);
     }
 }

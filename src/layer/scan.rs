@@ -11,7 +11,6 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use memmap2::MmapOptions;
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
@@ -211,16 +210,16 @@ pub struct OpenFile {
     pub executable: bool,
 }
 
-/// Smaller files are read: to map or to splice one costs more than to copy it.
-const MAP_FROM: u64 = 1 << 20;
+/// Smaller files are read: to splice one costs more than to copy it.
 const SPLICE_FROM: u64 = 64 << 10;
-/// Mapped pages count as ours while they are mapped: memory stays flat with a window.
-const WINDOW: u64 = 1 << 20;
 /// Whoever looks on wants to hear of a large file before its end.
 const PASSED: u64 = 8 << 20;
 
 impl OpenFile {
     /// Writes the file's bytes, exactly [`OpenFile::size`] of them.
+    ///
+    /// They are read and not mapped: page faults, and telling the other processors of what is no
+    /// longer mapped, cost more than the copy, which is hashed while it is in the cache.
     ///
     /// # Errors
     /// [`Error::Changed`] if the file is shorter or longer, [`Error::Write`] if `out` fails.
@@ -235,9 +234,6 @@ impl OpenFile {
             self.file
                 .seek(SeekFrom::Start(copied))
                 .map_err(|source| Error::Read { path: path(), source })?;
-        }
-        if copied == 0 && self.size >= MAP_FROM {
-            copied = self.copy_mapped(out, &path)?;
         }
         loop {
             // One more than there should be: so a file that grew is noticed.
@@ -272,30 +268,6 @@ impl OpenFile {
                 more => offset += more,
             }
         }
-        Ok(offset)
-    }
-
-    /// Copies through a moving window of mapped pages and leaves the file's position at
-    /// the end of what was copied.
-    fn copy_mapped(
-        &mut self,
-        out: &mut Pieces<impl Sink>,
-        path: &impl Fn() -> PathBuf,
-    ) -> Result<u64, Error> {
-        let read_error = |source| Error::Read { path: path(), source };
-        let mut offset = 0;
-        while offset < self.size {
-            let length = WINDOW.min(self.size - offset) as usize;
-            // SAFETY: The mapping is private and only read. A file of the store is never
-            // written again once it is there; were one cut short by force while it is
-            // mapped, the kernel would end this process with SIGBUS, and no layer would
-            // be made, as with any other change (`a_file_that_changed_is_an_error` has
-            // those that can be noticed).
-            let window = unsafe { MmapOptions::new().offset(offset).len(length).map(&self.file) };
-            out.pass(&window.map_err(read_error)?).map_err(Error::Write)?;
-            offset += length as u64;
-        }
-        self.file.seek(SeekFrom::Start(offset)).map_err(read_error)?;
         Ok(offset)
     }
 }
@@ -346,9 +318,7 @@ mod tests {
     /// Around the sizes at which reading changes to mapping and one window to the next.
     #[test]
     fn files_of_every_size_are_read_whole() {
-        for size in
-            [0, 1, PIECE as u64 - 1, PIECE as u64, MAP_FROM - 1, MAP_FROM, WINDOW, 2 * WINDOW + 1]
-        {
+        for size in [0, 1, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE - 1, 2 * PIECE, 9 * PIECE + 1] {
             let bytes: Vec<u8> = (0..size).map(|place| (place % 251) as u8).collect();
             let (_guard, dir) = directory(|path| fs::write(path.join("f"), &bytes).unwrap());
             assert!(read(&dir, "f").unwrap() == bytes, "{size} bytes");
@@ -357,7 +327,7 @@ mod tests {
 
     #[test]
     fn a_file_that_changed_is_an_error() {
-        for (was, is) in [(3, 2), (3, 4), (0, 1), (MAP_FROM, MAP_FROM + 1)] {
+        for (was, is) in [(3, 2), (3, 4), (0, 1), (PIECE as u64, PIECE as u64 + 1)] {
             let (_guard, dir) =
                 directory(|path| fs::write(path.join("f"), vec![0; is as usize]).unwrap());
             let mut file = dir.open_file(&dir.child("f").unwrap()).unwrap();
