@@ -21,7 +21,7 @@ pub struct Arguments {
     #[arg(long, value_name = "DIR", default_value = "/", global = true)]
     pub root: PathBuf,
 
-    /// How many layers to make at a time [default: one for each processor]
+    /// How many threads to make layers on [default: one for each processor]
     #[arg(long, short, value_name = "N", env = "NIX_BUILD_CORES", global = true)]
     pub jobs: Option<usize>,
 }

@@ -7,7 +7,7 @@ mod copy;
 mod derivation;
 mod explain;
 mod interrupt;
-mod memory;
+mod limits;
 mod prefetch;
 mod progress;
 mod serve;
@@ -106,7 +106,8 @@ impl Hint for Failure {
 /// 0 done, 1 failed, 2 wrong usage, 141 the reader of our output went away, and 128 more
 /// than a signal that ended us (130 for Ctrl-C).
 pub fn main() -> ExitCode {
-    memory::return_what_is_freed();
+    limits::return_what_is_freed();
+    limits::open_many_files();
     let arguments = Arguments::parse();
     match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,

@@ -17,7 +17,7 @@ impl Rows {
         self.ends.push(short(self.items.len()));
     }
 
-    /// To be called after the last row.
+    /// Gives back the room for further items.
     pub fn shrink_to_fit(&mut self) {
         self.items.shrink_to_fit();
     }

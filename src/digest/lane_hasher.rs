@@ -9,7 +9,7 @@ const BLOCK: usize = size_of::<Block>();
 /// Of the message's length, which ends the last block.
 const LENGTH: usize = size_of::<u64>();
 
-/// Hashes a message beside others where it pays. The thread may wait meanwhile.
+/// Hashes a message beside others where it pays. Whoever writes may be suspended meanwhile.
 pub struct LaneHasher<'p> {
     place: &'p Place<'p>,
     state: State,

@@ -23,6 +23,8 @@ use crate::sink::PIECE;
 const FEW: usize = (16 << 10) / size_of::<Block>();
 /// Blocks of each message that are hashed before the thread looks again for what is best.
 const AT_ONCE: usize = PIECE / size_of::<Block>();
+/// More than any layer has: sums of such weights are numbers still.
+const HEAVY: u64 = u64::MAX >> 16;
 /// Of a coroutine's stack, in bytes: as a thread has it. Most of them are never touched.
 const STACK: usize = 2 << 20;
 
@@ -32,6 +34,9 @@ const STACK: usize = 2 << 20;
 /// What `work` hashes by a [`LaneHasher`](super::LaneHasher) at its place is hashed together
 /// with what others do, where the processor is faster so. `weight` is a guess of the bytes of
 /// each item's message; it changes nothing but the time.
+///
+/// Where `work` writes to be hashed it may be suspended, and another item's go on meanwhile on
+/// its thread: it must hold no lock then.
 ///
 /// # Panics
 /// If `work` does.
@@ -52,14 +57,15 @@ fn in_lanes_of<T: Send, R: Send>(
     work: impl Fn(&Place<'_>, T) -> R + Sync,
 ) -> Vec<R> {
     let numbered = items.into_iter().enumerate();
-    let mut items: Vec<_> =
-        numbered.map(|(number, item)| Item { number, weight: weight(&item), item }).collect();
+    let mut items: Vec<_> = numbered
+        .map(|(number, item)| Item { number, weight: weight(&item).min(HEAVY), item })
+        .collect();
     // Taken from the end.
     items.sort_by_key(|item| (item.weight, Reverse(item.number)));
     let threads = items.len().min(jobs);
-    let hand = &Mutex::new(Hand::new(items, threads));
+    let deck = &Mutex::new(Deck::new(items, threads));
     let work = &work;
-    let run = move |thread| Messages::new(widths, thread, hand).all(work);
+    let run = move |thread| Messages::new(widths, thread, deck).all(work);
     let mut results: Vec<_> = thread::scope(|scope| {
         let threads: Vec<_> = (0..threads).map(|thread| scope.spawn(move || run(thread))).collect();
         // Else it would say that some thread did.
@@ -78,16 +84,16 @@ struct Item<T> {
     item: T,
 }
 
-/// What is dealt to threads.
-struct Hand<T> {
+/// What is left to be dealt to threads.
+struct Deck<T> {
     /// The lightest first.
     items: Vec<Item<T>>,
     weight: u64,
-    /// What each thread has left to do.
+    /// Bytes that each thread has left to do, as it last said: within `work` it doesn't.
     left: Vec<u64>,
 }
 
-impl<T> Hand<T> {
+impl<T> Deck<T> {
     fn new(items: Vec<Item<T>>, threads: usize) -> Self {
         let weight = items.iter().map(|item| item.weight).sum();
         Self { items, weight, left: vec![0; threads] }
@@ -153,22 +159,22 @@ enum Step<'w, R> {
 }
 
 /// Those that one thread makes.
-struct Messages<'h, T, R> {
+struct Messages<'d, T, R> {
     thread: usize,
-    hand: &'h Mutex<Hand<T>>,
+    deck: &'d Mutex<Deck<T>>,
     widths: Widths,
     /// Those with most left first.
-    lent: Vec<Message<'h, R>>,
+    lent: Vec<Message<'d, R>>,
     made: Vec<(usize, R)>,
 }
 
-impl<'h, T: 'h, R: 'h> Messages<'h, T, R> {
-    fn new(widths: Widths, thread: usize, hand: &'h Mutex<Hand<T>>) -> Self {
-        Self { thread, hand, widths, lent: Vec::new(), made: Vec::new() }
+impl<'d, T: 'd, R: 'd> Messages<'d, T, R> {
+    fn new(widths: Widths, thread: usize, deck: &'d Mutex<Deck<T>>) -> Self {
+        Self { thread, deck, widths, lent: Vec::new(), made: Vec::new() }
     }
 
     /// Makes and hashes messages for as long as there are any, and returns what `work` did.
-    fn all(mut self, work: &'h (impl Fn(&Place<'_>, T) -> R + Sync)) -> Vec<(usize, R)> {
+    fn all(mut self, work: &'d (impl Fn(&Place<'_>, T) -> R + Sync)) -> Vec<(usize, R)> {
         loop {
             while self.lent.len() < self.widths.most
                 && let Some(item) = self.next()
@@ -187,19 +193,19 @@ impl<'h, T: 'h, R: 'h> Messages<'h, T, R> {
     }
 
     fn next(&self) -> Option<Item<T>> {
-        self.hand().deal(self.thread, self.left())
+        self.deck().deal(self.thread, self.left())
     }
 
-    fn hand(&self) -> MutexGuard<'h, Hand<T>> {
+    fn deck(&self) -> MutexGuard<'d, Deck<T>> {
         // Nobody panics while it is locked.
-        self.hand.lock().unwrap_or_else(PoisonError::into_inner)
+        self.deck.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn left(&self) -> u64 {
         self.lent.iter().map(|message| message.left).sum()
     }
 
-    fn step(&mut self, step: Step<'h, R>) {
+    fn step(&mut self, step: Step<'d, R>) {
         match step {
             Step::Lent(message) => self.lent.push(message),
             Step::Made(number, result) => self.made.push((number, result)),
@@ -209,10 +215,10 @@ impl<'h, T: 'h, R: 'h> Messages<'h, T, R> {
     /// Hashes some of what is lent, and has those go on that lend nothing any more.
     fn hash(&mut self) {
         self.lent.sort_by_key(|message| Reverse(message.left));
-        let total = self.left() + self.hand().share();
+        let total = self.left() + self.deck().share();
         let together = together(self.widths, self.lent.len(), self.lent[0].left, total);
         let mut lanes: Vec<_> = self.lent[..together].iter().map(Message::lane).collect();
-        let count = sha256::compress_together(&mut lanes, AT_ONCE);
+        let count = sha256::compress_together(self.widths, &mut lanes, AT_ONCE);
         let states: Vec<_> = lanes.iter().map(|lane| lane.state).collect();
         let rest = self.lent.split_off(together);
         for (message, state) in mem::replace(&mut self.lent, rest).into_iter().zip(states) {
@@ -246,7 +252,9 @@ impl<'w, R: 'w> Message<'w, R> {
         Item { number, weight, item }: Item<T>,
         work: &'w (impl Fn(&Place<'_>, T) -> R + Sync),
     ) -> Step<'w, R> {
-        let stack = DefaultStack::new(STACK).expect("there is room for a stack, or for nothing");
+        let Ok(stack) = DefaultStack::new(STACK) else {
+            return Step::Made(number, work(&Place(None), item));
+        };
         let make = move |yielder: &Yielder<_, _>, _| work(&Place(Some(yielder)), item);
         // SAFETY: What it borrows is there for `'w`, and it is part of a message, which is not
         // there for longer, and never forgotten.
@@ -313,7 +321,7 @@ mod tests {
     #[test]
     fn a_panic_is_passed_on() {
         let blocks = blocks(2 * FEW, 0);
-        let dropped = AtomicUsize::new(0);
+        let (begun, dropped) = (AtomicUsize::new(0), AtomicUsize::new(0));
         struct Counted<'d>(&'d AtomicUsize);
         impl Drop for Counted<'_> {
             fn drop(&mut self) {
@@ -321,11 +329,13 @@ mod tests {
             }
         }
         let result = panic::catch_unwind(|| {
-            in_lanes(
+            in_lanes_of(
+                SIXTEEN,
                 0..4,
                 |_| 0,
                 1,
                 |place, item| {
+                    begun.fetch_add(1, SeqCst);
                     let _counted = Counted(&dropped);
                     place.compress(&mut INITIAL.clone(), &blocks);
                     assert_ne!(item, 1, "on purpose");
@@ -335,7 +345,7 @@ mod tests {
         let panic = result.unwrap_err();
         assert!(panic.downcast_ref::<String>().unwrap().contains("on purpose"));
         // Nothing of those that were suspended is left.
-        assert!(dropped.into_inner() >= 2);
+        assert_eq!((begun.into_inner(), dropped.into_inner()), (4, 4));
     }
 
     #[test]
@@ -359,8 +369,8 @@ mod tests {
     fn the_thread_with_least_is_dealt_the_heaviest() {
         let item = |(number, weight)| Item { number, weight, item: () };
         let items = [1, 2, 3, 5].into_iter().enumerate().map(item).collect();
-        let mut hand = Hand::new(items, 2);
-        let mut deal = |thread, left| hand.deal(thread, left).map(|item| item.weight);
+        let mut deck = Deck::new(items, 2);
+        let mut deal = |thread, left| deck.deal(thread, left).map(|item| item.weight);
         assert_eq!(deal(0, 0), Some(5));
         assert_eq!(deal(0, 5), None, "it is the other's turn");
         assert_eq!([deal(1, 0), deal(1, 3), deal(1, 5)], [Some(3), Some(2), Some(1)]);

@@ -229,7 +229,7 @@ impl<W> DigestWriter<W> {
 }
 
 impl<'p, W> DigestWriter<W, LaneHasher<'p>> {
-    /// The same, hashed beside what others hash at their places. The thread may wait meanwhile.
+    /// The same, hashed beside what others hash at their places. Whoever writes may be suspended meanwhile.
     pub fn at(place: &'p Place<'p>, inner: W) -> Self {
         Self::of(inner, LaneHasher::new(place))
     }
@@ -293,6 +293,7 @@ impl<R: Read> Read for DigestReader<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sink::PIECE;
 
     const EMPTY: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
@@ -332,7 +333,7 @@ mod tests {
     #[test]
     fn a_thread_digests_the_same() {
         let bytes: Vec<u8> = (0..3_u32 << 20).map(|place| (place >> 3) as u8).collect();
-        for piece in [1 << 10, (256 << 10) - 1, 256 << 10, (256 << 10) + 1, 3 << 20] {
+        for piece in [1 << 10, PIECE - 1, PIECE, PIECE + 1, 3 << 20] {
             let mut writer = DigestWriter::with_thread(Vec::new());
             bytes.chunks(piece).for_each(|piece| writer.write_all(piece).unwrap());
             assert!(writer.inner == bytes);

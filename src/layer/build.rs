@@ -55,7 +55,7 @@ fn hashed(
     Ok(Layer { diff_id: DiffId::new(digest), size, checksum })
 }
 
-/// Makes every layer, as many at a time as rayon has threads, or two for each.
+/// Makes every layer, on as many threads as rayon has, several on each where they are hashed together.
 ///
 /// The heaviest is begun first: begun last, it would keep one thread busy after all
 /// others are done. `weight` is a guess of its bytes; it changes nothing but the time.
@@ -70,9 +70,10 @@ pub fn build_layers(
     done: impl Fn(&Layer) + Sync,
 ) -> Result<Vec<Layer>, Error> {
     let jobs = rayon::current_num_threads();
-    let total: u64 = contents.iter().map(|contents| weight(contents)).sum();
+    let total = contents.iter().map(|contents| weight(contents)).fold(0, u64::saturating_add);
     // It is at work when the others are done: hash it on another thread than it is read on.
-    let outlasts = |contents: &LayerContents| jobs > 1 && weight(contents) * jobs as u64 > total;
+    let outlasts =
+        |contents: &LayerContents| jobs > 1 && weight(contents).saturating_mul(jobs as u64) > total;
     let make = |place: &Place<'_>, contents: &LayerContents| {
         if !outlasts(contents) {
             return layer_at(place, store, contents);

@@ -315,7 +315,7 @@ mod tests {
         assert_eq!(dir.read_link(&children[2]).unwrap(), b"nowhere");
     }
 
-    /// Around the sizes at which reading changes to mapping and one window to the next.
+    /// Around the size of a piece, and of several of them.
     #[test]
     fn files_of_every_size_are_read_whole() {
         for size in [0, 1, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE - 1, 2 * PIECE, 9 * PIECE + 1] {

@@ -12,7 +12,7 @@ use super::spec_layer::{LayerSource, SpecLayer};
 use super::stored::StoredBlob;
 use crate::digest::{BlobDigest, Checksum};
 use crate::layer::{self, Error};
-use crate::sink::{Plain, Sink};
+use crate::sink::{PIECE, Plain, Sink};
 use crate::store::Store;
 
 /// Which of a layer's bytes are transferred.
@@ -117,7 +117,7 @@ fn copy(
     mut out: impl Write,
     read_error: impl Fn(io::Error) -> Error,
 ) -> Result<(), Error> {
-    let mut buffer = vec![0; 256 << 10];
+    let mut buffer = vec![0; PIECE];
     loop {
         match reader.read(&mut buffer) {
             Ok(0) => return out.flush().map_err(Error::Write),

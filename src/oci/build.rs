@@ -240,7 +240,7 @@ fn own_layers(
     let history = contents.iter().map(|contents| history(contents, options)).collect();
     let sources = sources(&closure, &contents);
     let layers = contents.into_iter().zip(known).map(|(contents, known)| match known {
-        Some(layer) => layer.of(contents, options.compression),
+        Some(layer) => layer.made_of(contents, options.compression),
         None => (contents, made.next().expect("what is not known was made")).into(),
     });
     let made = LayerSet { parents: Vec::new(), history, layers: layers.collect(), sources };

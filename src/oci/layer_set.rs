@@ -203,13 +203,14 @@ impl LayerSet {
             }
         }
         let changed: Vec<_> = kept.iter().filter_map(|(_, changed, _)| changed.as_ref()).collect();
-        let mut made = layer::build_layers(
-            store,
-            &changed,
-            |contents| contents.store_paths.len() as u64,
-            done,
-        )?
-        .into_iter();
+        let sources = &self.sources;
+        let size = |path: &StorePath| {
+            let source = sources.binary_search_by(|source| source.path.cmp(path)).ok();
+            source.map_or(0, |place| sources[place].nar_size)
+        };
+        let weight =
+            |contents: &LayerContents| contents.sources().map(size).fold(0, u64::saturating_add);
+        let mut made = layer::build_layers(store, &changed, weight, done)?.into_iter();
         for (layer, changed, history) in kept {
             let made = changed.and_then(|contents| Some((contents, made.next()?)));
             self.layers.push(made.map_or(layer, SpecLayer::from));

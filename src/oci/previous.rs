@@ -103,7 +103,9 @@ impl PreviousImage {
             return None;
         }
         let digest = Some(digest_of(contents));
-        let layer = self.layers.iter().find(|layer| layer.contents == digest)?;
+        // One without a checksum is made once more, to have one.
+        let is_it = |layer: &&PreviousLayer| layer.contents == digest && layer.checksum.is_some();
+        let layer = self.layers.iter().find(is_it)?;
         let is_same = |path: &StorePath| {
             let source = closure.get(path).map(|info| PreviousSource::of(path, &info.nar_hash));
             source.is_some_and(|source| self.sources.binary_search(&source).is_ok())
@@ -114,7 +116,7 @@ impl PreviousImage {
 
 impl PreviousLayer {
     /// The same layer in another image. Where the earlier one kept a copy of it is another matter.
-    pub fn of(self, contents: LayerContents, compression: Compression) -> SpecLayer {
+    pub fn made_of(self, contents: LayerContents, compression: Compression) -> SpecLayer {
         SpecLayer {
             diff_id: self.diff_id,
             size: self.size,

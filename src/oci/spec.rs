@@ -107,7 +107,7 @@ impl Serialize for ImageSpec {
 }
 
 impl<L, S> ImageSpecJson<L, S> {
-    /// Refuses what is no image spec of this version, for all that its fields say.
+    /// Refuses what is no image spec of this version, even if it has its fields.
     pub fn checked(self) -> Result<Self, String> {
         let Self { version, platform, history, layers, .. } = &self;
         if *version != VERSION {
@@ -254,6 +254,15 @@ mod tests {
             *json.pointer_mut(pointer).unwrap() = value;
             let error = serde_json::from_value::<ImageSpec>(json).unwrap_err().to_string();
             assert!(error.contains(message), "{pointer}: {error}");
+        }
+        for (key, value, message) in [
+            ("checksum", json!(format!("xxh128:{}", "0".repeat(32))), "layers that are made here"),
+            ("contents", json!({"storePaths": []}), "a layer that is kept is not compressed"),
+        ] {
+            let mut json = on_a_base();
+            json["layers"][0][key] = value;
+            let error = serde_json::from_value::<ImageSpec>(json).unwrap_err().to_string();
+            assert!(error.contains(message), "{key}: {error}");
         }
     }
 

@@ -104,6 +104,9 @@ impl TryFrom<SpecLayerJson> for SpecLayer {
                 Some(other) => return Err(format!("unknown `mediaType` `{other}`")),
                 None => return Err("a layer with `contents` needs a `mediaType`".to_owned()),
             },
+            (Some(_), Some(blob)) if !blob.media_type.compression.is_none() => {
+                return Err("a layer that is kept is not compressed".to_owned());
+            }
             (Some(contents), Some(blob)) => LayerSource::Kept(contents, blob),
             (None, Some(blob)) => LayerSource::Stored(blob),
             (None, None) => return Err("a layer has `contents` or a `blob`".to_owned()),

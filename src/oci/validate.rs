@@ -130,7 +130,8 @@ fn difference(
     Some(Difference { layer: number, expected, found, error, store_paths, file })
 }
 
-/// Whether the checksum of the layer's bytes, which are as recorded, is as recorded.
+/// Says how the checksum of the layer's bytes, which are as recorded, differs from what is
+/// recorded, if it does.
 fn same_checksum(store: &Store, layer: &SpecLayer, found: Option<Checksum>) -> Result<(), String> {
     let Some(recorded) = layer.checksum else { return Ok(()) };
     let computed = || {
@@ -144,7 +145,8 @@ fn same_checksum(store: &Store, layer: &SpecLayer, found: Option<Checksum>) -> R
     Err(format!("its checksum is {found}, not {recorded}"))
 }
 
-/// Whether the layer's bytes, which are as recorded, are as recorded when they are compressed.
+/// Says how the layer's bytes, which are as recorded, differ from what is recorded when they are
+/// compressed, if they do.
 fn recompressed(store: &Store, layer: &SpecLayer) -> Result<(), String> {
     let Some(recorded) = layer.compressed else { return Ok(()) };
     let mut digest = DigestWriter::new(io::sink());

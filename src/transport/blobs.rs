@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use super::Error;
-use super::checked_layer::write_watched_layer;
+use super::checked_layer::{Hashing, write_hashed_layer};
 use super::temporary::NewFile;
-use super::watch::{ImageLayer, LayerStep, Watch};
+use super::watch::{ImageLayer, LayerStep, Watch, WatchedLayer};
 use crate::digest::BlobDigest;
 use crate::oci::{Blob, Form, ImageSpec};
 use crate::sink::Plain;
@@ -81,12 +81,15 @@ impl Blobs<'_> {
         missing.sort_by_key(|layer| Reverse(layer.size));
         let make = |Missing { layer, path, .. }: Missing| -> Result<NewFile, Error> {
             let file = NewFile::write(&path, watch, |out| {
-                write_watched_layer(store, layer, watch, Plain(out))
+                watch.layer(layer, LayerStep::Begun);
+                let out = WatchedLayer { out: Plain(out), layer, watch };
+                // Other images find it by its digest.
+                write_hashed_layer(store, layer, Hashing::Beside, out)
             })?;
             watch.layer(layer, LayerStep::Sent);
             Ok(file)
         };
-        // As `layer::build_layers` hands them out: one at a time and in order.
+        // Handed out one at a time, the largest first.
         new.files = missing.into_iter().par_bridge().map(make).collect::<Result<_, _>>()?;
         for Blob { digest, bytes } in documents {
             let path = self.path(digest);

@@ -222,13 +222,13 @@ fn a_checksum_that_was_altered_is_an_error() {
     assert!(stderr(&output).contains("`xxh128:0` is not a checksum"), "{}", stderr(&output));
 }
 
-/// Layers of all sizes, and files that are read, mapped and spliced. `stream` writes to a pipe here.
+/// Layers of all sizes, and files that are read and spliced. `stream` writes to a pipe here.
 #[test]
 fn a_stream_is_the_same_however_it_is_made() {
     let mut store = FakeStore::new();
     for (name, digit) in ('a'..='z').zip("0123456789abcdfghijklmnpqrsvwxyz".chars()) {
         let kilobytes = match name {
-            'b' => 17 << 10,
+            'b' => 2 << 10,
             'g' => 1 << 10,
             _ => usize::from(name as u8) % 90,
         };
@@ -243,15 +243,13 @@ fn a_stream_is_the_same_however_it_is_made() {
         assert!(output.status.success(), "{options:?}: {}", stderr(&output));
         output.stdout
     };
-    let first = stream(&["--jobs", "1"]);
+    let first = stream(&[]);
     for (name, body) in members(&first).1 {
         if let Some(hex) = name.strip_prefix("blobs/sha256/").filter(|hex| !hex.is_empty()) {
             assert_eq!(Digest::of(&body).hex(), hex);
         }
     }
-    for options in [&["--jobs", "2"][..], &["--jobs", "5"], &["--unchecked"]] {
-        assert!(stream(options) == first, "{options:?}");
-    }
+    assert!(stream(&["--unchecked"]) == first);
     let gzip = stream(&["--compress", "gzip"]);
     assert!(stream(&["--compress", "gzip", "--unchecked"]) == gzip);
     forget_checksums(&store);

@@ -54,6 +54,19 @@ fn layers_of_the_same_are_not_made_again() {
     assert_eq!(before.iter().filter(|layer| after.contains(layer)).count(), 1);
 }
 
+/// To have one: else they would never be sent as fast as others.
+#[test]
+fn layers_without_a_checksum_are_made() {
+    let nothing = json!({});
+    let before = store("1").build(&options(&nothing));
+    let mut before: serde_json::Value = serde_json::from_slice(&before).unwrap();
+    for layer in before["layers"].as_array_mut().unwrap() {
+        layer.as_object_mut().unwrap().remove("checksum").unwrap();
+    }
+    let error = build_after(before.to_string().as_bytes(), "2", &nothing).unwrap_err();
+    assert!(error.contains("-library"), "{error}");
+}
+
 #[test]
 fn layers_of_something_else_are_made() {
     let nothing = json!({});

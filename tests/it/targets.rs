@@ -192,6 +192,21 @@ fn a_blob_of_the_wrong_size_is_replaced() {
     }
 }
 
+/// Other images would find it by that, and take it for theirs.
+#[test]
+fn a_blob_without_its_digest_is_not_kept() {
+    let (store, spec) = images();
+    let wrong = "0".repeat(64);
+    let text = fs::read_to_string(store.root().join("image.json")).unwrap();
+    let text = text.replace(&spec.layers[0].diff_id.digest().hex(), &wrong);
+    store.write("wrong.json", &text);
+    copy(&store, "other.json", "oci:layout:v1");
+    let output = try_copy(&store, "wrong.json", "oci:layout:v2", &[]);
+    assert!(!output.status.success());
+    assert!(stderr(&output).contains("is not what it was"), "{}", stderr(&output));
+    assert!(!store.root().join("layout/blobs/sha256").join(wrong).exists());
+}
+
 /// Two at once wait for each other: no tag is lost, and no blob made twice.
 #[test]
 fn copies_to_one_layout_take_turns() {

@@ -83,8 +83,7 @@ impl Widths {
 
 /// Hashes the next blocks of messages, as many of each as the shortest has, but no more than so
 /// many, and returns how many.
-pub fn compress_together(lanes: &mut [Lane], most: usize) -> usize {
-    let widths = Widths::here();
+pub fn compress_together(widths: Widths, lanes: &mut [Lane], most: usize) -> usize {
     let width = if lanes.len() < widths.enough { widths.few } else { widths.most };
     let count = lanes.iter().map(|lane| lane.blocks.len()).min().unwrap_or(0).min(most);
     for lanes in lanes.chunks_mut(width) {
@@ -127,7 +126,7 @@ pub(super) mod tests {
             let lane = |blocks| Lane { state: INITIAL, blocks };
             let mut lanes: Vec<_> = all.iter().map(|blocks| lane(&blocks[..])).collect();
             for (most, done) in [(2, 2), (9, 3), (9, 3)] {
-                compress_together(&mut lanes, most);
+                compress_together(Widths::here(), &mut lanes, most);
                 let is_done = |(lane, all): (&Lane, &Vec<_>)| lane.blocks.len() + done == all.len();
                 assert!(lanes.iter().zip(&all).all(is_done), "{done} of {count}");
             }

@@ -5,8 +5,8 @@
 //! has any function of three of them as one instruction (Gueron and Krasnov, "Simultaneous
 //! Hashing of Multiple Messages", 2012, has the way and its gain with shorter vectors).
 //!
-//! Loops here, and no closures: those would not be compiled into a function of the standard
-//! library, which is for any processor.
+//! No closures in the loops over blocks: they would not be compiled into a function of the
+//! standard library, which is for any processor.
 
 use super::{Lane, compress};
 
@@ -24,7 +24,7 @@ pub fn pays() -> bool {
 /// Hashes the next `count` blocks of sixteen messages or fewer.
 ///
 /// # Panics
-/// If they are more, or one has fewer blocks.
+/// If they are more, or none, or one has fewer blocks.
 pub fn compress_sixteen(lanes: &mut [Lane], count: usize) {
     assert!(lanes.len() <= LANES, "{} lanes", lanes.len());
     assert!(lanes.iter().all(|lane| lane.blocks.len() >= count), "fewer than {count} blocks");

@@ -5,8 +5,8 @@
 //! unit idle half of the time, and another's rounds fit in between (Gulley et al., "Intel SHA
 //! Extensions", 2013, has the instructions; how they are put together is theirs, too).
 //!
-//! Loops here, and no closures: those would not be compiled into a function of the standard
-//! library, which is for any processor.
+//! No closures in the loops over blocks: they would not be compiled into a function of the
+//! standard library, which is for any processor.
 
 use super::{Block, State, compress};
 
