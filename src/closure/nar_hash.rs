@@ -6,7 +6,8 @@ use std::str::FromStr;
 
 use harmonia_utils_hash::fmt::Any;
 use harmonia_utils_hash::{Hash, Sha256};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::digest::as_text;
 
 /// Digest of a store path's NAR serialisation, printed as Nix registers it:
 /// `sha256:` and 52 base-32 digits.
@@ -52,17 +53,7 @@ impl FromStr for NarHash {
     }
 }
 
-impl Serialize for NarHash {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for NarHash {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
-}
+as_text!(NarHash);
 
 #[cfg(test)]
 mod tests {

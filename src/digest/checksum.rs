@@ -9,10 +9,10 @@ use std::fmt;
 use std::io::{self, Write};
 use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 use twox_hash::XxHash3_128;
 
+use super::as_text;
 use crate::sink::Sink;
 
 /// XXH3 of 128 bits (<https://github.com/Cyan4973/xxHash/blob/v0.8.3/doc/xxhash_spec.md>), printed as
@@ -52,17 +52,7 @@ impl FromStr for Checksum {
     }
 }
 
-impl Serialize for Checksum {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Checksum {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
-}
+as_text!(Checksum);
 
 /// Checksum of bytes on their way to `W`.
 pub struct ChecksumWriter<W> {

@@ -235,14 +235,14 @@ impl<'d, T: 'd, R: 'd> Messages<'d, T, R> {
 /// the only one in the end. So if it has more than its share of what there is to do, it has less
 /// company.
 fn together(widths: Widths, count: usize, left: u64, total: u64) -> usize {
-    let Widths { most, enough, few } = widths;
+    let Widths { enough, few, .. } = widths;
     let is_more_than_one_of = |messages: usize| left.saturating_mul(messages as u64) > total;
     let best = if is_more_than_one_of(few) {
         1
-    } else if is_more_than_one_of(enough) || count < enough {
+    } else if is_more_than_one_of(enough) {
         few
     } else {
-        most
+        widths.best_for(count)
     };
     best.min(count)
 }

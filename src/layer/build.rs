@@ -55,7 +55,8 @@ fn hashed(
     Ok(Layer { diff_id: DiffId::new(digest), size, checksum })
 }
 
-/// Makes every layer, on as many threads as rayon has, several on each where they are hashed together.
+/// Makes every layer, on as many threads as rayon has, several on each where they are hashed
+/// together.
 ///
 /// The heaviest is begun first: begun last, it would keep one thread busy after all
 /// others are done. `weight` is a guess of its bytes; it changes nothing but the time.

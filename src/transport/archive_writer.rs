@@ -120,8 +120,7 @@ impl<S: Sink> ArchiveWriter<S> {
         for &layer in &wanted {
             let blob = layer.blob();
             self.header(&blob_path(&blob.digest), EntryType::Regular, blob.size)?;
-            watch.layer(layer, LayerStep::Begun);
-            let out = WatchedLayer { out: &mut *self, layer, watch };
+            let out = WatchedLayer::begin(&mut *self, layer, watch);
             match checked_by {
                 CheckedBy::Sender => write_checked_layer(store, layer, Hashing::Beside, out),
                 CheckedBy::Receiver => write_sized_layer(store, layer, out),

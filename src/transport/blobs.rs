@@ -81,8 +81,7 @@ impl Blobs<'_> {
         missing.sort_by_key(|layer| Reverse(layer.size));
         let make = |Missing { layer, path, .. }: Missing| -> Result<NewFile, Error> {
             let file = NewFile::write(&path, watch, |out| {
-                watch.layer(layer, LayerStep::Begun);
-                let out = WatchedLayer { out: Plain(out), layer, watch };
+                let out = WatchedLayer::begin(Plain(out), layer, watch);
                 // Other images find it by its digest.
                 write_hashed_layer(store, layer, Hashing::Beside, out)
             })?;

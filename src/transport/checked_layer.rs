@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::io::{self, Write};
 
 use super::Error;
-use super::watch::{ImageLayer, LayerStep, Watch, WatchedLayer};
+use super::watch::ImageLayer;
 use crate::digest::{ChecksumWriter, DigestWriter};
 use crate::layer;
 use crate::sink::{FileBytes, Sink};
@@ -84,20 +84,6 @@ pub fn write_hashed_layer(
 
 fn compare<S: PartialEq + Display>(layer: ImageLayer, expected: S, found: S) -> Result<(), Error> {
     if found == expected { Ok(()) } else { Err(changed(layer, expected, found)) }
-}
-
-/// As [`write_checked_layer`], before somebody who looks on.
-///
-/// # Errors
-/// As [`write_checked_layer`].
-pub fn write_watched_layer(
-    store: &Store,
-    layer: ImageLayer,
-    watch: &dyn Watch,
-    out: impl Sink,
-) -> Result<(), Error> {
-    watch.layer(layer, LayerStep::Begun);
-    write_checked_layer(store, layer, Hashing::Beside, WatchedLayer { out, layer, watch })
 }
 
 /// As [`write_checked_layer`], but nothing is hashed here, and the system moves large files by

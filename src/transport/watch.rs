@@ -125,9 +125,17 @@ impl<S: Sink> Sink for Watched<'_, S> {
 
 /// A layer's bytes on their way, which are watched.
 pub struct WatchedLayer<'a, W> {
-    pub out: W,
-    pub layer: ImageLayer<'a>,
-    pub watch: &'a dyn Watch,
+    out: W,
+    layer: ImageLayer<'a>,
+    watch: &'a dyn Watch,
+}
+
+impl<'a, W> WatchedLayer<'a, W> {
+    /// Says that the layer begins, of which the bytes go to `out`.
+    pub fn begin(out: W, layer: ImageLayer<'a>, watch: &'a dyn Watch) -> Self {
+        watch.layer(layer, LayerStep::Begun);
+        Self { out, layer, watch }
+    }
 }
 
 impl<W: Write> Write for WatchedLayer<'_, W> {

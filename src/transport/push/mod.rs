@@ -20,9 +20,9 @@ use serde_json::Value;
 pub use client::{Credentials, PushOptions};
 pub use error::PushError;
 
-use super::checked_layer::write_watched_layer;
+use super::checked_layer::{Hashing, write_checked_layer};
 use super::copied::Copied;
-use super::watch::{ImageLayer, LayerStep, Watch, Watched};
+use super::watch::{ImageLayer, LayerStep, Watch, Watched, WatchedLayer};
 use super::{Error, Target};
 use crate::digest::BlobDigest;
 use crate::oci::{Artifact, Blob, Documents, LayerBlob, ManifestFormat};
@@ -173,7 +173,8 @@ impl Push<'_> {
             Mount::Begun(location) => {
                 upload.send(Some(location), |out| {
                     let out = Plain(Watched { out, watch: self.watch });
-                    write_watched_layer(self.store, layer.layer, self.watch, out)
+                    let out = WatchedLayer::begin(out, layer.layer, self.watch);
+                    write_checked_layer(self.store, layer.layer, Hashing::Beside, out)
                 })?;
                 false
             }
