@@ -42,6 +42,17 @@ const K: [u32; 64] = [
     0x748f_82ee, 0x78a5_636f, 0x84c8_7814, 0x8cc7_0208, 0x90be_fffa, 0xa450_6ceb, 0xbef9_a3f7, 0xc671_78f2,
 ];
 
+/// A loop of which every turn is written out: so what it numbers is kept in registers. The
+/// compiler would keep it in memory rather than write out as many instructions by itself, which
+/// makes sixteen lanes slower by a tenth.
+macro_rules! written_out {
+    (for $number:ident in [$($literal:literal)*] $body:block) => {$({
+        let $number: usize = $literal;
+        $body
+    })*};
+}
+use written_out;
+
 /// A message on its way.
 #[derive(Debug)]
 pub struct Lane<'b> {
@@ -76,7 +87,7 @@ impl Widths {
 
     const fn of(two: bool, sixteen: bool) -> Self {
         match (two, sixteen) {
-            // Measured: 4.0 GB/s for sixteen, 2.2 GB/s for two, 1.9 GB/s for one.
+            // Measured of the functions: 3.7 GB/s for sixteen, 2.1 for two, 1.7 for one.
             (true, true) => Self { most: 16, enough: 9, few: 2 },
             // 0.4 GB/s for one.
             (false, true) => Self { most: 16, enough: 3, few: 1 },

@@ -41,7 +41,7 @@ pub fn compress_sixteen(lanes: &mut [Lane], count: usize) {
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::super::{Block, K, Lane};
+    use super::super::{Block, K, Lane, written_out};
     use super::LANES;
 
     /// A word of each message.
@@ -60,13 +60,13 @@ mod x86 {
             let mut words = unsafe { load_words(&starts, block) };
             let before = states;
             for group in 0..4 {
-                for step in 0..LANES {
+                written_out!(for step in [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15] {
                     if group > 0 {
                         words[step] = next_word(&words, step);
                     }
                     let constant = _mm512_set1_epi32(K[LANES * group + step].cast_signed());
                     states = round(states, _mm512_add_epi32(words[step], constant));
-                }
+                });
             }
             for (state, before) in states.iter_mut().zip(before) {
                 *state = _mm512_add_epi32(*state, before);

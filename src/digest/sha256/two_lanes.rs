@@ -38,7 +38,7 @@ pub fn compress_two(states: [&mut State; 2], blocks: [&[Block]; 2]) {
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::super::{Block, K, State};
+    use super::super::{Block, K, State, written_out};
 
     #[target_feature(enable = "sha,sse4.1")]
     pub fn compress([one, other]: [&mut State; 2], [ones, others]: [&[Block]; 2]) {
@@ -47,16 +47,16 @@ mod x86 {
             let before = lanes;
             let [mut w, mut v] = [words(one), words(other)];
             let [a, b] = &mut lanes;
-            for group in 0..4 {
-                let k = constants(group);
-                a.rounds(_mm_add_epi32(w[group], k));
-                b.rounds(_mm_add_epi32(v[group], k));
-            }
-            for group in 4..16 {
-                let k = constants(group);
-                let (x, y) = (next(&mut w, group), next(&mut v, group));
-                a.rounds(_mm_add_epi32(x, k));
-                b.rounds(_mm_add_epi32(y, k));
+            for first in [0, 4, 8, 12] {
+                written_out!(for group in [0 1 2 3] {
+                    if first > 0 {
+                        w[group] = next_words(&w, group);
+                        v[group] = next_words(&v, group);
+                    }
+                    let k = constants(first + group);
+                    a.rounds(_mm_add_epi32(w[group], k));
+                    b.rounds(_mm_add_epi32(v[group], k));
+                });
             }
             for (lane, before) in lanes.iter_mut().zip(before) {
                 lane.abef = _mm_add_epi32(lane.abef, before.abef);
@@ -128,14 +128,13 @@ mod x86 {
         unsafe { _mm_loadu_si128(constants.as_ptr().cast()) }
     }
 
-    /// The words of a later group, which take the place of those four groups before.
+    /// The words four groups after one, which take its place.
     #[inline]
     #[target_feature(enable = "sha,ssse3")]
-    fn next(w: &mut [__m128i; 4], group: usize) -> __m128i {
-        let (w0, w1) = (w[group % 4], w[(group + 1) % 4]);
-        let (w2, w3) = (w[(group + 2) % 4], w[(group + 3) % 4]);
+    fn next_words(words: &[__m128i; 4], group: usize) -> __m128i {
+        let (w0, w1) = (words[group], words[(group + 1) % 4]);
+        let (w2, w3) = (words[(group + 2) % 4], words[(group + 3) % 4]);
         let sum = _mm_add_epi32(_mm_sha256msg1_epu32(w0, w1), _mm_alignr_epi8::<4>(w3, w2));
-        w[group % 4] = _mm_sha256msg2_epu32(sum, w3);
-        w[group % 4]
+        _mm_sha256msg2_epu32(sum, w3)
     }
 }
