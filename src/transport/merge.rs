@@ -10,7 +10,9 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
 use tar::EntryType;
 
 use super::Error;
@@ -59,12 +61,24 @@ struct Merge<W> {
     documents: Documents,
 }
 
+/// An image in `manifest.json`, or a manifest in an index, with all that it says.
+type Object = Map<String, Value>;
+
+/// `repositories`: the tags of each, and what they stand for.
+type Repositories = BTreeMap<String, BTreeMap<String, Value>>;
+
+/// An image layout's index, as far as it is joined with others.
+#[derive(Deserialize)]
+struct Index {
+    manifests: Vec<Object>,
+}
+
 /// What names the images, of all archives.
 #[derive(Default)]
 struct Documents {
-    images: Vec<Value>,
-    repositories: BTreeMap<String, BTreeMap<String, Value>>,
-    index: Vec<Value>,
+    images: Vec<Object>,
+    repositories: Repositories,
+    index: Vec<Object>,
     /// How many archives are OCI image layouts.
     layouts: usize,
 }
@@ -86,28 +100,26 @@ impl<W: Write> Merge<W> {
             let name = entry.path_bytes().into_owned();
             let name = String::from_utf8(name).map_err(|error| unreadable(error.to_string()))?;
             let name = name.trim_start_matches("./").to_owned();
-            let mut document = || -> Result<Value, Error> {
-                let mut bytes = Vec::new();
-                entry.by_ref().take(LARGEST).read_to_end(&mut bytes).map_err(read)?;
-                serde_json::from_slice(&bytes)
-                    .map_err(|error| unreadable(format!("{name}: {error}")))
+            let problem = |problem| match problem {
+                Problem::Read(source) => read(source),
+                Problem::Odd(reason) => unreadable(format!("{name} {reason}")),
+                Problem::Json(error) => unreadable(format!("{name}: {error}")),
+                Problem::Write(error) => error,
             };
             match &*name {
                 "" | OCI_LAYOUT => {}
                 MANIFEST => {
                     has_manifest = true;
-                    self.documents.add_images(document()?);
+                    self.documents.add_images(document(entry).map_err(problem)?);
                 }
-                REPOSITORIES => self.documents.add_repositories(&document()?),
+                REPOSITORIES => {
+                    self.documents.add_repositories(document(entry).map_err(problem)?);
+                }
                 INDEX => {
                     self.documents.layouts += 1;
-                    self.documents.add_index(document()?);
+                    self.documents.add_index(document(entry).map_err(problem)?);
                 }
-                _ => self.member(&name, &mut entry).map_err(|problem| match problem {
-                    Problem::Read(source) => read(source),
-                    Problem::Odd(reason) => unreadable(format!("{name} {reason}")),
-                    Problem::Write(error) => error,
-                })?,
+                _ => self.member(&name, &mut entry).map_err(problem)?,
             }
         }
         if has_manifest { Ok(()) } else { Err(unreadable(format!("there is no {MANIFEST}"))) }
@@ -161,7 +173,7 @@ impl<W: Write> Merge<W> {
             });
             self.tar.file(INDEX, &bytes(&index))?;
         }
-        self.tar.file(MANIFEST, &bytes(&Value::Array(images)))?;
+        self.tar.file(MANIFEST, &bytes(&json!(images)))?;
         if !repositories.is_empty() {
             self.tar.file(REPOSITORIES, &bytes(&json!(repositories)))?;
         }
@@ -178,6 +190,8 @@ enum Problem {
     Read(io::Error),
     /// The member is not as it should be.
     Odd(String),
+    /// Nor is a document.
+    Json(serde_json::Error),
     /// The result fails.
     Write(Error),
 }
@@ -191,59 +205,74 @@ impl From<BodyError> for Problem {
     }
 }
 
+/// A member that names images.
+fn document<T: DeserializeOwned>(entry: impl Read) -> Result<T, Problem> {
+    let mut bytes = Vec::new();
+    entry.take(LARGEST).read_to_end(&mut bytes).map_err(Problem::Read)?;
+    serde_json::from_slice(&bytes).map_err(Problem::Json)
+}
+
 impl Documents {
-    fn add_images(&mut self, images: Value) {
-        let Value::Array(images) = images else { return };
-        for image in images {
-            let tags = image["RepoTags"].as_array().cloned().unwrap_or_default();
+    fn add_images(&mut self, images: Vec<Object>) {
+        for mut image in images {
+            let tags = tags(&mut image).clone();
             for other in &mut self.images {
-                if let Some(names) = other["RepoTags"].as_array_mut() {
-                    names.retain(|name| !tags.contains(name));
-                }
+                self::tags(other).retain(|name| !tags.contains(name));
             }
-            let same = |other: &&mut Value| {
-                ["Config", "Layers"].iter().all(|key| other[key] == image[key])
+            let is_same = |other: &&mut Object| {
+                ["Config", "Layers"].iter().all(|key| other.get(*key) == image.get(*key))
             };
-            match self.images.iter_mut().find(same) {
-                Some(other) => {
-                    let mut names = other["RepoTags"].as_array().cloned().unwrap_or_default();
-                    names.extend(tags);
-                    other["RepoTags"] = Value::Array(names);
-                }
+            match self.images.iter_mut().find(is_same) {
+                Some(other) => self::tags(other).extend(tags),
                 None => self.images.push(image),
             }
         }
     }
 
-    fn add_repositories(&mut self, repositories: &Value) {
-        for (name, tags) in repositories.as_object().into_iter().flatten() {
-            let known = self.repositories.entry(name.clone()).or_default();
-            for (tag, id) in tags.as_object().into_iter().flatten() {
-                known.insert(tag.clone(), id.clone());
-            }
+    fn add_repositories(&mut self, repositories: Repositories) {
+        for (name, tags) in repositories {
+            self.repositories.entry(name).or_default().extend(tags);
         }
     }
 
-    fn add_index(&mut self, mut index: Value) {
-        let Some(manifests) = index["manifests"].as_array_mut() else { return };
-        for manifest in std::mem::take(manifests) {
-            let name = manifest["annotations"][NAME].clone();
-            let is_replaced = |other: &Value| {
-                *other == manifest || !name.is_null() && other["annotations"][NAME] == name
-            };
+    fn add_index(&mut self, index: Index) {
+        for manifest in index.manifests {
+            let name = name(&manifest);
+            let is_replaced =
+                |other: &Object| *other == manifest || name.is_some() && self::name(other) == name;
             self.index.retain(|other| !is_replaced(other));
             self.index.push(manifest);
         }
     }
 }
 
+/// The names of an image in `manifest.json`. One without any may say `null`.
+fn tags(image: &mut Object) -> &mut Vec<Value> {
+    let tags = image.entry("RepoTags").or_insert(Value::Null);
+    if !tags.is_array() {
+        *tags = json!([]);
+    }
+    tags.as_array_mut().expect("it is one now")
+}
+
+/// The name of an image in an index.
+fn name(manifest: &Object) -> Option<&Value> {
+    manifest.get("annotations")?.get(NAME)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn of<T: DeserializeOwned>(document: Value) -> T {
+        serde_json::from_value(document).unwrap()
+    }
+
     #[test]
     fn the_later_image_has_the_name() {
-        let image = |config: &str, tags: &[&str]| json!([{"Config": config, "Layers": [config], "RepoTags": tags}]);
+        let image = |config: &str, tags: &[&str]| {
+            of(json!([{"Config": config, "Layers": [config], "RepoTags": tags}]))
+        };
         let mut documents = Documents::default();
         for images in [
             image("1", &["a:1", "a:2"]),
@@ -267,13 +296,15 @@ mod tests {
 
     #[test]
     fn an_index_has_a_name_once() {
-        let named = |digest: &str, name: &str| json!({"manifests": [{"digest": digest, "annotations": {NAME: name}}]});
+        let named = |digest: &str, name: &str| {
+            of(json!({"manifests": [{"digest": digest, "annotations": {NAME: name}}]}))
+        };
         let mut documents = Documents::default();
         for index in [
             named("1", "a"),
             named("2", "b"),
             named("3", "a"),
-            json!({"manifests": [{"digest": "4"}]}),
+            of(json!({"manifests": [{"digest": "4"}]})),
         ] {
             documents.add_index(index);
         }
@@ -285,8 +316,8 @@ mod tests {
     #[test]
     fn repositories_are_united() {
         let mut documents = Documents::default();
-        documents.add_repositories(&json!({"a": {"1": "x"}, "b": {"1": "y"}}));
-        documents.add_repositories(&json!({"a": {"1": "z", "2": "w"}}));
+        documents.add_repositories(of(json!({"a": {"1": "x"}, "b": {"1": "y"}})));
+        documents.add_repositories(of(json!({"a": {"1": "z", "2": "w"}})));
         assert_eq!(
             json!(documents.repositories),
             json!({"a": {"1": "z", "2": "w"}, "b": {"1": "y"}})

@@ -95,8 +95,16 @@ fn what_is_wrong_is_said_and_nothing_is_left() {
     };
     fs::write(store.root().join("a.tar"), archive(&files("a"))).unwrap();
     fs::write(store.root().join("b.tar"), archive(&files("b"))).unwrap();
-    let json = vec![("manifest.json".to_owned(), b"[".to_vec())];
-    fs::write(store.root().join("json.tar"), archive(&json)).unwrap();
+    let named = |name: &str, document: &str| (name.to_owned(), document.as_bytes().to_vec());
+    let none = named("manifest.json", "[]");
+    for (file, documents) in [
+        ("json.tar", vec![named("manifest.json", "[")]),
+        ("numbers.tar", vec![named("manifest.json", "[1, 2]")]),
+        ("list.tar", vec![none.clone(), named("index.json", "[]")]),
+        ("odd.tar", vec![none, named("repositories", r#"{"a": 1}"#)]),
+    ] {
+        fs::write(store.root().join(file), archive(&documents)).unwrap();
+    }
     for (arguments, expected) in [
         (&["nowhere.tar"][..], "cannot read nowhere.tar"),
         (&["text"], "text"),
@@ -106,6 +114,9 @@ fn what_is_wrong_is_said_and_nothing_is_left() {
             "b.tar: not an archive of images: layer.tar is another file in another of the archives",
         ),
         (&["json.tar"], "json.tar: not an archive of images: manifest.json: "),
+        (&["numbers.tar"], "numbers.tar: not an archive of images: manifest.json: invalid type"),
+        (&["list.tar"], "list.tar: not an archive of images: index.json: "),
+        (&["odd.tar"], "odd.tar: not an archive of images: repositories: invalid type"),
     ] {
         let output = merge(&store, &[arguments, &["-o", "merged.tar"]].concat());
         assert_eq!(output.status.code(), Some(1), "{arguments:?}");
