@@ -17,7 +17,7 @@ use super::sources::SourceInfo;
 use super::spec_layer::{LayerSource, SpecLayer};
 use super::stored::StoredBlob;
 use crate::digest::DigestWriter;
-use crate::layer::{self, BaseTree, Layer, LayerContents};
+use crate::layer::{self, BaseTree, Layer, LayerContents, PermissionRule};
 use crate::store::{self, Store, StorePath};
 
 /// The file in a `buildLayer`'s output.
@@ -192,8 +192,11 @@ impl LayerSet {
                 contents.copy_to_root.clear();
             }
             let LayerContents { store_paths, copy_to_root, permissions, .. } = &mut contents;
-            permissions.retain(|rule| {
-                store_paths.contains(&rule.path) || copy_to_root.contains(&rule.path)
+            // Those for what was copied are not for the same path in the store, now that it is
+            // copied by another layer.
+            permissions.retain(|PermissionRule { path, .. }| {
+                copy_to_root.contains(path)
+                    || store_paths.contains(path) && !in_root.0.contains(path)
             });
             if contents.sources().next().is_some() {
                 copied.push(in_root);

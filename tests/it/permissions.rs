@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use serde_json::{Value, json};
+use stowage::closure::Closure;
 use stowage::oci::ImageSpec;
 use stowage::store::Store;
 
@@ -140,6 +141,36 @@ fn what_is_copied_has_permissions_where_it_is_copied_to() {
         sources.headers(&sources.options(json!([{"path": sources.root, "mode": "0700"}])));
     assert_eq!(headers["etc/passwd"].0, 0o700);
     assert_eq!(headers[&format!("{}/etc/passwd", &sources.root[1..])].0, 0o444);
+}
+
+/// Nor is a rule for what is copied one for the store if a layer below has copied it already.
+#[test]
+fn rules_for_what_another_layer_copied_are_not_for_the_store() {
+    let mut sources = Sources::new();
+    let alone = sources.store.write("alone", &sources.store.registration());
+    let copied = Store::default().parse(&sources.root).unwrap();
+    sources.store.add_file('5', "refers", &[&copied], "");
+    let needed = sources.store.write("needed", &sources.store.registration());
+    let store = sources.store.store();
+    let layers = [(6, alone), (7, needed)].map(|(digit, closure)| {
+        // The copy is in the same layer as the store paths.
+        let options = json!({
+            "maxLayers": 1,
+            "copyToRoot": [sources.root],
+            "perms": [{"path": sources.root, "mode": "4755"}],
+        });
+        let options = serde_json::from_value(options).unwrap();
+        let closure = Closure::read(&closure).unwrap();
+        let set = stowage::oci::build_layer_set(&store, closure, options, |_| ()).unwrap().made;
+        let output = format!("{}-layers", digit.to_string().repeat(32));
+        write_files(&store.physical_dir(), &[(format!("{output}/layers.json"), set.to_json())]);
+        format!("/nix/store/{output}")
+    });
+    for layers in [&layers[..], &layers[1..]] {
+        let headers = sources.headers(&json!({"layers": layers}).to_string());
+        assert_eq!(headers["etc/passwd"].0, 0o4755);
+        assert_eq!(headers[&format!("{}/etc/passwd", &sources.root[1..])].0, 0o444);
+    }
 }
 
 #[test]
