@@ -6,7 +6,7 @@
   outputs = { self, nixpkgs }:
     let
       inherit (nixpkgs) lib;
-      systems = [ "x86_64-linux" "aarch64-linux" "x86_64-darwin" "aarch64-darwin" ];
+      systems = [ "x86_64-linux" "aarch64-linux" ];
       eachSystem = f: lib.genAttrs systems (system: f self.legacyPackages.${system});
     in
     {

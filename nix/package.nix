@@ -24,6 +24,6 @@ rustPlatform.buildRustPackage {
     inherit (manifest) description;
     license = with lib.licenses; [ asl20 mit ];
     mainProgram = manifest.name;
-    platforms = lib.platforms.unix;
+    platforms = lib.platforms.linux;
   };
 }
