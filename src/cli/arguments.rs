@@ -74,8 +74,9 @@ pub struct BuildArguments {
     #[arg(long, value_name = "FILE")]
     pub closure: PathBuf,
 
-    /// JSON with `config`, `fromImage`, `copyToRoot`, `created`, `architecture`, `maxLayers`,
-    /// `layering`, `layeringHints`, `popularity`, `previousPlan`, `exclude`
+    /// JSON with `config`, `fromImage`, `copyToRoot`, `perms`, `storeAttributes`, `tars`, `layers`,
+    /// `exclude`, `created`, `architecture`, `compression`, `maxLayers`, `maxLayersIsTotal`,
+    /// `layering`, `layeringHints`, `popularity`, `previousPlan`, `previousImage`
     #[arg(long, value_name = "FILE")]
     pub options: Option<PathBuf>,
 
@@ -275,11 +276,11 @@ pub struct SkopeoArguments {
     #[arg(long, visible_alias = "dest-authfile", value_name = "FILE")]
     pub authfile: Option<PathBuf>,
 
-    /// Copy all of an index, not what is for this machine
+    /// Taken as skopeo has it, and not needed: an index is copied whole to all that take one
     #[arg(long, short)]
     pub all: bool,
 
-    /// How often to try again
+    /// How often skopeo tries again, for `containers-storage:`. Pushes do so by themselves
     #[arg(long, value_name = "N")]
     pub retry_times: Option<u32>,
 }

@@ -1,5 +1,6 @@
 //! What each command does: stages, in order.
 
+use std::fmt::Display;
 use std::fs;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::os::fd::AsFd;
@@ -16,6 +17,7 @@ use super::arguments::{
     ManifestArguments, MergeArguments, PlanArguments, PopularityArguments, StreamArguments,
     VerifyArguments,
 };
+use super::interrupt;
 use super::progress::{Bytes, StreamBar, bar};
 use super::watching::Watching;
 use crate::closure::Closure;
@@ -46,8 +48,10 @@ fn read_options(file: &Path) -> Result<BuildOptions, oci::Error> {
     let mut options: BuildOptions = serde_json::from_slice(&bytes).map_err(|source| {
         oci::Error::Json { file: file.to_owned(), what: "build options", source }
     })?;
-    // The image spec names the base's file, and may be read in another directory.
-    options.from_image = options.from_image.map(|path| std::path::absolute(&path).unwrap_or(path));
+    // The image spec names these files, and may be read in another directory.
+    for file in options.from_image.iter_mut().chain(&mut options.tars) {
+        *file = std::path::absolute(&*file).unwrap_or_else(|_| file.clone());
+    }
     Ok(options)
 }
 
@@ -62,20 +66,20 @@ pub fn build_spec(
     let built = oci::build_image(store, closure, options, |layer| bar.inc(layer.size))?;
     bar.finish_and_clear();
     let spec = with_warnings(built);
-    eprintln!(
+    say(format_args!(
         "{} store paths in {}, {} in {:.1} s",
         spec.sources.len(),
         layers(spec.layers.len()),
         Bytes(spec.size()),
         start.elapsed().as_secs_f64(),
-    );
+    ));
     Ok(spec)
 }
 
 /// Says what there is to say of a result.
 pub fn with_warnings<T>(built: Built<T>) -> T {
     for warning in built.warnings {
-        eprintln!("warning: {warning}");
+        say(format_args!("warning: {warning}"));
     }
     built.made
 }
@@ -255,7 +259,8 @@ fn describe(store: &Store, difference: &Difference, count: usize) -> String {
         expected.diff_id, expected.size
     );
     text += &match (found, error) {
-        (Some(found), _) => format!("found {} and {} bytes", found.diff_id, found.size),
+        (Some(_), Some(error)) => format!("which it is, but {error}"),
+        (Some(found), None) => format!("found {} and {} bytes", found.diff_id, found.size),
         (None, error) => format!("which can't be made: {}", error.as_deref().unwrap_or("unknown")),
     };
     if let Some(file) = file {
@@ -279,6 +284,11 @@ fn describe(store: &Store, difference: &Difference, count: usize) -> String {
 
 pub fn layers(count: usize) -> String {
     if count == 1 { "1 layer".to_owned() } else { format!("{count} layers") }
+}
+
+/// Says something on standard error. That nobody listens is no reason to fail.
+pub fn say(line: impl Display) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
 pub fn print(line: &str) -> Result<(), Failure> {
@@ -309,6 +319,8 @@ pub fn write_file(
         if is_stream {
             return write_to(&fs::File::options().write(true).open(file)?);
         }
+        // Or a signal would leave the temporary file. It ends the program soon enough.
+        interrupt::hold();
         let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty());
         let temporary = tempfile::NamedTempFile::new_in(directory.unwrap_or(Path::new(".")))?;
         write_to(temporary.as_file())?;

@@ -4,9 +4,11 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use serde_json::json;
+
 use super::Failure;
-use super::arguments::{CopyOptions, FormatArgument, SkopeoArguments};
-use super::commands::{layers, write_file};
+use super::arguments::{CopyOptions, FormatArgument, ProgressArgument, SkopeoArguments};
+use super::commands::{layers, say, write_file};
 use super::progress::Bytes;
 use super::watching::Watching;
 use crate::oci::{self, Architecture, Artifact, Form, ImageSpec, ManifestFormat};
@@ -29,7 +31,13 @@ pub fn copy(
     let artifact = Artifact::read(store, image)?;
     if !quiet {
         for finding in artifact.images().iter().flat_map(|spec| oci::lint_config(store, spec)) {
-            eprintln!("warning: {finding}");
+            match options.progress {
+                // Where each line is to be an object.
+                Some(ProgressArgument::Json) => {
+                    say(json!({ "event": "warning", "message": finding.to_string() }));
+                }
+                _ => say(format_args!("warning: {finding}")),
+            }
         }
     }
     for (target, format) in targets.iter().zip(formats) {
@@ -45,7 +53,7 @@ fn copy_one(
     format: ManifestFormat,
     options: &CopyOptions,
 ) -> Result<(), Failure> {
-    let CopyOptions { digestfile, json, quiet, .. } = options;
+    let CopyOptions { digestfile, json, quiet, progress, .. } = options;
     let start = Instant::now();
     // Where the image goes to standard output, the account of it must not.
     let to_stdout = archive_path(target).is_some_and(transport::is_stdout);
@@ -60,9 +68,9 @@ fn copy_one(
         let json = serde_json::to_string_pretty(&copied).expect("what is printed is JSON");
         return writeln!(out, "{json}").map_err(Failure::Stdout);
     }
-    if !quiet {
+    if !quiet && *progress != Some(ProgressArgument::Json) {
         let taken = format!("{:.1} s", start.elapsed().as_secs_f64());
-        eprintln!("{}, in {taken}", account(&copied, target));
+        say(format_args!("{}, in {taken}", account(&copied, target)));
     }
     writeln!(out, "{}", copied.reference).map_err(Failure::Stdout)
 }
@@ -122,14 +130,16 @@ fn copy_to(
             transport::copy_to_oci(store, artifact, path, ref_name.as_ref(), &watch)?
         }
         Target::Dir { path } => transport::copy_to_dir(store, spec()?, path, format, &watch)?,
-        Target::Containerd(reference) => transport::copy_to_containerd(store, spec()?, reference)?,
+        Target::Containerd(reference) => {
+            transport::copy_to_containerd(store, spec()?, reference, &watch)?
+        }
         Target::Registry(name) => {
             let push = push_options(options)?;
             transport::copy_to_registry(store, artifact, name, format, &push, &watch)?
         }
         Target::ContainersStorage(_) => {
             let image = Artifact::from(ImageSpec::clone(spec()?));
-            by_skopeo(store, &image, target, options, Form::Loadable)?
+            by_skopeo(store, &image, target, options, &watch)?
         }
     };
     watch.end();
@@ -196,7 +206,7 @@ fn by_skopeo(
     artifact: &Artifact,
     target: &Target,
     options: &CopyOptions,
-    form: Form,
+    watch: &Watching,
 ) -> Result<Copied, Failure> {
     let SkopeoArguments { dest_tls_verify, dest_cert_dir, dest_creds, authfile, all, retry_times } =
         options.skopeo.clone();
@@ -213,7 +223,8 @@ fn by_skopeo(
         temporary: std::env::temp_dir(),
     };
     let destination = target.to_string();
-    Ok(transport::copy_with_skopeo(store, artifact, &destination, form, &options)?)
+    let form = Form::Loadable;
+    Ok(transport::copy_with_skopeo(store, artifact, &destination, form, &options, watch)?)
 }
 
 fn account(copied: &Copied, target: &Target) -> String {

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use indicatif::ProgressBar;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -24,26 +25,17 @@ use crate::layer::{Popularity, SCHEMA_VERSION, nix_database};
 use crate::oci::{self, BuildOptions};
 use crate::store::{self, Store, StorePath};
 
-/// The closure, which is most of the file, and all else.
+/// The closure, which is most of the file, where the output is to be, and all else.
 #[derive(Deserialize)]
 struct Attributes {
     /// Of `exportReferencesGraph.closure`.
     closure: ReferencesJson,
+    outputs: Outputs,
     #[serde(flatten)]
     others: Map<String, Value>,
 }
 
-/// The other attributes that matter here; the rest are Nix's own.
-#[derive(Deserialize)]
-struct Order {
-    #[serde(flatten)]
-    what: What,
-    outputs: Outputs,
-}
-
 /// What the derivation makes.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
 enum What {
     /// An image spec.
     Image(BuildOptions),
@@ -67,16 +59,46 @@ struct Outputs {
     out: PathBuf,
 }
 
+impl What {
+    /// Of the attribute that the derivation has for it; the rest are Nix's own.
+    fn of(attributes: &mut Map<String, Value>) -> Result<Option<Self>, Failure> {
+        let mut what = None;
+        for (attribute, value) in attributes {
+            match &**attribute {
+                "image" => what = Some(Self::Image(options(value.take(), "image")?)),
+                "layer" => what = Some(Self::Layer(options(value.take(), "layer")?)),
+                "nixDatabase" => {
+                    what = Some(Self::NixDatabase(options(value.take(), "Nix database")?));
+                }
+                "popularity" => {
+                    what = Some(Self::Popularity(options(value.take(), "popularity")?));
+                }
+                _ => {}
+            }
+        }
+        Ok(what)
+    }
+}
+
+/// Options as the author of Nix code gave them: which one is wrong is all that the author
+/// knows of them.
+fn options<T: DeserializeOwned>(value: Value, of: &'static str) -> Result<T, Failure> {
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let option = Some(error.path().to_string()).filter(|path| path != ".");
+        Failure::Option { of, option, reason: error.into_inner().to_string() }
+    })
+}
+
 pub fn build(store: &Store) -> Result<(), Failure> {
     let file = attributes_file();
     let failure = |reason: String| Failure::Derivation { file: file.clone(), reason };
     let open = fs::File::open(&file).map_err(|error| failure(error.to_string()))?;
-    let Attributes { closure, others } = serde_json::from_reader(BufReader::new(open))
+    let Attributes { closure, outputs, mut others } = serde_json::from_reader(BufReader::new(open))
         .map_err(|error| failure(error.to_string()))?;
-    let mut others = Value::Object(others);
+    let Outputs { out: output } = outputs;
     resolve_now(&mut others, OffsetDateTime::now_utc());
-    let Order { what, outputs: Outputs { out: output } } =
-        serde_json::from_value(others).map_err(|error| failure(error.to_string()))?;
+    let what =
+        What::of(&mut others)?.ok_or_else(|| failure("it says nothing of an image".to_owned()))?;
     let closure = closure.into_closure()?;
     // Nix gives builders a terminal of its own, and keeps what they write to it as the log.
     let bar = ProgressBar::hidden();
@@ -106,10 +128,11 @@ pub fn build(store: &Store) -> Result<(), Failure> {
 }
 
 /// Puts a date where an author wants the time of the build, as dockerTools lets him: `"now"`.
-fn resolve_now(attributes: &mut Value, now: OffsetDateTime) {
+fn resolve_now(attributes: &mut Map<String, Value>, now: OffsetDateTime) {
     let now = now.replace_nanosecond(0).ok().and_then(|now| now.format(&Rfc3339).ok());
-    for place in ["/image/created", "/image/storeAttributes/mtime"] {
-        if let (Some(value), Some(now)) = (attributes.pointer_mut(place), &now)
+    let Some(image) = attributes.get_mut("image") else { return };
+    for place in ["/created", "/storeAttributes/mtime"] {
+        if let (Some(value), Some(now)) = (image.pointer_mut(place), &now)
             && value == "now"
         {
             *value = now.as_str().into();
@@ -152,23 +175,45 @@ mod tests {
 
     use super::*;
 
+    fn attributes(json: Value) -> Map<String, Value> {
+        serde_json::from_value(json).unwrap()
+    }
+
+    #[test]
+    fn an_option_that_is_wrong_is_named() {
+        for (given, expected) in [
+            (
+                json!({"image": {"perms": [{"path": "/nix/store/x", "mode": 755}]}}),
+                "`perms[0].mode` of the image: invalid type: integer `755`, expected a string",
+            ),
+            (json!({"layer": {"maxLayers": "3"}}), "`maxLayers` of the layer: invalid type"),
+            (json!({"image": {"maxLayer": 3}}), "`maxLayer` of the image: unknown field"),
+            (json!({"image": "text"}), "options of the image: invalid"),
+        ] {
+            let Err(error) = What::of(&mut attributes(given.clone())) else {
+                panic!("{given} is taken");
+            };
+            assert!(error.to_string().starts_with(expected), "{given}: {error}");
+        }
+    }
+
     #[test]
     fn now_is_the_time_of_the_build() {
         let now = OffsetDateTime::from_unix_timestamp(1_772_236_800).unwrap();
-        let mut attributes = json!({
+        let mut attributes_now = attributes(json!({
             "name": "now",
             "image": {"created": "now", "storeAttributes": {"mtime": "now"}, "architecture": "now"},
-        });
-        resolve_now(&mut attributes, now);
+        }));
+        resolve_now(&mut attributes_now, now);
         let date = "2026-02-28T00:00:00Z";
         assert_eq!(
-            attributes,
+            Value::Object(attributes_now),
             json!({
                 "name": "now",
                 "image": {"created": date, "storeAttributes": {"mtime": date}, "architecture": "now"},
             })
         );
-        let mut other = json!({"image": {"created": "1970-01-01T00:00:01Z"}});
+        let mut other = attributes(json!({"image": {"created": "1970-01-01T00:00:01Z"}}));
         resolve_now(&mut other, now);
         assert_eq!(other["image"]["created"], "1970-01-01T00:00:01Z");
     }

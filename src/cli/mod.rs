@@ -75,6 +75,11 @@ enum Failure {
     NoSuchPath(String),
     #[error("{file}: {reason}", file = file.display())]
     Derivation { file: PathBuf, reason: String },
+    #[error(
+        "{} of the {of}: {reason}",
+        option.as_ref().map_or("options".to_owned(), |option| format!("`{option}`"))
+    )]
+    Option { of: &'static str, option: Option<String>, reason: String },
     #[error("cannot start {jobs} threads")]
     Threads { jobs: usize, source: rayon::ThreadPoolBuildError },
     #[error("cannot wait for signals")]

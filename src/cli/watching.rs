@@ -10,6 +10,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::arguments::ProgressArgument;
+use super::commands::say;
 use super::interrupt;
 use super::progress::{Bytes, bar, is_watched};
 use crate::digest::BlobDigest;
@@ -57,15 +58,15 @@ impl Watching {
 
     fn note(&self, text: &str) {
         match self {
-            Self::Bars(bars) => bars.all.suspend(|| eprintln!("{text}")),
-            Self::Plain | Self::Notes => eprintln!("{text}"),
+            Self::Bars(bars) => bars.all.suspend(|| say(text)),
+            Self::Plain | Self::Notes => say(text),
             Self::Json(_) | Self::Quiet => {}
         }
     }
 
     fn event(&self, event: &Value) {
         if let Self::Json(_) = self {
-            eprintln!("{event}");
+            say(event);
         }
     }
 }
@@ -110,7 +111,8 @@ impl Watch for Watching {
                 if let LayerStep::Sent | LayerStep::Mounted = step {
                     let (number, count) = (layer.index + 1, layer.spec.layers.len());
                     let (done, size) = (done(step), Bytes(layer.blob().size));
-                    eprintln!("{done} layer {number} of {count} ({size}): {}", layer.names());
+                    let names = layer.names();
+                    say(format_args!("{done} layer {number} of {count} ({size}): {names}"));
                 }
             }
             Self::Json(_) => {

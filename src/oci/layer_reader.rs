@@ -34,7 +34,7 @@ pub fn read_tar<T>(
         // What is behind the archive's end; and who makes the layer must not wait for us.
         let drained = io::copy(&mut reader, &mut io::sink());
         drop(reader);
-        made.join().unwrap_or(Ok(()))?;
+        made.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         let result = result.map_err(Error::Write)?;
         drained.map_err(Error::Write)?;
         Ok(result)

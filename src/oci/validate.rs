@@ -39,7 +39,7 @@ pub struct Difference {
     pub expected: DigestAndSize,
     /// As it is now, unless it can't be made any more.
     pub found: Option<DigestAndSize>,
-    /// Why it can't.
+    /// Why it can't; or, of a layer with that diff ID and size, what else is not as recorded.
     pub error: Option<String>,
     /// Its store paths that are not what Nix registered.
     pub store_paths: Vec<ChangedPath>,
@@ -113,7 +113,7 @@ fn difference(
         Ok((found, checksum)) if found == expected => {
             match same_checksum(store, layer, checksum).and_then(|()| recompressed(store, layer)) {
                 Ok(()) => return None,
-                Err(error) => (None, Some(error)),
+                Err(error) => (Some(found), Some(error)),
             }
         }
         Ok((found, _)) => (Some(found), None),

@@ -4,12 +4,14 @@
 //! Which containerd, and which of its namespaces, is `ctr`'s business (`CONTAINERD_ADDRESS`,
 //! `CONTAINERD_NAMESPACE`).
 
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use super::Error;
 use super::copied::Copied;
 use super::loopback::Loopback;
+use super::program;
 use super::reference::ImageReference;
+use super::watch::{Unwatched, Watch};
 use crate::oci::{Form, ImageSpec};
 use crate::store::Store;
 
@@ -22,24 +24,25 @@ pub fn copy_to_containerd(
     store: &Store,
     spec: &ImageSpec,
     reference: &ImageReference,
+    watch: &dyn Watch,
 ) -> Result<Copied, Error> {
     let loopback = Loopback::open(store, spec.clone().into(), Form::Loadable)?;
     let (pulled, name) = (loopback.reference(), reference.whole());
-    let result = ctr(&["pull", "--plain-http", &pulled]);
+    let result = ctr(&["pull", "--plain-http", &pulled], watch);
     loopback.check()?;
     result?;
-    let result = ctr(&["tag", "--force", &pulled, &name]);
+    let result = ctr(&["tag", "--force", &pulled, &name], watch);
     // By that name nobody finds it again, whatever came of the other.
-    ctr(&["rm", &pulled])?;
+    ctr(&["rm", &pulled], &Unwatched)?;
     result?;
     Ok(loopback.account(name, loopback.manifest_digest()))
 }
 
 /// `ctr images …`
-fn ctr(arguments: &[&str]) -> Result<(), Error> {
+fn ctr(arguments: &[&str], watch: &dyn Watch) -> Result<(), Error> {
     let mut command = Command::new("ctr");
-    command.arg("images").args(arguments).stdin(Stdio::null()).stdout(Stdio::null());
-    let output = command.stderr(Stdio::piped()).output().map_err(Error::NoCtr)?;
+    command.arg("images").args(arguments);
+    let output = program::run(&mut command, watch).map_err(Error::NoCtr)?;
     if output.status.success() {
         return Ok(());
     }

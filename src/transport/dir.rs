@@ -44,8 +44,9 @@ pub fn copy_to_dir(
     let version = NewFile::of(&path.join(VERSION), VERSION_TEXT, watch)?;
     let manifest = NewFile::of(&path.join(MANIFEST), &image.manifest.bytes, watch)?;
     let NewBlobs { files, layers_sent, layers_skipped, bytes_sent, bytes_skipped } = new;
-    // The manifest comes last: it names nothing that is not there.
-    for file in files.into_iter().chain([version, manifest]) {
+    // First what says whose directory it is, or the next copy would not touch what this one
+    // leaves if it is killed. The manifest comes last: it names nothing that is not there.
+    for file in [version].into_iter().chain(files).chain([manifest]) {
         file.persist()?;
     }
     directory.keep();

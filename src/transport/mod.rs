@@ -18,6 +18,7 @@ mod object_storage;
 mod oci;
 mod oci_archive;
 mod prefetch;
+mod program;
 mod push;
 mod ref_name;
 mod reference;

@@ -8,12 +8,14 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use super::Error;
 use super::copied::Copied;
 use super::loopback::Loopback;
+use super::program;
 use super::push::{Credentials, PushOptions};
+use super::watch::Watch;
 use crate::digest::{Digest, DigestWriter};
 use crate::oci::{Artifact, Form, ManifestFormat};
 use crate::store::Store;
@@ -83,7 +85,9 @@ pub fn copy_with_skopeo(
     destination: &str,
     form: Form,
     options: &SkopeoOptions,
+    watch: &dyn Watch,
 ) -> Result<Copied, Error> {
+    watch.hold();
     let loopback = Loopback::open(store, artifact.clone(), form)?;
     let temporary = |source| Error::Temporary { path: options.temporary.clone(), source };
     let directory = tempfile::tempdir_in(&options.temporary).map_err(temporary)?;
@@ -94,8 +98,8 @@ pub fn copy_with_skopeo(
     command.arg("--insecure-policy").arg("--tmpdir").arg(directory.path());
     command.args(["copy", "--quiet", "--src-tls-verify=false", "--src-no-creds"]);
     command.arg("--digestfile").arg(&digest_file).args(options.arguments());
-    command.arg(source).arg(destination).stdin(Stdio::null()).stdout(Stdio::null());
-    let output = command.stderr(Stdio::piped()).output().map_err(Error::NoSkopeo)?;
+    command.arg(source).arg(destination);
+    let output = program::run(&mut command, watch).map_err(Error::NoSkopeo)?;
     loopback.check()?;
     check(&output, destination)?;
     let digest = std::fs::read_to_string(&digest_file).map_err(temporary)?;
@@ -113,7 +117,9 @@ pub fn docker_archive_digest(
     source: &str,
     reference: &str,
     options: &PushOptions,
+    watch: &dyn Watch,
 ) -> Result<Digest, Error> {
+    watch.hold();
     let path = std::env::temp_dir();
     let temporary = |source| Error::Temporary { path: path.clone(), source };
     let directory = tempfile::tempdir_in(&path).map_err(temporary)?;
@@ -133,8 +139,7 @@ pub fn docker_archive_digest(
         command.arg("--src-authfile").arg(file);
     }
     command.arg(source).arg(format!("docker-archive:{}:{reference}", archive.display()));
-    command.stdin(Stdio::null()).stdout(Stdio::null());
-    let output = command.stderr(Stdio::piped()).output().map_err(Error::NoSkopeo)?;
+    let output = program::run(&mut command, watch).map_err(Error::NoSkopeo)?;
     check(&output, "docker-archive:")?;
     let mut digest = DigestWriter::with_thread(io::sink());
     let copied = File::open(&archive).and_then(|mut file| io::copy(&mut file, &mut digest));

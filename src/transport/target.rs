@@ -43,7 +43,7 @@ pub enum Target {
         /// The directory.
         path: PathBuf,
     },
-    /// `docker://NAME[:TAG]`, a registry; by skopeo.
+    /// `docker://NAME[:TAG]`, a registry.
     Registry(String),
     /// `containers-storage:NAME[:TAG]`, where podman, Buildah and CRI-O have their images; by
     /// skopeo.
@@ -123,7 +123,6 @@ const TRANSPORTS: [Transport; 8] = [
         // No name follows, so that this path alone may have colons.
         parse: |text| Ok(Target::Dir { path: path(text, DIR)? }),
     },
-    // What these names mean, skopeo knows.
     Transport {
         name: "docker",
         form: REGISTRY,
@@ -137,6 +136,7 @@ const TRANSPORTS: [Transport; 8] = [
         form: "containerd:NAME:TAG",
         parse: |text| Ok(Target::Containerd(text.parse()?)),
     },
+    // What these names mean, skopeo knows.
     Transport {
         name: "containers-storage",
         form: CONTAINERS_STORAGE,

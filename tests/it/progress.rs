@@ -51,6 +51,26 @@ fn where_nobody_looks_there_is_only_the_account() {
     assert!(in_ci.contains("sent layer 1 of 2"), "{in_ci}");
 }
 
+/// As in `2> >(head -1)`.
+#[test]
+fn nobody_has_to_listen() {
+    let store = image();
+    store.write("registration", &store.registration());
+    for arguments in [
+        &["build", "--closure", "registration", "-o", "again.json"][..],
+        &["copy", "image.json", "oci:plain", "--progress", "plain"],
+        &["copy", "image.json", "oci:json", "--progress", "json"],
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let status = store.stowage(arguments).stderr(writer).status().unwrap();
+        assert_eq!(status.code(), Some(0), "{arguments:?}");
+    }
+    for made in ["again.json", "plain/index.json", "json/index.json"] {
+        assert!(store.root().join(made).exists(), "{made}");
+    }
+}
+
 #[test]
 fn programs_read_events() {
     let store = image();
@@ -58,7 +78,9 @@ fn programs_read_events() {
         let text = stderr(&output);
         text.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
     };
-    let options = ["--json", "--progress", "json"];
+    // Nothing but events, whatever there is to warn of.
+    store.build(r#"{"layering": "largest-first", "config": {"Cmd": ["/nowhere"]}}"#);
+    let options = ["--progress", "json"];
     let first = events(copy(&store, &options));
     let sent: BTreeMap<u64, &Value> = first
         .iter()
@@ -78,6 +100,9 @@ fn programs_read_events() {
     assert_eq!(expect["bytes"], expected);
     let progress = first.iter().rfind(|event| event["event"] == "progress").unwrap();
     assert_eq!(progress["of"], expected);
+
+    let warning = first.iter().find(|event| event["event"] == "warning").unwrap();
+    assert!(warning["message"].as_str().unwrap().contains("/nowhere"), "{warning}");
 
     let again = events(copy(&store, &options));
     let skipped = again.iter().filter(|event| event["event"] == "skipped").count();

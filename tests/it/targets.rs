@@ -4,10 +4,11 @@ use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sys::signal::{self, SigHandler, Signal, kill};
 use nix::unistd::{Pid, mkfifo};
 use serde_json::{Value, json};
@@ -428,6 +429,20 @@ fn a_failing_copy_leaves_nothing() {
     assert_eq!(files(store.root()), before);
 }
 
+/// Has a program end by signals whatever runs the tests: nohup, or a shell that has them in the
+/// background, has them ignored, and then so they stay.
+fn heed_signals(command: &mut Command) {
+    let heed = || {
+        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+            // SAFETY: no handler is set.
+            unsafe { signal::signal(signal, SigHandler::SigDfl)? };
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec this calls sigaction alone, which is async-signal-safe.
+    unsafe { command.pre_exec(heed) };
+}
+
 /// Ctrl-C at any time, and the same as `kill` says it.
 #[test]
 fn an_interrupted_copy_leaves_nothing() {
@@ -446,17 +461,7 @@ fn an_interrupted_copy_leaves_nothing() {
         // It gets as far as the second layer, and waits there until the signal was sent.
         let lease = Lease::on(&second);
         let mut command = store.stowage(&["copy", "image.json", target, "--digestfile", "digest"]);
-        let heed_signals = || {
-            for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-                // SAFETY: no handler is set.
-                unsafe { signal::signal(signal, SigHandler::SigDfl)? };
-            }
-            Ok(())
-        };
-        // Whatever runs the tests: nohup, or a shell that has them in the background, has them
-        // ignored, and then so they stay.
-        // SAFETY: between fork and exec this calls sigaction alone, which is async-signal-safe.
-        unsafe { command.pre_exec(heed_signals) };
+        heed_signals(&mut command);
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let start = Instant::now();
         while largest(&new) < 1 << 20 {
@@ -473,6 +478,54 @@ fn an_interrupted_copy_leaves_nothing() {
         assert!(!store.root().join("digest").exists());
         fs::remove_dir(&new).unwrap();
     }
+}
+
+/// Nor does it leave a program that it runs, or what that one has written.
+#[test]
+fn an_interrupted_copy_by_skopeo_leaves_nothing() {
+    let (store, _) = images();
+    let [programs, temporary, started] =
+        ["programs", "temporary", "started"].map(|name| store.root().join(name));
+    fs::create_dir(&programs).unwrap();
+    fs::create_dir(&temporary).unwrap();
+    let script =
+        "#!/bin/sh\necho begun > \"$TMPDIR/begun\"\necho $$ > \"$STARTED\"\nexec sleep 1000\n";
+    store.write("programs/skopeo", script);
+    fs::set_permissions(programs.join("skopeo"), fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = store.stowage(&["copy", "image.json", "containers-storage:small:v1"]);
+    heed_signals(&mut command);
+    let path = [programs.display().to_string(), std::env::var("PATH").unwrap()].join(":");
+    command.env("PATH", path).env("TMPDIR", &temporary).env("STARTED", &started);
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let start = Instant::now();
+    let skopeo = loop {
+        assert!(start.elapsed() < Duration::from_secs(60));
+        assert!(child.try_wait().unwrap().is_none());
+        match fs::read_to_string(&started).unwrap_or_default().strip_suffix('\n') {
+            Some(id) => break Pid::from_raw(id.parse().unwrap()),
+            None => sleep(Duration::from_millis(1)),
+        }
+    };
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), &*stderr(&output)), (Some(143), ""));
+    assert_eq!(kill(skopeo, None), Err(Errno::ESRCH));
+    let left: Vec<_> =
+        fs::read_dir(&temporary).unwrap().map(|it| it.unwrap().file_name()).collect();
+    assert_eq!(left, ["begun"], "which is not in the directory that skopeo is given");
+}
+
+/// What a copy leaves that was killed at the worst time is not in the way of the next.
+#[test]
+fn a_directory_that_is_not_whole_is_completed() {
+    let (store, _) = images();
+    copy(&store, "image.json", "dir:dir");
+    let whole = files(&store.root().join("dir"));
+    fs::remove_file(store.root().join("dir/manifest.json")).unwrap();
+    let blob = whole.keys().find(|name| name.len() > 60).expect("there are blobs");
+    fs::remove_file(store.root().join("dir").join(blob)).unwrap();
+    copy(&store, "image.json", "dir:dir");
+    assert_eq!(files(&store.root().join("dir")), whole);
 }
 
 /// A base's layers are as they are stored for those who can read that, and no others.

@@ -126,7 +126,7 @@ fn run(wanted: &Prefetch, watch: &dyn Watch) -> Result<Vec<Prefetched>, Error> {
             PulledAs::DockerArchive => {
                 let source = format!("docker://{image_name}@{}", manifest.digest);
                 let reference = format!("{final_image_name}:{final_image_tag}");
-                let digest = docker_archive_digest(&source, &reference, wanted.options)?;
+                let digest = docker_archive_digest(&source, &reference, wanted.options, watch)?;
                 (digest.to_sri(), puller.platform(&blobs, config)?)
             }
         };
