@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 
 use libdeflater::{CompressionLvl, Compressor as Deflate};
@@ -30,23 +31,69 @@ const fn block_size(compression: Compression) -> usize {
 const GZIP_LEVEL: i32 = 4;
 const ZSTD_LEVEL: i32 = 3;
 
-/// Compresses what is written to it, on threads of its own, and passes it on in order.
+/// Blocks on their way through any compressor.
+#[derive(Debug, Default)]
+struct Blocks(AtomicUsize);
+
+/// One of them.
+struct Counted(&'static Blocks);
+
+impl Blocks {
+    /// Whether there are as many as keep all threads busy: another for each is ready when it
+    /// has finished the one at hand.
+    fn are_enough(&self, threads: usize) -> bool {
+        self.0.load(Ordering::Relaxed) >= 2 * threads
+    }
+
+    fn one_more(&'static self) -> Counted {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Counted(self)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A block in the making.
+struct Pending {
+    compressed: Receiver<io::Result<Vec<u8>>>,
+    /// Until it is passed on.
+    _counted: Counted,
+}
+
+impl Pending {
+    fn receive(self) -> io::Result<Vec<u8>> {
+        self.compressed.recv().map_err(|_| io::Error::other("the compressor gave up"))?
+    }
+}
+
+/// Compresses what is written to it, on threads that all have in common, and passes it on in
+/// order.
 ///
-/// Memory is bounded: by a few blocks for each thread.
+/// Memory is bounded: two blocks for each thread, and two more for each compressor.
 pub struct Compressor<W: Write> {
     out: W,
     compression: Compression,
     block: Vec<u8>,
-    /// Blocks in the making, the oldest first.
-    pending: VecDeque<Receiver<io::Result<Vec<u8>>>>,
+    /// The oldest first.
+    pending: VecDeque<Pending>,
+    blocks: &'static Blocks,
     written_any: bool,
 }
 
 impl<W: Write> Compressor<W> {
     /// Compresses into `out`.
     pub fn new(compression: Compression, out: W) -> Self {
+        static BLOCKS: Blocks = Blocks(AtomicUsize::new(0));
+        Self::among(&BLOCKS, compression, out)
+    }
+
+    fn among(blocks: &'static Blocks, compression: Compression, out: W) -> Self {
         let block = Vec::with_capacity(block_size(compression));
-        Self { out, compression, block, pending: VecDeque::new(), written_any: false }
+        Self { out, compression, block, pending: VecDeque::new(), blocks, written_any: false }
     }
 
     /// Writes what is left, and returns what it was all written to.
@@ -59,7 +106,7 @@ impl<W: Write> Compressor<W> {
             self.start_block();
         }
         while let Some(oldest) = self.pending.pop_front() {
-            self.out.write_all(&receive(&oldest)?)?;
+            self.out.write_all(&oldest.receive()?)?;
         }
         self.out.flush()?;
         Ok(self.out)
@@ -70,12 +117,13 @@ impl<W: Write> Compressor<W> {
         let next = Vec::with_capacity(block_size(self.compression));
         let block = std::mem::replace(&mut self.block, next);
         let compression = self.compression;
-        let (sender, receiver) = sync_channel(1);
+        let (sender, compressed_block) = sync_channel(1);
         threads().spawn(move || {
             // Whoever gave up before the end has no use for it.
             let _ = sender.send(compressed(compression, &block));
         });
-        self.pending.push_back(receiver);
+        let _counted = self.blocks.one_more();
+        self.pending.push_back(Pending { compressed: compressed_block, _counted });
     }
 }
 
@@ -89,10 +137,11 @@ impl<W: Write> Write for Compressor<W> {
         let taken = bytes.len().min(size - self.block.len());
         self.block.extend_from_slice(&bytes[..taken]);
         if self.block.len() == size {
-            // One more for each thread is ready when it has finished the one at hand.
-            if self.pending.len() >= 2 * threads().current_num_threads() {
-                let oldest = self.pending.pop_front().expect("there are some");
-                self.out.write_all(&receive(&oldest)?)?;
+            // However many others have, one of ours is compressed while the next is filled.
+            while self.blocks.are_enough(threads().current_num_threads())
+                && let Some(oldest) = self.pending.pop_front()
+            {
+                self.out.write_all(&oldest.receive()?)?;
             }
             self.start_block();
         }
@@ -103,10 +152,6 @@ impl<W: Write> Write for Compressor<W> {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-fn receive(block: &Receiver<io::Result<Vec<u8>>>) -> io::Result<Vec<u8>> {
-    block.recv().map_err(|_| io::Error::other("the compressor gave up"))?
 }
 
 /// Not rayon's own pool: who makes layers there waits for blocks here.
@@ -127,6 +172,8 @@ fn compressed(compression: Compression, block: &[u8]) -> io::Result<Vec<u8>> {
             let mut bytes = vec![0; deflate.gzip_compress_bound(block.len())];
             let length = deflate.gzip_compress(block, &mut bytes).map_err(io::Error::other)?;
             bytes.truncate(length);
+            // It may wait for long.
+            bytes.shrink_to_fit();
             Ok(bytes)
         }
         Compression::Zstd => zstd::bulk::compress(block, ZSTD_LEVEL),
@@ -183,6 +230,26 @@ mod tests {
         let digest = |compression| Digest::of(&compress(compression, &[&bytes])).hex();
         assert_eq!(&digest(Compression::Gzip)[..16], "c8b48b4b780b44de");
         assert_eq!(&digest(Compression::Zstd)[..16], "ae9259b19d1b51f7");
+    }
+
+    /// Many that nobody reads from have no more than one of them would have, and one each.
+    #[test]
+    fn compressors_share_the_blocks() {
+        let blocks: &'static Blocks = Box::leak(Box::default());
+        let size = block_size(Compression::Gzip);
+        let bytes = text(4 * size);
+        let several = (0..10).map(|_| {
+            let mut compressor = Compressor::among(blocks, Compression::Gzip, Vec::new());
+            compressor.write_all(&bytes).unwrap();
+            compressor
+        });
+        let several: Vec<_> = several.collect();
+        let most = 2 * threads().current_num_threads() + several.len();
+        assert!(blocks.0.load(Ordering::Relaxed) <= most, "{blocks:?}, not {most}");
+        for compressor in several {
+            assert!(read_back(&compressor.finish().unwrap()) == bytes);
+        }
+        assert_eq!(blocks.0.load(Ordering::Relaxed), 0);
     }
 
     struct Full;
