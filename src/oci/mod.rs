@@ -1,6 +1,7 @@
 //! Images: configuration, manifest, and the spec from which every byte can be made.
 //! Stage: oci. Input: layers. Output: [`ImageSpec`] and [`Image`].
 
+mod archive_reader;
 mod artifact;
 pub mod base;
 mod blob;

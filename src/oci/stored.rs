@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::archive_reader::ArchiveReader;
 use super::compression::Compression;
 use super::media_type::LayerMediaType;
 use crate::digest::BlobDigest;
@@ -58,18 +59,15 @@ impl Place {
     ///
     /// # Errors
     /// If the file can't be read.
-    pub fn open(&self, store: &Store) -> io::Result<impl Read + Send + use<>> {
-        let mut file = File::open(store.locate(&self.file))?;
-        let mut reader: Box<dyn Read + Send> = if self.archive.is_none() {
-            file.seek(SeekFrom::Start(self.offset))?;
-            Box::new(file)
-        } else {
-            self.archive.reader(BufReader::with_capacity(BUFFER, file))?
-        };
+    pub fn open(&self, store: &Store) -> io::Result<Box<dyn Read + Send>> {
+        let file = store.locate(&self.file);
         if !self.archive.is_none() {
-            io::copy(&mut reader.by_ref().take(self.offset), &mut io::sink())?;
+            let reader = ArchiveReader::open(&file, self.archive, self.offset, self.size)?;
+            return Ok(Box::new(reader));
         }
-        Ok(reader.take(self.size))
+        let mut file = File::open(file)?;
+        file.seek(SeekFrom::Start(self.offset))?;
+        Ok(Box::new(file.take(self.size)))
     }
 }
 
@@ -84,7 +82,7 @@ impl StoredBlob {
     ///
     /// # Errors
     /// If the file can't be read.
-    pub fn open(&self, store: &Store) -> io::Result<impl Read + Send + use<>> {
+    pub fn open(&self, store: &Store) -> io::Result<Box<dyn Read + Send>> {
         self.place().open(store)
     }
 

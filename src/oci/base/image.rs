@@ -2,7 +2,7 @@
 //! Stage: oci. Opens files. Input: a path. Output: [`BaseImage`].
 
 use std::collections::BTreeMap;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 
 use oci_spec::image::History;
@@ -126,28 +126,15 @@ fn scan_all(store: &Store, places: &[Place]) -> Scans {
     scanned.collect()
 }
 
+/// All are in one archive, and sorted by their offsets: it is read once.
 fn scan_in_turn(store: &Store, places: &[&Place]) -> Scans {
     let mut scans = Scans::new();
-    let Some(first) = places.first() else { return scans };
-    // All are in one archive, and sorted by their offsets.
-    let whole = Place { offset: 0, size: u64::MAX, ..(*first).clone() };
-    let mut reader = match whole.open(store) {
-        Ok(reader) => reader,
-        Err(source) => {
-            scans.insert((*first).clone(), Err(read_error(first, source)));
-            return scans;
-        }
-    };
-    let mut at = 0;
     for place in places {
-        let skip = io::copy(&mut reader.by_ref().take(place.offset - at), &mut io::sink());
-        let scanned = skip
-            .map_err(|source| read_error(place, source))
-            .and_then(|_| scan(reader.by_ref().take(place.size)));
-        at = place.offset + place.size;
+        let opened = place.open(store).map_err(|source| read_error(place, source));
+        let scanned = opened.and_then(scan);
         let failed = scanned.is_err();
         scans.insert((*place).clone(), scanned);
-        // The reader is somewhere in the middle.
+        // The others would fail as well, each after it has read the archive from the start.
         if failed {
             break;
         }
