@@ -23,15 +23,8 @@ pub struct Layer {
     pub checksum: Checksum,
 }
 
-/// Makes one layer's bytes and keeps nothing but their digest and checksum.
-///
-/// # Errors
-/// Whatever keeps the sources from being read.
-pub fn layer_of(store: &Store, contents: &LayerContents) -> Result<Layer, Error> {
-    hashed(store, contents, DigestWriter::new(io::sink()))
-}
-
-/// The same, hashed beside other layers.
+/// Makes one layer's bytes, hashed beside other layers', and keeps nothing but their digest and
+/// checksum.
 ///
 /// # Errors
 /// Whatever keeps the sources from being read.

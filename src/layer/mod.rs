@@ -24,7 +24,7 @@ use thiserror::Error;
 
 pub use archive::write_layer;
 pub use base_tree::{Attributes, BaseEntry, BaseLayerTree, BaseTree, LinkLoop};
-pub use build::{Layer, build_layers, layer_at, layer_of};
+pub use build::{Layer, build_layers, layer_at};
 pub use contents::LayerContents;
 pub use nar::{DirectoryNar, nar_hash};
 pub use nix_database::{SCHEMA_VERSION, nix_database};

@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 
 use super::sources::SourceInfo;
 use super::spec::ImageSpec;
-use super::spec_layer::LayerSource;
+use super::spec_layer::{LayerSource, SpecLayer};
 use crate::store::{Store, StorePath};
 
 /// An image, taken apart.
@@ -103,6 +103,8 @@ pub fn explain(spec: &ImageSpec) -> Explanation {
         })
         .collect();
     paths.sort_by(|a, b| (b.size, a.path.name(), &a.path).cmp(&(a.size, b.path.name(), &b.path)));
+    let is_stored = |layer: &SpecLayer| matches!(layer.source, LayerSource::Stored(_));
+    let base = spec.layers.iter().take_while(|layer| is_stored(layer)).count();
     let layers = spec.layers.iter().enumerate().map(|(index, layer)| {
         let members: BTreeSet<_> =
             layer.sources().filter_map(|path| references.place(path)).collect();
@@ -114,7 +116,8 @@ pub fn explain(spec: &ImageSpec) -> Explanation {
             size: layer.size,
             members: by_size.iter().map(|source| source.path.clone()).collect(),
             why: match (&layer.source, members.len()) {
-                (LayerSource::Stored(_), _) => "base image",
+                (LayerSource::Stored(_), _) if index < base => "base image",
+                (LayerSource::Stored(_), _) => "made by commands",
                 (LayerSource::Kept(..), _) => "kept as it was built",
                 (LayerSource::Made(contents), _) if !contents.copy_to_root.is_empty() => {
                     "copied to /"

@@ -95,12 +95,6 @@ impl Store {
             Err(_) => file.to_owned(),
         }
     }
-
-    /// The store path that a file on this machine belongs to, for messages.
-    pub fn owner_of(&self, file: &Path) -> Option<StorePath> {
-        let below = file.strip_prefix(self.physical_dir()).ok()?;
-        below.iter().next()?.to_str()?.parse().ok()
-    }
 }
 
 /// A store path as JSON: the whole path, `/nix/store/<hash>-<name>`.
@@ -193,8 +187,6 @@ mod tests {
         let path = store.parse(HELLO).unwrap();
         let physical = store.physical(&path);
         assert_eq!(physical, Path::new("/tmp/root").join(&HELLO[1..]));
-        assert_eq!(store.owner_of(&physical.join("bin/hello")), Some(path));
-        assert_eq!(store.owner_of(Path::new("/tmp/elsewhere")), None);
         assert_eq!(store.locate(&Path::new(HELLO).join("bin")), physical.join("bin"));
         assert_eq!(store.locate(Path::new("/tmp/elsewhere")), Path::new("/tmp/elsewhere"));
     }
