@@ -6,6 +6,8 @@ mod cache;
 mod clients;
 /// What is in the registry, and what is said of that.
 mod content;
+/// Images by the names of packages, with a Nix that only seems to be one.
+mod packages;
 /// What it can't begin with, and what it warns of.
 mod setup;
 
@@ -14,7 +16,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -88,10 +90,17 @@ struct Server {
 
 impl Server {
     fn start(images: &Images, arguments: &[&str]) -> Self {
+        Self::run(images, images.store.stowage(&["serve"]).args(arguments))
+    }
+
+    /// With a command that is all but complete.
+    fn run(images: &Images, command: &mut Command) -> Self {
         let file = images.path("address");
         let _ = fs::remove_file(&file);
-        let mut command = images.store.stowage(&["serve", "--address-file", "address"]);
-        command.args(["--listen", "127.0.0.1:0"]).args(arguments);
+        command.args(["--address-file", "address"]);
+        if command.get_args().all(|argument| argument != "--listen") {
+            command.args(["--listen", "127.0.0.1:0"]);
+        }
         // Not a pipe, which would be full at some time.
         let log = images.path("log");
         let mut child =

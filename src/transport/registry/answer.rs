@@ -68,7 +68,9 @@ pub fn reads(method: &Method) -> bool {
 pub fn not_built(failed: &OnDemandError, method: &Method) -> Response {
     use OnDemandError as E;
     let (status, code) = match failed {
-        E::NoPackages(_) | E::NoTag(_) => (StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN"),
+        E::NoPackages(_) | E::NoTag(_) | E::NoRevision(_) => {
+            (StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN")
+        }
         E::TooManyPackages { .. } => (StatusCode::BAD_REQUEST, "NAME_INVALID"),
         E::Busy(_) => (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
         E::Timeout(_) => (StatusCode::GATEWAY_TIMEOUT, "UNKNOWN"),

@@ -25,6 +25,9 @@ pub enum OnDemandError {
     /// A tag that stands for nothing.
     #[error("`{0}` is no tag: the packages are from a directory, and have `latest` alone")]
     NoTag(String),
+    /// A tag that the packages' repository lacks.
+    #[error("there is no `{0}` in the repository that the packages are from")]
+    NoRevision(String),
     /// Too many others wait.
     #[error("{0} other images are being built or wait for that: try again later")]
     Busy(usize),

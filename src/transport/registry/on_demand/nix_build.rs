@@ -88,8 +88,8 @@ impl NixBuild {
     /// served.
     ///
     /// # Errors
-    /// [`OnDemandError::NoPackages`], [`OnDemandError::Timeout`], [`OnDemandError::Failed`] or
-    /// [`OnDemandError::Internal`].
+    /// [`OnDemandError::NoPackages`], [`OnDemandError::NoRevision`], [`OnDemandError::Timeout`],
+    /// [`OnDemandError::Failed`] or [`OnDemandError::Internal`].
     pub async fn run(
         &self,
         request: &PackageRequest,
@@ -124,6 +124,9 @@ impl NixBuild {
         let (succeeded, output) = ended.map_err(OnDemandError::Internal)?;
         if !succeeded {
             tracing::warn!(name = request.name, output, "Nix failed");
+            if request.lacks_revision(&output) {
+                return Err(OnDemandError::NoRevision(request.tag.clone()));
+            }
             return Err(OnDemandError::Failed(redacted(&output)));
         }
         let link = link.to_owned();
