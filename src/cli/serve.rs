@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
@@ -36,14 +37,14 @@ pub fn serve(store: &Store, arguments: &ServeArguments) -> Result<(), Failure> {
     let (mut files, mut options) = options(arguments)?;
     let (on_demand, _roots) = on_demand(&arguments.packages)?.unzip();
     options.on_demand = on_demand;
-    warn_of_openness(arguments);
     for problem in sources.reload(false).problems {
         tracing::error!("{problem}");
     }
 
-    let address = arguments.listen;
+    let address = &arguments.listen;
     let registry = Registry::start(sources.catalog(), store.clone(), address, options)?;
     let address = registry.address();
+    warn_of_openness(arguments, address);
     tracing::info!(images = sources.count(), %address, "serving");
     let scheme = if arguments.tls_cert.is_some() { "https" } else { "http" };
     print(&format!("{scheme}://{address}"))?;
@@ -191,8 +192,7 @@ fn first<T>(
 }
 
 /// Says who else can reach what is served.
-fn warn_of_openness(arguments: &ServeArguments) {
-    let address = arguments.listen;
+fn warn_of_openness(arguments: &ServeArguments, address: SocketAddr) {
     if address.ip().is_loopback() {
         return;
     }

@@ -2,7 +2,6 @@
 //! Stage: transport. Output: messages.
 
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use thiserror::Error;
@@ -84,8 +83,8 @@ pub enum SetupError {
     /// There is no listening at the address.
     #[error("cannot listen on {address}")]
     Listen {
-        /// Which.
-        address: SocketAddr,
+        /// Which, as it was given.
+        address: String,
         /// What the system says.
         source: io::Error,
     },

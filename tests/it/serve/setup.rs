@@ -40,6 +40,16 @@ fn what_everybody_can_reach_is_warned_of() {
 }
 
 #[test]
+fn an_address_may_have_a_name() {
+    let images = Images::new();
+    let server = images.serve(&["images", "--listen", "localhost:0"]);
+    assert!(server.address.ip().is_loopback(), "{}", server.address);
+    assert_eq!(server.get("/v2/").status, 200);
+    let log = server.end();
+    assert!(!log.contains("--htpasswd"), "{log}");
+}
+
+#[test]
 fn what_it_cannot_begin_with_is_said() {
     let images = Images::new();
     certificate(&images);
@@ -95,6 +105,10 @@ fn what_it_cannot_begin_with_is_said() {
         (vec!["images", "--address-file", "none/file"], 1, "error: cannot write none/file: "),
         (vec![], 2, "IMAGE|DIR"),
         (vec!["images", "--listen", "nonsense"], 2, "invalid value 'nonsense' for '--listen"),
+        (vec!["images", "--listen", "127.0.0.1"], 2, "expected a host and a port"),
+        (vec!["images", "--listen", ":5000"], 2, "expected a host and a port"),
+        (vec!["images", "--listen", "localhost:65536"], 2, "expected a host and a port"),
+        (vec!["images", "--max-packages", "101"], 2, "101 is not in 1..=100"),
         (vec!["images", "--tls-cert", "cert.pem"], 2, "--tls-key"),
         (vec!["images", "--cache-size", "1G"], 2, "--cache"),
         (vec!["images", "--cache", "c", "--cache-size", "big"], 2, "not a number of bytes"),
