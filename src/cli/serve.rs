@@ -144,20 +144,9 @@ fn on_demand(arguments: &PackagesArguments) -> Result<Option<(OnDemandOptions, R
     if !library.join("on-demand.nix").is_file() {
         return Err(Failure::Library(library));
     }
+    NixBuild::check()?;
     let program = std::env::current_exe().map_err(Failure::Program)?;
-    let (roots, temporary) = match roots {
-        Some(roots) => {
-            let made = fs::create_dir_all(roots);
-            made.map_err(|source| SetupError::Read { path: roots.clone(), source })?;
-            (absolute(roots)?, None)
-        }
-        None => {
-            let path = std::env::temp_dir();
-            let temporary = tempfile::Builder::new().prefix("stowage-").tempdir_in(&path);
-            let temporary = temporary.map_err(|source| SetupError::Read { path, source })?;
-            (temporary.path().to_owned(), Some(temporary))
-        }
-    };
+    let (roots, temporary) = directory_for_links(roots.as_deref())?;
     let popularity = |file: &PathBuf| -> Result<_, Failure> {
         Ok(PopularityFile::new(absolute(file)?).map_err(SetupError::Spec)?)
     };
@@ -181,6 +170,22 @@ fn on_demand(arguments: &PackagesArguments) -> Result<Option<(OnDemandOptions, R
         remember: Duration::from_secs(arguments.remember),
     };
     Ok(Some((options, temporary)))
+}
+
+/// That one, which is made if it isn't there, or a temporary one.
+fn directory_for_links(roots: Option<&Path>) -> Result<(PathBuf, Roots), SetupError> {
+    let links = |directory: &Path| {
+        let directory = directory.to_owned();
+        move |source| SetupError::Links { directory, source }
+    };
+    if let Some(roots) = roots {
+        let made = fs::create_dir_all(roots).and_then(|()| fs::canonicalize(roots));
+        return Ok((made.map_err(links(roots))?, None));
+    }
+    let path = std::env::temp_dir();
+    let temporary = tempfile::Builder::new().prefix("stowage-").tempdir_in(&path);
+    let temporary = temporary.map_err(links(&path))?;
+    Ok((temporary.path().to_owned(), Some(temporary)))
 }
 
 /// Reads files for the first time, if there are to be any.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use super::{Images, Server};
+use crate::support::stderr;
 
 const LIBRARY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/nix");
 
@@ -44,4 +45,47 @@ fn what_a_repository_lacks_is_not_found() {
     }
     let log = server.end();
     assert!(log.contains("/srv/secret"), "{log}");
+}
+
+#[test]
+fn a_program_that_is_gone_is_named_in_the_log() {
+    let images = Images::new();
+    let program = nix_build(&images, "exit 1");
+    let server = Server::run(&images, &mut serve(&images, "path!/nowhere"));
+    fs::remove_file(program).unwrap();
+    let answer = server.get("/v2/hello/manifests/latest");
+    assert_eq!((answer.status, &*answer.code()), (500, "UNKNOWN"));
+    assert!(!answer.text().contains("nix-build"), "{}", answer.text());
+    let log = server.end();
+    assert!(log.contains("cannot run nix-build: No such file"), "{log}");
+}
+
+#[test]
+fn what_it_cannot_build_with_is_said() {
+    let images = Images::new();
+    nix_build(&images, "exit 1");
+    for (variables, arguments, message, hint) in [
+        (
+            &[("PATH", "/nowhere:/none")][..],
+            &[][..],
+            "error: cannot find `nix-build`, by which images are built, in PATH (/nowhere:/none)\n",
+            "install Nix",
+        ),
+        (&[], &["--roots", "one.json"], "error: cannot keep links in one.json: ", "--roots DIR"),
+        (&[("TMPDIR", "none")], &[], "error: cannot keep links in none: ", "--roots DIR"),
+        (&[("STOWAGE_LIBRARY", "images")], &[], "on-demand.nix", ""),
+        (&[], &["--popularity", "none"], "error: cannot read none: ", ""),
+    ] {
+        let mut command = serve(&images, "path!/nowhere");
+        let output = command
+            .args(arguments)
+            .envs(variables.iter().copied())
+            .arg("--quiet")
+            .output()
+            .unwrap();
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(message) && said.contains(hint), "{said}");
+        assert!(said.starts_with("error: "), "{said}");
+    }
 }
