@@ -1,6 +1,5 @@
 //! What can be typed.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -350,9 +349,9 @@ pub struct ServeArguments {
     #[command(flatten)]
     pub packages: PackagesArguments,
 
-    /// Where to listen; port 0 is any that is free
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:5000")]
-    pub listen: SocketAddr,
+    /// Where to listen: an address of this machine, or a name for one; port 0 is any that is free
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:5000", value_parser = host_and_port)]
+    pub listen: String,
 
     /// Write the address to a file when there is an answer
     #[arg(long, value_name = "FILE")]
@@ -426,8 +425,9 @@ pub struct PackagesArguments {
     #[arg(long, value_name = "N", default_value_t = 96, value_parser = clap::value_parser!(u16).range(1..=127))]
     pub max_layers: u16,
 
-    /// How many packages an image may have
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
+    /// How many packages an image may have, 1 to 100
+    // `nix/package-names.nix` takes no more.
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=100))]
     pub max_packages: u16,
 
     /// How many bytes an image may have; K, M, G and T are powers of 1024
@@ -463,6 +463,14 @@ pub enum LogFormat {
     Json,
     /// A line of text
     Text,
+}
+
+fn host_and_port(text: &str) -> Result<String, String> {
+    let parts = text.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+    match parts.map(|(_, port)| port.parse::<u16>()) {
+        Some(Ok(_)) => Ok(text.to_owned()),
+        _ => Err("expected a host and a port, such as `127.0.0.1:5000` or `[::1]:0`".to_owned()),
+    }
 }
 
 fn bytes(text: &str) -> Result<u64, String> {

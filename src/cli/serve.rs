@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
@@ -36,14 +37,14 @@ pub fn serve(store: &Store, arguments: &ServeArguments) -> Result<(), Failure> {
     let (mut files, mut options) = options(arguments)?;
     let (on_demand, _roots) = on_demand(&arguments.packages)?.unzip();
     options.on_demand = on_demand;
-    warn_of_openness(arguments);
     for problem in sources.reload(false).problems {
         tracing::error!("{problem}");
     }
 
-    let address = arguments.listen;
+    let address = &arguments.listen;
     let registry = Registry::start(sources.catalog(), store.clone(), address, options)?;
     let address = registry.address();
+    warn_of_openness(arguments, address);
     tracing::info!(images = sources.count(), %address, "serving");
     let scheme = if arguments.tls_cert.is_some() { "https" } else { "http" };
     print(&format!("{scheme}://{address}"))?;
@@ -143,20 +144,9 @@ fn on_demand(arguments: &PackagesArguments) -> Result<Option<(OnDemandOptions, R
     if !library.join("on-demand.nix").is_file() {
         return Err(Failure::Library(library));
     }
+    NixBuild::check()?;
     let program = std::env::current_exe().map_err(Failure::Program)?;
-    let (roots, temporary) = match roots {
-        Some(roots) => {
-            let made = fs::create_dir_all(roots);
-            made.map_err(|source| SetupError::Read { path: roots.clone(), source })?;
-            (absolute(roots)?, None)
-        }
-        None => {
-            let path = std::env::temp_dir();
-            let temporary = tempfile::Builder::new().prefix("stowage-").tempdir_in(&path);
-            let temporary = temporary.map_err(|source| SetupError::Read { path, source })?;
-            (temporary.path().to_owned(), Some(temporary))
-        }
-    };
+    let (roots, temporary) = directory_for_links(roots.as_deref())?;
     let popularity = |file: &PathBuf| -> Result<_, Failure> {
         Ok(PopularityFile::new(absolute(file)?).map_err(SetupError::Spec)?)
     };
@@ -182,6 +172,22 @@ fn on_demand(arguments: &PackagesArguments) -> Result<Option<(OnDemandOptions, R
     Ok(Some((options, temporary)))
 }
 
+/// That one, which is made if it isn't there, or a temporary one.
+fn directory_for_links(roots: Option<&Path>) -> Result<(PathBuf, Roots), SetupError> {
+    let links = |directory: &Path| {
+        let directory = directory.to_owned();
+        move |source| SetupError::Links { directory, source }
+    };
+    if let Some(roots) = roots {
+        let made = fs::create_dir_all(roots).and_then(|()| fs::canonicalize(roots));
+        return Ok((made.map_err(links(roots))?, None));
+    }
+    let path = std::env::temp_dir();
+    let temporary = tempfile::Builder::new().prefix("stowage-").tempdir_in(&path);
+    let temporary = temporary.map_err(links(&path))?;
+    Ok((temporary.path().to_owned(), Some(temporary)))
+}
+
 /// Reads files for the first time, if there are to be any.
 fn first<T>(
     files: Option<Vec<PathBuf>>,
@@ -191,8 +197,7 @@ fn first<T>(
 }
 
 /// Says who else can reach what is served.
-fn warn_of_openness(arguments: &ServeArguments) {
-    let address = arguments.listen;
+fn warn_of_openness(arguments: &ServeArguments, address: SocketAddr) {
     if address.ip().is_loopback() {
         return;
     }

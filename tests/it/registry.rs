@@ -148,6 +148,13 @@ fn lists_come_in_pages() {
     let page = served.get("/v2/a/image/tags/list?n=1&last=v1");
     assert_eq!(page.json()["tags"], json!(["v2"]));
     assert!(!page.headers.contains_key("link"));
+    // Names have slashes, which clients encode.
+    let page = served.get("/v2/_catalog?n=1");
+    assert_eq!(page.json(), json!({"repositories": ["a/image"]}));
+    assert_eq!(page.headers["link"], "</v2/_catalog?n=1&last=a%2Fimage>; rel=\"next\"");
+    let page = served.get("/v2/_catalog?n=1&last=a%2Fimage");
+    assert_eq!(page.json(), json!({"repositories": ["b"]}));
+    assert!(!page.headers.contains_key("link"));
     let none = served.get("/v2/a/image/tags/list?n=0");
     assert_eq!(none.json()["tags"], json!([]));
     let digest = Image::new(&served.spec).manifest.digest;

@@ -20,15 +20,34 @@ use webpki_root_certs::TLS_SERVER_ROOT_CERTS;
 use super::answer::Answer;
 use super::error::StorageError;
 
-/// How long there may be no connection, and no answer to a request. A part of an upload arrives
-/// in that time at 1.4 Mbit/s.
+/// How long there may be no connection.
 const CONNECT: Duration = Duration::from_secs(5);
-const REQUEST: Duration = Duration::from_secs(30);
-/// How often a request is repeated, and for how long one begins to.
+/// How often a request is repeated.
 const RETRIES: usize = 4;
-const RETRYING: Duration = Duration::from_secs(45);
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// How long a storage is waited for.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// For all of the answer to a request.
+    pub request: Duration,
+    /// How long one begins to repeat a request.
+    pub retrying: Duration,
+    /// For more bytes of what is passed on, of which all may take as long as it likes.
+    pub silence: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            // A part of an upload arrives in that time at 1.4 Mbit/s.
+            request: Duration::from_secs(30),
+            retrying: Duration::from_secs(45),
+            silence: Duration::from_secs(30),
+        }
+    }
+}
 
 /// A storage, and what this program may know of it.
 pub struct Backend {
@@ -36,6 +55,11 @@ pub struct Backend {
     pub address: String,
     /// Reads and writes.
     pub store: Arc<dyn ObjectStore>,
+    /// Reads what is passed on, however long that takes: its client has no limits. Where it
+    /// breaks off, it is resumed [`RETRIES`] times.
+    pub reader: Arc<dyn ObjectStore>,
+    /// [`Limits::silence`].
+    pub silence: Duration,
     /// Signs addresses of objects, if it can.
     pub signer: Option<Arc<dyn Signer>>,
     /// What the names of all objects begin with.
@@ -117,10 +141,11 @@ fn is_key<K: FromStr>(name: &str) -> bool {
 }
 
 impl Backend {
-    /// Makes a client, and asks for nothing yet.
+    /// Makes clients, and asks for nothing yet.
     pub fn new(
         url: &str,
         environment: impl IntoIterator<Item = (String, String)>,
+        limits: Limits,
     ) -> Result<Self, StorageError> {
         let address = Address::parse(url)
             .map_err(|reason| StorageError::Url { url: without_secrets(url), reason })?;
@@ -135,17 +160,25 @@ impl Backend {
         // For who makes clients without to say which: the only one that is linked. That there is
         // one already is as good.
         let _ = ring::default_provider().install_default();
-        let client = ClientOptions::new().with_connect_timeout(CONNECT).with_timeout(REQUEST);
-        let built = match Built::new(&address, client.clone(), &settings) {
-            // A container may have none, and needs none without TLS.
-            Err(error) if Answer::of(&error).reason.contains("No CA certificates") => {
-                Built::new(&address, with_own_certificates(client), &settings)
+        let client = ClientOptions::new().with_connect_timeout(CONNECT);
+        let build = |client: ClientOptions, retrying| {
+            match Built::new(&address, client.clone(), retrying, &settings) {
+                // A container may have none, and needs none without TLS.
+                Err(error) if Answer::of(&error).reason.contains("No CA certificates") => {
+                    Built::new(&address, with_own_certificates(client), retrying, &settings)
+                }
+                built => built,
             }
-            built => built,
         };
+        let Limits { request, retrying, silence } = limits;
+        let built = build(client.clone().with_timeout(request), retrying).and_then(|built| {
+            // The client's own limit for silence counts also while nobody wants to read on.
+            let reader = build(client.with_timeout_disabled(), Duration::MAX)?;
+            Ok((built, reader.store))
+        });
         match built {
-            Ok(Built { store, signer, prefix }) => {
-                Ok(Self { address: storage, store, signer, prefix })
+            Ok((Built { store, signer, prefix }, reader)) => {
+                Ok(Self { address: storage, store, reader, silence, signer, prefix })
             }
             Err(error) => {
                 let reason = Answer::of(&error).reason;
@@ -165,6 +198,7 @@ impl Built {
     fn new(
         address: &Address,
         client: ClientOptions,
+        retrying: Duration,
         settings: &[(String, String)],
     ) -> object_store::Result<Self> {
         let retry = RetryConfig {
@@ -174,7 +208,7 @@ impl Built {
                 base: 2.,
             },
             max_retries: RETRIES,
-            retry_timeout: RETRYING,
+            retry_timeout: retrying,
         };
         match address {
             Address::S3 { bucket, prefix } => {
@@ -300,7 +334,7 @@ mod tests {
             ("s3://key:secret@bucket", "s3://…@bucket", "credentials"),
             ("s3://bucket?sig=secret", "s3://bucket", "credentials"),
         ] {
-            let error = Backend::new(url, []).err().unwrap();
+            let error = Backend::new(url, [], Limits::default()).err().unwrap();
             let StorageError::Url { url: found, reason } = &error else { panic!("{error}") };
             assert_eq!(found, shown);
             assert!(reason.contains(message), "{reason}");
@@ -314,6 +348,7 @@ mod tests {
 
     #[test]
     fn settings_come_from_the_environment() {
+        let new = |url, variables| Backend::new(url, variables, Limits::default());
         for (url, variables) in [
             (
                 "s3://bucket/a/",
@@ -334,16 +369,16 @@ mod tests {
             ),
             ("gs://bucket/a", &[("GOOGLE_SKIP_SIGNATURE", "true")]),
         ] {
-            let backend = Backend::new(url, environment(variables)).unwrap();
+            let backend = new(url, environment(variables)).unwrap();
             assert_eq!(backend.address, url.trim_end_matches('/'));
             assert_eq!(backend.prefix.as_ref(), "a");
             assert!(backend.signer.is_some());
         }
         let variables = environment(&[("AWS_ENDPOINT", "what?")]);
-        let error = Backend::new("s3://bucket", variables.clone()).err().unwrap();
+        let error = new("s3://bucket", variables.clone()).err().unwrap();
         assert!(matches!(&error, StorageError::Settings { .. }), "{error}");
         assert!(error.to_string().contains("AWS_ENDPOINT"), "{error}");
-        Backend::new("file:///", variables).unwrap();
+        new("file:///", variables).unwrap();
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -15,6 +16,7 @@ use object_store::path::Path;
 use object_store::signer::Signer;
 use object_store::{GetOptions, GetRange, GetResultPayload, ObjectStore};
 use tokio::sync::mpsc::{Sender, channel};
+use tokio::time::{Sleep, sleep};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 
@@ -95,12 +97,14 @@ pub async fn sign(signer: &dyn Signer, object: &Path) -> object_store::Result<Si
     Ok(SignedUrl(url.into()))
 }
 
-/// The object's bytes, or those of a range, and which these are.
+/// The object's bytes, or those of a range, and which these are. They may take as long as they
+/// like, but for a `silence` before more of them come.
 pub async fn read(
     store: &dyn ObjectStore,
     object: &Path,
     range: Option<Range<u64>>,
     size: u64,
+    silence: Duration,
 ) -> object_store::Result<(BlobStream, Range<u64>)> {
     let Range { start, end } = range.unwrap_or(0..size);
     let range = start.min(size)..end.min(size);
@@ -113,10 +117,35 @@ pub async fn read(
     let body: BlobStream = match found.payload {
         GetResultPayload::File(file, _) => Box::pin(read_file(file, range.clone())),
         GetResultPayload::Stream(stream) => {
-            Box::pin(stream.map(|bytes| bytes.map_err(io::Error::other)))
+            let stream = Box::pin(stream.map(|bytes| bytes.map_err(io::Error::other)));
+            Box::pin(Unsilent { stream, silence, waiting: None })
         }
     };
     Ok((body, range))
+}
+
+/// Bytes that end with an error if there are none for too long. The time in which nobody wants
+/// any doesn't count: a client may be slow.
+struct Unsilent {
+    stream: BlobStream,
+    silence: Duration,
+    waiting: Option<Pin<Box<Sleep>>>,
+}
+
+impl Stream for Unsilent {
+    type Item = io::Result<Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Poll::Ready(bytes) = self.stream.as_mut().poll_next(context) {
+            self.waiting = None;
+            return Poll::Ready(bytes);
+        }
+        let silence = self.silence;
+        let waiting = self.waiting.get_or_insert_with(|| Box::pin(sleep(silence)));
+        ready!(waiting.as_mut().poll(context));
+        let silent = format!("the storage sent nothing for {silence:?}");
+        Poll::Ready(Some(Err(io::Error::new(io::ErrorKind::TimedOut, silent))))
+    }
 }
 
 /// Reads on a thread of its own, since files make their readers wait.

@@ -15,6 +15,7 @@ use super::catalog::{Content, Manifest, Repository};
 use super::kept_layer::Layer;
 use super::layer_body;
 use super::on_demand::OnDemandError;
+use super::page::{Page, page};
 use super::range::{Part, part};
 use super::route::{NoRoute, Route, route};
 use super::server::Shared;
@@ -67,7 +68,9 @@ pub fn reads(method: &Method) -> bool {
 pub fn not_built(failed: &OnDemandError, method: &Method) -> Response {
     use OnDemandError as E;
     let (status, code) = match failed {
-        E::NoPackages(_) | E::NoTag(_) => (StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN"),
+        E::NoPackages(_) | E::NoTag(_) | E::NoRevision(_) => {
+            (StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN")
+        }
         E::TooManyPackages { .. } => (StatusCode::BAD_REQUEST, "NAME_INVALID"),
         E::Busy(_) => (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
         E::Timeout(_) => (StatusCode::GATEWAY_TIMEOUT, "UNKNOWN"),
@@ -285,27 +288,17 @@ fn content_body(shared: &Arc<Shared>, content: Content, range: Range<u64>) -> Bo
     }
 }
 
-/// A list, or a page of it: `n` names after `last`.
+/// A list, or a page of it.
 fn list<'n>(
     request: &Request,
     names: impl Iterator<Item = &'n str>,
     path: &str,
     document: impl Fn(Vec<&str>) -> Value,
 ) -> Response {
-    let query = request.uri().query().unwrap_or_default();
-    let parameter = |key: &str| {
-        let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-        pairs.filter(|(name, _)| *name == key).map(|(_, value)| value).next()
-    };
-    let last = parameter("last");
-    let mut names = names.filter(|name| last.is_none_or(|last| *name > last)).peekable();
-    let most = parameter("n").and_then(|number| number.parse().ok()).unwrap_or(usize::MAX);
-    let page: Vec<_> = names.by_ref().take(most).collect();
-    let next = page.last().filter(|_| names.peek().is_some());
-    let link = next.map(|last| format!("<{path}?n={most}&last={last}>; rel=\"next\""));
-    let mut response = json_body(&document(page));
-    if let Some(link) = link {
-        set(&mut response, header::LINK, &link);
+    let Page { names, next } = page(request.uri().query().unwrap_or_default(), names);
+    let mut response = json_body(&document(names));
+    if let Some(query) = next {
+        set(&mut response, header::LINK, &format!("<{path}?{query}>; rel=\"next\""));
     }
     response
 }

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, DirEntry, File, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
@@ -128,9 +128,19 @@ impl Cache {
     /// A file beside the blobs. It is locked for as long as somebody writes it: one that isn't
     /// was left by a process that was killed.
     fn temporary(&self) -> io::Result<NamedTempFile> {
-        let file = Builder::new().prefix(PREFIX).suffix(SUFFIX).tempfile_in(&self.directory)?;
-        file.as_file().lock()?;
-        Ok(file)
+        self.temporary_with(|| ())
+    }
+
+    /// With what is done meanwhile, before the file is locked.
+    fn temporary_with(&self, mut meanwhile: impl FnMut()) -> io::Result<NamedTempFile> {
+        loop {
+            let file = Builder::new().prefix(PREFIX).suffix(SUFFIX).tempfile_in(&self.directory)?;
+            meanwhile();
+            file.as_file().lock()?;
+            if has_its_name(&file)? {
+                return Ok(file);
+            }
+        }
     }
 
     /// Removes what was not used for longest, until `size` bytes have their place.
@@ -163,13 +173,22 @@ impl Cache {
     }
 }
 
+/// Whether nobody took the file for one that was left, before it was locked.
+fn has_its_name(file: &NamedTempFile) -> io::Result<bool> {
+    let ours = file.as_file().metadata()?;
+    match fs::symlink_metadata(file.path()) {
+        Ok(named) => Ok((named.dev(), named.ino()) == (ours.dev(), ours.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 fn remove_if_left(entry: &DirEntry) {
-    let left = File::open(entry.path()).is_ok_and(|file| match file.try_lock() {
-        Ok(()) => true,
-        Err(TryLockError::WouldBlock | TryLockError::Error(_)) => false,
-    });
-    if left {
-        let _ = fs::remove_file(entry.path());
+    let Ok(file) = File::open(entry.path()) else { return };
+    match file.try_lock() {
+        // Locked until it is gone: who has just made it sees then that it is.
+        Ok(()) => drop(fs::remove_file(entry.path())),
+        Err(TryLockError::WouldBlock | TryLockError::Error(_)) => {}
     }
 }
 
@@ -250,23 +269,25 @@ impl Entry {
     }
 
     /// Gives the blob its name: all its bytes are there, and were checked. Returns its file,
-    /// even if that has to make room for others at once.
+    /// whatever becomes of the name: it may have to make room for others at once. None if there
+    /// was no place for all that was written.
     pub fn keep(mut self) -> Option<File> {
         let file = self.file.take()?;
         // Who follows need not wait for the disk.
         self.growth.send_replace(Growth::Whole);
-        let path = self.cache.path(&self.digest);
-        let kept = file.as_file().sync_data().and_then(|()| Ok(file.persist(path)?));
+        let (file, named) = match file.as_file().sync_data() {
+            Ok(()) => match file.persist(self.cache.path(&self.digest)) {
+                Ok(file) => (file, Ok(())),
+                Err(failed) => (failed.file.into_file(), Err(failed.error)),
+            },
+            Err(error) => (file.into_file(), Err(error)),
+        };
         // Only now: who comes next finds the file.
         self.cache.lock().remove(&self.digest);
-        let made_room = self.cache.make_room(0);
-        match kept.and_then(|file| made_room.map(|()| file)) {
-            Ok(file) => Some(file),
-            Err(error) => {
-                self.cache.cannot_keep(&error);
-                None
-            }
+        if let Err(error) = named.and_then(|()| self.cache.make_room(0)) {
+            self.cache.cannot_keep(&error);
         }
+        Some(file)
     }
 
     /// Ends without a blob.
@@ -384,6 +405,56 @@ mod tests {
             assert_eq!(follower.grown(0).await, growth);
         }
         assert!(begin(&cache, digest, 4).is_some());
+    }
+
+    #[test]
+    fn what_was_written_is_read_whatever_becomes_of_the_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Cache::open(directory.path(), 100).unwrap();
+        let digest = BlobDigest::new(Digest::of(b"text"));
+        let mut entry = begin(&cache, digest, 4).unwrap();
+        entry.write(b"text");
+        fs::remove_file(directory.path().join(&names(directory.path())[0])).unwrap();
+        let file = entry.keep().unwrap();
+        let mut bytes = [0; 4];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        assert_eq!(&bytes, b"text");
+        // It is made again.
+        assert!(cache.get(&digest, 4).is_none());
+        assert!(begin(&cache, digest, 4).is_some());
+
+        // No room can be made where there is no directory any more.
+        let mut entry = begin(&cache, digest, 4).unwrap();
+        entry.write(b"text");
+        directory.close().unwrap();
+        entry.keep().unwrap().read_exact_at(&mut bytes, 0).unwrap();
+        assert_eq!(&bytes, b"text");
+    }
+
+    #[test]
+    fn what_was_removed_before_it_was_locked_is_noticed() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = NamedTempFile::new_in(directory.path()).unwrap();
+        assert!(has_its_name(&file).unwrap());
+        fs::remove_file(file.path()).unwrap();
+        assert!(!has_its_name(&file).unwrap());
+        fs::write(file.path(), "another one's").unwrap();
+        assert!(!has_its_name(&file).unwrap());
+    }
+
+    #[test]
+    fn another_file_is_made_for_one_that_was_taken_for_left() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Cache::open(directory.path(), 100).unwrap();
+        let mut times = 0;
+        let file = cache.temporary_with(|| {
+            times += 1;
+            if times < 3 {
+                cache.make_room(0).unwrap();
+            }
+        });
+        assert!(file.unwrap().path().exists());
+        assert_eq!(times, 3);
     }
 
     #[test]

@@ -2,7 +2,6 @@
 //! Stage: transport. Output: messages.
 
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use thiserror::Error;
@@ -75,6 +74,22 @@ pub enum SetupError {
         /// What the system says.
         source: io::Error,
     },
+    /// What is served can't be kept from being collected.
+    #[error("cannot keep links in {}", directory.display())]
+    Links {
+        /// Where the links would be.
+        directory: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Nix isn't there to build images.
+    #[error("cannot find `{program}`, by which images are built, in PATH ({path})")]
+    NoNix {
+        /// The program.
+        program: &'static str,
+        /// The directories in which it isn't.
+        path: String,
+    },
     /// Images can't be kept in an object storage.
     #[error(transparent)]
     Storage(Box<StorageError>),
@@ -84,8 +99,8 @@ pub enum SetupError {
     /// There is no listening at the address.
     #[error("cannot listen on {address}")]
     Listen {
-        /// Which.
-        address: SocketAddr,
+        /// Which, as it was given.
+        address: String,
         /// What the system says.
         source: io::Error,
     },
@@ -106,6 +121,10 @@ impl Hint for SetupError {
             Self::Users { .. } | Self::NoUsers(_) => Some(
                 "`htpasswd -B FILE USER` writes a line for a user, with a bcrypt hash".to_owned(),
             ),
+            Self::Links { .. } => Some("`--roots DIR` names another directory for them".to_owned()),
+            Self::NoNix { .. } => {
+                Some("install Nix, or set PATH to where its programs are".to_owned())
+            }
             Self::Listen { source, .. } if source.kind() == io::ErrorKind::AddrInUse => {
                 Some("name another address by `--listen`; port 0 is any that is free".to_owned())
             }

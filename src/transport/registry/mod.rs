@@ -13,6 +13,7 @@ mod kept_layer;
 mod layer_body;
 mod metrics;
 mod on_demand;
+mod page;
 mod range;
 mod reread;
 mod route;

@@ -2,8 +2,9 @@
 //! Stage: transport. Input: [`Catalog`]. Output: [`Registry`].
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::num::NonZero;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -124,14 +125,15 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Begins to answer at an address; port 0 takes one that is free.
+    /// Begins to answer at an address, or at the first that can be had of those that a name
+    /// stands for; port 0 takes one that is free.
     ///
     /// # Errors
     /// [`SetupError`].
     pub fn start(
         catalog: Catalog,
         store: Store,
-        address: SocketAddr,
+        address: impl ToSocketAddrs + fmt::Display,
         options: ServerOptions,
     ) -> Result<Self, SetupError> {
         let ServerOptions { tls, users, cache, on_demand, limits } = options;
@@ -146,7 +148,10 @@ impl Registry {
             .map_err(SetupError::Runtime)?;
         let listener = {
             let _guard = runtime.enter();
-            listen(address).map_err(|source| SetupError::Listen { address, source })?
+            listen(&address).map_err(|source| {
+                let address = address.to_string();
+                SetupError::Listen { address, source }
+            })?
         };
         let address = listener.local_addr().map_err(SetupError::Runtime)?;
         let storage = on_demand.as_ref().and_then(|on_demand| on_demand.storage.as_deref());
@@ -263,7 +268,7 @@ pub async fn handle(shared: &Arc<Shared>, request: Request) -> Response<WatchedB
     exchange.watch(route, response)
 }
 
-fn listen(address: SocketAddr) -> io::Result<tokio::net::TcpListener> {
+fn listen(address: impl ToSocketAddrs) -> io::Result<tokio::net::TcpListener> {
     let listener = TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
     tokio::net::TcpListener::from_std(listener)

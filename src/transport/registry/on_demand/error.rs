@@ -25,6 +25,9 @@ pub enum OnDemandError {
     /// A tag that stands for nothing.
     #[error("`{0}` is no tag: the packages are from a directory, and have `latest` alone")]
     NoTag(String),
+    /// A tag that the packages' repository lacks.
+    #[error("there is no `{0}` in the repository that the packages are from")]
+    NoRevision(String),
     /// Too many others wait.
     #[error("{0} other images are being built or wait for that: try again later")]
     Busy(usize),
@@ -77,23 +80,28 @@ pub fn redacted(output: &str) -> String {
     if text.is_empty() {
         return "Nix does not say why".to_owned();
     }
-    let text: Vec<_> = text.split(' ').map(without_path).collect();
+    let text: Vec<_> = text.split(' ').map(without_paths).collect();
     text.join(" ").chars().take(LONGEST).collect()
 }
 
-/// A word, whose path is replaced by a store path's name, or by three dots.
-fn without_path(word: &str) -> String {
-    let Some(begin) = word.find('/').filter(|begin| !word[..*begin].ends_with(':')) else {
-        // URLs of sources are no path, but may have a user's name and password in them.
-        let scheme = word.find("://").map(|end| &word[..end]);
-        return scheme.map_or_else(|| word.to_owned(), |_| "…".to_owned());
-    };
-    let is_path = |c: char| c.is_ascii_alphanumeric() || "/.-_+=?@~:".contains(c);
-    let end = word[begin..].find(|c| !is_path(c)).map_or(word.len(), |end| begin + end);
-    let path = word[begin..end].trim_end_matches(':');
-    let name = path.strip_prefix("/nix/store/").and_then(|path| path.get(33..));
-    let name = name.map(|name| name.split('/').next().unwrap_or(name));
-    format!("{}{}{}", &word[..begin], name.unwrap_or("…"), &word[begin + path.len()..])
+/// A word, whose paths are replaced by a store path's name, or by three dots.
+fn without_paths(word: &str) -> String {
+    // URLs of sources are no path, but may have a user's name and password in them.
+    if word.contains("://") {
+        return "…".to_owned();
+    }
+    let is_path = |c: char| c.is_alphanumeric() || "/.-_+=?@~:".contains(c);
+    let (mut text, mut rest) = (String::new(), word);
+    while let Some(begin) = rest.find('/') {
+        let end = rest[begin..].find(|c| !is_path(c)).map_or(rest.len(), |end| begin + end);
+        let path = rest[begin..end].trim_end_matches(':');
+        let name = path.strip_prefix("/nix/store/").and_then(|path| path.get(33..));
+        let name = name.map(|name| name.split('/').next().unwrap_or(name));
+        text += &rest[..begin];
+        text += name.unwrap_or("…");
+        rest = &rest[begin + path.len()..];
+    }
+    text + rest
 }
 
 #[cfg(test)]
@@ -121,6 +129,14 @@ mod tests {
             ),
             ("error: cannot fetch https://user:secret@host/x now", "cannot fetch … now"),
             ("error: program 'git' failed with 1/2", "program 'git' failed with 1…"),
+            ("error: cannot find 'path:/srv/x'", "cannot find 'path:…'"),
+            ("error: neither '/a','/srv/b' nor x:/c:", "neither '…','…' nor x:…:"),
+            ("error: in ('/a','https://user:secret@host/x')", "in …"),
+            ("error: no file '/srv/prés/x'", "no file '…'"),
+            (
+                &*format!("error: '/nix/store/{hash}-a/b' and \"/nix/store/{hash}-c\",/srv"),
+                "'a' and \"c\",…",
+            ),
         ] {
             assert_eq!(redacted(output), expected, "{output}");
         }

@@ -2,7 +2,10 @@
 //! Stage: transport. Input: [`PackageRequest`]. Output: an image spec, or why there is none.
 
 use std::collections::BTreeSet;
+use std::env;
+use std::ffi::OsStr;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,11 +18,14 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
+use super::super::error::SetupError;
 use super::error::{OnDemandError, redacted};
 use super::request::PackageRequest;
 use crate::digest::Digest;
 use crate::oci::{self, ImageSpec, read_popularity};
 
+/// The program that builds.
+const PROGRAM: &str = "nix-build";
 /// Bytes of Nix's messages that are kept, from the end.
 const TAIL: usize = 64 << 10;
 /// How long Nix may take to end its builders when it is told to.
@@ -73,6 +79,21 @@ impl RunningBuilds {
 }
 
 impl NixBuild {
+    /// Finds out whether there is a Nix to build with.
+    ///
+    /// # Errors
+    /// [`SetupError::NoNix`].
+    pub fn check() -> Result<(), SetupError> {
+        // As the C library has it where nobody says it.
+        let path = env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
+        if is_in(&path, PROGRAM) {
+            Ok(())
+        } else {
+            let path = path.to_string_lossy().into_owned();
+            Err(SetupError::NoNix { program: PROGRAM, path })
+        }
+    }
+
     /// What else than packages images depend on, for who has to tell them apart.
     pub fn settings(&self) -> String {
         let popularity = self.popularity.as_ref().map(|file| file.digest.to_string());
@@ -88,15 +109,15 @@ impl NixBuild {
     /// served.
     ///
     /// # Errors
-    /// [`OnDemandError::NoPackages`], [`OnDemandError::Timeout`], [`OnDemandError::Failed`] or
-    /// [`OnDemandError::Internal`].
+    /// [`OnDemandError::NoPackages`], [`OnDemandError::NoRevision`], [`OnDemandError::Timeout`],
+    /// [`OnDemandError::Failed`] or [`OnDemandError::Internal`].
     pub async fn run(
         &self,
         request: &PackageRequest,
         link: &Path,
     ) -> Result<ImageSpec, OnDemandError> {
         // Not a shell's, nor Nix's own language: what clients ask for is data all the way.
-        let mut command = Command::new("nix-build");
+        let mut command = Command::new(PROGRAM);
         command.arg(self.library.join("on-demand.nix")).arg("--out-link").arg(link);
         let program = self.program.display().to_string();
         let source = request.source.to_string();
@@ -114,7 +135,10 @@ impl NixBuild {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         // Ctrl-C at a terminal is for the server, which then ends what it has begun.
         let child = command.process_group(0).spawn();
-        let child = child.map_err(OnDemandError::Internal)?;
+        let child = child.map_err(|error| {
+            let message = format!("cannot run {PROGRAM}: {error}");
+            OnDemandError::Internal(io::Error::new(error.kind(), message))
+        })?;
         let mut running = Running::new(child, self.running.clone());
         let waited = timeout(self.time_limit, running.wait()).await;
         let Ok(ended) = waited else {
@@ -124,12 +148,23 @@ impl NixBuild {
         let (succeeded, output) = ended.map_err(OnDemandError::Internal)?;
         if !succeeded {
             tracing::warn!(name = request.name, output, "Nix failed");
+            if request.lacks_revision(&output) {
+                return Err(OnDemandError::NoRevision(request.tag.clone()));
+            }
             return Err(OnDemandError::Failed(redacted(&output)));
         }
         let link = link.to_owned();
         let read = tokio::task::spawn_blocking(move || read(&link)).await;
         read.map_err(|error| OnDemandError::Internal(error.into()))?
     }
+}
+
+/// Whether a program is in one of the directories of a `PATH`.
+fn is_in(path: &OsStr, program: &str) -> bool {
+    env::split_paths(path).any(|directory| {
+        let found = directory.join(program).metadata();
+        found.is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+    })
 }
 
 /// What `on-demand.nix` leaves: `buildImageFromNames`' `json`.
@@ -222,6 +257,18 @@ async fn tail(stream: Option<impl AsyncRead + Unpin>) -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn programs_are_looked_for_where_they_are() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = env::join_paths([Path::new("/nowhere"), directory.path()]).unwrap();
+        assert!(!is_in(&path, "program"));
+        let program = directory.path().join("program");
+        std::fs::write(&program, "").unwrap();
+        assert!(!is_in(&path, "program"));
+        std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+        assert!(is_in(&path, "program"));
+    }
 
     #[tokio::test]
     async fn the_end_of_messages_is_kept() {

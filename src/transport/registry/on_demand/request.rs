@@ -118,6 +118,26 @@ impl PackageRequest {
         Ok(Self { name: name.to_owned(), tag: tag.to_owned(), source })
     }
 
+    /// Whether Nix says that there is no such branch, tag or commit, by its messages or by those
+    /// of git that it passes on. What is set, and not asked for, is not the client's mistake.
+    pub fn lacks_revision(&self, output: &str) -> bool {
+        let said = |text: String| output.lines().any(|line| line.trim_end().ends_with(&text));
+        match &self.source {
+            _ if self.tag == LATEST => false,
+            // Behind it, some versions have what the server answered.
+            PackageSource::Nixpkgs(tag) => {
+                output.contains(&format!("/archive/{tag}.tar.gz': HTTP error 404"))
+            }
+            PackageSource::Git { revision, .. } => {
+                said(format!("couldn't find remote ref refs/heads/{revision}"))
+                    || output
+                        .contains(&format!("ambiguous argument '{revision}': unknown revision"))
+                    || output.contains(&format!("Cannot find Git revision '{revision}'"))
+            }
+            PackageSource::Path(_) => false,
+        }
+    }
+
     /// The packages' names, as JSON.
     pub fn packages(&self) -> String {
         serde_json::json!(self.name.split('/').collect::<Vec<_>>()).to_string()
@@ -162,6 +182,41 @@ mod tests {
                 (None, Err(OnDemandError::NoTag(found))) => assert_eq!(found, tag),
                 (expected, found) => panic!("{expected:?}: {found:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn what_a_repository_lacks_is_known_by_the_message() {
+        let commit = "0123456789abcdef0123456789abcdef01234567";
+        let not_found = "error: unable to download \
+            'https://github.com/NixOS/nixpkgs/archive/v1.tar.gz': HTTP error 404\n\n  body: 404";
+        let no_connection = "error: unable to download \
+            'https://github.com/NixOS/nixpkgs/archive/v1.tar.gz': Couldn't connect to server (7)";
+        let other = "error: unable to download \
+            'https://cache.nixos.org/x.tar.gz': HTTP error 404";
+        let no_ref = "fatal: couldn't find remote ref refs/heads/v1\n\
+            error: program 'git' failed with exit code 128";
+        let ambiguous = "fatal: ambiguous argument 'v1': unknown revision or path not in the \
+            working tree.\nerror: program 'git' failed with exit code 128";
+        let no_commit = &*format!("error: Cannot find Git revision '{commit}' in ref 'main' of x");
+        for (source, tag, output, expected) in [
+            ("nixpkgs!main", "v1", not_found, true),
+            ("nixpkgs!main", "v1.tar", not_found, false),
+            ("nixpkgs!main", "1", not_found, false),
+            ("nixpkgs!main", "v1", no_connection, false),
+            ("nixpkgs!main", "v1", other, false),
+            // What the server was told is no mistake of the client's.
+            ("nixpkgs!v1", "latest", not_found, false),
+            ("git!https://a/b!main", "v1", no_ref, true),
+            ("git!https://a/b!main", "v", no_ref, false),
+            ("git!https://a/b!v1", "latest", no_ref, false),
+            ("git!file:///a/b!main", "v1", ambiguous, true),
+            ("git!https://a/b!main", commit, no_commit, true),
+            ("git!https://a/b!main", "v1", not_found, false),
+            ("path!/srv", "latest", not_found, false),
+        ] {
+            let request = PackageRequest::new("a", tag, &source.parse().unwrap(), 2).unwrap();
+            assert_eq!(request.lacks_revision(output), expected, "{source} {tag}: {output}");
         }
     }
 
