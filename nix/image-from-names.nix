@@ -43,7 +43,7 @@ lib.makeOverridable (
     # Shell commands that change these files, where they are: the packages' are links.
   , extraCommands ? ""
     # The packages: a package set, or where one is imported from: `nixpkgs!CHANNEL`, a branch of nixpkgs;
-    # `git!REPOSITORY!REV`, a commit, branch or tag; `path!DIRECTORY`. What is imported is a function that
+    # `git!REPOSITORY!REV`, a commit or a branch; `path!DIRECTORY`. What is imported is a function that
     # takes `system`, as nixpkgs is. null: the packages of this library.
   , pkgs ? null
   , pkgSource ? null

@@ -374,7 +374,7 @@ fn packages_come_from_git() {
         assert_eq!(server.metric("image_builds_total"), builds, "{tag}");
     }
     let answer = server.ask("GET", "/v2/own/manifests/nowhere");
-    assert_eq!(answer.status, 500, "{}", answer.body);
+    assert_eq!(answer.status, 404, "{}", answer.body);
     assert!(!answer.body.contains("/tmp"), "{}", answer.body);
 }
 
