@@ -4,9 +4,14 @@
 //! Every digest is known before a byte is made: what the registry has is not made again. What
 //! names the blobs is sent last, so that a push that ends early leaves nothing wrong.
 
+mod answer;
+mod authorization;
+mod certificates;
 mod challenge;
 pub(super) mod client;
+mod credentials;
 mod error;
+mod exchange;
 pub(super) mod retry;
 mod reuse;
 mod upload;
@@ -17,7 +22,8 @@ use std::sync::Mutex;
 use oci_spec::distribution::Reference;
 use serde_json::Value;
 
-pub use client::{Credentials, PushOptions};
+pub use client::PushOptions;
+pub use credentials::Credentials;
 pub use error::PushError;
 
 use super::checked_layer::{Hashing, write_checked_layer};

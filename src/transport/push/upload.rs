@@ -3,7 +3,8 @@
 
 use std::io::{self, BufReader, Read, Write};
 
-use super::client::{Answer, Client, Payload};
+use super::answer::Answer;
+use super::client::{Client, Payload};
 use super::retry::{ATTEMPTS, is_transient};
 use crate::digest::BlobDigest;
 use crate::transport::Error;
