@@ -2,8 +2,8 @@
 //! Stage: transport. Input: a response on its way. Output: [`Answer`], read to its end.
 
 use serde_json::Value;
-use ureq::Body;
 use ureq::http::{HeaderMap, Response};
+use ureq::{Body, ResponseExt};
 
 /// Longest manifest that is read (distribution-spec, "Pushing Manifests": 4 MiB), and answer.
 const LONGEST_BODY: u64 = 8 << 20;
@@ -12,6 +12,8 @@ const LONGEST_BODY: u64 = 8 << 20;
 pub struct Answer {
     /// HTTP's status code.
     pub status: u16,
+    /// Where it is from, after whatever redirections.
+    pub url: String,
     /// Its headers.
     pub headers: HeaderMap,
     /// All of its body.
@@ -24,9 +26,10 @@ impl Answer {
     /// # Errors
     /// If the connection breaks, or the body is longer than any that is known.
     pub fn read(response: Response<Body>) -> Result<Self, ureq::Error> {
+        let url = response.get_uri().to_string();
         let (parts, mut body) = response.into_parts();
         let body = body.with_config().limit(LONGEST_BODY).read_to_vec()?;
-        Ok(Self { status: parts.status.as_u16(), headers: parts.headers, body })
+        Ok(Self { status: parts.status.as_u16(), url, headers: parts.headers, body })
     }
 
     /// A header's value.

@@ -8,6 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
+use super::address;
 use super::answer::Answer;
 use super::challenge::Challenge;
 use super::credentials::Credentials;
@@ -38,7 +39,12 @@ impl Authorization {
     ///
     /// # Errors
     /// [`PushError`] if there is no token to be had.
-    pub fn challenged(&self, exchange: &Exchange, answer: &Answer) -> Result<bool, Error> {
+    pub fn challenged(
+        &self,
+        exchange: &Exchange,
+        registry: &str,
+        answer: &Answer,
+    ) -> Result<bool, Error> {
         let challenges = answer.headers.get_all("www-authenticate").iter();
         let mut challenges = challenges.filter_map(|value| Challenge::parse(value.to_str().ok()?));
         let header = match (challenges.next(), &self.credentials) {
@@ -46,6 +52,8 @@ impl Authorization {
                 basic(user, password)
             }
             (Some(Challenge::Bearer { realm, service, scope }), _) => {
+                // What the registry says of itself need not be what it is called outside.
+                let realm = address::resolve(registry, &answer.url, &realm);
                 format!("Bearer {}", self.token(exchange, &realm, service.as_deref(), scope)?)
             }
             _ => return Ok(false),

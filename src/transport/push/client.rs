@@ -7,16 +7,16 @@ use std::io::Read;
 use std::path::PathBuf;
 
 use oci_spec::distribution::Reference;
-use ureq::http::{Response, Uri};
+use ureq::http::Response;
 use ureq::tls::TlsConfig;
 use ureq::{Body, SendBody};
 
 use super::answer::Answer;
 use super::authorization::Authorization;
-use super::certificates;
 use super::credentials::{self, Credentials};
 use super::error::PushError;
 use super::exchange::Exchange;
+use super::{address, certificates};
 use crate::digest::BlobDigest;
 use crate::transport::Error;
 use crate::transport::watch::Watch;
@@ -134,13 +134,10 @@ impl<'a> Client<'a> {
         format!("{}/v2/{}/{path}", self.base, self.repository)
     }
 
-    /// The address that a `Location` header stands for (RFC 9110, 10.2.2).
-    pub fn resolve(&self, location: &str) -> String {
-        if location.starts_with('/') {
-            format!("{}{location}", self.base)
-        } else {
-            location.to_owned()
-        }
+    /// Where an answer says to go on, if it does (RFC 9110, 10.2.2).
+    pub fn location(&self, answer: &Answer) -> Option<String> {
+        let location = answer.header("location")?;
+        Some(address::resolve(&self.base, &answer.url, location))
     }
 
     /// A document, if there is one.
@@ -285,7 +282,8 @@ impl<'a> Client<'a> {
             request = request.header("range", range);
         }
         // What is for the registry is for nobody else, wherever it sends us.
-        if let Some(authorization) = self.authorization.header().filter(|_| self.is_ours(url)) {
+        let ours = address::is_at(&self.base, url);
+        if let Some(authorization) = self.authorization.header().filter(|_| ours) {
             request = request.header("authorization", authorization);
         }
         let agent = &self.exchange.agent;
@@ -314,19 +312,12 @@ impl<'a> Client<'a> {
         }
     }
 
-    fn is_ours(&self, url: &str) -> bool {
-        url.parse::<Uri>().is_ok_and(|url| {
-            url.authority().is_some_and(|authority| authority.as_str() == self.host)
-                && self.base.starts_with(url.scheme_str().unwrap_or_default())
-        })
-    }
-
     /// Finds out what to say to be let in.
     ///
     /// # Errors
     /// [`PushError::Refused`] if there is nothing to say.
     pub fn authenticate(&self, answer: &Answer) -> Result<(), Error> {
-        if self.authorization.challenged(&self.exchange, answer)? {
+        if self.authorization.challenged(&self.exchange, &self.base, answer)? {
             return Ok(());
         }
         Err(self.refused("this user", answer).into())

@@ -4,6 +4,7 @@
 //! Every digest is known before a byte is made: what the registry has is not made again. What
 //! names the blobs is sent last, so that a push that ends early leaves nothing wrong.
 
+mod address;
 mod answer;
 mod authorization;
 mod certificates;

@@ -39,8 +39,8 @@ impl Upload<'_> {
                 return Ok(Mount::Mounted);
             }
             // The blob isn't there, or we may not know.
-            if let (202, Some(location)) = (answer.status, answer.header("location")) {
-                return Ok(Mount::Begun(self.client.resolve(location)));
+            if let (202, Some(location)) = (answer.status, self.client.location(&answer)) {
+                return Ok(Mount::Begun(location));
             }
         }
         self.begin().map(Mount::Begun)
@@ -49,8 +49,8 @@ impl Upload<'_> {
     fn begin(&self) -> Result<String, Error> {
         let answer =
             self.client.request("POST", &self.client.url("blobs/uploads/"), Payload::None)?;
-        match answer.header("location") {
-            Some(location) if answer.status == 202 => Ok(self.client.resolve(location)),
+        match self.client.location(&answer) {
+            Some(location) if answer.status == 202 => Ok(location),
             _ => Err(self.client.refused("a blob", &answer).into()),
         }
     }
@@ -77,9 +77,7 @@ impl Upload<'_> {
             let sent = self.patch(&here, offset, &make);
             let reason = match sent {
                 Ok(answer) if answer.status == 202 => {
-                    let next = answer
-                        .header("location")
-                        .map_or(here.clone(), |next| self.client.resolve(next));
+                    let next = self.client.location(&answer).unwrap_or_else(|| here.clone());
                     match self.finish(&next)? {
                         None => return Ok(()),
                         // It can't be what was sent: it was checked here.
@@ -122,8 +120,7 @@ impl Upload<'_> {
         let Ok(answer) = self.client.request("GET", location, Payload::None) else {
             return (None, 0);
         };
-        let next =
-            answer.header("location").map_or(location.to_owned(), |next| self.client.resolve(next));
+        let next = self.client.location(&answer).unwrap_or_else(|| location.to_owned());
         let arrived = answer.header("range").and_then(|range| arrived(range, self.size));
         match (answer.status, arrived) {
             (204, Some(offset)) => (Some(next), offset),
