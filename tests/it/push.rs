@@ -360,22 +360,25 @@ fn a_push_that_is_killed_can_be_done_again() {
     assert_eq!(registry.contents().manifests.len(), 1);
 }
 
-/// What is for the registry is for nobody else, even if it is sent there.
+/// What is for the registry is for nobody else, even if it is sent there, or if he asks.
 #[test]
 fn credentials_stay_with_the_registry() {
     let store = image();
-    let (registry, storage) = (Faulty::default(), Faulty::default());
-    let (_storage_runtime, elsewhere) = storage.start();
-    *registry.0.elsewhere.lock().unwrap() = Some(elsewhere);
-    registry.0.faults.lock().unwrap().token_lasts = 1000;
-    let (_runtime, host) = registry.start();
-    // The storage has no idea of the uploads; what matters is what it was told.
-    let error = push(&store, &host, &["--dest-creds", "me:secret"]).unwrap_err();
-    assert!(error.contains("error: "), "{error}");
-    let asked = storage.0.requests.load(Ordering::Relaxed);
-    assert!(asked > 0, "{error}");
-    assert_eq!(storage.0.authorized.load(Ordering::Relaxed), 0);
-    assert!(registry.0.authorized.load(Ordering::Relaxed) > 0);
+    for asks in [false, true] {
+        let (registry, storage) = (Faulty::default(), Faulty::default());
+        storage.0.faults.lock().unwrap().token_lasts = if asks { 1000 } else { 0 };
+        let (_storage_runtime, elsewhere) = storage.start();
+        *registry.0.elsewhere.lock().unwrap() = Some(elsewhere);
+        registry.0.faults.lock().unwrap().token_lasts = 1000;
+        let (_runtime, host) = registry.start();
+        // The storage has no idea of the uploads; what matters is what it was told.
+        let error = push(&store, &host, &["--dest-creds", "me:secret"]).unwrap_err();
+        assert!(error.contains("error: "), "{error}");
+        let asked = storage.0.requests.load(Ordering::Relaxed);
+        assert!(asked > 0, "{error}");
+        assert_eq!(storage.0.authorized.load(Ordering::Relaxed), 0);
+        assert!(registry.0.authorized.load(Ordering::Relaxed) > 0);
+    }
 }
 
 #[test]

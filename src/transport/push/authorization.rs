@@ -45,6 +45,10 @@ impl Authorization {
         registry: &str,
         answer: &Answer,
     ) -> Result<bool, Error> {
+        // Whoever else wants to know, it is not his business.
+        if !address::is_at(registry, &answer.url) {
+            return Ok(false);
+        }
         let challenges = answer.headers.get_all("www-authenticate").iter();
         let mut challenges = challenges.filter_map(|value| Challenge::parse(value.to_str().ok()?));
         let header = match (challenges.next(), &self.credentials) {
