@@ -289,6 +289,43 @@ fn several_tags_are_pushed() {
     assert_eq!(contents.manifests["v1"], contents.manifests["v2"]);
 }
 
+/// A digest is no place to put another image, and `latest` isn't what was asked for either.
+#[test]
+fn a_digest_must_be_the_images_own() {
+    let store = image();
+    let registry = Faulty::default();
+    let (_runtime, host) = registry.start();
+    let to = |name: &str, flags: &[&str]| {
+        let target = format!("docker://{host}/a/b{name}");
+        let mut command = store.stowage(&[&["copy", "image.json", &target], flags].concat());
+        command.env("HOME", "/nonexistent").output().unwrap()
+    };
+    let manifest = store.stowage(&["manifest", "image.json"]).output().unwrap().stdout;
+    let ours = Digest::of(&manifest).to_string();
+    let other = Digest::of(b"another").to_string();
+    for name in [format!("@{other}"), format!(":v1@{other}")] {
+        let output = to(&name, &[]);
+        let error = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        let expected =
+            format!("`{host}/a/b{name}` names another manifest than the one to push, {ours}");
+        assert!(error.contains(&expected) && error.contains("name a tag"), "{error}");
+        assert_eq!(registry.0.requests.load(Ordering::Relaxed), 0, "{name}");
+        // What the image will be is known only when that is asked.
+        assert_eq!(to(&name, &["--reuse-compressed"]).status.code(), Some(1));
+        let contents = registry.contents();
+        assert!(contents.blobs.is_empty() && contents.manifests.is_empty());
+        drop(contents);
+        registry.0.requests.store(0, Ordering::Relaxed);
+    }
+    for name in [format!("@{ours}"), format!(":v1@{ours}")] {
+        assert!(to(&name, &[]).status.success(), "{}", stderr(&to(&name, &[])));
+    }
+    let contents = registry.contents();
+    assert_eq!(contents.manifests.keys().collect::<Vec<_>>(), [&ours, "v1"]);
+    assert!(contents.manifests.values().all(|there| *there == manifest));
+}
+
 /// Who is refused before he sends a layer hears of it, and does not find a broken connection.
 #[test]
 fn a_token_that_ends_breaks_no_connection() {
