@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -47,6 +48,8 @@ struct Faults {
     statuses: Vec<u16>,
     /// Every so many requests, the token is no longer good.
     token_lasts: usize,
+    /// Who doesn't say who he is, is asked for it.
+    password: bool,
     /// Addresses of uploads begin with the registry's own.
     absolute: bool,
     /// What was sent is forgotten when an upload is cut off.
@@ -121,6 +124,9 @@ async fn handle(State(registry): State<Faulty>, request: Request) -> Response {
             );
             return answer(401, &[("www-authenticate", &challenge)], "");
         }
+    }
+    if faults.password && !parts.headers.contains_key("authorization") {
+        return answer(401, &[("www-authenticate", "Basic realm=\"x\"")], "");
     }
     let status = registry.0.faults.lock().unwrap().statuses.pop();
     if let Some(status) = status {
@@ -418,6 +424,48 @@ fn credentials_stay_with_the_registry() {
     }
 }
 
+/// A helper that knows nothing of the registry is no failure, and no reason to ask no other.
+#[test]
+fn a_helper_may_have_no_credentials() {
+    let store = image();
+    let says = |said: &str| {
+        let helper = store
+            .write("docker-credential-x", &format!("#!/bin/sh\nread -r host\n{said}\nexit 1\n"));
+        std::fs::set_permissions(helper, std::fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    let podman = store.write("auth.json", r#"{"credsStore": "x"}"#);
+    std::fs::create_dir(store.root().join(".docker")).unwrap();
+    let path = std::env::var("PATH").unwrap();
+    let push = |host: &str| {
+        let mut command = store.stowage(&["push", "-q", "image.json", &format!("{host}/a/b:v1")]);
+        command.env("PATH", format!("{}:{path}", store.root().display()));
+        command.env("REGISTRY_AUTH_FILE", &podman).env("HOME", store.root());
+        let output = command.env_remove("DOCKER_CONFIG").output().unwrap();
+        output.status.success().then_some(()).ok_or_else(|| stderr(&output))
+    };
+    let none = "echo credentials not found in native keychain";
+    for (said, docker, authorized) in [
+        (none, "{}", false),
+        (&*format!("{none} >&2"), "{}", false),
+        (none, r#"{"auths": {"HOST": {"auth": "bWU6c2VjcmV0"}}}"#, true),
+    ] {
+        let registry = Faulty::default();
+        registry.0.faults.lock().unwrap().password = authorized;
+        let (_runtime, host) = registry.start();
+        says(said);
+        store.write(".docker/config.json", &docker.replace("HOST", &host));
+        push(&host).unwrap_or_else(|error| panic!("{said}, {docker}: {error}"));
+        assert_eq!(registry.0.authorized.load(Ordering::Relaxed) > 0, authorized, "{said}");
+        registry.check();
+    }
+    // What else goes wrong with it is said.
+    let registry = Faulty::default();
+    let (_runtime, host) = registry.start();
+    says("echo the keychain is locked");
+    let error = push(&host).unwrap_err();
+    assert!(error.contains("the keychain is locked"), "{error}");
+}
+
 #[test]
 fn what_stays_wrong_is_said() {
     let store = image();
@@ -477,7 +525,7 @@ proptest! {
         let store = image();
         let registry = Faulty::default();
         *registry.0.faults.lock().unwrap() =
-            Faults { cut, statuses, token_lasts, absolute, forgetful, refuse: false };
+            Faults { cut, statuses, token_lasts, absolute, forgetful, ..Faults::default() };
         let (_runtime, host) = registry.start();
         for _ in 0..12 {
             let result = push(&store, &host, &[]);

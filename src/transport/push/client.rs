@@ -111,7 +111,10 @@ impl<'a> Client<'a> {
         }
         let credentials = match &options.credentials {
             Some(given) => Some(given.clone()),
-            None => credentials::stored(&options.auth_files, reference.registry())?,
+            None => {
+                let (registry, repository) = (reference.registry(), reference.repository());
+                credentials::stored(&options.auth_files, registry, repository)?
+            }
         };
         let scopes = scopes(reference.repository(), access, &options.mount_from);
         let mut client = Self {
