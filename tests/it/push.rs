@@ -37,6 +37,8 @@ struct Contents {
     blobs: BTreeMap<String, Vec<u8>>,
     manifests: BTreeMap<String, Vec<u8>>,
     uploads: BTreeMap<String, Vec<u8>>,
+    /// Blobs that arrived, as often as they did.
+    received: Vec<String>,
 }
 
 /// What goes wrong, and how often yet.
@@ -54,6 +56,10 @@ struct Faults {
     absolute: bool,
     /// What was sent is forgotten when an upload is cut off.
     forgetful: bool,
+    /// So many uploads are ended as they should be, and the answer is lost on its way.
+    lost: usize,
+    /// So many are forgotten before their end.
+    expired: usize,
     /// Manifests are refused.
     refuse: bool,
 }
@@ -90,6 +96,13 @@ impl Faulty {
             }
         }
     }
+}
+
+/// Whether a fault is still to happen; it has, then.
+fn happens(times: &mut usize) -> bool {
+    let left = *times;
+    *times = left.saturating_sub(1);
+    left > 0
 }
 
 fn answer(status: u16, headers: &[(&str, &str)], body: impl Into<Body>) -> Response {
@@ -180,12 +193,19 @@ async fn handle(State(registry): State<Faulty>, request: Request) -> Response {
         (Method::PUT, true) => {
             let digest = query.split("digest=").nth(1).unwrap_or_default().to_owned();
             assert!(query.starts_with("state=x&"), "{query}");
-            let bytes = registry.contents().uploads.remove(&name).unwrap_or_default();
+            let expired = happens(&mut registry.0.faults.lock().unwrap().expired);
+            let upload = registry.contents().uploads.remove(&name);
+            let Some(bytes) = upload.filter(|_| !expired) else {
+                return answer(404, &[], r#"{"errors":[{"code":"BLOB_UPLOAD_UNKNOWN"}]}"#);
+            };
             if Digest::of(&bytes).to_string() != digest {
                 return answer(400, &[], r#"{"errors":[{"code":"DIGEST_INVALID"}]}"#);
             }
-            registry.contents().blobs.insert(digest, bytes);
-            answer(201, &[], "")
+            let mut contents = registry.contents();
+            contents.received.push(digest.clone());
+            contents.blobs.insert(digest, bytes);
+            let lost = happens(&mut registry.0.faults.lock().unwrap().lost);
+            answer(if lost { 504 } else { 201 }, &[], "")
         }
         (Method::DELETE, true) => {
             registry.contents().uploads.remove(&name);
@@ -253,7 +273,7 @@ fn push(store: &FakeStore, host: &str, flags: &[&str]) -> Result<Value, String> 
 #[test]
 fn whatever_goes_wrong_once_is_tried_again() {
     let store = image();
-    let all: [(&str, Faults); 9] = [
+    let all: [(&str, Faults); 12] = [
         ("nothing", Faults::default()),
         ("absolute addresses", Faults { absolute: true, ..Faults::default() }),
         ("cut at the start", Faults { cut: vec![0], ..Faults::default() }),
@@ -261,6 +281,9 @@ fn whatever_goes_wrong_once_is_tried_again() {
         ("cut and forgotten", Faults { cut: vec![100_000], forgetful: true, ..Faults::default() }),
         ("busy", Faults { statuses: vec![503, 429], ..Faults::default() }),
         ("broken", Faults { statuses: vec![500, 502, 504], ..Faults::default() }),
+        ("an end that is lost", Faults { lost: 1, ..Faults::default() }),
+        ("every end is lost", Faults { lost: 99, ..Faults::default() }),
+        ("forgotten at the end", Faults { expired: 1, ..Faults::default() }),
         ("a token", Faults { token_lasts: 1000, ..Faults::default() }),
         ("a token that ends", Faults { token_lasts: 12, ..Faults::default() }),
     ];
@@ -271,6 +294,9 @@ fn whatever_goes_wrong_once_is_tried_again() {
         let copied = push(&store, &host, &[]).unwrap_or_else(|error| panic!("{what}: {error}"));
         assert_eq!(copied["layersSkipped"], 0, "{what}");
         registry.check();
+        let contents = registry.contents();
+        assert_eq!(contents.received.len(), contents.blobs.len(), "{what}: received twice");
+        drop(contents);
         assert_eq!(registry.contents().manifests.len(), 1, "{what}");
 
         let requests = registry.0.requests.load(Ordering::Relaxed);
@@ -521,11 +547,13 @@ proptest! {
         token_lasts in prop::sample::select(vec![0_usize, 15, 50]),
         absolute: bool,
         forgetful: bool,
+        lost in 0_usize..3,
+        expired in 0_usize..3,
     ) {
         let store = image();
         let registry = Faulty::default();
         *registry.0.faults.lock().unwrap() =
-            Faults { cut, statuses, token_lasts, absolute, forgetful, ..Faults::default() };
+            Faults { cut, statuses, token_lasts, absolute, forgetful, lost, expired, ..Faults::default() };
         let (_runtime, host) = registry.start();
         for _ in 0..12 {
             let result = push(&store, &host, &[]);

@@ -80,8 +80,12 @@ impl Upload<'_> {
                     let next = self.client.location(&answer).unwrap_or_else(|| here.clone());
                     match self.finish(&next)? {
                         None => return Ok(()),
-                        // It can't be what was sent: it was checked here.
-                        Some(answer) if answer.status == 400 || is_transient(answer.status) => {
+                        // It can't be what was sent, which was checked here. An upload that is
+                        // no more was lost by the registry.
+                        Some(answer)
+                            if is_transient(answer.status)
+                                || matches!(answer.status, 400 | 404 | 416) =>
+                        {
                             format!("status {} at the end", answer.status)
                         }
                         Some(answer) => return Err(self.client.refused("a blob", &answer).into()),
@@ -128,11 +132,17 @@ impl Upload<'_> {
         }
     }
 
+    /// Ends the upload; an answer, if the registry does not have the blob then.
     fn finish(&self, location: &str) -> Result<Option<Answer>, Error> {
         let separator = if location.contains('?') { '&' } else { '?' };
         let url = format!("{location}{separator}digest={}", self.digest);
         let answer = self.client.request("PUT", &url, Payload::None)?;
-        Ok((answer.status != 201).then_some(answer))
+        // An answer that was lost may have been a good one: then the upload is no more, and who
+        // asks again for its end is told just that. What counts is whether the blob is there.
+        if answer.status == 201 || matches!(self.client.has_blob(&self.digest), Ok(true)) {
+            return Ok(None);
+        }
+        Ok(Some(answer))
     }
 
     fn patch(
