@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
-use axum::http::{Method, StatusCode};
+use axum::http::Method;
 use axum::response::Response;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -50,6 +50,8 @@ struct Faults {
     statuses: Vec<u16>,
     /// Every so many requests, the token is no longer good.
     token_lasts: usize,
+    /// Requests for tokens are answered with these; a 0 breaks the connection.
+    token_statuses: Vec<u16>,
     /// Who doesn't say who he is, is asked for it.
     password: bool,
     /// Addresses of uploads begin with the registry's own.
@@ -124,6 +126,12 @@ async fn handle(State(registry): State<Faulty>, request: Request) -> Response {
     let query = parts.uri.query().unwrap_or_default().to_owned();
     if path == "/token" {
         assert!(query.contains("scope="), "{query}");
+        let status = registry.0.faults.lock().unwrap().token_statuses.pop();
+        match status {
+            None => {}
+            Some(0) => return answer(200, &[], broken()),
+            Some(status) => return answer(status, &[("retry-after", "0")], ""),
+        }
         return answer(200, &[], json!({"token": format!("t{number}")}).to_string());
     }
     let faults = registry.0.faults.lock().unwrap().clone();
@@ -235,15 +243,14 @@ async fn receive(registry: &Faulty, id: &str, location: &str, body: Body) -> Res
                 registry.contents().uploads.remove(id);
             }
             // As if the line were cut: nothing more is read, and nothing answered.
-            let broken = futures_broken();
-            return Response::builder().status(StatusCode::ACCEPTED).body(broken).unwrap();
+            return answer(202, &[], broken());
         }
     }
     answer(202, &[("location", location)], "")
 }
 
 /// A body that breaks the connection.
-fn futures_broken() -> Body {
+fn broken() -> Body {
     Body::from_stream(tokio_stream::iter([Err::<Bytes, _>(std::io::Error::other("cut"))]))
 }
 
@@ -273,7 +280,7 @@ fn push(store: &FakeStore, host: &str, flags: &[&str]) -> Result<Value, String> 
 #[test]
 fn whatever_goes_wrong_once_is_tried_again() {
     let store = image();
-    let all: [(&str, Faults); 12] = [
+    let all: [(&str, Faults); 13] = [
         ("nothing", Faults::default()),
         ("absolute addresses", Faults { absolute: true, ..Faults::default() }),
         ("cut at the start", Faults { cut: vec![0], ..Faults::default() }),
@@ -285,6 +292,10 @@ fn whatever_goes_wrong_once_is_tried_again() {
         ("every end is lost", Faults { lost: 99, ..Faults::default() }),
         ("forgotten at the end", Faults { expired: 1, ..Faults::default() }),
         ("a token", Faults { token_lasts: 1000, ..Faults::default() }),
+        (
+            "tokens are late",
+            Faults { token_lasts: 1000, token_statuses: vec![503, 0, 429], ..Faults::default() },
+        ),
         ("a token that ends", Faults { token_lasts: 12, ..Faults::default() }),
     ];
     for (what, faults) in all {
@@ -499,6 +510,10 @@ fn what_stays_wrong_is_said() {
         (Faults { refuse: true, ..Faults::default() }, "refuses the manifest: 400 no such thing"),
         (Faults { statuses: vec![403], ..Faults::default() }, "403 not now"),
         (Faults { statuses: vec![500; 99], ..Faults::default() }, "500 not now"),
+        (
+            Faults { token_lasts: 1000, token_statuses: vec![401], ..Faults::default() },
+            "/token refuses a token: 401",
+        ),
         (Faults { cut: vec![0; 99], ..Faults::default() }, "/v2/a/b/blobs/uploads/"),
     ] {
         let registry = Faulty::default();

@@ -2,6 +2,7 @@
 //! Stage: transport. Input: an answer with a challenge. Output: the `Authorization` header.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::sync::{Mutex, PoisonError};
 
 use base64::Engine;
@@ -75,11 +76,8 @@ impl Authorization {
     ) -> Result<String, Error> {
         let mut scopes = self.scopes.clone();
         scopes.extend(scope);
-        let failed = |error: ureq::Error| PushError::Unreachable {
-            url: realm.to_owned(),
-            reason: error.to_string(),
-        };
-        let answer = self.ask_for_token(exchange, realm, service, &scopes).map_err(failed)?;
+        let attempt = || self.ask_for_token(exchange, realm, service, &scopes).map(Err);
+        let Err(answer) = exchange.persist::<Infallible>(realm, attempt)?;
         let json: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
         match json["token"].as_str().or(json["access_token"].as_str()) {
             Some(token) if answer.status == 200 => Ok(token.to_owned()),
