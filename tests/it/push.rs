@@ -36,6 +36,8 @@ struct Inner {
 struct Contents {
     blobs: BTreeMap<String, Vec<u8>>,
     manifests: BTreeMap<String, Vec<u8>>,
+    /// Other repositories' blobs.
+    elsewhere: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
     uploads: BTreeMap<String, Vec<u8>>,
     /// Blobs that arrived, as often as they did.
     received: Vec<String>,
@@ -182,6 +184,18 @@ async fn handle(State(registry): State<Faulty>, request: Request) -> Response {
     }
     match (parts.method, path.contains("/blobs/uploads/")) {
         (Method::POST, true) => {
+            let parameter = |name: &str| {
+                let mut parameters = query.split('&').filter_map(|text| text.split_once('='));
+                parameters.find(|(key, _)| *key == name).map(|(_, value)| value.to_owned())
+            };
+            if let (Some(digest), Some(from)) = (parameter("mount"), parameter("from")) {
+                let mut contents = registry.contents();
+                let blob = contents.elsewhere.get(&from).and_then(|blobs| blobs.get(&digest));
+                if let Some(blob) = blob.cloned() {
+                    contents.blobs.insert(digest, blob);
+                    return answer(201, &[], "");
+                }
+            }
             let id = format!("u{number}");
             registry.contents().uploads.insert(id.clone(), Vec::new());
             answer(202, &[("location", &location(&id))], "")
@@ -367,6 +381,33 @@ fn a_digest_must_be_the_images_own() {
     let contents = registry.contents();
     assert_eq!(contents.manifests.keys().collect::<Vec<_>>(), [&ours, "v1"]);
     assert!(contents.manifests.values().all(|there| *there == manifest));
+}
+
+/// Each repository is asked for, and no upload is left behind that nobody goes on with.
+#[test]
+fn layers_are_mounted_from_whichever_has_them() {
+    let store = image();
+    let registry = Faulty::default();
+    let (_runtime, host) = registry.start();
+    push(&store, &host, &[]).unwrap();
+    let spec = ImageSpec::read(&store.root().join("image.json")).unwrap();
+    let [one, two, neither] = &spec.layers[..] else { panic!("three layers") };
+    let mut contents = registry.contents();
+    let there = std::mem::take(&mut *contents).blobs;
+    for (repository, layer) in [("team/one", one), ("team/two", two)] {
+        let digest = layer.diff_id.to_string();
+        let blobs = BTreeMap::from([(digest.clone(), there[&digest].clone())]);
+        contents.elsewhere.insert(repository.to_owned(), blobs);
+    }
+    drop(contents);
+    let names = ["no/such", "team/one", "team/two"].map(|name| ["--mount-from", name]);
+    let copied = push(&store, &host, names.as_flattened()).unwrap();
+    assert_eq!((&copied["layersMounted"], &copied["layersSent"]), (&json!(2), &json!(1)));
+    registry.check();
+    let contents = registry.contents();
+    assert!(contents.uploads.is_empty(), "{:?}", contents.uploads.keys());
+    let neither = neither.diff_id.to_string();
+    assert_eq!((contents.received.len(), &contents.received[0]), (2, &neither));
 }
 
 /// Who is refused before he sends a layer hears of it, and does not find a broken connection.

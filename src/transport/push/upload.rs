@@ -30,20 +30,35 @@ pub enum Mount {
 }
 
 impl Upload<'_> {
-    /// Asks for the blob of another repository of the registry, or else to begin to send it.
+    /// Asks for the blob of other repositories of the registry, one after the other, or else to
+    /// begin to send it.
     pub fn mount(&self, from: &[String]) -> Result<Mount, Error> {
+        let mut begun = None;
         for repository in from {
             let path = format!("blobs/uploads/?mount={}&from={repository}", self.digest);
             let answer = self.client.request("POST", &self.client.url(&path), Payload::None)?;
+            let earlier: Option<String> = match answer.status {
+                201 => begun.take(),
+                // The blob isn't there, or we may not know: an upload has begun in its place.
+                202 => self.client.location(&answer).and_then(|location| begun.replace(location)),
+                _ => None,
+            };
+            if let Some(earlier) = earlier {
+                self.cancel(&earlier);
+            }
             if answer.status == 201 {
                 return Ok(Mount::Mounted);
             }
-            // The blob isn't there, or we may not know.
-            if let (202, Some(location)) = (answer.status, self.client.location(&answer)) {
-                return Ok(Mount::Begun(location));
-            }
         }
-        self.begin().map(Mount::Begun)
+        match begun {
+            Some(location) => Ok(Mount::Begun(location)),
+            None => self.begin().map(Mount::Begun),
+        }
+    }
+
+    /// Tells the registry that nothing more comes. If it doesn't hear of it, it finds out itself.
+    fn cancel(&self, location: &str) {
+        let _ = self.client.attempt("DELETE", location, Payload::None);
     }
 
     fn begin(&self) -> Result<String, Error> {
@@ -103,7 +118,7 @@ impl Upload<'_> {
                 Ok(answer) => return Err(self.client.refused("a blob", &answer).into()),
                 Err(Failed::Made(error)) => {
                     // Nobody will want to go on with it.
-                    let _ = self.client.attempt("DELETE", &here, Payload::None);
+                    self.cancel(&here);
                     return Err(error);
                 }
                 Err(Failed::Sent(error)) => error.to_string(),
