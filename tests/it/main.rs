@@ -58,6 +58,8 @@ mod previous;
 mod progress;
 /// Pushes, to a registry that makes every mistake.
 mod push;
+/// A registry that makes every mistake, if it is told to.
+mod push_registry;
 /// The registry's answers, request by request.
 mod registry;
 /// An object storage as others have it: S3, with one bucket and one user.

@@ -1,225 +1,13 @@
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::os::unix::fs::PermissionsExt;
 
-use axum::Router;
-use axum::body::{Body, Bytes};
-use axum::extract::{Request, State};
-use axum::http::{Method, StatusCode};
-use axum::response::Response;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use stowage::digest::Digest;
 use stowage::oci::{ImageSpec, SpecLayer};
-use tokio_stream::StreamExt;
 
+use crate::push_registry::{Faults, Faulty};
 use crate::support::{FakeStore, odd_tree, stderr};
-
-/// A registry in memory, which behaves badly when it is told to.
-#[derive(Clone, Default)]
-struct Faulty(Arc<Inner>);
-
-#[derive(Default)]
-struct Inner {
-    state: Mutex<Contents>,
-    faults: Mutex<Faults>,
-    requests: AtomicUsize,
-    /// Requests that said who asks.
-    authorized: AtomicUsize,
-    /// Another host, at which uploads are to be sent.
-    elsewhere: Mutex<Option<String>>,
-    port: AtomicUsize,
-}
-
-#[derive(Default)]
-struct Contents {
-    blobs: BTreeMap<String, Vec<u8>>,
-    manifests: BTreeMap<String, Vec<u8>>,
-    uploads: BTreeMap<String, Vec<u8>>,
-}
-
-/// What goes wrong, and how often yet.
-#[derive(Clone, Debug, Default)]
-struct Faults {
-    /// Uploads are cut off after so many bytes.
-    cut: Vec<usize>,
-    /// Requests are answered with these.
-    statuses: Vec<u16>,
-    /// Every so many requests, the token is no longer good.
-    token_lasts: usize,
-    /// Addresses of uploads begin with the registry's own.
-    absolute: bool,
-    /// What was sent is forgotten when an upload is cut off.
-    forgetful: bool,
-    /// Manifests are refused.
-    refuse: bool,
-}
-
-impl Faulty {
-    /// Starts it, and returns its host and port.
-    fn start(&self) -> (tokio::runtime::Runtime, String) {
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-        let runtime = runtime.unwrap();
-        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
-        let port = listener.local_addr().unwrap().port();
-        self.0.port.store(port.into(), Ordering::Relaxed);
-        let router = Router::new().fallback(handle).with_state(self.clone());
-        runtime.spawn(async move { axum::serve(listener, router).await });
-        (runtime, format!("127.0.0.1:{port}"))
-    }
-
-    fn contents(&self) -> std::sync::MutexGuard<'_, Contents> {
-        self.0.state.lock().unwrap()
-    }
-
-    /// Nothing that can be read is wrong, and every manifest's blobs are there.
-    fn check(&self) {
-        let contents = self.contents();
-        for (digest, bytes) in &contents.blobs {
-            assert_eq!(Digest::of(bytes).to_string(), *digest);
-        }
-        for manifest in contents.manifests.values() {
-            let manifest: Value = serde_json::from_slice(manifest).unwrap();
-            let layers = manifest["layers"].as_array().unwrap().iter();
-            for blob in layers.chain([&manifest["config"]]) {
-                assert!(contents.blobs.contains_key(blob["digest"].as_str().unwrap()), "{blob}");
-            }
-        }
-    }
-}
-
-fn answer(status: u16, headers: &[(&str, &str)], body: impl Into<Body>) -> Response {
-    let mut response = Response::builder().status(status);
-    for (name, value) in headers {
-        response = response.header(*name, *value);
-    }
-    response.body(body.into()).unwrap()
-}
-
-async fn handle(State(registry): State<Faulty>, request: Request) -> Response {
-    let number = registry.0.requests.fetch_add(1, Ordering::Relaxed);
-    let host = format!("http://127.0.0.1:{}", registry.0.port.load(Ordering::Relaxed));
-    let (parts, body) = request.into_parts();
-    if parts.headers.contains_key("authorization") {
-        registry.0.authorized.fetch_add(1, Ordering::Relaxed);
-    }
-    let path = parts.uri.path().to_owned();
-    let query = parts.uri.query().unwrap_or_default().to_owned();
-    if path == "/token" {
-        assert!(query.contains("scope="), "{query}");
-        return answer(200, &[], json!({"token": format!("t{number}")}).to_string());
-    }
-    let faults = registry.0.faults.lock().unwrap().clone();
-    if faults.token_lasts > 0 {
-        let token = parts.headers.get("authorization").and_then(|value| value.to_str().ok());
-        let born: Option<usize> =
-            token.and_then(|token| token.strip_prefix("Bearer t")?.parse().ok());
-        if born.is_none_or(|born| number > born + faults.token_lasts) {
-            let challenge = format!(
-                "Bearer realm=\"{host}/token\",service=\"x\",scope=\"repository:a/b:pull\""
-            );
-            return answer(401, &[("www-authenticate", &challenge)], "");
-        }
-    }
-    let status = registry.0.faults.lock().unwrap().statuses.pop();
-    if let Some(status) = status {
-        return answer(status, &[("retry-after", "0")], r#"{"errors":[{"message":"not now"}]}"#);
-    }
-    let name = path.rsplit('/').next().unwrap_or_default().to_owned();
-    let location = |id: &str| {
-        let other =
-            registry.0.elsewhere.lock().unwrap().as_ref().map(|host| format!("http://{host}"));
-        let base = if faults.absolute { host.clone() } else { String::new() };
-        let base = other.unwrap_or(base);
-        format!("{base}/v2/a/b/blobs/uploads/{id}?state=x")
-    };
-    if path.contains("/manifests/") {
-        if parts.method == Method::PUT {
-            let bytes = axum::body::to_bytes(body, 1 << 20).await.unwrap();
-            if faults.refuse {
-                return answer(
-                    400,
-                    &[],
-                    r#"{"errors":[{"code":"MANIFEST_INVALID","message":"no such thing"}]}"#,
-                );
-            }
-            let digest = Digest::of(&bytes).to_string();
-            registry.contents().manifests.insert(name, bytes.to_vec());
-            return answer(201, &[("docker-content-digest", &digest)], "");
-        }
-        return match registry.contents().manifests.get(&name) {
-            Some(bytes) => answer(200, &[], bytes.clone()),
-            None => answer(404, &[], ""),
-        };
-    }
-    match (parts.method, path.contains("/blobs/uploads/")) {
-        (Method::POST, true) => {
-            let id = format!("u{number}");
-            registry.contents().uploads.insert(id.clone(), Vec::new());
-            answer(202, &[("location", &location(&id))], "")
-        }
-        (Method::GET, false) => match registry.contents().blobs.get(&name) {
-            Some(bytes) => answer(200, &[], bytes.clone()),
-            None => answer(404, &[], ""),
-        },
-        (Method::PATCH, true) => receive(&registry, &name, &location(&name), body).await,
-        (Method::GET, true) => match registry.contents().uploads.get(&name) {
-            Some(bytes) => {
-                let range = format!("0-{}", bytes.len().saturating_sub(1));
-                answer(204, &[("location", &location(&name)), ("range", &range)], "")
-            }
-            None => answer(404, &[], ""),
-        },
-        (Method::PUT, true) => {
-            let digest = query.split("digest=").nth(1).unwrap_or_default().to_owned();
-            assert!(query.starts_with("state=x&"), "{query}");
-            let bytes = registry.contents().uploads.remove(&name).unwrap_or_default();
-            if Digest::of(&bytes).to_string() != digest {
-                return answer(400, &[], r#"{"errors":[{"code":"DIGEST_INVALID"}]}"#);
-            }
-            registry.contents().blobs.insert(digest, bytes);
-            answer(201, &[], "")
-        }
-        (Method::DELETE, true) => {
-            registry.contents().uploads.remove(&name);
-            answer(204, &[], "")
-        }
-        (_, false) => match registry.contents().blobs.get(&name) {
-            Some(bytes) => answer(200, &[("content-length", &bytes.len().to_string())], ""),
-            None => answer(404, &[], ""),
-        },
-        _ => answer(405, &[], ""),
-    }
-}
-
-async fn receive(registry: &Faulty, id: &str, location: &str, body: Body) -> Response {
-    let cut = registry.0.faults.lock().unwrap().cut.pop();
-    let mut stream = body.into_data_stream();
-    let mut taken = 0;
-    while let Some(chunk) = stream.next().await {
-        let Ok(chunk): Result<Bytes, _> = chunk else { break };
-        let room = cut.map_or(chunk.len(), |cut| cut.saturating_sub(taken).min(chunk.len()));
-        if let Some(upload) = registry.contents().uploads.get_mut(id) {
-            upload.extend_from_slice(&chunk[..room]);
-        }
-        taken += room;
-        if room < chunk.len() {
-            if registry.0.faults.lock().unwrap().forgetful {
-                registry.contents().uploads.remove(id);
-            }
-            // As if the line were cut: nothing more is read, and nothing answered.
-            let broken = futures_broken();
-            return Response::builder().status(StatusCode::ACCEPTED).body(broken).unwrap();
-        }
-    }
-    answer(202, &[("location", location)], "")
-}
-
-/// A body that breaks the connection.
-fn futures_broken() -> Body {
-    Body::from_stream(tokio_stream::iter([Err::<Bytes, _>(std::io::Error::other("cut"))]))
-}
 
 /// An image of several layers, one of some megabytes.
 fn image() -> FakeStore {
@@ -247,7 +35,7 @@ fn push(store: &FakeStore, host: &str, flags: &[&str]) -> Result<Value, String> 
 #[test]
 fn whatever_goes_wrong_once_is_tried_again() {
     let store = image();
-    let all: [(&str, Faults); 9] = [
+    let all: [(&str, Faults); 13] = [
         ("nothing", Faults::default()),
         ("absolute addresses", Faults { absolute: true, ..Faults::default() }),
         ("cut at the start", Faults { cut: vec![0], ..Faults::default() }),
@@ -255,22 +43,31 @@ fn whatever_goes_wrong_once_is_tried_again() {
         ("cut and forgotten", Faults { cut: vec![100_000], forgetful: true, ..Faults::default() }),
         ("busy", Faults { statuses: vec![503, 429], ..Faults::default() }),
         ("broken", Faults { statuses: vec![500, 502, 504], ..Faults::default() }),
+        ("an end that is lost", Faults { lost: 1, ..Faults::default() }),
+        ("every end is lost", Faults { lost: 99, ..Faults::default() }),
+        ("forgotten at the end", Faults { expired: 1, ..Faults::default() }),
         ("a token", Faults { token_lasts: 1000, ..Faults::default() }),
+        (
+            "tokens are late",
+            Faults { token_lasts: 1000, token_statuses: vec![503, 0, 429], ..Faults::default() },
+        ),
         ("a token that ends", Faults { token_lasts: 12, ..Faults::default() }),
     ];
     for (what, faults) in all {
-        let registry = Faulty::default();
-        *registry.0.faults.lock().unwrap() = faults;
+        let registry = Faulty::with(faults);
         let (_runtime, host) = registry.start();
         let copied = push(&store, &host, &[]).unwrap_or_else(|error| panic!("{what}: {error}"));
         assert_eq!(copied["layersSkipped"], 0, "{what}");
         registry.check();
+        let contents = registry.contents();
+        assert_eq!(contents.received.len(), contents.blobs.len(), "{what}: received twice");
+        drop(contents);
         assert_eq!(registry.contents().manifests.len(), 1, "{what}");
 
-        let requests = registry.0.requests.load(Ordering::Relaxed);
+        let requests = registry.requests();
         let again = push(&store, &host, &[]).unwrap();
         assert_eq!(again["layersSent"], 0, "{what}");
-        let asked = registry.0.requests.load(Ordering::Relaxed) - requests;
+        let asked = registry.requests() - requests;
         assert!(asked <= 4, "{what}: {asked} requests to find that nothing is missing");
     }
 }
@@ -289,13 +86,75 @@ fn several_tags_are_pushed() {
     assert_eq!(contents.manifests["v1"], contents.manifests["v2"]);
 }
 
+/// A digest is no place to put another image, and `latest` isn't what was asked for either.
+#[test]
+fn a_digest_must_be_the_images_own() {
+    let store = image();
+    let registry = Faulty::default();
+    let (_runtime, host) = registry.start();
+    let to = |name: &str, flags: &[&str]| {
+        let target = format!("docker://{host}/a/b{name}");
+        let mut command = store.stowage(&[&["copy", "image.json", &target], flags].concat());
+        command.env("HOME", "/nonexistent").output().unwrap()
+    };
+    let manifest = store.stowage(&["manifest", "image.json"]).output().unwrap().stdout;
+    let ours = Digest::of(&manifest).to_string();
+    let other = Digest::of(b"another").to_string();
+    for name in [format!("@{other}"), format!(":v1@{other}")] {
+        let requests = registry.requests();
+        let output = to(&name, &[]);
+        let error = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        let expected =
+            format!("`{host}/a/b{name}` names another manifest than the one to push, {ours}");
+        assert!(error.contains(&expected) && error.contains("name a tag"), "{error}");
+        assert_eq!(registry.requests(), requests, "{name}");
+        // What the image will be is known only when that is asked.
+        assert_eq!(to(&name, &["--reuse-compressed"]).status.code(), Some(1));
+        let contents = registry.contents();
+        assert!(contents.blobs.is_empty() && contents.manifests.is_empty());
+    }
+    for name in [format!("@{ours}"), format!(":v1@{ours}")] {
+        assert!(to(&name, &[]).status.success(), "{}", stderr(&to(&name, &[])));
+    }
+    let contents = registry.contents();
+    assert_eq!(contents.manifests.keys().collect::<Vec<_>>(), [&ours, "v1"]);
+    assert!(contents.manifests.values().all(|there| *there == manifest));
+}
+
+/// Each repository is asked for, and no upload is left behind that nobody goes on with.
+#[test]
+fn layers_are_mounted_from_whichever_has_them() {
+    let store = image();
+    let registry = Faulty::default();
+    let (_runtime, host) = registry.start();
+    push(&store, &host, &[]).unwrap();
+    let spec = ImageSpec::read(&store.root().join("image.json")).unwrap();
+    let [one, two, neither] = &spec.layers[..] else { panic!("three layers") };
+    let mut contents = registry.contents();
+    let there = std::mem::take(&mut *contents).blobs;
+    for (repository, layer) in [("team/one", one), ("team/two", two)] {
+        let digest = layer.diff_id.to_string();
+        let blobs = BTreeMap::from([(digest.clone(), there[&digest].clone())]);
+        contents.others.insert(repository.to_owned(), blobs);
+    }
+    drop(contents);
+    let names = ["no/such", "team/one", "team/two"].map(|name| ["--mount-from", name]);
+    let copied = push(&store, &host, names.as_flattened()).unwrap();
+    assert_eq!((&copied["layersMounted"], &copied["layersSent"]), (&json!(2), &json!(1)));
+    registry.check();
+    let contents = registry.contents();
+    assert!(contents.uploads.is_empty(), "{:?}", contents.uploads.keys());
+    let neither = neither.diff_id.to_string();
+    assert_eq!((contents.received.len(), &contents.received[0]), (2, &neither));
+}
+
 /// Who is refused before he sends a layer hears of it, and does not find a broken connection.
 #[test]
 fn a_token_that_ends_breaks_no_connection() {
     let store = image();
-    let registry = Faulty::default();
     // Longer than the requests that are under way at once.
-    registry.0.faults.lock().unwrap().token_lasts = 12;
+    let registry = Faulty::with(Faults { token_lasts: 12, ..Faults::default() });
     let (_runtime, host) = registry.start();
     let target = format!("docker://{host}/a/b:v1");
     let output = store.stowage(&["copy", "image.json", &target]).output().unwrap();
@@ -360,22 +219,66 @@ fn a_push_that_is_killed_can_be_done_again() {
     assert_eq!(registry.contents().manifests.len(), 1);
 }
 
-/// What is for the registry is for nobody else, even if it is sent there.
+/// What is for the registry is for nobody else, even if it is sent there, or if he asks.
 #[test]
 fn credentials_stay_with_the_registry() {
     let store = image();
-    let (registry, storage) = (Faulty::default(), Faulty::default());
-    let (_storage_runtime, elsewhere) = storage.start();
-    *registry.0.elsewhere.lock().unwrap() = Some(elsewhere);
-    registry.0.faults.lock().unwrap().token_lasts = 1000;
+    for asks in [false, true] {
+        let faults = Faults { token_lasts: 1000, ..Faults::default() };
+        let storage = Faulty::with(if asks { faults.clone() } else { Faults::default() });
+        let (_storage_runtime, elsewhere) = storage.start();
+        let registry = Faulty::with(faults);
+        registry.send_uploads_to(elsewhere);
+        let (_runtime, host) = registry.start();
+        // The storage has no idea of the uploads; what matters is what it was told.
+        let error = push(&store, &host, &["--dest-creds", "me:secret"]).unwrap_err();
+        assert!(error.contains("error: "), "{error}");
+        let asked = storage.requests();
+        assert!(asked > 0, "{error}");
+        assert_eq!(storage.authorized(), 0);
+        assert!(registry.authorized() > 0);
+    }
+}
+
+/// A helper that knows nothing of the registry is no failure, and no reason to ask no other.
+#[test]
+fn a_helper_may_have_no_credentials() {
+    let store = image();
+    let says = |said: &str| {
+        let helper = store
+            .write("docker-credential-x", &format!("#!/bin/sh\nread -r host\n{said}\nexit 1\n"));
+        std::fs::set_permissions(helper, std::fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    let podman = store.write("auth.json", r#"{"credsStore": "x"}"#);
+    std::fs::create_dir(store.root().join(".docker")).unwrap();
+    let path = std::env::var("PATH").unwrap();
+    let push = |host: &str| {
+        let mut command = store.stowage(&["push", "-q", "image.json", &format!("{host}/a/b:v1")]);
+        command.env("PATH", format!("{}:{path}", store.root().display()));
+        command.env("REGISTRY_AUTH_FILE", &podman).env("HOME", store.root());
+        let output = command.env_remove("DOCKER_CONFIG").output().unwrap();
+        output.status.success().then_some(()).ok_or_else(|| stderr(&output))
+    };
+    let none = "echo credentials not found in native keychain";
+    for (said, docker, authorized) in [
+        (none, "{}", false),
+        (&*format!("{none} >&2"), "{}", false),
+        (none, r#"{"auths": {"HOST": {"auth": "bWU6c2VjcmV0"}}}"#, true),
+    ] {
+        let registry = Faulty::with(Faults { password: authorized, ..Faults::default() });
+        let (_runtime, host) = registry.start();
+        says(said);
+        store.write(".docker/config.json", &docker.replace("HOST", &host));
+        push(&host).unwrap_or_else(|error| panic!("{said}, {docker}: {error}"));
+        assert_eq!(registry.authorized() > 0, authorized, "{said}");
+        registry.check();
+    }
+    // What else goes wrong with it is said.
+    let registry = Faulty::default();
     let (_runtime, host) = registry.start();
-    // The storage has no idea of the uploads; what matters is what it was told.
-    let error = push(&store, &host, &["--dest-creds", "me:secret"]).unwrap_err();
-    assert!(error.contains("error: "), "{error}");
-    let asked = storage.0.requests.load(Ordering::Relaxed);
-    assert!(asked > 0, "{error}");
-    assert_eq!(storage.0.authorized.load(Ordering::Relaxed), 0);
-    assert!(registry.0.authorized.load(Ordering::Relaxed) > 0);
+    says("echo the keychain is locked");
+    let error = push(&host).unwrap_err();
+    assert!(error.contains("the keychain is locked"), "{error}");
 }
 
 #[test]
@@ -385,10 +288,13 @@ fn what_stays_wrong_is_said() {
         (Faults { refuse: true, ..Faults::default() }, "refuses the manifest: 400 no such thing"),
         (Faults { statuses: vec![403], ..Faults::default() }, "403 not now"),
         (Faults { statuses: vec![500; 99], ..Faults::default() }, "500 not now"),
+        (
+            Faults { token_lasts: 1000, token_statuses: vec![401], ..Faults::default() },
+            "/token refuses a token: 401",
+        ),
         (Faults { cut: vec![0; 99], ..Faults::default() }, "/v2/a/b/blobs/uploads/"),
     ] {
-        let registry = Faulty::default();
-        *registry.0.faults.lock().unwrap() = faults;
+        let registry = Faulty::with(faults);
         let (_runtime, host) = registry.start();
         let error = push(&store, &host, &[]).unwrap_err();
         assert!(error.contains("error: ") && error.contains(message), "{message}: {error}");
@@ -433,11 +339,13 @@ proptest! {
         token_lasts in prop::sample::select(vec![0_usize, 15, 50]),
         absolute: bool,
         forgetful: bool,
+        lost in 0_usize..3,
+        expired in 0_usize..3,
     ) {
         let store = image();
-        let registry = Faulty::default();
-        *registry.0.faults.lock().unwrap() =
-            Faults { cut, statuses, token_lasts, absolute, forgetful, refuse: false };
+        let faults =
+            Faults { cut, statuses, token_lasts, absolute, forgetful, lost, expired, ..Faults::default() };
+        let registry = Faulty::with(faults);
         let (_runtime, host) = registry.start();
         for _ in 0..12 {
             let result = push(&store, &host, &[]);

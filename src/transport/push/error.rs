@@ -18,6 +18,14 @@ pub enum PushError {
         /// What is wrong.
         source: ParseError,
     },
+    /// Its digest is another one's.
+    #[error("`{name}` names another manifest than the one to push, {found}")]
+    OtherImage {
+        /// As given.
+        name: String,
+        /// What the image's digest is.
+        found: BlobDigest,
+    },
     /// The registry was asked as often as makes sense.
     #[error("{url}: {reason}")]
     Unreachable {
@@ -62,6 +70,9 @@ pub enum PushError {
 impl Hint for PushError {
     fn hint(&self) -> Option<String> {
         match self {
+            PushError::OtherImage { .. } => {
+                Some("a digest is what comes of a push: name a tag, such as `host/app:v1`".to_owned())
+            }
             PushError::Refused { status: 401, .. } => Some(
                 "`docker login` or `skopeo login` stores credentials; `--dest-creds USER:PASSWORD` gives them".to_owned(),
             ),

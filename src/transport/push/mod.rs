@@ -4,9 +4,15 @@
 //! Every digest is known before a byte is made: what the registry has is not made again. What
 //! names the blobs is sent last, so that a push that ends early leaves nothing wrong.
 
+mod address;
+mod answer;
+mod authorization;
+mod certificates;
 mod challenge;
 pub(super) mod client;
+mod credentials;
 mod error;
+mod exchange;
 pub(super) mod retry;
 mod reuse;
 mod upload;
@@ -17,7 +23,8 @@ use std::sync::Mutex;
 use oci_spec::distribution::Reference;
 use serde_json::Value;
 
-pub use client::{Credentials, PushOptions};
+pub use client::PushOptions;
+pub use credentials::Credentials;
 pub use error::PushError;
 
 use super::checked_layer::{Hashing, write_checked_layer};
@@ -38,7 +45,8 @@ const AT_ONCE: usize = 4;
 pub(super) const MANIFESTS: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, \
      application/vnd.docker.distribution.manifest.v2+json, application/vnd.docker.distribution.manifest.list.v2+json";
 
-/// Sends an image, or several with their index, to where `name` says: `host/repository:tag`.
+/// Sends an image, or several with their index, to where `name` says: `host/repository:tag`. A
+/// digest in it must be that of what is sent; without a tag, it is what the image is called.
 ///
 /// # Errors
 /// [`PushError`], or whatever keeps a layer from being made.
@@ -52,7 +60,11 @@ pub fn copy_to_registry(
 ) -> Result<Copied, Error> {
     let reference: Reference =
         name.parse().map_err(|source| PushError::Name { name: name.to_owned(), source })?;
-    let tag = reference.tag().unwrap_or("latest").to_owned();
+    let tag = reference.tag().or(reference.digest()).unwrap_or("latest").to_owned();
+    let documents = artifact.documents(format.form(), format);
+    if !options.reuse_compressed {
+        check_digest(&reference, name, &documents)?;
+    }
     let client = Client::connect(&reference, Access::Push, options, watch)?;
     let there = client.get(&format!("manifests/{tag}"), MANIFESTS)?;
     let reusing = match &there {
@@ -61,8 +73,12 @@ pub fn copy_to_registry(
         }
         _ => None,
     };
+    let documents = match &reusing {
+        Some(artifact) => artifact.documents(format.form(), format),
+        None => documents,
+    };
+    check_digest(&reference, name, &documents)?;
     let artifact = reusing.as_ref().unwrap_or(artifact);
-    let documents = artifact.documents(format.form(), format);
     let layers = layers(artifact, format);
     let mut copied = Copied {
         reference: Target::Registry(name.to_owned()).to_string(),
@@ -92,6 +108,17 @@ pub fn copy_to_registry(
     copied.bytes_sent = sent.bytes;
     copied.bytes_skipped -= sent.bytes + sent.bytes_mounted;
     Ok(copied)
+}
+
+/// Whether what is to be sent is what `name` asks for, if that has a digest.
+fn check_digest(reference: &Reference, name: &str, documents: &Documents) -> Result<(), PushError> {
+    let found = documents.top().digest;
+    match reference.digest() {
+        Some(digest) if digest != found.to_string() => {
+            Err(PushError::OtherImage { name: name.to_owned(), found })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A layer, and how to make it.

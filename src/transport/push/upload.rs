@@ -3,7 +3,8 @@
 
 use std::io::{self, BufReader, Read, Write};
 
-use super::client::{Answer, Client, Payload};
+use super::answer::Answer;
+use super::client::{Client, Payload};
 use super::retry::{ATTEMPTS, is_transient};
 use crate::digest::BlobDigest;
 use crate::transport::Error;
@@ -29,27 +30,42 @@ pub enum Mount {
 }
 
 impl Upload<'_> {
-    /// Asks for the blob of another repository of the registry, or else to begin to send it.
+    /// Asks for the blob of other repositories of the registry, one after the other, or else to
+    /// begin to send it.
     pub fn mount(&self, from: &[String]) -> Result<Mount, Error> {
+        let mut begun = None;
         for repository in from {
             let path = format!("blobs/uploads/?mount={}&from={repository}", self.digest);
             let answer = self.client.request("POST", &self.client.url(&path), Payload::None)?;
+            let earlier: Option<String> = match answer.status {
+                201 => begun.take(),
+                // The blob isn't there, or we may not know: an upload has begun in its place.
+                202 => self.client.location(&answer).and_then(|location| begun.replace(location)),
+                _ => None,
+            };
+            if let Some(earlier) = earlier {
+                self.cancel(&earlier);
+            }
             if answer.status == 201 {
                 return Ok(Mount::Mounted);
             }
-            // The blob isn't there, or we may not know.
-            if let (202, Some(location)) = (answer.status, answer.header("location")) {
-                return Ok(Mount::Begun(self.client.resolve(location)));
-            }
         }
-        self.begin().map(Mount::Begun)
+        match begun {
+            Some(location) => Ok(Mount::Begun(location)),
+            None => self.begin().map(Mount::Begun),
+        }
+    }
+
+    /// Tells the registry that nothing more comes. If it doesn't hear of it, it finds out itself.
+    fn cancel(&self, location: &str) {
+        let _ = self.client.attempt("DELETE", location, Payload::None);
     }
 
     fn begin(&self) -> Result<String, Error> {
         let answer =
             self.client.request("POST", &self.client.url("blobs/uploads/"), Payload::None)?;
-        match answer.header("location") {
-            Some(location) if answer.status == 202 => Ok(self.client.resolve(location)),
+        match self.client.location(&answer) {
+            Some(location) if answer.status == 202 => Ok(location),
             _ => Err(self.client.refused("a blob", &answer).into()),
         }
     }
@@ -76,13 +92,15 @@ impl Upload<'_> {
             let sent = self.patch(&here, offset, &make);
             let reason = match sent {
                 Ok(answer) if answer.status == 202 => {
-                    let next = answer
-                        .header("location")
-                        .map_or(here.clone(), |next| self.client.resolve(next));
+                    let next = self.client.location(&answer).unwrap_or_else(|| here.clone());
                     match self.finish(&next)? {
                         None => return Ok(()),
-                        // It can't be what was sent: it was checked here.
-                        Some(answer) if answer.status == 400 || is_transient(answer.status) => {
+                        // It can't be what was sent, which was checked here. An upload that is
+                        // no more was lost by the registry.
+                        Some(answer)
+                            if is_transient(answer.status)
+                                || matches!(answer.status, 400 | 404 | 416) =>
+                        {
                             format!("status {} at the end", answer.status)
                         }
                         Some(answer) => return Err(self.client.refused("a blob", &answer).into()),
@@ -100,7 +118,7 @@ impl Upload<'_> {
                 Ok(answer) => return Err(self.client.refused("a blob", &answer).into()),
                 Err(Failed::Made(error)) => {
                     // Nobody will want to go on with it.
-                    let _ = self.client.attempt("DELETE", &here, Payload::None);
+                    self.cancel(&here);
                     return Err(error);
                 }
                 Err(Failed::Sent(error)) => error.to_string(),
@@ -121,8 +139,7 @@ impl Upload<'_> {
         let Ok(answer) = self.client.request("GET", location, Payload::None) else {
             return (None, 0);
         };
-        let next =
-            answer.header("location").map_or(location.to_owned(), |next| self.client.resolve(next));
+        let next = self.client.location(&answer).unwrap_or_else(|| location.to_owned());
         let arrived = answer.header("range").and_then(|range| arrived(range, self.size));
         match (answer.status, arrived) {
             (204, Some(offset)) => (Some(next), offset),
@@ -130,11 +147,17 @@ impl Upload<'_> {
         }
     }
 
+    /// Ends the upload; an answer, if the registry does not have the blob then.
     fn finish(&self, location: &str) -> Result<Option<Answer>, Error> {
         let separator = if location.contains('?') { '&' } else { '?' };
         let url = format!("{location}{separator}digest={}", self.digest);
         let answer = self.client.request("PUT", &url, Payload::None)?;
-        Ok((answer.status != 201).then_some(answer))
+        // An answer that was lost may have been a good one: then the upload is no more, and who
+        // asks again for its end is told just that. What counts is whether the blob is there.
+        if answer.status == 201 || matches!(self.client.has_blob(&self.digest), Ok(true)) {
+            return Ok(None);
+        }
+        Ok(Some(answer))
     }
 
     fn patch(
