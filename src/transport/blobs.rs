@@ -1,7 +1,6 @@
 //! Images' blobs as files in a directory, each made unless it is there.
 //! Stage: transport. Input: [`ImageSpec`]. Output: files that have yet to get their names.
 
-use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -39,12 +38,11 @@ pub struct NewBlobs {
 
 struct Missing<'a> {
     layer: ImageLayer<'a>,
-    size: u64,
     path: PathBuf,
 }
 
 impl Blobs<'_> {
-    /// Makes what is missing: layers, one on each thread at a time and the largest first,
+    /// Makes what is missing: layers, one on each thread at a time,
     /// and these documents.
     ///
     /// # Errors
@@ -74,11 +72,11 @@ impl Blobs<'_> {
             } else {
                 new.layers_sent += 1;
                 new.bytes_sent += blob.size;
-                missing.push(Missing { layer, size: blob.size, path });
+                missing.push(Missing { layer, path });
             }
         }
         watch.expect(new.bytes_sent);
-        missing.sort_by_key(|layer| Reverse(layer.size));
+        missing.sort_by_key(|missing| missing.layer.turn());
         let make = |Missing { layer, path, .. }: Missing| -> Result<NewFile, Error> {
             let file = NewFile::write(&path, watch, |out| {
                 let out = WatchedLayer::begin(Plain(out), layer, watch);
@@ -88,7 +86,7 @@ impl Blobs<'_> {
             watch.layer(layer, LayerStep::Sent);
             Ok(file)
         };
-        // Handed out one at a time, the largest first.
+        // Handed out one at a time.
         new.files = missing.into_iter().par_bridge().map(make).collect::<Result<_, _>>()?;
         for Blob { digest, bytes } in documents {
             let path = self.path(digest);

@@ -1,6 +1,7 @@
 //! Who looks on while an image is copied, and may end it.
 //! Stage: transport.
 
+use std::cmp::Reverse;
 use std::io::{self, Write};
 use std::path::Path;
 use std::time::Duration;
@@ -49,6 +50,16 @@ impl ImageLayer<'_> {
     /// Digest and size of what is sent.
     pub fn blob(&self) -> LayerBlob {
         self.spec.layers[self.index].blob(self.form)
+    }
+
+    /// By which layers of several are best sent: begun last, the largest would keep all others
+    /// waiting. But those in a compressed archive come first, and as they are there: to reach one,
+    /// all before it is decompressed.
+    pub fn turn(&self) -> impl Ord + use<> {
+        let LayerBlob { digest, size, .. } = self.blob();
+        let stored = self.spec.layers[self.index].stored();
+        let in_archive = stored.filter(|blob| !blob.archive.is_none()).map(|blob| blob.offset);
+        (in_archive.is_none(), in_archive, Reverse((size, digest)))
     }
 
     /// What is in it, for messages: names of store paths.

@@ -171,6 +171,27 @@ fn every_format_gives_the_same_stream() {
     assert!(streams.windows(2).all(|pair| pair[0] == pair[1]));
 }
 
+/// Or it would be decompressed from the start for each of them.
+#[test]
+fn layers_in_a_compressed_archive_are_sent_as_they_are_there() {
+    let image = BaseFiles::gzipped();
+    let archive = gzip(&archive(&image.docker()));
+    let on_base = OnBase::new(|path| fs::write(path, archive).unwrap());
+    let spec = on_base.build(json!({}));
+    let offsets: Vec<_> =
+        spec.layers.iter().map(|layer| layer.stored().map(|blob| blob.offset)).collect();
+    let mut turns: Vec<usize> = (0..spec.layers.len()).collect();
+    turns.sort_by_key(|layer| (offsets[*layer].is_none(), offsets[*layer]));
+    let arguments = ["--jobs", "1", "copy", "image.json", "oci:layout", "--progress", "plain"];
+    let output = on_base.store.stowage(&arguments).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let said = stderr(&output);
+    let sent = said.lines().filter_map(|line| line.strip_prefix("sent layer "));
+    let sent: Vec<usize> =
+        sent.map(|line| line.split(' ').next().unwrap().parse::<usize>().unwrap() - 1).collect();
+    assert_eq!(sent, turns, "{offsets:?}");
+}
+
 /// `docker load` of today's distributions knows no Zstandard.
 #[test]
 fn zstd_is_unpacked_on_its_way_to_docker() {

@@ -1,8 +1,7 @@
 //! Where a registry sends us, and whether that is itself.
 //! Stage: transport (pure). Input: the registry's address, and others. Output: addresses.
 
-// The `url` crate's, which is here because of `object_store`.
-use reqwest::Url;
+use url::Url;
 
 /// Whether an address is at the registry, by scheme, host and port. What can't be read is not.
 pub fn is_at(registry: &str, address: &str) -> bool {

@@ -163,8 +163,7 @@ struct Push<'a> {
 }
 
 impl Push<'_> {
-    /// Which layers the registry lacks, the largest first: begun last, one would keep all
-    /// others waiting.
+    /// Which layers the registry lacks, in the order in which they are best sent.
     fn missing<'l>(
         &self,
         layers: impl Iterator<Item = &'l PushLayer<'l>>,
@@ -184,7 +183,7 @@ impl Push<'_> {
                 missing.push(layer);
             }
         }
-        missing.sort_by_key(|layer| std::cmp::Reverse((layer.blob.size, layer.blob.digest)));
+        missing.sort_by_key(|layer| layer.layer.turn());
         Ok(missing)
     }
 
