@@ -99,6 +99,10 @@ pub struct PlanArguments {
     #[arg(long, value_name = "NAME", default_value_t)]
     pub layering: Layering,
 
+    /// What you know of the packages: JSON as `layeringHints` of `buildImage`
+    #[arg(long, value_name = "FILE")]
+    pub hints: Option<PathBuf>,
+
     /// What other images are likely to have as well: what `stowage popularity` prints
     #[arg(long, value_name = "FILE")]
     pub popularity: Option<PathBuf>,

@@ -88,8 +88,9 @@ pub fn plan(arguments: &PlanArguments) -> Result<(), Failure> {
     let closure = Closure::read(&arguments.closure)?;
     let previous = arguments.previous.as_deref().map(oci::read_previous_plan).transpose()?;
     let popularity = arguments.popularity.as_deref().map(oci::read_popularity).transpose()?;
-    let popularity = popularity.unwrap_or_default();
-    let options = PlanOptions { popularity, previous, ..arguments.layering.clone().into() };
+    let hints = arguments.hints.as_deref().map(oci::read_layering_hints).transpose()?;
+    let (popularity, hints) = (popularity.unwrap_or_default(), hints.unwrap_or_default());
+    let options = PlanOptions { hints, popularity, previous, ..arguments.layering.clone().into() };
     let plan = LayerPlan::new(&closure, arguments.max_layers, options)?;
     print_json(&plan)
 }

@@ -13,11 +13,13 @@ use signal_hook::iterator::Signals;
 /// The signal that came, or 0.
 static SIGNAL: LazyLock<Arc<AtomicUsize>> = LazyLock::new(Arc::default);
 
+/// Who says first what becomes of signals has said it for good.
+static DECIDED: Once = Once::new();
+
 /// From now on such a signal ends nothing by itself, but [`received`] says that it came.
-/// The second one does: nobody has to wait for what hangs.
+/// The second one does: nobody has to wait for what hangs. A service has its [`orders`] instead.
 pub fn hold() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
+    DECIDED.call_once(|| {
         let ignored = ignored();
         let first = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM, SIGHUP] {
@@ -44,6 +46,7 @@ pub enum Order {
 
 /// From now on, signals are orders for a service. A second one to end ends the program at once.
 pub fn orders() -> io::Result<Receiver<Order>> {
+    DECIDED.call_once(|| ());
     let ended = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         flag::register_conditional_shutdown(signal, 128 + signal, ended.clone())?;

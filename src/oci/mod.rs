@@ -50,7 +50,7 @@ pub use lint::{Check, Finding, lint, lint_config};
 pub use locations::{Locations, locations};
 pub use media_type::{Family, LayerMediaType, MediaTypeError};
 pub use options::{Architecture, BuildOptions, Created, Metadata};
-pub use plan_files::{read_popularity, read_previous_plan};
+pub use plan_files::{read_layering_hints, read_popularity, read_previous_plan};
 pub use sources::SourceInfo;
 pub use spec::ImageSpec;
 pub use spec_layer::{LayerSource, SpecLayer};

@@ -1,11 +1,11 @@
-//! What a plan goes by besides the closure, from files: an earlier plan, and popularity.
-//! Stage: oci. Input: a file. Output: [`PreviousPlan`] or [`Popularity`].
+//! What a plan goes by besides the closure, from files: an earlier plan, popularity and hints.
+//! Stage: oci. Input: a file. Output: [`PreviousPlan`], [`Popularity`] or [`LayeringHints`].
 
 use std::path::Path;
 
 use super::Error;
 use super::json_file;
-use crate::layer::{Popularity, PreviousPlan};
+use crate::layer::{LayeringHints, Popularity, PreviousPlan};
 
 /// Reads what `stowage plan` prints, or an image spec.
 ///
@@ -21,4 +21,12 @@ pub fn read_previous_plan(file: &Path) -> Result<PreviousPlan, Error> {
 /// [`Error::Read`] or [`Error::Json`].
 pub fn read_popularity(file: &Path) -> Result<Popularity, Error> {
     json_file::read(file, "popularity data")
+}
+
+/// Reads what an author knows of the packages.
+///
+/// # Errors
+/// [`Error::Read`] or [`Error::Json`].
+pub fn read_layering_hints(file: &Path) -> Result<LayeringHints, Error> {
+    json_file::read(file, "layering hints")
 }

@@ -215,7 +215,10 @@ fn a_checksum_that_was_altered_is_an_error() {
     let output = store.stowage(&["verify", "image.json"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.contains(": its checksum is xxh128:") && text.contains("was altered"), "{text}");
+    assert!(
+        text.contains("which it is, but its checksum is xxh128:") && text.contains("was altered"),
+        "{text}"
+    );
 
     alter_layers(&store, |layer| drop(layer.insert("checksum".to_owned(), json!("xxh128:0"))));
     let output = store.stowage(&["stream", "image.json"]).output().unwrap();

@@ -179,8 +179,10 @@ fn plan_prints_store_paths_by_layer() {
     store.write("registration", &store.registration());
     let path = |digit: &str, name: &str| format!("/nix/store/{}-{name}", digit.repeat(32));
     let [big, small, tiny] = [path("1", "big"), path("2", "small"), path("3", "tiny")];
+    store.write("hints.json", r#"{"last": ["tiny"]}"#);
     for (layering, expected) in [
         (&["--layering", "largest-first"][..], vec![vec![&big], vec![&small, &tiny]]),
+        (&["--hints", "hints.json"], vec![vec![&big, &small], vec![&tiny]]),
         // To keep a few bytes apart saves nobody anything.
         (&[], vec![vec![&big, &small, &tiny]]),
     ] {
@@ -189,6 +191,11 @@ fn plan_prints_store_paths_by_layer() {
         let plan: Vec<Vec<String>> = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(plan.iter().map(Vec::from_iter).collect::<Vec<_>>(), expected);
     }
+    store.write("hints.json", r#"{"first": ["tiny"]}"#);
+    let output =
+        store.stowage(&["plan", "registration", "--hints", "hints.json"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).starts_with("error: hints.json: not layering hints: unknown field"));
 }
 
 #[test]

@@ -114,7 +114,7 @@ fn a_checksum_that_was_altered_is_named() {
     let output = kept.store.stowage(&["verify", "image.json"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.contains(": its checksum is xxh128:"), "{text}");
+    assert!(text.contains("which it is, but its checksum is xxh128:"), "{text}");
 }
 
 /// What a layer that can't be made again would hide is not hidden.
