@@ -74,9 +74,10 @@ async fn drip(mut stream: TcpStream, pause: Duration, bytes: usize) {
 
 #[tokio::test]
 async fn only_silence_ends_what_is_passed_on() {
-    let silence = Duration::from_millis(300);
+    let silence = Duration::from_secs(1);
     let limits = Limits { request: silence, retrying: Duration::ZERO, silence };
-    let pause = Duration::from_millis(60);
+    // Far from it, on whatever machine.
+    let pause = silence / 4;
     for sent in [10, 5] {
         let (listener, backend) = listen(limits).await;
         let storage = storage(backend, Duration::from_secs(10));
@@ -104,16 +105,16 @@ async fn only_silence_ends_what_is_passed_on() {
             assert!(begin.elapsed() > 2 * silence);
             assert!(error.is_none(), "{error:?}");
         } else {
-            assert_eq!(error.unwrap().to_string(), "the storage sent nothing for 300ms");
+            assert_eq!(error.unwrap().to_string(), "the storage sent nothing for 1s");
         }
-        assert!(begin.elapsed() < Duration::from_secs(5));
+        assert!(begin.elapsed() < Duration::from_secs(20));
     }
 }
 
 /// A client that doesn't want to read on is no silence of the storage's.
 #[tokio::test]
 async fn a_slow_client_is_no_silent_storage() {
-    let silence = Duration::from_millis(100);
+    let silence = Duration::from_millis(500);
     let limits = Limits { request: silence, retrying: Duration::ZERO, silence };
     let (listener, backend) = listen(limits).await;
     let storage = storage(backend, Duration::from_secs(10));
