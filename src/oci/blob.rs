@@ -100,12 +100,11 @@ impl SpecLayer {
             LayerSource::Made(contents) => layer::write_layer(store, contents, out),
             LayerSource::Kept(_, blob) | LayerSource::Stored(blob) => {
                 let read_error = |source| Error::Read { path: store.locate(&blob.file), source };
-                let reader: Box<dyn Read> = if self.stored_as_is(form).is_some() {
-                    Box::new(blob.open(store).map_err(read_error)?)
-                } else {
-                    blob.open_uncompressed(store).map_err(read_error)?
+                let opened = match self.stored_as_is(form) {
+                    Some(_) => blob.open(store),
+                    None => blob.open_uncompressed(store),
                 };
-                copy(reader, out, read_error)
+                copy(opened.map_err(read_error)?, out, read_error)
             }
         }
     }

@@ -172,8 +172,6 @@ fn compressed(compression: Compression, block: &[u8]) -> io::Result<Vec<u8>> {
             let mut bytes = vec![0; deflate.gzip_compress_bound(block.len())];
             let length = deflate.gzip_compress(block, &mut bytes).map_err(io::Error::other)?;
             bytes.truncate(length);
-            // It may wait for long.
-            bytes.shrink_to_fit();
             Ok(bytes)
         }
         Compression::Zstd => zstd::bulk::compress(block, ZSTD_LEVEL),

@@ -119,19 +119,14 @@ fn scan_all(store: &Store, places: &[Place]) -> Scans {
     if unique.iter().any(|place| !place.archive.is_none()) {
         return scan_in_turn(store, &unique);
     }
-    let scanned = unique.into_par_iter().map(|place| {
-        let opened = place.open(store).map_err(|source| read_error(place, source));
-        (place.clone(), opened.and_then(scan))
-    });
-    scanned.collect()
+    unique.into_par_iter().map(|place| (place.clone(), scan_at(store, place))).collect()
 }
 
 /// All are in one archive, and sorted by their offsets: it is read once.
 fn scan_in_turn(store: &Store, places: &[&Place]) -> Scans {
     let mut scans = Scans::new();
     for place in places {
-        let opened = place.open(store).map_err(|source| read_error(place, source));
-        let scanned = opened.and_then(scan);
+        let scanned = scan_at(store, place);
         let failed = scanned.is_err();
         scans.insert((*place).clone(), scanned);
         // The others would fail as well, each after it has read the archive from the start.
@@ -140,6 +135,10 @@ fn scan_in_turn(store: &Store, places: &[&Place]) -> Scans {
         }
     }
     scans
+}
+
+fn scan_at(store: &Store, place: &Place) -> Result<Scan, Problem> {
+    scan(place.open(store).map_err(|source| read_error(place, source))?)
 }
 
 /// Why nothing is known of a place.
