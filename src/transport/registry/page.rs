@@ -1,6 +1,8 @@
 //! Which names of a list a request is for (distribution-spec, "Listing Tags").
 //! Stage: transport (pure). Input: a request's query and all names. Output: [`Page`].
 
+use url::form_urlencoded;
+
 /// Some of a list's names.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Page<'n> {
@@ -13,34 +15,19 @@ pub struct Page<'n> {
 /// The first `n` names after `last`, as a query has the two.
 pub fn page<'n>(query: &str, names: impl Iterator<Item = &'n str>) -> Page<'n> {
     let parameter = |key: &str| {
-        let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-        pairs.filter(|(name, _)| *name == key).map(|(_, value)| value).next()
+        let mut pairs = form_urlencoded::parse(query.as_bytes());
+        pairs.find(|(name, _)| name == key).map(|(_, value)| value)
     };
-    let last = parameter("last").map(decoded);
-    let last = last.as_deref();
-    let mut names = names.filter(|name| last.is_none_or(|last| name.as_bytes() > last)).peekable();
+    let last = parameter("last");
+    let mut names = names.filter(|name| last.as_deref().is_none_or(|last| *name > last)).peekable();
     let most = parameter("n").and_then(|number| number.parse().ok()).unwrap_or(usize::MAX);
     let page: Vec<_> = names.by_ref().take(most).collect();
     let last = page.last().filter(|_| names.peek().is_some());
-    let next = last.map(|last| format!("n={most}&last={}", last.replace('/', "%2F")));
+    let next = last.map(|last| {
+        let encoded: String = form_urlencoded::byte_serialize(last.as_bytes()).collect();
+        format!("n={most}&last={encoded}")
+    });
     Page { names: page, next }
-}
-
-/// What `%` and two digits stand for, as clients encode a name's slashes (RFC 3986, 2.1); others
-/// of its letters have no need of it.
-fn decoded(text: &str) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, behind)) = rest.split_first() {
-        let digits = behind.get(..2).filter(|_| *first == b'%');
-        let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
-        // No sign, which the number could have.
-        let digits = digits.filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
-        let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        bytes.push(byte.unwrap_or(*first));
-        rest = &behind[if byte.is_some() { 2 } else { 0 }..];
-    }
-    bytes
 }
 
 #[cfg(test)]
