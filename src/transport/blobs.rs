@@ -36,14 +36,8 @@ pub struct NewBlobs {
     pub bytes_skipped: u64,
 }
 
-struct Missing<'a> {
-    layer: ImageLayer<'a>,
-    path: PathBuf,
-}
-
 impl Blobs<'_> {
-    /// Makes what is missing: layers, one on each thread at a time,
-    /// and these documents.
+    /// Makes what is missing: layers, one on each thread at a time, and these documents.
     ///
     /// # Errors
     /// [`Error::LayerChanged`] if a layer is not what it was, or whatever keeps it from being
@@ -64,21 +58,20 @@ impl Blobs<'_> {
             if !seen.insert(blob.digest) {
                 continue;
             }
-            let path = self.path(&blob.digest);
-            if has_size(&path, blob.size) {
+            if has_size(&self.path(&blob.digest), blob.size) {
                 new.layers_skipped += 1;
                 new.bytes_skipped += blob.size;
                 watch.layer(layer, LayerStep::Skipped);
             } else {
                 new.layers_sent += 1;
                 new.bytes_sent += blob.size;
-                missing.push(Missing { layer, path });
+                missing.push(layer);
             }
         }
         watch.expect(new.bytes_sent);
-        missing.sort_by_key(|missing| missing.layer.turn());
-        let make = |Missing { layer, path, .. }: Missing| -> Result<NewFile, Error> {
-            let file = NewFile::write(&path, watch, |out| {
+        missing.sort_by_key(ImageLayer::turn);
+        let make = |layer: ImageLayer| -> Result<NewFile, Error> {
+            let file = NewFile::write(&self.path(&layer.blob().digest), watch, |out| {
                 let out = WatchedLayer::begin(Plain(out), layer, watch);
                 // Other images find it by its digest.
                 write_hashed_layer(store, layer, Hashing::Beside, out)

@@ -215,15 +215,15 @@ fn document<T: DeserializeOwned>(entry: impl Read) -> Result<T, Problem> {
 impl Documents {
     fn add_images(&mut self, images: Vec<Object>) {
         for mut image in images {
-            let tags = tags(&mut image).clone();
+            let tags = tags_of(&mut image).clone();
             for other in &mut self.images {
-                self::tags(other).retain(|name| !tags.contains(name));
+                tags_of(other).retain(|name| !tags.contains(name));
             }
             let is_same = |other: &&mut Object| {
                 ["Config", "Layers"].iter().all(|key| other.get(*key) == image.get(*key))
             };
             match self.images.iter_mut().find(is_same) {
-                Some(other) => self::tags(other).extend(tags),
+                Some(other) => tags_of(other).extend(tags),
                 None => self.images.push(image),
             }
         }
@@ -237,9 +237,9 @@ impl Documents {
 
     fn add_index(&mut self, index: Index) {
         for manifest in index.manifests {
-            let name = name(&manifest);
+            let name = name_of(&manifest);
             let is_replaced =
-                |other: &Object| *other == manifest || name.is_some() && self::name(other) == name;
+                |other: &Object| *other == manifest || name.is_some() && name_of(other) == name;
             self.index.retain(|other| !is_replaced(other));
             self.index.push(manifest);
         }
@@ -247,7 +247,7 @@ impl Documents {
 }
 
 /// The names of an image in `manifest.json`. One without any may say `null`.
-fn tags(image: &mut Object) -> &mut Vec<Value> {
+fn tags_of(image: &mut Object) -> &mut Vec<Value> {
     let tags = image.entry("RepoTags").or_insert(Value::Null);
     if !tags.is_array() {
         *tags = json!([]);
@@ -256,7 +256,7 @@ fn tags(image: &mut Object) -> &mut Vec<Value> {
 }
 
 /// The name of an image in an index.
-fn name(manifest: &Object) -> Option<&Value> {
+fn name_of(manifest: &Object) -> Option<&Value> {
     manifest.get("annotations")?.get(NAME)
 }
 

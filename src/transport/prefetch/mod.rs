@@ -368,7 +368,7 @@ impl Puller<'_> {
             if attempt == retry::ATTEMPTS {
                 return Err(PushError::Unreachable { url, reason: broken }.into());
             }
-            self.client.pause(attempt, None, &format!("{url}: {broken}"))?;
+            self.client.pause(attempt, &format!("{url}: {broken}"))?;
         }
     }
 }

@@ -242,13 +242,8 @@ impl<'a> Client<'a> {
     ///
     /// # Errors
     /// [`Error::Write`] if who watches wants no more.
-    pub fn pause(
-        &self,
-        attempt: u32,
-        retry_after: Option<&str>,
-        reason: &str,
-    ) -> Result<(), Error> {
-        self.exchange.pause(attempt, retry_after, reason)
+    pub fn pause(&self, attempt: u32, reason: &str) -> Result<(), Error> {
+        self.exchange.pause(attempt, None, reason)
     }
 
     /// Asks once.

@@ -127,7 +127,7 @@ impl Upload<'_> {
             if attempt == ATTEMPTS {
                 return Err(super::PushError::Unreachable { url: here, reason }.into());
             }
-            self.client.pause(attempt - 1, None, &format!("{}: {reason}", self.digest))?;
+            self.client.pause(attempt - 1, &format!("{}: {reason}", self.digest))?;
             authenticated = false;
             (location, offset) = self.where_it_is(&here);
         }
