@@ -1,16 +1,23 @@
 //! Container images from Nix closures.
 //!
-//! Data flows one way, one directory a stage, in the order of the alphabet; no
-//! stage names a later one (`tests/it/architecture.rs` checks that):
+//! Data flows one way, one directory a stage, in the order of the alphabet; no stage names a
+//! later one (`tests/it/architecture.rs` checks that):
 //!
 //! ```text
-//! closure/               layer/                      oci/                 transport/
-//! registration ─→ graph ─→ plan ─→ tar + diff IDs ─→ image spec, config, ─→ archive stream,
-//! (parse bytes)           (group)  (in parallel)     manifest, validate    files, Docker daemon
+//! closure/   registration → references graph            what Nix wrote, parsed and checked
+//! layer/     plan → tar and diff IDs                    which store paths go together; their bytes
+//! oci/       image spec, configuration, manifest        what a build leaves behind
+//! outgoing/  a layer's bytes, checked on their way      what every receiver of an image is given
+//! registry/  client, server, storage                    images in registries
+//! report/    explain, diff, verify, lint                what people ask of an image
+//! target/    archives, directories, daemons             images everywhere else
+//! cli/       the command line, which ties them together
 //! ```
 //!
-//! The plain files beside them are the vocabulary that every stage shares:
-//! [`digest`], [`error`], [`sink`] and [`store`]. [`cli`] ties it together.
+//! [`digest`], [`error`], [`sink`] and [`store`] are the vocabulary that every stage shares.
+//!
+//! The library serves the program and its tests. It is not published, and its interface may
+//! change with every release.
 
 pub mod digest;
 pub mod error;
@@ -20,6 +27,9 @@ pub mod store;
 pub mod closure;
 pub mod layer;
 pub mod oci;
-pub mod transport;
+pub mod outgoing;
+pub mod registry;
+pub mod report;
+pub mod target;
 
 pub mod cli;

@@ -7,7 +7,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::digest::BlobDigest;
 use crate::layer::{LayerBudget, Layering};
 use crate::oci::Architecture;
-use crate::transport::{ImageReference, PackageSource, ParseTargetError, Target};
+use crate::outgoing::ImageReference;
+use crate::registry::on_demand::PackageSource;
+use crate::target::{ParseTargetError, Target};
 
 /// Container images from Nix closures: no layer is stored, and only missing ones are sent.
 #[derive(Debug, Parser)]

@@ -23,12 +23,14 @@ use super::watching::Watching;
 use crate::closure::Closure;
 use crate::layer::{LayerPlan, PlanOptions, Popularity};
 use crate::oci::{
-    self, Annotations, Architecture, BuildOptions, Built, Compression, Compressor, Difference,
-    Form, Image, ImageSpec, IndexEntry, IndexSpec,
+    self, Annotations, Architecture, BuildOptions, Built, Compression, Compressor, Form, Image,
+    ImageSpec, IndexEntry, IndexSpec,
 };
+use crate::outgoing::{self, CheckedBy, Hashing, ImageLayer};
+use crate::report;
 use crate::sink::{Plain, Spliced};
 use crate::store::Store;
-use crate::transport::{self, Archive, CheckedBy, Hashing, ImageLayer};
+use crate::target::{self, Archive};
 
 pub fn build(store: &Store, arguments: &BuildArguments) -> Result<(), Failure> {
     let closure = Closure::read(&arguments.closure)?;
@@ -115,11 +117,11 @@ pub fn stream(store: &Store, arguments: &StreamArguments) -> Result<(), Failure>
     let archive = Archive { store, spec: &spec, references, skip: 0, checked_by, watch: &watch };
     match arguments.compress.into() {
         Compression::None => {
-            transport::write_archive(&archive, Spliced::new(stdout))?;
+            target::write_archive(&archive, Spliced::new(stdout))?;
         }
         compression => {
             let mut compressor = Compressor::new(compression, stdout);
-            transport::write_archive(&archive, Plain(&mut compressor))?;
+            target::write_archive(&archive, Plain(&mut compressor))?;
             compressor.finish().map_err(Failure::Stdout)?;
         }
     }
@@ -145,7 +147,7 @@ fn binary_stdout() -> Result<fs::File, Failure> {
     }
     // Not through `Stdout`'s own buffer, which looks for newlines in all that passes.
     let stdout = fs::File::from(stdout.as_fd().try_clone_to_owned().map_err(Failure::Stdout)?);
-    transport::widen_pipe(&stdout);
+    outgoing::widen_pipe(&stdout);
     Ok(stdout)
 }
 
@@ -153,7 +155,7 @@ pub fn manifest(store: &Store, arguments: &ManifestArguments) -> Result<(), Fail
     let file = &arguments.image;
     let spec = ImageSpec::read_outline(file)?;
     if arguments.locations {
-        return print_json(&oci::locations(&spec, file));
+        return print_json(&report::locations(&spec, file));
     }
     let image = Image::new(&spec);
     // Byte for byte: no newline at the end.
@@ -170,13 +172,13 @@ pub fn manifest(store: &Store, arguments: &ManifestArguments) -> Result<(), Fail
     let index = spec.layers.iter().position(is_wanted);
     let index = index.ok_or_else(|| Failure::NoSuchBlob { file: file.clone(), digest })?;
     let layer = ImageLayer { spec: &spec, index, form };
-    Ok(transport::write_checked_layer(store, layer, Hashing::Beside, Plain(binary_stdout()?))?)
+    Ok(outgoing::write_checked_layer(store, layer, Hashing::Beside, Plain(binary_stdout()?))?)
 }
 
 pub fn verify(store: &Store, arguments: &VerifyArguments) -> Result<(), Failure> {
     let spec = ImageSpec::read_outline(&arguments.image)?;
     let bar = bar("verifying", spec.size());
-    let report = oci::validate(store, &spec, |size| bar.inc(size));
+    let report = report::validate(store, &spec, |size| bar.inc(size));
     bar.finish_and_clear();
     if arguments.json {
         print_json(&report)?;
@@ -197,18 +199,18 @@ pub fn flatten(store: &Store, arguments: &FlattenArguments) -> Result<(), Failur
     let FlattenArguments { image, output, arch } = arguments;
     let arch = arch.clone().unwrap_or_else(Architecture::of_this_machine);
     let watch = Watching::new("reading", None, false);
-    transport::write_root_archive(store, image, &arch, output, &watch)?;
+    target::write_root_archive(store, image, &arch, output, &watch)?;
     watch.end();
     Ok(())
 }
 
 pub fn tarsum() -> Result<(), Failure> {
-    print(&oci::tarsum(io::stdin().lock()).map_err(Failure::Stdin)?)
+    print(&report::tarsum(io::stdin().lock()).map_err(Failure::Stdin)?)
 }
 
 pub fn merge(arguments: &MergeArguments) -> Result<(), Failure> {
     let watch = Watching::new("reading", None, false);
-    transport::merge_archives(&arguments.archives, &arguments.output, &watch)?;
+    target::merge_archives(&arguments.archives, &arguments.output, &watch)?;
     watch.end();
     Ok(())
 }
@@ -240,7 +242,7 @@ fn annotations<'a>(pairs: impl Iterator<Item = &'a str>) -> Result<Annotations, 
 pub fn lint(store: &Store, arguments: &LintArguments) -> Result<(), Failure> {
     let spec = ImageSpec::read_outline(&arguments.image)?;
     let bar = bar("reading", spec.size());
-    let findings = oci::lint(store, &spec, |size| bar.inc(size))?;
+    let findings = report::lint(store, &spec, |size| bar.inc(size))?;
     bar.finish_and_clear();
     if arguments.json {
         print_json(&findings)?;
@@ -253,8 +255,8 @@ pub fn lint(store: &Store, arguments: &LintArguments) -> Result<(), Failure> {
     }
 }
 
-fn describe(store: &Store, difference: &Difference, count: usize) -> String {
-    let Difference { layer, expected, found, error, store_paths, file } = difference;
+fn describe(store: &Store, difference: &report::Difference, count: usize) -> String {
+    let report::Difference { layer, expected, found, error, store_paths, file } = difference;
     let mut text = format!(
         "layer {layer} of {count}: expected {} and {} bytes, ",
         expected.diff_id, expected.size

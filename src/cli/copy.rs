@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use serde::Serialize;
 use serde_json::json;
 
 use super::Failure;
@@ -11,9 +12,12 @@ use super::arguments::{CopyOptions, FormatArgument, ProgressArgument, SkopeoArgu
 use super::commands::{layers, say, write_file};
 use super::progress::Bytes;
 use super::watching::Watching;
-use crate::oci::{self, Architecture, Artifact, Form, ImageSpec, ManifestFormat};
+use crate::oci::{Architecture, Artifact, Form, ImageSpec, ManifestFormat};
+use crate::outgoing::Copied;
+use crate::registry::client::{self, ClientOptions, Credentials};
+use crate::report;
 use crate::store::Store;
-use crate::transport::{self, Copied, Credentials, PushOptions, SkopeoOptions, Target};
+use crate::target::{self, SkopeoOptions, Target};
 
 pub fn copy(
     store: &Store,
@@ -30,7 +34,7 @@ pub fn copy(
     let formats = formats.collect::<Result<Vec<_>, _>>()?;
     let artifact = Artifact::read(store, image)?;
     if !quiet {
-        for finding in artifact.images().iter().flat_map(|spec| oci::lint_config(store, spec)) {
+        for finding in artifact.images().iter().flat_map(|spec| report::lint_config(store, spec)) {
             match options.progress {
                 // Where each line is to be an object.
                 Some(ProgressArgument::Json) => {
@@ -56,7 +60,7 @@ fn copy_one(
     let CopyOptions { digestfile, json, quiet, progress, .. } = options;
     let start = Instant::now();
     // Where the image goes to standard output, the account of it must not.
-    let to_stdout = archive_path(target).is_some_and(transport::is_stdout);
+    let to_stdout = archive_path(target).is_some_and(target::is_stdout);
     let copied = copy_to(store, artifact, target, format, options)?;
     if let Some(file) = digestfile {
         // As skopeo writes it: without a newline.
@@ -65,14 +69,32 @@ fn copy_one(
     let out: &mut dyn Write =
         if to_stdout { &mut io::stderr().lock() } else { &mut io::stdout().lock() };
     if *json {
-        let json = serde_json::to_string_pretty(&copied).expect("what is printed is JSON");
+        let account = Account { reference: reference_in(target), copied };
+        let json = serde_json::to_string_pretty(&account).expect("an account is JSON");
         return writeln!(out, "{json}").map_err(Failure::Stdout);
     }
     if !quiet && *progress != Some(ProgressArgument::Json) {
         let taken = format!("{:.1} s", start.elapsed().as_secs_f64());
         say(format_args!("{}, in {taken}", account(&copied, target)));
     }
-    writeln!(out, "{}", copied.reference).map_err(Failure::Stdout)
+    writeln!(out, "{}", reference_in(target)).map_err(Failure::Stdout)
+}
+
+/// An account of a copy, as `--json` prints it.
+#[derive(Serialize)]
+struct Account {
+    reference: String,
+    #[serde(flatten)]
+    copied: Copied,
+}
+
+/// Returns the image's name where it is now: in the daemon, or else the target.
+fn reference_in(target: &Target) -> String {
+    match target {
+        Target::DockerDaemon(reference) => reference.to_string(),
+        Target::Containerd(reference) => reference.whole(),
+        other => other.to_string(),
+    }
 }
 
 impl From<FormatArgument> for ManifestFormat {
@@ -118,24 +140,24 @@ fn copy_to(
     let watch = Watching::new("sending", options.progress, options.quiet);
     let copied = match target {
         Target::DockerDaemon(reference) => {
-            transport::copy_to_docker_daemon(store, spec()?, reference, &watch)?
+            target::copy_to_docker_daemon(store, spec()?, reference, &watch)?
         }
         Target::DockerArchive { path, reference } => {
-            transport::copy_to_docker_archive(store, spec()?, path, reference.as_ref(), &watch)?
+            target::copy_to_docker_archive(store, spec()?, path, reference.as_ref(), &watch)?
         }
         Target::OciArchive { path, ref_name } => {
-            transport::copy_to_oci_archive(store, artifact, path, ref_name.as_ref(), &watch)?
+            target::copy_to_oci_archive(store, artifact, path, ref_name.as_ref(), &watch)?
         }
         Target::Oci { path, ref_name } => {
-            transport::copy_to_oci(store, artifact, path, ref_name.as_ref(), &watch)?
+            target::copy_to_oci(store, artifact, path, ref_name.as_ref(), &watch)?
         }
-        Target::Dir { path } => transport::copy_to_dir(store, spec()?, path, format, &watch)?,
+        Target::Dir { path } => target::copy_to_dir(store, spec()?, path, format, &watch)?,
         Target::Containerd(reference) => {
-            transport::copy_to_containerd(store, spec()?, reference, &watch)?
+            target::copy_to_containerd(store, spec()?, reference, &watch)?
         }
         Target::Registry(name) => {
             let push = push_options(options)?;
-            transport::copy_to_registry(store, artifact, name, format, &push, &watch)?
+            client::copy_to_registry(store, artifact, name, format, &push, &watch)?
         }
         Target::ContainersStorage(_) => {
             let image = Artifact::from(ImageSpec::clone(spec()?));
@@ -146,12 +168,12 @@ fn copy_to(
     Ok(copied)
 }
 
-fn push_options(options: &CopyOptions) -> Result<PushOptions, Failure> {
+fn push_options(options: &CopyOptions) -> Result<ClientOptions, Failure> {
     let SkopeoArguments { dest_tls_verify, dest_cert_dir, dest_creds, authfile, .. } =
         options.skopeo.clone();
     let mount_from = options.mount_from.clone();
     let reuse_compressed = options.reuse_compressed;
-    Ok(PushOptions {
+    Ok(ClientOptions {
         tls_verify: dest_tls_verify,
         cert_dir: dest_cert_dir,
         ca_file: ca_file(),
@@ -224,7 +246,7 @@ fn by_skopeo(
     };
     let destination = target.to_string();
     let form = Form::Loadable;
-    Ok(transport::copy_with_skopeo(store, artifact, &destination, form, &options, watch)?)
+    Ok(target::copy_with_skopeo(store, artifact, &destination, form, &options, watch)?)
 }
 
 fn account(copied: &Copied, target: &Target) -> String {
@@ -239,9 +261,9 @@ fn account(copied: &Copied, target: &Target) -> String {
     };
     format!(
         "{fell_back}sent {} ({}), skipped {} ({}) {there}",
-        layers(copied.layers_sent),
-        Bytes(copied.bytes_sent),
-        layers(copied.layers_skipped),
-        Bytes(copied.bytes_skipped),
+        layers(copied.tally.layers_sent),
+        Bytes(copied.tally.bytes_sent),
+        layers(copied.tally.layers_skipped),
+        Bytes(copied.tally.bytes_skipped),
     )
 }

@@ -6,7 +6,8 @@ use super::Failure;
 use super::arguments::{DiffArguments, ExplainArguments};
 use super::commands::{layers, print, print_json, write_file};
 use super::progress::Bytes;
-use crate::oci::{self, Diff, Explanation, ImageSpec};
+use crate::oci::ImageSpec;
+use crate::report::{self, Diff, Explanation};
 use crate::store::{self, Store, StorePath};
 
 /// So many store paths are listed on their own.
@@ -15,14 +16,14 @@ const LARGEST: usize = 10;
 const NAMES: usize = 4;
 
 pub fn explain(arguments: &ExplainArguments) -> Result<(), Failure> {
-    let explanation = oci::explain(&ImageSpec::read(&arguments.image)?);
+    let explanation = report::explain(&ImageSpec::read(&arguments.image)?);
     if let Some(wanted) = &arguments.why {
         let chains = explanation.why(wanted);
         if chains.is_empty() {
             return Err(Failure::NoSuchPath(wanted.clone()));
         }
         let store = Store::default();
-        let step = |(depth, path): (usize, &&oci::ExplainedPath)| match depth {
+        let step = |(depth, path): (usize, &&report::ExplainedPath)| match depth {
             0 => store.print(&path.path),
             _ => format!("{}└ {}", "  ".repeat(depth - 1), store.display(&path.path)),
         };
@@ -96,7 +97,7 @@ pub fn diff(arguments: &DiffArguments) -> Result<(), Failure> {
     // Most store paths are in both.
     let diff = store::sharing(|| -> Result<_, Failure> {
         let old = ImageSpec::read_outline(&arguments.old)?;
-        Ok(oci::diff(&old, &ImageSpec::read_outline(&arguments.new)?))
+        Ok(report::diff(&old, &ImageSpec::read_outline(&arguments.new)?))
     })?;
     if arguments.json { print_json(&diff) } else { print(&cost(&diff)) }
 }

@@ -22,7 +22,8 @@ use thiserror::Error;
 
 use crate::digest::BlobDigest;
 use crate::error::{Hint, with_causes};
-use crate::{closure, layer, oci, transport};
+use crate::registry::{self, client};
+use crate::{closure, layer, oci, outgoing, target};
 use arguments::{Arguments, Command, CopyArguments, PushArguments};
 
 /// The shell's own number for a program that a broken pipe ended (128 + SIGPIPE).
@@ -40,9 +41,23 @@ enum Failure {
     #[error(transparent)]
     Layer(#[from] layer::Error),
     #[error(transparent)]
-    Transport(#[from] transport::Error),
+    Outgoing(#[from] outgoing::Error),
     #[error(transparent)]
-    Setup(#[from] transport::SetupError),
+    Client(#[from] client::ClientError),
+    #[error(transparent)]
+    Prefetch(#[from] client::PrefetchError),
+    #[error(transparent)]
+    Setup(#[from] registry::SetupError),
+    #[error(transparent)]
+    Archive(#[from] target::ArchiveError),
+    #[error(transparent)]
+    Directory(#[from] target::DirectoryError),
+    #[error(transparent)]
+    Docker(#[from] target::DockerError),
+    #[error(transparent)]
+    Containerd(#[from] target::ContainerdError),
+    #[error(transparent)]
+    Skopeo(#[from] target::SkopeoTargetError),
     #[error("cannot write {}", file.display())]
     Output { file: PathBuf, source: io::Error },
     #[error("{} has no `on-demand.nix`: it is not the directory of stowage's Nix functions", .0.display())]
@@ -93,7 +108,14 @@ impl Hint for Failure {
             Failure::Plan(error) => error.hint(),
             Failure::Oci(error) => error.hint(),
             Failure::Layer(error) => error.hint(),
-            Failure::Transport(error) => error.hint(),
+            Failure::Outgoing(error) => error.hint(),
+            Failure::Client(error) => error.hint(),
+            Failure::Prefetch(error) => error.hint(),
+            Failure::Archive(error) => error.hint(),
+            Failure::Directory(error) => error.hint(),
+            Failure::Docker(error) => error.hint(),
+            Failure::Containerd(error) => error.hint(),
+            Failure::Skopeo(error) => error.hint(),
             Failure::Setup(error) => error.hint(),
             Failure::Terminal => Some("pipe it: `… | docker load`, or into a file with `>`".to_owned()),
             Failure::Format { .. } => Some("`dir:` takes either".to_owned()),

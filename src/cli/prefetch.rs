@@ -6,7 +6,7 @@ use super::commands::{print, print_json};
 use super::copy::{ca_file, chosen_auth_files, credentials};
 use super::watching::Watching;
 use crate::oci::Architecture;
-use crate::transport::{self, Platform, Prefetch, Prefetched, PulledAs, PushOptions};
+use crate::registry::client::{self, ClientOptions, Platform, Prefetch, Prefetched, PulledAs};
 
 pub fn prefetch(arguments: &PrefetchArguments) -> Result<(), Failure> {
     let PrefetchArguments { image, os, arch, all, tls_verify, creds, .. } = arguments;
@@ -14,7 +14,7 @@ pub fn prefetch(arguments: &PrefetchArguments) -> Result<(), Failure> {
         os: os.clone().unwrap_or_else(|| "linux".to_owned()),
         arch: arch.clone().unwrap_or_else(|| Architecture::of_this_machine().to_string()),
     };
-    let options = PushOptions {
+    let options = ClientOptions {
         tls_verify: *tls_verify,
         cert_dir: arguments.cert_dir.clone(),
         ca_file: ca_file(),
@@ -35,7 +35,7 @@ pub fn prefetch(arguments: &PrefetchArguments) -> Result<(), Failure> {
         options: &options,
     };
     let watch = Watching::new("reading", None, arguments.quiet);
-    let found = transport::prefetch(&wanted, &watch)?;
+    let found = client::prefetch(&wanted, &watch)?;
     watch.end();
     let insecure = *tls_verify == Some(false);
     match (arguments.json, *all, &found[..]) {

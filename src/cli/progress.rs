@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::transport::{ImageLayer, LayerStep, Watch};
+use crate::outgoing::{ImageLayer, LayerStep, Watch};
 
 /// Whether standard error may be a terminal with somebody before it: Nix gives builders one of
 /// its own, and keeps what they write to it as the log.

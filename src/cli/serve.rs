@@ -15,11 +15,13 @@ use super::arguments::{LogFormat, PackagesArguments, ServeArguments};
 use super::commands::{print, write_file};
 use super::interrupt::{self, Order};
 use crate::error::with_causes;
-use crate::store::Store;
-use crate::transport::{
-    Cache, Limits, NixBuild, OnDemandOptions, PopularityFile, Registry, Reread, ServerOptions,
-    SetupError, Source, Sources, TlsAcceptor, Users, read_tls,
+use crate::registry::catalog::{Source, Sources};
+use crate::registry::on_demand::{NixBuild, OnDemandOptions, PopularityFile};
+use crate::registry::server::{
+    Cache, Limits, Registry, ServerOptions, TlsAcceptor, Users, read_tls,
 };
+use crate::registry::{Reread, SetupError};
+use crate::store::Store;
 
 /// How often to look for what changed.
 const LOOK: Duration = Duration::from_secs(1);

@@ -14,7 +14,7 @@ use super::commands::say;
 use super::interrupt;
 use super::progress::{Bytes, bar, is_watched};
 use crate::digest::BlobDigest;
-use crate::transport::{ImageLayer, LayerStep, Watch};
+use crate::outgoing::{ImageLayer, LayerStep, Watch};
 
 /// From this size on, in bytes, a layer has a bar: others are gone before they are seen.
 const SEEN: u64 = 4 << 20;

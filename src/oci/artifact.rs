@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Error;
+use super::architecture::Architecture;
 use super::blob::{Form, LayerBlob};
 use super::image::{Blob, Image, ManifestFormat};
 use super::json_file;
-use super::options::Architecture;
 use super::spec::ImageSpec;
 use crate::digest::DiffId;
 use crate::store::Store;

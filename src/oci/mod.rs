@@ -1,6 +1,7 @@
 //! Images: configuration, manifest, and the spec from which every byte can be made.
 //! Stage: oci. Input: layers. Output: [`ImageSpec`] and [`Image`].
 
+mod architecture;
 mod archive_reader;
 mod artifact;
 pub mod base;
@@ -9,55 +10,42 @@ mod build;
 mod compression;
 mod compressor;
 mod config;
-mod diff;
-mod explain;
+mod created;
+pub mod dir_format;
 mod flatten;
 mod image;
 mod json_file;
 mod layer_reader;
-mod layer_set;
-mod lint;
-mod locations;
 mod media_type;
-mod options;
-mod plan_files;
-mod previous;
 mod sources;
 mod spec;
 mod spec_layer;
 mod stored;
-mod tarsum;
-mod validate;
-mod warning;
 
 use std::path::PathBuf;
 
 use thiserror::Error;
 
+pub use architecture::Architecture;
 pub use artifact::{Annotations, Artifact, Documents, IndexEntry, IndexSpec};
 pub use blob::{Form, LayerBlob};
-pub use build::{build_image, build_layer_set, registered};
+pub use build::{
+    BuildOptions, Built, LAYER_SET_FILE, LayerSet, Metadata, Warning, build_image, build_layer_set,
+    read_layering_hints, read_popularity, read_previous_plan, registered,
+};
 pub use compression::Compression;
 pub use compressor::Compressor;
 pub use config::{ConfigError, ContainerConfig};
-pub use diff::{Diff, NewLayer, diff};
-pub use explain::{ExplainedLayer, ExplainedPath, Explanation, explain};
+pub use created::Created;
 pub use flatten::{flatten, layers_of};
 pub use image::{Blob, Image, ManifestFormat};
 pub use json_file::write as write_json;
-pub use layer_set::{FILE as LAYER_SET_FILE, LayerSet};
-pub use lint::{Check, Finding, lint, lint_config};
-pub use locations::{Locations, locations};
+pub use layer_reader::read_tar;
 pub use media_type::{Family, LayerMediaType, MediaTypeError};
-pub use options::{Architecture, BuildOptions, Created, Metadata};
-pub use plan_files::{read_layering_hints, read_popularity, read_previous_plan};
 pub use sources::SourceInfo;
 pub use spec::ImageSpec;
 pub use spec_layer::{LayerSource, SpecLayer};
 pub use stored::{Place, StoredBlob};
-pub use tarsum::tarsum;
-pub use validate::{Difference, Report, validate};
-pub use warning::{Built, Warning};
 
 use crate::error::Hint;
 use crate::{closure, layer};

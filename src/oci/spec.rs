@@ -8,9 +8,10 @@ use oci_spec::image::History;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::Error;
+use super::architecture::Architecture;
 use super::config::ContainerConfig;
+use super::created::Created;
 use super::json_file;
-use super::options::{Architecture, Created};
 use super::sources::{SourceInfo, WithoutReferences};
 use super::spec_layer::SpecLayer;
 use crate::store::StorePath;

@@ -5,7 +5,8 @@ use std::process::Stdio;
 use serde_json::{Map, Value, json};
 use stowage::digest::Digest;
 use stowage::oci::ImageSpec;
-use stowage::transport::{Archive, CheckedBy, Unwatched, write_archive};
+use stowage::outgoing::{CheckedBy, Unwatched};
+use stowage::target::{Archive, write_archive};
 
 use crate::support::{FakeStore, stderr};
 

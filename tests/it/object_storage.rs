@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use stowage::digest::{BlobDigest, Digest};
 use stowage::error::Hint;
 use stowage::oci::{Form, Image, ImageSpec};
+use stowage::outgoing::Error;
+use stowage::registry::storage::{BlobSource, ObjectStorage, StorageError};
 use stowage::store::StorePath;
-use stowage::transport::{BlobSource, Error, ObjectStorage, StorageError};
 use tokio_stream::StreamExt;
 
 use crate::s3::{self, Mode, S3, SECRET_KEY};
@@ -38,7 +39,7 @@ impl Built {
     async fn put(
         &self,
         storage: &ObjectStorage,
-    ) -> Result<stowage::transport::Stored, StorageError> {
+    ) -> Result<stowage::registry::storage::Stored, StorageError> {
         storage.put_image(&self.store.store(), &self.spec, "shell/git", "latest").await
     }
 

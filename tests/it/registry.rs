@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use stowage::digest::Digest;
 use stowage::oci::{Artifact, Form, Image, ImageSpec};
-use stowage::transport::{Catalog, Limits, Registry, ServerOptions};
+use stowage::registry::catalog::Catalog;
+use stowage::registry::server::{Limits, Registry, ServerOptions};
 
 use crate::http::{self, Answer};
 use crate::support::{FakeStore, odd_tree};

@@ -18,8 +18,8 @@ use super::platform::Platform;
 use super::scan::{Scan, scan};
 use crate::digest::DiffId;
 use crate::layer::BaseTree;
+use crate::oci::architecture::Architecture;
 use crate::oci::media_type::LayerMediaType;
-use crate::oci::options::Architecture;
 use crate::oci::stored::{Place, StoredBlob};
 use crate::store::Store;
 

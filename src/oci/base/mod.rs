@@ -19,4 +19,4 @@ pub use error::{Error, Problem};
 pub use image::{BaseImage, BaseLayer, read_base};
 pub use inherit::{inherit, inherit_history};
 pub use platform::Platform;
-pub(super) use scan::scan;
+pub use scan::scan;

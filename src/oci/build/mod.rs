@@ -1,0 +1,378 @@
+//! From a closure and options to an image spec, or to layers for other images.
+//! Stage: oci. Input: [`Closure`] and [`BuildOptions`]. Output: [`ImageSpec`] or [`LayerSet`].
+
+mod layer_set;
+mod options;
+mod plan_files;
+mod previous;
+mod warning;
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use oci_spec::image::{History, HistoryBuilder};
+use serde_json::Value;
+
+use crate::oci::Error;
+use crate::oci::base::{self, BaseImage};
+use crate::oci::blob::LayerBlob;
+use crate::oci::compression::Compression;
+use crate::oci::config::ContainerConfig;
+pub use layer_set::{FILE as LAYER_SET_FILE, LayerSet};
+pub use options::{BuildOptions, Metadata};
+pub use plan_files::{read_layering_hints, read_popularity, read_previous_plan};
+pub use warning::{Built, Warning};
+
+use crate::closure::Closure;
+use crate::digest::{BlobDigest, DiffId, DigestWriter};
+use crate::layer::{
+    self, BaseTree, Layer, LayerBudget, LayerContents, LayerPlan, PermissionRule, PlanOptions,
+};
+use crate::oci::media_type::LayerMediaType;
+use crate::oci::sources::SourceInfo;
+use crate::oci::spec::ImageSpec;
+use crate::oci::spec_layer::{LayerSource, SpecLayer};
+use crate::oci::stored::StoredBlob;
+use crate::store::{Store, StorePath};
+use previous::{PreviousImage, PreviousLayer};
+use warning::idle_rules;
+
+/// Plans and makes every layer, and keeps what is needed to make them again.
+///
+/// The base image's layers are the lowest, as they are. Layers that were built on their own
+/// go on them, in the order given. A store path that several of them hold is in the first alone.
+///
+/// `done` is told of each layer as it is finished.
+///
+/// # Errors
+/// Whatever keeps a store path from being in the image, and [`Error::TooManyLayers`].
+pub fn build_image(
+    store: &Store,
+    closure: Closure,
+    options: BuildOptions,
+    done: impl Fn(&Layer) + Sync,
+) -> Result<Built<ImageSpec>, Error> {
+    let base = options.from_image.as_deref();
+    let base = base.map(|path| base::read_base(store, path, &options.architecture)).transpose()?;
+    let nothing = BaseTree::default();
+    let tree = base.as_ref().map_or(&nothing, |base| &base.tree);
+    let mut options = options;
+    let mut given = LayerSet::read_all(store, &options.layers)?;
+    if options.max_layers_is_total {
+        options.max_layers = left_for_store(base.as_ref(), &given, &options)?;
+    }
+    let present = given.settle(store, tree, &done)?;
+    let Built { made: own, warnings } = own_layers(store, closure, &present, tree, &options, done)?;
+    let set = given.followed_by(own);
+    let (config, variant) = inherited(base.as_ref(), &options)?;
+    let set = base.map_or_else(LayerSet::default, base_layers).followed_by(set);
+    let set = set.followed_by(tar_layers(store, &options)?);
+    let LayerSet { mut layers, history, sources, .. } = set;
+    if layers.len() > usize::from(LayerBudget::MAX) {
+        return Err(Error::TooManyLayers(layers.len()));
+    }
+    compress_layers(store, &mut layers, options.compression)?;
+    let BuildOptions { architecture, created, .. } = options;
+    let made = ImageSpec { architecture, variant, created, config, history, layers, sources };
+    Ok(Built { made, warnings })
+}
+
+/// How many layers are left when those are counted that are there already, and those on top.
+fn left_for_store(
+    base: Option<&BaseImage>,
+    given: &LayerSet,
+    options: &BuildOptions,
+) -> Result<LayerBudget, Error> {
+    let base = base.map_or(0, |base| base.layers.len());
+    let taken = base + given.layers.len() + options.tars.len();
+    options.max_layers.less(taken).ok_or(Error::NoLayersLeft {
+        max_layers: options.max_layers,
+        base,
+        others: taken - base,
+    })
+}
+
+/// Layers of tars that somebody else made, and that are kept where they are.
+fn tar_layers(store: &Store, options: &BuildOptions) -> Result<LayerSet, Error> {
+    let mut set = LayerSet::default();
+    for file in &options.tars {
+        let mut digest = DigestWriter::new(io::sink());
+        File::open(store.locate(file))
+            .and_then(|mut tar| io::copy(&mut tar, &mut digest))
+            .map_err(|source| Error::Read { file: file.clone(), source })?;
+        let (digest, size) = digest.finish();
+        let blob = StoredBlob {
+            file: file.clone(),
+            offset: 0,
+            archive: Compression::None,
+            digest: BlobDigest::new(digest),
+            size,
+            media_type: LayerMediaType::oci(Compression::None),
+        };
+        let source = LayerSource::Stored(blob);
+        let diff_id = DiffId::new(digest);
+        set.layers.push(SpecLayer { diff_id, size, checksum: None, source, compressed: None });
+        set.history.push(history_of(&[name_of(file)], options));
+    }
+    Ok(set)
+}
+
+/// A store path's name without its hash, or the file's name.
+fn name_of(file: &Path) -> String {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    let parsed = Store::default().parse(&file.to_string_lossy());
+    parsed.map_or_else(|_| name.into_owned(), |path| path.name().to_string())
+}
+
+/// Records what the layers are when they are compressed: all but the base's, which are what
+/// they are. Whoever pushes them then knows their digests beforehand.
+fn compress_layers(
+    store: &Store,
+    layers: &mut [SpecLayer],
+    compression: Compression,
+) -> Result<(), Error> {
+    if compression.is_none() {
+        return Ok(());
+    }
+    let ours = layers.iter_mut().filter(|layer| !matches!(layer.source, LayerSource::Stored(_)));
+    // One after the other: the compressor keeps all processors busy.
+    for layer in ours.filter(|layer| layer.compressed.is_none()) {
+        let digest = DigestWriter::new(io::sink());
+        let (digest, size) = layer.write_compressed(store, compression, digest)?.finish();
+        let digest = BlobDigest::new(digest);
+        let media_type = LayerMediaType::oci(compression);
+        layer.compressed = Some(LayerBlob { digest, size, media_type });
+    }
+    Ok(())
+}
+
+/// The configuration and the architecture's variant, on a base or not.
+fn inherited(
+    base: Option<&BaseImage>,
+    options: &BuildOptions,
+) -> Result<(ContainerConfig, Option<String>), Error> {
+    let Some(BaseImage { configuration, .. }) = base else {
+        return Ok((options.config.clone(), None));
+    };
+    let config = configuration.get("config").unwrap_or(&Value::Null);
+    let config = base::inherit(config, &options.config).map_err(|error| base::Error {
+        file: options.from_image.clone().unwrap_or_default(),
+        layer: None,
+        problem: Box::new(error.into()),
+    })?;
+    let variant = configuration.get("variant").and_then(Value::as_str).map(str::to_owned);
+    Ok((config, variant))
+}
+
+/// A base's layers, as a set to put others on.
+pub fn base_layers(base: BaseImage) -> LayerSet {
+    let layers = base.layers.into_iter().map(|layer| SpecLayer {
+        diff_id: layer.diff_id,
+        size: layer.size,
+        checksum: None,
+        source: LayerSource::Stored(layer.blob),
+        compressed: None,
+    });
+    LayerSet { layers: layers.collect(), history: base.history, ..LayerSet::default() }
+}
+
+/// Builds the layers of a `buildLayer`. What the layers below hold stays out of them.
+///
+/// # Errors
+/// As [`build_image`].
+pub fn build_layer_set(
+    store: &Store,
+    closure: Closure,
+    options: BuildOptions,
+    done: impl Fn(&Layer) + Sync,
+) -> Result<Built<LayerSet>, Error> {
+    let below = LayerSet::read_all(store, &options.layers)?;
+    let nothing = BaseTree::default();
+    let Built { made, warnings } =
+        own_layers(store, closure, &below.store_paths(), &nothing, &options, done)?;
+    Ok(Built { made: LayerSet { parents: options.layers, ..made }, warnings })
+}
+
+/// What a Nix database of the image has: its own store paths and those of the layers below.
+///
+/// # Errors
+/// If a layer below can't be read.
+pub fn registered(
+    store: &Store,
+    closure: Closure,
+    options: &BuildOptions,
+) -> Result<Closure, Error> {
+    // `closure` is also that of the layers' outputs, which name their store paths.
+    let below = LayerSet::read_all(store, &options.layers)?;
+    let files = below.parents.into_iter().collect();
+    Ok(in_store(closure.without(&files), options))
+}
+
+/// The part of a closure that an image's store holds: not what is excluded, nor what is
+/// copied to `/` and nowhere else.
+fn in_store(closure: Closure, options: &BuildOptions) -> Closure {
+    // Before the exclusion: what an excluded file refers to was asked for by name.
+    let copied_only = copied_only(&closure, &options.copy_to_root);
+    closure.without(&options.exclude).without(&copied_only)
+}
+
+/// The layers of what is not in the layers below.
+fn own_layers(
+    store: &Store,
+    closure: Closure,
+    below: &BTreeSet<StorePath>,
+    base: &BaseTree,
+    options: &BuildOptions,
+    done: impl Fn(&Layer) + Sync,
+) -> Result<Built<LayerSet>, Error> {
+    for path in &options.copy_to_root {
+        if closure.get(path).is_none() {
+            return Err(Error::NotInClosure(store.print(path)));
+        }
+    }
+    let below = unaltered(below, options);
+    let mut contents = contents(in_store(closure.clone(), options).without(&below), options)?;
+    for contents in &mut contents {
+        contents.over = layer::met_by(store, contents, base)?;
+    }
+    let size = |contents: &LayerContents| {
+        contents.sources().filter_map(|path| closure.get(path)).map(|info| info.nar_size).sum()
+    };
+    let known = known(store, &closure, &contents, options)?;
+    let new = contents.iter().zip(&known).filter(|(_, known)| known.is_none());
+    let new: Vec<_> = new.map(|(contents, _)| contents).collect();
+    let mut made = layer::build_layers(store, &new, size, done)?.into_iter();
+    let warnings = idle_rules(store, &options.perms, &contents)?;
+    let history = contents.iter().map(|contents| history(contents, options)).collect();
+    let sources = sources(&closure, &contents);
+    let layers = contents.into_iter().zip(known).map(|(contents, known)| match known {
+        Some(layer) => layer.made_of(contents, options.compression),
+        None => (contents, made.next().expect("what is not known was made")).into(),
+    });
+    let made = LayerSet { parents: Vec::new(), history, layers: layers.collect(), sources };
+    Ok(Built { made, warnings })
+}
+
+/// Of each layer what the earlier image says of it, if that has it.
+fn known(
+    store: &Store,
+    closure: &Closure,
+    contents: &[LayerContents],
+    options: &BuildOptions,
+) -> Result<Vec<Option<PreviousLayer>>, Error> {
+    let Some(file) = &options.previous_image else { return Ok(vec![None; contents.len()]) };
+    let previous = PreviousImage::read(&store.locate(file), closure)?;
+    Ok(contents.iter().map(|contents| previous.find(contents, closure)).collect())
+}
+
+/// What is left out since layers below have it: not what `perms` wants otherwise than they do.
+fn unaltered(below: &BTreeSet<StorePath>, options: &BuildOptions) -> BTreeSet<StorePath> {
+    let altered: BTreeSet<_> = in_store_rules(options).map(|rule| &rule.path).collect();
+    below.iter().filter(|path| !altered.contains(path)).cloned().collect()
+}
+
+/// The rules of `perms` that are for store paths where they are in the store.
+fn in_store_rules(options: &BuildOptions) -> impl Iterator<Item = &PermissionRule> {
+    options.perms.iter().filter(|rule| !options.copy_to_root.contains(&rule.path))
+}
+
+/// What goes in each layer: store paths as planned, and what is copied to `/` on top,
+/// in a layer of its own if the budget has one for it.
+fn contents(in_store: Closure, options: &BuildOptions) -> Result<Vec<LayerContents>, Error> {
+    let copies = !options.copy_to_root.is_empty();
+    let (budget, merged) = match options.max_layers.less(1).filter(|_| copies) {
+        Some(budget) => (budget, false),
+        None => (options.max_layers, copies),
+    };
+    let plan =
+        LayerPlan::new(&in_store, budget, plan_options(options)?).map_err(layer::Error::Plan)?;
+    let mut layers: Vec<_> = plan
+        .into_layers()
+        .into_iter()
+        .map(|paths| {
+            let store_paths: BTreeSet<_> = paths.into_iter().collect();
+            let rules = in_store_rules(options).filter(|rule| store_paths.contains(&rule.path));
+            let permissions = rules.cloned().collect();
+            let store_attributes = options.store_attributes.clone();
+            LayerContents { store_paths, permissions, store_attributes, ..LayerContents::default() }
+        })
+        .collect();
+    if copies && (!merged || layers.is_empty()) {
+        layers.push(LayerContents::default());
+    }
+    if let Some(top) = layers.last_mut() {
+        top.copy_to_root = options.copy_to_root.clone();
+        let copied = |rule: &&PermissionRule| options.copy_to_root.contains(&rule.path);
+        top.permissions.extend(options.perms.iter().filter(copied).cloned());
+    }
+    Ok(layers)
+}
+
+fn plan_options(options: &BuildOptions) -> Result<PlanOptions, Error> {
+    let previous = options.previous_plan.as_deref().or(options.previous_image.as_deref());
+    let previous = previous.map(read_previous_plan);
+    let popularity = options.popularity.as_deref().map(read_popularity).transpose()?;
+    Ok(PlanOptions {
+        layering: options.layering.clone(),
+        hints: options.layering_hints.clone(),
+        popularity: popularity.unwrap_or_default(),
+        previous: previous.transpose()?,
+    })
+}
+
+/// The `copyToRoot` paths that the store needs not hold: their files are in `/`.
+///
+/// One that another path refers to (the file with the image's `config`, say), or that
+/// refers to itself (as a program does that finds its data by its own store path),
+/// stays in the store too: else these references would lead nowhere.
+fn copied_only(closure: &Closure, copy_to_root: &[StorePath]) -> BTreeSet<StorePath> {
+    let mut alone: BTreeSet<_> = copy_to_root.iter().cloned().collect();
+    for reference in closure.nodes().flat_map(|node| closure.references(node)) {
+        if alone.is_empty() {
+            break;
+        }
+        alone.remove(reference);
+    }
+    alone
+}
+
+fn sources(closure: &Closure, contents: &[LayerContents]) -> Vec<SourceInfo> {
+    let paths: BTreeSet<_> = contents.iter().flat_map(LayerContents::sources).collect();
+    let info = |path: &StorePath| {
+        let node = closure.node(path).expect("layers are made of the closure's paths");
+        let info = closure.info(node);
+        let others = closure.graph().references(node);
+        SourceInfo {
+            path: info.path.clone(),
+            nar_hash: info.nar_hash,
+            nar_size: info.nar_size,
+            references: others.map(|node| closure.info(node).path.clone()).collect(),
+        }
+    };
+    paths.into_iter().map(info).collect()
+}
+
+/// What `docker history` shows of a layer: what its author says, or the names of what is in
+/// it, without hashes, the first few if there are many.
+fn history(contents: &LayerContents, options: &BuildOptions) -> History {
+    history_of(&contents.names(), options)
+}
+
+fn history_of(names: &[String], options: &BuildOptions) -> History {
+    const SHOWN: usize = 4;
+    let mut text = format!("stowage: {}", names[..names.len().min(SHOWN)].join(", "));
+    if names.len() > SHOWN {
+        text += &format!(" and {} more", names.len() - SHOWN);
+    }
+    let metadata = &options.metadata;
+    let mut history = HistoryBuilder::default()
+        .created(options.created.to_string())
+        .created_by(metadata.created_by.clone().unwrap_or(text))
+        .build()
+        .expect("history has no required field");
+    history.set_author(metadata.author.clone());
+    history.set_comment(metadata.comment.clone());
+    history
+}

@@ -1,0 +1,37 @@
+//! When an image says that it was made.
+//! Stage: oci (pure). Input: text. Output: [`Created`].
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+/// A date and time by RFC 3339, as it was written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Created(String);
+
+impl Default for Created {
+    /// The second of the modification times.
+    fn default() -> Self {
+        Self("1970-01-01T00:00:01Z".to_owned())
+    }
+}
+
+impl fmt::Display for Created {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Created {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        OffsetDateTime::parse(&text, &Rfc3339).map_err(|_| {
+            serde::de::Error::custom(format_args!(
+                "`created` must be a date and time such as `1970-01-01T00:00:01Z` (RFC 3339), not `{text}`"
+            ))
+        })?;
+        Ok(Self(text))
+    }
+}

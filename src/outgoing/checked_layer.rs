@@ -1,0 +1,182 @@
+//! A layer's blob on its way out, checked against what was built.
+//! Stage: outgoing. Input: [`ImageLayer`]. Output: a layer's bytes, or an error.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+
+use super::error::Error;
+use super::watch::ImageLayer;
+use crate::digest::{ChecksumWriter, DigestWriter};
+use crate::layer;
+use crate::sink::{FileBytes, Sink};
+use crate::store::Store;
+
+/// Who compares a layer with what it was when the image was built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckedBy {
+    /// Whoever makes the layers.
+    Sender,
+    /// The receiver alone, as `docker load`, `podman load`, skopeo and registries do: nothing is
+    /// hashed, and large files are moved by the system (see [`Spliced`](crate::sink::Spliced)).
+    Receiver,
+}
+
+/// Where a layer's digest is computed, if it takes that to check it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hashing {
+    /// On a thread of its own, if the layer is large: faster, for a few megabytes of memory.
+    Beside,
+    /// On the thread that makes it: where there are others for all processors.
+    Within,
+}
+
+impl Hashing {
+    /// From this size on, in bytes, a thread is worth it.
+    const LARGE: u64 = 4 << 20;
+
+    fn of<W>(self, out: W, size: u64) -> DigestWriter<W> {
+        if self == Self::Beside && size >= Self::LARGE {
+            DigestWriter::with_thread(out)
+        } else {
+            DigestWriter::new(out)
+        }
+    }
+}
+
+/// Makes a layer and passes on its bytes, never more of them than recorded. They are compared by
+/// their checksum, as they are written; or by their digest, if they have no checksum.
+///
+/// A checksum finds what changed by accident. Nobody has to get by it on purpose: who could alter
+/// a layer could as well alter the image spec, which says what is expected.
+///
+/// # Errors
+/// [`Error::LayerChanged`] if they are not what they were: by then most of them may have
+/// been passed on, so that a receiver must not take what it has for a layer.
+pub fn write_checked_layer(
+    store: &Store,
+    layer: ImageLayer,
+    hashing: Hashing,
+    out: impl Sink,
+) -> Result<(), Error> {
+    let Some(expected) = layer.spec.layers[layer.index].checksum_in(layer.form) else {
+        return write_hashed_layer(store, layer, hashing, out);
+    };
+    let mut out = ChecksumWriter::new(out);
+    write_sized_layer(store, layer, &mut out)?;
+    compare(layer, expected, out.finish())
+}
+
+/// The same, always by their digest: for who keeps them by it, where other images find them too.
+///
+/// # Errors
+/// As [`write_checked_layer`].
+pub fn write_hashed_layer(
+    store: &Store,
+    layer: ImageLayer,
+    hashing: Hashing,
+    out: impl Sink,
+) -> Result<(), Error> {
+    let expected = layer.blob();
+    let mut out = hashing.of(out, expected.size);
+    write_sized_layer(store, layer, &mut out)?;
+    compare(layer, *expected.digest.digest(), out.finish().0)
+}
+
+fn compare<S: PartialEq + Display>(layer: ImageLayer, expected: S, found: S) -> Result<(), Error> {
+    if found == expected { Ok(()) } else { Err(changed(layer, expected, found)) }
+}
+
+/// As [`write_checked_layer`], but nothing is hashed here, and the system moves large files by
+/// itself where `out` can be given them. The size is checked.
+///
+/// # Errors
+/// As [`write_checked_layer`], for another size.
+pub fn write_sized_layer(store: &Store, layer: ImageLayer, out: impl Sink) -> Result<(), Error> {
+    let size = layer.blob().size;
+    let mut out = Limited::new(out, size);
+    let result = layer.spec.layers[layer.index].write_blob(store, layer.form, &mut out);
+    out.ended(layer, result)?;
+    if out.left > 0 {
+        return Err(changed(layer, bytes(size), bytes(size - out.left)));
+    }
+    Ok(())
+}
+
+fn changed(
+    ImageLayer { spec, index, .. }: ImageLayer,
+    expected: impl Display,
+    found: impl Display,
+) -> Error {
+    Error::LayerChanged {
+        number: index + 1,
+        count: spec.layers.len(),
+        names: spec.layers[index].names(),
+        expected: expected.to_string(),
+        found: found.to_string(),
+    }
+}
+
+fn bytes(count: u64) -> String {
+    format!("{count} bytes")
+}
+
+/// Takes `left` bytes and refuses the rest: what follows an announced size would be read
+/// as something else.
+struct Limited<W> {
+    inner: W,
+    left: u64,
+    exceeded: bool,
+}
+
+impl<W> Limited<W> {
+    fn new(inner: W, left: u64) -> Self {
+        Self { inner, left, exceeded: false }
+    }
+
+    fn admit(&mut self, bytes: usize) -> io::Result<()> {
+        if bytes as u64 > self.left {
+            self.exceeded = true;
+            return Err(io::Error::other("more bytes than announced"));
+        }
+        Ok(())
+    }
+
+    /// What an error of the one who wrote here means.
+    fn ended(&self, layer: ImageLayer, result: Result<(), layer::Error>) -> Result<(), Error> {
+        if self.exceeded {
+            return Err(changed(layer, bytes(layer.blob().size), "more"));
+        }
+        let count = layer.spec.layers.len();
+        result.map_err(|error| match error {
+            layer::Error::Write(error) => Error::Write(error),
+            source => Error::Layer { number: layer.index + 1, count, source },
+        })
+    }
+}
+
+impl<W: Write> Write for Limited<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.admit(bytes.len())?;
+        let written = self.inner.write(bytes)?;
+        self.left -= written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+impl<S: Sink> Sink for Limited<S> {
+    fn takes_files(&self) -> bool {
+        self.inner.takes_files()
+    }
+
+    fn take_file(&mut self, bytes: FileBytes) -> io::Result<u64> {
+        // What is longer than announced is noticed with the first byte after.
+        let length = bytes.length.min(self.left);
+        let taken = self.inner.take_file(FileBytes { length, ..bytes })?;
+        self.left -= taken;
+        Ok(taken)
+    }
+}

@@ -1,0 +1,70 @@
+//! An account of a copy: what was sent, and what was there already.
+//! Stage: outgoing (pure).
+
+use serde::Serialize;
+
+use crate::digest::BlobDigest;
+use crate::oci::Documents;
+
+/// Counts what a copy sent and what it did not have to send.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Tally {
+    /// Layers that were sent.
+    pub layers_sent: usize,
+    /// Layers that the target had.
+    pub layers_skipped: usize,
+    /// Layers that the registry took from another of its repositories.
+    pub layers_mounted: usize,
+    /// Bytes that were sent: all bytes of an archive, or else those of blobs and documents.
+    pub bytes_sent: u64,
+    /// Bytes of the layers that were not sent.
+    pub bytes_skipped: u64,
+}
+
+impl Tally {
+    /// Counts a layer of `size` bytes that was sent.
+    pub fn sent(&mut self, size: u64) {
+        self.layers_sent += 1;
+        self.bytes_sent += size;
+    }
+
+    /// Counts a layer of `size` bytes that the target had.
+    pub fn skipped(&mut self, size: u64) {
+        self.layers_skipped += 1;
+        self.bytes_skipped += size;
+    }
+
+    /// Counts a layer that the registry took from another of its repositories.
+    pub fn mounted(&mut self) {
+        self.layers_mounted += 1;
+    }
+}
+
+/// Says what a copy came to, whichever the target.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Copied {
+    /// Digest of the manifest, or of the index, that was written.
+    pub manifest_digest: BlobDigest,
+    /// Digest of the image's configuration; of several images, the digest of their index.
+    pub image_id: String,
+    /// What was sent and skipped.
+    #[serde(flatten)]
+    pub tally: Tally,
+    /// Whether the daemon lacked a layer that it was thought to have, and was sent the whole
+    /// image.
+    pub fell_back: bool,
+}
+
+impl Copied {
+    /// Accounts for a copy of these documents and their layers.
+    pub fn new(documents: &Documents, tally: Tally) -> Self {
+        Self {
+            manifest_digest: documents.top().digest,
+            image_id: documents.id(),
+            tally,
+            fell_back: false,
+        }
+    }
+}

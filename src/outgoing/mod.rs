@@ -1,0 +1,25 @@
+//! What every receiver of an image is given: its layers, made and checked on their way out, and
+//! an account of what was sent.
+//! Stage: outgoing. Input: an image spec and the store. Output: bytes.
+
+mod checked_layer;
+mod copied;
+mod error;
+mod program;
+mod ref_name;
+mod reference;
+mod skopeo;
+mod temporary;
+mod watch;
+
+pub use checked_layer::{
+    CheckedBy, Hashing, write_checked_layer, write_hashed_layer, write_sized_layer,
+};
+pub use copied::{Copied, Tally};
+pub use error::{At, Error};
+pub use program::{run_program, widen_pipe};
+pub use ref_name::{ParseRefNameError, RefName};
+pub use reference::{ImageReference, ParseReferenceError};
+pub use skopeo::{SkopeoError, run_skopeo};
+pub use temporary::{NewFile, remove_stale};
+pub use watch::{ImageLayer, LayerStep, Unwatched, Watch, Watched, WatchedLayer};

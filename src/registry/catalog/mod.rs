@@ -1,0 +1,285 @@
+//! What a registry has: repositories, their tags, and what is behind each digest.
+//! Stage: registry (pure). Input: image specs. Output: [`Catalog`].
+
+mod sources;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+pub use sources::{Source, Sources};
+
+use crate::digest::BlobDigest;
+use crate::oci::{Artifact, Blob, Form, Image, ImageSpec, LayerBlob, ManifestFormat};
+
+/// Longest name of a repository that registries agree on (distribution-spec, "Pulling manifests").
+const LONGEST_NAME: usize = 255;
+const LONGEST_TAG: usize = 128;
+
+/// Repositories by name.
+#[derive(Clone, Debug, Default)]
+pub struct Catalog {
+    repositories: BTreeMap<String, Repository>,
+}
+
+/// What one repository has.
+#[derive(Clone, Debug, Default)]
+pub struct Repository {
+    tags: BTreeMap<String, BlobDigest>,
+    manifests: BTreeMap<BlobDigest, Manifest>,
+    blobs: BTreeMap<BlobDigest, Content>,
+}
+
+/// A manifest's bytes and what they are.
+#[derive(Clone, Debug)]
+pub struct Manifest {
+    /// Digest and bytes.
+    pub blob: Arc<Blob>,
+    /// Its media type.
+    pub media_type: String,
+}
+
+/// What is behind a blob's digest.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// An image configuration.
+    Config(Arc<Blob>),
+    /// A layer.
+    Layer {
+        /// The image that it is of.
+        spec: Arc<ImageSpec>,
+        /// Which of its layers.
+        index: usize,
+        /// Which of its bytes.
+        form: Form,
+        /// Digest and size of these.
+        blob: LayerBlob,
+    },
+}
+
+impl Content {
+    /// Bytes of the blob.
+    pub fn size(&self) -> u64 {
+        match self {
+            Self::Config(blob) => blob.bytes.len() as u64,
+            Self::Layer { blob, .. } => blob.size,
+        }
+    }
+}
+
+/// Why an image has no place in a catalog.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum CatalogError {
+    /// Not a name that a client could ask for.
+    #[error(
+        "`{0}` is no name for a repository: components of lower-case letters and digits, with `.`, `_`, `-` between them, and slashes"
+    )]
+    Name(String),
+    /// Not a tag that a client could ask for.
+    #[error("`{0}` is no tag: 1 to {LONGEST_TAG} letters, digits, `_`, `.` and `-`")]
+    Tag(String),
+}
+
+impl Catalog {
+    /// Adds an image, or several with their index, under a name and a tag, in place of what
+    /// has them.
+    ///
+    /// # Errors
+    /// [`CatalogError`].
+    pub fn add(
+        &mut self,
+        name: &str,
+        tag: &str,
+        artifact: &Artifact,
+        form: Form,
+    ) -> Result<(), CatalogError> {
+        check_reference(name, tag)?;
+        let digest = self.add_untagged(name, artifact, form)?;
+        let repository = self.repositories.entry(name.to_owned()).or_default();
+        repository.tags.insert(tag.to_owned(), digest);
+        Ok(())
+    }
+
+    /// Adds an image that is found by its digest alone: for who had it from a tag that now is
+    /// another one's.
+    ///
+    /// # Errors
+    /// [`CatalogError::Name`].
+    pub fn add_untagged(
+        &mut self,
+        name: &str,
+        artifact: &Artifact,
+        form: Form,
+    ) -> Result<BlobDigest, CatalogError> {
+        if !is_name(name) {
+            return Err(CatalogError::Name(name.to_owned()));
+        }
+        let documents = artifact.documents(form, ManifestFormat::Oci);
+        let repository = self.repositories.entry(name.to_owned()).or_default();
+        let digest = documents.top().digest;
+        let top = documents.descriptor().media_type().to_string();
+        if let Some(index) = documents.index {
+            repository.add_manifest(index, top);
+        }
+        for (spec, image) in artifact.images().iter().zip(documents.images) {
+            for (index, layer) in spec.layers.iter().enumerate() {
+                let blob = layer.blob(form);
+                let content = Content::Layer { spec: Arc::clone(spec), index, form, blob };
+                repository.blobs.insert(blob.digest, content);
+            }
+            let media_type = image.descriptor().media_type().to_string();
+            let Image { config, manifest, .. } = image;
+            repository.blobs.insert(config.digest, Content::Config(Arc::new(config)));
+            repository.add_manifest(manifest, media_type);
+        }
+        Ok(digest)
+    }
+
+    /// Adds a manifest whose blobs are elsewhere, under a name and a tag, in place of what has
+    /// them; or by its digest alone.
+    ///
+    /// # Errors
+    /// [`CatalogError`].
+    pub fn add_manifest(
+        &mut self,
+        name: &str,
+        tag: Option<&str>,
+        manifest: Manifest,
+    ) -> Result<(), CatalogError> {
+        check_reference(name, tag.unwrap_or("latest"))?;
+        let repository = self.repositories.entry(name.to_owned()).or_default();
+        if let Some(tag) = tag {
+            repository.tags.insert(tag.to_owned(), manifest.blob.digest);
+        }
+        repository.manifests.insert(manifest.blob.digest, manifest);
+        Ok(())
+    }
+
+    /// The names of all repositories that have tags, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let tagged = self.repositories.iter().filter(|(_, found)| !found.tags.is_empty());
+        tagged.map(|(name, _)| name.as_str())
+    }
+
+    /// The repository of that name.
+    pub fn repository(&self, name: &str) -> Option<&Repository> {
+        self.repositories.get(name)
+    }
+}
+
+impl Repository {
+    fn add_manifest(&mut self, blob: Blob, media_type: String) {
+        self.manifests.insert(blob.digest, Manifest { blob: Arc::new(blob), media_type });
+    }
+
+    /// Its tags, in order.
+    pub fn tags(&self) -> impl Iterator<Item = &str> {
+        self.tags.keys().map(String::as_str)
+    }
+
+    /// The manifest with that tag or digest.
+    pub fn manifest(&self, reference: &str) -> Option<&Manifest> {
+        let digest = match reference.parse() {
+            Ok(digest) => digest,
+            Err(_) => *self.tags.get(reference)?,
+        };
+        self.manifests.get(&digest)
+    }
+
+    /// The blob with that digest. Manifests are blobs as well.
+    pub fn blob(&self, digest: &BlobDigest) -> Option<Content> {
+        let manifest =
+            || self.manifests.get(digest).map(|found| Content::Config(Arc::clone(&found.blob)));
+        self.blobs.get(digest).cloned().or_else(manifest)
+    }
+}
+
+/// Whether an image can be asked for by name and tag.
+///
+/// # Errors
+/// [`CatalogError`].
+pub fn check_reference(name: &str, tag: &str) -> Result<(), CatalogError> {
+    if !is_name(name) {
+        return Err(CatalogError::Name(name.to_owned()));
+    }
+    if !is_tag(tag) {
+        return Err(CatalogError::Tag(tag.to_owned()));
+    }
+    Ok(())
+}
+
+/// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(\/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*`
+/// (distribution-spec, "Pulling manifests").
+pub fn is_name(text: &str) -> bool {
+    text.len() <= LONGEST_NAME && text.split('/').all(is_component)
+}
+
+fn is_component(text: &str) -> bool {
+    let alphanumeric = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let separator = |text: &str| {
+        matches!(text, "." | "_" | "__")
+            || (!text.is_empty() && text.bytes().all(|byte| byte == b'-'))
+    };
+    // Between runs of letters and digits there is one separator, at the ends none.
+    let runs: Vec<_> = text.split(|c| !alphanumeric(c)).filter(|run| !run.is_empty()).collect();
+    let gaps = text.split(alphanumeric).filter(|gap| !gap.is_empty());
+    text.starts_with(alphanumeric)
+        && text.ends_with(alphanumeric)
+        && !runs.is_empty()
+        && gaps.into_iter().all(separator)
+}
+
+/// `[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}`
+pub fn is_tag(text: &str) -> bool {
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    text.len() <= LONGEST_TAG
+        && text.starts_with(word)
+        && text.chars().all(|c| word(c) || c == '.' || c == '-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_the_specification() {
+        for (name, good) in [
+            ("a", true),
+            ("library/alpine", true),
+            ("a/b/c/d", true),
+            ("a.b_c__d-e---f/0", true),
+            ("", false),
+            ("A", false),
+            ("a/", false),
+            ("/a", false),
+            ("a//b", false),
+            ("a/../b", false),
+            ("a..b", false),
+            ("a___b", false),
+            ("a-", false),
+            ("-a", false),
+            ("a._b", false),
+            ("a b", false),
+            ("é", false),
+        ] {
+            assert_eq!(is_name(name), good, "{name}");
+        }
+        assert!(is_name(&"a".repeat(255)) && !is_name(&"a".repeat(256)));
+    }
+
+    #[test]
+    fn tags_are_those_of_the_specification() {
+        for (tag, good) in [
+            ("v1.0-a_b", true),
+            ("_", true),
+            ("", false),
+            (".a", false),
+            ("-a", false),
+            ("a/b", false),
+        ] {
+            assert_eq!(is_tag(tag), good, "{tag}");
+        }
+        assert!(is_tag(&"a".repeat(128)) && !is_tag(&"a".repeat(129)));
+    }
+}

@@ -1,0 +1,23 @@
+//! A client of registries: pushes images, and finds out what `pullImage` has to be told.
+//! Stage: registry. Input: [`Artifact`](crate::oci::Artifact) or an image's name.
+
+mod address;
+mod answer;
+mod authorization;
+mod certificates;
+mod challenge;
+mod credentials;
+mod error;
+mod exchange;
+mod prefetch;
+mod push;
+mod repository;
+mod retry;
+mod reuse;
+mod upload;
+
+pub use credentials::Credentials;
+pub use error::ClientError;
+pub use prefetch::{Platform, Prefetch, PrefetchError, Prefetched, PulledAs, prefetch};
+pub use push::copy_to_registry;
+pub use repository::ClientOptions;

@@ -1,0 +1,373 @@
+//! What Nix has to know of an image in a registry before it pulls it: `pullImage`'s arguments.
+//! Stage: registry. Input: an image's name. Output: [`Prefetched`].
+//!
+//! The hash is that of the directory which `skopeo copy … dir:` writes (`dir.rs`), as a NAR.
+//! That has its files in the order of their names: blobs are hashed in that order as they
+//! arrive, and nothing is stored. For dockerTools' function of that name it is the hash of an
+//! archive that nobody but skopeo writes.
+
+mod docker_archive;
+mod error;
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+
+use oci_spec::distribution::Reference;
+use serde::Serialize;
+use serde_json::Value;
+
+use docker_archive::docker_archive_digest;
+pub use error::PrefetchError;
+
+use super::error::ClientError;
+use super::push::MANIFESTS;
+use super::repository::{Access, Client, ClientOptions};
+use super::retry;
+use crate::digest::{BlobDigest, Digest, DigestWriter};
+use crate::layer::DirectoryNar;
+use crate::oci::dir_format::{MANIFEST, VERSION, VERSION_TEXT};
+use crate::outgoing::{self, Watch};
+
+/// Bytes that are read at a time.
+const BUFFER: usize = 256 << 10;
+/// Longest configuration that is looked at.
+const LONGEST_CONFIG: u64 = 8 << 20;
+
+/// What an image is for, by Go's names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Platform {
+    /// `GOOS`
+    pub os: String,
+    /// `GOARCH`
+    pub arch: String,
+}
+
+/// Whose `pullImage` it is for: what is hashed is what that one makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PulledAs {
+    /// stowage's: a directory.
+    Dir,
+    /// dockerTools': a docker-archive, with the image's name and tag in it.
+    DockerArchive,
+}
+
+/// What to find out.
+pub struct Prefetch<'a> {
+    /// `host/repository:tag`, with a digest or without.
+    pub name: &'a str,
+    /// For which platform; none for all that an index has. Of one image that is no index's, it
+    /// is not asked, unless `strict`.
+    pub platform: Option<&'a Platform>,
+    /// Whether an image must be for that platform.
+    pub strict: bool,
+    /// What is to be hashed.
+    pub pulled_as: PulledAs,
+    /// What the image is to be called, if not as it is.
+    pub final_image_name: Option<&'a str>,
+    /// Its tag, if not the one that it has.
+    pub final_image_tag: Option<&'a str>,
+    /// Who we are.
+    pub options: &'a ClientOptions,
+}
+
+/// The arguments of `pullImage` that stand for an image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Prefetched {
+    /// Its name, with its registry.
+    pub image_name: String,
+    /// Digest of its manifest.
+    pub image_digest: BlobDigest,
+    /// Of what is pulled, as Nix expressions have it: `sha256-` and base 64.
+    pub hash: String,
+    /// What it is to be called.
+    pub final_image_name: String,
+    /// And its tag.
+    pub final_image_tag: String,
+    /// What it is for.
+    pub os: String,
+    /// What it is for.
+    pub arch: String,
+}
+
+/// Finds out what to tell Nix of an image; of an index, of one of its images or each.
+///
+/// # Errors
+/// [`PrefetchError`].
+pub fn prefetch(wanted: &Prefetch, watch: &dyn Watch) -> Result<Vec<Prefetched>, PrefetchError> {
+    let name = wanted.name;
+    let reference: Reference =
+        name.parse().map_err(|source| PrefetchError::Name { name: name.to_owned(), source })?;
+    let image_name = format!("{}/{}", reference.registry(), reference.repository());
+    let tag = reference.tag().unwrap_or("latest").to_owned();
+    let client = Client::connect(&reference, Access::Pull, wanted.options, watch)?;
+    let puller = Puller { client: &client, watch, image: &image_name };
+    let found = puller.manifest(reference.digest().unwrap_or(&tag))?;
+    let images = match found.document["manifests"].as_array() {
+        Some(entries) => puller.of_index(entries, wanted)?,
+        None => vec![(found, None)],
+    };
+    let blobs = images.iter().map(|(manifest, _)| puller.blobs(manifest));
+    let blobs = blobs.collect::<Result<Vec<_>, _>>()?;
+    watch.expect(blobs.iter().flat_map(BTreeMap::values).sum());
+    let final_image_name = wanted.final_image_name.unwrap_or(&image_name);
+    let final_image_tag = wanted.final_image_tag.unwrap_or(&tag);
+    let prefetched = images.into_iter().zip(blobs).map(|((manifest, platform), blobs)| {
+        let config = manifest.config();
+        // What an index says of it counts; else what it says itself.
+        let (hash, said) = match wanted.pulled_as {
+            PulledAs::Dir => puller.hash(&manifest, &blobs, config)?,
+            PulledAs::DockerArchive => {
+                let source = format!("docker://{image_name}@{}", manifest.digest);
+                let reference = format!("{final_image_name}:{final_image_tag}");
+                let digest = docker_archive_digest(&source, &reference, wanted.options, watch)?;
+                (digest.to_sri(), puller.platform(&blobs, config)?)
+            }
+        };
+        let platform = platform.or(said);
+        if let Some(wanted) = wanted.platform.filter(|_| wanted.strict)
+            && platform.as_ref() != Some(wanted)
+        {
+            let there = platform.map_or("one for none".to_owned(), |there| there.to_string());
+            return Err(puller.no_platform(wanted, there));
+        }
+        let platform = platform.or_else(|| wanted.platform.cloned());
+        let Platform { os, arch } = platform.unwrap_or_default();
+        Ok(Prefetched {
+            image_name: image_name.clone(),
+            image_digest: manifest.digest,
+            hash,
+            final_image_name: final_image_name.to_owned(),
+            final_image_tag: final_image_tag.to_owned(),
+            os,
+            arch,
+        })
+    });
+    prefetched.collect()
+}
+
+impl std::fmt::Display for Platform {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.os, self.arch)
+    }
+}
+
+impl Default for Platform {
+    fn default() -> Self {
+        Self { os: "linux".to_owned(), arch: "amd64".to_owned() }
+    }
+}
+
+impl Platform {
+    /// By an index's entry, or an image's configuration.
+    fn of(value: &Value) -> Option<Self> {
+        let [os, arch] = ["os", "architecture"].map(|key| value[key].as_str());
+        Some(Self { os: os?.to_owned(), arch: arch?.to_owned() })
+    }
+
+    fn of_config(text: &[u8]) -> Option<Self> {
+        Self::of(&serde_json::from_slice(text).unwrap_or_default())
+    }
+
+    /// What attestations are for, which docker's BuildKit puts beside images.
+    fn is_known(&self) -> bool {
+        self.os != "unknown" && self.arch != "unknown"
+    }
+}
+
+/// A manifest as it is in the registry.
+struct Manifest {
+    digest: BlobDigest,
+    bytes: Vec<u8>,
+    document: Value,
+}
+
+impl Manifest {
+    fn config(&self) -> Option<BlobDigest> {
+        self.document["config"]["digest"].as_str()?.parse().ok()
+    }
+}
+
+struct Puller<'a> {
+    client: &'a Client<'a>,
+    watch: &'a dyn Watch,
+    image: &'a str,
+}
+
+impl Puller<'_> {
+    fn manifest(&self, reference: &str) -> Result<Manifest, PrefetchError> {
+        let by_digest = reference.contains(':');
+        let image = format!("{}{}{reference}", self.image, if by_digest { "@" } else { ":" });
+        let bytes = self.client.get(&format!("manifests/{reference}"), MANIFESTS)?;
+        let bytes = bytes.ok_or_else(|| PrefetchError::NoImage(image.clone()))?;
+        let digest = BlobDigest::new(Digest::of(&bytes));
+        if by_digest && digest.to_string() != reference {
+            let (expected, found) = (reference.to_owned(), digest.to_string());
+            let what = format!("the manifest of {}", self.image);
+            return Err(PrefetchError::Changed { what, expected, found });
+        }
+        let document = serde_json::from_slice(&bytes)
+            .map_err(|error| PrefetchError::Manifest { image, reason: error.to_string() })?;
+        Ok(Manifest { digest, bytes, document })
+    }
+
+    /// The images of an index that are asked for.
+    fn of_index(
+        &self,
+        entries: &[Value],
+        wanted: &Prefetch,
+    ) -> Result<Vec<(Manifest, Option<Platform>)>, PrefetchError> {
+        let platforms = entries.iter().map(|entry| (entry, Platform::of(&entry["platform"])));
+        let known = |platform: &Option<Platform>| platform.as_ref().is_none_or(Platform::is_known);
+        let mut images: Vec<_> = platforms.filter(|(_, platform)| known(platform)).collect();
+        if let Some(wanted) = wanted.platform {
+            let there = images.iter().filter_map(|(_, p)| Some(p.as_ref()?.to_string()));
+            let there = there.collect::<Vec<_>>().join(", ");
+            images.retain(|(_, platform)| platform.as_ref() == Some(wanted));
+            // The same that `pullImageFromManifest` takes.
+            images.sort_by_key(|(entry, _)| entry["platform"]["variant"].as_str());
+            images.truncate(1);
+            if images.is_empty() {
+                return Err(self.no_platform(wanted, there));
+            }
+        }
+        let images = images.into_iter().map(|(entry, platform)| {
+            let digest = entry["digest"].as_str().unwrap_or_default();
+            let digest: BlobDigest =
+                digest.parse().map_err(|error| self.malformed(format!("{error}")))?;
+            Ok((self.manifest(&digest.to_string())?, platform))
+        });
+        images.collect()
+    }
+
+    fn no_platform(&self, wanted: &Platform, there: String) -> PrefetchError {
+        let Platform { os, arch } = wanted.clone();
+        PrefetchError::NoPlatform { image: self.image.to_owned(), os, arch, there }
+    }
+
+    fn malformed(&self, reason: String) -> PrefetchError {
+        PrefetchError::Manifest { image: self.image.to_owned(), reason }
+    }
+
+    /// What a manifest names, with sizes: an image may have a layer twice.
+    fn blobs(&self, manifest: &Manifest) -> Result<BTreeMap<BlobDigest, u64>, PrefetchError> {
+        let document = &manifest.document;
+        let (config, layers) = (&document["config"], document["layers"].as_array());
+        let Some(layers) = layers.filter(|_| config.is_object()) else {
+            let reason = "not the manifest of an image, with `config` and `layers`: docker's first schema \
+                          is to be pushed anew";
+            return Err(self.malformed(reason.to_owned()));
+        };
+        let blobs = layers.iter().chain([config]).map(|blob| {
+            let digest = blob["digest"].as_str().unwrap_or_default();
+            let digest = digest.parse().map_err(|error| self.malformed(format!("{error}")))?;
+            let size = blob["size"].as_u64();
+            let size = size.ok_or_else(|| self.malformed(format!("{digest} has no size")))?;
+            Ok((digest, size))
+        });
+        blobs.collect()
+    }
+
+    /// The hash of an image's directory, and what its configuration says that it is for.
+    fn hash(
+        &self,
+        manifest: &Manifest,
+        blobs: &BTreeMap<BlobDigest, u64>,
+        config: Option<BlobDigest>,
+    ) -> Result<(String, Option<Platform>), PrefetchError> {
+        let mut nar = DirectoryNar::new().map_err(outgoing::Error::Write)?;
+        let mut platform = None;
+        for (digest, &size) in blobs {
+            nar.begin(&digest.digest().hex(), size).map_err(outgoing::Error::Write)?;
+            if config == Some(*digest) && size <= LONGEST_CONFIG {
+                let text = self.config(digest, size)?;
+                nar.write_all(&text).map_err(outgoing::Error::Write)?;
+                platform = Platform::of_config(&text);
+            } else {
+                self.blob(digest, size, &mut nar)?;
+            }
+            nar.end().map_err(outgoing::Error::Write)?;
+        }
+        for (name, bytes) in [(MANIFEST, &*manifest.bytes), (VERSION, VERSION_TEXT)] {
+            let mut add = || {
+                nar.begin(name, bytes.len() as u64)?;
+                nar.write_all(bytes)?;
+                nar.end()
+            };
+            add().map_err(outgoing::Error::Write)?;
+        }
+        Ok((nar.finish().map_err(outgoing::Error::Write)?.to_sri(), platform))
+    }
+
+    /// What an image's configuration says that it is for.
+    fn platform(
+        &self,
+        blobs: &BTreeMap<BlobDigest, u64>,
+        config: Option<BlobDigest>,
+    ) -> Result<Option<Platform>, PrefetchError> {
+        let config = config.and_then(|digest| Some((digest, *blobs.get(&digest)?)));
+        let Some((digest, size)) = config.filter(|(_, size)| *size <= LONGEST_CONFIG) else {
+            return Ok(None);
+        };
+        Ok(Platform::of_config(&self.config(&digest, size)?))
+    }
+
+    fn config(&self, digest: &BlobDigest, size: u64) -> Result<Vec<u8>, PrefetchError> {
+        let mut text = Vec::new();
+        self.blob(digest, size, &mut text)?;
+        Ok(text)
+    }
+
+    /// Passes a blob on, checked, and goes on where the connection breaks.
+    fn blob(
+        &self,
+        digest: &BlobDigest,
+        size: u64,
+        out: &mut dyn Write,
+    ) -> Result<(), PrefetchError> {
+        let changed = |expected: String, found: String| {
+            let what = format!("blob {digest} of {}", self.image);
+            PrefetchError::Changed { what, expected, found }
+        };
+        let mut checked = DigestWriter::new(out);
+        let mut buffer = vec![0; BUFFER];
+        let (mut had, mut attempt) = (0, 0);
+        loop {
+            let Some((mut begins, mut reader)) = self.client.open(digest, had)? else {
+                let image = format!("blob {digest} in {}", self.image);
+                return Err(PrefetchError::NoImage(image));
+            };
+            let before = had;
+            let broken = loop {
+                let read = match reader.read(&mut buffer) {
+                    Ok(0) if had < size => break "the connection broke".to_owned(),
+                    Ok(read) => read,
+                    Err(error) => break error.to_string(),
+                };
+                if read == 0 {
+                    let found = BlobDigest::new(checked.finish().0);
+                    if found != *digest {
+                        return Err(changed(digest.to_string(), found.to_string()));
+                    }
+                    return Ok(());
+                }
+                // A registry that has no parts begins at the first byte again.
+                let known = had.saturating_sub(begins).min(read as u64);
+                begins += read as u64;
+                let new = &buffer[known as usize..read];
+                if begins > size {
+                    return Err(changed(format!("{size} bytes"), "more".to_owned()));
+                }
+                checked.write_all(new).map_err(outgoing::Error::Write)?;
+                had += new.len() as u64;
+                self.watch.advance(new.len() as u64).map_err(outgoing::Error::Write)?;
+            };
+            attempt = if had > before { 0 } else { attempt + 1 };
+            let url = self.client.url(&format!("blobs/{digest}"));
+            if attempt == retry::ATTEMPTS {
+                return Err(ClientError::Unreachable { url, reason: broken }.into());
+            }
+            self.client.pause(attempt, &format!("{url}: {broken}"))?;
+        }
+    }
+}

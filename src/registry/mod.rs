@@ -1,0 +1,24 @@
+//! Registries (OCI distribution-spec 1.1): the client that pushes and asks, the server, images that
+//! are built when they are asked for, and the object storage behind servers.
+//! Stage: registry.
+//!
+//! ```text
+//! client/     image → a registry, or what Nix has to know of an image there
+//! catalog/    image specs → which image a name and a tag stand for
+//! storage/    image spec → objects that several servers share
+//! on_demand/  names of packages → Nix → catalog
+//! server/     requests → answers from the catalog, the storage or a build
+//! ```
+
+pub mod catalog;
+pub mod client;
+mod error;
+mod fingerprint;
+mod metrics;
+pub mod on_demand;
+mod reread;
+pub mod server;
+pub mod storage;
+
+pub use error::SetupError;
+pub use reread::Reread;

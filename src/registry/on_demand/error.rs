@@ -1,0 +1,145 @@
+//! Why there is no image of some packages.
+//! Stage: registry. Output: messages for clients, who are to learn nothing of this machine.
+
+use std::io;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::registry::storage::StorageError;
+
+/// Why there is no image of some packages. What is in the message is for everybody.
+#[derive(Debug, Error)]
+pub enum OnDemandError {
+    /// Names that no package has.
+    #[error("there are no packages by the names {}", quoted(.0))]
+    NoPackages(Vec<String>),
+    /// More names than an image may have.
+    #[error("an image may have {most} packages, not {packages}")]
+    TooManyPackages {
+        /// How many were asked for.
+        packages: usize,
+        /// How many there may be.
+        most: usize,
+    },
+    /// A tag that stands for nothing.
+    #[error("`{0}` is no tag: the packages are from a directory, and have `latest` alone")]
+    NoTag(String),
+    /// A tag that the packages' repository lacks.
+    #[error("there is no `{0}` in the repository that the packages are from")]
+    NoRevision(String),
+    /// Too many others wait.
+    #[error("{0} other images are being built or wait for that: try again later")]
+    Busy(usize),
+    /// It takes too long.
+    #[error("the image was not built within {} s", .0.as_secs())]
+    Timeout(Duration),
+    /// It is too large.
+    #[error("the image has {size} bytes, and may have {most}")]
+    TooLarge {
+        /// Bytes of all layers.
+        size: u64,
+        /// Bytes that there may be.
+        most: u64,
+    },
+    /// Nix says that it can't be evaluated or built.
+    #[error("the image cannot be built: {0}")]
+    Failed(String),
+    /// There is no place to keep it.
+    #[error("the image cannot be stored: {}", reason(.0))]
+    Storage(#[source] StorageError),
+    /// Something is wrong here. The reason is for the log.
+    #[error("the image cannot be built, for a reason that is none of its packages")]
+    Internal(#[source] io::Error),
+}
+
+/// What is wrong with a storage, for who has no business to know which that is.
+fn reason(error: &StorageError) -> &'static str {
+    match error {
+        StorageError::Full { .. } => "the storage is full",
+        StorageError::Unreachable { .. } => "the storage does not answer",
+        _ => "the storage does not take it",
+    }
+}
+
+fn quoted(names: &[String]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
+/// What Nix printed last, for clients: errors alone, at most so many characters, store paths by
+/// their names, and no other path of this machine.
+pub fn redacted(output: &str) -> String {
+    const LONGEST: usize = 1000;
+    let errors = output
+        .lines()
+        .map(str::trim)
+        .filter(|line| line.starts_with("error:"))
+        .map(|line| line.trim_start_matches("error:").trim())
+        .filter(|line| !line.is_empty());
+    let text = errors.collect::<Vec<_>>().join("; ");
+    if text.is_empty() {
+        return "Nix does not say why".to_owned();
+    }
+    let text: Vec<_> = text.split(' ').map(without_paths).collect();
+    text.join(" ").chars().take(LONGEST).collect()
+}
+
+/// A word, whose paths are replaced by a store path's name, or by three dots.
+fn without_paths(word: &str) -> String {
+    // URLs of sources are no path, but may have a user's name and password in them.
+    if word.contains("://") {
+        return "…".to_owned();
+    }
+    let is_path = |c: char| c.is_alphanumeric() || "/.-_+=?@~:".contains(c);
+    let (mut text, mut rest) = (String::new(), word);
+    while let Some(begin) = rest.find('/') {
+        let end = rest[begin..].find(|c| !is_path(c)).map_or(rest.len(), |end| begin + end);
+        let path = rest[begin..end].trim_end_matches(':');
+        let name = path.strip_prefix("/nix/store/").and_then(|path| path.get(33..));
+        let name = name.map(|name| name.split('/').next().unwrap_or(name));
+        text += &rest[..begin];
+        text += name.unwrap_or("…");
+        rest = &rest[begin + path.len()..];
+    }
+    text + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_have_no_paths() {
+        let hash = "0".repeat(32);
+        for (output, expected) in [
+            ("", "Nix does not say why"),
+            ("warning: odd\nerror: it is broken\n", "it is broken"),
+            ("error:\n       error: a\n  error: b", "a; b"),
+            (
+                "error: undefined variable 'x' at /srv/secret/default.nix:3:4",
+                "undefined variable 'x' at …",
+            ),
+            (
+                &*format!("error: builder for '/nix/store/{hash}-hello-2.drv' failed"),
+                "builder for 'hello-2.drv' failed",
+            ),
+            (
+                &*format!("error: '/nix/store/{hash}-source/pkgs/x.nix' and (/root):"),
+                "'source' and (…):",
+            ),
+            ("error: cannot fetch https://user:secret@host/x now", "cannot fetch … now"),
+            ("error: program 'git' failed with 1/2", "program 'git' failed with 1…"),
+            ("error: cannot find 'path:/srv/x'", "cannot find 'path:…'"),
+            ("error: neither '/a','/srv/b' nor x:/c:", "neither '…','…' nor x:…:"),
+            ("error: in ('/a','https://user:secret@host/x')", "in …"),
+            ("error: no file '/srv/prés/x'", "no file '…'"),
+            (
+                &*format!("error: '/nix/store/{hash}-a/b' and \"/nix/store/{hash}-c\",/srv"),
+                "'a' and \"c\",…",
+            ),
+        ] {
+            assert_eq!(redacted(output), expected, "{output}");
+        }
+        assert_eq!(redacted(&format!("error: {}", "é".repeat(3000))).chars().count(), 1000);
+    }
+}

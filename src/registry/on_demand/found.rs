@@ -1,0 +1,49 @@
+//! An image that is there, here or in a storage.
+//! Stage: registry (pure). Output: its place in a [`Catalog`].
+
+use std::sync::Arc;
+
+use crate::oci::{Artifact, Blob, Form, Image, ImageSpec};
+use crate::registry::catalog::{Catalog, CatalogError, Manifest};
+use crate::registry::storage::StoredManifest;
+
+/// An image that is there.
+#[derive(Clone, Debug)]
+pub enum Found {
+    /// Its layers are made here.
+    Here(Artifact),
+    /// Its blobs are in the storage.
+    Stored(Manifest),
+}
+
+impl Found {
+    /// What a storage has.
+    pub fn of(stored: StoredManifest) -> Self {
+        let StoredManifest { digest, media_type, bytes, .. } = stored;
+        let blob = Arc::new(Blob { digest, bytes: bytes.into() });
+        Self::Stored(Manifest { blob, media_type })
+    }
+
+    /// What a storage was given.
+    pub fn of_spec(spec: &ImageSpec) -> Self {
+        let image = Image::new(spec);
+        let media_type = image.descriptor().media_type().to_string();
+        Self::Stored(Manifest { blob: Arc::new(image.manifest), media_type })
+    }
+
+    /// Adds it to a catalog, under a tag or by its digest alone.
+    pub fn add_to(
+        &self,
+        catalog: &mut Catalog,
+        name: &str,
+        tag: Option<&str>,
+    ) -> Result<(), CatalogError> {
+        match (self, tag) {
+            (Self::Here(artifact), Some(tag)) => catalog.add(name, tag, artifact, Form::AsStored),
+            (Self::Here(artifact), None) => {
+                catalog.add_untagged(name, artifact, Form::AsStored).map(drop)
+            }
+            (Self::Stored(manifest), tag) => catalog.add_manifest(name, tag, manifest.clone()),
+        }
+    }
+}

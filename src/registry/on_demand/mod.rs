@@ -1,0 +1,325 @@
+//! Images that are built when somebody asks for them, of packages that their names name:
+//! `/v2/shell/git/manifests/latest`.
+//! Stage: registry. Input: names and tags. Output: [`Catalog`] with what was built.
+//!
+//! Of all who ask for the same at once, one has it built; whoever goes away meanwhile ends
+//! nothing. What was found, also that there is nothing, is remembered for a while, and what comes
+//! from a commit for as long as there is room. With an object storage, images are kept there as
+//! well, and are found there by who has not built them.
+
+mod error;
+mod found;
+mod nix_build;
+mod request;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use time::OffsetDateTime;
+use tokio::sync::{Semaphore, watch};
+
+use crate::digest::Digest;
+use crate::error::with_causes;
+use crate::oci::ImageSpec;
+use crate::registry::catalog::Catalog;
+use crate::registry::metrics::Metrics;
+use crate::registry::storage::{ObjectStorage, Stored};
+use crate::store::Store;
+use found::Found;
+
+pub use error::OnDemandError;
+pub use nix_build::{NixBuild, PopularityFile};
+pub use request::{PackageRequest, PackageSource, ParseSourceError};
+
+/// How long it is remembered that an image can't be built: clients ask several times.
+const FAILED_FOR: Duration = Duration::from_secs(30);
+/// How long an image that has no tag any more is there by its digest.
+const KEPT: Duration = Duration::from_secs(600);
+
+/// What is built, and how much of it.
+#[derive(Clone, Debug)]
+pub struct OnDemandOptions {
+    /// Where packages are from.
+    pub source: PackageSource,
+    /// How images are built.
+    pub nix: NixBuild,
+    /// Directory for links to what is served, which Nix must not collect.
+    pub roots: PathBuf,
+    /// Where images are kept for other servers, as [`ObjectStorage::open`] takes it.
+    pub storage: Option<String>,
+    /// Builds at a time.
+    pub builds: usize,
+    /// Builds that may wait.
+    pub queue: usize,
+    /// Packages of an image.
+    pub most_packages: usize,
+    /// Bytes of an image's layers.
+    pub most_bytes: u64,
+    /// Images that are remembered.
+    pub most_images: usize,
+    /// How long, where the packages may be others tomorrow.
+    pub remember: Duration,
+}
+
+type Reference = (String, String);
+type Outcome = Result<(), Arc<OnDemandError>>;
+
+/// What is known of a name and a tag.
+enum Slot {
+    Building(watch::Receiver<Option<Outcome>>),
+    Built { found: Found, fixed: bool, since: Instant, used: Instant },
+    Failed { error: Arc<OnDemandError>, since: Instant },
+}
+
+#[derive(Default)]
+struct State {
+    slots: BTreeMap<Reference, Slot>,
+    /// Of images that were replaced.
+    kept: Vec<(String, Found, Instant)>,
+    /// Builds under way, or waiting.
+    building: usize,
+}
+
+/// Images by the names of their packages.
+pub struct OnDemand {
+    options: OnDemandOptions,
+    store: Store,
+    storage: Option<ObjectStorage>,
+    metrics: Arc<Metrics>,
+    places: Semaphore,
+    state: Mutex<State>,
+    catalog: ArcSwap<Catalog>,
+}
+
+impl OnDemand {
+    /// With nothing built so far.
+    pub fn new(
+        options: OnDemandOptions,
+        store: Store,
+        storage: Option<ObjectStorage>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let places = Semaphore::new(options.builds);
+        let (state, catalog) = Default::default();
+        Self { options, store, storage, metrics, places, state, catalog }
+    }
+
+    /// Where blobs are kept, if not here.
+    pub fn storage(&self) -> Option<&ObjectStorage> {
+        self.storage.as_ref()
+    }
+
+    /// What was built.
+    pub fn catalog(&self) -> Arc<Catalog> {
+        self.catalog.load_full()
+    }
+
+    /// Has the catalog have an image. Both name and tag are such as registries have.
+    ///
+    /// # Errors
+    /// [`OnDemandError`].
+    pub async fn want(self: &Arc<Self>, name: &str, tag: &str) -> Outcome {
+        let Some(mut outcome) = self.begin(name, tag)? else { return Ok(()) };
+        let outcome = outcome.wait_for(Option::is_some).await;
+        let lost = || Err(Arc::new(OnDemandError::Internal(std::io::Error::other("it is lost"))));
+        outcome.map_or_else(|_| lost(), |outcome| outcome.clone().unwrap_or_else(lost))
+    }
+
+    /// Nothing if the image is there; or what to wait for.
+    fn begin(
+        self: &Arc<Self>,
+        name: &str,
+        tag: &str,
+    ) -> Result<Option<watch::Receiver<Option<Outcome>>>, Arc<OnDemandError>> {
+        let reference = (name.to_owned(), tag.to_owned());
+        let options = &self.options;
+        let mut state = self.lock();
+        match state.slots.get_mut(&reference) {
+            // Unless who builds it is gone without a word.
+            Some(Slot::Building(outcome)) if outcome.has_changed().is_ok() => {
+                self.metrics.build_joins.add(1);
+                return Ok(Some(outcome.clone()));
+            }
+            Some(Slot::Built { fixed, since, used, .. })
+                if *fixed || since.elapsed() < options.remember =>
+            {
+                *used = Instant::now();
+                return Ok(None);
+            }
+            Some(Slot::Failed { error, since }) if since.elapsed() < FAILED_FOR => {
+                return Err(Arc::clone(error));
+            }
+            _ => {}
+        }
+        let request = PackageRequest::new(name, tag, &options.source, options.most_packages)?;
+        if state.building >= options.builds + options.queue {
+            self.metrics.builds_refused.add(1);
+            return Err(OnDemandError::Busy(state.building).into());
+        }
+        state.building += 1;
+        let (sender, outcome) = watch::channel(None);
+        let before = state.slots.insert(reference, Slot::Building(outcome.clone()));
+        if let Some(Slot::Built { found, .. }) = before {
+            state.kept.push((name.to_owned(), found, Instant::now()));
+        }
+        let this = Arc::clone(self);
+        // Not of the request's own: that may be over before.
+        tokio::spawn(async move { sender.send_replace(Some(this.find(request).await)) });
+        Ok(Some(outcome))
+    }
+
+    /// Finds an image in the storage, or builds it, and remembers what came of that.
+    async fn find(&self, request: PackageRequest) -> Outcome {
+        let fixed = request.source.is_fixed();
+        let found = match self.stored(&request).await {
+            Some(found) => Ok(found),
+            None => self.build(&request).await,
+        };
+        let now = Instant::now();
+        let (slot, outcome) = match found {
+            Ok(found) => (Slot::Built { found, fixed, since: now, used: now }, Ok(())),
+            Err(error) => {
+                let error = Arc::new(error);
+                (Slot::Failed { error: Arc::clone(&error), since: now }, Err(error))
+            }
+        };
+        let mut state = self.lock();
+        state.building -= 1;
+        state.slots.insert((request.name, request.tag), slot);
+        for (name, tag) in state.forget(self.options.most_images) {
+            // Who removed it before has saved us the trouble.
+            let _ = std::fs::remove_file(self.link(&name, &tag));
+        }
+        self.catalog.store(Arc::new(state.catalog()));
+        outcome
+    }
+
+    /// The image as another server has built it, or this one before it was started again.
+    async fn stored(&self, request: &PackageRequest) -> Option<Found> {
+        let storage = self.storage.as_ref()?;
+        let (name, tag) = (&request.name, &request.tag);
+        match storage.image(name, &self.key(request)).await {
+            Ok(stored) => {
+                let is_fresh = |stored: OffsetDateTime| {
+                    let age = OffsetDateTime::now_utc() - stored;
+                    request.source.is_fixed() || age < self.options.remember
+                };
+                let stored = stored.filter(|manifest| is_fresh(manifest.stored))?;
+                tracing::info!(name, tag, "found in the storage");
+                self.metrics.images_found.add(1);
+                Some(Found::of(stored))
+            }
+            Err(error) => {
+                let error = with_causes(&error);
+                tracing::warn!(name, tag, error, "cannot look into the storage");
+                None
+            }
+        }
+    }
+
+    async fn build(&self, request: &PackageRequest) -> Result<Found, OnDemandError> {
+        let _place = self.places.acquire().await;
+        let (begin, name, tag) = (Instant::now(), &request.name, &request.tag);
+        tracing::info!(name, tag, source = %request.source, "building");
+        let link = self.link(name, tag);
+        let built = self.options.nix.run(request, &link).await.and_then(|spec| self.check(spec));
+        let ms = || u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.metrics.builds.add(1);
+        self.metrics.built_in(begin.elapsed());
+        let kept = match built {
+            Ok(spec) => {
+                tracing::info!(name, tag, ms = ms(), layers = spec.layers.len(), "built");
+                self.keep(request, spec).await
+            }
+            Err(error) => Err(error),
+        };
+        kept.inspect_err(|error| {
+            self.metrics.builds_failed.add(1);
+            tracing::warn!(name, tag, ms = ms(), error = with_causes(error), "not built");
+        })
+    }
+
+    /// Keeps an image where other servers look for it. If there is no place for it, there is no
+    /// image: they could not send its layers.
+    async fn keep(
+        &self,
+        request: &PackageRequest,
+        spec: ImageSpec,
+    ) -> Result<Found, OnDemandError> {
+        let Some(storage) = &self.storage else { return Ok(Found::Here(spec.into())) };
+        let spec = Arc::new(spec);
+        let (name, tag) = (&request.name, &request.tag);
+        let stored = storage.put_image(&self.store, &spec, name, &self.key(request)).await;
+        let stored = stored.map_err(OnDemandError::Storage)?;
+        let Stored { layers_sent, layers_skipped, bytes_sent, .. } = stored;
+        tracing::info!(name, tag, layers_sent, layers_skipped, bytes_sent, "stored");
+        Ok(Found::of_spec(&spec))
+    }
+
+    /// What an image is stored under: servers that are set otherwise don't mean the same by a tag.
+    fn key(&self, request: &PackageRequest) -> String {
+        let settings = format!("{}\n{}", request.source, self.options.nix.settings());
+        format!("{}-{}", request.tag, &Digest::of(settings.as_bytes()).hex()[..16])
+    }
+
+    /// Ends the builds that are under way.
+    pub fn end(&self) {
+        self.options.nix.end();
+    }
+
+    fn check(&self, spec: ImageSpec) -> Result<ImageSpec, OnDemandError> {
+        let (size, most) = (spec.size(), self.options.most_bytes);
+        if size > most { Err(OnDemandError::TooLarge { size, most }) } else { Ok(spec) }
+    }
+
+    fn link(&self, name: &str, tag: &str) -> PathBuf {
+        let hex = Digest::of(format!("{name}:{tag}").as_bytes()).hex();
+        self.options.roots.join(&hex[..32])
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Forgets what is too old, and the images that were asked for least recently if there are
+    /// too many; returns whose links are of no use any more.
+    fn forget(&mut self, most: usize) -> Vec<Reference> {
+        self.kept.retain(|(_, _, since)| since.elapsed() < KEPT);
+        let excess = self.kept.len().saturating_sub(most);
+        self.kept.drain(..excess);
+        self.slots.retain(
+            |_, slot| !matches!(slot, Slot::Failed { since, .. } if since.elapsed() >= FAILED_FOR),
+        );
+        let built = self.slots.iter().filter_map(|(reference, slot)| match slot {
+            Slot::Built { used, .. } => Some((*used, reference.clone())),
+            Slot::Building(_) | Slot::Failed { .. } => None,
+        });
+        let mut built: Vec<_> = built.collect();
+        built.sort();
+        let excess = built.len().saturating_sub(most);
+        let forgotten: Vec<_> = built.into_iter().take(excess).map(|(_, found)| found).collect();
+        for reference in &forgotten {
+            self.slots.remove(reference);
+        }
+        forgotten
+    }
+
+    fn catalog(&self) -> Catalog {
+        const CHECKED: &str = "names and tags were checked when they were asked for";
+        let mut catalog = Catalog::default();
+        for (name, found, _) in &self.kept {
+            found.add_to(&mut catalog, name, None).expect(CHECKED);
+        }
+        for ((name, tag), slot) in &self.slots {
+            if let Slot::Built { found, .. } = slot {
+                found.add_to(&mut catalog, name, Some(tag)).expect(CHECKED);
+            }
+        }
+        catalog
+    }
+}

@@ -1,0 +1,361 @@
+//! The answer to each request (distribution-spec, "Pull" and "Content discovery").
+//! Stage: registry. Input: a request. Output: a response.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::response::Response;
+use serde_json::{Value, json};
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::kept_layer::Layer;
+use super::layer_body;
+use super::page::{Page, page};
+use super::range::{Part, part};
+use super::route::{NoRoute, Route, route};
+use super::shared::Shared;
+use crate::digest::BlobDigest;
+use crate::registry::catalog::{Content, Manifest, Repository};
+use crate::registry::on_demand::OnDemandError;
+use crate::registry::storage::StorageError;
+
+const JSON: &str = "application/json";
+const TEXT: &str = "text/plain; charset=utf-8";
+const HTML: &str = "text/html; charset=utf-8";
+const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
+const OCTETS: &str = "application/octet-stream";
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const DIGEST: &str = "docker-content-digest";
+
+/// Where machines ask whether it is alive.
+pub const HEALTH: &str = "/healthz";
+const METRICS: &str = "/metrics";
+const START_PAGE: &str = include_str!("../on_demand/start_page.html");
+/// How long to wait where too many others do, in seconds.
+const RETRY_AFTER: &str = "10";
+
+/// Answers a request, and says what kind of request it was.
+pub fn answer(shared: &Arc<Shared>, request: &Request) -> (&'static str, Response) {
+    let path = request.uri().path();
+    let found = route(path);
+    let (kind, mut response) = match (path, found) {
+        (_, found) if !reads(request.method()) => {
+            (found.map_or("none", |found| kind(&found)), read_only())
+        }
+        (HEALTH, _) => ("healthz", bytes(StatusCode::OK, TEXT, b"ok\n".to_vec())),
+        (METRICS, _) => {
+            ("metrics", bytes(StatusCode::OK, PROMETHEUS, shared.metrics.to_text().into_bytes()))
+        }
+        ("/", _) if shared.on_demand.is_some() => ("start", start_page(request.headers())),
+        (_, Ok(found)) => (kind(&found), found_route(shared, request, &found)),
+        (_, Err(problem)) => ("none", no_route(problem)),
+    };
+    if request.method() == Method::HEAD {
+        *response.body_mut() = Body::empty();
+    }
+    (kind, of_registry(response))
+}
+
+/// Whether nothing is to be changed.
+pub fn reads(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
+}
+
+/// To who asked for an image that can't be built.
+pub fn not_built(failed: &OnDemandError, method: &Method) -> Response {
+    use OnDemandError as E;
+    let (status, code) = match failed {
+        E::NoPackages(_) | E::NoTag(_) | E::NoRevision(_) => {
+            (StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN")
+        }
+        E::TooManyPackages { .. } => (StatusCode::BAD_REQUEST, "NAME_INVALID"),
+        E::Busy(_) => (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
+        E::Timeout(_) => (StatusCode::GATEWAY_TIMEOUT, "UNKNOWN"),
+        E::TooLarge { .. } => (StatusCode::FORBIDDEN, "DENIED"),
+        E::Storage(StorageError::Full { .. }) => (StatusCode::INSUFFICIENT_STORAGE, "UNKNOWN"),
+        E::Storage(_) => (StatusCode::SERVICE_UNAVAILABLE, "UNKNOWN"),
+        E::Failed(_) | E::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN"),
+    };
+    let detail = match failed {
+        E::NoPackages(names) => json!({ "packages": names }),
+        _ => Value::Null,
+    };
+    let mut response = error_with(status, code, &failed.to_string(), &detail);
+    if let E::Busy(_) = failed {
+        set(&mut response, header::RETRY_AFTER, RETRY_AFTER);
+    }
+    if method == Method::HEAD {
+        *response.body_mut() = Body::empty();
+    }
+    of_registry(response)
+}
+
+fn start_page(headers: &HeaderMap) -> Response {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || ".:-[]".contains(c);
+    let host = host.filter(|host| host.chars().all(is_plain)).unwrap_or("HOST");
+    bytes(StatusCode::OK, HTML, START_PAGE.replace("HOST", host).into_bytes())
+}
+
+/// To somebody who may not ask.
+pub fn unauthorized() -> Response {
+    let message = "a user's name and password are needed";
+    let mut response = error(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", message);
+    set(&mut response, header::WWW_AUTHENTICATE, "Basic realm=\"stowage\", charset=\"UTF-8\"");
+    of_registry(response)
+}
+
+/// With what docker's client of old asks for.
+pub fn of_registry(mut response: Response) -> Response {
+    let version = HeaderValue::from_static("registry/2.0");
+    response.headers_mut().insert("docker-distribution-api-version", version);
+    response
+}
+
+fn kind(found: &Route) -> &'static str {
+    match found {
+        Route::Base => "base",
+        Route::Catalog => "catalog",
+        Route::Tags(_) => "tags",
+        Route::Manifest(..) => "manifest",
+        Route::Blob(..) => "blob",
+        Route::Referrers(..) => "referrers",
+        Route::Upload(_) => "upload",
+    }
+}
+
+fn found_route(shared: &Arc<Shared>, request: &Request, found: &Route) -> Response {
+    match found {
+        Route::Base => json_body(&json!({})),
+        Route::Catalog => {
+            let catalog = shared.catalog.load();
+            list(request, catalog.names(), "/v2/_catalog", |names| json!({ "repositories": names }))
+        }
+        Route::Tags(name) => in_repository(shared, name, |repository| {
+            let path = format!("/v2/{name}/tags/list");
+            list(request, repository.tags(), &path, |tags| json!({ "name": name, "tags": tags }))
+        }),
+        Route::Manifest(name, reference) => in_repository(shared, name, |repository| {
+            manifest(repository, reference, request.headers())
+        }),
+        Route::Blob(name, digest) => {
+            in_repository(shared, name, |repository| blob(shared, repository, digest, request))
+        }
+        Route::Referrers(name, _) => in_repository(shared, name, |_| {
+            let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [] });
+            bytes(StatusCode::OK, INDEX, index.to_string().into_bytes())
+        }),
+        Route::Upload(_) => read_only(),
+    }
+}
+
+fn in_repository(
+    shared: &Shared,
+    name: &str,
+    answer: impl FnOnce(&Repository) -> Response,
+) -> Response {
+    shared.catalog_with(name).repository(name).map_or_else(
+        || {
+            let message = format!("there is no repository `{name}`");
+            error(StatusCode::NOT_FOUND, "NAME_UNKNOWN", &message)
+        },
+        answer,
+    )
+}
+
+fn read_only() -> Response {
+    error(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", "this registry is read-only")
+}
+
+fn no_route(problem: NoRoute) -> Response {
+    match problem {
+        NoRoute::NotFound => {
+            error(StatusCode::NOT_FOUND, "UNSUPPORTED", "registries have no such path")
+        }
+        NoRoute::Name => {
+            error(StatusCode::BAD_REQUEST, "NAME_INVALID", "no repository can have that name")
+        }
+        NoRoute::Digest => error(
+            StatusCode::BAD_REQUEST,
+            "DIGEST_INVALID",
+            "a digest is `sha256:` and 64 hex digits",
+        ),
+        NoRoute::Reference => {
+            error(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", "neither a tag nor a digest")
+        }
+    }
+}
+
+fn manifest(repository: &Repository, reference: &str, headers: &HeaderMap) -> Response {
+    let found = repository.manifest(reference);
+    found.map_or_else(|| no_manifest(reference), |found| manifest_body(found, headers))
+}
+
+/// There is no such manifest.
+pub fn no_manifest(reference: &str) -> Response {
+    let message = format!("there is no manifest `{reference}`");
+    error(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", &message)
+}
+
+/// There is no such blob.
+pub fn no_blob(digest: &BlobDigest) -> Response {
+    error(StatusCode::NOT_FOUND, "BLOB_UNKNOWN", &format!("there is no blob `{digest}`"))
+}
+
+/// A manifest, unless the client has it.
+pub fn manifest_body(found: &Manifest, headers: &HeaderMap) -> Response {
+    let Manifest { blob, media_type } = found;
+    if is_known(headers, &blob.digest) {
+        return not_modified(&blob.digest);
+    }
+    with_digest(bytes(StatusCode::OK, media_type, blob.bytes.clone()), &blob.digest)
+}
+
+fn blob(
+    shared: &Arc<Shared>,
+    repository: &Repository,
+    digest: &BlobDigest,
+    request: &Request,
+) -> Response {
+    let Some(content) = repository.blob(digest) else { return no_blob(digest) };
+    if is_known(request.headers(), digest) {
+        return not_modified(digest);
+    }
+    let size = content.size();
+    let range = match wanted_part(request.headers(), size) {
+        Part::Whole => None,
+        Part::Bytes(range) => Some(range),
+        Part::Unsatisfiable => return unsatisfiable(size),
+    };
+    let body = if request.method() == Method::HEAD {
+        Body::empty()
+    } else {
+        content_body(shared, content, range.clone().unwrap_or(0..size))
+    };
+    blob_body(body, range, size, digest)
+}
+
+/// Which of so many bytes a request is for.
+pub fn wanted_part(headers: &HeaderMap, size: u64) -> Part {
+    let wanted = headers.get(header::RANGE).and_then(|value| value.to_str().ok());
+    wanted.map_or(Part::Whole, |header| part(header, size))
+}
+
+/// None of a blob's bytes are those that were asked for.
+pub fn unsatisfiable(size: u64) -> Response {
+    let message = format!("the blob has {size} bytes");
+    let mut response = error(StatusCode::RANGE_NOT_SATISFIABLE, "SIZE_INVALID", &message);
+    set(&mut response, header::CONTENT_RANGE, &format!("bytes */{size}"));
+    response
+}
+
+/// A blob of so many bytes, or a part of it.
+pub fn blob_body(body: Body, part: Option<Range<u64>>, size: u64, digest: &BlobDigest) -> Response {
+    let status = if part.is_some() { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK };
+    let range = part.unwrap_or(0..size);
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    set(&mut response, header::CONTENT_TYPE, OCTETS);
+    set(&mut response, header::CONTENT_LENGTH, &(range.end - range.start).to_string());
+    set(&mut response, header::ACCEPT_RANGES, "bytes");
+    if status == StatusCode::PARTIAL_CONTENT {
+        let of = format!("bytes {}-{}/{size}", range.start, range.end - 1);
+        set(&mut response, header::CONTENT_RANGE, &of);
+    }
+    with_digest(response, digest)
+}
+
+fn content_body(shared: &Arc<Shared>, content: Content, range: Range<u64>) -> Body {
+    match content {
+        Content::Config(blob) => {
+            Body::from(blob.bytes[range.start as usize..range.end as usize].to_vec())
+        }
+        Content::Layer { spec, index, form, blob } => {
+            shared.count(blob.digest, range.end - range.start);
+            let layer = Layer { shared: Arc::clone(shared), spec, index, form, blob };
+            let failed = Arc::clone(shared);
+            let chunks = layer_body::send(
+                shared.makers.clone(),
+                range,
+                move |out| layer.write(out),
+                move |error| failed.fail(error),
+            );
+            Body::from_stream(ReceiverStream::new(chunks))
+        }
+    }
+}
+
+/// A list, or a page of it.
+fn list<'n>(
+    request: &Request,
+    names: impl Iterator<Item = &'n str>,
+    path: &str,
+    document: impl Fn(Vec<&str>) -> Value,
+) -> Response {
+    let Page { names, next } = page(request.uri().query().unwrap_or_default(), names);
+    let mut response = json_body(&document(names));
+    if let Some(query) = next {
+        set(&mut response, header::LINK, &format!("<{path}?{query}>; rel=\"next\""));
+    }
+    response
+}
+
+/// Whether the client has what the digest stands for.
+pub fn is_known(headers: &HeaderMap, digest: &BlobDigest) -> bool {
+    let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
+    let tag = format!("\"{digest}\"");
+    known.is_some_and(|known| {
+        known.split(',').any(|known| known.trim() == tag || known.trim() == "*")
+    })
+}
+
+/// The client has it.
+pub fn not_modified(digest: &BlobDigest) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NOT_MODIFIED;
+    with_digest(response, digest)
+}
+
+/// With the digest of what is sent, as clients check it.
+pub fn with_digest(mut response: Response, digest: &BlobDigest) -> Response {
+    set(&mut response, header::ETAG, &format!("\"{digest}\""));
+    set(&mut response, header::HeaderName::from_static(DIGEST), &digest.to_string());
+    response
+}
+
+/// Something is wrong (distribution-spec, "Error Codes").
+pub fn error(status: StatusCode, code: &str, message: &str) -> Response {
+    error_with(status, code, message, &Value::Null)
+}
+
+/// With what a program makes of it (distribution-spec, "Error Codes").
+fn error_with(status: StatusCode, code: &str, message: &str, detail: &Value) -> Response {
+    let mut error = json!({ "code": code, "message": message });
+    if !detail.is_null() {
+        error["detail"] = detail.clone();
+    }
+    let errors = json!({ "errors": [error] });
+    bytes(status, JSON, errors.to_string().into_bytes())
+}
+
+fn json_body(value: &Value) -> Response {
+    bytes(StatusCode::OK, JSON, value.to_string().into_bytes())
+}
+
+fn bytes(status: StatusCode, media_type: &str, bytes: Vec<u8>) -> Response {
+    let length = bytes.len();
+    let mut response = Response::new(Body::from(bytes));
+    *response.status_mut() = status;
+    set(&mut response, header::CONTENT_TYPE, media_type);
+    set(&mut response, header::CONTENT_LENGTH, &length.to_string());
+    response
+}
+
+/// Sets a header, to what has no odd characters.
+pub fn set(response: &mut Response, name: header::HeaderName, value: &str) {
+    let value = HeaderValue::from_str(value).expect("no header of ours has odd characters");
+    response.headers_mut().insert(name, value);
+}

@@ -1,0 +1,496 @@
+//! Blobs on disk that were made once.
+//! Stage: registry. Input: a directory. Output: files with blobs.
+//!
+//! Processes may share the directory: a file has a blob's name when all of it was checked, and
+//! is never changed then.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirEntry, File, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use tempfile::{Builder, NamedTempFile};
+use tokio::sync::watch;
+
+use crate::digest::BlobDigest;
+use crate::registry::error::SetupError;
+
+/// How the name of a file that is not whole begins and ends.
+const PREFIX: &str = ".stowage-";
+const SUFFIX: &str = ".part";
+const BLOB: &str = "sha256-";
+
+/// A directory with blobs, by digest.
+pub struct Cache {
+    directory: PathBuf,
+    limit: u64,
+    writing: Mutex<BTreeMap<BlobDigest, Follower>>,
+}
+
+/// Where a blob is to come from.
+pub enum Place {
+    /// It is there.
+    Kept(File),
+    /// Somebody is at it.
+    Followed(Follower),
+    /// Nobody has begun before.
+    Begun(Entry),
+    /// It is not to be kept.
+    Nowhere,
+}
+
+impl Cache {
+    /// Takes a directory, which is made if it isn't there, for at most `limit` bytes.
+    ///
+    /// # Errors
+    /// If no files can be made in it.
+    pub fn open(directory: &Path, limit: u64) -> Result<Arc<Self>, SetupError> {
+        let directory = directory.to_owned();
+        let cache = Self { directory, limit, writing: Mutex::default() };
+        let open = || {
+            fs::create_dir_all(&cache.directory)?;
+            drop(cache.temporary()?);
+            cache.make_room(0)
+        };
+        match open() {
+            Ok(()) => Ok(Arc::new(cache)),
+            Err(source) => Err(SetupError::Cache { directory: cache.directory, source }),
+        }
+    }
+
+    /// The file with that blob, which is the most recently used one now.
+    pub fn get(&self, digest: &BlobDigest, size: u64) -> Option<File> {
+        let path = self.path(digest);
+        let file = File::open(&path).ok()?;
+        let metadata = file.metadata().ok()?;
+        if !metadata.is_file() || metadata.len() != size {
+            // Such as a power failure leaves. It will be made again.
+            tracing::warn!(file = %path.display(), "not the blob that it should be: ignored");
+            let _ = fs::remove_file(&path);
+            return None;
+        }
+        // A directory that can only be read has its use, too.
+        let _ = file.set_modified(SystemTime::now());
+        Some(file)
+    }
+
+    /// Finds a blob, or begins to keep it: one of all who ask at once.
+    pub fn place(self: &Arc<Self>, digest: BlobDigest, size: u64) -> Place {
+        if let Some(file) = self.get(&digest, size) {
+            return Place::Kept(file);
+        }
+        if size > self.limit {
+            return Place::Nowhere;
+        }
+        let mut writing = self.lock();
+        if let Some(other) = writing.get(&digest) {
+            return Place::Followed(other.clone());
+        }
+        // It may have got its name since.
+        if let Some(file) = self.get(&digest, size) {
+            return Place::Kept(file);
+        }
+        let begin = || {
+            self.make_room(size)?;
+            let file = self.temporary()?;
+            let read = Arc::new(file.as_file().try_clone()?);
+            Ok((file, read))
+        };
+        match begin() {
+            Ok((file, read)) => {
+                let (growth, watched) = watch::channel(Growth::Written(0));
+                writing.insert(digest, Follower { file: read, growth: watched });
+                let cache = Arc::clone(self);
+                Place::Begun(Entry { cache, digest, file: Some(file), growth, written: 0 })
+            }
+            Err(error) => {
+                self.cannot_keep(&error);
+                Place::Nowhere
+            }
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<BlobDigest, Follower>> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn cannot_keep(&self, error: &io::Error) {
+        tracing::warn!(directory = %self.directory.display(), %error, "cannot keep a blob");
+    }
+
+    fn path(&self, digest: &BlobDigest) -> PathBuf {
+        self.directory.join(digest.to_string().replace(':', "-"))
+    }
+
+    /// A file beside the blobs. It is locked for as long as somebody writes it: one that isn't
+    /// was left by a process that was killed.
+    fn temporary(&self) -> io::Result<NamedTempFile> {
+        self.temporary_with(|| ())
+    }
+
+    /// With what is done meanwhile, before the file is locked.
+    fn temporary_with(&self, mut meanwhile: impl FnMut()) -> io::Result<NamedTempFile> {
+        loop {
+            let file = Builder::new().prefix(PREFIX).suffix(SUFFIX).tempfile_in(&self.directory)?;
+            meanwhile();
+            file.as_file().lock()?;
+            if has_its_name(&file)? {
+                return Ok(file);
+            }
+        }
+    }
+
+    /// Removes what was not used for longest, until `size` bytes have their place.
+    fn make_room(&self, size: u64) -> io::Result<()> {
+        let mut blobs = Vec::new();
+        let mut total = size;
+        for entry in fs::read_dir(&self.directory)? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with(PREFIX) && name.ends_with(SUFFIX) {
+                remove_if_left(&entry);
+            } else if name.starts_with(BLOB) {
+                // Another process may have removed it by now.
+                let Ok(metadata) = entry.metadata() else { continue };
+                total += metadata.len();
+                blobs.push((metadata.modified()?, metadata.len(), entry.path()));
+            }
+        }
+        blobs.sort();
+        for (_, size, path) in blobs {
+            if total <= self.limit {
+                break;
+            }
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => total -= size,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether nobody took the file for one that was left, before it was locked.
+fn has_its_name(file: &NamedTempFile) -> io::Result<bool> {
+    let ours = file.as_file().metadata()?;
+    match fs::symlink_metadata(file.path()) {
+        Ok(named) => Ok((named.dev(), named.ino()) == (ours.dev(), ours.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn remove_if_left(entry: &DirEntry) {
+    let Ok(file) = File::open(entry.path()) else { return };
+    match file.try_lock() {
+        // Locked until it is gone: who has just made it sees then that it is.
+        Ok(()) => drop(fs::remove_file(entry.path())),
+        Err(TryLockError::WouldBlock | TryLockError::Error(_)) => {}
+    }
+}
+
+/// How far a blob is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Growth {
+    /// So many bytes are there.
+    Written(u64),
+    /// All of it is there, and was checked.
+    Whole,
+    /// It can't be made, by nobody.
+    Failed,
+    /// It will not be made by who began.
+    Abandoned,
+}
+
+/// A blob that somebody else writes.
+#[derive(Clone)]
+pub struct Follower {
+    file: Arc<File>,
+    growth: watch::Receiver<Growth>,
+}
+
+impl Follower {
+    /// Waits until there are more than so many bytes, or no more to come.
+    pub async fn grown(&mut self, beyond: u64) -> Growth {
+        let more = |growth: &Growth| !matches!(growth, Growth::Written(size) if *size <= beyond);
+        // Without a word, who began is gone.
+        self.growth.wait_for(more).await.map_or(Growth::Abandoned, |growth| *growth)
+    }
+
+    /// Reads bytes that are there.
+    pub fn read(&self, buffer: &mut [u8], position: u64) -> io::Result<()> {
+        self.file.read_exact_at(buffer, position)
+    }
+}
+
+/// A blob on its way into the cache. Dropped, it was never there.
+pub struct Entry {
+    cache: Arc<Cache>,
+    digest: BlobDigest,
+    /// None if there is no place for it: it isn't among those that are written then.
+    file: Option<NamedTempFile>,
+    growth: watch::Sender<Growth>,
+    written: u64,
+}
+
+impl Entry {
+    /// Takes more bytes. If there is no place for them, that is no reason not to send them.
+    pub fn write(&mut self, bytes: &[u8]) {
+        let Some(file) = &mut self.file else { return };
+        match file.write_all(bytes) {
+            Ok(()) => {
+                self.written += bytes.len() as u64;
+                self.growth.send_replace(Growth::Written(self.written));
+            }
+            Err(error) => {
+                self.cache.cannot_keep(&error);
+                self.leave(Growth::Abandoned);
+            }
+        }
+    }
+
+    /// Whether all that was written is there.
+    pub fn is_whole(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// Whether somebody else waits for it.
+    pub fn is_followed(&self) -> bool {
+        // The cache itself has one.
+        self.file.is_some() && self.growth.receiver_count() > 1
+    }
+
+    /// Says that the blob can't be made: nobody has to try it again.
+    pub fn fail(mut self) {
+        self.leave(Growth::Failed);
+    }
+
+    /// Gives the blob its name: all its bytes are there, and were checked. Returns its file,
+    /// whatever becomes of the name: it may have to make room for others at once. None if there
+    /// was no place for all that was written.
+    pub fn keep(mut self) -> Option<File> {
+        let file = self.file.take()?;
+        // Who follows need not wait for the disk.
+        self.growth.send_replace(Growth::Whole);
+        let (file, named) = match file.as_file().sync_data() {
+            Ok(()) => match file.persist(self.cache.path(&self.digest)) {
+                Ok(file) => (file, Ok(())),
+                Err(failed) => (failed.file.into_file(), Err(failed.error)),
+            },
+            Err(error) => (file.into_file(), Err(error)),
+        };
+        // Only now: who comes next finds the file.
+        self.cache.lock().remove(&self.digest);
+        if let Err(error) = named.and_then(|()| self.cache.make_room(0)) {
+            self.cache.cannot_keep(&error);
+        }
+        Some(file)
+    }
+
+    /// Ends without a blob.
+    fn leave(&mut self, growth: Growth) {
+        if self.file.take().is_some() {
+            self.cache.lock().remove(&self.digest);
+            self.growth.send_replace(growth);
+        }
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.leave(Growth::Abandoned);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::digest::Digest;
+
+    fn put(cache: &Arc<Cache>, text: &str) -> BlobDigest {
+        let digest = BlobDigest::new(Digest::of(text.as_bytes()));
+        let mut entry = begin(cache, digest, text.len() as u64).unwrap();
+        entry.write(text.as_bytes());
+        entry.keep();
+        digest
+    }
+
+    fn begin(cache: &Arc<Cache>, digest: BlobDigest, size: u64) -> Option<Entry> {
+        match cache.place(digest, size) {
+            Place::Begun(entry) => Some(entry),
+            Place::Kept(_) | Place::Followed(_) | Place::Nowhere => None,
+        }
+    }
+
+    fn follow(cache: &Arc<Cache>, digest: BlobDigest, size: u64) -> Option<Follower> {
+        match cache.place(digest, size) {
+            Place::Followed(follower) => Some(follower),
+            Place::Kept(_) | Place::Begun(_) | Place::Nowhere => None,
+        }
+    }
+
+    fn names(directory: &Path) -> Vec<String> {
+        let names = fs::read_dir(directory).unwrap();
+        names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn what_is_kept_is_found() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Cache::open(&directory.path().join("a/b"), 100).unwrap();
+        let digest = put(&cache, "text");
+        let mut text = String::new();
+        // By another process as well.
+        let other = Cache::open(&directory.path().join("a/b"), 100).unwrap();
+        other.get(&digest, 4).unwrap().read_to_string(&mut text).unwrap();
+        assert_eq!(text, "text");
+        assert!(cache.get(&BlobDigest::new(Digest::of(b"other")), 5).is_none());
+    }
+
+    #[test]
+    fn what_is_not_whole_is_not_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Cache::open(directory.path(), 100).unwrap();
+        let digest = BlobDigest::new(Digest::of(b"text"));
+        let mut entry = begin(&cache, digest, 4).unwrap();
+        entry.write(b"te");
+        assert!(cache.get(&digest, 4).is_none());
+        assert!(begin(&cache, digest, 4).is_none());
+        // Who comes now leaves alone what is being written.
+        Cache::open(directory.path(), 100).unwrap();
+        assert_eq!(names(directory.path()).len(), 1);
+        drop(entry);
+        assert_eq!(names(directory.path()), [""; 0]);
+        assert!(begin(&cache, digest, 4).is_some());
+    }
+
+    #[tokio::test]
+    async fn what_is_being_written_is_followed() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Cache::open(directory.path(), 100).unwrap();
+        let digest = BlobDigest::new(Digest::of(b"text"));
+        let mut entry = begin(&cache, digest, 4).unwrap();
+        assert!(!entry.is_followed());
+        let mut follower = follow(&cache, digest, 4).unwrap();
+        assert!(entry.is_followed());
+        entry.write(b"te");
+        assert_eq!(follower.grown(0).await, Growth::Written(2));
+        entry.write(b"xt");
+        assert_eq!(follower.grown(2).await, Growth::Written(4));
+        entry.keep();
+        assert_eq!(follower.grown(4).await, Growth::Whole);
+        assert!(matches!(cache.place(digest, 4), Place::Kept(_)));
+        // Also if it has to make room.
+        fs::remove_file(cache.path(&digest)).unwrap();
+        let mut bytes = [0; 2];
+        follower.read(&mut bytes, 1).unwrap();
+        assert_eq!(&bytes, b"ex");
+
+        // Who comes next begins again, whatever became of the one before.
+        for (failed, growth) in [(false, Growth::Abandoned), (true, Growth::Failed)] {
+            let mut entry = begin(&cache, digest, 4).unwrap();
+            entry.write(b"te");
+            let mut follower = follow(&cache, digest, 4).unwrap();
+            if failed {
+                entry.fail();
+            } else {
+                drop(entry);
+            }
+            assert_eq!(follower.grown(0).await, growth);
+        }
+        assert!(begin(&cache, digest, 4).is_some());
+    }
+
+    #[test]
+    fn what_was_written_is_read_whatever_becomes_of_the_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Cache::open(directory.path(), 100).unwrap();
+        let digest = BlobDigest::new(Digest::of(b"text"));
+        let mut entry = begin(&cache, digest, 4).unwrap();
+        entry.write(b"text");
+        fs::remove_file(directory.path().join(&names(directory.path())[0])).unwrap();
+        let file = entry.keep().unwrap();
+        let mut bytes = [0; 4];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        assert_eq!(&bytes, b"text");
+        // It is made again.
+        assert!(cache.get(&digest, 4).is_none());
+        assert!(begin(&cache, digest, 4).is_some());
+
+        // No room can be made where there is no directory any more.
+        let mut entry = begin(&cache, digest, 4).unwrap();
+        entry.write(b"text");
+        directory.close().unwrap();
+        entry.keep().unwrap().read_exact_at(&mut bytes, 0).unwrap();
+        assert_eq!(&bytes, b"text");
+    }
+
+    #[test]
+    fn what_was_removed_before_it_was_locked_is_noticed() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = NamedTempFile::new_in(directory.path()).unwrap();
+        assert!(has_its_name(&file).unwrap());
+        fs::remove_file(file.path()).unwrap();
+        assert!(!has_its_name(&file).unwrap());
+        fs::write(file.path(), "another one's").unwrap();
+        assert!(!has_its_name(&file).unwrap());
+    }
+
+    #[test]
+    fn another_file_is_made_for_one_that_was_taken_for_left() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Cache::open(directory.path(), 100).unwrap();
+        let mut times = 0;
+        let file = cache.temporary_with(|| {
+            times += 1;
+            if times < 3 {
+                cache.make_room(0).unwrap();
+            }
+        });
+        assert!(file.unwrap().path().exists());
+        assert_eq!(times, 3);
+    }
+
+    #[test]
+    fn what_has_another_size_is_made_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Cache::open(directory.path(), 100).unwrap();
+        let digest = put(&cache, "text");
+        fs::write(cache.path(&digest), "tex").unwrap();
+        assert!(cache.get(&digest, 4).is_none());
+        put(&cache, "text");
+        assert!(cache.get(&digest, 4).is_some());
+    }
+
+    #[test]
+    fn what_was_not_used_for_longest_goes_first() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Cache::open(directory.path(), 10).unwrap();
+        let (one, two) = (put(&cache, "one1"), put(&cache, "two2"));
+        let old = SystemTime::now() - Duration::from_secs(100);
+        for (digest, age) in [(one, 0), (two, 50)] {
+            let file = File::open(cache.path(&digest)).unwrap();
+            file.set_modified(old + Duration::from_secs(age)).unwrap();
+        }
+        cache.get(&one, 4).unwrap();
+        let three = put(&cache, "three");
+        let there = |digest, size| cache.get(digest, size).is_some();
+        assert_eq!((there(&one, 4), there(&two, 4), there(&three, 5)), (true, false, true));
+        assert!(begin(&cache, BlobDigest::new(Digest::of(b"big")), 11).is_none());
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join(".stowage-x.part"), "text").unwrap();
+        fs::write(directory.path().join("other"), "somebody's").unwrap();
+        Cache::open(directory.path(), 0).unwrap();
+        assert_eq!(names(directory.path()), ["other"]);
+    }
+}

@@ -1,0 +1,27 @@
+//! A read-only registry (OCI distribution-spec 1.1) over image specs: layers are made as they
+//! are asked for. For one copy on a loopback port, or as a service.
+//! Stage: registry. Input: a [`Catalog`](crate::registry::catalog::Catalog) and the store. Output: HTTP responses.
+
+mod answer;
+mod cache;
+mod connections;
+mod handle;
+mod impatient;
+mod kept_layer;
+mod layer_body;
+mod page;
+mod range;
+mod registry;
+mod route;
+mod shared;
+mod stored;
+mod tls;
+mod users;
+mod watched_body;
+
+pub use cache::Cache;
+pub use connections::Limits;
+pub use registry::{Registry, ServerOptions};
+pub use shared::Served;
+pub use tls::{TlsAcceptor, read as read_tls};
+pub use users::Users;

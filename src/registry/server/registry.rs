@@ -1,0 +1,177 @@
+//! The registry as a server on a port, from its start to its end.
+//! Stage: registry. Input: [`Catalog`]. Output: [`Registry`].
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use tokio::runtime::Runtime;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+
+use super::cache::Cache;
+use super::connections::{Connections, Limits};
+use super::layer_body::Makers;
+use super::shared::{Served, Shared};
+use super::users::Users;
+use crate::outgoing::Error;
+use crate::registry::SetupError;
+use crate::registry::catalog::Catalog;
+use crate::registry::metrics::Metrics;
+use crate::registry::on_demand::{OnDemand, OnDemandOptions};
+use crate::registry::storage::ObjectStorage;
+use crate::store::Store;
+
+/// How a registry serves. By default as one copy needs it: to everybody, without TLS, from no
+/// cache.
+#[derive(Default)]
+pub struct ServerOptions {
+    /// A certificate and its key.
+    pub tls: Option<TlsAcceptor>,
+    /// Who may ask.
+    pub users: Option<Users>,
+    /// Where blobs are kept.
+    pub cache: Option<Arc<Cache>>,
+    /// Images that are built when they are asked for.
+    pub on_demand: Option<OnDemandOptions>,
+    /// What clients may take.
+    pub limits: Limits,
+}
+
+/// A registry that answers until it is dropped.
+pub struct Registry {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    stop: watch::Sender<bool>,
+    places: Arc<Semaphore>,
+    limits: Limits,
+    runtime: Option<Runtime>,
+}
+
+impl Registry {
+    /// Begins to answer at an address, or at the first that can be had of those that a name
+    /// stands for; port 0 takes one that is free.
+    ///
+    /// # Errors
+    /// [`SetupError`].
+    pub fn start(
+        catalog: Catalog,
+        store: Store,
+        address: impl ToSocketAddrs + fmt::Display,
+        options: ServerOptions,
+    ) -> Result<Self, SetupError> {
+        let ServerOptions { tls, users, cache, on_demand, limits } = options;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            // One for each connection's layer, and some for passwords.
+            .max_blocking_threads(limits.connections + 8)
+            .enable_io()
+            .enable_time()
+            .thread_name("registry")
+            .build()
+            .map_err(SetupError::Runtime)?;
+        let listener = {
+            let _guard = runtime.enter();
+            listen(&address).map_err(|source| {
+                let address = address.to_string();
+                SetupError::Listen { address, source }
+            })?
+        };
+        let address = listener.local_addr().map_err(SetupError::Runtime)?;
+        let storage = on_demand.as_ref().and_then(|on_demand| on_demand.storage.as_deref());
+        let storage = storage.map(|url| runtime.block_on(ObjectStorage::open(url))).transpose()?;
+        let metrics: Arc<Metrics> = Arc::default();
+        let on_demand = on_demand
+            .map(|it| Arc::new(OnDemand::new(it, store.clone(), storage, Arc::clone(&metrics))));
+        let shared = Arc::new(Shared {
+            catalog: ArcSwap::from_pointee(catalog),
+            on_demand,
+            store,
+            makers: Makers::new(rayon::current_num_threads()),
+            cache,
+            metrics,
+            tls: ArcSwapOption::from_pointee(tls),
+            users: ArcSwapOption::from_pointee(users),
+            served: Mutex::default(),
+            error: Mutex::default(),
+        });
+        let (stop, stopped) = watch::channel(false);
+        let places = Arc::new(Semaphore::new(limits.connections));
+        let connections = Connections {
+            shared: Arc::clone(&shared),
+            limits,
+            places: Arc::clone(&places),
+            stop: stopped,
+        };
+        runtime.spawn(connections.accept(listener));
+        Ok(Self { address, shared, stop, places, limits, runtime: Some(runtime) })
+    }
+
+    /// Where it answers.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Has other images from now on. Requests under way go on with those that they found.
+    pub fn replace(&self, catalog: Catalog) {
+        self.shared.catalog.store(Arc::new(catalog));
+        self.shared.metrics.reloads.add(1);
+        // It would have digests that nobody asks for any more.
+        *self.shared.served.lock().unwrap_or_else(PoisonError::into_inner) = Served::default();
+    }
+
+    /// Opens connections by another certificate from now on.
+    pub fn replace_tls(&self, tls: TlsAcceptor) {
+        self.shared.tls.store(Some(Arc::new(tls)));
+    }
+
+    /// Answers other users from now on.
+    pub fn replace_users(&self, users: Users) {
+        self.shared.users.store(Some(Arc::new(users)));
+    }
+
+    /// What it has sent up to now.
+    pub fn served(&self) -> Served {
+        self.shared.served.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The first error that kept a layer from being sent.
+    pub fn take_error(&self) -> Option<Error> {
+        self.shared.error.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Accepts no more, and waits for at most `grace` until what was asked for is sent. Returns
+    /// whether it was.
+    pub fn stop(mut self, grace: Duration) -> bool {
+        self.stop.send_replace(true);
+        let Some(runtime) = self.runtime.take() else { return true };
+        let all = u32::try_from(self.limits.connections).unwrap_or(u32::MAX);
+        let (places, waited) = (Arc::clone(&self.places), grace);
+        let ended = runtime.block_on(async { timeout(waited, places.acquire_many(all)).await });
+        if let Some(on_demand) = &self.shared.on_demand {
+            on_demand.end();
+        }
+        runtime.shutdown_background();
+        ended.is_ok()
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+        if let Some(runtime) = self.runtime.take() {
+            // Who is still being sent something has no use for the rest.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+fn listen(address: impl ToSocketAddrs) -> io::Result<tokio::net::TcpListener> {
+    let listener = TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    tokio::net::TcpListener::from_std(listener)
+}

@@ -1,0 +1,120 @@
+//! What a request's path asks for (distribution-spec, "Endpoints").
+//! Stage: registry (pure). Input: a path. Output: [`Route`].
+
+use crate::digest::BlobDigest;
+use crate::registry::catalog::{is_name, is_tag};
+
+/// What is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Route<'p> {
+    /// Whether this is a registry at all.
+    Base,
+    /// The names of all repositories.
+    Catalog,
+    /// A repository's tags.
+    Tags(&'p str),
+    /// A manifest, by tag or digest.
+    Manifest(&'p str, &'p str),
+    /// A blob.
+    Blob(&'p str, BlobDigest),
+    /// What refers to a manifest.
+    Referrers(&'p str, BlobDigest),
+    /// To begin to write a blob, or to go on.
+    Upload(&'p str),
+}
+
+/// Why a path asks for nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoRoute {
+    /// No path of a registry's.
+    NotFound,
+    /// Not a name that a repository could have.
+    Name,
+    /// Not a digest.
+    Digest,
+    /// Neither a tag nor a digest.
+    Reference,
+}
+
+/// Reads a path. A repository's name may have slashes and even `manifests` in it: what
+/// follows it is found from the right. Nothing is decoded: no name has need of it.
+pub fn route(path: &str) -> Result<Route<'_>, NoRoute> {
+    match path {
+        "/v2/" | "/v2" => return Ok(Route::Base),
+        "/v2/_catalog" => return Ok(Route::Catalog),
+        _ => {}
+    }
+    let rest = path.strip_prefix("/v2/").ok_or(NoRoute::NotFound)?;
+    let named = |name| if is_name(name) { Ok(name) } else { Err(NoRoute::Name) };
+    if let Some(name) = rest.strip_suffix("/tags/list") {
+        return named(name).map(Route::Tags);
+    }
+    if let Some((name, _)) = rest.split_once("/blobs/uploads") {
+        return named(name).map(Route::Upload);
+    }
+    let (before, last) = rest.rsplit_once('/').ok_or(NoRoute::NotFound)?;
+    let (name, kind) = before.rsplit_once('/').ok_or(NoRoute::NotFound)?;
+    let digest = || last.parse().map_err(|_| NoRoute::Digest);
+    match kind {
+        "manifests" => {
+            let name = named(name)?;
+            // With an algorithm, it is meant for a digest.
+            let digest = last.contains(':');
+            match (digest, last.parse::<BlobDigest>().is_ok(), is_tag(last)) {
+                (true, true, _) | (false, _, true) => Ok(Route::Manifest(name, last)),
+                (true, false, _) => Err(NoRoute::Digest),
+                (false, _, false) => Err(NoRoute::Reference),
+            }
+        }
+        "blobs" => Ok(Route::Blob(named(name)?, digest()?)),
+        "referrers" => Ok(Route::Referrers(named(name)?, digest()?)),
+        _ => Err(NoRoute::NotFound),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_ask_for_what_they_ask_for() {
+        let hex = "0".repeat(64);
+        let digest: BlobDigest = format!("sha256:{hex}").parse().unwrap();
+        let blobs = |name: &str| format!("/v2/{name}/blobs/sha256:{hex}");
+        let cases = [
+            ("/v2/".to_owned(), Ok(Route::Base)),
+            ("/v2/_catalog".to_owned(), Ok(Route::Catalog)),
+            ("/v2/a/b/tags/list".to_owned(), Ok(Route::Tags("a/b"))),
+            ("/v2/a/manifests/v1".to_owned(), Ok(Route::Manifest("a", "v1"))),
+            (
+                "/v2/manifests/manifests/manifests/v1".to_owned(),
+                Ok(Route::Manifest("manifests/manifests", "v1")),
+            ),
+            (blobs("a/b/c"), Ok(Route::Blob("a/b/c", digest))),
+            (blobs("blobs"), Ok(Route::Blob("blobs", digest))),
+            (format!("/v2/a/referrers/sha256:{hex}"), Ok(Route::Referrers("a", digest))),
+            ("/v2/a/blobs/uploads/".to_owned(), Ok(Route::Upload("a"))),
+            ("/v2/a/blobs/uploads/1-2-3".to_owned(), Ok(Route::Upload("a"))),
+            ("/".to_owned(), Err(NoRoute::NotFound)),
+            ("/v1/a/manifests/v1".to_owned(), Err(NoRoute::NotFound)),
+            ("/v2/a".to_owned(), Err(NoRoute::NotFound)),
+            ("/v2/a/v1".to_owned(), Err(NoRoute::NotFound)),
+            ("/v2/a/files/v1".to_owned(), Err(NoRoute::NotFound)),
+            ("/v2/manifests/v1".to_owned(), Err(NoRoute::NotFound)),
+            ("/v2//manifests/v1".to_owned(), Err(NoRoute::Name)),
+            ("/v2/A/manifests/v1".to_owned(), Err(NoRoute::Name)),
+            ("/v2/a/../b/manifests/v1".to_owned(), Err(NoRoute::Name)),
+            ("/v2/a%2fb/manifests/v1".to_owned(), Err(NoRoute::Name)),
+            ("/v2/%2e%2e/manifests/v1".to_owned(), Err(NoRoute::Name)),
+            (blobs(&"a".repeat(256)), Err(NoRoute::Name)),
+            ("/v2/a/blobs/sha256:0".to_owned(), Err(NoRoute::Digest)),
+            ("/v2/a/blobs/..".to_owned(), Err(NoRoute::Digest)),
+            ("/v2/a/manifests/sha256:0".to_owned(), Err(NoRoute::Digest)),
+            ("/v2/a/manifests/.v1".to_owned(), Err(NoRoute::Reference)),
+            ("/v2/a/manifests/".to_owned(), Err(NoRoute::Reference)),
+        ];
+        for (path, expected) in &cases {
+            assert_eq!(route(path), *expected, "{path}");
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! Why an object storage does not give or take something.
+//! Stage: registry. Output: messages, without credentials or signed addresses.
+
+use thiserror::Error;
+
+use super::answer::{Answer, Verdict};
+use crate::digest::Digest;
+use crate::error::Hint;
+use crate::outgoing;
+
+/// Why an object storage does not give or take something.
+#[derive(Debug, Error)]
+pub enum StorageError {
+    /// Not the address of a storage.
+    #[error("`{url}` is no object storage: {reason}")]
+    Url {
+        /// As it was given, without what could be a secret.
+        url: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// What the environment says of the storage can't be used.
+    #[error("cannot use {storage}: {reason}")]
+    Settings {
+        /// Its address.
+        storage: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// There is nothing at the address.
+    #[error("{storage}: there is no such bucket, container or directory")]
+    NoBucket {
+        /// Its address.
+        storage: String,
+    },
+    /// It does not know who asks, or does not let them.
+    #[error("{storage} does not let this program {what}: {reason}")]
+    Denied {
+        /// Its address.
+        storage: String,
+        /// "write probe" …
+        what: String,
+        /// The storage's own words.
+        reason: String,
+    },
+    /// It is full, or as full as it may be.
+    #[error("{storage} has no space left to {what}: {reason}")]
+    Full {
+        /// Its address.
+        storage: String,
+        /// "write blobs/sha256/…" …
+        what: String,
+        /// The storage's own words.
+        reason: String,
+    },
+    /// It was asked as often as makes sense.
+    #[error("{storage} does not answer, asked to {what}: {reason}")]
+    Unreachable {
+        /// Its address.
+        storage: String,
+        /// "read images/…" …
+        what: String,
+        /// What came of it.
+        reason: String,
+    },
+    /// It says no for another reason.
+    #[error("{storage} refuses to {what}: {reason}")]
+    Refused {
+        /// Its address.
+        storage: String,
+        /// "read images/…" …
+        what: String,
+        /// The storage's own words.
+        reason: String,
+    },
+    /// An object is not what its name says.
+    #[error("{object} in {storage} is not what it should be: expected {expected}, found {found}")]
+    Damaged {
+        /// The storage's address.
+        storage: String,
+        /// The object's name.
+        object: String,
+        /// A digest, or "a pointer to an image".
+        expected: String,
+        /// What it is.
+        found: String,
+    },
+    /// A layer could not be made, or came out other than when the image was built. It is not
+    /// stored.
+    #[error(transparent)]
+    Layer(#[from] outgoing::Error),
+}
+
+impl StorageError {
+    /// What an answer comes to, of a storage that was asked to do something.
+    pub(super) fn new(storage: &str, what: String, error: &object_store::Error) -> Self {
+        let storage = storage.to_owned();
+        let Answer { verdict, reason } = Answer::of(error);
+        match verdict {
+            Verdict::NoBucket => Self::NoBucket { storage },
+            Verdict::Denied => Self::Denied { storage, what, reason },
+            Verdict::Full => Self::Full { storage, what, reason },
+            Verdict::Unusable => Self::Settings { storage, reason },
+            Verdict::Silent => Self::Unreachable { storage, what, reason },
+            Verdict::Missing | Verdict::Refused => Self::Refused { storage, what, reason },
+        }
+    }
+
+    pub(super) fn damaged(storage: &str, object: &str, expected: &Digest, found: &Digest) -> Self {
+        Self::Damaged {
+            storage: storage.to_owned(),
+            object: object.to_owned(),
+            expected: expected.to_string(),
+            found: found.to_string(),
+        }
+    }
+}
+
+impl Hint for StorageError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Url { .. } => Some(
+                "name it by `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX`, `az://CONTAINER/PREFIX` or `file:///DIRECTORY`"
+                    .to_owned(),
+            ),
+            Self::NoBucket { storage } => Some(format!(
+                "make it first{}",
+                if storage.starts_with("s3:") { "; AWS_ENDPOINT and AWS_REGION say where it is" } else { "" }
+            )),
+            Self::Denied { storage, .. } => Some(match storage.split(':').next() {
+                Some("s3") => {
+                    "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY say who asks (files of profiles are not read); \
+                     they need s3:GetObject and s3:PutObject of its objects, and s3:ListBucket, without which S3 \
+                     doesn't say that an object is missing"
+                }
+                Some("gs") => "GOOGLE_APPLICATION_CREDENTIALS names the file that says who asks",
+                Some("az") => "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY say who asks",
+                _ => "this user must be able to read and write there",
+            }
+            .to_owned()),
+            Self::Full { .. } => Some(
+                "images that are stored can still be pulled; remove objects, or raise the quota".to_owned(),
+            ),
+            Self::Settings { reason, .. } if reason.contains("URL scheme is not allowed") => {
+                Some("for an endpoint without TLS, set AWS_ALLOW_HTTP=true".to_owned())
+            }
+            Self::Unreachable { reason, .. } if reason.contains("certificate") => {
+                Some("SSL_CERT_FILE names a file with the certificates to trust".to_owned())
+            }
+            Self::Unreachable { storage, .. } if storage.starts_with("s3:") => {
+                Some("AWS_ENDPOINT says where it is, if that isn't Amazon".to_owned())
+            }
+            Self::Refused { storage, reason, .. }
+                if storage.starts_with("s3:") && reason.contains("egion") =>
+            {
+                Some("AWS_REGION says which region the bucket is in".to_owned())
+            }
+            Self::Damaged { .. } => {
+                Some("remove the object: it is stored again with the next image that has it".to_owned())
+            }
+            Self::Layer(error) => error.hint(),
+            _ => None,
+        }
+    }
+}

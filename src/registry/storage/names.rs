@@ -1,0 +1,79 @@
+//! What objects are called.
+//! Stage: registry (pure). Input: digests, names of images. Output: names of objects.
+
+use object_store::path::{Path, PathPart};
+
+use crate::digest::BlobDigest;
+
+/// Between an image's name and its key. No component of a name is that (distribution-spec,
+/// "Pulling manifests"): in a directory, an image's file is never where another's directory is.
+const KEYS: &str = "_keys";
+
+/// Objects below a prefix.
+#[derive(Clone, Debug)]
+pub struct Names {
+    prefix: Path,
+}
+
+impl Names {
+    /// Of all that begin with a prefix, which may be empty.
+    pub fn new(prefix: Path) -> Self {
+        Self { prefix }
+    }
+
+    /// `blobs/sha256/<hex>`, as in an image layout: layers, configurations and manifests.
+    pub fn blob(&self, digest: &BlobDigest) -> Path {
+        let hex = digest.digest().hex();
+        self.below(["blobs", "sha256", &hex])
+    }
+
+    /// `images/<name>/_keys/<key>`: which manifest that is. Whatever the name and the key are, it
+    /// is there and nowhere else.
+    pub fn image(&self, name: &str, key: &str) -> Path {
+        self.below(["images"].into_iter().chain(name.split('/')).chain([KEYS, key]))
+    }
+
+    /// What is written to find out whether that is possible.
+    pub fn probe(&self) -> Path {
+        self.below(["probe"])
+    }
+
+    /// What nobody ever writes.
+    pub fn missing(&self) -> Path {
+        self.below(["missing"])
+    }
+
+    fn below<'p>(&self, parts: impl IntoIterator<Item = &'p str>) -> Path {
+        // It encodes `..` and the like.
+        let below: Path = parts.into_iter().map(PathPart::from).collect();
+        self.prefix.parts().chain(below.parts()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::Digest;
+
+    #[test]
+    fn objects_have_their_places() {
+        let names = Names::new(Path::from("a/b"));
+        let digest = BlobDigest::new(Digest::of(b""));
+        let hex = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        assert_eq!(names.blob(&digest).as_ref(), format!("a/b/blobs/sha256/{hex}"));
+        assert_eq!(names.image("shell/git", "v1").as_ref(), "a/b/images/shell/git/_keys/v1");
+        let names = Names::new(Path::default());
+        assert_eq!(names.image("git", "v1").as_ref(), "images/git/_keys/v1");
+    }
+
+    #[test]
+    fn nothing_is_outside_of_its_place() {
+        let names = Names::new(Path::from("a"));
+        for (name, key) in [("../..", "x"), ("git", "../../../x"), ("git", ""), ("", "..")] {
+            let path = names.image(name, key).to_string();
+            assert!(path.starts_with("a/images/"), "{path}");
+            assert!(path.split('/').all(|part| part != ".."), "{path}");
+        }
+        assert_ne!(names.image("a", "b/_keys/c"), names.image("a/b", "c"));
+    }
+}

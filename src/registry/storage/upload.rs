@@ -1,0 +1,259 @@
+//! One layer on its way to an object storage, made while it is sent.
+//! Stage: registry. Input: a layer. Output: an object with its name, or none.
+
+use std::io::{self, Write};
+use std::mem;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use object_store::path::Path;
+use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::task::{JoinError, JoinHandle};
+
+use super::error::StorageError;
+use crate::oci::{Form, ImageSpec, LayerBlob};
+use crate::outgoing::ImageLayer;
+use crate::outgoing::{Hashing, write_hashed_layer};
+use crate::sink::Plain;
+use crate::store::Store;
+
+use crate::outgoing::Error;
+
+/// Bytes of a part. Amazon takes no smaller ones (S3, "Multipart upload limits"), and some take
+/// only parts of one size.
+const PART: u64 = 5 << 20;
+/// Parts that an object may have (the same).
+const PARTS: u64 = 10_000;
+/// Parts in memory at a time: one in the making, one that waits in the channel, and one on its
+/// way. Only a layer of more than 48 GiB has larger ones.
+const AT_ONCE: u64 = 3;
+const _: () = assert!(PART * AT_ONCE <= 16 << 20);
+/// How long is waited for the storage to forget what came of an upload.
+const FORGETTING: Duration = Duration::from_secs(10);
+
+/// A layer of an image.
+pub struct Layer {
+    /// Where it is made of.
+    pub store: Store,
+    /// The image.
+    pub spec: Arc<ImageSpec>,
+    /// Which of its layers.
+    pub index: usize,
+}
+
+impl Layer {
+    /// The blob that it is stored as.
+    pub fn blob(&self) -> LayerBlob {
+        self.spec.layers[self.index].blob(Form::AsStored)
+    }
+}
+
+/// Why a layer is not stored.
+pub enum Failed {
+    /// It could not be made.
+    Made(Error),
+    /// The storage did not take it.
+    Sent(object_store::Error),
+}
+
+impl From<object_store::Error> for Failed {
+    fn from(error: object_store::Error) -> Self {
+        Self::Sent(error)
+    }
+}
+
+/// Makes and sends a layer. Nothing has its name unless all of it was sent, and was what it was
+/// when the image was built.
+pub async fn send(store: &dyn ObjectStore, object: &Path, layer: Layer) -> Result<(), Failed> {
+    let (sender, mut parts) = channel(1);
+    let making = tokio::task::spawn_blocking(move || make(&layer, sender));
+    let Some(first) = parts.recv().await else {
+        // One that was made has a part.
+        let lost = Failed::Made(Error::Write(io::ErrorKind::UnexpectedEof.into()));
+        return made(making).await.and(Err(lost));
+    };
+    if first.is_last {
+        // It was checked before it came.
+        store.put(object, first.bytes.into()).await?;
+        return made(making).await;
+    }
+    let mut upload = Upload::begin(store, object).await?;
+    let mut sent = upload.send(first, &mut parts).await;
+    // Whoever makes it must not wait for who sends no more.
+    drop(parts);
+    let made = made(making).await;
+    if sent.is_ok() && made.is_ok() {
+        sent = upload.complete().await;
+    }
+    upload.end().await;
+    // What could not be sent was not made to its end, either.
+    sent.map_err(Failed::Sent).and(made)
+}
+
+async fn made(making: JoinHandle<Result<(), Error>>) -> Result<(), Failed> {
+    let made = making.await.unwrap_or_else(|error| Err(Error::Write(io::Error::other(error))));
+    made.map_err(Failed::Made)
+}
+
+/// That a task came to no end.
+pub fn lost(error: JoinError) -> StorageError {
+    StorageError::Layer(Error::Write(io::Error::other(error)))
+}
+
+/// Of a blob of so many bytes, in bytes.
+fn part_size(size: u64) -> usize {
+    // The parts of a layer that has more are as small as they can be, by the megabyte.
+    let smallest = size.div_ceil(PARTS).next_multiple_of(1 << 20);
+    usize::try_from(smallest.max(PART)).unwrap_or(usize::MAX)
+}
+
+/// An upload in parts. Dropped before it is complete, the storage is told to forget it.
+struct Upload(Option<Box<dyn MultipartUpload>>);
+
+impl Upload {
+    async fn begin(store: &dyn ObjectStore, object: &Path) -> object_store::Result<Self> {
+        Ok(Self(Some(store.put_multipart(object).await?)))
+    }
+
+    /// Sends what comes, until there is no more.
+    async fn send(&mut self, first: Part, parts: &mut Receiver<Part>) -> object_store::Result<()> {
+        let Some(upload) = &mut self.0 else { return Ok(()) };
+        let mut next = Some(first);
+        while let Some(part) = next {
+            upload.put_part(part.bytes.into()).await?;
+            next = parts.recv().await;
+        }
+        Ok(())
+    }
+
+    async fn complete(&mut self) -> object_store::Result<()> {
+        if let Some(upload) = &mut self.0 {
+            upload.complete().await?;
+        }
+        self.0 = None;
+        Ok(())
+    }
+
+    async fn end(mut self) {
+        if let Some(upload) = self.0.take() {
+            abort(upload).await;
+        }
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        // Somebody gave up on the image.
+        if let (Some(upload), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current())
+        {
+            runtime.spawn(abort(upload));
+        }
+    }
+}
+
+/// What is not forgotten is what the bucket's own rules are for.
+async fn abort(mut upload: Box<dyn MultipartUpload>) {
+    let _ = tokio::time::timeout(FORGETTING, upload.abort()).await;
+}
+
+/// Some of a layer's bytes.
+struct Part {
+    bytes: Bytes,
+    is_last: bool,
+}
+
+fn make(layer: &Layer, parts: Sender<Part>) -> Result<(), Error> {
+    let size = layer.blob().size;
+    let mut out = PartWriter::new(parts, part_size(size), size);
+    let Layer { store, spec, index } = layer;
+    let layer = ImageLayer { spec, index: *index, form: Form::AsStored };
+    write_hashed_layer(store, layer, Hashing::Within, Plain(&mut out))?;
+    out.finish().map_err(Error::Write)
+}
+
+/// Cuts what is written into parts of one size, of which the last one may be smaller. That one
+/// is held back until somebody says that all is well.
+struct PartWriter {
+    parts: Sender<Part>,
+    size: usize,
+    part: Vec<u8>,
+}
+
+impl PartWriter {
+    /// For a blob of so many bytes.
+    fn new(parts: Sender<Part>, size: usize, blob: u64) -> Self {
+        let first = usize::try_from(blob).map_or(size, |blob| blob.min(size));
+        Self { parts, size, part: Vec::with_capacity(first) }
+    }
+
+    fn send(&mut self, is_last: bool) -> io::Result<()> {
+        let bytes = mem::take(&mut self.part).into();
+        let gone = |_| io::ErrorKind::BrokenPipe.into();
+        self.parts.blocking_send(Part { bytes, is_last }).map_err(gone)
+    }
+
+    fn finish(mut self) -> io::Result<()> {
+        self.send(true)
+    }
+}
+
+impl Write for PartWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.part.len() == self.size {
+            self.send(false)?;
+            // Grown as it is filled, it could become twice as large.
+            self.part.reserve_exact(self.size);
+        }
+        let bytes = &bytes[..bytes.len().min(self.size - self.part.len())];
+        self.part.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_few_enough_and_large_enough() {
+        for (size, expected) in [
+            (0, PART),
+            (PART, PART),
+            (PART * PARTS, PART),
+            (PART * PARTS + 1, 6 << 20),
+            (5 << 40, 525 << 20),
+        ] {
+            let part = part_size(size) as u64;
+            assert_eq!(part, expected, "{size}");
+            assert!(size.div_ceil(part) <= PARTS, "{size}");
+        }
+    }
+
+    #[test]
+    fn bytes_are_cut_into_parts() {
+        for (written, expected) in
+            [(0, vec![0]), (9, vec![9]), (10, vec![10]), (11, vec![10, 1]), (25, vec![10, 10, 5])]
+        {
+            let (sender, mut parts) = channel(10);
+            let mut out = PartWriter::new(sender, 10, written as u64);
+            out.write_all(&vec![0; written]).unwrap();
+            // Until it is known to be right, the last one is not passed on.
+            assert_eq!(parts.len(), expected.len() - 1);
+            out.finish().unwrap();
+            let mut found = Vec::new();
+            let mut last = Vec::new();
+            while let Some(part) = parts.blocking_recv() {
+                found.push(part.bytes.len());
+                last.push(part.is_last);
+            }
+            assert_eq!(found, expected);
+            assert_eq!(last.iter().filter(|last| **last).count(), 1);
+        }
+    }
+}

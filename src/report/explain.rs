@@ -1,0 +1,237 @@
+//! What an image is made of, and why.
+//! Stage: report (pure). Input: [`ImageSpec`]. Output: [`Explanation`], for people and programs.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use serde::{Serialize, Serializer};
+
+use crate::oci::ImageSpec;
+use crate::oci::SourceInfo;
+use crate::oci::{LayerSource, SpecLayer};
+use crate::store::{Store, StorePath};
+
+/// An image, taken apart.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Explanation {
+    /// Bytes of all layers, uncompressed.
+    pub size: u64,
+    /// From the bottom up.
+    pub layers: Vec<ExplainedLayer>,
+    /// Every store path, the largest first.
+    pub paths: Vec<ExplainedPath>,
+}
+
+/// A layer and what is in it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExplainedLayer {
+    /// From 1, at the bottom.
+    pub number: usize,
+    /// Digest of the uncompressed tar.
+    pub diff_id: String,
+    /// Bytes of the uncompressed tar.
+    pub size: u64,
+    /// Its store paths, the largest first; written as their names, without hashes.
+    #[serde(rename = "names", serialize_with = "names")]
+    pub members: Vec<StorePath>,
+    /// Why these are together.
+    pub why: &'static str,
+    /// How many store paths there are, of all that the image is made of, whose change would
+    /// change this layer: its own, and all that these refer to.
+    pub changes_with: usize,
+}
+
+/// A store path of an image.
+#[derive(Debug)]
+pub struct ExplainedPath {
+    /// The path itself.
+    pub path: StorePath,
+    /// Bytes of its NAR serialisation.
+    pub size: u64,
+    /// The layer it is in, from 1 at the bottom: the lowest, if it is also copied to `/`.
+    pub layer: usize,
+    /// The path that is the reason why it is there; none for those that nothing refers to.
+    /// Following these leads to such a one by the fewest steps.
+    pub because_of: Option<StorePath>,
+}
+
+impl Serialize for ExplainedPath {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        /// With the whole path, and the part of it that people know.
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Out<'p> {
+            path: String,
+            name: &'p str,
+            size: u64,
+            layer: usize,
+            because_of: Option<String>,
+        }
+        let Self { path, size, layer, because_of } = self;
+        let print = |path| Store::default().print(path);
+        Out {
+            path: print(path),
+            name: path.name(),
+            size: *size,
+            layer: *layer,
+            because_of: because_of.as_ref().map(print),
+        }
+        .serialize(serializer)
+    }
+}
+
+fn names<S: Serializer>(paths: &[StorePath], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(paths.iter().map(StorePath::name))
+}
+
+/// Takes an image apart.
+pub fn explain(spec: &ImageSpec) -> Explanation {
+    let references = References::new(&spec.sources);
+    let because = references.because();
+    let layers_of = layers_of(spec, &references);
+    let path = |place: usize| spec.sources[place].path.clone();
+    let mut paths: Vec<_> = spec
+        .sources
+        .iter()
+        .enumerate()
+        .map(|(place, source)| ExplainedPath {
+            path: path(place),
+            size: source.nar_size,
+            layer: layers_of[place],
+            because_of: because[place].map(path),
+        })
+        .collect();
+    paths.sort_by(|a, b| (b.size, a.path.name(), &a.path).cmp(&(a.size, b.path.name(), &b.path)));
+    let is_stored = |layer: &SpecLayer| matches!(layer.source, LayerSource::Stored(_));
+    let base = spec.layers.iter().take_while(|layer| is_stored(layer)).count();
+    let layers = spec.layers.iter().enumerate().map(|(index, layer)| {
+        let members: BTreeSet<_> =
+            layer.sources().filter_map(|path| references.place(path)).collect();
+        let mut by_size: Vec<_> = members.iter().map(|place| &spec.sources[*place]).collect();
+        by_size.sort_by(|a, b| (b.nar_size, &a.path).cmp(&(a.nar_size, &b.path)));
+        ExplainedLayer {
+            number: index + 1,
+            diff_id: layer.diff_id.to_string(),
+            size: layer.size,
+            members: by_size.iter().map(|source| source.path.clone()).collect(),
+            why: match (&layer.source, members.len()) {
+                (LayerSource::Stored(_), _) if index < base => "base image",
+                (LayerSource::Stored(_), _) => "made by commands",
+                (LayerSource::Kept(..), _) => "kept as it was built",
+                (LayerSource::Made(contents), _) if !contents.copy_to_root.is_empty() => {
+                    "copied to /"
+                }
+                (_, 1) => "alone",
+                _ => "change together",
+            },
+            changes_with: references.reach(members),
+        }
+    });
+    Explanation { size: spec.size(), layers: layers.collect(), paths }
+}
+
+impl Explanation {
+    /// What pulls a path in: the chain of references to it, from a path that nothing refers to.
+    ///
+    /// `wanted` is a store path, or a name or the beginning of one: then each match has a chain.
+    pub fn why(&self, wanted: &str) -> Vec<Vec<&ExplainedPath>> {
+        let by_path: BTreeMap<_, _> = self.paths.iter().map(|path| (&path.path, path)).collect();
+        let matches = |path: &&ExplainedPath| {
+            path.path.name().starts_with(wanted) || Store::default().print(&path.path) == wanted
+        };
+        let chain = |path| {
+            let before = |path: &&ExplainedPath| by_path.get(path.because_of.as_ref()?).copied();
+            let mut chain: Vec<_> = std::iter::successors(Some(path), before).collect();
+            chain.reverse();
+            chain
+        };
+        self.paths.iter().filter(matches).map(chain).collect()
+    }
+
+    /// A page with a map of the image and a search, complete in itself: nothing is fetched.
+    pub fn to_html(&self, title: &str) -> String {
+        const PAGE: &str = include_str!("explain.html");
+        // In a script element only `<` can end it early.
+        let json =
+            serde_json::to_string(self).expect("an explanation is JSON").replace('<', "\\u003c");
+        let title = title.replace('&', "&amp;").replace('<', "&lt;");
+        PAGE.replace("{{title}}", &title).replace("{{data}}", &json)
+    }
+}
+
+/// Of each store path the lowest layer that it is in, from 1; 0 if there is none.
+fn layers_of(spec: &ImageSpec, references: &References) -> Vec<usize> {
+    let mut layers_of = vec![0; spec.sources.len()];
+    for (index, layer) in spec.layers.iter().enumerate().rev() {
+        for place in layer.sources().filter_map(|path| references.place(path)) {
+            layers_of[place] = index + 1;
+        }
+    }
+    layers_of
+}
+
+/// The references between an image's store paths, by their places in [`ImageSpec::sources`].
+struct References<'a> {
+    sources: &'a [SourceInfo],
+    targets: Vec<Box<[u32]>>,
+}
+
+impl<'a> References<'a> {
+    fn new(sources: &'a [SourceInfo]) -> Self {
+        let mut references = Self { sources, targets: Vec::new() };
+        references.targets = sources
+            .iter()
+            .map(|source| {
+                let places = source.references.iter().filter_map(|path| references.place(path));
+                // In half the memory: there are many, and never 2^32.
+                places.map(|place| place as u32).collect()
+            })
+            .collect();
+        references
+    }
+
+    fn place(&self, path: &StorePath) -> Option<usize> {
+        self.sources.binary_search_by(|source| source.path.cmp(path)).ok()
+    }
+
+    fn targets(&self, place: usize) -> impl Iterator<Item = usize> {
+        self.targets[place].iter().map(|target| *target as usize)
+    }
+
+    /// How many these paths are with all that they refer to.
+    fn reach(&self, from: BTreeSet<usize>) -> usize {
+        let mut reached = vec![false; self.sources.len()];
+        let mut count = 0;
+        let mut open: Vec<_> = from.into_iter().collect();
+        while let Some(place) = open.pop() {
+            if !std::mem::replace(&mut reached[place], true) {
+                count += 1;
+                open.extend(self.targets(place).filter(|target| !reached[*target]));
+            }
+        }
+        count
+    }
+
+    /// For each path, the one before it on a shortest way from one that nothing refers to;
+    /// among ways of one length, the first by path.
+    fn because(&self) -> Vec<Option<usize>> {
+        let mut seen = vec![false; self.sources.len()];
+        (0..seen.len())
+            .flat_map(|place| self.targets(place))
+            .for_each(|target| seen[target] = true);
+        // What nothing refers to is where ways begin, and they lead to all else.
+        let mut open: VecDeque<_> = (0..seen.len()).filter(|place| !seen[*place]).collect();
+        seen.fill(false);
+        let mut because = vec![None; seen.len()];
+        while let Some(place) = open.pop_front() {
+            for target in self.targets(place) {
+                if !std::mem::replace(&mut seen[target], true) {
+                    because[target] = Some(place);
+                    open.push_back(target);
+                }
+            }
+        }
+        because
+    }
+}

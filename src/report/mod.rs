@@ -1,0 +1,16 @@
+//! Reads an image spec, or a tar, and says what is in it. Only the command line names this stage.
+//! Stage: report. Input: [`ImageSpec`](crate::oci::ImageSpec). Output: answers for people and programs.
+
+mod diff;
+mod explain;
+mod lint;
+mod locations;
+mod tarsum;
+mod validate;
+
+pub use diff::{Diff, NewLayer, diff};
+pub use explain::{ExplainedLayer, ExplainedPath, Explanation, explain};
+pub use lint::{Check, Finding, lint, lint_config};
+pub use locations::{Locations, locations};
+pub use tarsum::tarsum;
+pub use validate::{Difference, Report, validate};

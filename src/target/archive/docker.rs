@@ -1,0 +1,109 @@
+//! An image as one stream, for `docker load`, `podman load` and skopeo.
+//! Stage: target. Input: [`ImageSpec`]. Output: a tar.
+//!
+//! The stream is two formats at once: an OCI image layout (image-layout.md), and a
+//! docker-archive whose `manifest.json` names the same blobs, which is what
+//! `docker save` itself writes since version 25. Every Docker, old or with the
+//! containerd store, podman and skopeo take it.
+//!
+//! What names the blobs comes last: a stream that broke off on the way is no image
+//! to any reader.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use super::file::write_archive_file;
+use super::writer::{ArchiveWriter, Layers, Written};
+use crate::oci::{Documents, Form, Image, ImageSpec, ManifestFormat, SpecLayer};
+use crate::outgoing::{self, CheckedBy, Copied, ImageReference, RefName, Watch};
+use crate::sink::{Plain, Sink};
+use crate::store::Store;
+use crate::target::error::ArchiveError;
+use crate::target::image_layout::{INDEX, Index, OCI_LAYOUT, blob_path, descriptor, oci_layout};
+
+/// Both formats of the stream name the same blobs, so these are what both take.
+pub const FORM: Form = Form::Loadable;
+
+/// What goes into a stream.
+pub struct Archive<'a> {
+    /// Where the layers are made of.
+    pub store: &'a Store,
+    /// The image.
+    pub spec: &'a ImageSpec,
+    /// The names it is loaded under; none leaves it with its ID alone.
+    pub references: &'a [ImageReference],
+    /// How many layers, from the bottom up, are left out since the receiver has them.
+    /// They are named all the same.
+    pub skip: usize,
+    /// Who checks the layers.
+    pub checked_by: CheckedBy,
+    /// Who looks on.
+    pub watch: &'a dyn Watch,
+}
+
+/// Streams an image in one pass. Every layer is made for it, and checked against the spec.
+///
+/// # Errors
+/// [`LayerChanged`](outgoing::Error::LayerChanged) if a layer is not what it was; the stream ends before any
+/// reader could take it for an image. [`Write`](outgoing::Error::Write) if `out` fails.
+pub fn write_archive(archive: &Archive, out: impl Sink) -> Result<Written, outgoing::Error> {
+    let Archive { store, spec, references, skip, checked_by, watch } = *archive;
+    watch.expect(spec.layers[skip..].iter().map(|layer| layer.blob(FORM).size).sum());
+    let image = Image::in_form(spec, FORM, ManifestFormat::Oci);
+    let documents = Documents::from(image.clone());
+    let mut tar = ArchiveWriter::new(out);
+    let layers = Layers { store, form: FORM, skip, checked_by, watch };
+    let layers = tar.blobs([spec], &documents, &layers)?;
+    tar.file(INDEX, &index(&image, references).to_json())?;
+    tar.file("manifest.json", &docker_manifest(spec, &image, references))?;
+    tar.file(OCI_LAYOUT, &oci_layout())?;
+    Ok(Written { layers, bytes: tar.end()? })
+}
+
+/// `index.json`, with the annotations by which containerd and skopeo find an image's name.
+fn index(image: &Image, references: &[ImageReference]) -> Index {
+    let named = references.iter().map(|reference| {
+        let annotations = [
+            ("io.containerd.image.name", &*reference.whole()),
+            (RefName::ANNOTATION, reference.tag()),
+        ];
+        descriptor(image.descriptor(), &annotations)
+    });
+    let mut manifests: Vec<_> = named.collect();
+    if manifests.is_empty() {
+        manifests.push(descriptor(image.descriptor(), &[]));
+    }
+    Index::new(manifests)
+}
+
+/// `manifest.json` (moby, `image/tarexport`, and image/spec/v1.2.md there).
+fn docker_manifest(spec: &ImageSpec, image: &Image, references: &[ImageReference]) -> Vec<u8> {
+    let layer = |layer: &SpecLayer| blob_path(&layer.blob(FORM).digest);
+    let manifest = json!([{
+        "Config": blob_path(&image.config.digest),
+        "RepoTags": references.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "Layers": spec.layers.iter().map(layer).collect::<Vec<_>>(),
+    }]);
+    serde_json::to_vec(&manifest).expect("a value is JSON")
+}
+
+/// Writes an image to a file that is not there yet, or to whatever else can be written to.
+///
+/// # Errors
+/// As [`write_archive`], and [`ArchiveError::Exists`], [`ArchiveError::IsDirectory`] or
+/// [`ArchiveError::Terminal`].
+pub fn copy_to_docker_archive(
+    store: &Store,
+    spec: &ImageSpec,
+    path: &Path,
+    reference: Option<&ImageReference>,
+    watch: &dyn Watch,
+) -> Result<Copied, ArchiveError> {
+    let references = reference.map_or(&[][..], std::slice::from_ref);
+    let archive =
+        Archive { store, spec, references, skip: 0, checked_by: CheckedBy::Sender, watch };
+    let written = write_archive_file(path, watch, |out| Ok(write_archive(&archive, Plain(out))?))?;
+    let image = Image::in_form(spec, FORM, ManifestFormat::Oci);
+    Ok(written.copied(&image.into()))
+}

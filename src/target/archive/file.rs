@@ -1,0 +1,91 @@
+//! An archive in a file, or in whatever else can be written to.
+//! Stage: target. Output: a file, whole or not at all.
+
+use std::fs::{self, File, Metadata};
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use crate::outgoing::{self, At, NewFile, Watch, Watched, widen_pipe};
+use crate::target::error::ArchiveError;
+
+/// Where the bytes of an archive go.
+enum Destination {
+    /// As they come: a pipe, a device, standard output.
+    Stream(File),
+    /// To a file that is not there yet, or is empty.
+    File(PathBuf, Option<Metadata>),
+}
+
+/// Lets `write` make the archive at `path`.
+///
+/// # Errors
+/// What `write` fails with, and [`ArchiveError::Exists`], [`ArchiveError::IsDirectory`] or
+/// [`ArchiveError::Terminal`].
+pub fn write_archive_file<T>(
+    path: &Path,
+    watch: &dyn Watch,
+    write: impl FnOnce(&mut dyn Write) -> Result<T, ArchiveError>,
+) -> Result<T, ArchiveError> {
+    match destination(path)? {
+        Destination::Stream(out) => {
+            widen_pipe(&out);
+            write(&mut Watched { out, watch }).map_err(|error| error.at(path))
+        }
+        Destination::File(path, replaced) => {
+            let mut result = None;
+            let file = NewFile::write(&path, watch, |out| {
+                result = Some(write(out)?);
+                Ok::<_, ArchiveError>(())
+            })?;
+            if let Some(replaced) = replaced {
+                file.set_permissions(replaced.permissions())?;
+            }
+            file.persist()?;
+            Ok(result.expect("it was written"))
+        }
+    }
+}
+
+fn destination(path: &Path) -> Result<Destination, ArchiveError> {
+    let at = |source| outgoing::Error::File { path: path.to_owned(), source };
+    let metadata = match fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Ok(Destination::File(path.to_owned(), None));
+        }
+        Err(error) => return Err(at(error).into()),
+    };
+    if metadata.is_dir() {
+        return Err(ArchiveError::IsDirectory(path.to_owned()));
+    }
+    // First, since `/dev/stdout` may be a file: there is no place for another one beside it.
+    let out = if let Some(stdout) = stdout_at(&metadata) {
+        stdout
+    } else if !metadata.is_file() {
+        File::options().write(true).open(path).map_err(at)?
+    } else if metadata.len() > 0 {
+        return Err(ArchiveError::Exists(path.to_owned()));
+    } else {
+        // The file itself, and not a link to it.
+        return Ok(Destination::File(fs::canonicalize(path).map_err(at)?, Some(metadata)));
+    };
+    if out.is_terminal() {
+        Err(ArchiveError::Terminal(path.to_owned()))
+    } else {
+        Ok(Destination::Stream(out))
+    }
+}
+
+/// Whether this path is standard output by another name.
+pub fn is_stdout(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| stdout_at(&metadata).is_some())
+}
+
+fn stdout_at(metadata: &Metadata) -> Option<File> {
+    let stdout = File::from(io::stdout().as_fd().try_clone_to_owned().ok()?);
+    let of_stdout = stdout.metadata().ok()?;
+    let same = (metadata.dev(), metadata.ino()) == (of_stdout.dev(), of_stdout.ino());
+    same.then_some(stdout)
+}

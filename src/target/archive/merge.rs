@@ -1,0 +1,328 @@
+//! Several archives as one, for one `docker load`.
+//! Stage: target. Input: docker-archives. Output: a tar.
+//!
+//! Blobs and layers are copied as they come, each name once. What names them is read, joined and
+//! written last: `manifest.json` and `repositories` (moby, image/spec/v1.2.md), and the index of an
+//! OCI image layout if each archive is one.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+use tar::EntryType;
+
+use super::file::write_archive_file;
+use super::writer::{ArchiveWriter, BodyError};
+use crate::digest::{Digest, DigestReader};
+use crate::oci::Compression;
+use crate::outgoing::{self, Watch};
+use crate::target::error::ArchiveError;
+use crate::target::image_layout::{INDEX, OCI_LAYOUT, oci_layout};
+
+const MANIFEST: &str = "manifest.json";
+const REPOSITORIES: &str = "repositories";
+/// No document has more bytes, or it isn't one.
+const LARGEST: u64 = 16 << 20;
+const BUFFER: usize = 256 << 10;
+/// By which annotation containerd finds an image's name.
+const NAME: &str = "io.containerd.image.name";
+
+/// Writes the images of all archives to a file that is not there yet, or to whatever else can
+/// be written to. Of two images with one name, the later one has it.
+///
+/// # Errors
+/// [`ArchiveError`], which names the archive that is at fault.
+pub fn merge_archives(
+    archives: &[PathBuf],
+    path: &Path,
+    watch: &dyn Watch,
+) -> Result<(), ArchiveError> {
+    watch.expect(
+        archives.iter().filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum(),
+    );
+    write_archive_file(path, watch, |out| {
+        let mut merge = Merge {
+            tar: ArchiveWriter::new(out),
+            seen: BTreeMap::new(),
+            documents: Documents::default(),
+        };
+        for archive in archives {
+            merge.add(archive)?;
+        }
+        merge.end(archives)
+    })
+}
+
+struct Merge<W> {
+    tar: ArchiveWriter<W>,
+    /// Every member that was written; none for a directory.
+    seen: BTreeMap<String, Option<Digest>>,
+    documents: Documents,
+}
+
+/// An image in `manifest.json`, or a manifest in an index, with all that it says.
+type Object = Map<String, Value>;
+
+/// `repositories`: the tags of each, and what they stand for.
+type Repositories = BTreeMap<String, BTreeMap<String, Value>>;
+
+/// An image layout's index, as far as it is joined with others.
+#[derive(Deserialize)]
+struct Index {
+    manifests: Vec<Object>,
+}
+
+/// What names the images, of all archives.
+#[derive(Default)]
+struct Documents {
+    images: Vec<Object>,
+    repositories: Repositories,
+    index: Vec<Object>,
+    /// How many archives are OCI image layouts.
+    layouts: usize,
+}
+
+impl<W: Write> Merge<W> {
+    fn add(&mut self, archive: &Path) -> Result<(), ArchiveError> {
+        let unreadable =
+            |reason: String| ArchiveError::Unreadable { path: archive.to_owned(), reason };
+        let read =
+            |source| ArchiveError::from(outgoing::Error::Read { path: archive.to_owned(), source });
+        let mut reader = BufReader::with_capacity(BUFFER, File::open(archive).map_err(read)?);
+        let compression = Compression::of(reader.fill_buf().map_err(read)?);
+        let mut tar = tar::Archive::new(compression.reader(reader).map_err(read)?);
+        let mut has_manifest = false;
+        for entry in tar.entries().map_err(read)? {
+            let mut entry = entry.map_err(read)?;
+            let name = entry.path_bytes().into_owned();
+            let name = String::from_utf8(name).map_err(|error| unreadable(error.to_string()))?;
+            let name = name.trim_start_matches("./").to_owned();
+            let problem = |problem| match problem {
+                Problem::Read(source) => read(source),
+                Problem::Odd(reason) => unreadable(format!("{name} {reason}")),
+                Problem::Json(error) => unreadable(format!("{name}: {error}")),
+                Problem::Write(error) => error.into(),
+            };
+            match &*name {
+                "" | OCI_LAYOUT => {}
+                MANIFEST => {
+                    has_manifest = true;
+                    self.documents.add_images(document(entry).map_err(problem)?);
+                }
+                REPOSITORIES => {
+                    self.documents.add_repositories(document(entry).map_err(problem)?);
+                }
+                INDEX => {
+                    self.documents.layouts += 1;
+                    self.documents.add_index(document(entry).map_err(problem)?);
+                }
+                _ => self.member(&name, &mut entry).map_err(problem)?,
+            }
+        }
+        if has_manifest { Ok(()) } else { Err(unreadable(format!("there is no {MANIFEST}"))) }
+    }
+
+    fn member(&mut self, name: &str, entry: &mut tar::Entry<impl Read>) -> Result<(), Problem> {
+        let kind = entry.header().entry_type();
+        let size = entry.size();
+        let before = self.seen.get(name).copied();
+        let digest = match kind {
+            EntryType::Directory => {
+                if before.is_none() {
+                    self.tar.directory(name).map_err(Problem::Write)?;
+                }
+                None
+            }
+            // As nixpkgs has layers that are in an image twice.
+            EntryType::Symlink => {
+                let target = entry.link_name_bytes().unwrap_or_default().into_owned();
+                let target = String::from_utf8_lossy(&target).into_owned();
+                if before.is_none() {
+                    self.tar.link(name, &target).map_err(Problem::Write)?;
+                }
+                Some(Digest::of(target.as_bytes()))
+            }
+            kind if kind.is_file() => {
+                let mut body = DigestReader::new(entry);
+                if before.is_none() {
+                    self.tar.member(name, size, &mut body)?;
+                }
+                Some(body.finish().map_err(Problem::Read)?.0)
+            }
+            other => return Err(Problem::Odd(format!("is a {other:?}, which no image has there"))),
+        };
+        if before.is_some_and(|before| before != digest) {
+            return Err(Problem::Odd("is another file in another of the archives".to_owned()));
+        }
+        self.seen.insert(name.to_owned(), digest);
+        Ok(())
+    }
+
+    fn end(mut self, archives: &[PathBuf]) -> Result<(), ArchiveError> {
+        let Documents { images, repositories, index, layouts } = self.documents;
+        let bytes = |value: &Value| serde_json::to_vec(value).expect("a value is JSON");
+        // containerd would look for the images of an index, and for no others.
+        if layouts == archives.len() {
+            let index = json!({
+                "schemaVersion": 2,
+                "mediaType": "application/vnd.oci.image.index.v1+json",
+                "manifests": index,
+            });
+            self.tar.file(INDEX, &bytes(&index))?;
+        }
+        self.tar.file(MANIFEST, &bytes(&json!(images)))?;
+        if !repositories.is_empty() {
+            self.tar.file(REPOSITORIES, &bytes(&json!(repositories)))?;
+        }
+        if layouts == archives.len() {
+            self.tar.file(OCI_LAYOUT, &oci_layout())?;
+        }
+        self.tar.end()?;
+        Ok(())
+    }
+}
+
+/// Why a member can't be had.
+enum Problem {
+    /// The archive fails.
+    Read(io::Error),
+    /// The member is not as it should be.
+    Odd(String),
+    /// Nor is a document.
+    Json(serde_json::Error),
+    /// The result fails.
+    Write(outgoing::Error),
+}
+
+impl From<BodyError> for Problem {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::Read(error) => Self::Read(error),
+            BodyError::Write(error) => Self::Write(error),
+        }
+    }
+}
+
+/// A member that names images.
+fn document<T: DeserializeOwned>(entry: impl Read) -> Result<T, Problem> {
+    let mut bytes = Vec::new();
+    entry.take(LARGEST).read_to_end(&mut bytes).map_err(Problem::Read)?;
+    serde_json::from_slice(&bytes).map_err(Problem::Json)
+}
+
+impl Documents {
+    fn add_images(&mut self, images: Vec<Object>) {
+        for mut image in images {
+            let tags = tags_of(&mut image).clone();
+            for other in &mut self.images {
+                tags_of(other).retain(|name| !tags.contains(name));
+            }
+            let is_same = |other: &&mut Object| {
+                ["Config", "Layers"].iter().all(|key| other.get(*key) == image.get(*key))
+            };
+            match self.images.iter_mut().find(is_same) {
+                Some(other) => tags_of(other).extend(tags),
+                None => self.images.push(image),
+            }
+        }
+    }
+
+    fn add_repositories(&mut self, repositories: Repositories) {
+        for (name, tags) in repositories {
+            self.repositories.entry(name).or_default().extend(tags);
+        }
+    }
+
+    fn add_index(&mut self, index: Index) {
+        for manifest in index.manifests {
+            let name = name_of(&manifest);
+            let is_replaced =
+                |other: &Object| *other == manifest || name.is_some() && name_of(other) == name;
+            self.index.retain(|other| !is_replaced(other));
+            self.index.push(manifest);
+        }
+    }
+}
+
+/// The names of an image in `manifest.json`. One without any may say `null`.
+fn tags_of(image: &mut Object) -> &mut Vec<Value> {
+    let tags = image.entry("RepoTags").or_insert(Value::Null);
+    if !tags.is_array() {
+        *tags = json!([]);
+    }
+    tags.as_array_mut().expect("it is one now")
+}
+
+/// The name of an image in an index.
+fn name_of(manifest: &Object) -> Option<&Value> {
+    manifest.get("annotations")?.get(NAME)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of<T: DeserializeOwned>(document: Value) -> T {
+        serde_json::from_value(document).unwrap()
+    }
+
+    #[test]
+    fn the_later_image_has_the_name() {
+        let image = |config: &str, tags: &[&str]| {
+            of(json!([{"Config": config, "Layers": [config], "RepoTags": tags}]))
+        };
+        let mut documents = Documents::default();
+        for images in [
+            image("1", &["a:1", "a:2"]),
+            image("2", &["a:2"]),
+            image("3", &[]),
+            image("1", &["b:1"]),
+        ] {
+            documents.add_images(images);
+        }
+        let names: Vec<_> =
+            documents.images.iter().map(|image| (&image["Config"], &image["RepoTags"])).collect();
+        assert_eq!(
+            names,
+            [
+                (&json!("1"), &json!(["a:1", "b:1"])),
+                (&json!("2"), &json!(["a:2"])),
+                (&json!("3"), &json!([])),
+            ]
+        );
+    }
+
+    #[test]
+    fn an_index_has_a_name_once() {
+        let named = |digest: &str, name: &str| {
+            of(json!({"manifests": [{"digest": digest, "annotations": {NAME: name}}]}))
+        };
+        let mut documents = Documents::default();
+        for index in [
+            named("1", "a"),
+            named("2", "b"),
+            named("3", "a"),
+            of(json!({"manifests": [{"digest": "4"}]})),
+        ] {
+            documents.add_index(index);
+        }
+        let digests: Vec<_> =
+            documents.index.iter().map(|manifest| manifest["digest"].as_str().unwrap()).collect();
+        assert_eq!(digests, ["2", "3", "4"]);
+    }
+
+    #[test]
+    fn repositories_are_united() {
+        let mut documents = Documents::default();
+        documents.add_repositories(of(json!({"a": {"1": "x"}, "b": {"1": "y"}})));
+        documents.add_repositories(of(json!({"a": {"1": "z", "2": "w"}})));
+        assert_eq!(
+            json!(documents.repositories),
+            json!({"a": {"1": "z", "2": "w"}, "b": {"1": "y"}})
+        );
+    }
+}

@@ -1,0 +1,35 @@
+//! An image's root file system in a file.
+//! Stage: target. Input: an image of any format. Output: a tar.
+
+use std::io::Write;
+use std::path::Path;
+
+use super::file::write_archive_file;
+use crate::oci::{self, Architecture};
+use crate::outgoing::{self, Watch};
+use crate::store::Store;
+use crate::target::error::ArchiveError;
+
+/// Writes what a container of the image sees to a file that is not there yet, or to whatever
+/// else can be written to.
+///
+/// # Errors
+/// [`ArchiveError`].
+pub fn write_root_archive(
+    store: &Store,
+    image: &Path,
+    architecture: &Architecture,
+    path: &Path,
+    watch: &dyn Watch,
+) -> Result<(), ArchiveError> {
+    let layers = oci::layers_of(store, image, architecture)?;
+    watch.expect(layers.iter().map(|layer| layer.size).sum());
+    write_archive_file(path, watch, |out: &mut dyn Write| {
+        oci::flatten(store, &layers, out).map_err(|error| match error {
+            oci::Error::Layer(crate::layer::Error::Write(error)) => {
+                outgoing::Error::Write(error).into()
+            }
+            other => other.into(),
+        })
+    })
+}

@@ -1,0 +1,111 @@
+//! One image's files side by side in a directory, as skopeo's `dir:` has them.
+//! Stage: target. Input: [`ImageSpec`]. Output: a directory (containers/image, `directory/`).
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use super::blobs::{Blobs, NewBlobs};
+use super::locked::TargetDirectory;
+use crate::oci::dir_format::{MANIFEST, VERSION, VERSION_TEXT};
+use crate::oci::{Image, ImageSpec, ManifestFormat};
+use crate::outgoing::{self, Copied, NewFile, Watch};
+use crate::store::Store;
+use crate::target::error::DirectoryError;
+
+/// Writes an image to a directory of its own. What the directory has of it is not made again,
+/// and what it has of an earlier one is removed.
+///
+/// # Errors
+/// [`DirectoryError::NotEmpty`] if the directory holds something else, or whatever keeps the image from
+/// being written.
+pub fn copy_to_dir(
+    store: &Store,
+    spec: &ImageSpec,
+    path: &Path,
+    format: ManifestFormat,
+    watch: &dyn Watch,
+) -> Result<Copied, DirectoryError> {
+    let form = format.form();
+    let image = Image::in_form(spec, form, format);
+    let mut directory = TargetDirectory::open(path, watch)?;
+    if !directory.entries()?.is_empty() && directory.read(VERSION)?.as_deref() != Some(VERSION_TEXT)
+    {
+        return Err(DirectoryError::NotEmpty {
+            path: path.to_owned(),
+            expected: "an image of `dir:`",
+        });
+    }
+    let blobs = Blobs { store, specs: &[spec], form, directory: path, watch };
+    let new = blobs.write([&image.config])?;
+    let version = NewFile::of(&path.join(VERSION), VERSION_TEXT, watch)?;
+    let manifest = NewFile::of(&path.join(MANIFEST), &image.manifest.bytes, watch)?;
+    let NewBlobs { files, mut tally } = new;
+    tally.bytes_sent += image.manifest.bytes.len() as u64;
+    // First what says whose directory it is, or the next copy would not touch what this one
+    // leaves if it is killed. The manifest comes last: it names nothing that is not there.
+    for file in [version].into_iter().chain(files).chain([manifest]) {
+        file.persist()?;
+    }
+    directory.keep();
+    remove_others(&directory, path, spec, &image)?;
+    Ok(Copied::new(&image.into(), tally))
+}
+
+/// Removes what an earlier image left: skopeo would empty the directory first. Signatures
+/// would be taken for this image's.
+fn remove_others(
+    directory: &TargetDirectory,
+    path: &Path,
+    spec: &ImageSpec,
+    image: &Image,
+) -> Result<(), DirectoryError> {
+    let layers = spec.layers.iter().map(|layer| layer.blob(image.format.form()).digest);
+    let ours: BTreeSet<_> =
+        layers.chain([image.config.digest]).map(|digest| digest.digest().hex()).collect();
+    for name in directory.entries()? {
+        if is_of_an_image(&name) && !ours.contains(&name) {
+            let path = path.join(name);
+            fs::remove_file(&path).map_err(|source| outgoing::Error::File { path, source })?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a file is a blob, a signature, or one image's of several.
+fn is_of_an_image(name: &str) -> bool {
+    let is_digest =
+        |name: &str| name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_number = |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit());
+    match name.split_once("signature-") {
+        Some((before, number)) => {
+            is_number(number)
+                && (before.is_empty() || before.strip_suffix('-').is_some_and(is_digest))
+        }
+        None => is_digest(name.strip_suffix(".manifest.json").unwrap_or(name)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_images_are_known() {
+        let digest = "0a".repeat(32);
+        for (name, expected) in [
+            (digest.clone(), true),
+            (format!("{digest}.manifest.json"), true),
+            (format!("{digest}-signature-1"), true),
+            ("signature-12".to_owned(), true),
+            ("signature-".to_owned(), false),
+            ("my-signature-1".to_owned(), false),
+            ("manifest.json".to_owned(), false),
+            ("version".to_owned(), false),
+            (digest[1..].to_owned(), false),
+            (format!("{digest}.txt"), false),
+        ] {
+            assert_eq!(is_of_an_image(&name), expected, "{name}");
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! A directory that one copy at a time works in.
+//! Stage: target.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::Duration;
+
+use crate::outgoing::{self, Watch, remove_stale};
+use crate::target::error::DirectoryError;
+
+/// How often we look whether another copy is done.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// A directory that is this copy's alone. What was made of it is gone with this value, unless
+/// it is kept.
+pub struct TargetDirectory {
+    path: PathBuf,
+    /// Directories that were not there before, from the outermost.
+    created: Vec<PathBuf>,
+    /// None if the file system has no locks.
+    lock: Option<File>,
+}
+
+impl TargetDirectory {
+    /// Makes the directory if it is missing, and waits until no other copy is at work in it.
+    ///
+    /// # Errors
+    /// [`DirectoryError::NotDirectory`], or [`File`](outgoing::Error::File).
+    pub fn open(path: &Path, watch: &dyn Watch) -> Result<Self, DirectoryError> {
+        watch.hold();
+        loop {
+            let mut directory = Self { path: path.to_owned(), created: Vec::new(), lock: None };
+            directory.create(path)?;
+            directory.lock = match lock(path, watch)? {
+                Lock::Held(lock) => Some(lock),
+                Lock::Unsupported => None,
+                Lock::Gone => continue,
+            };
+            directory.remove_stale(path)?;
+            return Ok(directory);
+        }
+    }
+
+    /// Makes a directory in this one, if it is missing.
+    pub fn subdirectory(&mut self, name: &str) -> Result<PathBuf, DirectoryError> {
+        let path = self.path.join(name);
+        self.create(&path)?;
+        self.remove_stale(&path)?;
+        Ok(path)
+    }
+
+    /// Its entries by name.
+    pub fn entries(&self) -> Result<Vec<String>, DirectoryError> {
+        let names = || -> io::Result<Vec<_>> {
+            let name = |entry: fs::DirEntry| entry.file_name().to_string_lossy().into_owned();
+            fs::read_dir(&self.path)?.map(|entry| entry.map(name)).collect()
+        };
+        let read = |source| outgoing::Error::Read { path: self.path.clone(), source };
+        Ok(names().map_err(read)?)
+    }
+
+    /// A file's bytes, if it is there.
+    pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>, DirectoryError> {
+        let path = self.path.join(name);
+        match fs::read(&path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(outgoing::Error::Read { path, source }.into()),
+        }
+    }
+
+    /// What was made stays.
+    pub fn keep(&mut self) {
+        self.created.clear();
+    }
+
+    fn create(&mut self, path: &Path) -> Result<(), DirectoryError> {
+        let missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
+        let missing: Vec<_> = path.ancestors().take_while(missing).collect();
+        for path in missing.into_iter().rev() {
+            match fs::create_dir(path) {
+                Ok(()) => self.created.push(path.to_owned()),
+                // By another copy, or by way of `..`.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(source) => {
+                    return Err(outgoing::Error::File { path: path.to_owned(), source }.into());
+                }
+            }
+        }
+        if path.is_dir() { Ok(()) } else { Err(DirectoryError::NotDirectory(path.to_owned())) }
+    }
+
+    /// Not without a lock: it may be another copy's that is at work.
+    fn remove_stale(&self, path: &Path) -> Result<(), DirectoryError> {
+        if self.lock.is_none() {
+            return Ok(());
+        }
+        let write = |source| outgoing::Error::File { path: path.to_owned(), source };
+        Ok(remove_stale(path).map_err(write)?)
+    }
+}
+
+impl Drop for TargetDirectory {
+    fn drop(&mut self) {
+        for path in self.created.iter().rev() {
+            // One that others have put something into stays.
+            let _ = fs::remove_dir(path);
+        }
+    }
+}
+
+enum Lock {
+    Held(File),
+    /// Some network file systems have no locks on directories. To write there all the same is
+    /// more use than to refuse.
+    Unsupported,
+    /// The copy that was waited for has removed what it had made.
+    Gone,
+}
+
+fn lock(path: &Path, watch: &dyn Watch) -> Result<Lock, DirectoryError> {
+    let at = |source| outgoing::Error::File { path: path.to_owned(), source };
+    let directory = match File::open(path) {
+        Ok(directory) => directory,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Lock::Gone),
+        Err(error) => return Err(at(error).into()),
+    };
+    let mut told = false;
+    loop {
+        match directory.try_lock() {
+            Ok(()) if is_still_at(&directory, path) => return Ok(Lock::Held(directory)),
+            Ok(()) => return Ok(Lock::Gone),
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(_)) => return Ok(Lock::Unsupported),
+        }
+        if !told {
+            watch.wait(path);
+            told = true;
+        }
+        watch.advance(0).map_err(at)?;
+        sleep(PATIENCE);
+    }
+}
+
+fn is_still_at(file: &File, path: &Path) -> bool {
+    let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(file), Ok(path)) => identity(file) == identity(path),
+        _ => false,
+    }
+}

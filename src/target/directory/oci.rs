@@ -1,0 +1,89 @@
+//! An image layout in a directory, with other images in it or none.
+//! Stage: target. Input: [`Artifact`]. Output: a directory (image-spec, image-layout.md).
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::blobs::{Blobs, NewBlobs};
+use super::locked::TargetDirectory;
+use crate::oci::{Artifact, Form, ManifestFormat};
+use crate::outgoing::{Copied, NewFile, RefName, Watch};
+use crate::store::Store;
+use crate::target::error::DirectoryError;
+use crate::target::image_layout::{BLOBS, INDEX, Index, OCI_LAYOUT, oci_layout};
+
+const FORM: Form = Form::AsStored;
+
+/// Adds an image, or several with their index, to an image layout, under a name or none. What else the layout holds stays,
+/// and what it has of the image is not made again.
+///
+/// # Errors
+/// [`DirectoryError::NotEmpty`] if the directory holds something else, [`DirectoryError::Unreadable`] if it is a
+/// layout that we can't add to, or whatever keeps the image from being written.
+pub fn copy_to_oci(
+    store: &Store,
+    artifact: &Artifact,
+    path: &Path,
+    ref_name: Option<&RefName>,
+    watch: &dyn Watch,
+) -> Result<Copied, DirectoryError> {
+    let documents = artifact.documents(FORM, ManifestFormat::Oci);
+    let mut directory = TargetDirectory::open(path, watch)?;
+    let mut index = read_index(&directory, path)?;
+    let is_layout = has_layout_file(&directory, path)?;
+    let blobs = directory.subdirectory(BLOBS)?;
+    let specs: Vec<_> = artifact.images().iter().map(|spec| &**spec).collect();
+    let blobs = Blobs { store, specs: &specs, form: FORM, directory: &blobs, watch };
+    let new = blobs.write(documents.blobs())?;
+    index.add(documents.descriptor(), ref_name);
+    let mut files = Vec::new();
+    if !is_layout {
+        files.push(NewFile::of(&path.join(OCI_LAYOUT), &oci_layout(), watch)?);
+    }
+    files.push(NewFile::of(&path.join(INDEX), &index.to_json(), watch)?);
+    let NewBlobs { files: blobs, tally } = new;
+    // The index comes last: it names nothing that is not there.
+    for file in blobs.into_iter().chain(files) {
+        file.persist()?;
+    }
+    directory.keep();
+    Ok(Copied::new(&documents, tally))
+}
+
+fn read_index(directory: &TargetDirectory, path: &Path) -> Result<Index, DirectoryError> {
+    let Some(bytes) = directory.read(INDEX)? else { return Ok(Index::new(Vec::new())) };
+    Index::parse(&bytes).map_err(|reason| DirectoryError::Unreadable {
+        path: path.join(INDEX),
+        what: "an index of images",
+        reason,
+    })
+}
+
+fn has_layout_file(directory: &TargetDirectory, path: &Path) -> Result<bool, DirectoryError> {
+    let Some(bytes) = directory.read(OCI_LAYOUT)? else {
+        // Of a layout that is not whole there may be some of it, and of anything else more.
+        let known = |name: &String| [INDEX, "blobs"].contains(&&**name);
+        if directory.entries()?.iter().all(known) {
+            return Ok(false);
+        }
+        return Err(DirectoryError::NotEmpty {
+            path: path.to_owned(),
+            expected: "an OCI image layout",
+        });
+    };
+    let unreadable = |reason| DirectoryError::Unreadable {
+        path: path.join(OCI_LAYOUT),
+        what: "an image layout",
+        reason,
+    };
+    let layout: Value =
+        serde_json::from_slice(&bytes).map_err(|error| unreadable(error.to_string()))?;
+    match layout.get("imageLayoutVersion").and_then(Value::as_str) {
+        Some("1.0.0") => Ok(true),
+        Some(version) => {
+            Err(unreadable(format!("version {version}, where this program knows 1.0.0")))
+        }
+        None => Err(unreadable("it has no `imageLayoutVersion`".to_owned())),
+    }
+}

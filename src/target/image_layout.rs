@@ -1,0 +1,188 @@
+//! An image layout's own files (image-spec, image-layout.md).
+//! Stage: target (pure).
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::digest::BlobDigest;
+use crate::outgoing::RefName;
+use oci_spec::image::Descriptor;
+
+/// The file that says that a directory is an image layout.
+pub const OCI_LAYOUT: &str = "oci-layout";
+/// The file that names the images.
+pub const INDEX: &str = "index.json";
+/// The directory of the blobs.
+pub const BLOBS: &str = "blobs/sha256";
+
+/// The bytes of [`OCI_LAYOUT`].
+pub fn oci_layout() -> Vec<u8> {
+    serde_json::to_vec(&json!({ "imageLayoutVersion": "1.0.0" })).expect("a value is JSON")
+}
+
+/// A blob's file.
+pub fn blob_path(digest: &BlobDigest) -> String {
+    format!("{BLOBS}/{}", digest.digest().hex())
+}
+
+/// What names a manifest in an index.
+pub fn descriptor(descriptor: Descriptor, annotations: &[(&str, &str)]) -> Value {
+    let mut descriptor = serde_json::to_value(descriptor).expect("a descriptor is JSON");
+    if !annotations.is_empty() {
+        let pair = |(key, value): &(&str, &str)| ((*key).to_owned(), Value::from(*value));
+        descriptor["annotations"] = annotations.iter().map(pair).collect::<Map<_, _>>().into();
+    }
+    descriptor
+}
+
+/// `index.json` (image-spec, image-index.md). Whatever else is in one that others wrote stays
+/// as it is.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct Index {
+    manifests: Vec<Value>,
+    #[serde(flatten)]
+    rest: Map<String, Value>,
+}
+
+impl Index {
+    /// An index of these.
+    pub fn new(manifests: Vec<Value>) -> Self {
+        let rest = [
+            ("schemaVersion", json!(2)),
+            ("mediaType", json!("application/vnd.oci.image.index.v1+json")),
+        ];
+        Self {
+            manifests,
+            rest: rest.map(|(key, value)| (key.to_owned(), value)).into_iter().collect(),
+        }
+    }
+
+    /// Reads one, and as much of it as is needed to add to it.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
+        let index: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        if index.rest.get("schemaVersion") != Some(&json!(2)) {
+            return Err("`schemaVersion` is not 2".to_owned());
+        }
+        if !index.manifests.iter().all(Value::is_object) {
+            return Err("`manifests` holds what is no descriptor".to_owned());
+        }
+        Ok(index)
+    }
+
+    /// Adds an image or an index of images, in place of what has its name. One that has no name
+    /// is there once.
+    pub fn add(&mut self, added: Descriptor, name: Option<&RefName>) {
+        let annotation = name.map(|name| (RefName::ANNOTATION, name.as_str()));
+        let new = descriptor(added, annotation.as_slice());
+        let manifests = &mut self.manifests;
+        let name_of = |descriptor: &Value| {
+            Some(descriptor.get("annotations")?.get(RefName::ANNOTATION)?.as_str()?.to_owned())
+        };
+        let same_digest = |other: &Value| other.get("digest") == new.get("digest");
+        let name = name.map(RefName::as_str);
+        let replaced = |other: &Value| match (name, name_of(other).as_deref()) {
+            (Some(name), Some(other)) => name == other,
+            // By its name it is found as well.
+            (Some(_), None) => same_digest(other),
+            (None, _) => false,
+        };
+        if name.is_none() && manifests.iter().any(same_digest) {
+            return;
+        }
+        let place = manifests.iter().position(replaced).unwrap_or(manifests.len());
+        manifests.retain(|other| !replaced(other));
+        manifests.insert(place, new);
+    }
+
+    /// The bytes of [`INDEX`].
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("an index is JSON")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::Digest;
+    use crate::oci::{Blob, Image, ManifestFormat};
+
+    fn image(manifest: &str) -> Image {
+        let blob = |bytes: &[u8]| Blob {
+            digest: BlobDigest::new(Digest::of(bytes)),
+            bytes: bytes.to_vec(),
+        };
+        Image {
+            config: blob(b"config"),
+            manifest: blob(manifest.as_bytes()),
+            format: ManifestFormat::Oci,
+        }
+    }
+
+    /// What an index holds: a digit that stands for the manifest, and the name.
+    fn entries(index: &Index) -> String {
+        let entry = |descriptor: &Value| {
+            let digest = descriptor["digest"].as_str().unwrap();
+            let is = |manifest: &&str| image(manifest).manifest.digest.to_string() == digest;
+            let manifest = ["1", "2", "3"].into_iter().find(is).unwrap();
+            let name = descriptor["annotations"][RefName::ANNOTATION].as_str().unwrap_or("-");
+            format!("{manifest}{name}")
+        };
+        index.manifests.iter().map(entry).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn images_are_added_by_name() {
+        for (before, new, after) in [
+            ("", "1-", "1-"),
+            ("", "1a", "1a"),
+            ("1a", "2b", "1a 2b"),
+            ("1a 2b", "3a", "3a 2b"),
+            ("1a", "1b", "1a 1b"),
+            ("1a", "1a", "1a"),
+            ("1a", "1-", "1a"),
+            ("1- 2b", "1a", "1a 2b"),
+            ("1-", "2-", "1- 2-"),
+            ("1-", "1-", "1-"),
+        ] {
+            let mut index = Index::new(Vec::new());
+            for entry in before.split_whitespace().chain([new]) {
+                let (manifest, name) = entry.split_at(1);
+                index.add(image(manifest).descriptor(), name.parse().ok().as_ref());
+            }
+            assert_eq!(entries(&index), after, "{before} + {new}");
+        }
+    }
+
+    #[test]
+    fn what_others_wrote_stays() {
+        let text = r#"{"schemaVersion":2,"annotations":{"a":"b"},"manifests":[
+            {"digest":"sha256:0","platform":{"os":"linux"},"x":1},
+            {"digest":"sha256:1","annotations":null}]}"#;
+        let mut index = Index::parse(text.as_bytes()).unwrap();
+        index.add(image("1").descriptor(), "a".parse().ok().as_ref());
+        let index: Value = serde_json::from_slice(&index.to_json()).unwrap();
+        let before: Value = serde_json::from_str(text).unwrap();
+        assert_eq!(index["annotations"], before["annotations"]);
+        assert_eq!(index["manifests"][0], before["manifests"][0]);
+        assert_eq!(index["manifests"][1], before["manifests"][1]);
+        assert_eq!(index["manifests"].as_array().unwrap().len(), 3);
+    }
+
+    #[test]
+    fn what_is_no_index_is_refused() {
+        for (text, message) in [
+            ("", "EOF"),
+            ("7", "invalid type"),
+            ("{}", "missing field `manifests`"),
+            (r#"{"schemaVersion":1,"manifests":[]}"#, "`schemaVersion` is not 2"),
+            (r#"{"schemaVersion":2,"manifests":{}}"#, "invalid type"),
+            (r#"{"schemaVersion":2,"manifests":[1]}"#, "`manifests` holds what is no descriptor"),
+        ] {
+            let error = Index::parse(text.as_bytes()).unwrap_err();
+            assert!(error.contains(message), "{text}: {error}");
+        }
+    }
+}

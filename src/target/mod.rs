@@ -1,0 +1,27 @@
+//! Where images are copied to, besides registries.
+//! Stage: target. Input: an image spec and the store. Output: an image in its place.
+//!
+//! ```text
+//! archive/    one file or stream: docker-archive, oci-archive, several archives merged, a root
+//! directory/  an image layout (`oci:`), or a directory of skopeo's (`dir:`)
+//! program/    a daemon or store that another program has: docker, ctr, skopeo
+//! ```
+
+mod archive;
+mod directory;
+mod error;
+mod image_layout;
+mod name;
+mod program;
+
+pub use archive::{
+    Archive, copy_to_docker_archive, copy_to_oci_archive, is_stdout, merge_archives, write_archive,
+    write_root_archive,
+};
+pub use directory::{copy_to_dir, copy_to_oci};
+pub use error::{ArchiveError, DirectoryError};
+pub use name::{ParseTargetError, Target};
+pub use program::{
+    ContainerdError, DockerError, LoopbackError, SkopeoOptions, SkopeoTargetError,
+    copy_to_containerd, copy_to_docker_daemon, copy_with_skopeo,
+};

@@ -1,0 +1,291 @@
+//! Where an image is copied to, by the names that skopeo has for it.
+//! Stage: target (pure). Input: text. Output: [`Target`].
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use thiserror::Error;
+
+use crate::outgoing::{ImageReference, ParseRefNameError, ParseReferenceError, RefName};
+
+/// Where an image can be copied to (containers-transports(5)).
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// `docker-daemon:NAME:TAG`
+    DockerDaemon(ImageReference),
+    /// `containerd:NAME:TAG`, which skopeo doesn't have
+    Containerd(ImageReference),
+    /// `docker-archive:PATH[:NAME:TAG]`
+    DockerArchive {
+        /// The file.
+        path: PathBuf,
+        /// What it is loaded as.
+        reference: Option<ImageReference>,
+    },
+    /// `oci-archive:PATH[:REF]`
+    OciArchive {
+        /// The file.
+        path: PathBuf,
+        /// The image's name in it.
+        ref_name: Option<RefName>,
+    },
+    /// `oci:PATH[:REF]`
+    Oci {
+        /// The directory of the image layout.
+        path: PathBuf,
+        /// The image's name in it.
+        ref_name: Option<RefName>,
+    },
+    /// `dir:PATH`
+    Dir {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// `docker://NAME[:TAG]`, a registry.
+    Registry(String),
+    /// `containers-storage:NAME[:TAG]`, where podman, Buildah and CRI-O have their images; by
+    /// skopeo.
+    ContainersStorage(String),
+}
+
+/// Why a text is no [`Target`].
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum ParseTargetError {
+    /// There is no such transport, or none is named.
+    #[error("{}; targets are {}", .0, known())]
+    Unknown(String),
+    /// What is behind the transport does not fit.
+    #[error("no path is given: write `{0}`")]
+    NoPath(&'static str),
+    /// A target of skopeo's without a name.
+    #[error("no name is given: write `{0}`")]
+    NoName(&'static str),
+    /// The name in an archive for Docker.
+    #[error(transparent)]
+    Reference(#[from] ParseReferenceError),
+    /// The name in an image layout.
+    #[error(transparent)]
+    RefName(#[from] ParseRefNameError),
+}
+
+/// A transport: all that has to be known of it to read a target.
+struct Transport {
+    name: &'static str,
+    /// What to write, for messages.
+    form: &'static str,
+    /// Reads what is behind the transport's name and colon.
+    parse: fn(&str) -> Result<Target, ParseTargetError>,
+}
+
+const DOCKER_ARCHIVE: &str = "docker-archive:PATH[:NAME:TAG]";
+const OCI_ARCHIVE: &str = "oci-archive:PATH[:REF]";
+const OCI: &str = "oci:PATH[:REF]";
+const DIR: &str = "dir:PATH";
+const REGISTRY: &str = "docker://NAME[:TAG]";
+const CONTAINERS_STORAGE: &str = "containers-storage:NAME[:TAG]";
+
+/// In the order in which messages name them.
+const TRANSPORTS: [Transport; 8] = [
+    Transport {
+        name: "docker-daemon",
+        form: "docker-daemon:NAME:TAG",
+        parse: |text| Ok(Target::DockerDaemon(text.parse()?)),
+    },
+    Transport {
+        name: "docker-archive",
+        form: DOCKER_ARCHIVE,
+        parse: |text| {
+            let (path, reference) = path_and_name(text, DOCKER_ARCHIVE)?;
+            Ok(Target::DockerArchive { path, reference })
+        },
+    },
+    Transport {
+        name: "oci-archive",
+        form: OCI_ARCHIVE,
+        parse: |text| {
+            let (path, ref_name) = path_and_name(text, OCI_ARCHIVE)?;
+            Ok(Target::OciArchive { path, ref_name })
+        },
+    },
+    Transport {
+        name: "oci",
+        form: OCI,
+        parse: |text| {
+            let (path, ref_name) = path_and_name(text, OCI)?;
+            Ok(Target::Oci { path, ref_name })
+        },
+    },
+    Transport {
+        name: "dir",
+        form: DIR,
+        // No name follows, so that this path alone may have colons.
+        parse: |text| Ok(Target::Dir { path: path(text, DIR)? }),
+    },
+    Transport {
+        name: "docker",
+        form: REGISTRY,
+        parse: |text| match text.strip_prefix("//") {
+            Some(name) if !name.is_empty() => Ok(Target::Registry(name.to_owned())),
+            _ => Err(ParseTargetError::NoName(REGISTRY)),
+        },
+    },
+    Transport {
+        name: "containerd",
+        form: "containerd:NAME:TAG",
+        parse: |text| Ok(Target::Containerd(text.parse()?)),
+    },
+    // What these names mean, skopeo knows.
+    Transport {
+        name: "containers-storage",
+        form: CONTAINERS_STORAGE,
+        parse: |text| match text {
+            "" => Err(ParseTargetError::NoName(CONTAINERS_STORAGE)),
+            name => Ok(Target::ContainersStorage(name.to_owned())),
+        },
+    },
+];
+
+/// As in skopeo, a path ends at its first colon. A name of no letters is a mistake, such as a
+/// variable without a value, and never none at all.
+fn path_and_name<N: FromStr>(
+    text: &str,
+    form: &'static str,
+) -> Result<(PathBuf, Option<N>), ParseTargetError>
+where
+    ParseTargetError: From<N::Err>,
+{
+    match text.split_once(':') {
+        Some((before, name)) => Ok((path(before, form)?, Some(name.parse()?))),
+        None => Ok((path(text, form)?, None)),
+    }
+}
+
+fn path(text: &str, form: &'static str) -> Result<PathBuf, ParseTargetError> {
+    if text.is_empty() { Err(ParseTargetError::NoPath(form)) } else { Ok(text.into()) }
+}
+
+/// All forms of a target, as one reads them in a sentence.
+fn known() -> String {
+    TRANSPORTS.map(|transport| format!("`{}`", transport.form)).join(", ")
+}
+
+impl FromStr for Target {
+    type Err = ParseTargetError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let Some((name, rest)) = text.split_once(':') else {
+            return Err(ParseTargetError::Unknown("no transport is named".to_owned()));
+        };
+        match TRANSPORTS.iter().find(|transport| transport.name == name) {
+            Some(transport) => (transport.parse)(rest),
+            None => Err(ParseTargetError::Unknown(format!("there is no transport `{name}`"))),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut write = |transport: &str, path: &Path, name: Option<&dyn fmt::Display>| {
+            write!(f, "{transport}:{}", path.display())?;
+            name.map_or(Ok(()), |name| write!(f, ":{name}"))
+        };
+        fn name(name: &Option<impl fmt::Display>) -> Option<&dyn fmt::Display> {
+            name.as_ref().map(|name| name as _)
+        }
+        match self {
+            Self::DockerDaemon(reference) => write!(f, "docker-daemon:{reference}"),
+            Self::Containerd(reference) => write!(f, "containerd:{reference}"),
+            Self::DockerArchive { path, reference } => {
+                write("docker-archive", path, name(reference))
+            }
+            Self::OciArchive { path, ref_name } => write("oci-archive", path, name(ref_name)),
+            Self::Oci { path, ref_name } => write("oci", path, name(ref_name)),
+            Self::Dir { path } => write("dir", path, None),
+            Self::Registry(name) => write!(f, "docker://{name}"),
+            Self::ContainersStorage(name) => write!(f, "containers-storage:{name}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Path and name, if the target has them.
+    fn parts(target: &Target) -> (String, String) {
+        fn parts(path: &Path, name: &Option<impl fmt::Display>) -> (String, String) {
+            let name = name.as_ref().map(ToString::to_string);
+            (path.display().to_string(), name.unwrap_or_default())
+        }
+        match target {
+            Target::DockerDaemon(reference) | Target::Containerd(reference) => {
+                (String::new(), reference.to_string())
+            }
+            Target::Registry(name) | Target::ContainersStorage(name) => {
+                (String::new(), name.clone())
+            }
+            Target::DockerArchive { path, reference } => parts(path, reference),
+            Target::OciArchive { path, ref_name } | Target::Oci { path, ref_name } => {
+                parts(path, ref_name)
+            }
+            Target::Dir { path } => parts(path, &None::<RefName>),
+        }
+    }
+
+    #[test]
+    fn targets_are_read_as_skopeo_reads_them() {
+        for (text, path, name) in [
+            ("docker-daemon:hello:v1", "", "hello:v1"),
+            ("docker-archive:a.tar", "a.tar", ""),
+            ("docker-archive:/a/b c.tar:hello:v1", "/a/b c.tar", "hello:v1"),
+            ("docker-archive:a:localhost:5000/hello:v1", "a", "localhost:5000/hello:v1"),
+            ("docker-archive:/dev/stdout:hello:v1", "/dev/stdout", "hello:v1"),
+            ("oci-archive:a.tar", "a.tar", ""),
+            ("oci-archive:a.tar:v1", "a.tar", "v1"),
+            ("oci-archive:a.tar:docker.io/hello:v1", "a.tar", "docker.io/hello:v1"),
+            ("oci:layout", "layout", ""),
+            ("oci:./layout:v1", "./layout", "v1"),
+            ("oci:layout:a:b:c", "layout", "a:b:c"),
+            ("dir:a", "a", ""),
+            ("dir:a:b:c", "a:b:c", ""),
+            ("containerd:a/b:c", "", "a/b:c"),
+            ("docker://localhost:5000/a/b:c", "", "localhost:5000/a/b:c"),
+            ("containers-storage:[vfs@/a+/b]c:d", "", "[vfs@/a+/b]c:d"),
+        ] {
+            let target: Target = text.parse().unwrap();
+            assert_eq!(parts(&target), (path.to_owned(), name.to_owned()), "{text}");
+            assert_eq!(target.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let all = "; targets are `docker-daemon:NAME:TAG`, `docker-archive:PATH[:NAME:TAG]`, \
+                   `oci-archive:PATH[:REF]`, `oci:PATH[:REF]`, `dir:PATH`, `docker://NAME[:TAG]`, `containerd:NAME:TAG`, \
+                   `containers-storage:NAME[:TAG]`";
+        for (text, message) in [
+            ("hello", &format!("no transport is named{all}")[..]),
+            ("", "no transport is named"),
+            ("tarball:a.tar", &format!("there is no transport `tarball`{all}")),
+            ("oci", "no transport is named"),
+            ("OCI:a", "there is no transport `OCI`"),
+            ("docker-daemon:hello", "must be a name and a tag"),
+            ("docker-archive:", "no path is given: write `docker-archive:PATH[:NAME:TAG]`"),
+            ("docker-archive:a:", "`` is not an image name"),
+            ("docker-archive:a:hello", "must be a name and a tag"),
+            ("docker-archive:a:@1", "is not an image name"),
+            ("oci-archive::v1", "no path is given"),
+            ("oci::v1", "no path is given: write `oci:PATH[:REF]`"),
+            ("oci:a:", "`` can't be a name in an image layout"),
+            ("oci:a:b c", "`b c` can't be a name in an image layout"),
+            ("dir:", "no path is given"),
+            ("docker:a", "no name is given: write `docker://NAME[:TAG]`"),
+            ("docker://", "no name is given"),
+            ("containers-storage:", "no name is given: write `containers-storage:"),
+        ] {
+            let error = text.parse::<Target>().unwrap_err().to_string();
+            assert!(error.contains(message), "{text}: {error}");
+        }
+    }
+}

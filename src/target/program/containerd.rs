@@ -1,0 +1,90 @@
+//! containerd's own store, by `ctr`: it pulls what it lacks from a registry of ours.
+//! Stage: target. Input: [`ImageSpec`]. Output: an image in containerd.
+//!
+//! Which containerd, and which of its namespaces, is `ctr`'s business (`CONTAINERD_ADDRESS`,
+//! `CONTAINERD_NAMESPACE`).
+
+use std::io;
+use std::process::Command;
+
+use thiserror::Error;
+
+use super::loopback::{Loopback, LoopbackError};
+use crate::error::Hint;
+use crate::oci::{Form, ImageSpec};
+use crate::outgoing::{self, Copied, ImageReference, Unwatched, Watch, run_program};
+use crate::store::Store;
+
+/// Says why containerd did not take an image.
+#[derive(Debug, Error)]
+pub enum ContainerdError {
+    /// A layer could not be made.
+    #[error(transparent)]
+    Outgoing(#[from] outgoing::Error),
+    /// No registry could be opened that `ctr` pulls from.
+    #[error(transparent)]
+    Loopback(#[from] LoopbackError),
+    /// The `ctr` program could not be run.
+    #[error("cannot run `ctr`")]
+    NoCtr(#[source] io::Error),
+    /// A `ctr` command failed.
+    #[error("`ctr images {command}` failed: {output}")]
+    Failed {
+        /// The command's arguments.
+        command: String,
+        /// What it printed.
+        output: String,
+    },
+}
+
+impl Hint for ContainerdError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            ContainerdError::Outgoing(error) => error.hint(),
+            ContainerdError::Loopback(_) => None,
+            ContainerdError::NoCtr(_) => {
+                Some("it comes with containerd, and must be on PATH".to_owned())
+            }
+            ContainerdError::Failed { .. } => Some(
+                "is containerd running, and may this user talk to it? CONTAINERD_ADDRESS says where it listens".to_owned(),
+            ),
+        }
+    }
+}
+
+/// Copies an image into containerd, under its whole name: `docker.io/library/hello:v1`.
+///
+/// # Errors
+/// [`ContainerdError::NoCtr`], [`ContainerdError::Failed`] with what it printed, or whatever kept a layer from being
+/// made.
+pub fn copy_to_containerd(
+    store: &Store,
+    spec: &ImageSpec,
+    reference: &ImageReference,
+    watch: &dyn Watch,
+) -> Result<Copied, ContainerdError> {
+    let loopback = Loopback::open(store, spec.clone().into(), Form::Loadable)?;
+    let (pulled, name) = (loopback.reference(), reference.whole());
+    let result = ctr(&["pull", "--plain-http", &pulled], watch);
+    loopback.check()?;
+    result?;
+    let result = ctr(&["tag", "--force", &pulled, &name], watch);
+    // By that name nobody finds it again, whatever came of the other.
+    ctr(&["rm", &pulled], &Unwatched)?;
+    result?;
+    Ok(loopback.account(loopback.manifest_digest()))
+}
+
+/// `ctr images …`
+fn ctr(arguments: &[&str], watch: &dyn Watch) -> Result<(), ContainerdError> {
+    let mut command = Command::new("ctr");
+    command.arg("images").args(arguments);
+    let output = run_program(&mut command, watch).map_err(ContainerdError::NoCtr)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it printed nothing");
+    let output = last.trim().trim_start_matches("ctr: ").to_owned();
+    Err(ContainerdError::Failed { command: arguments.join(" "), output })
+}

@@ -1,0 +1,264 @@
+//! A Docker daemon, which is sent the layers it lacks.
+//! Stage: target. Input: [`ImageSpec`]. Output: an image in the daemon.
+//!
+//! Everything goes through the `docker` client, so that contexts, `DOCKER_HOST` and
+//! ssh work as they do for its user.
+//!
+//! A daemon keys a layer by its *chain*: itself and all below it (image-spec,
+//! config.md, "Layer ChainID"). `docker load` looks a chain up before it opens the
+//! layer's tar (moby, `image/tarexport/load.go`), so a tar whose chain is there may be
+//! left out. The chains that are there are the prefixes of the layers of every image.
+
+use std::collections::BTreeSet;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::process::{Command, Output, Stdio};
+
+use rayon::prelude::*;
+use thiserror::Error;
+
+use crate::error::Hint;
+use crate::oci::{Image, ImageSpec, ManifestFormat, SpecLayer};
+use crate::outgoing::{
+    self, CheckedBy, Copied, Hashing, ImageLayer, ImageReference, Tally, Watch, Watched,
+    widen_pipe, write_hashed_layer,
+};
+use crate::sink::Spliced;
+use crate::store::Store;
+use crate::target::archive::{Archive, FORM, Written, write_archive};
+
+/// Says why a Docker daemon did not take an image.
+#[derive(Debug, Error)]
+pub enum DockerError {
+    /// A layer could not be made.
+    #[error(transparent)]
+    Outgoing(#[from] outgoing::Error),
+    /// The `docker` program could not be run.
+    #[error("cannot run `docker`")]
+    NoDocker(#[source] io::Error),
+    /// A `docker` command failed.
+    #[error("`docker {command}` failed: {output}")]
+    Failed {
+        /// The command's arguments.
+        command: String,
+        /// What it printed.
+        output: String,
+    },
+    /// Docker took the image, and has another one.
+    #[error("Docker loaded {reference}, but its layers are not those that were sent")]
+    LoadedWrong {
+        /// The image's name.
+        reference: String,
+    },
+}
+
+impl Hint for DockerError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            DockerError::Outgoing(error) => error.hint(),
+            DockerError::NoDocker(_) => Some(
+                "the Docker client must be on PATH; without it, load the image's stream: `./result | podman load`"
+                    .to_owned(),
+            ),
+            DockerError::Failed { output, .. } if output.contains("onnect to the Docker daemon") => {
+                Some("is the daemon running? DOCKER_HOST or `docker context` says which one is asked".to_owned())
+            }
+            DockerError::Failed { .. } | DockerError::LoadedWrong { .. } => None,
+        }
+    }
+}
+
+/// Loads an image into the daemon that `docker` talks to.
+///
+/// # Errors
+/// [`DockerError::NoDocker`], [`DockerError::Failed`] with what the client printed,
+/// [`DockerError::LoadedWrong`], or whatever keeps the image from being streamed.
+pub fn copy_to_docker_daemon(
+    store: &Store,
+    spec: &ImageSpec,
+    reference: &ImageReference,
+    watch: &dyn Watch,
+) -> Result<Copied, DockerError> {
+    let wanted: Vec<String> = spec.layers.iter().map(|layer| layer.diff_id.to_string()).collect();
+    let known = known_layers(&wanted)?;
+    let references = std::slice::from_ref(reference);
+    // The daemon computes the digest of each layer that it unpacks.
+    let checked_by = CheckedBy::Receiver;
+    let load = |skip| load(&Archive { store, spec, references, skip, checked_by, watch });
+    let (written, skip) = match load(known) {
+        Ok(written) if loaded(reference, &wanted)? => (written, known),
+        // The daemon lacks what it was thought to have: an image was removed meanwhile,
+        // or its store keys layers in some other way.
+        Ok(_) | Err(DockerError::Failed { .. }) if known > 0 => {
+            (load(0).map_err(|error| refused(store, spec, error))?, 0)
+        }
+        Ok(_) => return Err(DockerError::LoadedWrong { reference: reference.to_string() }),
+        Err(error) => return Err(refused(store, spec, error)),
+    };
+    if !loaded(reference, &wanted)? {
+        return Err(DockerError::LoadedWrong { reference: reference.to_string() });
+    }
+    let documents = Image::in_form(spec, FORM, ManifestFormat::Oci).into();
+    let tally = Tally {
+        layers_sent: written.layers,
+        layers_skipped: skip,
+        bytes_sent: written.bytes,
+        bytes_skipped: bytes(&spec.layers[..skip]),
+        ..Tally::default()
+    };
+    Ok(Copied { fell_back: skip < known, ..Copied::new(&documents, tally) })
+}
+
+/// What an error means: that the daemon takes a layer for another than was announced is said
+/// with the layer's number and digests, and the daemon's own words are for everything else.
+fn refused(store: &Store, spec: &ImageSpec, error: DockerError) -> DockerError {
+    if !matches!(error, DockerError::Failed { .. }) {
+        return error;
+    }
+    let check = |index| {
+        let layer = ImageLayer { spec, index, form: FORM };
+        write_hashed_layer(store, layer, Hashing::Within, io::sink()).err()
+    };
+    (0..spec.layers.len()).into_par_iter().find_map_first(check).map_or(error, Into::into)
+}
+
+/// Bytes of layers as they are sent.
+fn bytes(layers: &[SpecLayer]) -> u64 {
+    layers.iter().map(|layer| layer.blob(FORM).size).sum()
+}
+
+/// How many of the wanted layers, from the bottom up, are the lowest of some image
+/// in the daemon.
+fn known_layers(wanted: &[String]) -> Result<usize, DockerError> {
+    /// So many IDs of 71 bytes are far from the limit on a command's arguments.
+    const IDS_AT_ONCE: usize = 200;
+    let ids = docker(&["image", "ls", "--all", "--quiet", "--no-trunc"])?;
+    let ids: BTreeSet<&str> = ids.lines().collect();
+    let ids: Vec<&str> = ids.into_iter().collect();
+    let mut known = 0;
+    for ids in ids.chunks(IDS_AT_ONCE) {
+        let mut arguments = vec!["image", "inspect", "--format", LAYERS];
+        arguments.extend(ids);
+        // An image that is gone by now makes this fail, after the others were printed.
+        let output = run(&arguments)?;
+        for line in String::from_utf8_lossy(&output.stdout).lines() {
+            known = known.max(common_prefix(&layers_of(line), wanted));
+        }
+    }
+    Ok(known)
+}
+
+/// What makes `docker image inspect` print an image's diff IDs, a JSON array a line.
+const LAYERS: &str = "{{json .RootFS.Layers}}";
+
+fn layers_of(line: &str) -> Vec<String> {
+    // An image without layers has null here.
+    serde_json::from_str::<Option<Vec<String>>>(line).ok().flatten().unwrap_or_default()
+}
+
+fn common_prefix(a: &[String], b: &[String]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
+
+/// Whether the daemon has an image of that name and these layers.
+fn loaded(reference: &ImageReference, wanted: &[String]) -> Result<bool, DockerError> {
+    let output = run(&["image", "inspect", "--format", LAYERS, &reference.to_string()])?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    Ok(output.status.success() && layers_of(text.trim()) == wanted)
+}
+
+/// Streams an archive into `docker load`.
+fn load(archive: &Archive) -> Result<Written, DockerError> {
+    const COMMAND: [&str; 2] = ["load", "--quiet"];
+    let mut child =
+        command(&COMMAND).stdin(Stdio::piped()).spawn().map_err(DockerError::NoDocker)?;
+    let pipe = child.stdin.take().expect("it was asked for");
+    widen_pipe(&pipe);
+    let (mut stdout, mut stderr) = (child.stdout.take(), child.stderr.take());
+    let (result, output) = std::thread::scope(|scope| {
+        // Read while we write: a client with much to say must not wait for us.
+        let said = scope.spawn(move || (read_all(&mut stdout), read_all(&mut stderr)));
+        let out = Spliced::new(OwnedFd::from(pipe).into());
+        let mut pipe = Watched { out, watch: archive.watch };
+        let result = write_archive(archive, &mut pipe);
+        if result.is_err() {
+            // Not to be mistaken for a whole archive, however tolerant the reader.
+            let _ = child.kill();
+        }
+        drop(pipe);
+        (result, said.join().unwrap_or_default())
+    });
+    let status = child.wait().map_err(DockerError::NoDocker)?;
+    let (stdout, stderr) = output;
+    match result {
+        // A client that gave up says why itself: more than that its pipe is broken.
+        Err(outgoing::Error::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        Err(error) => return Err(error.into()),
+        Ok(written) if status.success() => return Ok(written),
+        Ok(_) => {}
+    }
+    let output = if stderr.trim().is_empty() { stdout } else { stderr };
+    Err(DockerError::Failed { command: COMMAND.join(" "), output: said(&output) })
+}
+
+fn read_all(from: &mut Option<impl Read>) -> String {
+    let mut bytes = Vec::new();
+    if let Some(from) = from {
+        // What was read up to an error is all there is to show.
+        let _ = from.read_to_end(&mut bytes);
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Runs `docker` and wants it to succeed.
+fn docker(arguments: &[&str]) -> Result<String, DockerError> {
+    let output = run(arguments)?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let output = said(&String::from_utf8_lossy(&output.stderr));
+    Err(DockerError::Failed { command: arguments.join(" "), output })
+}
+
+fn run(arguments: &[&str]) -> Result<Output, DockerError> {
+    command(arguments).stdin(Stdio::null()).output().map_err(DockerError::NoDocker)
+}
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new("docker");
+    command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// What a program printed, on one line.
+fn said(output: &str) -> String {
+    let lines: Vec<_> = output.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    if lines.is_empty() { "it printed nothing".to_owned() } else { lines.join("; ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_lowest_layers_in_common_count() {
+        let image = |ids: &str| ids.chars().map(String::from).collect::<Vec<_>>();
+        for (there, wanted, common) in [
+            ("", "ab", 0),
+            ("ab", "ab", 2),
+            ("abc", "ab", 2),
+            ("ab", "abc", 2),
+            ("xbc", "abc", 0),
+            ("axc", "abc", 1),
+        ] {
+            assert_eq!(common_prefix(&image(there), &image(wanted)), common, "{there} {wanted}");
+        }
+    }
+
+    #[test]
+    fn an_image_without_layers_has_none() {
+        assert!(layers_of("null").is_empty());
+        assert!(layers_of("").is_empty());
+        assert_eq!(layers_of(r#"["sha256:a"]"#), ["sha256:a"]);
+    }
+}

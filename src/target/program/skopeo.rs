@@ -1,0 +1,155 @@
+//! Targets that skopeo knows: it pulls what they lack from a registry of ours.
+//! Stage: target. Input: [`Artifact`]. Output: an image wherever skopeo can put it.
+//!
+//! The stock program will do. It asks for the layers that the target lacks, and they are made
+//! while it reads them.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+use std::process::Command;
+
+use thiserror::Error;
+
+use super::loopback::{Loopback, LoopbackError};
+use crate::error::Hint;
+use crate::oci::{Artifact, Form, ManifestFormat};
+use crate::outgoing::{self, Copied, SkopeoError, Watch, run_skopeo};
+use crate::store::Store;
+
+/// Says why skopeo did not take an image from here to its destination.
+#[derive(Debug, Error)]
+pub enum SkopeoTargetError {
+    /// A layer could not be made.
+    #[error(transparent)]
+    Outgoing(#[from] outgoing::Error),
+    /// No registry could be opened that skopeo pulls from.
+    #[error(transparent)]
+    Loopback(#[from] LoopbackError),
+    /// skopeo failed, or could not be run.
+    #[error(transparent)]
+    Skopeo(#[from] SkopeoError),
+}
+
+impl Hint for SkopeoTargetError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            SkopeoTargetError::Outgoing(error) => error.hint(),
+            SkopeoTargetError::Loopback(_) => None,
+            SkopeoTargetError::Skopeo(error) => error.hint(),
+        }
+    }
+}
+
+/// Options of skopeo's that are passed on (skopeo-copy(1)).
+#[derive(Clone, Debug, Default)]
+pub struct SkopeoOptions {
+    /// Whether the target must have a certificate.
+    pub dest_tls_verify: Option<bool>,
+    /// Directory with the target's certificates.
+    pub dest_cert_dir: Option<PathBuf>,
+    /// `user:password` for the target.
+    pub dest_creds: Option<String>,
+    /// File with credentials.
+    pub authfile: Option<PathBuf>,
+    /// Whose manifest to write.
+    pub format: Option<ManifestFormat>,
+    /// Whether to copy all of an index.
+    pub all: bool,
+    /// Whether to fail rather than to write another manifest.
+    pub preserve_digests: bool,
+    /// How often to try again.
+    pub retry_times: Option<u32>,
+    /// Where big files may be for a while: skopeo's own choice is `/var/tmp`.
+    pub temporary: PathBuf,
+}
+
+impl SkopeoOptions {
+    fn arguments(&self) -> Vec<OsString> {
+        let mut arguments: Vec<OsString> = Vec::new();
+        let mut option = |name: &str, value: Option<OsString>| {
+            if let Some(value) = value {
+                let mut argument = OsString::from(format!("--{name}="));
+                argument.push(value);
+                arguments.push(argument);
+            }
+        };
+        let format = self.format.map(|format| match format {
+            ManifestFormat::Oci => "oci",
+            ManifestFormat::DockerV2S2 => "v2s2",
+        });
+        option("dest-tls-verify", self.dest_tls_verify.map(|verify| verify.to_string().into()));
+        option("dest-cert-dir", self.dest_cert_dir.clone().map(Into::into));
+        option("dest-creds", self.dest_creds.clone().map(Into::into));
+        option("dest-authfile", self.authfile.clone().map(Into::into));
+        option("format", format.map(Into::into));
+        option("retry-times", self.retry_times.map(|times| times.to_string().into()));
+        if self.all {
+            arguments.push("--all".into());
+        }
+        if self.preserve_digests {
+            arguments.push("--preserve-digests".into());
+        }
+        arguments
+    }
+}
+
+/// Copies an image by skopeo to `destination`, in skopeo's own notation. `form` is what the
+/// destination takes the layers in.
+///
+/// # Errors
+/// [`SkopeoError`] with what skopeo printed, or whatever kept a layer from
+/// being made.
+pub fn copy_with_skopeo(
+    store: &Store,
+    artifact: &Artifact,
+    destination: &str,
+    form: Form,
+    options: &SkopeoOptions,
+    watch: &dyn Watch,
+) -> Result<Copied, SkopeoTargetError> {
+    watch.hold();
+    let loopback = Loopback::open(store, artifact.clone(), form)?;
+    let temporary = |source| SkopeoError::Temporary { path: options.temporary.clone(), source };
+    let directory = tempfile::tempdir_in(&options.temporary).map_err(temporary)?;
+    let digest_file = directory.path().join("digest");
+    let source = format!("docker://{}", loopback.reference());
+
+    let mut command = Command::new("skopeo");
+    command.arg("--insecure-policy").arg("--tmpdir").arg(directory.path());
+    command.args(["copy", "--quiet", "--src-tls-verify=false", "--src-no-creds"]);
+    command.arg("--digestfile").arg(&digest_file).args(options.arguments());
+    command.arg(source).arg(destination);
+    let result = run_skopeo(&mut command, destination, watch);
+    // What failed here is why it failed there.
+    loopback.check()?;
+    result?;
+    let digest = std::fs::read_to_string(&digest_file).map_err(temporary)?;
+    let digest = digest.trim().parse().map_err(io::Error::other).map_err(temporary)?;
+    Ok(loopback.account(digest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_passed_on() {
+        let options = SkopeoOptions {
+            dest_tls_verify: Some(false),
+            authfile: Some("/auth".into()),
+            format: Some(ManifestFormat::DockerV2S2),
+            all: true,
+            retry_times: Some(3),
+            ..SkopeoOptions::default()
+        };
+        let expected = [
+            "--dest-tls-verify=false",
+            "--dest-authfile=/auth",
+            "--format=v2s2",
+            "--retry-times=3",
+            "--all",
+        ];
+        assert_eq!(options.arguments(), expected);
+    }
+}
