@@ -5,6 +5,7 @@
 mod checked_layer;
 mod copied;
 mod error;
+mod names;
 mod program;
 mod ref_name;
 mod reference;

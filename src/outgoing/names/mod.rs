@@ -1,0 +1,10 @@
+//! The parts of an image's name, each with its grammar.
+//! Stage: outgoing (pure). Input: text. Output: [`RegistryName`], [`RepositoryName`], [`Tag`].
+
+mod registry_name;
+mod repository_name;
+mod tag;
+
+pub use registry_name::{ParseRegistryNameError, RegistryName};
+pub use repository_name::{ParseRepositoryNameError, RepositoryName};
+pub use tag::{ParseTagError, Tag};
