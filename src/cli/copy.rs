@@ -155,9 +155,9 @@ fn copy_to(
         Target::Containerd(reference) => {
             target::copy_to_containerd(store, spec()?, reference, &watch)?
         }
-        Target::Registry(name) => {
+        Target::Registry(reference) => {
             let push = push_options(options)?;
-            client::copy_to_registry(store, artifact, name, format, &push, &watch)?
+            client::copy_to_registry(store, artifact, reference, format, &push, &watch)?
         }
         Target::ContainersStorage(_) => {
             let image = Artifact::from(ImageSpec::clone(spec()?));

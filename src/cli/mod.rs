@@ -18,10 +18,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap::error::{ContextKind, ContextValue};
 use thiserror::Error;
 
 use crate::digest::BlobDigest;
 use crate::error::{Hint, with_causes};
+use crate::outgoing::{ParseReferenceError, without_user_information};
 use crate::registry::{self, client};
 use crate::{closure, layer, oci, outgoing, target};
 use arguments::{Arguments, Command, CopyArguments, PushArguments};
@@ -80,6 +82,8 @@ enum Failure {
     OneDigestFile,
     #[error("{} does not exist", .0.display())]
     AuthFile(PathBuf),
+    #[error(transparent)]
+    Reference(#[from] ParseReferenceError),
     #[error("`{0}` must be an annotation, `KEY=VALUE`")]
     Annotation(String),
     #[error("{0} warnings")]
@@ -135,7 +139,7 @@ impl Hint for Failure {
 pub fn main() -> ExitCode {
     limits::return_what_is_freed();
     limits::open_many_files();
-    let arguments = Arguments::parse();
+    let arguments = Arguments::try_parse().unwrap_or_else(|error| without_secrets(error).exit());
     match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) if failure.is_broken_pipe() => ExitCode::from(BROKEN_PIPE),
@@ -181,6 +185,15 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Tarsum => commands::tarsum(),
         Command::Lint(arguments) => commands::lint(&store, &arguments),
     }
+}
+
+/// Removes from an error what may be a password in the value that it repeats.
+fn without_secrets(mut error: clap::Error) -> clap::Error {
+    if let Some(ContextValue::String(value)) = error.get(ContextKind::InvalidValue) {
+        let value = without_user_information(value);
+        error.insert(ContextKind::InvalidValue, ContextValue::String(value));
+    }
+    error
 }
 
 /// One line for the cause, and after a blank one what to do about it.

@@ -24,9 +24,9 @@ pub fn prefetch(arguments: &PrefetchArguments) -> Result<(), Failure> {
         reuse_compressed: false,
     };
     // As skopeo has it.
-    let name = image.strip_prefix("docker://").unwrap_or(image);
+    let reference = image.strip_prefix("docker://").unwrap_or(image).parse()?;
     let wanted = Prefetch {
-        name,
+        reference: &reference,
         platform: (!all).then_some(&platform),
         strict: os.is_some() || arch.is_some(),
         pulled_as: if arguments.docker_tools { PulledAs::DockerArchive } else { PulledAs::Dir },

@@ -18,9 +18,15 @@ pub use checked_layer::{
 };
 pub use copied::{Copied, Tally};
 pub use error::{At, Error};
+pub use names::{
+    ParseRegistryNameError, ParseRepositoryNameError, ParseTagError, RegistryName, RepositoryName,
+    Tag, is_loopback,
+};
 pub use program::{run_program, widen_pipe};
 pub use ref_name::{ParseRefNameError, RefName};
-pub use reference::{ImageReference, ParseReferenceError};
+pub use reference::{
+    ImageReference, ParseReferenceError, Reference, ReferenceProblem, without_user_information,
+};
 pub use skopeo::{SkopeoError, run_skopeo};
 pub use temporary::{NewFile, remove_stale};
 pub use watch::{ImageLayer, LayerStep, Unwatched, Watch, Watched, WatchedLayer};

@@ -81,14 +81,17 @@ pub enum ReferenceProblem {
 
 /// Returns a text as messages show it: on one line, and without what may be a password.
 fn shown(text: &str) -> String {
-    let escaped = text.escape_debug().to_string();
-    let slash = escaped.find('/').unwrap_or(escaped.len());
-    // `user:password@host/…`: a digest's `@` comes after the name.
-    match escaped.rsplit_once('@') {
-        Some((before, after)) if before.len() < slash || after.parse::<BlobDigest>().is_err() => {
+    without_user_information(&text.escape_debug().to_string())
+}
+
+/// Replaces what is before the last `@` of a text, which may be a user and a password
+/// (`user:password@host/…`), unless what follows may be a digest.
+pub fn without_user_information(text: &str) -> String {
+    match text.rsplit_once('@') {
+        Some((before, after)) if before.contains(':') && after.contains(['/', '.']) => {
             format!("…@{after}")
         }
-        _ => escaped,
+        _ => text.to_owned(),
     }
 }
 
@@ -119,6 +122,13 @@ impl Reference {
             (None, None) => Some(Tag::latest()),
             (tag, _) => tag.clone(),
         }
+    }
+
+    /// Returns what the image's manifest is called in its repository when it is written: the tag,
+    /// or the digest where there is none, or `latest` where there is neither.
+    pub fn tag_or_digest(&self) -> String {
+        let digest = || self.digest.map(|digest| digest.to_string());
+        self.tag_or_latest().map(|tag| tag.to_string()).or_else(digest).unwrap_or_default()
     }
 
     /// Returns registry and repository, `registry/repository`.

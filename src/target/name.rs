@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-use crate::outgoing::{ImageReference, ParseRefNameError, ParseReferenceError, RefName};
+use crate::outgoing::{ImageReference, ParseRefNameError, ParseReferenceError, RefName, Reference};
 
 /// Where an image can be copied to (containers-transports(5)).
 #[derive(Clone, Debug)]
@@ -43,7 +43,7 @@ pub enum Target {
         path: PathBuf,
     },
     /// `docker://NAME[:TAG]`, a registry.
-    Registry(String),
+    Registry(Reference),
     /// `containers-storage:NAME[:TAG]`, where podman, Buildah and CRI-O have their images; by
     /// skopeo.
     ContainersStorage(String),
@@ -126,7 +126,7 @@ const TRANSPORTS: [Transport; 8] = [
         name: "docker",
         form: REGISTRY,
         parse: |text| match text.strip_prefix("//") {
-            Some(name) if !name.is_empty() => Ok(Target::Registry(name.to_owned())),
+            Some(name) if !name.is_empty() => Ok(Target::Registry(name.parse()?)),
             _ => Err(ParseTargetError::NoName(REGISTRY)),
         },
     },
@@ -222,9 +222,8 @@ mod tests {
             Target::DockerDaemon(reference) | Target::Containerd(reference) => {
                 (String::new(), reference.to_string())
             }
-            Target::Registry(name) | Target::ContainersStorage(name) => {
-                (String::new(), name.clone())
-            }
+            Target::Registry(name) => (String::new(), name.to_string()),
+            Target::ContainersStorage(name) => (String::new(), name.clone()),
             Target::DockerArchive { path, reference } => parts(path, reference),
             Target::OciArchive { path, ref_name } | Target::Oci { path, ref_name } => {
                 parts(path, ref_name)

@@ -10,6 +10,27 @@ fn one_path() -> FakeStore {
     store
 }
 
+/// What is typed before a host may be a password: no error repeats it.
+#[test]
+fn passwords_in_names_are_not_repeated() {
+    let store = one_path();
+    store.build("{}");
+    let name = "user:HUNTER2@reg.example/a:v1";
+    for arguments in [
+        vec!["push", "image.json", name],
+        vec!["copy", "image.json", &format!("docker://{name}")],
+        vec!["copy", "image.json", &format!("docker-daemon:{name}")],
+        vec!["stream", "image.json", "--repo-tag", name],
+        vec!["prefetch", name],
+        vec!["prefetch", "https://user:HUNTER2@reg.example/a:v1"],
+    ] {
+        let output = store.stowage(&arguments).output().unwrap();
+        let error = stderr(&output);
+        assert!(!output.status.success() && !error.contains("HUNTER2"), "{arguments:?}: {error}");
+        assert!(error.contains("is not an image name"), "{arguments:?}: {error}");
+    }
+}
+
 /// Every failure says what, where and why, on one line, exits with 1, and leaves no output.
 #[test]
 fn bad_input_is_named() {

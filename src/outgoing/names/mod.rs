@@ -5,6 +5,6 @@ mod registry_name;
 mod repository_name;
 mod tag;
 
-pub use registry_name::{ParseRegistryNameError, RegistryName};
+pub use registry_name::{ParseRegistryNameError, RegistryName, is_loopback};
 pub use repository_name::{ParseRepositoryNameError, RepositoryName};
 pub use tag::{ParseTagError, Tag};

@@ -12,10 +12,7 @@ pub use sources::{Source, Sources};
 
 use crate::digest::BlobDigest;
 use crate::oci::{Artifact, Blob, Form, Image, ImageSpec, LayerBlob, ManifestFormat};
-
-/// Longest name of a repository that registries agree on (distribution-spec, "Pulling manifests").
-const LONGEST_NAME: usize = 255;
-const LONGEST_TAG: usize = 128;
+use crate::outgoing::{RepositoryName, Tag};
 
 /// Repositories by name.
 #[derive(Clone, Debug, Default)]
@@ -77,7 +74,7 @@ pub enum CatalogError {
     )]
     Name(String),
     /// Not a tag that a client could ask for.
-    #[error("`{0}` is no tag: 1 to {LONGEST_TAG} letters, digits, `_`, `.` and `-`")]
+    #[error("`{0}` is no tag: 1 to 128 letters, digits, `_`, `.` and `-`")]
     Tag(String),
 }
 
@@ -112,7 +109,7 @@ impl Catalog {
         artifact: &Artifact,
         form: Form,
     ) -> Result<BlobDigest, CatalogError> {
-        if !is_name(name) {
+        if !RepositoryName::is_valid(name) {
             return Err(CatalogError::Name(name.to_owned()));
         }
         let documents = artifact.documents(form, ManifestFormat::Oci);
@@ -200,86 +197,11 @@ impl Repository {
 /// # Errors
 /// [`CatalogError`].
 pub fn check_reference(name: &str, tag: &str) -> Result<(), CatalogError> {
-    if !is_name(name) {
+    if !RepositoryName::is_valid(name) {
         return Err(CatalogError::Name(name.to_owned()));
     }
-    if !is_tag(tag) {
+    if !Tag::is_valid(tag) {
         return Err(CatalogError::Tag(tag.to_owned()));
     }
     Ok(())
-}
-
-/// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(\/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*`
-/// (distribution-spec, "Pulling manifests").
-pub fn is_name(text: &str) -> bool {
-    text.len() <= LONGEST_NAME && text.split('/').all(is_component)
-}
-
-fn is_component(text: &str) -> bool {
-    let alphanumeric = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    let separator = |text: &str| {
-        matches!(text, "." | "_" | "__")
-            || (!text.is_empty() && text.bytes().all(|byte| byte == b'-'))
-    };
-    // Between runs of letters and digits there is one separator, at the ends none.
-    let runs: Vec<_> = text.split(|c| !alphanumeric(c)).filter(|run| !run.is_empty()).collect();
-    let gaps = text.split(alphanumeric).filter(|gap| !gap.is_empty());
-    text.starts_with(alphanumeric)
-        && text.ends_with(alphanumeric)
-        && !runs.is_empty()
-        && gaps.into_iter().all(separator)
-}
-
-/// `[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}`
-pub fn is_tag(text: &str) -> bool {
-    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    text.len() <= LONGEST_TAG
-        && text.starts_with(word)
-        && text.chars().all(|c| word(c) || c == '.' || c == '-')
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_those_of_the_specification() {
-        for (name, good) in [
-            ("a", true),
-            ("library/alpine", true),
-            ("a/b/c/d", true),
-            ("a.b_c__d-e---f/0", true),
-            ("", false),
-            ("A", false),
-            ("a/", false),
-            ("/a", false),
-            ("a//b", false),
-            ("a/../b", false),
-            ("a..b", false),
-            ("a___b", false),
-            ("a-", false),
-            ("-a", false),
-            ("a._b", false),
-            ("a b", false),
-            ("é", false),
-        ] {
-            assert_eq!(is_name(name), good, "{name}");
-        }
-        assert!(is_name(&"a".repeat(255)) && !is_name(&"a".repeat(256)));
-    }
-
-    #[test]
-    fn tags_are_those_of_the_specification() {
-        for (tag, good) in [
-            ("v1.0-a_b", true),
-            ("_", true),
-            ("", false),
-            (".a", false),
-            ("-a", false),
-            ("a/b", false),
-        ] {
-            assert_eq!(is_tag(tag), good, "{tag}");
-        }
-        assert!(is_tag(&"a".repeat(128)) && !is_tag(&"a".repeat(129)));
-    }
 }

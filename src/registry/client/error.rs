@@ -1,7 +1,6 @@
 //! Why a registry did not take an image.
 //! Stage: registry.
 
-use oci_spec::distribution::ParseError;
 use thiserror::Error;
 
 use crate::digest::BlobDigest;
@@ -14,14 +13,6 @@ pub enum ClientError {
     /// A layer could not be made, or the copy was ended.
     #[error(transparent)]
     Outgoing(#[from] outgoing::Error),
-    /// Not the name of an image.
-    #[error("`{name}` is not an image name")]
-    Name {
-        /// As given.
-        name: String,
-        /// What is wrong.
-        source: ParseError,
-    },
     /// Its digest is another one's.
     #[error("`{name}` names another manifest than the one to push, {found}")]
     OtherImage {

@@ -7,7 +7,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
-use oci_spec::distribution::Reference;
 use serde_json::Value;
 
 use super::error::ClientError;
@@ -18,7 +17,7 @@ use crate::digest::BlobDigest;
 use crate::oci::{Artifact, Blob, Documents, LayerBlob, ManifestFormat};
 use crate::outgoing;
 use crate::outgoing::{
-    Copied, Hashing, ImageLayer, LayerStep, Tally, Watch, Watched, WatchedLayer,
+    Copied, Hashing, ImageLayer, LayerStep, Reference, Tally, Watch, Watched, WatchedLayer,
     write_checked_layer,
 };
 use crate::sink::Plain;
@@ -30,27 +29,25 @@ const AT_ONCE: usize = 4;
 pub(super) const MANIFESTS: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, \
      application/vnd.docker.distribution.manifest.v2+json, application/vnd.docker.distribution.manifest.list.v2+json";
 
-/// Sends an image, or several with their index, to where `name` says: `host/repository:tag`. A
-/// digest in it must be that of what is sent; without a tag, it is what the image is called.
+/// Sends an image, or several with their index, to where `reference` says. A digest in it must be
+/// that of what is sent; without a tag, it is what the image is called.
 ///
 /// # Errors
 /// [`ClientError`], or whatever keeps a layer from being made.
 pub fn copy_to_registry(
     store: &Store,
     artifact: &Artifact,
-    name: &str,
+    reference: &Reference,
     format: ManifestFormat,
     options: &ClientOptions,
     watch: &dyn Watch,
 ) -> Result<Copied, ClientError> {
-    let reference: Reference =
-        name.parse().map_err(|source| ClientError::Name { name: name.to_owned(), source })?;
-    let tag = reference.tag().or(reference.digest()).unwrap_or("latest").to_owned();
+    let tag = reference.tag_or_digest();
     let documents = artifact.documents(format.form(), format);
     if !options.reuse_compressed {
-        check_digest(&reference, name, &documents)?;
+        check_digest(reference, &documents)?;
     }
-    let client = Client::connect(&reference, Access::Push, options, watch)?;
+    let client = Client::connect(reference, Access::Push, options, watch)?;
     let there = client.get(&format!("manifests/{tag}"), MANIFESTS)?;
     let reusing = match &there {
         Some(manifest) if options.reuse_compressed => {
@@ -62,7 +59,7 @@ pub fn copy_to_registry(
         Some(artifact) => artifact.documents(format.form(), format),
         None => documents,
     };
-    check_digest(&reference, name, &documents)?;
+    check_digest(reference, &documents)?;
     let artifact = reusing.as_ref().unwrap_or(artifact);
     let layers = layers(artifact, format);
     if there.as_ref().is_some_and(|bytes| *bytes == documents.top().bytes) {
@@ -83,16 +80,12 @@ pub fn copy_to_registry(
     Ok(Copied::new(&documents, tally))
 }
 
-/// Whether what is to be sent is what `name` asks for, if that has a digest.
-fn check_digest(
-    reference: &Reference,
-    name: &str,
-    documents: &Documents,
-) -> Result<(), ClientError> {
+/// Checks that what is to be sent is what `reference` asks for, if that has a digest.
+fn check_digest(reference: &Reference, documents: &Documents) -> Result<(), ClientError> {
     let found = documents.top().digest;
     match reference.digest() {
-        Some(digest) if digest != found.to_string() => {
-            Err(ClientError::OtherImage { name: name.to_owned(), found })
+        Some(digest) if digest != found => {
+            Err(ClientError::OtherImage { name: reference.to_string(), found })
         }
         _ => Ok(()),
     }

@@ -6,7 +6,6 @@ use std::convert::Infallible;
 use std::io::Read;
 use std::path::PathBuf;
 
-use oci_spec::distribution::Reference;
 use ureq::http::Response;
 use ureq::tls::TlsConfig;
 use ureq::{Body, SendBody};
@@ -18,7 +17,7 @@ use super::error::ClientError;
 use super::exchange::Exchange;
 use super::{address, certificates};
 use crate::digest::BlobDigest;
-use crate::outgoing::Watch;
+use crate::outgoing::{Reference, RepositoryName, Watch};
 
 /// From so many bytes on, the registry is asked whether it wants them (RFC 9110, 10.1.1): who is
 /// refused while he sends learns only that the connection broke.
@@ -86,7 +85,7 @@ pub struct Client<'a> {
     /// `https://host:port`
     base: String,
     host: String,
-    repository: String,
+    repository: RepositoryName,
     authorization: Authorization,
 }
 
@@ -101,8 +100,9 @@ impl<'a> Client<'a> {
         options: &ClientOptions,
         watch: &'a dyn Watch,
     ) -> Result<Self, ClientError> {
-        let host = reference.resolve_registry().to_owned();
-        let insecure = options.tls_verify.map_or_else(|| is_loopback(&host), |verify| !verify);
+        let host = reference.registry().host_and_port().to_owned();
+        let insecure =
+            options.tls_verify.map_or_else(|| reference.registry().is_loopback(), |verify| !verify);
         let mut tls = TlsConfig::builder().disable_verification(options.tls_verify == Some(false));
         let (cert_dir, ca_file) = (options.cert_dir.as_deref(), options.ca_file.as_deref());
         if let Some(trusted) = certificates::trusted(cert_dir, ca_file)? {
@@ -112,7 +112,7 @@ impl<'a> Client<'a> {
             Some(given) => Some(given.clone()),
             None => {
                 let (registry, repository) = (reference.registry(), reference.repository());
-                credentials::stored(&options.auth_files, registry, repository)?
+                credentials::stored(&options.auth_files, registry.as_str(), repository.as_str())?
             }
         };
         let scopes = scopes(reference.repository(), access, &options.mount_from);
@@ -120,7 +120,7 @@ impl<'a> Client<'a> {
             exchange: Exchange::new(tls.build(), watch),
             base: format!("https://{host}"),
             host: host.clone(),
-            repository: reference.repository().to_owned(),
+            repository: reference.repository().clone(),
             authorization: Authorization::new(credentials, scopes),
         };
         if insecure
@@ -337,7 +337,7 @@ impl<'a> Client<'a> {
 }
 
 /// What is asked of who gives tokens: all at once, so that one will do.
-fn scopes(repository: &str, access: Access, mount_from: &[String]) -> BTreeSet<String> {
+fn scopes(repository: &RepositoryName, access: Access, mount_from: &[String]) -> BTreeSet<String> {
     let actions = match access {
         Access::Pull => "pull",
         Access::Push => "pull,push",
@@ -345,33 +345,4 @@ fn scopes(repository: &str, access: Access, mount_from: &[String]) -> BTreeSet<S
     let ours = format!("repository:{repository}:{actions}");
     let others = mount_from.iter().map(|from| format!("repository:{from}:pull"));
     others.chain([ours]).collect()
-}
-
-/// Whether a host is this machine, where nobody listens in.
-fn is_loopback(host: &str) -> bool {
-    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-    let name = name.trim_start_matches('[').trim_end_matches(']');
-    name == "localhost"
-        || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn this_machine_is_known() {
-        for (host, expected) in [
-            ("localhost", true),
-            ("localhost:5000", true),
-            ("127.0.0.1:5000", true),
-            ("127.9.9.9", true),
-            ("[::1]:5000", true),
-            ("ghcr.io", false),
-            ("10.0.0.1:5000", false),
-            ("localhost.example", false),
-        ] {
-            assert_eq!(is_loopback(host), expected, "{host}");
-        }
-    }
 }

@@ -2,7 +2,7 @@
 //! Stage: registry (pure). Input: a path. Output: [`Route`].
 
 use crate::digest::BlobDigest;
-use crate::registry::catalog::{is_name, is_tag};
+use crate::outgoing::{RepositoryName, Tag};
 
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,7 +45,7 @@ pub fn route(path: &str) -> Result<Route<'_>, NoRoute> {
         _ => {}
     }
     let rest = path.strip_prefix("/v2/").ok_or(NoRoute::NotFound)?;
-    let named = |name| if is_name(name) { Ok(name) } else { Err(NoRoute::Name) };
+    let named = |name| if RepositoryName::is_valid(name) { Ok(name) } else { Err(NoRoute::Name) };
     if let Some(name) = rest.strip_suffix("/tags/list") {
         return named(name).map(Route::Tags);
     }
@@ -60,7 +60,7 @@ pub fn route(path: &str) -> Result<Route<'_>, NoRoute> {
             let name = named(name)?;
             // With an algorithm, it is meant for a digest.
             let digest = last.contains(':');
-            match (digest, last.parse::<BlobDigest>().is_ok(), is_tag(last)) {
+            match (digest, last.parse::<BlobDigest>().is_ok(), Tag::is_valid(last)) {
                 (true, true, _) | (false, _, true) => Ok(Route::Manifest(name, last)),
                 (true, false, _) => Err(NoRoute::Digest),
                 (false, _, false) => Err(NoRoute::Reference),

@@ -1,7 +1,6 @@
 //! Why nothing can be said of an image in a registry.
 //! Stage: registry.
 
-use oci_spec::distribution::ParseError;
 use thiserror::Error;
 
 use crate::error::Hint;
@@ -11,14 +10,6 @@ use crate::registry::client::error::ClientError;
 /// Why nothing can be said of an image.
 #[derive(Debug, Error)]
 pub enum PrefetchError {
-    /// Not the name of an image.
-    #[error("`{name}` is not an image name")]
-    Name {
-        /// As given.
-        name: String,
-        /// What is wrong.
-        source: ParseError,
-    },
     /// The registry could not be asked.
     #[error(transparent)]
     Registry(#[from] ClientError),

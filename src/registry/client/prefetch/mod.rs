@@ -12,7 +12,6 @@ mod error;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 
-use oci_spec::distribution::Reference;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -26,7 +25,7 @@ use super::retry;
 use crate::digest::{BlobDigest, Digest, DigestWriter};
 use crate::layer::DirectoryNar;
 use crate::oci::dir_format::{MANIFEST, VERSION, VERSION_TEXT};
-use crate::outgoing::{self, Watch};
+use crate::outgoing::{self, Reference, Tag, Watch};
 
 /// Bytes that are read at a time.
 const BUFFER: usize = 256 << 10;
@@ -53,8 +52,8 @@ pub enum PulledAs {
 
 /// What to find out.
 pub struct Prefetch<'a> {
-    /// `host/repository:tag`, with a digest or without.
-    pub name: &'a str,
+    /// The image's name, with a digest or without.
+    pub reference: &'a Reference,
     /// For which platform; none for all that an index has. Of one image that is no index's, it
     /// is not asked, unless `strict`.
     pub platform: Option<&'a Platform>,
@@ -95,14 +94,13 @@ pub struct Prefetched {
 /// # Errors
 /// [`PrefetchError`].
 pub fn prefetch(wanted: &Prefetch, watch: &dyn Watch) -> Result<Vec<Prefetched>, PrefetchError> {
-    let name = wanted.name;
-    let reference: Reference =
-        name.parse().map_err(|source| PrefetchError::Name { name: name.to_owned(), source })?;
-    let image_name = format!("{}/{}", reference.registry(), reference.repository());
-    let tag = reference.tag().unwrap_or("latest").to_owned();
-    let client = Client::connect(&reference, Access::Pull, wanted.options, watch)?;
+    let reference = wanted.reference;
+    let image_name = reference.name();
+    let tag = reference.tag().cloned().unwrap_or_else(Tag::latest).to_string();
+    let client = Client::connect(reference, Access::Pull, wanted.options, watch)?;
     let puller = Puller { client: &client, watch, image: &image_name };
-    let found = puller.manifest(reference.digest().unwrap_or(&tag))?;
+    let digest = reference.digest().map(|digest| digest.to_string());
+    let found = puller.manifest(digest.as_ref().unwrap_or(&tag))?;
     let images = match found.document["manifests"].as_array() {
         Some(entries) => puller.of_index(entries, wanted)?,
         None => vec![(found, None)],
