@@ -1,7 +1,7 @@
 //! `stowage copy`: to each target in its way, and one account of it.
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use serde::Serialize;
@@ -11,10 +11,11 @@ use super::Failure;
 use super::arguments::{CopyOptions, FormatArgument, ProgressArgument, SkopeoArguments};
 use super::commands::{layers, say, write_file};
 use super::progress::Bytes;
+use super::registry_options;
 use super::watching::Watching;
 use crate::oci::{Architecture, Artifact, Form, ImageSpec, ManifestFormat};
 use crate::outgoing::Copied;
-use crate::registry::client::{self, ClientOptions, Credentials};
+use crate::registry::client::{self, ClientOptions};
 use crate::report;
 use crate::store::Store;
 use crate::target::{self, SkopeoOptions, Target};
@@ -169,58 +170,11 @@ fn copy_to(
 }
 
 fn push_options(options: &CopyOptions) -> Result<ClientOptions, Failure> {
-    let SkopeoArguments { dest_tls_verify, dest_cert_dir, dest_creds, authfile, .. } =
-        options.skopeo.clone();
-    let mount_from = options.mount_from.clone();
-    let reuse_compressed = options.reuse_compressed;
     Ok(ClientOptions {
-        tls_verify: dest_tls_verify,
-        cert_dir: dest_cert_dir,
-        ca_file: ca_file(),
-        credentials: dest_creds.as_deref().map(credentials),
-        auth_files: chosen_auth_files(authfile)?,
-        mount_from,
-        reuse_compressed,
+        mount_from: options.mount_from.clone(),
+        reuse_compressed: options.reuse_compressed,
+        ..registry_options::for_target(&options.skopeo)?
     })
-}
-
-/// `USER:PASSWORD`, as they are typed.
-pub fn credentials(typed: &str) -> Credentials {
-    let (user, password) = typed.split_once(':').unwrap_or((typed, ""));
-    Credentials::Password(user.to_owned(), password.to_owned())
-}
-
-/// The file with credentials that was asked for, or those that may have some.
-pub fn chosen_auth_files(asked_for: Option<PathBuf>) -> Result<Vec<PathBuf>, Failure> {
-    match asked_for {
-        // It must be there.
-        Some(file) if !file.exists() => Err(Failure::AuthFile(file)),
-        Some(file) => Ok(vec![file]),
-        None => Ok(auth_files()),
-    }
-}
-
-/// What OpenSSL and Nix go by, where companies have authorities of their own.
-pub fn ca_file() -> Option<PathBuf> {
-    let variables = ["SSL_CERT_FILE", "NIX_SSL_CERT_FILE"].into_iter();
-    let files = variables.filter_map(std::env::var_os).map(PathBuf::from);
-    // In a container or a derivation it may name what isn't there.
-    files.into_iter().find(|file| file.is_file())
-}
-
-/// Where podman and skopeo have credentials (containers-auth.json(5)), and Docker.
-fn auth_files() -> Vec<PathBuf> {
-    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-    let below = |name: &str, path: &str| variable(name).map(|value| Path::new(&value).join(path));
-    let files = [
-        variable("REGISTRY_AUTH_FILE").map(PathBuf::from),
-        below("XDG_RUNTIME_DIR", "containers/auth.json"),
-        below("XDG_CONFIG_HOME", "containers/auth.json"),
-        below("HOME", ".config/containers/auth.json"),
-        below("DOCKER_CONFIG", "config.json"),
-        below("HOME", ".docker/config.json"),
-    ];
-    files.into_iter().flatten().collect()
 }
 
 fn by_skopeo(

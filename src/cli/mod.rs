@@ -10,6 +10,7 @@ mod interrupt;
 mod limits;
 mod prefetch;
 mod progress;
+mod registry_options;
 mod serve;
 mod watching;
 

@@ -3,26 +3,18 @@
 use super::Failure;
 use super::arguments::PrefetchArguments;
 use super::commands::{print, print_json};
-use super::copy::{ca_file, chosen_auth_files, credentials};
+use super::registry_options;
 use super::watching::Watching;
 use crate::oci::Architecture;
-use crate::registry::client::{self, ClientOptions, Platform, Prefetch, Prefetched, PulledAs};
+use crate::registry::client::{self, Platform, Prefetch, Prefetched, PulledAs};
 
 pub fn prefetch(arguments: &PrefetchArguments) -> Result<(), Failure> {
-    let PrefetchArguments { image, os, arch, all, tls_verify, creds, .. } = arguments;
+    let PrefetchArguments { image, os, arch, all, tls_verify, .. } = arguments;
     let platform = Platform {
         os: os.clone().unwrap_or_else(|| "linux".to_owned()),
         arch: arch.clone().unwrap_or_else(|| Architecture::of_this_machine().to_string()),
     };
-    let options = ClientOptions {
-        tls_verify: *tls_verify,
-        cert_dir: arguments.cert_dir.clone(),
-        ca_file: ca_file(),
-        credentials: creds.as_deref().map(credentials),
-        auth_files: chosen_auth_files(arguments.authfile.clone())?,
-        mount_from: Vec::new(),
-        reuse_compressed: false,
-    };
+    let options = registry_options::for_source(arguments)?;
     // As skopeo has it.
     let reference = image.strip_prefix("docker://").unwrap_or(image).parse()?;
     let wanted = Prefetch {

@@ -60,6 +60,8 @@ mod progress;
 mod push;
 /// A registry that makes every mistake, if it is told to.
 mod push_registry;
+/// How registries are reached, and with which credentials.
+mod reach;
 /// The registry's answers, request by request.
 mod registry;
 /// An object storage as others have it: S3, with one bucket and one user.

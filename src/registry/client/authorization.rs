@@ -55,6 +55,9 @@ impl Authorization {
             (Some(Challenge::Basic), Some(Credentials::Password(user, password))) => {
                 basic(user, password)
             }
+            (Some(Challenge::Bearer { .. }), Some(Credentials::Registry(token))) => {
+                format!("Bearer {token}")
+            }
             (Some(Challenge::Bearer { realm, service, scope }), _) => {
                 // What the registry says of itself need not be what it is called outside.
                 let realm = address::resolve(registry, &answer.url, &realm);

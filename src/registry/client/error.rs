@@ -3,6 +3,7 @@
 
 use thiserror::Error;
 
+use super::credentials::LookedIn;
 use crate::digest::BlobDigest;
 use crate::error::Hint;
 use crate::outgoing;
@@ -41,6 +42,18 @@ pub enum ClientError {
         /// The registry's own words.
         message: String,
     },
+    /// The registry wants credentials, and there are none for it.
+    #[error(
+        "{host} refuses this user: 401 {message}; no credentials for {host} were found{looked_in}"
+    )]
+    NoCredentials {
+        /// The registry.
+        host: String,
+        /// Where credentials were looked for.
+        looked_in: LookedIn,
+        /// The registry's own words.
+        message: String,
+    },
     /// It has something else than it was sent.
     #[error("the registry says that the manifest has the digest {found}, and it has {expected}")]
     OtherDigest {
@@ -69,7 +82,7 @@ impl Hint for ClientError {
             ClientError::OtherImage { .. } => {
                 Some("a digest is what comes of a push: name a tag, such as `host/app:v1`".to_owned())
             }
-            ClientError::Refused { status: 401, .. } => Some(
+            ClientError::NoCredentials { .. } | ClientError::Refused { status: 401, .. } => Some(
                 "`docker login` or `skopeo login` stores credentials; `--dest-creds USER:PASSWORD` gives them".to_owned(),
             ),
             ClientError::Refused { status: 403, .. } => {

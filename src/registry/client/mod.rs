@@ -16,7 +16,7 @@ mod retry;
 mod reuse;
 mod upload;
 
-pub use credentials::Credentials;
+pub use credentials::{AuthSource, Credentials};
 pub use error::ClientError;
 pub use prefetch::{Platform, Prefetch, PrefetchError, Prefetched, PulledAs, prefetch};
 pub use push::copy_to_registry;

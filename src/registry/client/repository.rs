@@ -12,7 +12,7 @@ use ureq::{Body, SendBody};
 
 use super::answer::Answer;
 use super::authorization::Authorization;
-use super::credentials::{self, Credentials};
+use super::credentials::{self, AuthSource, Credentials, Login};
 use super::error::ClientError;
 use super::exchange::Exchange;
 use super::{address, certificates};
@@ -35,9 +35,9 @@ pub struct ClientOptions {
     pub ca_file: Option<PathBuf>,
     /// Who we are, if it was said.
     pub credentials: Option<Credentials>,
-    /// Files with credentials, as Docker and podman have them: the first that knows the
+    /// Places with credentials, as Docker and podman have them: the first that knows the
     /// registry counts.
-    pub auth_files: Vec<PathBuf>,
+    pub auth_sources: Vec<AuthSource>,
     /// Repositories of the registry that may have layers already.
     pub mount_from: Vec<String>,
     /// Whether layers that the tag's image has compressed, by whichever tool, are used as they
@@ -87,6 +87,7 @@ pub struct Client<'a> {
     host: String,
     repository: RepositoryName,
     authorization: Authorization,
+    login: Login,
 }
 
 impl<'a> Client<'a> {
@@ -108,12 +109,9 @@ impl<'a> Client<'a> {
         if let Some(trusted) = certificates::trusted(cert_dir, ca_file)? {
             tls = tls.root_certs(trusted);
         }
-        let credentials = match &options.credentials {
-            Some(given) => Some(given.clone()),
-            None => {
-                let (registry, repository) = (reference.registry(), reference.repository());
-                credentials::stored(&options.auth_files, registry.as_str(), repository.as_str())?
-            }
+        let login = match &options.credentials {
+            Some(given) => Login::given(given.clone(), reference),
+            None => credentials::look_up(&options.auth_sources, reference)?,
         };
         let scopes = scopes(reference.repository(), access, &options.mount_from);
         let mut client = Self {
@@ -121,7 +119,8 @@ impl<'a> Client<'a> {
             base: format!("https://{host}"),
             host: host.clone(),
             repository: reference.repository().clone(),
-            authorization: Authorization::new(credentials, scopes),
+            authorization: Authorization::new(login.credentials.clone(), scopes),
+            login,
         };
         if insecure
             && client.attempt("GET", &format!("{}/v2/", client.base), Payload::None).is_err()
@@ -322,7 +321,11 @@ impl<'a> Client<'a> {
         if self.authorization.challenged(&self.exchange, &self.base, answer)? {
             return Ok(());
         }
-        Err(self.refused("this user", answer))
+        let Login { credentials: None, host, looked_in } = &self.login else {
+            return Err(self.refused("this user", answer));
+        };
+        let (host, looked_in) = (host.clone(), looked_in.clone());
+        Err(ClientError::NoCredentials { host, looked_in, message: answer.message() })
     }
 
     /// The error that an answer stands for.

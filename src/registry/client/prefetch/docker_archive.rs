@@ -7,7 +7,7 @@ use std::process::Command;
 
 use crate::digest::{Digest, DigestWriter};
 use crate::outgoing::{SkopeoError, Watch, run_skopeo};
-use crate::registry::client::credentials::Credentials;
+use crate::registry::client::credentials::{AuthSource, Credentials};
 use crate::registry::client::repository::ClientOptions;
 
 /// Digest of the docker-archive that skopeo makes of an image in a registry, called `reference`
@@ -38,7 +38,7 @@ pub fn docker_archive_digest(
     }
     if let Some(Credentials::Password(user, password)) = &options.credentials {
         command.arg("--src-creds").arg(format!("{user}:{password}"));
-    } else if let [file] = &options.auth_files[..] {
+    } else if let [AuthSource::File(file)] = &options.auth_sources[..] {
         command.arg("--src-authfile").arg(file);
     }
     command.arg(source).arg(format!("docker-archive:{}:{reference}", archive.display()));

@@ -58,7 +58,9 @@ impl Hint for PrefetchError {
     fn hint(&self) -> Option<String> {
         match self {
             // Registries say so of images that are not there, too.
-            PrefetchError::Registry(ClientError::Refused { status: 401 | 403, .. }) => Some(
+            PrefetchError::Registry(
+                ClientError::NoCredentials { .. } | ClientError::Refused { status: 401 | 403, .. },
+            ) => Some(
                 "is there such an image? `docker login` or `skopeo login` stores credentials for it; `--creds USER:PASSWORD` gives them".to_owned(),
             ),
             PrefetchError::Registry(ClientError::Unreachable { reason, .. }) if reason.contains("certificate") => {

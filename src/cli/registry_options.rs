@@ -1,0 +1,132 @@
+//! How registries are reached, by options and by the environment: as Docker, podman and skopeo
+//! read them.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use super::Failure;
+use super::arguments::{PrefetchArguments, SkopeoArguments};
+use crate::registry::client::{AuthSource, ClientOptions, Credentials};
+
+/// Returns what `stowage copy` and `stowage push` were told.
+pub fn for_target(arguments: &SkopeoArguments) -> Result<ClientOptions, Failure> {
+    let SkopeoArguments { dest_tls_verify, dest_cert_dir, dest_creds, authfile, .. } =
+        arguments.clone();
+    Ok(ClientOptions {
+        tls_verify: dest_tls_verify,
+        cert_dir: dest_cert_dir,
+        credentials: dest_creds.as_deref().map(credentials),
+        ..of_environment(authfile)?
+    })
+}
+
+/// Returns what `stowage prefetch` was told.
+pub fn for_source(arguments: &PrefetchArguments) -> Result<ClientOptions, Failure> {
+    let PrefetchArguments { tls_verify, cert_dir, creds, authfile, .. } = arguments;
+    Ok(ClientOptions {
+        tls_verify: *tls_verify,
+        cert_dir: cert_dir.clone(),
+        credentials: creds.as_deref().map(credentials),
+        ..of_environment(authfile.clone())?
+    })
+}
+
+fn of_environment(authfile: Option<PathBuf>) -> Result<ClientOptions, Failure> {
+    let auth_sources = match authfile {
+        // It must be there.
+        Some(file) if !file.exists() => return Err(Failure::AuthFile(file)),
+        Some(file) => vec![AuthSource::File(file)],
+        None => auth_sources(&variable, nix::unistd::getuid().as_raw()),
+    };
+    Ok(ClientOptions { ca_file: ca_file(), auth_sources, ..ClientOptions::default() })
+}
+
+/// Returns an environment variable that is set to something.
+fn variable(name: &str) -> Option<OsString> {
+    env::var_os(name).filter(|value| !value.is_empty())
+}
+
+/// Parses `USER[:PASSWORD]`.
+fn credentials(typed: &str) -> Credentials {
+    let (user, password) = typed.split_once(':').unwrap_or((typed, ""));
+    Credentials::Password(user.to_owned(), password.to_owned())
+}
+
+/// Returns the file of certificates that OpenSSL and Nix go by, where companies have authorities
+/// of their own.
+fn ca_file() -> Option<PathBuf> {
+    let files = ["SSL_CERT_FILE", "NIX_SSL_CERT_FILE"].into_iter().filter_map(variable);
+    // In a container or a derivation it may name what isn't there.
+    files.map(PathBuf::from).find(|file| file.is_file())
+}
+
+/// Returns where credentials are kept, in the order in which clients look for them
+/// (containers-auth.json(5); docker, "Configuration files"): first what a variable names, then
+/// podman's own files, then Docker's.
+fn auth_sources(variable: &dyn Fn(&str) -> Option<OsString>, user_id: u32) -> Vec<AuthSource> {
+    let below = |name: &str, path: &str| Some(Path::new(&variable(name)?).join(path));
+    let file = |file: Option<PathBuf>| file.map(AuthSource::File);
+    let text = variable("DOCKER_AUTH_CONFIG").and_then(|text| text.into_string().ok());
+    // What is meant for all of a session, which root often has none of.
+    let run = || Some(PathBuf::from(format!("/run/containers/{user_id}/auth.json")));
+    let docker = below("DOCKER_CONFIG", "config.json");
+    let in_home = if docker.is_none() { below("HOME", ".docker/config.json") } else { None };
+    let config = || below("HOME", ".config/containers/auth.json");
+    let sources = [
+        file(variable("REGISTRY_AUTH_FILE").map(PathBuf::from)),
+        text.map(|text| AuthSource::Variable { name: "DOCKER_AUTH_CONFIG", text }),
+        file(docker),
+        file(below("XDG_RUNTIME_DIR", "containers/auth.json").or_else(run)),
+        file(below("XDG_CONFIG_HOME", "containers/auth.json").or_else(config)),
+        file(in_home),
+    ];
+    sources.into_iter().flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_looked_for_as_clients_do() {
+        for (variables, expected) in [
+            (&[][..], &["/run/containers/7/auth.json"][..]),
+            (
+                &[("HOME", "/h")],
+                &[
+                    "/run/containers/7/auth.json",
+                    "/h/.config/containers/auth.json",
+                    "/h/.docker/config.json",
+                ],
+            ),
+            (
+                &[("HOME", "/h"), ("XDG_RUNTIME_DIR", "/x"), ("XDG_CONFIG_HOME", "/c")],
+                &["/x/containers/auth.json", "/c/containers/auth.json", "/h/.docker/config.json"],
+            ),
+            (
+                &[
+                    ("HOME", "/h"),
+                    ("DOCKER_CONFIG", "/d"),
+                    ("DOCKER_AUTH_CONFIG", "{}"),
+                    ("REGISTRY_AUTH_FILE", "/a"),
+                ],
+                &[
+                    "/a",
+                    "DOCKER_AUTH_CONFIG",
+                    "/d/config.json",
+                    "/run/containers/7/auth.json",
+                    "/h/.config/containers/auth.json",
+                ],
+            ),
+        ] {
+            let variable = |name: &str| {
+                let found = variables.iter().find(|(key, _)| *key == name);
+                found.map(|(_, value)| OsString::from(value))
+            };
+            let sources = auth_sources(&variable, 7);
+            let sources: Vec<_> = sources.iter().map(ToString::to_string).collect();
+            assert_eq!(sources, expected, "{variables:?}");
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! Credentials, as `docker login` and `podman login` have stored them.
+//! Stage: registry. Reads files, runs helpers. Input: places to look in, and an image's name.
+//! Output: [`Login`].
+//!
+//! The crate `docker_credential` was not enough: it takes an empty `auth` beside a user and a
+//! password for a mistake, knows neither `registrytoken` nor keys with a path, and does not tell a
+//! helper that is missing from one that fails.
+
+mod auth_file;
+mod helper;
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::PathBuf;
+
+use super::error::ClientError;
+use crate::outgoing::Reference;
+use auth_file::{AuthFile, Entry};
+use helper::HelperError;
+
+/// How much of a file is read. No file of credentials is larger.
+const LARGEST: u64 = 16 << 20;
+
+/// Says who a client is.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Credentials {
+    /// A user's name and password: for Basic, and to get a token.
+    Password(String, String),
+    /// An identity token, by which a token is got (OAuth 2: a refresh token).
+    Token(String),
+    /// A token for the registry itself, sent as it is (`registrytoken`).
+    Registry(String),
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credentials(…)")
+    }
+}
+
+/// Names a place that may have credentials.
+#[derive(Clone)]
+pub enum AuthSource {
+    /// A file in the form of Docker's or podman's. It need not be there.
+    File(PathBuf),
+    /// The text of such a file in an environment variable.
+    Variable {
+        /// Name of the variable.
+        name: &'static str,
+        /// The text.
+        text: String,
+    },
+}
+
+impl fmt::Display for AuthSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(file) => file.display().fmt(f),
+            Self::Variable { name, .. } => f.write_str(name),
+        }
+    }
+}
+
+/// Holds the credentials for a registry, or where there are none.
+#[derive(Clone, Debug)]
+pub struct Login {
+    /// The credentials.
+    pub credentials: Option<Credentials>,
+    /// The registry, as a user calls it.
+    pub host: String,
+    /// Where credentials were looked for.
+    pub looked_in: LookedIn,
+}
+
+/// Says where credentials were looked for, and what kept some of it from being read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LookedIn {
+    places: Vec<String>,
+    problems: Vec<String>,
+}
+
+/// Writes ` in PLACE, PLACE; PROBLEM`, or nothing where there was no place to look in.
+impl fmt::Display for LookedIn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.places.is_empty() {
+            write!(f, " in {}", self.places.join(", "))?;
+        }
+        self.problems.iter().try_for_each(|problem| write!(f, "; {problem}"))
+    }
+}
+
+impl Login {
+    /// Returns credentials that were given, and need no looking for.
+    pub fn given(credentials: Credentials, reference: &Reference) -> Self {
+        let host = reference.registry().to_string();
+        Self { credentials: Some(credentials), host, looked_in: LookedIn::default() }
+    }
+}
+
+/// Looks for the credentials of a repository in one place after the other, until one has some.
+///
+/// A helper that can't be run is no reason to fail: the registry may want no credentials.
+///
+/// # Errors
+/// [`ClientError::Credentials`] if a place has something else than such a file, or if a helper
+/// failed and no other place has credentials.
+pub fn look_up(sources: &[AuthSource], reference: &Reference) -> Result<Login, ClientError> {
+    let (registry, repository) = (reference.registry().as_str(), reference.repository().as_str());
+    let mut looked_in = LookedIn::default();
+    let mut failure = None;
+    let login =
+        |credentials, looked_in| Login { credentials, host: registry.to_owned(), looked_in };
+    for source in sources {
+        looked_in.places.push(source.to_string());
+        let text = match text_of(source) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => {
+                looked_in.problems.push(format!("{source} cannot be read: {error}"));
+                continue;
+            }
+        };
+        let file = AuthFile::parse(&text).map_err(|error| {
+            ClientError::Credentials(format!("{source} is no file with credentials: {error}"))
+        })?;
+        for entry in file.entries(registry, repository) {
+            let found = match entry {
+                Entry::Credentials(credentials) => Some(credentials),
+                Entry::Broken { key, reason } => {
+                    let key = key.escape_debug();
+                    looked_in.problems.push(format!("the entry `{key}` of {source}: {reason}"));
+                    None
+                }
+                Entry::Helper { helper, servers } => match from_helper(helper, &servers) {
+                    Ok(found) => found,
+                    Err(error @ HelperError::Missing { .. }) => {
+                        looked_in.problems.push(format!("{error}, and {source} names it"));
+                        None
+                    }
+                    Err(error) => {
+                        failure.get_or_insert_with(|| format!("{error} ({source} names it)"));
+                        None
+                    }
+                },
+            };
+            if found.is_some() {
+                return Ok(login(found, looked_in));
+            }
+        }
+    }
+    match failure {
+        Some(failure) => Err(ClientError::Credentials(failure)),
+        None => Ok(login(None, looked_in)),
+    }
+}
+
+fn text_of(source: &AuthSource) -> io::Result<Vec<u8>> {
+    match source {
+        AuthSource::File(file) => {
+            let mut text = Vec::new();
+            File::open(file)?.take(LARGEST).read_to_end(&mut text)?;
+            Ok(text)
+        }
+        AuthSource::Variable { text, .. } => Ok(text.clone().into_bytes()),
+    }
+}
+
+fn from_helper(helper: &str, servers: &[String]) -> Result<Option<Credentials>, HelperError> {
+    for server in servers {
+        if let Some(found) = helper::ask(helper, server)? {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn variable(text: &str) -> AuthSource {
+        AuthSource::Variable { name: "AUTH", text: text.to_owned() }
+    }
+
+    /// Looks in texts of files, and returns the user's name, as all have the same password.
+    fn user_in(files: &[&str], name: &str) -> Option<String> {
+        let sources: Vec<_> = [AuthSource::File("/nonexistent/auth.json".into())]
+            .into_iter()
+            .chain(files.iter().map(|text| variable(text)))
+            .collect();
+        let login = look_up(&sources, &name.parse().unwrap()).unwrap();
+        Some(match login.credentials? {
+            Credentials::Password(user, password) => {
+                assert_eq!(password, "p");
+                user
+            }
+            Credentials::Token(token) | Credentials::Registry(token) => token,
+        })
+    }
+
+    #[test]
+    fn the_most_specific_entry_counts() {
+        let podman = r#"{"auths": {
+            "reg:5000/team/app": {"username": "app", "password": "p"},
+            "reg:5000/team": {"username": "team", "password": "p"},
+            "reg:5000": {"username": "host", "password": "p"},
+            "docker.io/team": {"username": "hub team", "password": "p"},
+            "quay.io/empty": {}
+        }}"#;
+        let docker = r#"{"auths": {
+            "https://index.docker.io/v1/": {"auth": "aHViOnA="},
+            "ghcr.io": {"auth": "eDpw", "identitytoken": "token"},
+            "quay.io": {"auth": "cXVheTpw"},
+            "[::1]:5000": {"username": "six", "password": "p"}
+        }}"#;
+        for (name, expected) in [
+            ("reg:5000/team/app", Some("app")),
+            ("reg:5000/team/app/part", Some("app")),
+            ("reg:5000/team/apps", Some("team")),
+            ("reg:5000/team", Some("team")),
+            ("reg:5000/other/app", Some("host")),
+            ("reg:5001/team/app", None),
+            ("docker.io/team/app", Some("hub team")),
+            ("team/app", Some("hub team")),
+            ("app", Some("hub")),
+            ("ghcr.io/a/b", Some("token")),
+            ("quay.io/empty/b", Some("quay")),
+            ("[::1]:5000/a", Some("six")),
+        ] {
+            assert_eq!(user_in(&[podman, docker], name).as_deref(), expected, "{name}");
+        }
+        // Of two files, the first that knows anything.
+        assert_eq!(user_in(&[docker, podman], "team/app").as_deref(), Some("hub"));
+        assert_eq!(user_in(&["", "{}", "null", podman], "reg:5000/a").as_deref(), Some("host"));
+    }
+
+    #[test]
+    fn what_is_no_file_of_credentials_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("auth.json");
+        std::fs::write(&file, "{").unwrap();
+        let error = look_up(&[AuthSource::File(file.clone())], &"reg/a".parse().unwrap());
+        let error = error.err().unwrap().to_string();
+        assert!(error.contains(&*file.to_string_lossy()), "{error}");
+    }
+
+    #[test]
+    fn it_is_said_where_credentials_were_looked_for() {
+        let missing = AuthSource::File("/nonexistent/auth.json".into());
+        let directory = AuthSource::File("/".into());
+        let none = variable(r#"{"auths": {"reg:80": {"auth": "!"}}, "credsStore": "nonesuch"}"#);
+        for (sources, expected) in [
+            (vec![], ""),
+            (
+                vec![missing, directory],
+                " in /nonexistent/auth.json, /; / cannot be read: Is a directory (os error 21)",
+            ),
+            (
+                vec![none],
+                " in AUTH; the entry `reg:80` of AUTH: `auth` is not base 64; \
+                 `docker-credential-nonesuch` cannot be run: No such file or directory (os error 2), \
+                 and AUTH names it",
+            ),
+        ] {
+            let login = look_up(&sources, &"reg:80/a".parse().unwrap()).unwrap();
+            assert_eq!(login.looked_in.to_string(), expected);
+            assert!(login.credentials.is_none());
+        }
+    }
+
+    #[test]
+    fn secrets_are_not_printed() {
+        let given = Login::given(Credentials::Token("secret".into()), &"reg/a".parse().unwrap());
+        assert!(!format!("{given:?}").contains("secret"));
+    }
+}
