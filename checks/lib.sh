@@ -4,9 +4,20 @@
 # What is made once and kept: Debian packages, tools, the package set's flake.
 stowage_cache=${STOWAGE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/stowage}
 
-# As root, or through sudo.
-as_root() {
-    if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
+# The directory of these scripts.
+checks=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+
+as_root() { "$checks/as-root" "$@"; }
+
+# Whether this user builds with Nix as it is: as root, through a daemon, or in a store of the
+# user's own. Without a daemon the store belongs to root, also before it is there at all.
+builds_without_root() {
+    [ "$(id -u)" -eq 0 ] || [ -S /nix/var/nix/daemon-socket/socket ] || [ -w /nix/var/nix/db ]
+}
+
+# Fails if this user can't become what builds with Nix, before anything long begins.
+require_nix_access() {
+    builds_without_root || as_root --check 'Nix, without a daemon,'
 }
 
 # install_tools PROGRAM:PACKAGE[,PACKAGE]…: installs by apt the packages of the programs that
@@ -20,7 +31,10 @@ install_tools() {
         }
     done
     [ "${#missing[@]}" -gt 0 ] || return 0
+    as_root --check "to install ${missing[*]}"
     echo "installing ${missing[*]}" >&2
+    # After an installation that was interrupted, apt does nothing before this.
+    as_root env DEBIAN_FRONTEND=noninteractive dpkg --configure --pending >&2
     apt_get_quietly update
     apt_get_quietly install --yes --no-install-recommends "${missing[@]}"
 }
@@ -46,12 +60,20 @@ install_nix_linters() {
     done
 }
 
-# The release binary of the last `cargo build --release`.
+# Builds the program as the tests use it, and prints its path. On a terminal cargo says how far it
+# is, since the first time takes minutes.
+build_stowage() {
+    local quiet=()
+    [ -t 2 ] || quiet=(--quiet)
+    (cd "$checks/.." && cargo build --locked "${quiet[@]}" >&2) && stowage_binary debug
+}
+
+# stowage_binary PROFILE: the program that cargo built last, by the profile `debug` or `release`.
 stowage_binary() {
     local target candidate newest=
-    target=${CARGO_TARGET_DIR:-$(dirname "${BASH_SOURCE[0]}")/../target}
+    target=${CARGO_TARGET_DIR:-$checks/../target}
     # .cargo/config.toml names a target, whose directory comes in between.
-    for candidate in "$target"/*/release/stowage "$target"/release/stowage; do
+    for candidate in "$target"/*/"$1"/stowage "$target/$1/stowage"; do
         if [ -x "$candidate" ] && [ "$candidate" -nt "$newest" ]; then newest=$candidate; fi
     done
     realpath "$newest"

@@ -2,7 +2,7 @@
 let
   manifest = (lib.importTOML ../Cargo.toml).package;
   # What the build reads, and nothing else: documentation rebuilds no image.
-  inputs = [ "Cargo.toml" "Cargo.lock" "src" "benches" "tests" ];
+  inputs = [ "Cargo.toml" "Cargo.lock" "src" "crates" "benches" "tests" ];
 in
 rustPlatform.buildRustPackage {
   pname = manifest.name;

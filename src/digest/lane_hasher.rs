@@ -2,8 +2,8 @@
 //! Vocabulary: names no stage.
 
 use super::lanes::Place;
-use super::sha256::{Block, INITIAL, State, compress};
 use super::{Digest, MessageHasher};
+use sha256_lanes::{Block, INITIAL, State, compress};
 
 const BLOCK: usize = size_of::<Block>();
 /// Of the message's length, which ends the last block.

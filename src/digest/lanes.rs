@@ -16,8 +16,8 @@ use std::thread;
 use corosensei::stack::DefaultStack;
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 
-use super::sha256::{self, Block, INITIAL, Lane, State, Widths};
 use crate::sink::PIECE;
+use sha256_lanes::{self as sha256, Block, INITIAL, Lane, State, Widths};
 
 /// Fewer blocks are hashed at once, alone: to switch costs more than is gained.
 const FEW: usize = (16 << 10) / size_of::<Block>();
@@ -290,8 +290,16 @@ mod tests {
     use std::panic;
     use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-    use super::super::sha256::tests::blocks;
     use super::*;
+
+    /// Blocks that are all different.
+    fn blocks(count: usize, seed: usize) -> Vec<Block> {
+        let mut blocks = vec![[0; size_of::<Block>()]; count];
+        for (place, byte) in blocks.as_flattened_mut().iter_mut().enumerate() {
+            *byte = (place * 31 + seed * 7) as u8 ^ (place >> 8) as u8 ^ (place >> 3) as u8;
+        }
+        blocks
+    }
 
     const ALONE: Widths = Widths { most: 1, enough: 1, few: 1 };
     const TWO: Widths = Widths { most: 2, enough: 2, few: 2 };

@@ -14,7 +14,6 @@ mod checksum;
 mod hasher_thread;
 mod lane_hasher;
 mod lanes;
-mod sha256;
 
 use std::fmt;
 use std::io::{self, Read, Write};

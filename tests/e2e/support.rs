@@ -11,15 +11,14 @@ const SYSTEM: &str = "x86_64-linux";
 pub fn nix(arguments: &[&str]) -> Command {
     let mut command = Command::new(Path::new(REPOSITORY).join("checks/nix"));
     command.args(arguments).current_dir(REPOSITORY).stdin(Stdio::null());
+    // Images are built by the program that is tested.
+    command.env("STOWAGE_PROGRAM", env!("CARGO_BIN_EXE_stowage"));
     command
 }
 
-/// A program as root, or through sudo.
+/// Returns the command that runs a program as root, or through sudo.
 pub fn root_command(program: &str) -> Command {
-    if nix::unistd::geteuid().is_root() {
-        return Command::new(program);
-    }
-    let mut command = Command::new("sudo");
+    let mut command = Command::new(Path::new(REPOSITORY).join("checks/as-root"));
     command.arg(program);
     command
 }

@@ -1,19 +1,18 @@
 //! Sixteen messages at once, a lane of a vector for each.
-//! Vocabulary: names no stage.
 //!
-//! What the standard does to a word is done to sixteen of them, by AVX-512: it rotates words and
-//! has any function of three of them as one instruction (Gueron and Krasnov, "Simultaneous
-//! Hashing of Multiple Messages", 2012, has the way and its gain with shorter vectors).
+//! Each vector holds the same word of sixteen messages, so that one instruction does a step for all
+//! of them. AVX-512 can rotate words, and computes any function of three bits in one instruction.
+//! The method is that of Gueron and Krasnov, "Simultaneous Hashing of Multiple Messages", 2012,
+//! who used shorter vectors.
 //!
-//! No closures in the loops over blocks: they would not be compiled into a function of the
-//! standard library, which is for any processor.
+//! No closure stands in a loop over blocks: see "What must hold" of the crate.
 
-use super::{Lane, compress};
+use crate::{Lane, compress};
 
 /// Lanes of a vector.
 pub const LANES: usize = 16;
 
-/// Whether the processor has what it takes.
+/// Returns whether the processor has the instructions.
 pub fn pays() -> bool {
     #[cfg(target_arch = "x86_64")]
     return is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw");
@@ -21,10 +20,10 @@ pub fn pays() -> bool {
     return false;
 }
 
-/// Hashes the next `count` blocks of sixteen messages or fewer.
+/// Hashes the next `count` blocks of each of 1 to 16 messages.
 ///
 /// # Panics
-/// If they are more, or none, or one has fewer blocks.
+/// If there are more than 16 messages or none, or if one has fewer than `count` blocks.
 pub fn compress_sixteen(lanes: &mut [Lane], count: usize) {
     assert!(lanes.len() <= LANES, "{} lanes", lanes.len());
     assert!(lanes.iter().all(|lane| lane.blocks.len() >= count), "fewer than {count} blocks");
@@ -41,22 +40,22 @@ pub fn compress_sixteen(lanes: &mut [Lane], count: usize) {
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::super::{Block, K, Lane, written_out};
     use super::LANES;
+    use crate::{Block, K, Lane, written_out};
 
-    /// A word of each message.
+    /// The same word of each of sixteen messages.
     type Words = __m512i;
 
     /// # Safety
     /// Each lane has `count` blocks.
     #[target_feature(enable = "avx512f,avx512bw")]
     pub unsafe fn compress(lanes: &mut [Lane], count: usize) {
-        // Lanes that there is no message for do what the first does.
+        // A lane without a message repeats the first message; its result is dropped.
         let starts: [*const Block; LANES] =
             std::array::from_fn(|lane| lanes.get(lane).unwrap_or(&lanes[0]).blocks.as_ptr());
         let mut states = std::array::from_fn(|word| transposed(lanes, word));
         for block in 0..count {
-            // SAFETY: The caller's: there are more than `block` blocks at each.
+            // SAFETY: The caller has checked that there are more than `block` blocks at each.
             let mut words = unsafe { load_words(&starts, block) };
             let before = states;
             for group in 0..4 {
@@ -80,7 +79,7 @@ mod x86 {
         }
     }
 
-    /// A word of each message's hash value.
+    /// Loads one word of the hash value of each message.
     #[inline]
     #[target_feature(enable = "avx512f")]
     fn transposed(lanes: &[Lane], word: usize) -> Words {
@@ -90,12 +89,12 @@ mod x86 {
         unsafe { _mm512_loadu_si512(each.as_ptr().cast()) }
     }
 
-    /// One round, with the sum of its word and its constant.
+    /// Does one round. `sum` is that of the round's word and constant.
     #[inline]
     #[target_feature(enable = "avx512f")]
     fn round([a, b, c, d, e, f, g, h]: [Words; 8], sum: Words) -> [Words; 8] {
-        /// Of three bits: each one's parity, the second or the third as the first says, what
-        /// most of them are. As `_mm512_ternarylogic_epi32` wants its table of a function.
+        // Truth tables of functions of three bits, as `_mm512_ternarylogic_epi32` takes them:
+        // their parity; the second or the third, as the first says; what most of them are.
         const PARITY: i32 = 0x96;
         const CHOICE: i32 = 0xca;
         const MAJORITY: i32 = 0xe8;
@@ -116,7 +115,7 @@ mod x86 {
         [_mm512_add_epi32(t1, t2), a, b, c, _mm512_add_epi32(d, t1), e, f, g]
     }
 
-    /// The word sixteen steps after one, which takes its place.
+    /// Returns the word sixteen steps after `words[step]`, which takes its place.
     #[inline]
     #[target_feature(enable = "avx512f")]
     fn next_word(words: &[Words; LANES], step: usize) -> Words {
@@ -136,7 +135,7 @@ mod x86 {
         _mm512_add_epi32(_mm512_add_epi32(w0, sigma0), _mm512_add_epi32(w9, sigma1))
     }
 
-    /// The sixteen words of a block of each message, which are big-endian.
+    /// Loads block number `block` of each message, and returns its sixteen big-endian words.
     ///
     /// # Safety
     /// There are more than `block` blocks at each.
@@ -147,7 +146,7 @@ mod x86 {
         let swap = _mm512_broadcast_i32x4(swap);
         let mut rows = [swap; LANES];
         for (row, start) in rows.iter_mut().zip(starts) {
-            // SAFETY: The caller's, and the instruction takes them at any address.
+            // SAFETY: The caller has checked the number of blocks; any address will do.
             let bytes = unsafe { _mm512_loadu_si512(start.add(block).cast()) };
             *row = _mm512_shuffle_epi8(bytes, swap);
         }

@@ -1,16 +1,14 @@
 //! Two messages at once, by the instructions for SHA-256.
-//! Vocabulary: names no stage.
 //!
 //! `sha256rnds2` takes several cycles and each needs the one before: one message leaves the
-//! unit idle half of the time, and another's rounds fit in between (Gulley et al., "Intel SHA
-//! Extensions", 2013, has the instructions; how they are put together is theirs, too).
+//! unit idle half of the time, and the rounds of another fit in between. The order of the
+//! instructions for one message is that of Gulley et al., "Intel SHA Extensions", 2013.
 //!
-//! No closures in the loops over blocks: they would not be compiled into a function of the
-//! standard library, which is for any processor.
+//! No closure stands in a loop over blocks: see "What must hold" of the crate.
 
-use super::{Block, State, compress};
+use crate::{Block, State, compress};
 
-/// Whether two at once are faster than one after the other here.
+/// Returns whether two messages at once are faster than one after the other on this processor.
 pub fn pays() -> bool {
     #[cfg(target_arch = "x86_64")]
     return is_x86_feature_detected!("sha") && is_x86_feature_detected!("sse4.1");
@@ -18,10 +16,10 @@ pub fn pays() -> bool {
     return false;
 }
 
-/// Hashes the next blocks of two messages, equally many.
+/// Hashes blocks of two messages, equally many of each.
 ///
 /// # Panics
-/// If they aren't.
+/// If one message has more blocks than the other.
 pub fn compress_two(states: [&mut State; 2], blocks: [&[Block]; 2]) {
     assert_eq!(blocks[0].len(), blocks[1].len(), "as many blocks of each");
     #[cfg(target_arch = "x86_64")]
@@ -38,7 +36,7 @@ pub fn compress_two(states: [&mut State; 2], blocks: [&[Block]; 2]) {
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::super::{Block, K, State, written_out};
+    use crate::{Block, K, State, written_out};
 
     #[target_feature(enable = "sha,sse4.1")]
     pub fn compress([one, other]: [&mut State; 2], [ones, others]: [&[Block]; 2]) {
@@ -67,7 +65,7 @@ mod x86 {
         lanes[1].store(other);
     }
 
-    /// A state in the order that the instructions want.
+    /// A hash value in the order that the instructions want.
     #[derive(Clone, Copy)]
     struct Lane {
         abef: __m128i,
@@ -97,7 +95,7 @@ mod x86 {
             *state = [a, b, c, d, e, f, g, h].map(i32::cast_unsigned);
         }
 
-        /// Four rounds, with the sums of their words and constants.
+        /// Does four rounds. `sums` are those of their words and constants.
         #[inline]
         #[target_feature(enable = "sha,sse2")]
         fn rounds(&mut self, sums: __m128i) {
@@ -107,14 +105,14 @@ mod x86 {
         }
     }
 
-    /// A block's sixteen words, which are big-endian.
+    /// Loads the sixteen big-endian words of a block.
     #[inline]
     #[target_feature(enable = "ssse3")]
     fn words(block: &Block) -> [__m128i; 4] {
         let swap = _mm_set_epi64x(0x0c0d_0e0f_0809_0a0b, 0x0405_0607_0001_0203);
         let mut words = [swap; 4];
         for (words, bytes) in words.iter_mut().zip(block.as_chunks::<16>().0) {
-            // SAFETY: They are as many as the instruction takes, at any address.
+            // SAFETY: There are sixteen bytes, as many as the instruction reads, at any address.
             *words = _mm_shuffle_epi8(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }, swap);
         }
         words
@@ -124,11 +122,11 @@ mod x86 {
     #[target_feature(enable = "sse2")]
     fn constants(group: usize) -> __m128i {
         let constants = &K.as_chunks::<4>().0[group];
-        // SAFETY: They are as many as the instruction takes, at any address.
+        // SAFETY: There are sixteen bytes, as many as the instruction reads, at any address.
         unsafe { _mm_loadu_si128(constants.as_ptr().cast()) }
     }
 
-    /// The words four groups after one, which take its place.
+    /// Returns the words four groups after `words[group]`, which take its place.
     #[inline]
     #[target_feature(enable = "sha,ssse3")]
     fn next_words(words: &[__m128i; 4], group: usize) -> __m128i {
