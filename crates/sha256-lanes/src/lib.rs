@@ -40,9 +40,10 @@
 //! The tests compare each file with `sha2` for every number of lanes from 1 to 17, every number of
 //! blocks up to 9, lanes of unequal length, and hash values that no earlier block gave. The
 //! crate's user compares whole messages of every length from 0 to 300 bytes and the vectors of
-//! NIST. Miri has no AVX-512 and no SHA-NI; `checks/test memory` runs the tests of this crate
-//! under valgrind instead, which has SHA-NI and sees reads outside of the blocks, and the
-//! tests put each message at the end of its own allocation so that it would.
+//! NIST. Miri knows neither AVX-512 nor SHA-NI. `checks/test unit` runs the tests of this crate
+//! with AddressSanitizer instead, which sees the reads of vector instructions; each message
+//! of the tests ends where its allocation ends, so that a read too far is seen. A file is only
+//! tested on a processor that has its instructions.
 //!
 //! # How to add a processor
 //!
