@@ -4,10 +4,11 @@
 use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::Failure;
 use super::arguments::{PrefetchArguments, SkopeoArguments};
-use crate::registry::client::{AuthSource, ClientOptions, Credentials};
+use crate::registry::client::{AuthSource, Certificates, ClientOptions, Credentials, Proxies};
 
 /// Returns what `stowage copy` and `stowage push` were told.
 pub fn for_target(arguments: &SkopeoArguments) -> Result<ClientOptions, Failure> {
@@ -15,9 +16,8 @@ pub fn for_target(arguments: &SkopeoArguments) -> Result<ClientOptions, Failure>
         arguments.clone();
     Ok(ClientOptions {
         tls_verify: dest_tls_verify,
-        cert_dir: dest_cert_dir,
         credentials: dest_creds.as_deref().map(credentials),
-        ..of_environment(authfile)?
+        ..of_environment(dest_cert_dir, authfile)?
     })
 }
 
@@ -26,20 +26,25 @@ pub fn for_source(arguments: &PrefetchArguments) -> Result<ClientOptions, Failur
     let PrefetchArguments { tls_verify, cert_dir, creds, authfile, .. } = arguments;
     Ok(ClientOptions {
         tls_verify: *tls_verify,
-        cert_dir: cert_dir.clone(),
         credentials: creds.as_deref().map(credentials),
-        ..of_environment(authfile.clone())?
+        ..of_environment(cert_dir.clone(), authfile.clone())?
     })
 }
 
-fn of_environment(authfile: Option<PathBuf>) -> Result<ClientOptions, Failure> {
+fn of_environment(
+    cert_dir: Option<PathBuf>,
+    authfile: Option<PathBuf>,
+) -> Result<ClientOptions, Failure> {
     let auth_sources = match authfile {
         // It must be there.
         Some(file) if !file.exists() => return Err(Failure::AuthFile(file)),
         Some(file) => vec![AuthSource::File(file)],
         None => auth_sources(&variable, nix::unistd::getuid().as_raw()),
     };
-    Ok(ClientOptions { ca_file: ca_file(), auth_sources, ..ClientOptions::default() })
+    let certificates = Certificates { directory: cert_dir, ..certificates(&variable) };
+    let text = |name: &str| variable(name)?.into_string().ok();
+    let proxies = Arc::new(Proxies::read(&text));
+    Ok(ClientOptions { certificates, proxies, auth_sources, ..ClientOptions::default() })
 }
 
 /// Returns an environment variable that is set to something.
@@ -53,12 +58,21 @@ fn credentials(typed: &str) -> Credentials {
     Credentials::Password(user.to_owned(), password.to_owned())
 }
 
-/// Returns the file of certificates that OpenSSL and Nix go by, where companies have authorities
-/// of their own.
-fn ca_file() -> Option<PathBuf> {
+/// Returns where certificates are: the file and the directories that OpenSSL and Nix go by, where
+/// companies have authorities of their own, and the directories of registries
+/// (containers-certs.d(5); docker has the last of them).
+fn certificates(variable: &dyn Fn(&str) -> Option<OsString>) -> Certificates {
     let files = ["SSL_CERT_FILE", "NIX_SSL_CERT_FILE"].into_iter().filter_map(variable);
-    // In a container or a derivation it may name what isn't there.
-    files.map(PathBuf::from).find(|file| file.is_file())
+    let home = variable("HOME").map(|home| Path::new(&home).join(".config/containers/certs.d"));
+    let system = ["/etc/containers/certs.d", "/etc/docker/certs.d"].map(PathBuf::from);
+    Certificates {
+        directory: None,
+        registry_directories: home.into_iter().chain(system).collect(),
+        // In a container or a derivation it may name what isn't there.
+        authorities: files.map(PathBuf::from).find(|file| file.is_file()),
+        authority_directories: variable("SSL_CERT_DIR")
+            .map_or_else(Vec::new, |directories| env::split_paths(&directories).collect()),
+    }
 }
 
 /// Returns where credentials are kept, in the order in which clients look for them

@@ -3,6 +3,7 @@
 
 use thiserror::Error;
 
+use super::connect::{ProxyError, TlsProblem};
 use super::credentials::LookedIn;
 use crate::digest::BlobDigest;
 use crate::error::Hint;
@@ -29,6 +30,22 @@ pub enum ClientError {
         url: String,
         /// What came of it.
         reason: String,
+    },
+    /// There is no TLS connection to the registry, and there will be none.
+    #[error("{url}: {problem}")]
+    Tls {
+        /// What was asked for.
+        url: String,
+        /// What is wrong.
+        problem: TlsProblem,
+    },
+    /// A proxy can't be used.
+    #[error("{url}: {error}")]
+    Proxy {
+        /// What was asked for.
+        url: String,
+        /// What is wrong with the proxy.
+        error: ProxyError,
     },
     /// The registry said no.
     #[error("{registry} refuses {what}: {status} {message}")]
@@ -91,9 +108,10 @@ impl Hint for ClientError {
             ClientError::Refused { status: 413, .. } => {
                 Some("a proxy before the registry limits the size of requests".to_owned())
             }
-            ClientError::Unreachable { reason, .. } if reason.contains("certificate") => Some(
-                "`--dest-cert-dir DIR` has certificates to trust; `--dest-tls-verify=false` does without".to_owned(),
-            ),
+            ClientError::Tls { problem, .. } => {
+                Some(problem.hint("--dest-cert-dir", "--dest-tls-verify"))
+            }
+            ClientError::Proxy { error, .. } => Some(error.hint()),
             _ => None,
         }
     }

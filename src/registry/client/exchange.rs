@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
-use ureq::Agent;
-use ureq::tls::TlsConfig;
+use ureq::config::Config;
+use ureq::{Agent, Proxy};
 
 use super::answer::Answer;
+use super::connect::{Network, ProxyError, TlsProblem};
 use super::error::ClientError;
 use super::retry::{ATTEMPTS, is_transient, wait};
 use crate::outgoing;
@@ -28,8 +29,8 @@ pub struct Exchange<'a> {
 
 impl<'a> Exchange<'a> {
     /// With nobody yet.
-    pub fn new(tls: TlsConfig, watch: &'a dyn Watch) -> Self {
-        Self { agent: agent(tls, ANSWER), watch }
+    pub fn new(network: &Network, watch: &'a dyn Watch) -> Self {
+        Self { agent: network.agent(|proxy| config(proxy, ANSWER)), watch }
     }
 
     /// Tries something until it comes to its end (`Ok`), or to an answer (`Err`) that stays the
@@ -52,11 +53,9 @@ impl<'a> Exchange<'a> {
                     answer.header("retry-after").map(str::to_owned),
                 ),
                 Ok(end) => return Ok(end),
+                Err(error) if is_permanent(&error) => return Err(no_answer(url, &error)),
                 Err(error) if !last => (error.to_string(), None),
-                Err(error) => {
-                    let reason = error.to_string();
-                    return Err(ClientError::Unreachable { url: url.to_owned(), reason });
-                }
+                Err(error) => return Err(no_answer(url, &error)),
             };
             self.pause(attempt, after.as_deref(), &format!("{url}: {reason}"))?;
             attempt += 1;
@@ -80,10 +79,28 @@ impl<'a> Exchange<'a> {
     }
 }
 
+/// Tells whether trying again would come to the same.
+fn is_permanent(error: &ureq::Error) -> bool {
+    TlsProblem::of(error).is_some_and(|problem| problem.is_permanent())
+        || ProxyError::of(error).is_some_and(|error| error.is_permanent)
+}
+
+/// Returns the error of a request that has no answer.
+fn no_answer(url: &str, error: &ureq::Error) -> ClientError {
+    let url = url.to_owned();
+    if let Some(problem) = TlsProblem::of(error) {
+        return ClientError::Tls { url, problem };
+    }
+    match ProxyError::of(error) {
+        Some(error) => ClientError::Proxy { url, error: error.clone() },
+        None => ClientError::Unreachable { url, reason: error.to_string() },
+    }
+}
+
 /// Asks once, and waits for no answer and no byte longer than that.
-fn agent(tls: TlsConfig, limit: Duration) -> Agent {
+fn config(proxy: Option<Proxy>, limit: Duration) -> Config {
     Agent::config_builder()
-        .tls_config(tls)
+        .proxy(proxy)
         .http_status_as_error(false)
         .timeout_connect(Some(CONNECT))
         .timeout_recv_response(Some(limit))
@@ -91,7 +108,6 @@ fn agent(tls: TlsConfig, limit: Duration) -> Agent {
         .timeout_per_write(Some(limit))
         .user_agent(concat!("stowage/", env!("CARGO_PKG_VERSION")))
         .build()
-        .new_agent()
 }
 
 #[cfg(test)]
@@ -120,7 +136,7 @@ mod tests {
     fn nobody_waits_for_who_is_gone() {
         // Longer than any machine takes to begin an answer.
         let limit = Duration::from_secs(1);
-        let agent = agent(TlsConfig::default(), limit);
+        let agent = config(None, limit).new_agent();
         let begun = Instant::now();
         // No answer; half of one; what is sent is not read.
         assert!(agent.get(silent_after("")).call().is_err());

@@ -4,8 +4,8 @@
 mod address;
 mod answer;
 mod authorization;
-mod certificates;
 mod challenge;
+mod connect;
 mod credentials;
 mod error;
 mod exchange;
@@ -16,6 +16,7 @@ mod retry;
 mod reuse;
 mod upload;
 
+pub use connect::{Certificates, Proxies};
 pub use credentials::{AuthSource, Credentials};
 pub use error::ClientError;
 pub use prefetch::{Platform, Prefetch, PrefetchError, Prefetched, PulledAs, prefetch};

@@ -4,18 +4,18 @@
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::io::Read;
-use std::path::PathBuf;
+use std::sync::Arc;
 
 use ureq::http::Response;
-use ureq::tls::TlsConfig;
 use ureq::{Body, SendBody};
 
+use super::address;
 use super::answer::Answer;
 use super::authorization::Authorization;
+use super::connect::{Certificates, Network, Proxies, TlsProblem};
 use super::credentials::{self, AuthSource, Credentials, Login};
 use super::error::ClientError;
 use super::exchange::Exchange;
-use super::{address, certificates};
 use crate::digest::BlobDigest;
 use crate::outgoing::{Reference, RepositoryName, Watch};
 
@@ -29,10 +29,10 @@ pub struct ClientOptions {
     /// Whether the registry must have a certificate; false for plain HTTP as well. On this
     /// machine itself it needs none unless this is true.
     pub tls_verify: Option<bool>,
-    /// Directory whose `*.crt` are to be trusted, and no others.
-    pub cert_dir: Option<PathBuf>,
-    /// File of certificates to be trusted in place of those that are compiled in.
-    pub ca_file: Option<PathBuf>,
+    /// Certificates that are trusted, and those that are shown.
+    pub certificates: Certificates,
+    /// Proxies that requests go through.
+    pub proxies: Arc<Proxies>,
     /// Who we are, if it was said.
     pub credentials: Option<Credentials>,
     /// Places with credentials, as Docker and podman have them: the first that knows the
@@ -102,30 +102,38 @@ impl<'a> Client<'a> {
         watch: &'a dyn Watch,
     ) -> Result<Self, ClientError> {
         let host = reference.registry().host_and_port().to_owned();
-        let insecure =
+        let may_be_plain_http =
             options.tls_verify.map_or_else(|| reference.registry().is_loopback(), |verify| !verify);
-        let mut tls = TlsConfig::builder().disable_verification(options.tls_verify == Some(false));
-        let (cert_dir, ca_file) = (options.cert_dir.as_deref(), options.ca_file.as_deref());
-        if let Some(trusted) = certificates::trusted(cert_dir, ca_file)? {
-            tls = tls.root_certs(trusted);
-        }
+        let network = Network::new(
+            &options.certificates,
+            reference.registry(),
+            options.tls_verify != Some(false),
+            &options.proxies,
+        )?;
         let login = match &options.credentials {
             Some(given) => Login::given(given.clone(), reference),
             None => credentials::look_up(&options.auth_sources, reference)?,
         };
         let scopes = scopes(reference.repository(), access, &options.mount_from);
         let mut client = Self {
-            exchange: Exchange::new(tls.build(), watch),
+            exchange: Exchange::new(&network, watch),
             base: format!("https://{host}"),
             host: host.clone(),
             repository: reference.repository().clone(),
             authorization: Authorization::new(login.credentials.clone(), scopes),
             login,
         };
-        if insecure
-            && client.attempt("GET", &format!("{}/v2/", client.base), Payload::None).is_err()
-        {
-            client.base = format!("http://{host}");
+        if may_be_plain_http {
+            let url = format!("{}/v2/", client.base);
+            if let Err(error) = client.attempt("GET", &url, Payload::None) {
+                // What speaks TLS is not asked in the clear, whatever is wrong with it.
+                if let Some(problem) = TlsProblem::of(&error)
+                    && !problem.may_be_plain_http()
+                {
+                    return Err(ClientError::Tls { url, problem });
+                }
+                client.base = format!("http://{host}");
+            }
         }
         Ok(client)
     }

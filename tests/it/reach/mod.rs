@@ -1,5 +1,7 @@
 mod agreeable;
 mod credentials;
+mod proxies;
+mod tls;
 
 use std::path::Path;
 use std::process::Command;

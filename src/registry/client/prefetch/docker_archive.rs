@@ -33,7 +33,7 @@ pub fn docker_archive_digest(
     if let Some(verify) = options.tls_verify {
         command.arg(format!("--src-tls-verify={verify}"));
     }
-    if let Some(directory) = &options.cert_dir {
+    if let Some(directory) = &options.certificates.directory {
         command.arg("--src-cert-dir").arg(directory);
     }
     if let Some(Credentials::Password(user, password)) = &options.credentials {

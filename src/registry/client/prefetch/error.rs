@@ -63,8 +63,8 @@ impl Hint for PrefetchError {
             ) => Some(
                 "is there such an image? `docker login` or `skopeo login` stores credentials for it; `--creds USER:PASSWORD` gives them".to_owned(),
             ),
-            PrefetchError::Registry(ClientError::Unreachable { reason, .. }) if reason.contains("certificate") => {
-                Some("`--cert-dir DIR` has certificates to trust; `--tls-verify=false` does without".to_owned())
+            PrefetchError::Registry(ClientError::Tls { problem, .. }) => {
+                Some(problem.hint("--cert-dir", "--tls-verify"))
             }
             PrefetchError::Registry(error) => error.hint(),
             PrefetchError::Outgoing(error) => error.hint(),

@@ -1,0 +1,306 @@
+//! Certificates that are trusted, and those that clients show (containers-certs.d(5); docker,
+//! "Verify repository client with certificates").
+//! Stage: registry. Reads files. Input: files, directories and a registry's name. Output: rustls's
+//! [`ClientConfig`].
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio_rustls::rustls::client::{ResolvesClientCert, WebPkiServerVerifier};
+use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
+use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::sign::CertifiedKey;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, SignatureScheme};
+use webpki_root_certs::TLS_SERVER_ROOT_CERTS;
+
+use super::verifier::{Unverified, Verifier};
+use crate::outgoing::RegistryName;
+use crate::registry::client::error::ClientError;
+
+/// Names the files and directories with certificates. Each may be missing, but for those that were
+/// asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Certificates {
+    /// Directory that was asked for: `*.crt` and `*.pem` are authorities, `NAME.cert` and
+    /// `NAME.key` a certificate to show.
+    pub directory: Option<PathBuf>,
+    /// Directories with one for each registry, `HOST[:PORT]`, of the same form. The first that has
+    /// one counts. They are not looked at if there is a `directory`.
+    pub registry_directories: Vec<PathBuf>,
+    /// File of authorities in place of those that are compiled in.
+    pub authorities: Option<PathBuf>,
+    /// Directories of files of authorities, which are trusted as well.
+    pub authority_directories: Vec<PathBuf>,
+}
+
+/// The certificates of a directory.
+#[derive(Default)]
+struct Found {
+    authorities: Vec<CertificateDer<'static>>,
+    clients: Vec<Arc<CertifiedKey>>,
+}
+
+impl Certificates {
+    /// Reads the certificates for a registry. With `verify` false, any certificate of the registry
+    /// will do.
+    ///
+    /// # Errors
+    /// [`ClientError::Certificate`] with the file that can't be used.
+    pub fn client_config(
+        &self,
+        registry: &RegistryName,
+        verify: bool,
+    ) -> Result<ClientConfig, ClientError> {
+        let provider = Arc::new(ring::default_provider());
+        let found = self.find(registry, &provider)?;
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .expect("ring knows the versions of TLS");
+        let verifier: Arc<dyn tokio_rustls::rustls::client::danger::ServerCertVerifier> = if verify
+        {
+            let mut trusted = self.trusted()?;
+            trusted.extend(found.authorities);
+            verifier(trusted, self.authorities.is_none(), &provider)?
+        } else {
+            Arc::new(Unverified(provider))
+        };
+        let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
+        let mut config =
+            builder.with_client_cert_resolver(Arc::new(ClientCertificates(found.clients)));
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(config)
+    }
+
+    /// Returns the certificates of the directory that is for a registry.
+    fn find(
+        &self,
+        registry: &RegistryName,
+        provider: &CryptoProvider,
+    ) -> Result<Found, ClientError> {
+        if let Some(directory) = &self.directory {
+            let found = read_directory(directory, provider)?;
+            if found.authorities.is_empty() && found.clients.is_empty() {
+                return Err(error(directory, "there is no certificate in it"));
+            }
+            return Ok(found);
+        }
+        for directory in &self.registry_directories {
+            let directory = directory.join(registry.as_str());
+            // Others may not look into /etc/docker.
+            if fs::read_dir(&directory).is_ok() {
+                return read_directory(&directory, provider);
+            }
+        }
+        Ok(Found::default())
+    }
+
+    /// Returns the authorities that are trusted for every registry, besides those that are compiled
+    /// in.
+    fn trusted(&self) -> Result<Vec<CertificateDer<'static>>, ClientError> {
+        let mut trusted = Vec::new();
+        if let Some(file) = &self.authorities {
+            trusted.extend(read_certificates(file)?);
+            if trusted.is_empty() {
+                return Err(error(file, "there is no certificate in it"));
+            }
+        }
+        for directory in &self.authority_directories {
+            // As OpenSSL has it: other files may be there, and the directory may not.
+            for file in files_in(directory).unwrap_or_default() {
+                trusted.extend(read_certificates(&file).unwrap_or_default());
+            }
+        }
+        Ok(trusted)
+    }
+}
+
+/// Returns what trusts these authorities, and perhaps those that are compiled in.
+fn verifier(
+    trusted: Vec<CertificateDer<'static>>,
+    with_compiled_in: bool,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<Verifier>, ClientError> {
+    let mut roots = RootCertStore::empty();
+    // What can't be parsed can't be trusted.
+    roots.add_parsable_certificates(trusted.iter().cloned());
+    if with_compiled_in {
+        roots.add_parsable_certificates(TLS_SERVER_ROOT_CERTS.iter().cloned());
+    }
+    let builder =
+        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
+    let authorities = builder.build().map_err(|source| ClientError::Certificate {
+        file: "the certificates to trust".to_owned(),
+        reason: source.to_string(),
+    })?;
+    Ok(Arc::new(Verifier { authorities, trusted }))
+}
+
+/// Shows the first certificate that a registry can verify.
+#[derive(Debug)]
+struct ClientCertificates(Vec<Arc<CertifiedKey>>);
+
+impl ResolvesClientCert for ClientCertificates {
+    fn resolve(&self, _: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.0.iter().find(|pair| pair.key.choose_scheme(schemes).is_some()).cloned()
+    }
+
+    fn has_certs(&self) -> bool {
+        !self.0.is_empty()
+    }
+}
+
+/// Reads the certificates of a directory by the ends of its files' names.
+fn read_directory(directory: &Path, provider: &CryptoProvider) -> Result<Found, ClientError> {
+    let files = files_in(directory).map_err(|source| error(directory, source))?;
+    let mut found = Found::default();
+    for file in &files {
+        match file.extension().and_then(|extension| extension.to_str()) {
+            Some("crt" | "pem") => found.authorities.extend(read_certificates(file)?),
+            Some("cert") => found.clients.push(Arc::new(read_pair(file, provider)?)),
+            Some("key") if !files.contains(&file.with_extension("cert")) => {
+                return Err(error(
+                    file,
+                    "the certificate of this key is missing: its name must end in `.cert`",
+                ));
+            }
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
+/// Reads a certificate to show, and its key beside it.
+fn read_pair(file: &Path, provider: &CryptoProvider) -> Result<CertifiedKey, ClientError> {
+    let chain = read_certificates(file)?;
+    if chain.is_empty() {
+        return Err(error(file, "there is no certificate in it"));
+    }
+    let key_file = file.with_extension("key");
+    let key = PrivateKeyDer::from_pem_file(&key_file).map_err(|source| match source {
+        pem::Error::Io(source) if source.kind() == io::ErrorKind::NotFound => error(
+            file,
+            format!(
+                "its key, {}, is missing; the name of an authority's certificate must end in `.crt`",
+                key_file.display()
+            ),
+        ),
+        pem::Error::NoItemsFound => error(&key_file, "there is no key in it"),
+        source => error(&key_file, source),
+    })?;
+    CertifiedKey::from_der(chain, key, provider)
+        .map_err(|source| error(&key_file, format!("not the key of {}: {source}", file.display())))
+}
+
+fn read_certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, ClientError> {
+    let certificates = CertificateDer::pem_file_iter(file).and_then(Iterator::collect);
+    certificates.map_err(|source| match source {
+        pem::Error::Io(source) => error(file, source),
+        source => error(file, source),
+    })
+}
+
+/// Returns the files of a directory, sorted by their names.
+fn files_in(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.is_file() {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn error(file: &Path, reason: impl ToString) -> ClientError {
+    ClientError::Certificate { file: file.display().to_string(), reason: reason.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(directory: &Path) -> Result<(usize, usize), String> {
+        let certificates =
+            Certificates { directory: Some(directory.to_owned()), ..Certificates::default() };
+        let found = certificates.find(&"reg".parse().unwrap(), &ring::default_provider());
+        let found = found.map_err(|error| error.to_string())?;
+        Ok((found.authorities.len(), found.clients.len()))
+    }
+
+    #[test]
+    fn certificates_are_found_and_missed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        let missing = |path: &Path, expected: &str| {
+            let error = read(path).unwrap_err();
+            assert!(error.contains(expected), "{expected}: {error}");
+        };
+        missing(path, "there is no certificate in it");
+        missing(Path::new("/nonexistent"), "/nonexistent: ");
+        let [one, other] = ["one", "other"]
+            .map(|name| rcgen::generate_simple_self_signed([name.to_owned()]).unwrap());
+        fs::write(path.join("ca.crt"), one.cert.pem()).unwrap();
+        fs::write(path.join("notes.txt"), "-----BEGIN CERTIFICATE-----").unwrap();
+        fs::create_dir(path.join("old.crt")).unwrap();
+        assert_eq!(read(path), Ok((1, 0)));
+        fs::write(path.join("more.pem"), one.cert.pem() + &other.cert.pem()).unwrap();
+        assert_eq!(read(path), Ok((3, 0)));
+        // Certificate and key, and each without the other.
+        fs::write(path.join("client.cert"), one.cert.pem()).unwrap();
+        missing(path, "client.key, is missing");
+        fs::write(path.join("client.key"), "").unwrap();
+        missing(path, "client.key: there is no key in it");
+        fs::write(path.join("client.key"), other.signing_key.serialize_pem()).unwrap();
+        missing(path, "client.key: not the key of");
+        fs::write(path.join("client.key"), one.signing_key.serialize_pem()).unwrap();
+        assert_eq!(read(path), Ok((3, 1)));
+        fs::remove_file(path.join("client.cert")).unwrap();
+        missing(path, "the certificate of this key is missing");
+        fs::remove_file(path.join("client.key")).unwrap();
+        let bad = "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n";
+        fs::write(path.join("bad.pem"), bad).unwrap();
+        missing(path, "bad.pem: ");
+    }
+
+    #[test]
+    fn the_first_directory_of_a_registry_counts() {
+        let root = tempfile::tempdir().unwrap();
+        let directories = ["a", "b", "c"].map(|name| root.path().join(name));
+        let one = rcgen::generate_simple_self_signed(["one".to_owned()]).unwrap();
+        for (directory, host, count) in
+            [(1, "reg:5000", 1), (2, "reg:5000", 2), (2, "reg", 1), (2, "[::1]:5000", 3)]
+        {
+            let directory = directories[directory].join(host);
+            fs::create_dir_all(&directory).unwrap();
+            fs::write(directory.join("ca.crt"), one.cert.pem().repeat(count)).unwrap();
+        }
+        let certificates =
+            Certificates { registry_directories: directories.to_vec(), ..Certificates::default() };
+        for (host, count) in [("reg:5000", 1), ("reg", 1), ("[::1]:5000", 3), ("reg:5001", 0)] {
+            let found = certificates.find(&host.parse().unwrap(), &ring::default_provider());
+            assert_eq!(found.ok().unwrap().authorities.len(), count, "{host}");
+        }
+    }
+
+    #[test]
+    fn authorities_of_the_system_are_read() {
+        let root = tempfile::tempdir().unwrap();
+        let one = rcgen::generate_simple_self_signed(["one".to_owned()]).unwrap();
+        fs::write(root.path().join("1234abcd.0"), one.cert.pem()).unwrap();
+        fs::write(root.path().join("README"), "none").unwrap();
+        let directories = vec![root.path().to_owned(), "/nonexistent".into()];
+        let certificates =
+            Certificates { authority_directories: directories, ..Certificates::default() };
+        assert_eq!(certificates.trusted().ok().unwrap().len(), 1);
+        let empty = Certificates {
+            authorities: Some(root.path().join("README")),
+            ..Certificates::default()
+        };
+        let error = empty.trusted().err().unwrap().to_string();
+        assert!(error.contains("README: there is no certificate in it"), "{error}");
+    }
+}

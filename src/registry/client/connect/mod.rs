@@ -1,0 +1,57 @@
+//! Connections to registries: which certificates prove what, and which proxy they go through.
+//! Stage: registry. Input: options, and a registry's name. Output: ureq's [`Agent`].
+
+mod certificates;
+mod proxies;
+mod route;
+mod tls;
+mod tls_problem;
+mod verifier;
+
+use std::sync::Arc;
+
+use tokio_rustls::rustls::ClientConfig;
+use ureq::unversioned::transport::Connector;
+use ureq::{Agent, Proxy, config::Config};
+
+pub use certificates::Certificates;
+pub use proxies::{Proxies, ProxyError};
+pub use tls_problem::TlsProblem;
+
+use super::error::ClientError;
+use crate::outgoing::RegistryName;
+use route::{Resolver, Route};
+use tls::TlsConnector;
+
+/// Makes connections to a registry, and to where that sends a client.
+pub struct Network {
+    tls: Arc<ClientConfig>,
+    proxies: Arc<Proxies>,
+}
+
+impl Network {
+    /// Reads the certificates that are trusted and shown. With `verify` false, any certificate of
+    /// the other end will do.
+    ///
+    /// # Errors
+    /// [`ClientError::Certificate`] if a file can't be used.
+    pub fn new(
+        certificates: &Certificates,
+        registry: &RegistryName,
+        verify: bool,
+        proxies: &Arc<Proxies>,
+    ) -> Result<Self, ClientError> {
+        let tls = Arc::new(certificates.client_config(registry, verify)?);
+        Ok(Self { tls, proxies: Arc::clone(proxies) })
+    }
+
+    /// Returns an agent that makes its connections so. `config` makes its configuration, given a
+    /// proxy.
+    pub fn agent(&self, config: impl Fn(Option<Proxy>) -> Config) -> Agent {
+        let direct = config(None);
+        let route = Route::new(&self.proxies, &config);
+        let resolver = Resolver::new(&self.proxies);
+        let connector = ().chain(route).chain(TlsConnector::new(&self.tls));
+        Agent::with_parts(direct, connector, resolver)
+    }
+}

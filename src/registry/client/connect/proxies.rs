@@ -1,0 +1,403 @@
+//! Which proxy a request goes through, by environment variables (Go's `httpproxy`, curl(1)).
+//! Stage: registry (pure). Input: the variables' values. Output: [`Proxies`].
+
+use std::net::IpAddr;
+
+use thiserror::Error;
+use ureq::{Proxy, ProxyProtocol};
+use url::{Host, Url};
+
+use crate::outgoing::is_loopback;
+
+/// Holds the proxies for requests by HTTP and by HTTPS, and the hosts that are reached without.
+#[derive(Clone, Debug, Default)]
+pub struct Proxies {
+    http: Option<Named>,
+    https: Option<Named>,
+    exceptions: Vec<Exception>,
+}
+
+/// A proxy, and the variable that names it.
+#[derive(Clone, Debug)]
+pub struct Named {
+    /// The variable.
+    pub variable: String,
+    /// The proxy, or what is wrong with the variable's value.
+    pub proxy: Result<Proxy, &'static str>,
+}
+
+/// Says why a proxy does not get a request where it is to go.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("the proxy that {variable} names: {reason}")]
+pub struct ProxyError {
+    /// The variable.
+    pub variable: String,
+    /// What is wrong with the proxy, or with the variable's value.
+    pub reason: String,
+    /// Whether it is the variable's value, which stays wrong.
+    pub is_permanent: bool,
+}
+
+/// An entry of `NO_PROXY`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Exception {
+    /// `*`: every host.
+    All,
+    /// `10.0.0.0/8`: addresses that begin with so many bits of this one.
+    Network(IpAddr, u8),
+    /// An address, with a port or for all of them.
+    Address(IpAddr, Option<u16>),
+    /// A domain with all that is below it, with a port or for all of them.
+    Domain {
+        /// In lower case, without a dot at its start.
+        name: String,
+        /// Whether the domain itself is meant as well.
+        with_itself: bool,
+        port: Option<u16>,
+    },
+}
+
+impl Proxies {
+    /// Reads `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`, each in upper case or else in
+    /// lower case, by `variable`.
+    pub fn read(variable: &dyn Fn(&str) -> Option<String>) -> Self {
+        let either = |name: &str| {
+            let names = [name.to_owned(), name.to_ascii_lowercase()];
+            let mut values = names.into_iter().map(|name| (variable(&name), name));
+            values.find_map(|(value, name)| {
+                let value = value?.trim().to_owned();
+                (!value.is_empty()).then_some((name, value))
+            })
+        };
+        let named = |name: &str| {
+            let (variable, value) = either(name).or_else(|| either("ALL_PROXY"))?;
+            Some(Named { variable, proxy: parse(&value) })
+        };
+        let exceptions = either("NO_PROXY").map(|(_, value)| exceptions(&value));
+        Self {
+            http: named("HTTP_PROXY"),
+            https: named("HTTPS_PROXY"),
+            exceptions: exceptions.unwrap_or_default(),
+        }
+    }
+
+    /// Returns the proxies that any request may go through.
+    pub fn all(&self) -> impl Iterator<Item = &Named> {
+        self.http.iter().chain(&self.https)
+    }
+
+    /// Returns the proxy that a request to an address goes through. This machine is reached
+    /// without, and so are the proxies themselves.
+    pub fn for_address(&self, address: &str) -> Option<&Named> {
+        let url: Url = address.parse().ok()?;
+        let named = match url.scheme() {
+            "http" => self.http.as_ref()?,
+            "https" => self.https.as_ref()?,
+            _ => return None,
+        };
+        let port = url.port_or_known_default();
+        let (host, ip) = match url.host()? {
+            Host::Domain(name) => (name.trim_end_matches('.').to_ascii_lowercase(), None),
+            Host::Ipv4(address) => (address.to_string(), Some(IpAddr::V4(address))),
+            Host::Ipv6(address) => (address.to_string(), Some(IpAddr::V6(address))),
+        };
+        let is_proxy = |named: &Named| {
+            let proxy = named.proxy.as_ref().ok();
+            proxy.is_some_and(|proxy| {
+                proxy.host().trim_matches(['[', ']']).eq_ignore_ascii_case(&host)
+                    && Some(proxy.port()) == port
+            })
+        };
+        let direct = is_loopback(&host)
+            || self.exceptions.iter().any(|exception| exception.holds(&host, ip, port))
+            || self.all().any(is_proxy);
+        (!direct).then_some(named)
+    }
+}
+
+impl ProxyError {
+    /// Returns what to do about it.
+    pub fn hint(&self) -> String {
+        format!(
+            "NO_PROXY lists what is reached without a proxy: hosts, `.DOMAIN` and networks; {} names the proxy",
+            self.variable
+        )
+    }
+
+    /// Returns the error that kept a request from being sent, if it is one of a proxy.
+    pub fn of(error: &ureq::Error) -> Option<&Self> {
+        match error {
+            ureq::Error::Other(error) => error.downcast_ref(),
+            _ => None,
+        }
+    }
+}
+
+impl Named {
+    /// Returns the error that a proxy came to.
+    pub fn failed(&self, reason: String) -> ProxyError {
+        let place = match &self.proxy {
+            Ok(proxy) => format!("{}:{}: {reason}", proxy.host(), proxy.port()),
+            Err(_) => reason,
+        };
+        ProxyError {
+            variable: self.variable.clone(),
+            reason: place,
+            is_permanent: self.proxy.is_err(),
+        }
+    }
+}
+
+/// Parses the address of a proxy; `http://` may be left out.
+fn parse(value: &str) -> Result<Proxy, &'static str> {
+    let (scheme, rest) = value.split_once("://").unwrap_or(("http", value));
+    let protocol = match &*scheme.to_ascii_lowercase() {
+        "http" => ProxyProtocol::Http,
+        "https" => ProxyProtocol::Https,
+        "socks4" => ProxyProtocol::Socks4,
+        "socks4a" => ProxyProtocol::Socks4A,
+        "socks5" => ProxyProtocol::Socks5,
+        "socks5h" => ProxyProtocol::Socks5h,
+        _ => {
+            return Err(
+                "its scheme is not supported: use `http`, `https`, `socks4`, `socks4a`, `socks5` or `socks5h`",
+            );
+        }
+    };
+    // By a scheme of which `Url` knows the form of hosts, whatever the proxy's is.
+    let url = format!("http://{rest}").parse::<Url>().map_err(|_| "its value is not an address")?;
+    let host = url.host_str().filter(|host| !host.is_empty()).ok_or("its value has no host")?;
+    let mut proxy = Proxy::builder(protocol).host(host);
+    // The port that `http` has by itself is not in the URL.
+    let says_80 = rest.split(['/', '?']).next().is_some_and(|place| place.ends_with(":80"));
+    if let Some(port) = url.port().or(says_80.then_some(80)) {
+        proxy = proxy.port(port);
+    }
+    // A name is resolved by the proxy, which may know more names; by SOCKS 4 it can't be.
+    proxy = proxy.resolve_target(protocol == ProxyProtocol::Socks4);
+    if !url.username().is_empty() {
+        proxy = proxy.username(&decoded(url.username()));
+        proxy = proxy.password(&decoded(url.password().unwrap_or_default()));
+    }
+    proxy.build().map_err(|_| "its value is not an address")
+}
+
+/// Decodes `%XX`.
+fn decoded(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while let Some(byte) = bytes.get(at) {
+        let digits = text.get(at + 1..at + 3).filter(|_| *byte == b'%');
+        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(value) => {
+                out.push(value);
+                at += 3;
+            }
+            None => {
+                out.push(*byte);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// Parses `NO_PROXY`: entries with commas or spaces between them.
+fn exceptions(value: &str) -> Vec<Exception> {
+    let entries = value.split(|c: char| c == ',' || c.is_whitespace());
+    entries.filter(|entry| !entry.is_empty()).filter_map(exception).collect()
+}
+
+fn exception(entry: &str) -> Option<Exception> {
+    let entry = entry.to_ascii_lowercase();
+    if entry == "*" {
+        return Some(Exception::All);
+    }
+    if let Some((address, bits)) = entry.split_once('/') {
+        let (address, bits) = (address.parse::<IpAddr>().ok()?, bits.parse().ok()?);
+        let longest = if address.is_ipv4() { 32 } else { 128 };
+        return (bits <= longest).then_some(Exception::Network(address, bits));
+    }
+    if let Ok(address) = entry.trim_start_matches('[').trim_end_matches(']').parse() {
+        return Some(Exception::Address(address, None));
+    }
+    let (host, port) = match entry.rsplit_once(':') {
+        Some((host, port)) => (host, Some(port.parse().ok()?)),
+        None => (&*entry, None),
+    };
+    if let Ok(address) = host.trim_start_matches('[').trim_end_matches(']').parse() {
+        return Some(Exception::Address(address, port));
+    }
+    let host = host.strip_prefix('*').unwrap_or(host).trim_end_matches('.');
+    let name = host.strip_prefix('.').unwrap_or(host);
+    if name.is_empty() {
+        return None;
+    }
+    let with_itself = name.len() == host.len();
+    Some(Exception::Domain { name: name.to_owned(), with_itself, port })
+}
+
+impl Exception {
+    /// Tells whether a host is meant: its name in lower case or its address, and its port.
+    fn holds(&self, host: &str, ip: Option<IpAddr>, port: Option<u16>) -> bool {
+        let same_port = |wanted: &Option<u16>| wanted.is_none() || *wanted == port;
+        match self {
+            Self::All => true,
+            Self::Network(network, bits) => ip.is_some_and(|ip| is_in(ip, *network, *bits)),
+            Self::Address(address, wanted) => ip == Some(*address) && same_port(wanted),
+            Self::Domain { name, with_itself, port } => {
+                let rest = host.strip_suffix(&**name).filter(|_| ip.is_none());
+                let is_meant = rest.is_some_and(|rest| {
+                    if rest.is_empty() { *with_itself } else { rest.ends_with('.') }
+                });
+                is_meant && same_port(port)
+            }
+        }
+    }
+}
+
+/// Tells whether two addresses have as many leading bits in common.
+fn is_in(address: IpAddr, network: IpAddr, bits: u8) -> bool {
+    let difference = match (address, network) {
+        (IpAddr::V4(one), IpAddr::V4(other)) => {
+            return (one.to_bits() ^ other.to_bits()).leading_zeros() >= u32::from(bits);
+        }
+        (IpAddr::V6(one), IpAddr::V6(other)) => one.to_bits() ^ other.to_bits(),
+        _ => return false,
+    };
+    difference.leading_zeros() >= u32::from(bits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn proxies(variables: &[(&str, &str)]) -> Proxies {
+        Proxies::read(&|name| {
+            let found = variables.iter().find(|(key, _)| *key == name);
+            found.map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    /// Says which proxy is taken: `VARIABLE HOST:PORT`, or what is wrong.
+    fn taken(variables: &[(&str, &str)], address: &str) -> String {
+        match proxies(variables).for_address(address) {
+            None => "none".to_owned(),
+            Some(Named { variable, proxy: Ok(proxy) }) => {
+                format!("{variable} {}:{}", proxy.host(), proxy.port())
+            }
+            Some(Named { variable, proxy: Err(reason) }) => format!("{variable} {reason}"),
+        }
+    }
+
+    #[test]
+    fn proxies_are_taken_by_scheme() {
+        let (http, https) = (("HTTP_PROXY", "http://h:1"), ("HTTPS_PROXY", "http://s:2"));
+        let all = ("ALL_PROXY", "http://a:3");
+        for (variables, address, expected) in [
+            (&[http, https][..], "http://reg/", "HTTP_PROXY h:1"),
+            (&[http, https], "https://reg/", "HTTPS_PROXY s:2"),
+            (&[http], "https://reg/", "none"),
+            (&[https], "http://reg/", "none"),
+            (&[all], "http://reg/", "ALL_PROXY a:3"),
+            (&[all, https], "https://reg/", "HTTPS_PROXY s:2"),
+            (&[all, https], "http://reg/", "ALL_PROXY a:3"),
+            (&[("https_proxy", "s:2")], "https://reg/", "https_proxy s:2"),
+            (&[("all_proxy", "s:2")], "https://reg/", "all_proxy s:2"),
+            (&[https, ("https_proxy", "x:9")], "https://reg/", "HTTPS_PROXY s:2"),
+            (&[("HTTPS_PROXY", ""), ("https_proxy", "s:2")], "https://reg/", "https_proxy s:2"),
+            (&[("HTTPS_PROXY", " ")], "https://reg/", "none"),
+            // This machine, and the proxy itself.
+            (&[http, https, all], "http://127.0.0.1:5000/", "none"),
+            (&[http, https, all], "https://localhost/", "none"),
+            (&[http, https, all], "https://[::1]:5000/", "none"),
+            (&[http, https, all], "https://127.9.9.9/", "none"),
+            (&[("HTTPS_PROXY", "https://s")], "https://s/", "none"),
+            (&[https], "https://s/", "HTTPS_PROXY s:2"),
+        ] {
+            assert_eq!(taken(variables, address), expected, "{variables:?} {address}");
+        }
+    }
+
+    #[test]
+    fn addresses_of_proxies_are_read() {
+        for (value, expected) in [
+            ("proxy", "HTTPS_PROXY proxy:80"),
+            ("proxy:3128", "HTTPS_PROXY proxy:3128"),
+            ("http://proxy:80", "HTTPS_PROXY proxy:80"),
+            ("https://proxy", "HTTPS_PROXY proxy:443"),
+            ("https://proxy:80", "HTTPS_PROXY proxy:80"),
+            ("http://proxy:3128/", "HTTPS_PROXY proxy:3128"),
+            ("HTTP://u:p@proxy:3128", "HTTPS_PROXY proxy:3128"),
+            ("http://[2001:db8::1]:3128", "HTTPS_PROXY [2001:db8::1]:3128"),
+            ("socks5://proxy", "HTTPS_PROXY proxy:1080"),
+            ("socks5h://proxy:9050", "HTTPS_PROXY proxy:9050"),
+            ("socks4://proxy", "HTTPS_PROXY proxy:1080"),
+            ("socks4a://proxy", "HTTPS_PROXY proxy:1080"),
+        ] {
+            assert_eq!(taken(&[("HTTPS_PROXY", value)], "https://reg/"), expected, "{value}");
+        }
+        for (value, expected) in [
+            ("ftp://proxy", "scheme is not supported"),
+            ("socks://proxy", "scheme is not supported"),
+            ("quic://proxy", "scheme is not supported"),
+            ("http://", "its value"),
+            ("http://a b", "its value"),
+            ("http://proxy:99999", "its value"),
+        ] {
+            let taken = taken(&[("HTTPS_PROXY", value)], "https://reg/");
+            assert!(taken.contains(expected) && taken.starts_with("HTTPS_PROXY "), "{taken}");
+        }
+        let named = proxies(&[("HTTPS_PROXY", "http://us%40er:p%3Ass@proxy")]);
+        let proxy = named.https.unwrap().proxy.unwrap();
+        assert_eq!((proxy.username(), proxy.password()), (Some("us@er"), Some("p:ss")));
+    }
+
+    #[test]
+    fn exceptions_are_those_of_go_and_curl() {
+        for (no_proxy, address, is_direct) in [
+            ("*", "https://reg/", true),
+            ("reg.example", "https://reg.example/", true),
+            ("reg.example", "https://REG.example/", true),
+            ("REG.example", "https://reg.example/", true),
+            ("reg.example", "https://a.reg.example/", true),
+            ("reg.example", "https://areg.example/", false),
+            (".reg.example", "https://a.reg.example/", true),
+            (".reg.example", "https://reg.example/", false),
+            ("*.reg.example", "https://a.b.reg.example/", true),
+            ("*.reg.example", "https://reg.example/", false),
+            ("reg.example.", "https://reg.example/", true),
+            ("a,reg.example", "https://reg.example/", true),
+            (" a , reg.example ", "https://reg.example/", true),
+            ("a reg.example", "https://reg.example/", true),
+            ("a\treg.example,,", "https://reg.example/", true),
+            ("reg.example:5000", "https://reg.example:5000/", true),
+            ("reg.example:5000", "https://reg.example/", false),
+            ("reg.example:443", "https://reg.example/", true),
+            ("reg.example:80", "http://reg.example/", true),
+            ("10.0.0.1", "https://10.0.0.1:5000/", true),
+            ("10.0.0.1:5000", "https://10.0.0.1:5000/", true),
+            ("10.0.0.1:5001", "https://10.0.0.1:5000/", false),
+            ("10.0.0.0/8", "https://10.1.2.3:5000/", true),
+            ("10.0.0.0/8", "https://11.1.2.3/", false),
+            ("10.1.2.0/23", "https://10.1.3.9/", true),
+            ("10.1.2.0/23", "https://10.1.4.9/", false),
+            ("0.0.0.0/0", "https://10.1.4.9/", true),
+            ("10.0.0.0/33", "https://10.0.0.0/", false),
+            ("10.0.0.0/8", "https://ten.example/", false),
+            ("2001:db8::/32", "https://[2001:db8:1::2]/", true),
+            ("2001:db8::/32", "https://[2001:db9::2]/", false),
+            ("2001:db8::1", "https://[2001:db8::1]:5000/", true),
+            ("[2001:db8::1]", "https://[2001:db8::1]:5000/", true),
+            ("[2001:db8::1]:5000", "https://[2001:db8::1]:5000/", true),
+            ("[2001:db8::1]:5001", "https://[2001:db8::1]:5000/", false),
+            ("0.0.1", "https://10.0.0.1/", false),
+            ("", "https://reg/", false),
+            (",:,/,.", "https://reg/", false),
+        ] {
+            let variables = [("HTTPS_PROXY", "p"), ("HTTP_PROXY", "p"), ("NO_PROXY", no_proxy)];
+            assert_eq!(taken(&variables, address) == "none", is_direct, "{no_proxy} {address}");
+        }
+    }
+}

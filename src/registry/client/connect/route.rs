@@ -1,0 +1,118 @@
+//! The way to a host: straight, or through a proxy.
+//! Stage: registry. Opens connections. Input: [`Proxies`]. Output: ureq's connections.
+
+use std::sync::Arc;
+
+use ureq::config::Config;
+use ureq::http::Uri;
+use ureq::unversioned::resolver::{self, DefaultResolver, ResolvedSocketAddrs};
+use ureq::unversioned::transport::{
+    ConnectProxyConnector, ConnectionDetails, Connector, NextTimeout, SocksConnector, TcpConnector,
+    Transport,
+};
+use ureq::{Error, Proxy};
+
+use super::proxies::{Named, Proxies};
+
+/// Opens connections, each through the proxy that is meant for it.
+#[derive(Debug)]
+pub struct Route {
+    proxies: Arc<Proxies>,
+    /// A configuration for each proxy that may be used, by the name of the variable.
+    configs: Vec<(String, Config)>,
+    resolver: DefaultResolver,
+}
+
+impl Route {
+    /// Prepares for each of the proxies.
+    pub fn new(proxies: &Arc<Proxies>, config: impl Fn(Option<Proxy>) -> Config) -> Self {
+        let configs = proxies.all().filter_map(|Named { variable, proxy }| {
+            Some((variable.clone(), config(Some(proxy.clone().ok()?))))
+        });
+        Self {
+            configs: configs.collect(),
+            proxies: Arc::clone(proxies),
+            resolver: DefaultResolver::default(),
+        }
+    }
+
+    fn through(
+        &self,
+        named: &Named,
+        details: &ConnectionDetails,
+    ) -> Result<Option<Box<dyn Transport>>, Error> {
+        let config = self.configs.iter().find(|(variable, _)| *variable == named.variable);
+        let (Ok(_), Some((_, config))) = (&named.proxy, config) else {
+            let reason = named.proxy.as_ref().err().copied().unwrap_or("it is not known");
+            return Err(Error::Other(Box::new(named.failed(reason.to_owned()))));
+        };
+        let details = ConnectionDetails {
+            uri: details.uri,
+            addrs: details.addrs.clone(),
+            // This one finds the proxy's own address.
+            resolver: &self.resolver,
+            config,
+            request_level: details.request_level,
+            now: details.now,
+            timeout: details.timeout,
+            current_time: Arc::clone(&details.current_time),
+            run_connector: Arc::clone(&details.run_connector),
+            register_shutdown: Arc::clone(&details.register_shutdown),
+        };
+        let connector = ().chain(SocksConnector::default()).chain(ConnectProxyConnector::default());
+        match connector.connect(&details, None) {
+            Ok(transport) => Ok(transport.map(|transport| Box::new(transport) as _)),
+            Err(Error::ConnectProxyFailed(reason)) => {
+                Err(Error::Other(Box::new(named.failed(reason))))
+            }
+            Err(error) => Err(Error::Other(Box::new(named.failed(error.to_string())))),
+        }
+    }
+}
+
+impl Connector<()> for Route {
+    type Out = Box<dyn Transport>;
+
+    fn connect(
+        &self,
+        details: &ConnectionDetails,
+        _chained: Option<()>,
+    ) -> Result<Option<Self::Out>, Error> {
+        if let Some(named) = self.proxies.for_address(&details.uri.to_string()) {
+            return self.through(named, details);
+        }
+        let transport = Connector::<()>::connect(&TcpConnector::default(), details, None)?;
+        Ok(transport.map(|transport| Box::new(transport) as _))
+    }
+}
+
+/// Finds the addresses of hosts, except of those that a proxy looks for itself.
+#[derive(Debug)]
+pub struct Resolver {
+    proxies: Arc<Proxies>,
+    resolver: DefaultResolver,
+}
+
+impl Resolver {
+    /// Leaves to each proxy what is its own to find.
+    pub fn new(proxies: &Arc<Proxies>) -> Self {
+        Self { proxies: Arc::clone(proxies), resolver: DefaultResolver::default() }
+    }
+}
+
+impl resolver::Resolver for Resolver {
+    fn resolve(
+        &self,
+        uri: &Uri,
+        config: &Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, Error> {
+        let named = self.proxies.for_address(&uri.to_string());
+        match named.map(|named| &named.proxy) {
+            Some(Ok(proxy)) if proxy.resolve_target() => {}
+            Some(_) => return Ok(self.empty()),
+            None => {}
+        }
+        self.resolver.resolve(uri, config, timeout)
+    }
+}

@@ -1,0 +1,192 @@
+//! Why there is no TLS connection to a registry.
+//! Stage: registry (pure). Input: rustls's errors. Output: [`TlsProblem`].
+
+use thiserror::Error;
+use tokio_rustls::rustls::{self, AlertDescription, CertificateError};
+
+use super::verifier::is_authority;
+
+/// Says why there is no TLS connection, for people who did not set up the registry.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum TlsProblem {
+    /// No authority that is trusted has signed the certificate.
+    #[error("its certificate is not trusted: it is signed by an unknown authority, or by itself")]
+    UnknownAuthority,
+    /// The certificate was valid until some time.
+    #[error("its certificate has expired")]
+    Expired,
+    /// The certificate is valid from some time on.
+    #[error("its certificate is not valid yet")]
+    NotYetValid,
+    /// The certificate is for other names.
+    #[error("its certificate is for another name{}", listed(.0))]
+    OtherName(Vec<String>),
+    /// The certificate can't be used for something else.
+    #[error("its certificate can't be verified: {0}")]
+    Certificate(String),
+    /// The registry wants a certificate, and there is none to show.
+    #[error("it wants a certificate of its clients, and there is none for it")]
+    ClientCertificateMissing,
+    /// The registry does not take the certificate that it was shown.
+    #[error("it does not take the certificate of this client: {0}")]
+    ClientCertificateRefused(String),
+    /// The other end speaks plain HTTP.
+    #[error("it does not speak HTTPS: plain HTTP, as it seems")]
+    PlainHttp,
+    /// Another error of the protocol.
+    #[error("no TLS connection: {0}")]
+    Protocol(String),
+}
+
+fn listed(names: &[String]) -> String {
+    if names.is_empty() { String::new() } else { format!(": {}", names.join(", ")) }
+}
+
+impl TlsProblem {
+    /// Returns the problem that kept a request from being sent, if it is one of TLS.
+    pub fn of(error: &ureq::Error) -> Option<Self> {
+        match error {
+            ureq::Error::Rustls(error) => Some(error.into()),
+            ureq::Error::Io(error) => {
+                Some(error.get_ref()?.downcast_ref::<rustls::Error>()?.into())
+            }
+            _ => None,
+        }
+    }
+
+    /// Tells whether the registry may answer to plain HTTP.
+    pub fn may_be_plain_http(&self) -> bool {
+        matches!(self, Self::PlainHttp)
+    }
+
+    /// Tells whether the next attempt would come to the same.
+    pub fn is_permanent(&self) -> bool {
+        !matches!(self, Self::Protocol(_))
+    }
+
+    /// Returns what to do about it, given the flags that say what is trusted.
+    pub fn hint(&self, cert_dir: &str, tls_verify: &str) -> String {
+        match self {
+            Self::UnknownAuthority | Self::Certificate(_) | Self::Protocol(_) => format!(
+                "`{cert_dir} DIR` has certificates to trust (`ca.crt`), and so has `/etc/docker/certs.d/HOST:PORT/`; `{tls_verify}=false` does without"
+            ),
+            Self::Expired | Self::NotYetValid => format!(
+                "the registry needs a new certificate, if this machine's clock is right; `{tls_verify}=false` does without"
+            ),
+            Self::OtherName(_) => format!(
+                "name the registry as its certificate does; `{tls_verify}=false` does without"
+            ),
+            Self::ClientCertificateMissing | Self::ClientCertificateRefused(_) => format!(
+                "`{cert_dir} DIR` has a certificate and its key (`client.cert`, `client.key`), and so has `/etc/docker/certs.d/HOST:PORT/`"
+            ),
+            Self::PlainHttp => {
+                format!(
+                    "`{tls_verify}=false` allows plain HTTP, and so does `insecure = true` in registries.conf"
+                )
+            }
+        }
+    }
+}
+
+impl From<&rustls::Error> for TlsProblem {
+    fn from(error: &rustls::Error) -> Self {
+        match error {
+            rustls::Error::InvalidCertificate(error) => of_certificate(error),
+            // What an answer by HTTP begins with is no record of TLS.
+            rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType) => {
+                Self::PlainHttp
+            }
+            rustls::Error::AlertReceived(AlertDescription::CertificateRequired) => {
+                Self::ClientCertificateMissing
+            }
+            rustls::Error::AlertReceived(
+                alert @ (AlertDescription::BadCertificate
+                | AlertDescription::UnsupportedCertificate
+                | AlertDescription::CertificateRevoked
+                | AlertDescription::CertificateExpired
+                | AlertDescription::CertificateUnknown
+                | AlertDescription::UnknownCA
+                | AlertDescription::AccessDenied
+                | AlertDescription::DecryptError),
+            ) => Self::ClientCertificateRefused(format!("{alert:?}")),
+            other => Self::Protocol(other.to_string()),
+        }
+    }
+}
+
+fn of_certificate(error: &CertificateError) -> TlsProblem {
+    match error {
+        // With a bad signature, an authority of the same name is trusted: the one before, perhaps.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            TlsProblem::UnknownAuthority
+        }
+        // It was signed by itself, and is none of those that are trusted.
+        other if is_authority(other) => TlsProblem::UnknownAuthority,
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => TlsProblem::Expired,
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            TlsProblem::NotYetValid
+        }
+        CertificateError::NotValidForName => TlsProblem::OtherName(Vec::new()),
+        CertificateError::NotValidForNameContext { presented, .. } => {
+            TlsProblem::OtherName(presented.iter().take(8).map(|name| plain_name(name)).collect())
+        }
+        other => TlsProblem::Certificate(other.to_string()),
+    }
+}
+
+/// Returns a name as it is read: webpki writes `DnsName("…")`.
+fn plain_name(name: &str) -> String {
+    let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
+    inner.unwrap_or(name).trim_matches('"').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rustls::{InvalidMessage, OtherError, PeerIncompatible};
+
+    use super::*;
+
+    #[test]
+    fn problems_are_told_apart() {
+        let certificate = rustls::Error::InvalidCertificate;
+        let alert = rustls::Error::AlertReceived;
+        let authority = OtherError(Arc::new(webpki::Error::CaUsedAsEndEntity));
+        for (error, expected, is_plain) in [
+            (certificate(CertificateError::UnknownIssuer), "unknown authority", false),
+            (certificate(CertificateError::Other(authority)), "unknown authority", false),
+            (certificate(CertificateError::Expired), "has expired", false),
+            (certificate(CertificateError::NotValidYet), "not valid yet", false),
+            (certificate(CertificateError::NotValidForName), "another name", false),
+            (certificate(CertificateError::BadEncoding), "can't be verified", false),
+            (alert(AlertDescription::CertificateRequired), "wants a certificate", false),
+            (alert(AlertDescription::UnknownCA), "does not take the certificate", false),
+            (alert(AlertDescription::InternalError), "no TLS connection", false),
+            (rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType), "plain HTTP", true),
+            (
+                rustls::Error::PeerIncompatible(PeerIncompatible::NoCipherSuitesInCommon),
+                "no TLS connection",
+                false,
+            ),
+        ] {
+            let problem = TlsProblem::from(&error);
+            let text = problem.to_string();
+            assert!(text.contains(expected), "{text}");
+            assert_eq!(problem.may_be_plain_http(), is_plain, "{text}");
+            let hint = problem.hint("--dest-cert-dir", "--dest-tls-verify");
+            assert!(hint.contains("--dest-"), "{hint}");
+        }
+    }
+
+    #[test]
+    fn names_are_plain() {
+        for (name, expected) in [
+            ("DnsName(\"reg.example\")", "reg.example"),
+            ("IpAddress(10.0.0.1)", "10.0.0.1"),
+            ("x", "x"),
+        ] {
+            assert_eq!(plain_name(name), expected);
+        }
+    }
+}

@@ -1,0 +1,163 @@
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use super::agreeable::{Agreeable, Setup};
+use super::{image, push};
+
+/// A proxy that leads wherever it is asked to one place, and remembers what it was asked.
+struct Proxy {
+    address: String,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Proxy {
+    fn start(to: Option<String>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let memory = Arc::clone(&asked);
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let (to, memory) = (to.clone(), Arc::clone(&memory));
+                thread::spawn(move || lead(client, to.as_deref(), &memory));
+            }
+        });
+        Self { address, asked }
+    }
+
+    fn asked(&self) -> Vec<String> {
+        std::mem::take(&mut self.asked.lock().unwrap())
+    }
+}
+
+/// Answers `CONNECT`, and passes on what follows; without a place to lead to, it refuses.
+fn lead(mut client: TcpStream, to: Option<&str>, asked: &Mutex<Vec<String>>) -> Option<()> {
+    let mut reader = BufReader::new(client.try_clone().ok()?);
+    let mut request = String::new();
+    reader.read_line(&mut request).ok()?;
+    let mut line = String::new();
+    while reader.read_line(&mut line).ok()? > 2 {
+        if line.starts_with("Proxy-Authorization") {
+            request = format!("{} {}", request.trim_end(), line.trim_end());
+        }
+        line.clear();
+    }
+    asked.lock().unwrap().push(request.trim_end().to_owned());
+    let Some(to) = to else {
+        client.write_all(b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n").ok()?;
+        return None;
+    };
+    let mut server = TcpStream::connect(to).ok()?;
+    client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").ok()?;
+    let (mut from, mut back) = (server.try_clone().ok()?, client.try_clone().ok()?);
+    thread::spawn(move || std::io::copy(&mut from, &mut back));
+    std::io::copy(&mut reader, &mut server).ok()?;
+    server.shutdown(std::net::Shutdown::Write).ok()
+}
+
+/// A registry is reached by a name that only the proxy knows, through the one for its scheme.
+#[test]
+fn requests_go_through_the_proxy_for_their_scheme() {
+    let store = image();
+    let registry = Agreeable::start(Setup::default());
+    let proxy = Proxy::start(Some(registry.host.clone()));
+    let refusing = Proxy::start(None);
+    let plain = ["--dest-tls-verify=false"];
+    let name = "reg.invalid:5000/a/b:v1";
+    let (good, bad) = (format!("http://{}", proxy.address), format!("http://{}", refusing.address));
+    for variables in [
+        &[("HTTP_PROXY", &*good), ("HTTPS_PROXY", &bad)][..],
+        &[("http_proxy", &good), ("https_proxy", &bad)],
+        &[("ALL_PROXY", &good), ("HTTPS_PROXY", &bad)],
+        &[
+            ("ALL_PROXY", &good),
+            ("HTTPS_PROXY", &bad),
+            ("NO_PROXY", "other.invalid,reg.invalid:80"),
+        ],
+    ] {
+        push(&store, name, &plain, variables).unwrap_or_else(|error| panic!("{error}"));
+        let asked = proxy.asked();
+        assert_eq!(asked[0], "CONNECT reg.invalid:5000 HTTP/1.1", "{variables:?}");
+        assert!(!refusing.asked().is_empty());
+    }
+    let secret = format!("http://us%40er:HUNTER2@{}", proxy.address);
+    push(&store, name, &plain, &[("ALL_PROXY", &secret)]).unwrap();
+    assert!(proxy.asked()[0].ends_with("Proxy-Authorization: Basic dXNAZXI6SFVOVEVSMg=="));
+    assert!(registry.requests()[0].starts_with("reg.invalid:5000 "));
+}
+
+#[test]
+fn this_machine_and_exceptions_are_reached_without() {
+    let store = image();
+    let refusing = Proxy::start(None);
+    let proxy = format!("http://{}", refusing.address);
+    let all = [("HTTP_PROXY", &*proxy), ("HTTPS_PROXY", &proxy), ("ALL_PROXY", &proxy)];
+    for address in ["127.0.0.1", "127.0.0.9", "[::1]"] {
+        let registry = Agreeable::start(Setup { address: Some(address), ..Setup::default() });
+        push(&store, &format!("{}/a/b:v1", registry.host), &[], &all).unwrap();
+        assert!(registry.requests().iter().any(|request| request.contains(" PUT ")));
+    }
+    for no_proxy in ["reg.invalid", " reg.invalid:5000 ", ".invalid", "a,b *.invalid", "*"] {
+        let variables = [&all[..], &[("NO_PROXY", no_proxy)]].concat();
+        // There is no such host, and the proxy is not asked for it.
+        push(&store, "reg.invalid:5000/a/b:v1", &["--dest-tls-verify=true"], &variables)
+            .unwrap_err();
+    }
+    assert_eq!(refusing.asked(), [""; 0]);
+}
+
+#[test]
+fn a_proxy_that_fails_is_named() {
+    let store = image();
+    let refusing = Proxy::start(None);
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    for (variable, value, message) in [
+        ("HTTPS_PROXY", format!("http://u:HUNTER2@{}", refusing.address), "responded 503"),
+        ("https_proxy", refusing.address.clone(), "responded 503"),
+        ("ALL_PROXY", format!("http://{closed}"), "refused"),
+        ("HTTPS_PROXY", format!("socks5://{closed}"), "refused"),
+        ("HTTPS_PROXY", "ftp://u:HUNTER2@proxy".to_owned(), "scheme is not supported"),
+        ("HTTPS_PROXY", "quic+proxy://proxy".to_owned(), "scheme is not supported"),
+        ("HTTPS_PROXY", "http://proxy:port".to_owned(), "is not an address"),
+    ] {
+        let error = push(&store, "reg.invalid/a/b:v1", &[], &[(variable, &value)]).unwrap_err();
+        assert!(error.contains(&format!("the proxy that {variable} names")), "{error}");
+        assert!(error.contains(message) && error.contains("NO_PROXY"), "{message}: {error}");
+        assert!(!error.contains("HUNTER2"), "{error}");
+    }
+}
+
+/// A proxy that speaks SOCKS 5 is told the name of the host.
+#[test]
+fn socks_proxies_are_used() {
+    let store = image();
+    let registry = Agreeable::start(Setup::default());
+    let to = registry.host.clone();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("socks5://{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            let to = to.clone();
+            thread::spawn(move || {
+                let mut greeting = [0; 2];
+                client.read_exact(&mut greeting).ok()?;
+                client.read_exact(&mut vec![0; greeting[1].into()]).ok()?;
+                client.write_all(&[5, 0]).ok()?;
+                let mut head = [0; 5];
+                client.read_exact(&mut head).ok()?;
+                assert_eq!(head[..4], [5, 1, 0, 3], "not the name of a host");
+                client.read_exact(&mut vec![0; usize::from(head[4]) + 2]).ok()?;
+                client.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).ok()?;
+                let mut server = TcpStream::connect(to).ok()?;
+                let (mut from, mut back) = (server.try_clone().ok()?, client.try_clone().ok()?);
+                thread::spawn(move || std::io::copy(&mut from, &mut back));
+                std::io::copy(&mut client, &mut server).ok()
+            });
+        }
+    });
+    let flags = ["--dest-tls-verify=false"];
+    push(&store, "reg.invalid:5000/a/b:v1", &flags, &[("ALL_PROXY", &address)]).unwrap();
+    assert!(registry.requests()[0].starts_with("reg.invalid:5000 "));
+}
