@@ -211,6 +211,55 @@ fn what_is_broken_is_sent_again() {
     });
 }
 
+/// Bytes of a blob that were altered: its size is right. A client never gets all of it, and the
+/// image is stored again.
+#[test]
+fn a_damaged_blob_is_not_passed_on_and_is_stored_again() {
+    let built = Built::new();
+    let directory = tempfile::tempdir().unwrap();
+    let url = format!("file://{}", directory.path().display());
+    block_on(async {
+        let storage = ObjectStorage::open(&url).await.unwrap();
+        built.put(&storage).await.unwrap();
+        let digest = built.big_layer();
+        let file = directory.path().join(name_of(&digest));
+        let mut bytes = fs::read(&file).unwrap();
+        bytes[100] ^= 1;
+        fs::write(&file, bytes).unwrap();
+        let source = storage.blob(&digest, None).await.unwrap().unwrap();
+        let size = source.size();
+        let BlobSource::Stream { mut body, .. } = source else { panic!("{source:?}") };
+        let (mut got, mut failed) = (0, false);
+        while let Some(chunk) = body.next().await {
+            match chunk {
+                Ok(chunk) => got += chunk.len() as u64,
+                Err(_) => failed = true,
+            }
+        }
+        assert!(failed && got < size, "{got} of {size}");
+        // The object is removed beside that.
+        while file.exists() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(storage.image("shell/git", "latest").await.unwrap(), None);
+        assert_eq!(built.put(&storage).await.unwrap().layers_sent, 1);
+        let bytes = fetch(&storage, &digest, None).await.unwrap();
+        assert_eq!(Digest::of(&bytes), *digest.digest());
+        assert!(storage.image("shell/git", "latest").await.unwrap().is_some());
+
+        // An object that somebody removed, where a client asks for a blob of the image.
+        fs::remove_file(&file).unwrap();
+        assert_eq!(fetch(&storage, &digest, None).await, None);
+        let manifest = Image::new(&built.spec).manifest.bytes;
+        storage.note_missing(&digest, std::iter::once(&manifest[..]));
+        assert_eq!(storage.image("shell/git", "latest").await.unwrap(), None);
+        assert_eq!(built.put(&storage).await.unwrap().layers_sent, 1);
+        // One that no image names is of no account.
+        storage.note_missing(&BlobDigest::new(Digest::of(b"x")), std::iter::once(&manifest[..]));
+        assert!(storage.image("shell/git", "latest").await.unwrap().is_some());
+    });
+}
+
 #[test]
 fn several_may_store_the_same_image() {
     let (s3, built) = (S3::start(), Built::new());

@@ -193,6 +193,28 @@ fn a_blob_of_the_wrong_size_is_replaced() {
     }
 }
 
+/// Four bytes of a blob that is there already: its size is right.
+#[test]
+fn a_blob_with_other_bytes_is_replaced() {
+    let (store, spec) = images();
+    for target in ["oci:target:v1", "dir:target"] {
+        let target_directory = store.root().join("target");
+        copy(&store, "image.json", target);
+        let before = files(&target_directory);
+        let blobs = if target.starts_with("oci") { "blobs/sha256" } else { "." };
+        let blob = target_directory.join(blobs).join(spec.layers[1].diff_id.digest().hex());
+        let mut bytes = fs::read(&blob).unwrap();
+        bytes[600..604].iter_mut().for_each(|byte| *byte ^= 0xff);
+        fs::write(&blob, bytes).unwrap();
+        let copied = copy(&store, "image.json", target);
+        assert_eq!((&copied["layersSent"], &copied["layersSkipped"]), (&json!(1), &json!(2)));
+        assert_eq!(files(&target_directory), before);
+        let again = copy(&store, "image.json", target);
+        assert_eq!((&again["layersSent"], &again["layersSkipped"]), (&json!(0), &json!(3)));
+        fs::remove_dir_all(target_directory).unwrap();
+    }
+}
+
 /// Other images would find it by that, and take it for theirs.
 #[test]
 fn a_blob_without_its_digest_is_not_kept() {

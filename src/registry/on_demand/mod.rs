@@ -21,7 +21,7 @@ use arc_swap::ArcSwap;
 use time::OffsetDateTime;
 use tokio::sync::{Semaphore, watch};
 
-use crate::digest::Digest;
+use crate::digest::{BlobDigest, Digest};
 use crate::error::with_causes;
 use crate::oci::ImageSpec;
 use crate::registry::catalog::Catalog;
@@ -143,8 +143,8 @@ impl OnDemand {
                 self.metrics.build_joins.add(1);
                 return Ok(Some(outcome.clone()));
             }
-            Some(Slot::Built { fixed, since, used, .. })
-                if *fixed || since.elapsed() < options.remember =>
+            Some(Slot::Built { found, fixed, since, used })
+                if (*fixed || since.elapsed() < options.remember) && !self.has_lost_of(found) =>
             {
                 *used = Instant::now();
                 return Ok(None);
@@ -169,6 +169,26 @@ impl OnDemand {
         // Not of the request's own: that may be over before.
         tokio::spawn(async move { sender.send_replace(Some(this.find(request).await)) });
         Ok(Some(outcome))
+    }
+
+    /// Returns whether a client found a blob of an image missing in the storage, or damaged there.
+    fn has_lost_of(&self, found: &Found) -> bool {
+        match (found, &self.storage) {
+            (Found::Stored(manifest), Some(storage)) => storage.has_lost_of(&manifest.blob.bytes),
+            _ => false,
+        }
+    }
+
+    /// Notes that a blob which a client asked for by `name` is not in the storage.
+    pub fn note_missing(&self, name: &str, digest: &BlobDigest) {
+        let Some(storage) = &self.storage else { return };
+        let state = self.lock();
+        let slots = state.slots.iter().filter(|((slot, _), _)| slot == name);
+        let manifests = slots.filter_map(|(_, slot)| match slot {
+            Slot::Built { found: Found::Stored(manifest), .. } => Some(&*manifest.blob.bytes),
+            _ => None,
+        });
+        storage.note_missing(digest, manifests);
     }
 
     /// Finds an image in the storage, or builds it, and remembers what came of that.

@@ -6,16 +6,16 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirEntry, File, TryLockError};
-use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::io::{self, Seek, Write};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use tempfile::{Builder, NamedTempFile};
 use tokio::sync::watch;
 
-use crate::digest::BlobDigest;
+use crate::digest::{BlobDigest, DigestReader};
 use crate::registry::error::SetupError;
 
 /// How the name of a file that is not whole begins and ends.
@@ -28,6 +28,27 @@ pub struct Cache {
     directory: PathBuf,
     limit: u64,
     writing: Mutex<BTreeMap<BlobDigest, Follower>>,
+    /// The files whose bytes are known to have the digest of their name, as they were then.
+    verified: Mutex<BTreeMap<BlobDigest, Identity>>,
+}
+
+/// Tells a file from another one, and from itself before it was written to again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Identity {
+    device: u64,
+    inode: u64,
+    modified: (i64, i64),
+}
+
+impl Identity {
+    fn of(file: &File) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        Ok(Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+        })
+    }
 }
 
 /// Where a blob is to come from.
@@ -49,7 +70,8 @@ impl Cache {
     /// If no files can be made in it.
     pub fn open(directory: &Path, limit: u64) -> Result<Arc<Self>, SetupError> {
         let directory = directory.to_owned();
-        let cache = Self { directory, limit, writing: Mutex::default() };
+        let (writing, verified) = Default::default();
+        let cache = Self { directory, limit, writing, verified };
         let open = || {
             fs::create_dir_all(&cache.directory)?;
             drop(cache.temporary()?);
@@ -61,38 +83,74 @@ impl Cache {
         }
     }
 
-    /// The file with that blob, which is the most recently used one now.
+    /// Returns the file with that blob, which is the most recently used one now. The bytes of a
+    /// file are compared with its digest when it is asked for first, and whenever somebody has
+    /// written to it since. One that differs is removed, so that the blob is made again.
     pub fn get(&self, digest: &BlobDigest, size: u64) -> Option<File> {
-        let path = self.path(digest);
-        let file = File::open(&path).ok()?;
-        let metadata = file.metadata().ok()?;
-        if !metadata.is_file() || metadata.len() != size {
-            // Such as a power failure leaves. It will be made again.
-            tracing::warn!(file = %path.display(), "not the blob that it should be: ignored");
-            let _ = fs::remove_file(&path);
+        let file = self.open_blob(digest, size)?;
+        let identity = Identity::of(&file).ok()?;
+        let known = self.verified().get(digest) == Some(&identity);
+        if !known && !has_digest(&file, digest) {
+            self.discard(digest);
             return None;
         }
+        self.touch(digest, &file);
+        Some(file)
+    }
+
+    /// Opens the file of a blob, if it is one of that size.
+    fn open_blob(&self, digest: &BlobDigest, size: u64) -> Option<File> {
+        // What is no file at all, such as a FIFO, must not be waited for.
+        let flags = nix::libc::O_NONBLOCK;
+        let file = File::options().read(true).custom_flags(flags).open(self.path(digest)).ok()?;
+        let metadata = file.metadata().ok()?;
+        if metadata.is_file() && metadata.len() == size {
+            return Some(file);
+        }
+        self.discard(digest);
+        None
+    }
+
+    /// Removes a file that is not the blob that its name says, such as a power failure leaves.
+    fn discard(&self, digest: &BlobDigest) {
+        let path = self.path(digest);
+        tracing::warn!(file = %path.display(), "not the blob that it should be: removed");
+        let _ = fs::remove_file(&path);
+        self.verified().remove(digest);
+    }
+
+    /// Notes that a file is used, and that its bytes are right.
+    fn touch(&self, digest: &BlobDigest, file: &File) {
+        let mut verified = self.verified();
         // A directory that can only be read has its use, too.
         let _ = file.set_modified(SystemTime::now());
-        Some(file)
+        if let Ok(identity) = Identity::of(file) {
+            verified.insert(*digest, identity);
+        }
+    }
+
+    fn verified(&self) -> MutexGuard<'_, BTreeMap<BlobDigest, Identity>> {
+        self.verified.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Finds a blob, or begins to keep it: one of all who ask at once.
     pub fn place(self: &Arc<Self>, digest: BlobDigest, size: u64) -> Place {
-        if let Some(file) = self.get(&digest, size) {
-            return Place::Kept(file);
-        }
-        if size > self.limit {
-            return Place::Nowhere;
-        }
-        let mut writing = self.lock();
-        if let Some(other) = writing.get(&digest) {
-            return Place::Followed(other.clone());
-        }
-        // It may have got its name since.
-        if let Some(file) = self.get(&digest, size) {
-            return Place::Kept(file);
-        }
+        let mut writing = loop {
+            if let Some(file) = self.get(&digest, size) {
+                return Place::Kept(file);
+            }
+            if size > self.limit {
+                return Place::Nowhere;
+            }
+            let writing = self.lock();
+            if let Some(other) = writing.get(&digest) {
+                return Place::Followed(other.clone());
+            }
+            // It may have got its name since. Its bytes are looked at without the lock.
+            if self.open_blob(&digest, size).is_none() {
+                break writing;
+            }
+        };
         let begin = || {
             self.make_room(size)?;
             let file = self.temporary()?;
@@ -113,7 +171,7 @@ impl Cache {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<BlobDigest, Follower>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<BlobDigest, Follower>> {
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -171,6 +229,12 @@ impl Cache {
         }
         Ok(())
     }
+}
+
+/// Returns whether the bytes of a file have that digest, and goes back to the first of them.
+fn has_digest(mut file: &File, digest: &BlobDigest) -> bool {
+    let found = DigestReader::new(file).finish();
+    found.is_ok_and(|(found, _)| found == *digest.digest()) && file.rewind().is_ok()
 }
 
 /// Whether nobody took the file for one that was left, before it was locked.
@@ -283,6 +347,9 @@ impl Entry {
             Err(error) => (file.into_file(), Err(error)),
         };
         // Only now: who comes next finds the file.
+        if named.is_ok() {
+            self.cache.touch(&self.digest, &file);
+        }
         self.cache.lock().remove(&self.digest);
         if let Err(error) = named.and_then(|()| self.cache.make_room(0)) {
             self.cache.cannot_keep(&error);
@@ -466,6 +533,38 @@ mod tests {
         assert!(cache.get(&digest, 4).is_none());
         put(&cache, "text");
         assert!(cache.get(&digest, 4).is_some());
+    }
+
+    #[test]
+    fn what_has_other_bytes_is_made_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Cache::open(directory.path(), 100).unwrap();
+        let digest = put(&cache, "text");
+        let alter = || {
+            let file = File::options().write(true).open(cache.path(&digest)).unwrap();
+            file.write_all_at(b"T", 0).unwrap();
+        };
+        let found = |cache: &Arc<Cache>| cache.get(&digest, 4).is_some();
+        assert!(found(&cache));
+        // While this process has it in use, and before another one has.
+        alter();
+        assert!(!found(&cache));
+        assert_eq!(names(directory.path()), [""; 0]);
+        put(&cache, "text");
+        assert!(found(&cache));
+        alter();
+        let other = Cache::open(directory.path(), 100).unwrap();
+        assert!(matches!(other.place(digest, 4), Place::Begun(_)));
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Cache::open(directory.path(), 100).unwrap();
+        let digest = BlobDigest::new(Digest::of(b"text"));
+        nix::unistd::mkfifo(&cache.path(&digest), nix::sys::stat::Mode::S_IRUSR).unwrap();
+        assert!(cache.get(&digest, 4).is_none());
+        assert!(begin(&cache, digest, 4).is_some());
     }
 
     #[test]

@@ -21,14 +21,21 @@ use crate::registry::storage::{BlobSource, Document, ObjectStorage, StorageError
 
 /// Answers a request that is for the storage; none is for the catalogs.
 pub async fn answer(shared: &Shared, request: &Parts) -> Option<(&'static str, Response)> {
-    let storage = shared.on_demand.as_ref()?.storage()?;
+    let on_demand = shared.on_demand.as_ref()?;
+    let storage = on_demand.storage()?;
     let found = route(request.uri.path()).ok()?;
     let ours = |name| shared.catalog.load().repository(name).is_some();
     if !answer::reads(&request.method) {
         return None;
     }
     let (kind, answered) = match found {
-        Route::Blob(name, digest) if !ours(name) => ("blob", blob(storage, &digest, request).await),
+        Route::Blob(name, digest) if !ours(name) => {
+            let answered = blob(storage, &digest, request).await;
+            if matches!(&answered, Ok(answer) if answer.status() == StatusCode::NOT_FOUND) {
+                on_demand.note_missing(name, &digest);
+            }
+            ("blob", answered)
+        }
         Route::Manifest(name, reference) if !ours(name) => {
             let digest = reference.parse().ok()?;
             let catalog = shared.catalog_with(name);

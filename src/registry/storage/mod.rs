@@ -2,7 +2,8 @@
 //! Stage: registry. Input: image specs and the store. Output: objects, and addresses of them.
 //!
 //! Servers need not know of each other: what has a blob's name is whole and right, and an image
-//! has its name when all of its blobs are there. Nothing is ever removed.
+//! has its name when all of its blobs are there. Nothing is removed but an object that is found not
+//! to be the blob that its name says: it is stored again with the next image that has it.
 
 mod answer;
 mod backend;
@@ -13,10 +14,11 @@ mod source;
 #[cfg(test)]
 mod tests;
 mod upload;
+mod verified;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -38,6 +40,7 @@ use answer::{Answer, Verdict};
 use backend::{Backend, Limits};
 use in_turn::InTurn;
 use names::Names;
+use verified::VerifiedStream;
 
 /// Longest document, in bytes. Registries take no longer manifests (distribution-spec, "Pushing
 /// Manifests").
@@ -68,6 +71,12 @@ struct Inner {
     questions: Semaphore,
     /// [`ANSWER`].
     patience: Duration,
+    /// The blobs that a client asked for and that were missing, or were not what their digest
+    /// says. An image that names one is not there, until it is stored again.
+    lost: Mutex<BTreeSet<BlobDigest>>,
+    /// The objects that were read whole and had their digest, with when they were
+    /// stored, in nanoseconds since 1970.
+    verified: Mutex<BTreeMap<BlobDigest, Option<i64>>>,
 }
 
 /// A manifest that has a name.
@@ -165,9 +174,33 @@ impl ObjectStorage {
             tracing::warn!(storage = self.0.address, %object, %digest, "the image's manifest is gone");
             return Ok(None);
         };
+        if self.has_lost_of(&bytes) {
+            tracing::warn!(storage = self.0.address, %object, %digest, "a blob of the image is gone");
+            return Ok(None);
+        }
         let stored = OffsetDateTime::from_unix_timestamp(meta.last_modified.timestamp())
             .unwrap_or(OffsetDateTime::UNIX_EPOCH);
         Ok(Some(StoredManifest { digest, media_type, bytes, stored }))
+    }
+
+    /// Returns whether a client has asked for a blob of this manifest that was not there, or not
+    /// right, and that has not been stored since.
+    pub fn has_lost_of(&self, manifest: &[u8]) -> bool {
+        let lost = self.0.lost();
+        // Most of the time nothing is.
+        !lost.is_empty() && blobs_of(manifest).any(|digest| lost.contains(&digest))
+    }
+
+    /// Notes that a blob of an image is not there, if a manifest of `images` names it: anybody can
+    /// ask for blobs that never were. The image is stored again when it is asked for next.
+    pub fn note_missing<'m>(
+        &self,
+        digest: &BlobDigest,
+        mut images: impl Iterator<Item = &'m [u8]>,
+    ) {
+        if images.any(|manifest| blobs_of(manifest).any(|named| named == *digest)) {
+            self.0.lost().insert(*digest);
+        }
     }
 
     /// A manifest or configuration, whatever it is called. A blob that is larger than such are
@@ -203,11 +236,10 @@ impl ObjectStorage {
     ) -> Result<Option<BlobSource>, StorageError> {
         let inner = &self.0;
         let object = inner.names.blob(digest);
-        let Some(ObjectMeta { size, .. }) =
-            inner.in_time("read", &object, inner.head(&object)).await?
-        else {
+        let Some(meta) = inner.in_time("read", &object, inner.head(&object)).await? else {
             return Ok(None);
         };
+        let size = meta.size;
         let source = match &inner.signer {
             Some(signer) => {
                 let signed = async {
@@ -223,6 +255,8 @@ impl ObjectStorage {
                     begun.map_err(|error| inner.error("read", &object, &error))
                 };
                 let (body, range) = inner.in_time("read", &object, begun).await?;
+                let is_whole = range == (0..size);
+                let body = if is_whole { inner.verify(body, *digest, &meta) } else { body };
                 BlobSource::Stream { body, size, range }
             }
         };
@@ -285,11 +319,15 @@ impl ObjectStorage {
     /// one that is not what it should be is stored anew.
     async fn put_document(&self, blob: &Blob) -> Result<u64, StorageError> {
         match self.document(&blob.digest).await {
-            Ok(Some(_)) => return Ok(0),
+            Ok(Some(_)) => {
+                self.0.lost().remove(&blob.digest);
+                return Ok(0);
+            }
             Ok(None) | Err(StorageError::Damaged { .. }) => {}
             Err(error) => return Err(error),
         }
         self.0.put(&self.0.names.blob(&blob.digest), blob.bytes.clone().into()).await?;
+        self.0.lost().remove(&blob.digest);
         Ok(blob.bytes.len() as u64)
     }
 }
@@ -308,6 +346,50 @@ impl Inner {
             uploads: Semaphore::new(UPLOADS),
             questions: Semaphore::new(QUESTIONS),
             patience: ANSWER,
+            lost: Mutex::default(),
+            verified: Mutex::default(),
+        }
+    }
+
+    fn lost(&self) -> MutexGuard<'_, BTreeSet<BlobDigest>> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn verified(&self) -> MutexGuard<'_, BTreeMap<BlobDigest, Option<i64>>> {
+        self.verified.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Compares a blob with its digest on its way, unless that was done before. If it differs, the
+    /// object is removed.
+    fn verify(
+        self: &Arc<Self>,
+        body: BlobStream,
+        digest: BlobDigest,
+        meta: &ObjectMeta,
+    ) -> BlobStream {
+        let stored = meta.last_modified.timestamp_nanos_opt();
+        if self.verified().get(&digest) == Some(&stored) {
+            return body;
+        }
+        let inner = Arc::clone(self);
+        let ended = move |is_right| {
+            if is_right {
+                inner.verified().insert(digest, stored);
+            } else {
+                tokio::spawn(async move { inner.discard(&digest).await });
+            }
+        };
+        Box::pin(VerifiedStream::new(body, digest, meta.size, ended))
+    }
+
+    /// Removes an object that is not the blob that its name says.
+    async fn discard(&self, digest: &BlobDigest) {
+        let object = self.names.blob(digest);
+        tracing::error!(storage = self.address, %object, "not the blob that it should be: removed");
+        self.lost().insert(*digest);
+        if let Err(error) = self.store.delete(&object).await {
+            // It is stored anew all the same.
+            tracing::warn!(storage = self.address, %object, %error, "cannot remove the object");
         }
     }
 
@@ -407,8 +489,9 @@ impl Inner {
             let _question = self.questions.acquire().await;
             self.head(&object).await?
         };
+        let is_lost = self.lost().contains(&digest);
         match found {
-            Some(meta) if meta.size == size => return Ok(None),
+            Some(meta) if meta.size == size && !is_lost => return Ok(None),
             Some(meta) => tracing::warn!(
                 storage = self.address, %object, expected = size, found = meta.size,
                 "not the blob that it should be: stored anew"
@@ -417,11 +500,30 @@ impl Inner {
         }
         let _place = self.uploads.acquire().await;
         match upload::send(self.store.as_ref(), &object, layer).await {
-            Ok(()) => Ok(Some(size)),
+            Ok(()) => {
+                self.lost().remove(&digest);
+                Ok(Some(size))
+            }
             Err(upload::Failed::Made(error)) => Err(error.into()),
             Err(upload::Failed::Sent(error)) => Err(self.error("write", &object, &error)),
         }
     }
+}
+
+/// Returns the digests of the configuration and the layers that a manifest names.
+fn blobs_of(manifest: &[u8]) -> impl Iterator<Item = BlobDigest> {
+    #[derive(Deserialize, Default)]
+    struct Names {
+        config: Option<Named>,
+        #[serde(default)]
+        layers: Vec<Named>,
+    }
+    #[derive(Deserialize)]
+    struct Named {
+        digest: BlobDigest,
+    }
+    let names: Names = serde_json::from_slice(manifest).unwrap_or_default();
+    names.config.into_iter().chain(names.layers).map(|named| named.digest)
 }
 
 fn is_missing(error: &object_store::Error) -> bool {

@@ -2,17 +2,18 @@
 //! Stage: target. Input: [`ImageSpec`]. Output: files that have yet to get their names.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use crate::digest::BlobDigest;
-use crate::oci::{Blob, Form, ImageSpec};
+use crate::digest::{BlobDigest, DigestWriter};
+use crate::oci::{Blob, Form, ImageSpec, LayerBlob};
 use crate::outgoing::{
     Error, Hashing, ImageLayer, LayerStep, NewFile, Tally, Watch, WatchedLayer, write_hashed_layer,
 };
-use crate::sink::Plain;
+use crate::sink::{PIECE, Plain};
 use crate::store::Store;
 
 /// Which blobs go where.
@@ -49,12 +50,12 @@ impl Blobs<'_> {
         let layers = specs.iter().flat_map(|spec| {
             (0..spec.layers.len()).map(move |index| ImageLayer { spec, index, form })
         });
-        for layer in layers {
+        let layers: Vec<_> = layers.filter(|layer| seen.insert(layer.blob().digest)).collect();
+        let is_there = |layer: &ImageLayer| self.has(layer.blob());
+        let there = layers.par_iter().map(is_there).collect::<Result<Vec<_>, _>>()?;
+        for (layer, there) in layers.into_iter().zip(there) {
             let blob = layer.blob();
-            if !seen.insert(blob.digest) {
-                continue;
-            }
-            if has_size(&self.path(&blob.digest), blob.size) {
+            if there {
                 new.tally.skipped(blob.size);
                 watch.layer(layer, LayerStep::Skipped);
             } else {
@@ -87,11 +88,31 @@ impl Blobs<'_> {
         Ok(new)
     }
 
+    /// Returns whether the directory has a blob, by its bytes: a file may have been altered, or
+    /// not have got all of them before a power failure.
+    fn has(&self, LayerBlob { digest, size, .. }: LayerBlob) -> Result<bool, Error> {
+        let path = self.path(&digest);
+        let is_file = |metadata: fs::Metadata| metadata.is_file() && metadata.len() == size;
+        if !fs::metadata(&path).is_ok_and(is_file) {
+            return Ok(false);
+        }
+        let Ok(mut file) = File::open(&path) else { return Ok(false) };
+        let mut hashed = DigestWriter::new(io::sink());
+        let mut buffer = vec![0; PIECE];
+        loop {
+            // The copy can be ended meanwhile.
+            self.watch.advance(0).map_err(Error::Write)?;
+            match file.read(&mut buffer) {
+                Ok(0) => return Ok(hashed.finish() == (*digest.digest(), size)),
+                Ok(read) => hashed.write_all(&buffer[..read]).map_err(Error::Write)?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // What can't be read is made anew.
+                Err(_) => return Ok(false),
+            }
+        }
+    }
+
     fn path(&self, digest: &BlobDigest) -> PathBuf {
         self.directory.join(digest.digest().hex())
     }
-}
-
-fn has_size(path: &Path, size: u64) -> bool {
-    fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.len() == size)
 }
