@@ -14,13 +14,14 @@
 //! cli/       the command line, which ties them together
 //! ```
 //!
-//! [`digest`], [`error`], [`sink`] and [`store`] are the vocabulary that every stage shares.
+//! [`digest`], [`error`], [`foreign`], [`sink`] and [`store`] are the vocabulary that every stage shares.
 //!
 //! The library serves the program and its tests. It is not published, and its interface may
 //! change with every release.
 
 pub mod digest;
 pub mod error;
+pub mod foreign;
 pub mod sink;
 pub mod store;
 

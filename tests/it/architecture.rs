@@ -4,7 +4,7 @@ use std::path::Path;
 /// In the order of the data, which is that of the alphabet.
 const STAGES: [&str; 7] = ["closure", "layer", "oci", "outgoing", "registry", "report", "target"];
 /// What every stage shares names none of them.
-const VOCABULARY: [&str; 4] = ["digest", "error", "sink", "store"];
+const VOCABULARY: [&str; 5] = ["digest", "error", "foreign", "sink", "store"];
 const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
 
 /// Every `.rs` file below a path, with its text.
