@@ -170,6 +170,17 @@ fn known() -> String {
     TRANSPORTS.map(|transport| format!("`{}`", transport.form)).join(", ")
 }
 
+/// Returns the transport that `name` may have been meant to be: two slips away, or one of a short
+/// name.
+fn meant(name: &str) -> Option<&'static str> {
+    let name = name.to_lowercase();
+    let distances = TRANSPORTS
+        .iter()
+        .map(|transport| (strsim::damerau_levenshtein(&name, transport.name), transport.name));
+    let (distance, meant) = distances.min_by_key(|(distance, _)| *distance)?;
+    (distance <= (meant.len() / 3).min(2)).then_some(meant)
+}
+
 impl FromStr for Target {
     type Err = ParseTargetError;
 
@@ -179,7 +190,11 @@ impl FromStr for Target {
         };
         match TRANSPORTS.iter().find(|transport| transport.name == name) {
             Some(transport) => (transport.parse)(rest),
-            None => Err(ParseTargetError::Unknown(format!("there is no transport `{name}`"))),
+            None => {
+                let meant = meant(name).map(|meant| format!(" (did you mean `{meant}:`?)"));
+                let meant = meant.unwrap_or_default();
+                Err(ParseTargetError::Unknown(format!("there is no transport `{name}`{meant}")))
+            }
         }
     }
 }
@@ -268,7 +283,11 @@ mod tests {
             ("", "no transport is named"),
             ("tarball:a.tar", &format!("there is no transport `tarball`{all}")),
             ("oci", "no transport is named"),
-            ("OCI:a", "there is no transport `OCI`"),
+            ("OCI:a", "there is no transport `OCI` (did you mean `oci:`?); targets are"),
+            ("docker-deamon:a:b", "`docker-deamon` (did you mean `docker-daemon:`?)"),
+            ("conatinerd:a:b", "(did you mean `containerd:`?)"),
+            ("di:a", "(did you mean `dir:`?)"),
+            ("podman:a", "there is no transport `podman`; targets are"),
             ("docker-daemon:hello", "must be a name and a tag"),
             ("docker-archive:", "no path is given: write `docker-archive:PATH[:NAME:TAG]`"),
             ("docker-archive:a:", "`` is not an image name"),
