@@ -76,7 +76,11 @@ fn copy_one(
     }
     if !quiet && *progress != Some(ProgressArgument::Json) {
         let taken = format!("{:.1} s", start.elapsed().as_secs_f64());
-        say(format_args!("{}, in {taken}", account(&copied, target)));
+        let digest = match target {
+            Target::Registry(_) => format!("; its digest is {}", copied.manifest_digest),
+            _ => String::new(),
+        };
+        say(format_args!("{}, in {taken}{digest}", account(&copied, target)));
     }
     writeln!(out, "{}", reference_in(target)).map_err(Failure::Stdout)
 }

@@ -60,6 +60,8 @@ mod progress;
 mod push;
 /// A registry that makes every mistake, if it is told to.
 mod push_registry;
+/// Registries with the quirks of real ones.
+mod quirks;
 /// How registries are reached, and with which credentials.
 mod reach;
 /// The registry's answers, request by request.

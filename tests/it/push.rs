@@ -67,8 +67,10 @@ fn whatever_goes_wrong_once_is_tried_again() {
         let requests = registry.requests();
         let again = push(&store, &host, &[]).unwrap();
         assert_eq!(again["layersSent"], 0, "{what}");
+        // The manifest, the configuration and the layers, at once; with a token, once more.
         let asked = registry.requests() - requests;
-        assert!(asked <= 4, "{what}: {asked} requests to find that nothing is missing");
+        let most = if what.contains("token") { 2 * 5 + 1 } else { 5 };
+        assert!(asked <= most, "{what}: {asked} requests to find that nothing is missing");
     }
 }
 
@@ -286,7 +288,7 @@ fn what_stays_wrong_is_said() {
     let store = image();
     for (faults, message) in [
         (Faults { refuse: true, ..Faults::default() }, "refuses the manifest: 400 no such thing"),
-        (Faults { statuses: vec![403], ..Faults::default() }, "403 not now"),
+        (Faults { statuses: vec![403; 99], ..Faults::default() }, "403 not now"),
         (Faults { statuses: vec![500; 99], ..Faults::default() }, "500 not now"),
         (
             Faults { token_lasts: 1000, token_statuses: vec![401], ..Faults::default() },

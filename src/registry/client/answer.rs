@@ -1,65 +1,117 @@
-//! What a registry said.
-//! Stage: registry. Input: a response on its way. Output: [`Answer`], read to its end.
+//! Answers of a registry, read to their end.
+//! Stage: registry. Input: a response on its way. Output: [`Answer`].
+
+use std::io::Read;
 
 use serde_json::Value;
 use ureq::http::{HeaderMap, Response};
 use ureq::{Body, ResponseExt};
 
+use super::no_answer::NoAnswer;
+use crate::digest::BlobDigest;
+use crate::foreign::plain_text;
+
 /// Longest manifest that is read (distribution-spec, "Pushing Manifests": 4 MiB), and answer.
 const LONGEST_BODY: u64 = 8 << 20;
+/// Longest part of a refusal that is read: no more of it is quoted.
+const LONGEST_REFUSAL: u64 = 64 << 10;
 
-/// What a registry says.
+/// An answer of a registry.
 pub struct Answer {
     /// HTTP's status code.
     pub status: u16,
-    /// Where it is from, after whatever redirections.
+    /// The address that it comes from, after all redirections.
     pub url: String,
     /// Its headers.
     pub headers: HeaderMap,
-    /// All of its body.
+    /// Its body; of a refusal, the beginning of its body.
     pub body: Vec<u8>,
 }
 
 impl Answer {
-    /// Reads all of it.
+    /// Reads a response.
     ///
     /// # Errors
-    /// If the connection breaks, or the body is longer than any that is known.
-    pub fn read(response: Response<Body>) -> Result<Self, ureq::Error> {
+    /// If the connection breaks, or the body of a success is longer than 8 MiB.
+    pub fn read(response: Response<Body>) -> Result<Self, NoAnswer> {
         let url = response.get_uri().to_string();
         let (parts, mut body) = response.into_parts();
-        let body = body.with_config().limit(LONGEST_BODY).read_to_vec()?;
+        let body = if parts.status.is_success() {
+            body.with_config().limit(LONGEST_BODY).read_to_vec()?
+        } else {
+            let mut bytes = Vec::new();
+            let reader = body.with_config().limit(u64::MAX).reader();
+            let read = reader.take(LONGEST_REFUSAL).read_to_end(&mut bytes);
+            read.map_err(ureq::Error::from)?;
+            bytes
+        };
         Ok(Self { status: parts.status.as_u16(), url, headers: parts.headers, body })
     }
 
-    /// A header's value.
+    /// Returns a header's value, if it is text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// The registry's own words.
+    /// Whether the registry did what it was asked for. The distribution spec names one status for
+    /// each step, and registries have others.
+    pub fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
+    /// Returns the registry's own words, fit for a message.
     pub fn message(&self) -> String {
         message(&self.body)
     }
+
+    /// Returns the digests of blobs that a manifest was refused for, if that is why it was: all
+    /// digests in the answer, which may be none.
+    pub fn unknown_blobs(&self) -> Option<Vec<BlobDigest>> {
+        if !matches!(self.status, 400 | 404 | 409 | 412 | 422) {
+            return None;
+        }
+        let errors = errors(&self.body);
+        let is_unknown = errors.iter().any(|error| {
+            // distribution-spec, "Error Codes"; others have a code for all that is wrong with a
+            // manifest, and say what it is.
+            let code = error["code"].as_str().unwrap_or_default();
+            let message = error["message"].as_str().unwrap_or_default().to_ascii_lowercase();
+            matches!(code, "MANIFEST_BLOB_UNKNOWN" | "BLOB_UNKNOWN" | "MANIFEST_UNKNOWN")
+                || message.contains("blob unknown")
+                || message.contains("unknown blob")
+        });
+        let is_unsaid = errors.is_empty() && matches!(self.status, 400 | 404);
+        (is_unknown || is_unsaid).then(|| digests(&String::from_utf8_lossy(&self.body)))
+    }
 }
 
-/// A registry's own words (distribution-spec, "Error Codes"), or the first of whatever it said.
-fn message(body: &[u8]) -> String {
+fn errors(body: &[u8]) -> Vec<Value> {
     let json: Value = serde_json::from_slice(body).unwrap_or_default();
-    let errors = json["errors"].as_array().into_iter().flatten();
-    let texts = errors.filter_map(|error| error["message"].as_str().or(error["code"].as_str()));
-    let texts: Vec<_> = texts.collect();
-    if !texts.is_empty() {
-        return texts.join("; ");
-    }
-    let text = String::from_utf8_lossy(body);
-    text.lines()
-        .find(|line| !line.trim().is_empty())
-        .unwrap_or("without a word")
-        .trim()
-        .chars()
-        .take(200)
-        .collect()
+    json["errors"].as_array().cloned().unwrap_or_default()
+}
+
+/// All digests in a text.
+fn digests(text: &str) -> Vec<BlobDigest> {
+    let places = text.match_indices("sha256:");
+    let texts = places.filter_map(|(place, _)| text.get(place..place + 7 + 64));
+    texts.filter_map(|digest| digest.parse().ok()).collect()
+}
+
+/// A registry's own words (distribution-spec, "Error Codes"), or whatever it said.
+fn message(body: &[u8]) -> String {
+    let errors = errors(body);
+    let texts = errors.iter().filter_map(|error| {
+        let texts = ["message", "code"].map(|key| error[key].as_str());
+        texts.into_iter().flatten().find(|text| !text.trim().is_empty())
+    });
+    let texts: Vec<_> = texts.map(plain_text).collect();
+    let text = if texts.is_empty() {
+        String::from_utf8_lossy(body).into_owned()
+    } else {
+        texts.join("; ")
+    };
+    let text = plain_text(&text);
+    if text.is_empty() { "without a word".to_owned() } else { text }
 }
 
 #[cfg(test)]
@@ -70,10 +122,40 @@ mod tests {
     fn a_registrys_words_are_found() {
         for (body, expected) in [
             (&br#"{"errors":[{"code":"DENIED","message":"no"},{"code":"X"}]}"#[..], "no; X"),
-            (b"\n <html>\n", "<html>"),
+            (br#"{"errors":[{"code":"DENIED","message":""}]}"#, "DENIED"),
+            (br#"{"errors":[]}"#, r#"{"errors":[]}"#),
+            (b"\n <html><title>no</title>\n", "no"),
+            (b"<html></html>", "without a word"),
             (b"", "without a word"),
         ] {
             assert_eq!(message(body), expected);
+        }
+    }
+
+    #[test]
+    fn unknown_blobs_are_found() {
+        let digest = BlobDigest::new(crate::digest::Digest::of(b"x"));
+        let of = |status: u16, body: &str| {
+            let body = body.replace("{}", &digest.to_string()).into_bytes();
+            Answer { status, url: String::new(), headers: HeaderMap::new(), body }.unknown_blobs()
+        };
+        for (status, body, expected) in [
+            (404, r#"{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN","detail":"{}"}]}"#, Some(1)),
+            (400, r#"{"errors":[{"code":"BLOB_UNKNOWN","detail":{"Digest":"{}"}}]}"#, Some(1)),
+            (
+                400,
+                r#"{"errors":[{"code":"X","message":"Blob unknown to registry {}, {}"}]}"#,
+                Some(2),
+            ),
+            (400, r#"{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN"}]}"#, Some(0)),
+            (404, "", Some(0)),
+            (400, "not here", Some(0)),
+            (400, r#"{"errors":[{"code":"MANIFEST_INVALID","message":"no"}]}"#, None),
+            (404, r#"{"errors":[{"code":"NAME_UNKNOWN"}]}"#, None),
+            (403, "", None),
+            (500, r#"{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN"}]}"#, None),
+        ] {
+            assert_eq!(of(status, body), expected.map(|count| vec![digest; count]), "{body}");
         }
     }
 }

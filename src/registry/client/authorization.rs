@@ -1,135 +1,256 @@
-//! What a registry is told of who asks (distribution, "Token Authentication Specification").
-//! Stage: registry. Input: an answer with a challenge. Output: the `Authorization` header.
+//! The `Authorization` header: Basic, or a bearer token that is fetched when the registry asks.
+//! Stage: registry. Input: an answer with challenges. Output: [`Said`].
 
-use std::collections::BTreeSet;
-use std::convert::Infallible;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use serde_json::Value;
-
-use super::address;
 use super::answer::Answer;
 use super::challenge::Challenge;
-use super::credentials::Credentials;
-use super::error::ClientError;
-use super::exchange::Exchange;
+use super::credentials::{Credentials, Login};
+use super::error::{ClientError, Missing};
+use super::exchange::{Exchange, Outcome, Payload, Proof, Request};
+use super::scopes::Scopes;
+use super::token::{TokenService, basic};
+use crate::foreign::PublicUrl;
 
-/// Who asks, and for what.
+/// What a registry was told of who asks, for requests that are under way at the same time.
+///
+/// A challenge is answered once for all of them: whoever meets it later finds the answer, or that
+/// there is none. So a wrong password is tried once, however many requests were refused.
 pub struct Authorization {
-    credentials: Option<Credentials>,
-    scopes: BTreeSet<String>,
-    /// The header that says who we are, once it is known what is wanted.
-    header: Mutex<Option<String>>,
+    login: Login,
+    state: Mutex<State>,
+}
+
+struct State {
+    scopes: Scopes,
+    /// Whether the scopes of mounts are left out, since not all scopes were granted.
+    is_narrow: bool,
+    said: Said,
+    /// The credentials were refused.
+    is_rejected: bool,
+    /// There was no token to be had, or nothing to say: no other request tries it again.
+    is_over: bool,
+    /// The registry was asked for a challenge that it had not made.
+    was_sounded: bool,
+}
+
+/// What a request says of who asks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Said {
+    /// Value of the `Authorization` header.
+    pub header: Option<String>,
+    /// Counts headers, so that an old one is told from the current one.
+    number: u64,
 }
 
 impl Authorization {
-    /// Nothing is said before somebody wants to know.
-    pub fn new(credentials: Option<Credentials>, scopes: BTreeSet<String>) -> Self {
-        Self { credentials, scopes, header: Mutex::default() }
+    /// Says nothing before the registry asks.
+    pub fn new(login: Login, scopes: Scopes) -> Self {
+        let state = State {
+            scopes,
+            is_narrow: false,
+            said: Said::default(),
+            is_rejected: false,
+            is_over: false,
+            was_sounded: false,
+        };
+        Self { login, state: Mutex::new(state) }
     }
 
-    /// The header, if one is wanted as far as we know.
-    pub fn header(&self) -> Option<String> {
-        self.header.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Returns what is to be said, as far as it is known.
+    pub fn said(&self) -> Said {
+        self.state().said.clone()
     }
 
-    /// Finds out what to say to be let in, if there is anything to say.
+    /// Answers the challenges of a request that was refused (401) though it said `said`, and
+    /// returns what to say then; none if there is no more to say.
+    ///
+    /// With `again`, the request was refused before and said what this returned: then the scopes
+    /// of mounts are left out, since a service may grant one scope alone.
     ///
     /// # Errors
     /// [`ClientError`] if there is no token to be had.
     pub fn challenged(
         &self,
         exchange: &Exchange,
-        registry: &str,
         answer: &Answer,
-    ) -> Result<bool, ClientError> {
-        // Whoever else wants to know, it is not his business.
-        if !address::is_at(registry, &answer.url) {
-            return Ok(false);
+        said: &Said,
+        again: bool,
+    ) -> Result<Option<Said>, ClientError> {
+        // After a redirection, the challenge of another origin is not answered.
+        if !exchange.origin().is_ours(&answer.url) {
+            return Ok(None);
         }
-        let challenges = answer.headers.get_all("www-authenticate").iter();
-        let mut challenges = challenges.filter_map(|value| Challenge::parse(value.to_str().ok()?));
-        let header = match (challenges.next(), &self.credentials) {
-            (Some(Challenge::Basic), Some(Credentials::Password(user, password))) => {
-                basic(user, password)
+        let mut state = self.state();
+        if state.is_over {
+            return Ok(None);
+        }
+        // Another request was refused at the same time.
+        if state.said.number != said.number {
+            return Ok(Some(state.said.clone()));
+        }
+        if again {
+            if state.is_narrow || !state.scopes.is_wide() {
+                return Ok(None);
             }
-            (Some(Challenge::Bearer { .. }), Some(Credentials::Registry(token))) => {
-                format!("Bearer {token}")
-            }
-            (Some(Challenge::Bearer { realm, service, scope }), _) => {
-                // What the registry says of itself need not be what it is called outside.
-                let realm = address::resolve(registry, &answer.url, &realm);
-                format!("Bearer {}", self.token(exchange, &realm, service.as_deref(), scope)?)
-            }
-            _ => return Ok(false),
-        };
-        *self.header.lock().unwrap_or_else(PoisonError::into_inner) = Some(header);
-        Ok(true)
+            state.is_narrow = true;
+        }
+        let headers = answer.headers.get_all("www-authenticate").iter();
+        let headers = headers.filter_map(|value| value.to_str().ok());
+        let challenges = Challenge::parse_all(headers);
+        let header = self.answer_to(&mut state, exchange, &answer.url, &challenges)?;
+        Ok(header.map(|header| state.say(header)))
     }
 
-    fn token(
-        &self,
-        exchange: &Exchange,
-        realm: &str,
-        service: Option<&str>,
-        scope: Option<String>,
-    ) -> Result<String, ClientError> {
-        let mut scopes = self.scopes.clone();
-        scopes.extend(scope);
-        let attempt = || self.ask_for_token(exchange, realm, service, &scopes).map(Err);
-        let Err(answer) = exchange.persist::<Infallible>(realm, attempt)?;
-        let json: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-        match json["token"].as_str().or(json["access_token"].as_str()) {
-            Some(token) if answer.status == 200 => Ok(token.to_owned()),
-            _ => Err(ClientError::Refused {
-                registry: realm.to_owned(),
-                what: "a token".to_owned(),
-                status: answer.status,
-                message: answer.message(),
-            }),
+    /// Finds out whether the registry lets in who says who it is, after it said of something that
+    /// it isn't there, or not for everybody, and asked nothing: some hide all from strangers.
+    ///
+    /// # Errors
+    /// As [`challenged`](Self::challenged).
+    pub fn sound(&self, exchange: &Exchange, said: &Said) -> Result<Option<Said>, ClientError> {
+        if self.login.credentials.is_none() {
+            return Ok(None);
+        }
+        let mut state = self.state();
+        if state.said.number != said.number {
+            return Ok(Some(state.said.clone()));
+        }
+        if state.is_over || state.was_sounded || state.said.header.is_some() {
+            return Ok(None);
+        }
+        state.was_sounded = true;
+        let url = format!("{}/v2/", exchange.origin().base());
+        let answer = exchange.ask(&Request::new("GET", &url), || Payload::None)?;
+        let header = match (answer.status, &self.login.credentials) {
+            (401, _) => {
+                let headers = answer.headers.get_all("www-authenticate").iter();
+                let headers = headers.filter_map(|value| value.to_str().ok());
+                let challenges = Challenge::parse_all(headers);
+                self.answer_to(&mut state, exchange, &answer.url, &challenges)?
+            }
+            // Nothing is open: there is no other way to be let in.
+            (403 | 404, Some(Credentials::Password(user, password))) => Some(basic(user, password)),
+            _ => None,
+        };
+        Ok(header.map(|header| state.say(header)))
+    }
+
+    /// Whether a mount may still succeed: there is no use in asking without its scope.
+    pub fn may_mount(&self) -> bool {
+        !self.state().is_narrow
+    }
+
+    /// Says why a request was refused that said all that there is to say: the credentials that
+    /// are missing or wrong.
+    pub fn missing(&self, status: u16) -> Missing {
+        match (&self.login.credentials, status) {
+            (None, 401 | 403) => Missing::none_in(&self.login),
+            (Some(credentials), 401) if self.state().is_rejected => Missing::of(credentials),
+            _ => Missing::Nothing,
         }
     }
 
-    fn ask_for_token(
+    /// Returns the first header that answers one of the challenges.
+    fn answer_to(
         &self,
+        state: &mut State,
         exchange: &Exchange,
-        realm: &str,
-        service: Option<&str>,
-        scopes: &BTreeSet<String>,
-    ) -> Result<Answer, ureq::Error> {
-        let response = match &self.credentials {
-            Some(Credentials::Token(token)) => {
-                let scopes: Vec<_> = scopes.iter().map(String::as_str).collect();
-                let scope = scopes.join(" ");
-                let form = [
-                    ("grant_type", "refresh_token"),
-                    ("service", service.unwrap_or_default()),
-                    ("client_id", "stowage"),
-                    ("scope", &scope),
-                    ("refresh_token", token),
-                ];
-                exchange.agent.post(realm).send_form(form)
+        asked: &str,
+        challenges: &[Challenge],
+    ) -> Result<Option<String>, ClientError> {
+        let mut failed = None;
+        for challenge in challenges {
+            match self.header(state, exchange, asked, challenge) {
+                Ok(Some(header)) => return Ok(Some(header)),
+                Ok(None) => {}
+                // There may be another way.
+                Err(error) => failed = failed.or(Some(error)),
             }
-            other => {
-                let mut request = exchange.agent.get(realm);
-                if let Some(service) = service {
-                    request = request.query("service", service);
-                }
-                for scope in scopes {
-                    request = request.query("scope", scope);
-                }
-                if let Some(Credentials::Password(user, password)) = other {
-                    request = request.header("authorization", basic(user, password));
-                }
-                request.call()
+        }
+        state.is_over = state.is_rejected || failed.is_some();
+        failed.map_or(Ok(None), Err)
+    }
+
+    fn header(
+        &self,
+        state: &mut State,
+        exchange: &Exchange,
+        asked: &str,
+        challenge: &Challenge,
+    ) -> Result<Option<String>, ClientError> {
+        match (challenge, &self.login.credentials) {
+            (Challenge::Bearer { .. }, Some(Credentials::Registry(token))) => {
+                Ok(Some(format!("Bearer {token}")))
             }
+            (Challenge::Bearer { realm, service, scope }, credentials) => {
+                // A registry behind a proxy may not know what it is called outside.
+                let realm = exchange.origin().resolve(asked, realm);
+                let service = TokenService { exchange, realm: &realm, service: service.as_deref() };
+                state.scopes.add(scope.as_deref().unwrap_or_default());
+                match token(&service, credentials.as_ref(), state)? {
+                    Outcome::Done(token) => Ok(Some(format!("Bearer {token}"))),
+                    Outcome::Answered(answer) => Err(self.no_token(state, &realm, &answer)),
+                }
+            }
+            (Challenge::Basic, Some(Credentials::Password(user, password))) => {
+                let header = basic(user, password);
+                let is_known = is_known(exchange, &header)?;
+                state.is_rejected = !is_known;
+                Ok(is_known.then_some(header))
+            }
+            (Challenge::Basic, _) => Ok(None),
+        }
+    }
+
+    fn no_token(&self, state: &mut State, realm: &str, answer: &Answer) -> ClientError {
+        state.is_rejected = answer.status == 401;
+        let missing = match (&self.login.credentials, answer.status) {
+            (None, 401 | 403) => Missing::none_in(&self.login),
+            (Some(credentials), 401) => Missing::of(credentials),
+            _ => Missing::Nothing,
         };
-        Answer::read(response?)
+        ClientError::Refused {
+            registry: PublicUrl::of(realm).to_string(),
+            what: "a token".to_owned(),
+            status: answer.status,
+            message: answer.message(),
+            missing: Box::new(missing),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn basic(user: &str, password: &str) -> String {
-    format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
+impl State {
+    fn say(&mut self, header: String) -> Said {
+        self.said = Said { header: Some(header), number: self.said.number + 1 };
+        self.said.clone()
+    }
+}
+
+/// Asks for a token with all scopes, and if that is refused, without those of mounts.
+fn token(
+    service: &TokenService,
+    credentials: Option<&Credentials>,
+    state: &mut State,
+) -> Result<Outcome<String>, ClientError> {
+    if !state.is_narrow {
+        let wide = service.token(credentials, &state.scopes.wide())?;
+        if matches!(wide, Outcome::Done(_)) || !state.scopes.is_wide() {
+            return Ok(wide);
+        }
+        state.is_narrow = true;
+    }
+    service.token(credentials, &state.scopes.narrow())
+}
+
+/// Whether the registry knows who says this: `docker login` finds it out in the same way
+/// (distribution-spec, "Determining Support").
+fn is_known(exchange: &Exchange, header: &str) -> Result<bool, ClientError> {
+    let url = format!("{}/v2/", exchange.origin().base());
+    let proof = Some(Proof { header, at: &url });
+    let answer = exchange.ask(&Request { proof, ..Request::new("GET", &url) }, || Payload::None)?;
+    Ok(answer.status != 401)
 }

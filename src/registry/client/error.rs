@@ -1,12 +1,15 @@
 //! Why a registry did not take an image.
 //! Stage: registry.
 
+use std::fmt;
+
 use thiserror::Error;
 
-use super::connect::{ProxyError, TlsProblem};
-use super::credentials::LookedIn;
+use super::credentials::{Credentials, Login, LookedIn};
+use super::no_answer::NoAnswer;
 use crate::digest::BlobDigest;
 use crate::error::Hint;
+use crate::foreign::PublicUrl;
 use crate::outgoing;
 
 /// Says why a registry did not take or give an image.
@@ -23,51 +26,41 @@ pub enum ClientError {
         /// What the image's digest is.
         found: BlobDigest,
     },
-    /// The registry was asked as often as makes sense.
+    /// A request has no answer, although it was tried as often as makes sense.
     #[error("{url}: {reason}")]
     Unreachable {
-        /// What was asked for.
-        url: String,
-        /// What came of it.
-        reason: String,
-    },
-    /// There is no TLS connection to the registry, and there will be none.
-    #[error("{url}: {problem}")]
-    Tls {
-        /// What was asked for.
-        url: String,
-        /// What is wrong.
-        problem: TlsProblem,
-    },
-    /// A proxy can't be used.
-    #[error("{url}: {error}")]
-    Proxy {
-        /// What was asked for.
-        url: String,
-        /// What is wrong with the proxy.
-        error: ProxyError,
+        /// The address that was asked.
+        url: PublicUrl,
+        /// Why there is no answer.
+        reason: NoAnswer,
     },
     /// The registry said no.
-    #[error("{registry} refuses {what}: {status} {message}")]
+    #[error("{registry} refuses {what}: {status} {message}{missing}")]
     Refused {
-        /// Registry and repository.
+        /// Registry and repository, or the address of a service that gives tokens.
         registry: String,
-        /// What was to be done.
+        /// What it refuses: "a blob", "the manifest" …
         what: String,
         /// HTTP's status code.
         status: u16,
         /// The registry's own words.
         message: String,
+        /// What would have been needed to be let in.
+        missing: Box<Missing>,
     },
-    /// The registry wants credentials, and there are none for it.
+    /// The tag has another image, which the registry keeps.
     #[error(
-        "{host} refuses this user: 401 {message}; no credentials for {host} were found{looked_in}"
+        "{registry} refuses the manifest: {status} {message}; `{tag}` is there with another image, {found}"
     )]
-    NoCredentials {
-        /// The registry.
-        host: String,
-        /// Where credentials were looked for.
-        looked_in: LookedIn,
+    TagExists {
+        /// Registry and repository.
+        registry: String,
+        /// The tag.
+        tag: String,
+        /// Digest of the manifest that the tag has.
+        found: BlobDigest,
+        /// HTTP's status code.
+        status: u16,
         /// The registry's own words.
         message: String,
     },
@@ -99,20 +92,80 @@ impl Hint for ClientError {
             ClientError::OtherImage { .. } => {
                 Some("a digest is what comes of a push: name a tag, such as `host/app:v1`".to_owned())
             }
-            ClientError::NoCredentials { .. } | ClientError::Refused { status: 401, .. } => Some(
-                "`docker login` or `skopeo login` stores credentials; `--dest-creds USER:PASSWORD` gives them".to_owned(),
-            ),
+            ClientError::Refused { status, missing, .. }
+                if *status == 401 || matches!(**missing, Missing::Credentials { .. }) =>
+            {
+                Some(
+                    "`docker login` or `skopeo login` stores credentials; `--dest-creds USER:PASSWORD` gives them".to_owned(),
+                )
+            }
             ClientError::Refused { status: 403, .. } => {
                 Some("this user may not push there; some registries want the repository to be made first".to_owned())
             }
             ClientError::Refused { status: 413, .. } => {
                 Some("a proxy before the registry limits the size of requests".to_owned())
             }
-            ClientError::Tls { problem, .. } => {
-                Some(problem.hint("--dest-cert-dir", "--dest-tls-verify"))
+            ClientError::TagExists { .. } => Some(
+                "where tags can't be overwritten, each push needs a new one".to_owned(),
+            ),
+            ClientError::Unreachable { reason, .. } => {
+                reason.hint("--dest-cert-dir", "--dest-tls-verify")
             }
-            ClientError::Proxy { error, .. } => Some(error.hint()),
             _ => None,
+        }
+    }
+}
+
+/// Says what would have been needed to be let in, as far as it is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Missing {
+    /// It is not known: this user may be known, and not be allowed to do it.
+    #[default]
+    Nothing,
+    /// There are no credentials for the registry.
+    Credentials {
+        /// The registry.
+        host: String,
+        /// Where credentials were looked for.
+        looked_in: LookedIn,
+    },
+    /// The credentials are not those of a user.
+    Right {
+        /// The user's name, if there is one.
+        user: Option<String>,
+    },
+}
+
+impl Missing {
+    /// There are no credentials in any place.
+    pub fn none_in(login: &Login) -> Self {
+        Self::Credentials { host: login.host.clone(), looked_in: login.looked_in.clone() }
+    }
+
+    /// These are wrong.
+    pub fn of(credentials: &Credentials) -> Self {
+        let user = match credentials {
+            // What has no password may be one.
+            Credentials::Password(user, password) if !password.is_empty() => Some(user.clone()),
+            _ => None,
+        };
+        Self::Right { user }
+    }
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nothing => Ok(()),
+            Self::Credentials { host, looked_in } => {
+                write!(f, "; no credentials for {host} were found{looked_in}")
+            }
+            Self::Right { user: Some(user) } => {
+                write!(f, "; the user name or the password of `{user}` is wrong")
+            }
+            Self::Right { user: None } => {
+                write!(f, "; the token is not valid there, or not any more")
+            }
         }
     }
 }

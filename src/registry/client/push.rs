@@ -2,19 +2,23 @@
 //! Stage: registry. Input: [`Artifact`]. Output: an image in a registry.
 //!
 //! Every digest is known before a byte is made: what the registry has is not made again. What
-//! names the blobs is sent last, so that a push that ends early leaves nothing wrong.
+//! names the blobs is sent last, so that a push that ends early leaves nothing wrong. A manifest
+//! that is there proves nothing of the blobs that it names, since garbage collections leave such:
+//! the registry is asked for each of them, at the same time as for the manifest.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
-use serde_json::Value;
-
+use super::answer::Answer;
 use super::error::ClientError;
-use super::repository::{Access, Client, ClientOptions, Payload};
+use super::exchange::CONNECTIONS;
+use super::parallel::in_parallel;
+use super::repository::{Access, Client, ClientOptions, Presence};
 use super::reuse::compressed_blobs;
 use super::upload::{Mount, Upload};
-use crate::digest::BlobDigest;
-use crate::oci::{Artifact, Blob, Documents, LayerBlob, ManifestFormat};
+use crate::digest::{BlobDigest, Digest};
+use crate::foreign::plain_text;
+use crate::oci::{Artifact, Blob, Documents, Form, LayerBlob, ManifestFormat};
 use crate::outgoing;
 use crate::outgoing::{
     Copied, Hashing, ImageLayer, LayerStep, Reference, Tally, Watch, Watched, WatchedLayer,
@@ -23,11 +27,8 @@ use crate::outgoing::{
 use crate::sink::Plain;
 use crate::store::Store;
 
-/// How many blobs are on their way at a time: a single one waits for the network most of it.
+/// Blobs that are sent at a time: a single one waits for the network most of it.
 const AT_ONCE: usize = 4;
-/// Manifests that we may find where ours is to be.
-pub(super) const MANIFESTS: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, \
-     application/vnd.docker.distribution.manifest.v2+json, application/vnd.docker.distribution.manifest.list.v2+json";
 
 /// Sends an image, or several with their index, to where `reference` says. A digest in it must be
 /// that of what is sent; without a tag, it is what the image is called.
@@ -48,12 +49,11 @@ pub fn copy_to_registry(
         check_digest(reference, &documents)?;
     }
     let client = Client::connect(reference, Access::Push, options, watch)?;
-    let there = client.get(&format!("manifests/{tag}"), MANIFESTS)?;
-    let reusing = match &there {
-        Some(manifest) if options.reuse_compressed => {
-            Some(artifact.with_compressed(&compressed_blobs(&client, manifest)?))
-        }
-        _ => None,
+    let reusing = if options.reuse_compressed {
+        let there = client.manifest(&tag)?.unwrap_or_default();
+        Some(artifact.with_compressed(&compressed_blobs(&client, &there)?))
+    } else {
+        None
     };
     let documents = match &reusing {
         Some(artifact) => artifact.documents(format.form(), format),
@@ -62,22 +62,9 @@ pub fn copy_to_registry(
     check_digest(reference, &documents)?;
     let artifact = reusing.as_ref().unwrap_or(artifact);
     let layers = layers(artifact, format);
-    if there.as_ref().is_some_and(|bytes| *bytes == documents.top().bytes) {
-        let mut tally = Tally::default();
-        for layer in layers.values() {
-            watch.layer(layer.layer, LayerStep::Skipped);
-            tally.skipped(layer.blob.size);
-        }
-        return Ok(Copied::new(&documents, tally));
-    }
-    let known = there.map(|bytes| blobs_of(&bytes)).unwrap_or_default();
-    let push = Push { store, client: &client, watch, tally: Mutex::default() };
-    let missing = push.missing(layers.values(), &known)?;
-    watch.expect(missing.iter().map(|layer| layer.blob.size).sum());
-    push.send_all(missing, options)?;
-    push.documents(&documents, &tag, &known)?;
-    let tally = push.tally.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    Ok(Copied::new(&documents, tally))
+    let ends = Mutex::default();
+    let (client, documents, form) = (&client, &documents, format.form());
+    Push { store, client, options, artifact, documents, form, layers, watch, ends }.run(&tag)
 }
 
 /// Checks that what is to be sent is what `reference` asks for, if that has a digest.
@@ -109,146 +96,261 @@ fn layers(artifact: &Artifact, format: ManifestFormat) -> BTreeMap<BlobDigest, P
     layers.map(|layer| (layer.blob.digest, layer)).collect()
 }
 
-/// The blobs that a manifest names: its registry has them.
-fn blobs_of(manifest: &[u8]) -> BTreeSet<BlobDigest> {
-    let manifest: Value = serde_json::from_slice(manifest).unwrap_or_default();
-    let layers = manifest["layers"].as_array().into_iter().flatten();
-    let digests = layers.chain([&manifest["config"]]).filter_map(|blob| blob["digest"].as_str());
-    digests.filter_map(|digest| digest.parse().ok()).collect()
-}
-
 struct Push<'a> {
     store: &'a Store,
     client: &'a Client<'a>,
+    options: &'a ClientOptions,
+    artifact: &'a Artifact,
+    documents: &'a Documents,
+    form: Form,
+    layers: BTreeMap<BlobDigest, PushLayer<'a>>,
     watch: &'a dyn Watch,
-    tally: Mutex<Tally>,
+    /// What became of each layer.
+    ends: Mutex<BTreeMap<BlobDigest, LayerStep>>,
+}
+
+/// Something that the registry is asked for.
+#[derive(Clone, Copy)]
+enum Question<'q> {
+    /// The manifest that the tag has.
+    Tag(&'q str),
+    /// A blob of this size.
+    Blob(BlobDigest, u64),
+    /// A manifest that the index names.
+    Manifest(BlobDigest),
+}
+
+/// What the registry has.
+#[derive(Default)]
+struct There {
+    /// The tag has the very manifest that is to be pushed.
+    top: bool,
+    /// Blobs and manifests that are there.
+    digests: BTreeSet<BlobDigest>,
 }
 
 impl Push<'_> {
-    /// Which layers the registry lacks, in the order in which they are best sent.
-    fn missing<'l>(
-        &self,
-        layers: impl Iterator<Item = &'l PushLayer<'l>>,
-        known: &BTreeSet<BlobDigest>,
-    ) -> Result<Vec<PushLayer<'l>>, ClientError> {
-        let layers: Vec<_> = layers.copied().collect();
-        let is_there = |layer: &PushLayer| {
-            let digest = &layer.blob.digest;
-            Ok(known.contains(digest) || self.client.has_blob(digest)?)
-        };
-        let there = in_parallel(&layers, is_there)?;
-        let mut missing = Vec::new();
-        let mut tally = self.tally.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        for (layer, there) in layers.into_iter().zip(there) {
-            if there {
-                self.watch.layer(layer.layer, LayerStep::Skipped);
-                tally.skipped(layer.blob.size);
-            } else {
-                missing.push(layer);
+    fn run(self, tag: &str) -> Result<Copied, ClientError> {
+        let there = self.ask(tag)?;
+        let mut missing = self.missing_layers(&there);
+        let configs = self.configs().filter(|config| !there.digests.contains(&config.digest));
+        let configs: Vec<_> = configs.collect();
+        let children = self.children().filter(|(child, _)| !there.digests.contains(&child.digest));
+        let children: Vec<_> = children.collect();
+        let is_whole = missing.is_empty() && configs.is_empty() && children.is_empty();
+        if !(there.top && is_whole) {
+            self.watch.expect(missing.iter().map(|layer| layer.blob.size).sum());
+            missing.sort_by_key(|layer| layer.layer.turn());
+            in_parallel(AT_ONCE, &missing, |layer| self.send(layer))?;
+            in_parallel(AT_ONCE, &configs, |config| self.send_document(config, true))?;
+            for (child, media_type) in children {
+                self.put_image(child, &child.digest.to_string(), &media_type)?;
+            }
+            self.put_top(tag)?;
+        }
+        Ok(Copied::new(self.documents, self.tally()))
+    }
+
+    /// Asks for all that the image is made of, at once: it takes a round trip, and not one for
+    /// each.
+    fn ask(&self, tag: &str) -> Result<There, ClientError> {
+        let blobs = self.layers.values().map(|layer| (layer.blob.digest, layer.blob.size));
+        let configs = self.configs().map(|config| (config.digest, config.bytes.len() as u64));
+        let blobs = blobs.chain(configs).map(|(digest, size)| Question::Blob(digest, size));
+        let children = self.children().map(|(child, _)| Question::Manifest(child.digest));
+        let questions: Vec<_> =
+            [Question::Tag(tag)].into_iter().chain(blobs).chain(children).collect();
+        let answers = in_parallel(CONNECTIONS, &questions, |question| match question {
+            Question::Tag(tag) => {
+                let there = self.client.manifest(tag)?;
+                Ok::<_, ClientError>(there.is_some_and(|bytes| bytes == self.documents.top().bytes))
+            }
+            Question::Blob(digest, size) => {
+                Ok(self.client.has_blob(digest, *size)? == Presence::There)
+            }
+            Question::Manifest(digest) => Ok(self.client.has_manifest(digest)? == Presence::There),
+        })?;
+        let mut there = There::default();
+        for (question, is_there) in questions.iter().zip(answers) {
+            match question {
+                Question::Tag(_) => there.top = is_there,
+                Question::Blob(digest, _) | Question::Manifest(digest) if is_there => {
+                    there.digests.insert(*digest);
+                }
+                Question::Blob(..) | Question::Manifest(_) => {}
             }
         }
-        missing.sort_by_key(|layer| layer.layer.turn());
-        Ok(missing)
+        Ok(there)
     }
 
-    fn send_all(&self, layers: Vec<PushLayer>, options: &ClientOptions) -> Result<(), ClientError> {
-        in_parallel(&layers, |layer| self.send(layer, options)).map(drop)
+    fn missing_layers(&self, there: &There) -> Vec<PushLayer<'_>> {
+        let (there, missing): (Vec<_>, Vec<_>) =
+            self.layers.values().partition(|layer| there.digests.contains(&layer.blob.digest));
+        there.into_iter().for_each(|layer| self.ended(layer, LayerStep::Skipped));
+        missing.into_iter().copied().collect()
     }
 
-    fn send(&self, layer: &PushLayer, options: &ClientOptions) -> Result<(), ClientError> {
-        let LayerBlob { digest, size, .. } = layer.blob;
-        let upload = Upload { client: self.client, digest, size };
-        let mounted = match upload.mount(&options.mount_from)? {
-            Mount::Mounted => true,
+    /// Each configuration once.
+    fn configs(&self) -> impl Iterator<Item = &Blob> {
+        let configs = self.documents.images.iter().map(|image| &image.config);
+        let configs: BTreeMap<_, _> = configs.map(|config| (config.digest, config)).collect();
+        configs.into_values()
+    }
+
+    /// The manifests that the index names, with their media types; none of a single image.
+    fn children(&self) -> impl Iterator<Item = (&Blob, String)> {
+        let images = self.documents.images.iter().filter(|_| self.documents.index.is_some());
+        images.map(|image| (&image.manifest, image.descriptor().media_type().to_string()))
+    }
+
+    fn send(&self, layer: &PushLayer) -> Result<(), ClientError> {
+        let upload = self.upload(layer.blob.digest, layer.blob.size, true);
+        match upload.mount(&self.options.mount_from)? {
+            Mount::Mounted => self.ended(layer, LayerStep::Mounted),
             Mount::Begun(location) => {
-                upload.send(Some(location), |out| {
-                    let out = Plain(Watched { out, watch: self.watch });
-                    let out = WatchedLayer::begin(out, layer.layer, self.watch);
-                    write_checked_layer(self.store, layer.layer, Hashing::Beside, out)?;
-                    Ok(())
-                })?;
-                false
+                self.make(&upload, Some(location), layer)?;
+                self.ended(layer, LayerStep::Sent);
             }
-        };
-        let mut tally = self.tally.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if mounted {
-            tally.mounted();
-            self.watch.layer(layer.layer, LayerStep::Mounted);
-        } else {
-            tally.sent(size);
-            self.watch.layer(layer.layer, LayerStep::Sent);
         }
         Ok(())
     }
 
-    /// Configurations, then manifests, and the tag last of all.
-    fn documents(
+    fn make(
         &self,
-        documents: &Documents,
-        tag: &str,
-        known: &BTreeSet<BlobDigest>,
+        upload: &Upload,
+        location: Option<String>,
+        layer: &PushLayer,
     ) -> Result<(), ClientError> {
-        for image in &documents.images {
-            let Blob { digest, bytes } = &image.config;
-            if !known.contains(digest) && !self.client.has_blob(digest)? {
-                let upload =
-                    Upload { client: self.client, digest: *digest, size: bytes.len() as u64 };
-                upload.send(None, |out| {
-                    Ok(out.write_all(bytes).map_err(outgoing::Error::Write)?)
-                })?;
-            }
-        }
-        if documents.index.is_some() {
-            for image in &documents.images {
-                let media_type = image.descriptor().media_type().to_string();
-                self.manifest(&image.manifest, &image.manifest.digest.to_string(), &media_type)?;
-            }
-        }
-        let media_type = documents.descriptor().media_type().to_string();
-        self.manifest(documents.top(), tag, &media_type)
+        upload.send(location, |out| {
+            let out = Plain(Watched { out, watch: self.watch });
+            let out = WatchedLayer::begin(out, layer.layer, self.watch);
+            Ok(write_checked_layer(self.store, layer.layer, Hashing::Beside, out)?)
+        })
     }
 
-    fn manifest(&self, blob: &Blob, name: &str, media_type: &str) -> Result<(), ClientError> {
-        let url = self.client.url(&format!("manifests/{name}"));
-        let payload = Payload::Bytes { bytes: &blob.bytes, media_type };
-        let answer = self.client.request("PUT", &url, payload)?;
-        if answer.status != 201 {
-            return Err(self.client.refused("the manifest", &answer));
+    fn send_document(&self, document: &Blob, trusts: bool) -> Result<(), ClientError> {
+        let upload = self.upload(document.digest, document.bytes.len() as u64, trusts);
+        upload
+            .send(None, |out| Ok(out.write_all(&document.bytes).map_err(outgoing::Error::Write)?))
+    }
+
+    fn upload(&self, digest: BlobDigest, size: u64, trusts: bool) -> Upload<'_> {
+        Upload { client: self.client, digest, size, trusts }
+    }
+
+    /// Stores what the tag is to stand for: last of all.
+    fn put_top(&self, tag: &str) -> Result<(), ClientError> {
+        let media_type = self.documents.descriptor().media_type().to_string();
+        let top = self.documents.top();
+        if self.documents.index.is_none() {
+            return self.put_image(top, tag, &media_type);
+        }
+        let mut answer = self.client.put_manifest(tag, &top.bytes, &media_type)?;
+        if answer.unknown_blobs().is_some() {
+            // What is called a blob is a manifest, and what was there isn't any more.
+            for (child, media_type) in self.children() {
+                self.put_image(child, &child.digest.to_string(), &media_type)?;
+            }
+            answer = self.client.put_manifest(tag, &top.bytes, &media_type)?;
+        }
+        self.stored(top, tag, &answer)
+    }
+
+    /// Stores an image's manifest. Blobs that the registry does not know then are sent again,
+    /// whatever it says of them: each once.
+    fn put_image(&self, manifest: &Blob, name: &str, media_type: &str) -> Result<(), ClientError> {
+        let image = self.documents.images.iter();
+        let image = image.zip(0..).find(|(image, _)| image.manifest.digest == manifest.digest);
+        let mut unsent = image.map(|(_, number)| self.blobs_of(number)).unwrap_or_default();
+        loop {
+            let answer = self.client.put_manifest(name, &manifest.bytes, media_type)?;
+            let Some(named) = answer.unknown_blobs().filter(|_| !unsent.is_empty()) else {
+                return self.stored(manifest, name, &answer);
+            };
+            let named: BTreeSet<_> =
+                named.into_iter().filter(|blob| unsent.contains(blob)).collect();
+            let again = if named.is_empty() { unsent.clone() } else { named };
+            unsent = &unsent - &again;
+            self.send_again(&again)?;
+        }
+    }
+
+    /// The blobs of one of the images.
+    fn blobs_of(&self, number: usize) -> BTreeSet<BlobDigest> {
+        let config = self.documents.images[number].config.digest;
+        let form = self.form;
+        let layers = self.artifact.images()[number].layers.iter();
+        layers.map(|layer| layer.blob(form).digest).chain([config]).collect()
+    }
+
+    fn send_again(&self, blobs: &BTreeSet<BlobDigest>) -> Result<(), ClientError> {
+        let blobs: Vec<_> = blobs.iter().copied().collect();
+        in_parallel(AT_ONCE, &blobs, |digest| {
+            if let Some(layer) = self.layers.get(digest) {
+                self.make(&self.upload(*digest, layer.blob.size, false), None, layer)?;
+                self.ended(layer, LayerStep::Sent);
+            } else if let Some(config) = self.configs().find(|config| config.digest == *digest) {
+                self.send_document(config, false)?;
+            }
+            Ok::<_, ClientError>(())
+        })?;
+        Ok(())
+    }
+
+    /// Checks that a manifest was stored.
+    fn stored(&self, manifest: &Blob, name: &str, answer: &Answer) -> Result<(), ClientError> {
+        if !answer.is_success() {
+            return self.not_stored(manifest, name, answer);
         }
         match answer.header("docker-content-digest") {
-            Some(digest) if digest != blob.digest.to_string() => {
-                Err(ClientError::OtherDigest { expected: blob.digest, found: digest.to_owned() })
+            Some(digest) if digest != manifest.digest.to_string() => {
+                Err(ClientError::OtherDigest {
+                    expected: manifest.digest,
+                    found: plain_text(digest),
+                })
             }
             _ => Ok(()),
         }
     }
-}
 
-/// Does something for each, a few at a time and in order. After an error none is begun.
-fn in_parallel<I: Sync, O: Send>(
-    items: &[I],
-    each: impl Fn(&I) -> Result<O, ClientError> + Sync,
-) -> Result<Vec<O>, ClientError> {
-    let next = Mutex::new(0);
-    let results: Mutex<BTreeMap<usize, Result<O, ClientError>>> = Mutex::default();
-    let work = || loop {
-        let index = {
-            let mut next = next.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            *next += 1;
-            *next - 1
-        };
-        let Some(item) = items.get(index) else { return };
-        let result = each(item);
-        if result.is_err() {
-            *next.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = items.len();
+    /// A tag that can't be overwritten is right if it has this very manifest.
+    fn not_stored(&self, manifest: &Blob, name: &str, answer: &Answer) -> Result<(), ClientError> {
+        let error = self.client.refused("the manifest", answer);
+        if !matches!(answer.status, 400 | 403 | 405 | 409 | 412 | 422) {
+            return Err(error);
         }
-        results.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(index, result);
-    };
-    std::thread::scope(|scope| {
-        for _ in 0..AT_ONCE.min(items.len()) {
-            scope.spawn(work);
+        // It is the refusal that is to be told, whatever comes of this.
+        match self.client.manifest(name) {
+            Ok(Some(there)) if there == manifest.bytes => Ok(()),
+            Ok(Some(there)) if !name.contains(':') => Err(ClientError::TagExists {
+                registry: self.client.name(),
+                tag: name.to_owned(),
+                found: BlobDigest::new(Digest::of(&there)),
+                status: answer.status,
+                message: answer.message(),
+            }),
+            _ => Err(error),
         }
-    });
-    let results = results.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    results.into_values().collect()
+    }
+
+    /// Says what became of a layer. One that was there may have to be sent all the same.
+    fn ended(&self, layer: &PushLayer, step: LayerStep) {
+        self.watch.layer(layer.layer, step);
+        let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        ends.insert(layer.blob.digest, step);
+    }
+
+    fn tally(&self) -> Tally {
+        let mut tally = Tally::default();
+        let ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        for (digest, step) in &*ends {
+            let size = self.layers[digest].blob.size;
+            match step {
+                LayerStep::Sent => tally.sent(size),
+                LayerStep::Mounted => tally.mounted(),
+                _ => tally.skipped(size),
+            }
+        }
+        tally
+    }
 }

@@ -3,25 +3,25 @@
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
-use std::io::Read;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use ureq::http::Response;
-use ureq::{Body, SendBody};
-
-use super::address;
 use super::answer::Answer;
-use super::authorization::Authorization;
-use super::connect::{Certificates, Network, Proxies, TlsProblem};
+use super::authorization::{Authorization, Said};
+use super::connect::{Certificates, Network, Proxies};
 use super::credentials::{self, AuthSource, Credentials, Login};
-use super::error::ClientError;
-use super::exchange::Exchange;
+use super::error::{ClientError, Missing};
+use super::exchange::{Exchange, Outcome, Payload, Proof, Request};
+use super::no_answer::NoAnswer;
+use super::origin::Origin;
+use super::retry::is_transient;
+use super::scopes::Scopes;
 use crate::digest::BlobDigest;
+use crate::foreign::PublicUrl;
 use crate::outgoing::{Reference, RepositoryName, Watch};
 
-/// From so many bytes on, the registry is asked whether it wants them (RFC 9110, 10.1.1): who is
-/// refused while he sends learns only that the connection broke.
-const EXPECT: u64 = 1 << 20;
+/// Media types of the manifests that are understood.
+pub const MANIFESTS: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, \
+     application/vnd.docker.distribution.manifest.v2+json, application/vnd.docker.distribution.manifest.list.v2+json";
 
 /// How to push.
 #[derive(Clone, Default)]
@@ -45,28 +45,6 @@ pub struct ClientOptions {
     pub reuse_compressed: bool,
 }
 
-/// What is sent with a request.
-pub enum Payload<'a> {
-    /// Nothing.
-    None,
-    /// Bytes in memory.
-    Bytes {
-        /// The bytes.
-        bytes: &'a [u8],
-        /// What they are.
-        media_type: &'a str,
-    },
-    /// Bytes that are made meanwhile; and where in the blob they begin, if not at its start.
-    Stream {
-        /// Where they come from.
-        reader: &'a mut dyn Read,
-        /// How many they are.
-        length: u64,
-        /// How many were sent before.
-        offset: u64,
-    },
-}
-
 /// A blob on its way.
 pub type BodyReader = ureq::BodyReader<'static>;
 
@@ -79,15 +57,25 @@ pub enum Access {
     Push,
 }
 
+/// Whether a repository has a blob or a manifest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// It is there, with its length.
+    There,
+    /// It is not there.
+    Missing,
+    /// The registry does not say, or not to this user.
+    Unknown,
+}
+
 /// A repository of a registry.
 pub struct Client<'a> {
     exchange: Exchange<'a>,
-    /// `https://host:port`
-    base: String,
     host: String,
     repository: RepositoryName,
     authorization: Authorization,
-    login: Login,
+    /// Repositories that no blob can be mounted from.
+    closed: Mutex<BTreeSet<String>>,
 }
 
 impl<'a> Client<'a> {
@@ -104,64 +92,76 @@ impl<'a> Client<'a> {
         let host = reference.registry().host_and_port().to_owned();
         let may_be_plain_http =
             options.tls_verify.map_or_else(|| reference.registry().is_loopback(), |verify| !verify);
-        let network = Network::new(
-            &options.certificates,
-            reference.registry(),
-            options.tls_verify != Some(false),
-            &options.proxies,
-        )?;
+        let verify = options.tls_verify != Some(false);
+        let network =
+            Network::new(&options.certificates, reference.registry(), verify, &options.proxies)?;
         let login = match &options.credentials {
             Some(given) => Login::given(given.clone(), reference),
             None => credentials::look_up(&options.auth_sources, reference)?,
         };
-        let scopes = scopes(reference.repository(), access, &options.mount_from);
-        let mut client = Self {
-            exchange: Exchange::new(&network, watch),
-            base: format!("https://{host}"),
-            host: host.clone(),
-            repository: reference.repository().clone(),
-            authorization: Authorization::new(login.credentials.clone(), scopes),
-            login,
+        let actions = match access {
+            Access::Pull => "pull",
+            Access::Push => "pull,push",
         };
-        if may_be_plain_http {
-            let url = format!("{}/v2/", client.base);
-            if let Err(error) = client.attempt("GET", &url, Payload::None) {
-                // What speaks TLS is not asked in the clear, whatever is wrong with it.
-                if let Some(problem) = TlsProblem::of(&error)
-                    && !problem.may_be_plain_http()
-                {
-                    return Err(ClientError::Tls { url, problem });
-                }
-                client.base = format!("http://{host}");
-            }
+        let repository = reference.repository().clone();
+        let scopes = Scopes::new(repository.as_str(), actions, &options.mount_from);
+        let origin = Origin::new(format!("https://{host}"), verify);
+        let mut exchange = Exchange::new(&network, origin, watch);
+        if may_be_plain_http && !speaks_tls(&exchange)? {
+            exchange.set_origin(Origin::new(format!("http://{host}"), verify));
         }
-        Ok(client)
+        let authorization = Authorization::new(login, scopes);
+        Ok(Self { exchange, host, repository, authorization, closed: Mutex::default() })
     }
 
-    /// The address of something in the repository.
+    /// Returns the address of something in the repository.
     pub fn url(&self, path: &str) -> String {
-        format!("{}/v2/{}/{path}", self.base, self.repository)
+        format!("{}/v2/{}/{path}", self.exchange.origin().base(), self.repository)
     }
 
-    /// Where an answer says to go on, if it does (RFC 9110, 10.2.2).
+    /// Returns where an answer says to go on, if it does (RFC 9110, section 10.2.2).
     pub fn location(&self, answer: &Answer) -> Option<String> {
         let location = answer.header("location")?;
-        Some(address::resolve(&self.base, &answer.url, location))
+        Some(self.exchange.origin().resolve(&answer.url, location))
     }
 
-    /// A document, if there is one.
+    /// Reads a document, if there is one.
+    ///
+    /// # Errors
+    /// [`ClientError`].
     pub fn get(&self, path: &str, accept: &str) -> Result<Option<Vec<u8>>, ClientError> {
-        let answer = self.request_accepting("GET", &self.url(path), Payload::None, accept)?;
+        let url = self.url(path);
+        let answer =
+            self.ask(&Request { accept, ..Request::new("GET", &url) }, || Payload::None)?;
         match answer.status {
-            200 => Ok(Some(answer.body)),
+            _ if answer.is_success() => Ok(Some(answer.body)),
             // Some say so of a repository that isn't there yet.
             404 => Ok(None),
             _ => Err(self.refused("to be read", &answer)),
         }
     }
 
-    /// A blob from `offset` on, as it comes, if it is there. A registry may begin at its first
-    /// byte all the same: where, is returned as well.
+    /// Reads the manifest that is to be replaced, if there is one. Who may write need not be
+    /// allowed to read: a refusal is no error.
+    ///
+    /// # Errors
+    /// [`ClientError`], if the registry can't answer at present.
+    pub fn manifest(&self, name: &str) -> Result<Option<Vec<u8>>, ClientError> {
+        let url = self.url(&format!("manifests/{name}"));
+        let request = Request { accept: MANIFESTS, ..Request::new("GET", &url) };
+        let answer = self.ask(&request, || Payload::None)?;
+        match answer.status {
+            _ if answer.is_success() => Ok(Some(answer.body)),
+            status if is_transient(status) => Err(self.refused("to be read", &answer)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Opens a blob from `offset` on, if it is there. A registry may begin at its first byte all
+    /// the same: the place of the first byte is returned as well.
+    ///
+    /// # Errors
+    /// [`ClientError`].
     pub fn open(
         &self,
         digest: &BlobDigest,
@@ -169,17 +169,18 @@ impl<'a> Client<'a> {
     ) -> Result<Option<(u64, BodyReader)>, ClientError> {
         let url = self.url(&format!("blobs/{digest}"));
         let range = (offset > 0).then(|| format!("bytes={offset}-"));
-        let answered = self.repeat(&url, || {
-            let sent = self.send("GET", &url, Payload::None, "*/*", range.as_deref())?;
+        let request = Request { range: range.as_deref(), ..Request::new("GET", &url) };
+        let answered = self.repeat(&request, |request| {
+            let sent = self.exchange.send(request, Payload::None)?;
             if matches!(sent.status().as_u16(), 200 | 206) {
-                return Ok(Ok(sent));
+                return Ok(Outcome::Done(sent));
             }
-            Answer::read(sent).map(Err)
+            Answer::read(sent).map(Outcome::Answered)
         })?;
         let response = match answered {
-            Ok(response) => response,
-            Err(answer) if answer.status == 404 => return Ok(None),
-            Err(answer) => return Err(self.refused("to send a blob", &answer)),
+            Outcome::Done(response) => response,
+            Outcome::Answered(answer) if answer.status == 404 => return Ok(None),
+            Outcome::Answered(answer) => return Err(self.refused("to send a blob", &answer)),
         };
         let (parts, body) = response.into_parts();
         let begins = if parts.status.as_u16() == 200 {
@@ -189,171 +190,270 @@ impl<'a> Client<'a> {
             let begin = range.and_then(|range| range.strip_prefix("bytes ")?.split_once('-'));
             let begin = begin.and_then(|(begin, _)| begin.parse().ok());
             begin.ok_or_else(|| ClientError::Unreachable {
-                url: url.clone(),
-                reason: "a part of it was sent, but not which".to_owned(),
+                url: PublicUrl::of(&url),
+                reason: NoAnswer::Broken("a part of it was sent, but not which".to_owned()),
             })?
         };
         Ok(Some((begins, body.into_with_config().limit(u64::MAX).reader())))
     }
 
-    /// Whether the repository has a blob.
-    pub fn has_blob(&self, digest: &BlobDigest) -> Result<bool, ClientError> {
-        let answer = self.request("HEAD", &self.url(&format!("blobs/{digest}")), Payload::None)?;
+    /// Asks whether the repository has a blob of this size.
+    ///
+    /// # Errors
+    /// [`ClientError`], if the registry can't answer at present.
+    pub fn has_blob(&self, digest: &BlobDigest, size: u64) -> Result<Presence, ClientError> {
+        let url = self.url(&format!("blobs/{digest}"));
+        let answer = self.ask(&Request::new("HEAD", &url), || Payload::None)?;
         match answer.status {
-            200 => Ok(true),
-            404 => Ok(false),
-            _ => Err(self.refused("to be asked for a blob", &answer)),
+            _ if answer.is_success() => {
+                let found = answer.header("docker-content-digest");
+                let length =
+                    answer.header("content-length").and_then(|text| text.parse::<u64>().ok());
+                match length {
+                    _ if found.is_some_and(|found| found != digest.to_string()) => {
+                        Ok(Presence::Missing)
+                    }
+                    None => Ok(Presence::There),
+                    Some(length) if length == size => Ok(Presence::There),
+                    // Some say 0 of each.
+                    Some(_) => self.has_blob_by_get(&url, size),
+                }
+            }
+            404 | 410 => Ok(Presence::Missing),
+            // An address that a storage signed for GET is no good for HEAD.
+            _ if !self.exchange.origin().is_ours(&answer.url) => self.has_blob_by_get(&url, size),
+            405 | 501 => self.has_blob_by_get(&url, size),
+            status if is_transient(status) => Err(self.refused("to be asked for a blob", &answer)),
+            _ => Ok(Presence::Unknown),
         }
     }
 
-    /// Asks until there is an answer that stays the same, as often as makes sense.
-    pub fn request(
-        &self,
-        method: &str,
-        url: &str,
-        payload: Payload,
-    ) -> Result<Answer, ClientError> {
-        self.request_accepting(method, url, payload, "*/*")
+    /// Asks for a blob's first byte, for registries that don't answer `HEAD`.
+    fn has_blob_by_get(&self, url: &str, size: u64) -> Result<Presence, ClientError> {
+        let request = Request { range: Some("bytes=0-0"), ..Request::new("GET", url) };
+        let answered = self.repeat(&request, |request| {
+            let sent = self.exchange.send(request, Payload::None)?;
+            let header = |name: &str| sent.headers().get(name)?.to_str().ok().map(str::to_owned);
+            let length = match sent.status().as_u16() {
+                200 => header("content-length"),
+                206 => header("content-range")
+                    .and_then(|range| Some(range.rsplit_once('/')?.1.to_owned())),
+                _ => return Answer::read(sent).map(Outcome::Answered),
+            };
+            // The rest of it isn't read: this ends the connection.
+            Ok(Outcome::Done(length.and_then(|text| text.parse::<u64>().ok())))
+        })?;
+        Ok(match answered {
+            Outcome::Done(Some(length)) if length == size => Presence::There,
+            Outcome::Done(None) => Presence::There,
+            Outcome::Done(Some(_)) => Presence::Missing,
+            Outcome::Answered(answer) if matches!(answer.status, 404 | 410) => Presence::Missing,
+            Outcome::Answered(_) => Presence::Unknown,
+        })
     }
 
-    fn request_accepting(
+    /// Asks whether the repository has a manifest.
+    ///
+    /// # Errors
+    /// [`ClientError`], if the registry can't answer at present.
+    pub fn has_manifest(&self, digest: &BlobDigest) -> Result<Presence, ClientError> {
+        let url = self.url(&format!("manifests/{digest}"));
+        let request = Request { accept: MANIFESTS, ..Request::new("HEAD", &url) };
+        let answer = self.ask(&request, || Payload::None)?;
+        match answer.status {
+            _ if answer.is_success() => Ok(Presence::There),
+            404 | 410 => Ok(Presence::Missing),
+            status if is_transient(status) => {
+                Err(self.refused("to be asked for a manifest", &answer))
+            }
+            _ => Ok(Presence::Unknown),
+        }
+    }
+
+    /// Sends a manifest to be stored under a tag or a digest.
+    ///
+    /// # Errors
+    /// [`ClientError::Unreachable`].
+    pub fn put_manifest(
         &self,
-        method: &str,
-        url: &str,
-        payload: Payload,
-        accept: &str,
+        name: &str,
+        bytes: &[u8],
+        media_type: &str,
     ) -> Result<Answer, ClientError> {
-        let again = || match &payload {
-            Payload::Bytes { bytes, media_type } => Payload::Bytes { bytes, media_type },
-            Payload::None | Payload::Stream { .. } => Payload::None,
-        };
-        // An answer is all there is to wait for.
-        let attempt = || self.attempt_accepting(method, url, again(), accept).map(Err);
-        let Err(answer) = self.repeat::<Infallible>(url, attempt)?;
+        let url = self.url(&format!("manifests/{name}"));
+        self.ask(&Request::new("PUT", &url), || Payload::Bytes { bytes, media_type })
+    }
+
+    /// Sends a request without a body, until there is an answer that stays the same.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn request(&self, method: &'static str, url: &str) -> Result<Answer, ClientError> {
+        self.ask(&Request::new(method, url), || Payload::None)
+    }
+
+    /// Asks to mount a blob of another repository of the registry; none if that was refused
+    /// before.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn mount(
+        &self,
+        digest: &BlobDigest,
+        repository: &str,
+    ) -> Result<Option<Answer>, ClientError> {
+        let closed = || self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        if closed().contains(repository) || !self.authorization.may_mount() {
+            return Ok(None);
+        }
+        let url = self.url(&format!("blobs/uploads/?mount={digest}&from={repository}"));
+        let request = Request::new("POST", &url);
+        let mut said = self.authorization.said();
+        let mut answer = self.ask_once_known(&request, &said)?;
+        if answer.status == 401
+            && let Some(next) =
+                self.authorization.challenged(&self.exchange, &answer, &said, false)?
+        {
+            said = next;
+            answer = self.ask_once_known(&request, &said)?;
+        }
+        if matches!(answer.status, 401 | 403) {
+            closed().insert(repository.to_owned());
+        }
+        Ok(Some(answer))
+    }
+
+    fn ask_once_known(&self, request: &Request, said: &Said) -> Result<Answer, ClientError> {
+        self.exchange.ask(&self.proved(request, said), || Payload::None)
+    }
+
+    fn ask<'p>(
+        &self,
+        request: &Request,
+        payload: impl Fn() -> Payload<'p>,
+    ) -> Result<Answer, ClientError> {
+        let Outcome::Answered(answer) = self.repeat::<Infallible>(request, |request| {
+            Answer::read(self.exchange.send(request, payload())?).map(Outcome::Answered)
+        })?;
         Ok(answer)
     }
 
-    /// Tries something until it comes to its end (`Ok`), or to an answer (`Err`) that stays the
-    /// same though we said who we are.
+    /// Runs `attempts` with retries, and again where the registry asks who it is. Returns what was
+    /// asked for, or the registry's final answer.
     fn repeat<T>(
         &self,
-        url: &str,
-        mut attempts: impl FnMut() -> Result<Result<T, Answer>, ureq::Error>,
-    ) -> Result<Result<T, Answer>, ClientError> {
-        match self.exchange.persist(url, &mut attempts)? {
-            Err(answer) if answer.status == 401 => {
-                self.authenticate(&answer)?;
-                self.exchange.persist(url, attempts)
+        request: &Request,
+        mut attempts: impl FnMut(&Request) -> Result<Outcome<T>, NoAnswer>,
+    ) -> Result<Outcome<T>, ClientError> {
+        let reads = matches!(request.method, "GET" | "HEAD");
+        let mut said = self.authorization.said();
+        let (mut refused, mut tried) = (false, 0);
+        loop {
+            let proved = self.proved(request, &said);
+            let end = self.exchange.persist(request.url, || attempts(&proved))?;
+            let Outcome::Answered(answer) = &end else { return Ok(end) };
+            let next = match answer.status {
+                401 => {
+                    let again = std::mem::replace(&mut refused, true);
+                    self.authorization.challenged(&self.exchange, answer, &said, again)?
+                }
+                403 | 404 if reads => self.authorization.sound(&self.exchange, &said)?,
+                _ => None,
+            };
+            tried += 1;
+            match next {
+                Some(next) if tried < 4 => said = next,
+                _ => return Ok(end),
             }
-            end => Ok(end),
         }
+    }
+
+    /// The request, with what is to be said of who asks.
+    fn proved<'r>(&'r self, request: &Request<'r>, said: &'r Said) -> Request<'r> {
+        let at = self.exchange.origin().base();
+        let proof = said.header.as_deref().map(|header| Proof { header, at });
+        Request { proof, ..*request }
     }
 
     /// Waits before the next attempt, and says so.
     ///
     /// # Errors
-    /// [`Write`](crate::outgoing::Error::Write) if who watches wants no more.
+    /// [`Write`](crate::outgoing::Error::Write) if the watcher ended the copy.
     pub fn pause(&self, attempt: u32, reason: &str) -> Result<(), ClientError> {
         self.exchange.pause(attempt, None, reason)
     }
 
-    /// Asks once.
-    pub fn attempt(
-        &self,
-        method: &str,
-        url: &str,
-        payload: Payload,
-    ) -> Result<Answer, ureq::Error> {
-        self.attempt_accepting(method, url, payload, "*/*")
-    }
-
-    fn attempt_accepting(
-        &self,
-        method: &str,
-        url: &str,
-        payload: Payload,
-        accept: &str,
-    ) -> Result<Answer, ureq::Error> {
-        Answer::read(self.send(method, url, payload, accept, None)?)
-    }
-
-    fn send(
-        &self,
-        method: &str,
-        url: &str,
-        payload: Payload,
-        accept: &str,
-        range: Option<&str>,
-    ) -> Result<Response<Body>, ureq::Error> {
-        let mut request =
-            ureq::http::Request::builder().method(method).uri(url).header("accept", accept);
-        if let Some(range) = range {
-            request = request.header("range", range);
-        }
-        // What is for the registry is for nobody else, wherever it sends us.
-        let ours = address::is_at(&self.base, url);
-        if let Some(authorization) = self.authorization.header().filter(|_| ours) {
-            request = request.header("authorization", authorization);
-        }
-        let agent = &self.exchange.agent;
-        match payload {
-            Payload::None if matches!(method, "POST" | "PUT" | "PATCH") => {
-                agent.run(request.header("content-length", "0").body(SendBody::none())?)
-            }
-            Payload::None => agent.run(request.body(SendBody::none())?),
-            Payload::Bytes { mut bytes, media_type } => {
-                let request = request.header("content-type", media_type);
-                let request = request.header("content-length", bytes.len());
-                agent.run(request.body(SendBody::from_reader(&mut bytes))?)
-            }
-            Payload::Stream { reader, length, offset } => {
-                let mut request = request.header("content-type", "application/octet-stream");
-                request = request.header("content-length", length);
-                if length >= EXPECT {
-                    request = request.header("expect", "100-continue");
-                }
-                if offset > 0 && length > 0 {
-                    request = request
-                        .header("content-range", format!("{offset}-{}", offset + length - 1));
-                }
-                agent.run(request.body(SendBody::from_reader(reader))?)
-            }
-        }
-    }
-
-    /// Finds out what to say to be let in.
+    /// Sends a request once, and says of who asks what is known.
     ///
     /// # Errors
-    /// [`ClientError::Refused`] if there is nothing to say.
-    pub fn authenticate(&self, answer: &Answer) -> Result<(), ClientError> {
-        if self.authorization.challenged(&self.exchange, &self.base, answer)? {
-            return Ok(());
-        }
-        let Login { credentials: None, host, looked_in } = &self.login else {
-            return Err(self.refused("this user", answer));
-        };
-        let (host, looked_in) = (host.clone(), looked_in.clone());
-        Err(ClientError::NoCredentials { host, looked_in, message: answer.message() })
+    /// [`NoAnswer`].
+    pub fn attempt(
+        &self,
+        method: &'static str,
+        url: &str,
+        payload: Payload,
+        said: &Said,
+    ) -> Result<Answer, NoAnswer> {
+        let request = Request::new(method, url);
+        Answer::read(self.exchange.send(&self.proved(&request, said), payload)?)
     }
 
-    /// The error that an answer stands for.
+    /// Returns what is known of how to prove who asks.
+    pub fn said(&self) -> Said {
+        self.authorization.said()
+    }
+
+    /// Sends bodies without `Expect` from now on.
+    pub fn expect_nothing(&self) {
+        self.exchange.expect_nothing();
+    }
+
+    /// Finds out what to say to be let in, after a request was refused that said `said`.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] if there is nothing more to say.
+    pub fn authenticate(&self, answer: &Answer, said: &Said) -> Result<(), ClientError> {
+        match self.authorization.challenged(&self.exchange, answer, said, false)? {
+            Some(_) => Ok(()),
+            None => Err(self.refused("a blob", answer)),
+        }
+    }
+
+    /// Returns the error that an answer stands for.
     pub fn refused(&self, what: &str, answer: &Answer) -> ClientError {
+        let is_ours = self.exchange.origin().is_ours(&answer.url);
+        let missing =
+            if is_ours { self.authorization.missing(answer.status) } else { Missing::Nothing };
+        // Without credentials everything is refused, and not just this.
+        let is_closed = missing != Missing::Nothing && answer.status == 401;
         ClientError::Refused {
-            registry: format!("{}/{}", self.host, self.repository),
-            what: what.to_owned(),
+            registry: if is_ours { self.name() } else { PublicUrl::of(&answer.url).to_string() },
+            what: if is_closed { "access" } else { what }.to_owned(),
             status: answer.status,
             message: answer.message(),
+            missing: Box::new(missing),
         }
+    }
+
+    /// Returns the registry and the repository, for messages.
+    pub fn name(&self) -> String {
+        format!("{}/{}", self.host, self.repository)
     }
 }
 
-/// What is asked of who gives tokens: all at once, so that one will do.
-fn scopes(repository: &RepositoryName, access: Access, mount_from: &[String]) -> BTreeSet<String> {
-    let actions = match access {
-        Access::Pull => "pull",
-        Access::Push => "pull,push",
-    };
-    let ours = format!("repository:{repository}:{actions}");
-    let others = mount_from.iter().map(|from| format!("repository:{from}:pull"));
-    others.chain([ours]).collect()
+/// Whether there is a program at the registry's address that speaks TLS: it is not asked in the
+/// clear, whatever is wrong with it.
+///
+/// # Errors
+/// [`ClientError::Unreachable`] if it does, and TLS is all that there is to it.
+fn speaks_tls(exchange: &Exchange) -> Result<bool, ClientError> {
+    let url = format!("{}/v2/", exchange.origin().base());
+    match exchange.send_once(&Request::new("GET", &url), &mut Payload::None) {
+        Ok(_) => Ok(true),
+        Err(NoAnswer::Tls(problem)) if !problem.may_be_plain_http() => {
+            let reason = NoAnswer::Tls(problem);
+            Err(ClientError::Unreachable { url: PublicUrl::of(&url), reason })
+        }
+        Err(_) => Ok(false),
+    }
 }

@@ -4,13 +4,19 @@
 use std::io::{self, BufReader, Read, Write};
 
 use super::answer::Answer;
+use super::authorization::Said;
 use super::error::ClientError;
-use super::repository::{Client, Payload};
+use super::exchange::Payload;
+use super::no_answer::NoAnswer;
+use super::repository::{Client, Presence};
 use super::retry::{ATTEMPTS, is_transient};
 use crate::digest::BlobDigest;
+use crate::foreign::PublicUrl;
 use crate::outgoing;
 
 const BUFFER: usize = 256 << 10;
+/// How often an upload is sent on to another place, or is to be sent in another way.
+const TURNS: usize = 5;
 
 /// A blob that the registry lacks.
 pub struct Upload<'a> {
@@ -20,6 +26,9 @@ pub struct Upload<'a> {
     pub digest: BlobDigest,
     /// How many bytes.
     pub size: u64,
+    /// Whether the registry's word is taken for the blob being there. It is not where it turned
+    /// out to be wrong.
+    pub trusts: bool,
 }
 
 /// What came of asking for a blob of another repository.
@@ -32,22 +41,26 @@ pub enum Mount {
 
 impl Upload<'_> {
     /// Asks for the blob of other repositories of the registry, one after the other, or else to
-    /// begin to send it.
+    /// begin to send it. A repository that can't be asked is no error: the blob is sent, then.
     pub fn mount(&self, from: &[String]) -> Result<Mount, ClientError> {
         let mut begun = None;
         for repository in from {
-            let path = format!("blobs/uploads/?mount={}&from={repository}", self.digest);
-            let answer = self.client.request("POST", &self.client.url(&path), Payload::None)?;
-            let earlier: Option<String> = match answer.status {
-                201 => begun.take(),
-                // The blob isn't there, or we may not know: an upload has begun in its place.
-                202 => self.client.location(&answer).and_then(|location| begun.replace(location)),
-                _ => None,
+            let Some(answer) = self.client.mount(&self.digest, repository)? else { continue };
+            let location = self.client.location(&answer).filter(|_| answer.is_success());
+            // Some say 201 of an upload that has only begun in its place.
+            let is_upload =
+                location.as_ref().is_some_and(|location| location.contains("/blobs/uploads/"));
+            let is_mounted = answer.status == 201 && !is_upload;
+            let earlier: Option<String> = match location {
+                _ if is_mounted => begun.take(),
+                // The blob isn't there, or we may not know.
+                Some(location) => begun.replace(location),
+                None => None,
             };
             if let Some(earlier) = earlier {
                 self.cancel(&earlier);
             }
-            if answer.status == 201 {
+            if is_mounted {
                 return Ok(Mount::Mounted);
             }
         }
@@ -59,14 +72,13 @@ impl Upload<'_> {
 
     /// Tells the registry that nothing more comes. If it doesn't hear of it, it finds out itself.
     fn cancel(&self, location: &str) {
-        let _ = self.client.attempt("DELETE", location, Payload::None);
+        let _ = self.client.attempt("DELETE", location, Payload::None, &self.client.said());
     }
 
     fn begin(&self) -> Result<String, ClientError> {
-        let answer =
-            self.client.request("POST", &self.client.url("blobs/uploads/"), Payload::None)?;
+        let answer = self.client.request("POST", &self.client.url("blobs/uploads/"))?;
         match self.client.location(&answer) {
-            Some(location) if answer.status == 202 => Ok(location),
+            Some(location) if answer.is_success() => Ok(location),
             _ => Err(self.client.refused("a blob", &answer)),
         }
     }
@@ -78,123 +90,174 @@ impl Upload<'_> {
         begun: Option<String>,
         make: impl Fn(&mut dyn Write) -> Result<(), ClientError> + Sync,
     ) -> Result<(), ClientError> {
-        let mut location = begun;
-        let mut offset = 0;
+        let mut next = begun.map(|location| Place { location, offset: 0 });
         let mut attempt = 0;
+        let mut turns = 0;
         let mut authenticated = false;
         loop {
-            let here = match location.take() {
-                Some(location) => location,
-                None => {
-                    offset = 0;
-                    self.begin()?
-                }
+            let here = match next.take() {
+                Some(place) => place,
+                None => Place { location: self.begin()?, offset: 0 },
             };
-            let sent = self.patch(&here, offset, &make);
-            let reason = match sent {
-                Ok(answer) if answer.status == 202 => {
-                    let next = self.client.location(&answer).unwrap_or_else(|| here.clone());
-                    match self.finish(&next)? {
-                        None => return Ok(()),
-                        // It can't be what was sent, which was checked here. An upload that is
-                        // no more was lost by the registry.
-                        Some(answer)
-                            if is_transient(answer.status)
-                                || matches!(answer.status, 400 | 404 | 416) =>
-                        {
-                            format!("status {} at the end", answer.status)
-                        }
-                        Some(answer) => return Err(self.client.refused("a blob", &answer)),
+            let said = self.client.said();
+            let reason = match self.patch(&here, &said, &make) {
+                Ok(Sent::All(end)) => match self.finish(&end)? {
+                    None => return Ok(()),
+                    // It can't be what was sent, which was checked here. An upload that is no
+                    // more was lost by the registry.
+                    Some(answer) if may_be_sent_again(answer.status, 1) => {
+                        format!("status {} at the end", answer.status)
                     }
-                }
-                Ok(answer) if answer.status == 401 && !authenticated => {
+                    Some(answer) => return Err(self.client.refused("a blob", &answer)),
+                },
+                Ok(Sent::Refused(answer)) if answer.status == 401 && !authenticated => {
                     authenticated = true;
-                    self.client.authenticate(&answer)?;
-                    (location, offset) = self.where_it_is(&here);
+                    self.client.authenticate(&answer, &said)?;
+                    next = self.where_it_is(&here);
                     continue;
                 }
-                Ok(answer) if is_transient(answer.status) || matches!(answer.status, 404 | 416) => {
+                // What was not sent yet is sent once more, otherwise.
+                Ok(Sent::Refused(answer)) if is_turned(&answer) && turns < TURNS => {
+                    turns += 1;
+                    if answer.status == 417 {
+                        self.client.expect_nothing();
+                        next = Some(here);
+                    } else {
+                        let location = self.client.location(&answer);
+                        next = location.map(|location| Place { location, ..here });
+                    }
+                    continue;
+                }
+                Ok(Sent::Refused(answer)) if may_be_sent_again(answer.status, here.offset) => {
                     format!("status {}", answer.status)
                 }
-                Ok(answer) => return Err(self.client.refused("a blob", &answer)),
+                Ok(Sent::Refused(answer)) => return Err(self.client.refused("a blob", &answer)),
                 Err(Failed::Made(error)) => {
                     // Nobody will want to go on with it.
-                    self.cancel(&here);
+                    self.cancel(&here.location);
                     return Err(error);
                 }
-                Err(Failed::Sent(error)) => error.to_string(),
+                Err(Failed::Sent(reason)) if reason.is_permanent() => {
+                    return Err(self.unreachable(&here, reason));
+                }
+                Err(Failed::Sent(reason)) => reason.to_string(),
             };
             attempt += 1;
             if attempt == ATTEMPTS {
-                return Err(super::error::ClientError::Unreachable { url: here, reason });
+                return Err(self.unreachable(&here, NoAnswer::Broken(reason)));
             }
             self.client.pause(attempt - 1, &format!("{}: {reason}", self.digest))?;
             authenticated = false;
-            (location, offset) = self.where_it_is(&here);
+            // Whoever could not go on once has another idea of how far it is.
+            next = if here.offset == 0 { self.where_it_is(&here) } else { None };
         }
     }
 
-    /// How much of the blob has arrived, and where the rest goes (distribution-spec, "Resuming
-    /// an interrupted upload"); none if it has to be sent anew.
-    fn where_it_is(&self, location: &str) -> (Option<String>, u64) {
-        let Ok(answer) = self.client.request("GET", location, Payload::None) else {
-            return (None, 0);
-        };
-        let next = self.client.location(&answer).unwrap_or_else(|| location.to_owned());
-        let arrived = answer.header("range").and_then(|range| arrived(range, self.size));
-        match (answer.status, arrived) {
-            (204, Some(offset)) => (Some(next), offset),
-            _ => (None, 0),
-        }
+    fn unreachable(&self, place: &Place, reason: NoAnswer) -> ClientError {
+        ClientError::Unreachable { url: PublicUrl::of(&place.location), reason }
     }
 
-    /// Ends the upload; an answer, if the registry does not have the blob then.
+    /// Asks how much of the blob has arrived, and where the rest goes (distribution-spec,
+    /// "Resuming an interrupted upload"); none if it has to be sent anew.
+    fn where_it_is(&self, here: &Place) -> Option<Place> {
+        let answer = self.client.request("GET", &here.location).ok()?;
+        let location = self.client.location(&answer).unwrap_or_else(|| here.location.clone());
+        let offset = answer.header("range").and_then(|range| arrived(range, self.size))?;
+        answer.is_success().then_some(Place { location, offset })
+    }
+
+    /// Ends the upload; returns an answer, if the registry does not have the blob then.
     fn finish(&self, location: &str) -> Result<Option<Answer>, ClientError> {
         let separator = if location.contains('?') { '&' } else { '?' };
         let url = format!("{location}{separator}digest={}", self.digest);
-        let answer = self.client.request("PUT", &url, Payload::None)?;
-        // An answer that was lost may have been a good one: then the upload is no more, and who
-        // asks again for its end is told just that. What counts is whether the blob is there.
-        if answer.status == 201 || matches!(self.client.has_blob(&self.digest), Ok(true)) {
+        let answer = self.client.request("PUT", &url)?;
+        if answer.is_success() {
+            return Ok(None);
+        }
+        // An answer that was lost may have been a good one: then the upload is no more, and a
+        // second request for its end is told just that. What counts is whether the blob is there.
+        let is_there = || self.client.has_blob(&self.digest, self.size);
+        if self.trusts && matches!(is_there(), Ok(Presence::There)) {
             return Ok(None);
         }
         Ok(Some(answer))
     }
 
+    /// Sends what has not arrived yet.
     fn patch(
         &self,
-        location: &str,
-        offset: u64,
+        here: &Place,
+        said: &Said,
         make: &(impl Fn(&mut dyn Write) -> Result<(), ClientError> + Sync),
-    ) -> Result<Answer, Failed> {
+    ) -> Result<Sent, Failed> {
+        let Place { ref location, offset } = *here;
+        let length = self.size - offset;
+        if length == 0 && offset > 0 {
+            return Ok(Sent::All(location.clone()));
+        }
         let (reader, writer) =
             io::pipe().map_err(|error| Failed::Made(outgoing::Error::Write(error).into()))?;
         std::thread::scope(|scope| {
             let made = scope.spawn(move || {
                 let mut out = Rest { out: writer, skip: offset, gone: false };
                 let result = make(&mut out);
-                // Who stopped reading says why itself.
+                // If the reader is gone, its own error says why.
                 (result, out.gone)
             });
-            let length = self.size - offset;
             let mut reader =
                 Whole { reader: BufReader::with_capacity(BUFFER, reader), left: length };
             let payload = Payload::Stream { reader: &mut reader, length, offset };
-            let sent = self.client.attempt("PATCH", location, payload);
+            let sent = self.client.attempt("PATCH", location, payload, said);
             drop(reader);
             match made.join() {
                 Ok((Err(error), false)) => Err(Failed::Made(error)),
-                _ => sent.map_err(|error| Failed::Sent(Box::new(error))),
+                _ => match sent.map_err(Failed::Sent)? {
+                    answer if answer.is_success() => {
+                        let next = self.client.location(&answer);
+                        Ok(Sent::All(next.unwrap_or_else(|| location.clone())))
+                    }
+                    answer => Ok(Sent::Refused(answer)),
+                },
             }
         })
     }
+}
+
+enum Sent {
+    /// All bytes have arrived; the upload is to be ended at this address.
+    All(String),
+    /// The registry did not take them.
+    Refused(Answer),
 }
 
 enum Failed {
     /// The blob could not be made.
     Made(ClientError),
     /// It did not arrive.
-    Sent(Box<ureq::Error>),
+    Sent(NoAnswer),
+}
+
+/// An upload's address, and how many bytes have arrived there.
+struct Place {
+    location: String,
+    offset: u64,
+}
+
+/// Whether an answer asks to send the same bytes in another way, or to another place.
+fn is_turned(answer: &Answer) -> bool {
+    match answer.status {
+        417 => true,
+        301 | 302 | 307 | 308 => answer.header("location").is_some(),
+        _ => false,
+    }
+}
+
+/// Whether an upload that was refused is worth another attempt. One that was to go on somewhere
+/// may have been refused for that place alone.
+fn may_be_sent_again(status: u16, offset: u64) -> bool {
+    is_transient(status)
+        || matches!(status, 404 | 416)
+        || (offset > 0 && matches!(status, 400 | 405 | 409 | 411))
 }
 
 /// `0-N`, of which N is the last byte that arrived. Registries say `0-0` of none as well as of

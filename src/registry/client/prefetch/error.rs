@@ -58,13 +58,11 @@ impl Hint for PrefetchError {
     fn hint(&self) -> Option<String> {
         match self {
             // Registries say so of images that are not there, too.
-            PrefetchError::Registry(
-                ClientError::NoCredentials { .. } | ClientError::Refused { status: 401 | 403, .. },
-            ) => Some(
+            PrefetchError::Registry(ClientError::Refused { status: 401 | 403, .. }) => Some(
                 "is there such an image? `docker login` or `skopeo login` stores credentials for it; `--creds USER:PASSWORD` gives them".to_owned(),
             ),
-            PrefetchError::Registry(ClientError::Tls { problem, .. }) => {
-                Some(problem.hint("--cert-dir", "--tls-verify"))
+            PrefetchError::Registry(ClientError::Unreachable { reason, .. }) => {
+                reason.hint("--cert-dir", "--tls-verify")
             }
             PrefetchError::Registry(error) => error.hint(),
             PrefetchError::Outgoing(error) => error.hint(),

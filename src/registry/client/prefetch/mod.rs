@@ -19,10 +19,11 @@ use docker_archive::docker_archive_digest;
 pub use error::PrefetchError;
 
 use super::error::ClientError;
-use super::push::MANIFESTS;
-use super::repository::{Access, Client, ClientOptions};
+use super::no_answer::NoAnswer;
+use super::repository::{Access, Client, ClientOptions, MANIFESTS};
 use super::retry;
 use crate::digest::{BlobDigest, Digest, DigestWriter};
+use crate::foreign::PublicUrl;
 use crate::layer::DirectoryNar;
 use crate::oci::dir_format::{MANIFEST, VERSION, VERSION_TEXT};
 use crate::outgoing::{self, Reference, Tag, Watch};
@@ -363,9 +364,10 @@ impl Puller<'_> {
             attempt = if had > before { 0 } else { attempt + 1 };
             let url = self.client.url(&format!("blobs/{digest}"));
             if attempt == retry::ATTEMPTS {
-                return Err(ClientError::Unreachable { url, reason: broken }.into());
+                let (url, reason) = (PublicUrl::of(&url), NoAnswer::Broken(broken));
+                return Err(ClientError::Unreachable { url, reason }.into());
             }
-            self.client.pause(attempt, &format!("{url}: {broken}"))?;
+            self.client.pause(attempt, &format!("{}: {broken}", PublicUrl::of(&url)))?;
         }
     }
 }
