@@ -10,7 +10,7 @@ use std::io::{self, Write};
 use std::str::FromStr;
 
 use thiserror::Error;
-use twox_hash::XxHash3_128;
+use xxh128::Hasher;
 
 use super::as_text;
 use crate::sink::Sink;
@@ -57,24 +57,24 @@ as_text!(Checksum);
 /// Checksum of bytes on their way to `W`.
 pub struct ChecksumWriter<W> {
     inner: W,
-    hasher: XxHash3_128,
+    hasher: Hasher,
 }
 
 impl<W> ChecksumWriter<W> {
     /// Starts at the checksum of nothing.
     pub fn new(inner: W) -> Self {
-        Self { inner, hasher: XxHash3_128::new() }
+        Self { inner, hasher: Hasher::new() }
     }
 
     /// The checksum of the bytes written.
     pub fn finish(self) -> Checksum {
-        Checksum(self.hasher.finish_128())
+        Checksum(self.hasher.finish())
     }
 }
 
 impl<W: Write> Write for ChecksumWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.hasher.write(bytes);
+        self.hasher.update(bytes);
         self.inner.write_all(bytes)?;
         Ok(bytes.len())
     }
@@ -155,7 +155,7 @@ mod tests {
             for cut in cuts.windows(2) {
                 writer.write_all(&bytes[cut[0]..cut[1]]).unwrap();
             }
-            prop_assert_eq!(writer.finish(), Checksum(XxHash3_128::oneshot(&bytes)));
+            prop_assert_eq!(writer.finish(), Checksum(xxh128::hash(&bytes)));
         }
     }
 }

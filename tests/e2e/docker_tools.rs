@@ -36,10 +36,12 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 use crate::registry::Registry;
-use crate::support::{Docker, Image, build, nix, run, stderr, stowage};
+use crate::support::{
+    Docker, Image, build, build_together, check, evaluate as evaluated, nix, run, stderr, stowage,
+};
 
 fn attribute(name: &str) -> String {
-    format!("checks.x86_64-linux.tools-{name}")
+    check(&format!("tools-{name}"))
 }
 
 /// Loads a script's stream, or an archive, and returns the name that Nix code knows it by.
@@ -63,9 +65,14 @@ fn load(docker: &Docker, name: &str) -> String {
 
 /// The name that Nix code knows an image by.
 fn reference(name: &str) -> String {
-    let field =
-        |field: &str| run(&mut nix(&["eval", "--raw", &format!(".#{}.{field}", attribute(name))]));
+    let field = |field: &str| evaluated(&format!("{}.{field}", attribute(name)));
     format!("{}:{}", field("imageName"), field("imageTag"))
+}
+
+/// Builds images by one evaluation.
+fn build_all(names: &BTreeSet<&str>) {
+    let names: Vec<_> = names.iter().map(|name| format!("tools-{name}")).collect();
+    build_together(&names.iter().map(String::as_str).collect::<Vec<_>>());
 }
 
 fn inspect(docker: &Docker, reference: &str) -> Value {
@@ -76,7 +83,7 @@ fn inspect(docker: &Docker, reference: &str) -> Value {
 #[test]
 fn images_run() {
     let docker = Docker::start();
-    for (name, arguments, expected) in [
+    let cases = [
         ("bashImage", &["bash", "--version"][..], &["GNU bash"][..]),
         ("bashUncompressed", &["bash", "--version"], &["GNU bash"]),
         ("bashZstd", &["bash", "--version"], &["GNU bash"]),
@@ -143,9 +150,12 @@ fn images_run() {
         ("nixImage", &["bash", "-c", "nix-store -qR $(readlink -f /bin/nix)"], &["-nix-"]),
         ("nixLayered", &["nix-store", "--verify", "--check-contents"], &["\n"]),
         ("nixLayered", &["bash", "-c", "nix-store -qR $(readlink -f /bin/hello)"], &["-hello-"]),
-    ] {
-        let reference = load(&docker, name);
-        let printed = format!("\n{}", docker.container(&reference, arguments));
+    ];
+    build_all(&cases.iter().map(|(name, ..)| *name).collect());
+    let mut loaded = BTreeMap::new();
+    for (name, arguments, expected) in cases {
+        let reference = loaded.entry(name).or_insert_with(|| load(&docker, name));
+        let printed = format!("\n{}", docker.container(reference, arguments));
         for expected in expected {
             assert!(printed.contains(expected), "{name} {arguments:?}: {printed}");
         }
@@ -155,6 +165,8 @@ fn images_run() {
 #[test]
 fn daemons_know_them_as_nix_does() {
     let docker = Docker::start();
+    let names = ["bashImage", "layered", "crossed", "prefixed", "noTag", "now", "layeredOnTop"];
+    build_all(&names.into());
     for (name, date, architecture) in [
         ("bashImage", "1970-01-01T00:00:01Z", "amd64"),
         ("layered", "1970-01-01T00:00:01Z", "amd64"),

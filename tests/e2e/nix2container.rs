@@ -1,6 +1,6 @@
 use serde_json::Value;
 
-use crate::support::{Docker, Image, run};
+use crate::support::{Docker, Image, build_together, run};
 
 fn image(name: &str) -> Image {
     Image::named(&format!("nix2container-{name}"))
@@ -17,7 +17,7 @@ fn prints(docker: &Docker, name: &str, arguments: &[&str]) -> String {
 #[test]
 fn its_images_run_as_they_do_there() {
     let docker = Docker::start();
-    for (name, arguments, expected) in [
+    let cases = [
         ("basic", &[][..], &["Hello, world!"][..]),
         ("hello", &[], &["and good night"]),
         ("bash", &["bash", "-c", "bash --version; ls"], &["GNU bash, version", "\nbin\n"]),
@@ -54,7 +54,10 @@ fn its_images_run_as_they_do_there() {
             ],
         ),
         ("layerPerms", &[], &["\n640 7 /tmp/first\n4755 0 /nix/store/", "\n444 0 /tmp/second\n"]),
-    ] {
+    ];
+    let names: Vec<_> = cases.iter().map(|(name, ..)| format!("nix2container-{name}")).collect();
+    build_together(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    for (name, arguments, expected) in cases {
         let printed = format!("\n{}", prints(&docker, name, arguments));
         for expected in expected {
             assert!(printed.contains(expected), "{name}: {printed}");

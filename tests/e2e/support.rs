@@ -1,7 +1,10 @@
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use stowage::oci::ImageSpec;
 
 pub const REPOSITORY: &str = env!("CARGO_MANIFEST_DIR");
@@ -34,15 +37,91 @@ pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
+/// Results by name, each made once in a run of the tests: by the first test that asks for it.
+struct Shared<T>(Mutex<BTreeMap<String, Arc<OnceLock<T>>>>);
+
+impl<T: Clone> Shared<T> {
+    const fn new() -> Self {
+        Self(Mutex::new(BTreeMap::new()))
+    }
+
+    /// Returns the result of that name. Tests that ask for it meanwhile wait.
+    fn get(&self, name: &str, make: impl FnOnce() -> T) -> T {
+        let mut results = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = Arc::clone(results.entry(name.to_owned()).or_default());
+        drop(results);
+        result.get_or_init(make).clone()
+    }
+}
+
+/// Store paths of flake outputs.
+static BUILT: Shared<PathBuf> = Shared::new();
+/// Strings of flake outputs.
+static EVALUATED: Shared<String> = Shared::new();
+/// Images, with their specs read and verified.
+static IMAGES: Shared<Image> = Shared::new();
+
 /// Builds a flake output, such as `checks.x86_64-linux.full`, and returns its store path.
 pub fn build(attribute: &str) -> PathBuf {
-    // Nix 2.8 has no `--print-out-paths`.
-    let json = run(&mut nix(&["build", "--no-link", "--json", &format!(".#{attribute}")]));
-    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
-    json[0]["outputs"]["out"].as_str().unwrap().into()
+    BUILT.get(attribute, || {
+        // Nix 2.8 has no `--print-out-paths`.
+        let json = run(&mut nix(&["build", "--no-link", "--json", &format!(".#{attribute}")]));
+        let json: Value = serde_json::from_str(&json).unwrap();
+        json[0]["outputs"]["out"].as_str().unwrap().into()
+    })
+}
+
+/// Evaluates a flake output that is a string.
+pub fn evaluate(attribute: &str) -> String {
+    EVALUATED.get(attribute, || run(&mut nix(&["eval", "--raw", &format!(".#{attribute}")])))
+}
+
+/// Returns the flake output of one of `checks`.
+pub fn check(name: &str) -> String {
+    format!("checks.{SYSTEM}.{name}")
+}
+
+/// Builds several of `checks` by one evaluation: after this, `build`, `Image::named` and
+/// `Image::reference` have the results of each.
+pub fn build_together(names: &[&str]) {
+    // Attributes that tests ask for, of images; archives have no `spec`.
+    let apply = format!(
+        r#"checks: map
+          (name: let image = checks.${{name}}; in {{
+            inherit name;
+            strings = {{ imageName = image.imageName or null; imageTag = image.imageTag or null; }};
+            derivation = image.drvPath;
+            spec = image.spec.drvPath or null;
+          }}) [ {} ]"#,
+        names.iter().map(|name| format!("\"{name}\" ")).collect::<String>()
+    );
+    let checks = format!(".#checks.{SYSTEM}");
+    let images = run(&mut nix(&["eval", "--json", &checks, "--apply", &apply]));
+    let images: Vec<Value> = serde_json::from_str(&images).unwrap();
+    let mut derivations = Vec::new();
+    for image in &images {
+        let attribute = check(image["name"].as_str().unwrap());
+        for name in ["imageName", "imageTag"] {
+            if let Some(string) = image["strings"][name].as_str() {
+                EVALUATED.get(&format!("{attribute}.{name}"), || string.to_owned());
+            }
+        }
+        derivations.push((attribute.clone(), image["derivation"].as_str().unwrap()));
+        if let Some(derivation) = image["spec"].as_str() {
+            derivations.push((format!("{attribute}.spec"), derivation));
+        }
+    }
+    let mut realise = nix(&["--exec", "nix-store", "--realise"]);
+    let paths = run(realise.args(derivations.iter().map(|(_, derivation)| derivation)));
+    let paths: Vec<_> = paths.lines().collect();
+    assert_eq!(paths.len(), derivations.len(), "one output of each derivation");
+    for ((attribute, _), path) in derivations.iter().zip(paths) {
+        BUILT.get(attribute, || path.into());
+    }
 }
 
 /// One of `images.nix`, built.
+#[derive(Clone)]
 pub struct Image {
     pub attribute: String,
     /// The script.
@@ -54,16 +133,18 @@ pub struct Image {
 
 impl Image {
     pub fn named(name: &str) -> Self {
-        Self::at(&format!("checks.{SYSTEM}.{name}"))
+        Self::at(&check(name))
     }
 
     pub fn at(attribute: &str) -> Self {
-        let path = build(attribute);
-        let spec_file = build(&format!("{attribute}.spec"));
-        let spec = ImageSpec::read(&spec_file).unwrap();
-        let image = Self { attribute: attribute.to_owned(), path, spec_file, spec };
-        image.verify();
-        image
+        IMAGES.get(attribute, || {
+            let path = build(attribute);
+            let spec_file = build(&format!("{attribute}.spec"));
+            let spec = ImageSpec::read(&spec_file).unwrap();
+            let image = Self { attribute: attribute.to_owned(), path, spec_file, spec };
+            image.verify();
+            image
+        })
     }
 
     /// Every image of every test passes the validator.
@@ -72,7 +153,7 @@ impl Image {
     }
 
     pub fn evaluate(&self, attribute: &str) -> String {
-        run(&mut nix(&["eval", "--raw", &format!(".#{}.{attribute}", self.attribute)]))
+        evaluate(&format!("{}.{attribute}", self.attribute))
     }
 
     /// `name:tag` as Nix code knows it.
