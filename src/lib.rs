@@ -21,6 +21,7 @@
 
 pub mod digest;
 pub mod error;
+#[cfg(feature = "registry")]
 pub mod foreign;
 pub mod sink;
 pub mod store;
@@ -29,7 +30,9 @@ pub mod closure;
 pub mod layer;
 pub mod oci;
 pub mod outgoing;
+#[cfg(feature = "registry")]
 pub mod registry;
+#[cfg(feature = "report")]
 pub mod report;
 pub mod target;
 

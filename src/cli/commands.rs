@@ -13,9 +13,8 @@ use serde::Serialize;
 
 use super::Failure;
 use super::arguments::{
-    BuildArguments, CompressArgument, FlattenArguments, IndexArguments, LintArguments,
-    ManifestArguments, MergeArguments, PlanArguments, PopularityArguments, StreamArguments,
-    VerifyArguments,
+    BuildArguments, CompressArgument, FlattenArguments, IndexArguments, MergeArguments,
+    PlanArguments, PopularityArguments, StreamArguments,
 };
 use super::interrupt;
 use super::progress::{Bytes, StreamBar, bar};
@@ -23,11 +22,10 @@ use super::watching::Watching;
 use crate::closure::Closure;
 use crate::layer::{LayerPlan, PlanOptions, Popularity};
 use crate::oci::{
-    self, Annotations, Architecture, BuildOptions, Built, Compression, Compressor, Form, Image,
-    ImageSpec, IndexEntry, IndexSpec,
+    self, Annotations, Architecture, BuildOptions, Built, Compression, Compressor, ImageSpec,
+    IndexEntry, IndexSpec,
 };
-use crate::outgoing::{self, CheckedBy, Hashing, ImageLayer};
-use crate::report;
+use crate::outgoing::{self, CheckedBy};
 use crate::sink::{Plain, Spliced};
 use crate::store::Store;
 use crate::target::{self, Archive};
@@ -140,7 +138,7 @@ impl From<CompressArgument> for Compression {
 }
 
 /// Standard output for what is no text.
-fn binary_stdout() -> Result<fs::File, Failure> {
+pub fn binary_stdout() -> Result<fs::File, Failure> {
     let stdout = io::stdout().lock();
     if stdout.is_terminal() {
         return Err(Failure::Terminal);
@@ -151,50 +149,6 @@ fn binary_stdout() -> Result<fs::File, Failure> {
     Ok(stdout)
 }
 
-pub fn manifest(store: &Store, arguments: &ManifestArguments) -> Result<(), Failure> {
-    let file = &arguments.image;
-    let spec = ImageSpec::read_outline(file)?;
-    if arguments.locations {
-        return print_json(&report::locations(&spec, file));
-    }
-    let image = Image::new(&spec);
-    // Byte for byte: no newline at the end.
-    let document = |bytes: &[u8]| {
-        let mut stdout = io::stdout().lock();
-        stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(Failure::Stdout)
-    };
-    let Some(digest) = arguments.blob else { return document(&image.manifest.bytes) };
-    if digest == image.config.digest {
-        return document(&image.config.bytes);
-    }
-    let form = Form::AsStored;
-    let is_wanted = |layer: &oci::SpecLayer| layer.blob(form).digest == digest;
-    let index = spec.layers.iter().position(is_wanted);
-    let index = index.ok_or_else(|| Failure::NoSuchBlob { file: file.clone(), digest })?;
-    let layer = ImageLayer { spec: &spec, index, form };
-    Ok(outgoing::write_checked_layer(store, layer, Hashing::Beside, Plain(binary_stdout()?))?)
-}
-
-pub fn verify(store: &Store, arguments: &VerifyArguments) -> Result<(), Failure> {
-    let spec = ImageSpec::read_outline(&arguments.image)?;
-    let bar = bar("verifying", spec.size());
-    let report = report::validate(store, &spec, |size| bar.inc(size));
-    bar.finish_and_clear();
-    if arguments.json {
-        print_json(&report)?;
-    } else if report.differences.is_empty() {
-        print(&format!("{}, {}: all as recorded", layers(report.layers), Bytes(report.size)))?;
-    } else {
-        for difference in &report.differences {
-            print(&describe(store, difference, report.layers))?;
-        }
-    }
-    match report.differences.len() {
-        0 => Ok(()),
-        layers => Err(Failure::Differences { layers, count: report.layers }),
-    }
-}
-
 pub fn flatten(store: &Store, arguments: &FlattenArguments) -> Result<(), Failure> {
     let FlattenArguments { image, output, arch } = arguments;
     let arch = arch.clone().unwrap_or_else(Architecture::of_this_machine);
@@ -202,10 +156,6 @@ pub fn flatten(store: &Store, arguments: &FlattenArguments) -> Result<(), Failur
     target::write_root_archive(store, image, &arch, output, &watch)?;
     watch.end();
     Ok(())
-}
-
-pub fn tarsum() -> Result<(), Failure> {
-    print(&report::tarsum(io::stdin().lock()).map_err(Failure::Stdin)?)
 }
 
 pub fn merge(arguments: &MergeArguments) -> Result<(), Failure> {
@@ -239,52 +189,6 @@ fn annotations<'a>(pairs: impl Iterator<Item = &'a str>) -> Result<Annotations, 
     pairs.map(pair).collect()
 }
 
-pub fn lint(store: &Store, arguments: &LintArguments) -> Result<(), Failure> {
-    let spec = ImageSpec::read_outline(&arguments.image)?;
-    let bar = bar("reading", spec.size());
-    let findings = report::lint(store, &spec, |size| bar.inc(size))?;
-    bar.finish_and_clear();
-    if arguments.json {
-        print_json(&findings)?;
-    } else {
-        findings.iter().try_for_each(|finding| print(&format!("warning: {finding}")))?;
-    }
-    match findings.len() {
-        found if found > 0 && arguments.strict => Err(Failure::Lint(found)),
-        _ => Ok(()),
-    }
-}
-
-fn describe(store: &Store, difference: &report::Difference, count: usize) -> String {
-    let report::Difference { layer, expected, found, error, store_paths, file } = difference;
-    let mut text = format!(
-        "layer {layer} of {count}: expected {} and {} bytes, ",
-        expected.diff_id, expected.size
-    );
-    text += &match (found, error) {
-        (Some(_), Some(error)) => format!("which it is, but {error}"),
-        (Some(found), None) => format!("found {} and {} bytes", found.diff_id, found.size),
-        (None, error) => format!("which can't be made: {}", error.as_deref().unwrap_or("unknown")),
-    };
-    if let Some(file) = file {
-        return text + &format!("\n  in {}", file.display());
-    }
-    for changed in store_paths {
-        let expected = changed.expected.map_or("none".to_owned(), |hash| hash.to_string());
-        let found = match (&changed.found, &changed.error) {
-            (Some(hash), _) => format!("found {hash}"),
-            (None, error) => error.clone().unwrap_or_default(),
-        };
-        text +=
-            &format!("\n  {}: NAR hash {expected} registered, {found}", store.print(&changed.path));
-    }
-    if store_paths.is_empty() {
-        text += "\n  each of its store paths is as registered: the image spec was altered, or written by \
-                 another version of this program";
-    }
-    text
-}
-
 pub fn layers(count: usize) -> String {
     if count == 1 { "1 layer".to_owned() } else { format!("{count} layers") }
 }
@@ -294,6 +198,7 @@ pub fn say(line: impl Display) {
     let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
+#[cfg(feature = "report")]
 pub fn print(line: &str) -> Result<(), Failure> {
     writeln!(io::stdout().lock(), "{line}").map_err(Failure::Stdout)
 }

@@ -3,14 +3,21 @@
 
 mod arguments;
 mod commands;
+#[cfg(feature = "registry")]
 mod copy;
 mod derivation;
+#[cfg(feature = "report")]
 mod explain;
+#[cfg(feature = "report")]
+mod inspect;
 mod interrupt;
 mod limits;
+#[cfg(feature = "registry")]
 mod prefetch;
 mod progress;
+#[cfg(feature = "registry")]
 mod registry_options;
+#[cfg(feature = "registry")]
 mod serve;
 mod watching;
 
@@ -22,12 +29,14 @@ use clap::Parser;
 use clap::error::{ContextKind, ContextValue};
 use thiserror::Error;
 
-use crate::digest::BlobDigest;
 use crate::error::{Hint, with_causes};
 use crate::outgoing::{ParseReferenceError, without_user_information};
+#[cfg(feature = "registry")]
 use crate::registry::{self, client};
 use crate::{closure, layer, oci, outgoing, target};
-use arguments::{Arguments, Command, CopyArguments, PushArguments};
+use arguments::{Arguments, Command};
+#[cfg(feature = "registry")]
+use arguments::{CopyArguments, PushArguments};
 
 /// The shell's own number for a program that a broken pipe ended (128 + SIGPIPE).
 const BROKEN_PIPE: u8 = 141;
@@ -45,52 +54,69 @@ enum Failure {
     Layer(#[from] layer::Error),
     #[error(transparent)]
     Outgoing(#[from] outgoing::Error),
+    #[cfg(feature = "registry")]
     #[error(transparent)]
     Client(#[from] client::ClientError),
+    #[cfg(feature = "registry")]
     #[error(transparent)]
     Prefetch(#[from] client::PrefetchError),
+    #[cfg(feature = "registry")]
     #[error(transparent)]
     Setup(#[from] registry::SetupError),
     #[error(transparent)]
     Archive(#[from] target::ArchiveError),
+    #[cfg(feature = "registry")]
     #[error(transparent)]
     Directory(#[from] target::DirectoryError),
+    #[cfg(feature = "registry")]
     #[error(transparent)]
     Docker(#[from] target::DockerError),
+    #[cfg(feature = "registry")]
     #[error(transparent)]
     Containerd(#[from] target::ContainerdError),
+    #[cfg(feature = "registry")]
     #[error(transparent)]
     Skopeo(#[from] target::SkopeoTargetError),
     #[error("cannot write {}", file.display())]
     Output { file: PathBuf, source: io::Error },
+    #[cfg(feature = "registry")]
     #[error("{} has no `on-demand.nix`: it is not the directory of stowage's Nix functions", .0.display())]
     Library(PathBuf),
+    #[cfg(feature = "registry")]
     #[error("cannot find out where this program is")]
     Program(#[source] io::Error),
+    #[cfg(feature = "report")]
     #[error("cannot read a tar from standard input")]
     Stdin(#[source] io::Error),
     #[error("cannot write to standard output")]
     Stdout(#[source] io::Error),
     #[error("standard output is a terminal: an image is no text")]
     Terminal,
+    #[cfg(feature = "registry")]
     #[error(
         "an image layout holds OCI's manifests alone: {target} can't have Docker's (`--format v2s2`)"
     )]
     Format { target: String },
+    #[cfg(feature = "report")]
     #[error("{layers} of {count} layers differ")]
     Differences { layers: usize, count: usize },
+    #[cfg(feature = "registry")]
     #[error("`--digestfile` is for one target, and there are several")]
     OneDigestFile,
+    #[cfg(feature = "registry")]
     #[error("{} does not exist", .0.display())]
     AuthFile(PathBuf),
     #[error(transparent)]
     Reference(#[from] ParseReferenceError),
     #[error("`{0}` must be an annotation, `KEY=VALUE`")]
     Annotation(String),
+    #[cfg(feature = "report")]
     #[error("{0} warnings")]
     Lint(usize),
+    #[cfg(feature = "report")]
     #[error("{}: no blob of this image has the digest {digest}", file.display())]
-    NoSuchBlob { file: PathBuf, digest: BlobDigest },
+    NoSuchBlob { file: PathBuf, digest: crate::digest::BlobDigest },
+    #[cfg(feature = "report")]
     #[error("no store path of this image is called `{0}`")]
     NoSuchPath(String),
     #[error("{file}: {reason}", file = file.display())]
@@ -102,6 +128,7 @@ enum Failure {
     Option { of: &'static str, option: Option<String>, reason: String },
     #[error("cannot start {jobs} threads")]
     Threads { jobs: usize, source: rayon::ThreadPoolBuildError },
+    #[cfg(feature = "registry")]
     #[error("cannot wait for signals")]
     Signals(#[source] io::Error),
 }
@@ -114,17 +141,27 @@ impl Hint for Failure {
             Failure::Oci(error) => error.hint(),
             Failure::Layer(error) => error.hint(),
             Failure::Outgoing(error) => error.hint(),
+            #[cfg(feature = "registry")]
             Failure::Client(error) => error.hint(),
+            #[cfg(feature = "registry")]
             Failure::Prefetch(error) => error.hint(),
             Failure::Archive(error) => error.hint(),
+            #[cfg(feature = "registry")]
             Failure::Directory(error) => error.hint(),
+            #[cfg(feature = "registry")]
             Failure::Docker(error) => error.hint(),
+            #[cfg(feature = "registry")]
             Failure::Containerd(error) => error.hint(),
+            #[cfg(feature = "registry")]
             Failure::Skopeo(error) => error.hint(),
+            #[cfg(feature = "registry")]
             Failure::Setup(error) => error.hint(),
             Failure::Terminal => Some("pipe it: `… | docker load`, or into a file with `>`".to_owned()),
+            #[cfg(feature = "registry")]
             Failure::Format { .. } => Some("`dir:` takes either".to_owned()),
+            #[cfg(feature = "report")]
             Failure::NoSuchBlob { .. } => Some("`stowage manifest` without `--blob` names them".to_owned()),
+            #[cfg(feature = "report")]
             Failure::NoSuchPath(_) => Some("`stowage explain` without `--why` lists them by size".to_owned()),
             Failure::Derivation { .. } => Some(
                 "`stowage builder` is what a derivation of `nix/lib.nix` runs; by hand, use `stowage build`".to_owned(),
@@ -171,20 +208,29 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Popularity(arguments) => commands::popularity(&arguments),
         Command::Stream(arguments) => commands::stream(&store, &arguments),
         Command::Index(arguments) => commands::index(&store, &arguments),
+        #[cfg(feature = "registry")]
         Command::Copy(CopyArguments { image, targets, options })
         | Command::Push(PushArguments { image, targets, options }) => {
             copy::copy(&store, &image, &targets, &options)
         }
+        #[cfg(feature = "registry")]
         Command::Prefetch(arguments) => prefetch::prefetch(&arguments),
+        #[cfg(feature = "registry")]
         Command::Serve(arguments) => serve::serve(&store, &arguments),
+        #[cfg(feature = "report")]
         Command::Explain(arguments) => explain::explain(&arguments),
+        #[cfg(feature = "report")]
         Command::Diff(arguments) => explain::diff(&arguments),
-        Command::Manifest(arguments) => commands::manifest(&store, &arguments),
-        Command::Verify(arguments) => commands::verify(&store, &arguments),
+        #[cfg(feature = "report")]
+        Command::Manifest(arguments) => inspect::manifest(&store, &arguments),
+        #[cfg(feature = "report")]
+        Command::Verify(arguments) => inspect::verify(&store, &arguments),
         Command::Flatten(arguments) => commands::flatten(&store, &arguments),
         Command::Merge(arguments) => commands::merge(&arguments),
-        Command::Tarsum => commands::tarsum(),
-        Command::Lint(arguments) => commands::lint(&store, &arguments),
+        #[cfg(feature = "report")]
+        Command::Tarsum => inspect::tarsum(),
+        #[cfg(feature = "report")]
+        Command::Lint(arguments) => inspect::lint(&store, &arguments),
     }
 }
 

@@ -65,6 +65,7 @@ impl Hint for ArchiveError {
 }
 
 /// Says why a directory could not be written.
+#[cfg(feature = "registry")]
 #[derive(Debug, Error)]
 pub enum DirectoryError {
     /// A layer could not be made, or a file not be written or read.
@@ -93,6 +94,7 @@ pub enum DirectoryError {
     },
 }
 
+#[cfg(feature = "registry")]
 impl Hint for DirectoryError {
     fn hint(&self) -> Option<String> {
         match self {

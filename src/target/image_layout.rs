@@ -61,6 +61,7 @@ impl Index {
     ///
     /// # Errors
     /// What is wrong with it.
+    #[cfg(feature = "registry")]
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         let index: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
         if index.rest.get("schemaVersion") != Some(&json!(2)) {

@@ -8,19 +8,27 @@
 //! ```
 
 mod archive;
+#[cfg(feature = "registry")]
 mod directory;
 mod error;
 mod image_layout;
+#[cfg(feature = "registry")]
 mod name;
+#[cfg(feature = "registry")]
 mod program;
 
 pub use archive::{
     Archive, copy_to_docker_archive, copy_to_oci_archive, is_stdout, merge_archives, write_archive,
     write_root_archive,
 };
+#[cfg(feature = "registry")]
 pub use directory::{copy_to_dir, copy_to_oci};
-pub use error::{ArchiveError, DirectoryError};
+pub use error::ArchiveError;
+#[cfg(feature = "registry")]
+pub use error::DirectoryError;
+#[cfg(feature = "registry")]
 pub use name::{ParseTargetError, Target};
+#[cfg(feature = "registry")]
 pub use program::{
     ContainerdError, DockerError, LoopbackError, SkopeoOptions, SkopeoTargetError,
     copy_to_containerd, copy_to_docker_daemon, copy_with_skopeo,

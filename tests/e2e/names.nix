@@ -6,8 +6,8 @@ let
 
   says = name: writeShellScriptBin name "echo ${name} is there";
   # What nixpkgs has besides the embedded packages: names that registries can't have, nasty ones,
-  # and what is no package.
-  packageSet = pkgs.extend (_: _: {
+  # and what is no package. Not by `pkgs.extend`: other packages are made of these sets.
+  packageSet = pkgs // {
     moreutils = says "sponge";
     _7zz = says "7zz";
     python3Packages = { requests = says "requests"; "odd+name's" = says "odd"; broken = throw "it is broken"; };
@@ -16,7 +16,7 @@ let
     removed = throw "removed: use git";
     unfree = { type = "derivation"; outPath = throw "its licence is unfree"; };
     number = 1;
-  });
+  };
 
   # Packages that run anywhere, for a machine that is none of ours.
   anywhere = builtins.toFile "anywhere.nix" ''

@@ -8,9 +8,12 @@ mod oci;
 mod root;
 mod writer;
 
-pub use docker::{Archive, FORM, copy_to_docker_archive, write_archive};
+#[cfg(feature = "registry")]
+pub use docker::FORM;
+pub use docker::{Archive, copy_to_docker_archive, write_archive};
 pub use file::is_stdout;
 pub use merge::merge_archives;
 pub use oci::copy_to_oci_archive;
 pub use root::write_root_archive;
+#[cfg(feature = "registry")]
 pub use writer::Written;

@@ -1,0 +1,43 @@
+//! Signals that a service takes as orders.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::{Receiver, channel};
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag;
+use signal_hook::iterator::Signals;
+
+use super::DECIDED;
+
+/// What a service is told to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Look at everything again.
+    Reload,
+    /// Come to an end.
+    End,
+}
+
+/// From now on, signals are orders for a service. A second one to end ends the program at once.
+pub fn orders() -> io::Result<Receiver<Order>> {
+    DECIDED.call_once(|| ());
+    let ended = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        flag::register_conditional_shutdown(signal, 128 + signal, ended.clone())?;
+        flag::register(signal, ended.clone())?;
+    }
+    // Sent by hand, also to what `nohup` started.
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || {
+        for signal in signals.forever() {
+            let order = if signal == SIGHUP { Order::Reload } else { Order::End };
+            if sender.send(order).is_err() {
+                break;
+            }
+        }
+    });
+    Ok(receiver)
+}
