@@ -20,6 +20,18 @@ require_nix_access() {
     builds_without_root || as_root --check 'Nix, without a daemon,'
 }
 
+# Fails without Rust, which nothing here installs.
+require_rust() {
+    command -v cargo >/dev/null || {
+        cat >&2 <<'END'
+error: Rust is not installed: there is no cargo on PATH
+
+hint: install it with rustup, or add ~/.cargo/bin to PATH
+END
+        return 1
+    }
+}
+
 # install_tools PROGRAM:PACKAGE[,PACKAGE]…: installs by apt the packages of the programs that
 # are missing.
 # Debian has some programs in directories that are not on every user's PATH.
@@ -33,10 +45,16 @@ install_tools() {
     [ "${#missing[@]}" -gt 0 ] || return 0
     as_root --check "to install ${missing[*]}"
     echo "installing ${missing[*]}" >&2
-    # After an installation that was interrupted, apt does nothing before this.
-    as_root env DEBIAN_FRONTEND=noninteractive dpkg --configure --pending >&2
-    apt_get_quietly update
-    apt_get_quietly install --yes --no-install-recommends "${missing[@]}"
+    mkdir -p "$stowage_cache"
+    # One at a time: apt does not wait for another one that updates its lists.
+    (
+        flock 9
+        # After an installation that was interrupted, apt does nothing before this. A service
+        # that is started must not keep the lock.
+        as_root env DEBIAN_FRONTEND=noninteractive dpkg --configure --pending >&2 9>&-
+        apt_get_quietly update 9>&-
+        apt_get_quietly install --yes --no-install-recommends "${missing[@]}" 9>&-
+    ) 9>"$stowage_cache/apt.lock"
 }
 
 # apt-get, whose output shows only if it fails.
@@ -49,6 +67,19 @@ apt_get_quietly() {
     }
 }
 
+# Prints the mirror from which this machine's apt has Debian's packages.
+debian_mirror() {
+    local mirror
+    mirror=$(apt-get indextargets --format '$(REPO_URI) $(LABEL) $(RELEASE)' 'Created-By: Packages' |
+        awk '$2 == "Debian" && $3 !~ /-/ { print $1; exit }')
+    if [ -z "$mirror" ]; then
+        echo 'error: apt on this machine has no mirror of Debian, or no lists yet' >&2
+        printf '\nhint: see /etc/apt/sources.list.d, and run apt-get update\n' >&2
+        return 1
+    fi
+    echo "$mirror"
+}
+
 # Formatter and linter of Nix code, which Debian lacks: from crates.io, once.
 install_nix_linters() {
     local tools=$stowage_cache/tools
@@ -56,7 +87,7 @@ install_nix_linters() {
     local tool
     for tool in nixpkgs-fmt@1.3.0 deadnix@1.3.1; do
         command -v "${tool%@*}" >/dev/null ||
-            (cd / && cargo install --quiet --locked --root "$tools" "$tool")
+            (cd / && cargo install --quiet --debug --locked --root "$tools" "$tool")
     done
 }
 
