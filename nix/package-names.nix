@@ -47,6 +47,12 @@ let
     in
     lib.take 1 (if exact != [ ] then exact else inAnyCase);
 
+  # A value, for which a line on standard error says that the package set refuses it, if evaluating `test`
+  # throws: removed packages, broken ones and licences are such errors. `stowage serve` looks for the line.
+  refusable = name: test: value:
+    if (builtins.tryEval (builtins.seq test null)).success then value
+    else builtins.trace "stowage: unavailable package `${name}`" value;
+
   # The package at a path of names: a list of one, or none. `lowerCase` is `byLowerCase set`.
   lookUp = set: lowerCase: path: lib.concatMap
     (attribute:
@@ -76,7 +82,10 @@ in
       look = name: {
         inherit name;
         found = builtins.addErrorContext "while looking for the package `${name}`:"
-          (lookUp set lowerCase (lib.splitString "." name));
+          (
+            let packages = lookUp set lowerCase (lib.splitString "." name);
+            in map (package: refusable name package.outPath package) (refusable name packages packages)
+          );
       };
       looked = map look names;
     in

@@ -236,7 +236,7 @@ fn what_cannot_be_built_is_said_and_nothing_of_this_machine() {
     for (name, status, code, message) in [
         ("hello/nonsense/odd", 404, "MANIFEST_UNKNOWN", "names `nonsense`, `odd`"),
         ("a/b/c/d", 400, "NAME_INVALID", "an image may have 3 packages, not 4"),
-        ("broken", 500, "UNKNOWN", "it is broken"),
+        ("broken", 404, "MANIFEST_UNKNOWN", "there is no such package: it is broken"),
         ("unbuildable", 500, "UNKNOWN", "unbuildable"),
         ("slow", 504, "UNKNOWN", "the image was not built within 3 s"),
         ("git", 403, "DENIED", "bytes, and may have 41943040"),
@@ -256,7 +256,7 @@ fn what_cannot_be_built_is_said_and_nothing_of_this_machine() {
     assert_eq!(server.metric("image_builds_total"), 4);
     // It remembers for a while, and the log knows more.
     for _ in 0..3 {
-        assert_eq!(server.manifest("broken").status, 500);
+        assert_eq!(server.manifest("broken").status, 404);
     }
     assert!(server.metric("image_builds_total") <= 5);
     let directory = server.directory.path().display().to_string();

@@ -14,6 +14,10 @@ pub enum OnDemandError {
     /// Names that no package has.
     #[error("there are no packages by the names {}", quoted(.0))]
     NoPackages(Vec<String>),
+    /// The package set refuses a package: it was removed or renamed, is broken, or has a licence that is not
+    /// allowed. Holds the reason that the set gives.
+    #[error("there is no such package: {0}")]
+    Unavailable(String),
     /// More names than an image may have.
     #[error("an image may have {most} packages, not {packages}")]
     TooManyPackages {

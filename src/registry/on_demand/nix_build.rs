@@ -24,6 +24,9 @@ use crate::digest::Digest;
 use crate::oci::{self, ImageSpec, read_popularity};
 use crate::registry::error::SetupError;
 
+/// What `nix/package-names.nix` has Nix print before an error that the package set throws for a package.
+const UNAVAILABLE: &str = "trace: stowage: unavailable package";
+
 /// The program that builds.
 const PROGRAM: &str = "nix-build";
 /// Bytes of Nix's messages that are kept, from the end.
@@ -109,7 +112,8 @@ impl NixBuild {
     /// served.
     ///
     /// # Errors
-    /// [`OnDemandError::NoPackages`], [`OnDemandError::NoRevision`], [`OnDemandError::Timeout`],
+    /// [`OnDemandError::NoPackages`], [`OnDemandError::Unavailable`],
+    /// [`OnDemandError::NoRevision`], [`OnDemandError::Timeout`],
     /// [`OnDemandError::Failed`] or [`OnDemandError::Internal`].
     pub async fn run(
         &self,
@@ -151,7 +155,12 @@ impl NixBuild {
             if request.lacks_revision(&output) {
                 return Err(OnDemandError::NoRevision(request.tag.clone()));
             }
-            return Err(OnDemandError::Failed(redacted(&output)));
+            let failed = if output.contains(UNAVAILABLE) {
+                OnDemandError::Unavailable
+            } else {
+                OnDemandError::Failed
+            };
+            return Err(failed(redacted(&output)));
         }
         let link = link.to_owned();
         let read = tokio::task::spawn_blocking(move || read(&link)).await;

@@ -68,7 +68,7 @@ pub fn reads(method: &Method) -> bool {
 pub fn not_built(failed: &OnDemandError, method: &Method) -> Response {
     use OnDemandError as E;
     let (status, code) = match failed {
-        E::NoPackages(_) | E::NoTag(_) | E::NoRevision(_) => {
+        E::NoPackages(_) | E::Unavailable(_) | E::NoTag(_) | E::NoRevision(_) => {
             (StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN")
         }
         E::TooManyPackages { .. } => (StatusCode::BAD_REQUEST, "NAME_INVALID"),
