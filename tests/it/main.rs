@@ -13,6 +13,8 @@ mod base;
 mod base_image;
 /// What a layer makes of the directories and links of a base image.
 mod base_tree;
+/// The program without features: what derivations run.
+mod builder;
 /// Messages, exit codes, and what is left behind after a failure.
 mod cli;
 /// Layers whose digests are known before anybody compresses them.
