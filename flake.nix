@@ -6,8 +6,10 @@
   outputs = { self, nixpkgs }:
     let
       inherit (nixpkgs) lib;
-      systems = [ "x86_64-linux" "aarch64-linux" ];
-      eachSystem = f: lib.genAttrs systems (system: f self.legacyPackages.${system});
+      linux = [ "x86_64-linux" "aarch64-linux" ];
+      # There too, everything can be evaluated; what is built says that it wants Linux.
+      darwin = [ "x86_64-darwin" "aarch64-darwin" ];
+      eachOf = systems: f: lib.genAttrs systems (system: f self.legacyPackages.${system});
     in
     {
       # A container image of one's own: nix flake init -t
@@ -17,31 +19,39 @@
       };
 
       # pkgs.stowage: the program, and with it the functions of nix/lib.nix.
-      overlays.default = final: _prev: {
-        stowage =
-          let program = final.callPackage ./nix/package.nix { };
-          in program // import ./nix/lib.nix { pkgs = final; stowage = final.buildPackages.callPackage ./nix/package.nix { }; };
-      };
+      overlays.default = final: _prev:
+        let
+          program = onlyBuilder: packages: packages.callPackage ./nix/package.nix { inherit onlyBuilder; };
+          functions = import ./nix/lib.nix {
+            pkgs = final;
+            stowage = program false final.buildPackages;
+            builder = program true final.buildPackages;
+          };
+        in
+        { stowage = program false final // functions; };
 
       # pkgs.dockerTools: ours in the place of nixpkgs' own.
       overlays.dockerTools = final: prev: self.overlays.default final prev // { inherit (final.stowage) dockerTools; };
 
       # nixpkgs with the overlay.
-      legacyPackages = lib.genAttrs systems
+      legacyPackages = lib.genAttrs (linux ++ darwin)
         (system: nixpkgs.legacyPackages.${system}.extend self.overlays.default);
 
-      packages = eachSystem (pkgs: {
+      packages = eachOf (linux ++ darwin) (pkgs: {
         default = pkgs.stowage;
         inherit (pkgs) stowage;
         # `nix run .#serve -- --packages nixpkgs!nixos-unstable`
-        serve = pkgs.stowage.serve;
-        # By the name that flakes with nix2container as an input have for it.
+        inherit (pkgs.stowage) serve;
+        # By the names that flakes with nix2container as an input have for them.
         nix2container = pkgs.stowage;
+        nix2container-bin = pkgs.stowage;
+        skopeo-nix2container = pkgs.stowage.skopeo;
+      } // lib.optionalAttrs pkgs.stdenv.hostPlatform.isLinux {
         # Not by `callPackage`, which would look for `config` and the like in nixpkgs.
         dockerImage = lib.makeOverridable (import ./nix/docker-image.nix) { inherit lib pkgs; inherit (pkgs) stowage; };
       });
 
-      checks = eachSystem (pkgs:
+      checks = eachOf linux (pkgs:
         let
           packages = self.packages.${pkgs.stdenv.hostPlatform.system};
           examples = import ./tests/e2e/nix2container.nix { inherit pkgs; inherit (packages) nix2container; };
@@ -51,7 +61,8 @@
         // lib.mapAttrs' (name: lib.nameValuePair "tools-${name}") pkgs.stowage.dockerTools.examples
         // lib.mapAttrs' (name: lib.nameValuePair "names-${name}") (import ./tests/e2e/names.nix { inherit pkgs; }).images
         // {
-          inherit (packages) dockerImage stowage;
+          inherit (packages) dockerImage skopeo-nix2container;
+          stowage = packages.stowage.override { withTests = true; };
           # As a release would have it, made in a sandbox.
           nixTarball = pkgs.runCommand "nix-image-tarball" { nativeBuildInputs = [ pkgs.gzip ]; } ''
             mkdir $out

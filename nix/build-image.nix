@@ -1,4 +1,4 @@
-{ lib, pkgs, stdenv, writeText, internalSpec, nixDatabase, imageScript }:
+{ lib, pkgs, stdenv, writeText, internalSpec, nixDatabase, imageScript, overridable }:
 
 /* Builds a container image without storing its layers.
 
@@ -24,57 +24,57 @@
        config.Cmd = [ "${pkgs.hello}/bin/hello" ];
    }
 */
-lib.makeOverridable (
-  {
-    # Name of the image, perhaps with a registry and a namespace. Put in lower case, as registries want it.
-    name
-    # Tag of the image; null for the hash of the output's store path.
-  , tag ? null
-    # How the container runs (`config` of the OCI image spec). Everything it mentions is in the image.
-  , config ? { }
-    # The image to stand on: what `pullImage` or `pullImageFromManifest` made, or an archive of
-    # `docker save`, skopeo or dockerTools. Its layers don't count for maxLayers, and its config is
-    # inherited. "" is null, as nix2container has it.
-  , fromImage ? null
-    # A derivation or a list of them, whose files are copied to `/`.
-  , copyToRoot ? null
-    # How many layers of its own the image may have, 1 to 127.
-  , maxLayers ? 60
-    # What `buildLayer` made, to go below the image's own layers. They don't count for maxLayers.
-  , layers ? [ ]
-    # Modes and owners of files, where not the usual: a list of rules `{ path; regex; mode; uid; gid; uname; gname; }`.
-    # `path` is one of copyToRoot, or any other of the image's store paths; the rule is for those of its files
-    # whose whole store path has a match for `regex`. A later rule overrides what it gives.
-  , perms ? [ ]
-    # How store paths are grouped: "runs" re-sends least on the next update. Others, for who comes from
-    # elsewhere: "auto" (nixpkgs' default), "popularity", "nixery", "largest-first", or a `layeringPipeline`.
-  , layering ? "runs"
-    # What you know of your packages, by their names: `pin` (a list: a layer for each), `together` (a list of
-    # lists: a layer for each list) and `last` (a list: the topmost layer).
-  , layeringHints ? { }
-    # A file, or a derivation of one, with how many packages need each: what `popularity` made, or
-    # `stowage popularity` printed. Images of different names, with the same file, share more layers.
-  , popularity ? null
-    # A file with a plan to keep to: what `stowage plan` prints, or the `spec` of the last release.
-  , previousPlan ? null
-    # The `spec` of an earlier build, which is believed: what didn't change since is not read again.
-  , previousImage ? null
-    # How its layers are sent to registries: "none", "gzip" or "zstd". What is compressed has its digest
-    # recorded here, so that nothing is compressed to find out that a registry has it.
-  , compression ? "none"
-    # When the image was made, by its own account (RFC 3339).
-  , created ? "1970-01-01T00:00:01Z"
-    # What its programs run on, by Go's name.
-  , arch ? stdenv.hostPlatform.go.GOARCH or pkgs.go.GOARCH
-    # Whether Nix in the image finds its store paths valid: gives it a database of them.
-  , initializeNixDatabase ? false
-    # Who owns that database and the image's store directory.
-  , nixUid ? 0
-  , nixGid ? 0
-    # The old name of copyToRoot.
-  , contents ? null
-  , meta ? { }
-  }:
+lib.fix (self:
+{
+  # Name of the image, perhaps with a registry and a namespace. Put in lower case, as registries want it.
+  name
+  # Tag of the image; null for the hash of the output's store path.
+, tag ? null
+  # How the container runs (`config` of the OCI image spec). Everything it mentions is in the image.
+, config ? { }
+  # The image to stand on: what `pullImage` or `pullImageFromManifest` made, or an archive of
+  # `docker save`, skopeo or dockerTools. Its layers don't count for maxLayers, and its config is
+  # inherited. "" is null, as nix2container has it.
+, fromImage ? null
+  # A derivation or a list of them, whose files are copied to `/`.
+, copyToRoot ? null
+  # How many layers of its own the image may have, 1 to 127.
+, maxLayers ? 60
+  # What `buildLayer` made, to go below the image's own layers. They don't count for maxLayers.
+, layers ? [ ]
+  # Modes and owners of files, where not the usual: a list of rules `{ path; regex; mode; uid; gid; uname; gname; }`.
+  # `path` is one of copyToRoot, or any other of the image's store paths; the rule is for those of its files
+  # whose whole store path has a match for `regex`. A later rule overrides what it gives.
+, perms ? [ ]
+  # How store paths are grouped: "runs" re-sends least on the next update. Others, for who comes from
+  # elsewhere: "auto" (nixpkgs' default), "popularity", "nixery", "largest-first", or a `layeringPipeline`.
+, layering ? "runs"
+  # What you know of your packages, by their names: `pin` (a list: a layer for each), `together` (a list of
+  # lists: a layer for each list) and `last` (a list: the topmost layer).
+, layeringHints ? { }
+  # A file, or a derivation of one, with how many packages need each: what `popularity` made, or
+  # `stowage popularity` printed. Images of different names, with the same file, share more layers.
+, popularity ? null
+  # A file with a plan to keep to: what `stowage plan` prints, or the `spec` of the last release.
+, previousPlan ? null
+  # The `spec` of an earlier build, which is believed: what didn't change since is not read again.
+, previousImage ? null
+  # How its layers are sent to registries: "none", "gzip" or "zstd". What is compressed has its digest
+  # recorded here, so that nothing is compressed to find out that a registry has it.
+, compression ? "none"
+  # When the image was made, by its own account (RFC 3339).
+, created ? "1970-01-01T00:00:01Z"
+  # What its programs run on, by Go's name.
+, arch ? stdenv.hostPlatform.go.GOARCH or pkgs.go.GOARCH
+  # Whether Nix in the image finds its store paths valid: gives it a database of them.
+, initializeNixDatabase ? false
+  # Who owns that database and the image's store directory.
+, nixUid ? 0
+, nixGid ? 0
+  # The old name of copyToRoot.
+, contents ? null
+, meta ? { }
+}@arguments: overridable self arguments (
   let
     baseName = baseNameOf (lib.toLower name);
     base = if fromImage == "" then null else fromImage;
@@ -121,4 +121,5 @@ lib.makeOverridable (
     inherit name tag spec meta;
     passthru.fromImage = base;
   }
+)
 )

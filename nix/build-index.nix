@@ -1,4 +1,4 @@
-{ lib, writeText, script }:
+{ lib, writeText, script, overridable }:
 
 /* Makes one index of images for several platforms, of which engines choose their own.
 
@@ -19,18 +19,18 @@
        annotations."org.opencontainers.image.source" = "https://example.org/hello";
    }
 */
-lib.makeOverridable (
-  {
-    # Name of the index, perhaps with a registry and a namespace. Put in lower case, as registries want it.
-    name
-    # Tag of the index; null for the hash of the output's store path.
-  , tag ? null
-    # What `buildImage` made, for a platform each; or sets of `image` and `annotations`.
-  , images
-    # What the index says of itself.
-  , annotations ? { }
-  , meta ? { }
-  }:
+lib.fix (self:
+{
+  # Name of the index, perhaps with a registry and a namespace. Put in lower case, as registries want it.
+  name
+  # Tag of the index; null for the hash of the output's store path.
+, tag ? null
+  # What `buildImage` made, for a platform each; or sets of `image` and `annotations`.
+, images
+  # What the index says of itself.
+, annotations ? { }
+, meta ? { }
+}@arguments: overridable self arguments (
   let
     baseName = baseNameOf (lib.toLower name);
     complain = problem: throw "stowage.buildIndex: ${problem}";
@@ -52,4 +52,5 @@ lib.makeOverridable (
     inherit name tag spec meta;
     stream = reference: "copy --quiet ${spec} oci-archive:/dev/stdout:${reference}";
   }
+)
 )

@@ -1,4 +1,4 @@
-{ stdenv, stowage }:
+{ stdenv, builder }:
 
 # A derivation whose builder is stowage itself. It finds the attributes in the build directory: no
 # shell, no jq, and so nothing that a rebuild would have to wait for.
@@ -11,7 +11,7 @@
 derivation ({
   inherit name;
   system = stdenv.buildPlatform.system;
-  builder = "${stowage}/bin/stowage";
+  builder = "${builder}/bin/stowage";
   args = [ "builder" ];
   __structuredAttrs = true;
   # To copy the closure to a remote builder costs more than to read it.

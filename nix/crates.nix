@@ -10,7 +10,7 @@
 , version ? null
 }:
 let
-  inherit (builtins) attrNames attrValues concatLists concatMap concatStringsSep elem filter fromTOML genericClosure
+  inherit (builtins) attrNames concatMap concatStringsSep elem filter fromTOML genericClosure
     groupBy head isAttrs isList listToAttrs map match readFile removeAttrs toJSON;
 
   manifest = fromTOML (readFile ../Cargo.toml);

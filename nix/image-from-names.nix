@@ -1,4 +1,4 @@
-{ lib, ownPkgs, buildEnv, runCommandLocal, writeText, stowage, buildImage }:
+{ lib, ownPkgs, buildEnv, runCommandLocal, writeText, stowage, buildImage, overridable }:
 
 /* Builds an image of packages that are given by their names, as an image service has them.
 
@@ -21,35 +21,35 @@
        packages = [ "shell" "git" "htop" ];
    }
 */
-lib.makeOverridable (
-  {
-    # Name of the image, perhaps with a registry and a namespace. Put in lower case, as registries want it.
-    name
-    # Names of packages, as a list or as JSON: attributes, perhaps of sets (`python3Packages.requests`).
-    # What is not there as it is written is looked up regardless of case, and with an underscore before
-    # its digit. `shell` is bash, coreutils, moreutils and nano; `arm64`, which must be the first, has
-    # the image made for that.
-  , packages ? [ ]
-    # Tag of the image; null for the hash of the output's store path.
-  , tag ? null
-    # How many layers the image may have, 1 to 127.
-  , maxLayers ? 96
-    # What images of other names are likely to have as well, as for buildImage: with the same file for
-    # all names, they share more layers.
-  , popularity ? null
-    # Who owns the files outside of the store.
-  , uid ? 0
-  , gid ? 0
-    # Shell commands that change these files, where they are: the packages' are links.
-  , extraCommands ? ""
-    # The packages: a package set, or where one is imported from: `nixpkgs!CHANNEL`, a branch of nixpkgs;
-    # `git!REPOSITORY!REV`, a commit or a branch; `path!DIRECTORY`. What is imported is a function that
-    # takes `system`, as nixpkgs is. null: the packages of this library.
-  , pkgs ? null
-  , pkgSource ? null
-    # What they run on, by Nix's name; null for what `pkgs` are for.
-  , system ? null
-  }:
+lib.fix (self:
+{
+  # Name of the image, perhaps with a registry and a namespace. Put in lower case, as registries want it.
+  name
+  # Names of packages, as a list or as JSON: attributes, perhaps of sets (`python3Packages.requests`).
+  # What is not there as it is written is looked up regardless of case, and with an underscore before
+  # its digit. `shell` is bash, coreutils, moreutils and nano; `arm64`, which must be the first, has
+  # the image made for that.
+, packages ? [ ]
+  # Tag of the image; null for the hash of the output's store path.
+, tag ? null
+  # How many layers the image may have, 1 to 127.
+, maxLayers ? 96
+  # What images of other names are likely to have as well, as for buildImage: with the same file for
+  # all names, they share more layers.
+, popularity ? null
+  # Who owns the files outside of the store.
+, uid ? 0
+, gid ? 0
+  # Shell commands that change these files, where they are: the packages' are links.
+, extraCommands ? ""
+  # The packages: a package set, or where one is imported from: `nixpkgs!CHANNEL`, a branch of nixpkgs;
+  # `git!REPOSITORY!REV`, a commit or a branch; `path!DIRECTORY`. What is imported is a function that
+  # takes `system`, as nixpkgs is. null: the packages of this library.
+, pkgs ? null
+, pkgSource ? null
+  # What they run on, by Nix's name; null for what `pkgs` are for.
+, system ? null
+}@arguments: overridable self arguments (
   let
     packageNames = import ./package-names.nix { inherit lib; };
     parsed = packageNames.parse packages;
@@ -117,4 +117,5 @@ lib.makeOverridable (
       inherit missing;
       json = writeText "not-found.json" (builtins.toJSON { error = "not_found"; pkgs = missing; });
     }
+)
 )

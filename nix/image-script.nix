@@ -1,10 +1,13 @@
-{ script }:
+{ builder, script }:
 
 # What every function that makes one image leaves: a script that streams it, with programs that
 # explain it and copy it to where it is run.
 { function, prefix, name, tag, spec, meta, passthru ? { } }:
 script {
   inherit function prefix name tag spec meta;
+  # Not by the whole program: each of its releases would give every image another script, and with it
+  # another tag, where none is given.
+  streamer = builder;
   stream = reference: "stream ${spec} --default-repo-tag ${reference}";
   passthru = { reference, program, withSkopeo }: {
     explain = program "explain" "explain ${spec}";

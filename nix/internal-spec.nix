@@ -1,4 +1,4 @@
-{ lib, builderDerivation }:
+{ lib, builderDerivation, storePaths }:
 
 # What buildImage and buildLayer have in common.
 {
@@ -20,7 +20,7 @@
 let
   copied = lib.warnIf (contents != null) "stowage.${function}: `contents` is now called `copyToRoot`"
     (if contents != null then contents else copyToRoot);
-  copyRoots = map (root: "${root}") (lib.optionals (copied != null) (lib.toList copied));
+  copyRoots = map (root: "${root}") (storePaths copied);
 
   drv = builderDerivation {
     inherit name;

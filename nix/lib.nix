@@ -5,25 +5,37 @@
 #
 # pkgs:    nixpkgs; its host platform is that of the images.
 # stowage: the program, for the machine that builds images and runs their scripts.
+# builder: the part of it that derivations run, and that streams images.
 { pkgs
 , stowage ? pkgs.buildPackages.callPackage ./package.nix { }
-}:
+, builder ? if arguments ? stowage then stowage else pkgs.buildPackages.callPackage ./package.nix { onlyBuilder = true; }
+}@arguments:
 let
-  callPackage = pkgs.lib.callPackageWith (pkgs // { inherit pkgs stowage builderDerivation internalSpec nixDatabase script imageScript; });
-  script = callPackage ./script.nix { };
-  imageScript = callPackage ./image-script.nix { };
-  builderDerivation = import ./builder-derivation.nix { inherit (pkgs) stdenv; inherit stowage; };
-  internalSpec = import ./internal-spec.nix { inherit (pkgs) lib; inherit builderDerivation; };
-  nixDatabase = import ./nix-database.nix { inherit internalSpec; };
+  inherit (pkgs) lib;
+  available = pkgs // {
+    inherit pkgs stowage builder builderDerivation imageScript internalSpec nixDatabase overridable script storePaths;
+  };
+  callPackage = lib.callPackageWith available;
+  # Calls a file as callPackage does. What callPackage makes of a function, builtins.functionArgs doesn't know.
+  callFunction = import ./call-function.nix available;
+
+  builderDerivation = callFunction ./builder-derivation.nix { };
+  imageScript = callFunction ./image-script.nix { };
+  internalSpec = callFunction ./internal-spec.nix { };
+  nixDatabase = callFunction ./nix-database.nix { };
+  overridable = callFunction ./overridable.nix { };
+  script = callFunction ./script.nix { };
+  storePaths = callFunction ./store-paths.nix { };
 in
 rec {
-  buildImage = callPackage ./build-image.nix { };
-  buildImageFromNames = callPackage ./image-from-names.nix { inherit buildImage; ownPkgs = pkgs; };
-  buildIndex = callPackage ./build-index.nix { };
-  buildLayer = callPackage ./build-layer.nix { };
+  buildImage = callFunction ./build-image.nix { };
+  buildImageFromNames = callFunction ./image-from-names.nix { inherit buildImage; ownPkgs = pkgs; };
+  buildIndex = callFunction ./build-index.nix { };
+  buildLayer = callFunction ./build-layer.nix { };
   dockerTools = callPackage ./docker-tools { };
-  popularity = callPackage ./popularity.nix { };
-  pullImage = callPackage ./pull-image.nix { };
+  popularity = callFunction ./popularity.nix { };
+  pullImage = callFunction ./pull-image.nix { };
+  pullImageFromManifest = callFunction ./pull-image-from-manifest.nix { };
   serve = callPackage ./serve.nix { };
-  pullImageFromManifest = callPackage ./pull-image-from-manifest.nix { };
+  skopeo = callPackage ./skopeo.nix { };
 }

@@ -19,6 +19,7 @@ let
     else
       pkgs.runCommand "stowage" { program = builtins.path { path = program; name = "stowage-program"; }; }
         "install -D $program $out/bin/stowage";
+  # Which is its own builder as well: none is compiled before the first answer.
   library = import ./lib.nix { inherit pkgs stowage; };
 in
 (library.buildImageFromNames {

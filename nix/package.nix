@@ -1,29 +1,90 @@
-{ lib, rustPlatform }:
+{ lib
+, stdenv
+, runCommand
+, rustPlatform
+  # What `rustPlatform` compiles with.
+, rustc ? null
+  # Whether it is only the builder that derivations run, which makes image specs and streams images.
+  # Nothing but its own sources and few crates change it.
+, onlyBuilder ? false
+  # Whether its unit tests are run, for which there are more crates.
+, withTests ? false
+}:
 let
-  manifest = (lib.importTOML ../Cargo.toml).package;
+  features = lib.optional (!onlyBuilder) "registry";
+  crates = import ./crates.nix { inherit features; version = if onlyBuilder then "0.0.0" else null; };
+  pname = if onlyBuilder then "stowage-builder" else "stowage";
+  version = if onlyBuilder then "0.0.0" else crates.package.version;
+
   # What the build reads, and nothing else: documentation rebuilds no image.
-  inputs = [ "Cargo.toml" "Cargo.lock" "src" "crates" "benches" "tests" ];
-in
-rustPlatform.buildRustPackage {
-  pname = manifest.name;
-  inherit (manifest) version;
-
-  src = lib.cleanSourceWith {
-    src = ../.;
-    name = "${manifest.name}-source";
+  inputs = [ "src" "crates" ] ++ lib.optionals withTests [ "Cargo.toml" "Cargo.lock" "benches" "tests" ];
+  # The sources that features turn on, by `#[cfg(feature = "…")] mod …`.
+  optionalSources = [
+    "src/cli/arguments/registry.rs"
+    "src/cli/arguments/report.rs"
+    "src/cli/copy.rs"
+    "src/cli/explain.rs"
+    "src/cli/inspect.rs"
+    "src/cli/interrupt/orders.rs"
+    "src/cli/prefetch.rs"
+    "src/cli/registry_options.rs"
+    "src/cli/serve.rs"
+    "src/foreign.rs"
+    "src/registry"
+    "src/report"
+    "src/target/directory"
+    "src/target/name.rs"
+    "src/target/program"
+  ];
+  # Not by fileset, which Nix before 2.18 lacks a builtin for.
+  src = builtins.path {
+    path = ../.;
+    name = "${pname}-source";
     filter = path: _type:
-      let below = lib.removePrefix "${toString ../.}/" (toString path);
-      in builtins.elem (builtins.head (lib.splitString "/" below)) inputs;
+      let below = lib.removePrefix "${toString ../.}/" (toString path); in
+      builtins.elem (builtins.head (lib.splitString "/" below)) inputs
+      && !(onlyBuilder && builtins.elem below optionalSources);
   };
-  cargoLock.lockFile = ../Cargo.lock;
-
-  # The other tests need Nix itself, or a container engine.
-  cargoTestFlags = [ "--lib" ];
 
   meta = {
-    inherit (manifest) description;
+    inherit (crates.package) description;
     license = with lib.licenses; [ asl20 mit ];
-    mainProgram = manifest.name;
-    platforms = lib.platforms.linux;
+    mainProgram = "stowage";
   };
-}
+
+  program = rustPlatform.buildRustPackage ({
+    inherit pname version src meta;
+    passthru = { inherit src; cargoToml = crates.manifest; };
+  } // (if withTests then {
+    cargoLock.lockFile = ../Cargo.lock;
+    # The other tests need Nix itself, or a container engine.
+    cargoTestFlags = [ "--lib" ];
+  } else {
+    cargoLock.lockFileContents = crates.lock;
+    postUnpack = ''
+      cp --no-preserve=mode ${builtins.toFile "Cargo.toml" crates.manifest} "$sourceRoot/Cargo.toml"
+      cp --no-preserve=mode ${builtins.toFile "Cargo.lock" crates.lock} "$sourceRoot/Cargo.lock"
+    '';
+    doCheck = false;
+  }));
+
+  # What is made of it can be evaluated everywhere, for flakes of all systems.
+  notHere = runCommand "${pname}-${version}"
+    {
+      inherit meta;
+      passthru = { inherit pname version src; };
+    } ''
+    echo "error: stowage runs on Linux, and this is ${stdenv.hostPlatform.system}" >&2
+    echo >&2
+    echo "hint: build the image for x86_64-linux or aarch64-linux, on a Linux builder (\`builders\` in nix.conf)" >&2
+    exit 1
+  '';
+
+  wanted = crates.workspace.package.rust-version;
+in
+if !stdenv.hostPlatform.isLinux then notHere
+else if rustc != null && lib.versionOlder rustc.version wanted then
+  throw ''
+    stowage: this nixpkgs has Rust ${rustc.version}, and stowage is compiled by ${wanted} or newer.
+    Use nixpkgs 25.11 or newer; or on this one, take the program from a newer one: README.md, "Older nixpkgs".''
+else program

@@ -1,4 +1,4 @@
-{ lib, builderDerivation }:
+{ lib, builderDerivation, overridable, storePaths }:
 
 /* Counts how many packages of a set need each: for `buildImage { popularity = …; }`.
 
@@ -10,12 +10,13 @@
    Example:
    popularity { packages = [ pkgs.git pkgs.curl pkgs.htop ]; }
 */
-lib.makeOverridable (
-  {
-    # Derivations or store paths: what images are asked for by. They are built.
-    packages
-  , name ? "popularity.json"
-  }:
-  let paths = map (package: "${package}") packages; in
+lib.fix (self:
+{
+  # Derivations or store paths: what images are asked for by. They are built.
+  packages
+, name ? "popularity.json"
+}@arguments: overridable self arguments (
+  let paths = map (package: "${package}") (storePaths packages); in
   builderDerivation { inherit name; closure = paths; attributes.popularity.packages = paths; }
+)
 )

@@ -1,4 +1,4 @@
-{ lib, pkgs, cacert, runCommand, runCommandLocal, stdenv }:
+{ lib, pkgs, cacert, runCommand, runCommandLocal, stdenv, overridable }:
 
 /* Pulls an image from a registry by its manifest, for `buildImage { fromImage = …; }`.
 
@@ -17,22 +17,22 @@
        imageManifest = ./alpine.json;
    }
 */
-lib.makeOverridable (
-  {
-    # Name of the image in its registry.
-    imageName
-    # File with the manifest of the one image, not of several platforms'.
-  , imageManifest ? null
-    # Which image `getManifest` prints the manifest of. Layers are asked for by digest.
-  , imageTag ? "latest"
-    # What the image is for, by Go's names: chooses among an index's manifests.
-  , os ? "linux"
-  , arch ? stdenv.hostPlatform.go.GOARCH or pkgs.go.GOARCH
-    # Whether the registry must have a certificate; false also for plain HTTP.
-  , tlsVerify ? true
-    # The registry: a name, perhaps with a port.
-  , registryUrl ? "registry-1.docker.io"
-  }:
+lib.fix (self:
+{
+  # Name of the image in its registry.
+  imageName
+  # File with the manifest of the one image, not of several platforms'.
+, imageManifest ? null
+  # Which image `getManifest` prints the manifest of. Layers are asked for by digest.
+, imageTag ? "latest"
+  # What the image is for, by Go's names: chooses among an index's manifests.
+, os ? "linux"
+, arch ? stdenv.hostPlatform.go.GOARCH or pkgs.go.GOARCH
+  # Whether the registry must have a certificate; false also for plain HTTP.
+, tlsVerify ? true
+  # The registry: a name, perhaps with a port.
+, registryUrl ? "registry-1.docker.io"
+}@arguments: overridable self arguments (
   let
     inherit (pkgs.buildPackages) jq skopeo;
     repository = "docker://${registryUrl}/${imageName}";
@@ -104,4 +104,5 @@ lib.makeOverridable (
       ln -s ${blob.file} ${blob.hex}
     '') blobs}
   ''
+)
 )

@@ -1,4 +1,4 @@
-{ lib, pkgs, cacert, runCommand, stdenv }:
+{ lib, pkgs, cacert, runCommand, stdenv, overridable }:
 
 /* Pulls an image from a registry, for `buildImage { fromImage = …; }`.
 
@@ -19,27 +19,27 @@
        hash = "sha256-…";
    }
 */
-lib.makeOverridable (
-  {
-    # Name of the image, with its registry.
-    imageName
-    # Digest of its manifest, or of an index of manifests for several platforms.
-  , imageDigest
-    # Hash of the directory; `sha256` is the same by nix2container's name.
-  , hash ? sha256
-  , sha256 ? throw "stowage.pullImage: `hash` is missing; `stowage prefetch ${imageName}` prints it"
-    # What the image is to be called: the directory has it nowhere, the result as `imageName` and
-    # `imageTag`.
-  , finalImageName ? imageName
-  , finalImageTag ? "latest"
-    # What the image is for, by Go's names: chooses among an index's manifests.
-  , os ? "linux"
-  , arch ? stdenv.hostPlatform.go.GOARCH or pkgs.go.GOARCH
-    # Whether the registry must have a certificate; false also for plain HTTP.
-  , tlsVerify ? true
-    # Name of the directory.
-  , name ? "docker-image-${imageName}"
-  }:
+lib.fix (self:
+{
+  # Name of the image, with its registry.
+  imageName
+  # Digest of its manifest, or of an index of manifests for several platforms.
+, imageDigest
+  # Hash of the directory; `sha256` is the same by nix2container's name.
+, hash ? sha256
+, sha256 ? throw "stowage.pullImage: `hash` is missing; `stowage prefetch ${imageName}` prints it"
+  # What the image is to be called: the directory has it nowhere, the result as `imageName` and
+  # `imageTag`.
+, finalImageName ? imageName
+, finalImageTag ? "latest"
+  # What the image is for, by Go's names: chooses among an index's manifests.
+, os ? "linux"
+, arch ? stdenv.hostPlatform.go.GOARCH or pkgs.go.GOARCH
+  # Whether the registry must have a certificate; false also for plain HTTP.
+, tlsVerify ? true
+  # Name of the directory.
+, name ? "docker-image-${imageName}"
+}@arguments: overridable self arguments (
   assert lib.assertMsg (builtins.match "sha256:[0-9a-f]{64}" imageDigest != null)
     "stowage.pullImage: `imageDigest` must be `sha256:` and 64 hex digits, not `${imageDigest}`: a tag may name another image tomorrow";
   runCommand (lib.strings.sanitizeDerivationName name)
@@ -60,4 +60,5 @@ lib.makeOverridable (
       copy --quiet --src-tls-verify=${lib.boolToString tlsVerify} "''${authentication[@]}" \
       ${lib.escapeShellArg "docker://${imageName}@${imageDigest}"} "dir:$out"
   ''
+)
 )

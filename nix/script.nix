@@ -13,6 +13,8 @@
 , spec
   # What the script has stowage do, by a function of the reference, in which the tag is the shell's.
 , stream
+  # The program that does it.
+, streamer ? stowage
   # Attributes besides those of both, by a function of the reference and of `program` and `withSkopeo` below.
 , passthru ? _: { }
 , meta
@@ -25,7 +27,8 @@ let
     else builtins.substring 0 32 (baseNameOf (builtins.unsafeDiscardStringContext script.outPath));
   reference = "${imageName}:${imageTag}";
 
-  run = arguments: "exec ${stowage}/bin/stowage ${arguments} \"$@\"";
+  runBy = program: arguments: "exec ${program}/bin/stowage ${arguments} \"$@\"";
+  run = runBy stowage;
   # Programs for `nix run`.
   program = name: arguments: pkgs.buildPackages.writeShellScriptBin name (run arguments);
   withSkopeo = name: arguments: pkgs.buildPackages.writeShellScriptBin name ''
@@ -49,7 +52,8 @@ let
     tag=${if tag != null then lib.escapeShellArg tag else "\${output%%-*}"}
     cat > $out <<EOF
     #!${runtimeShell}
-    ${lib.replaceStrings [ "$@" ] [ "\\$@" ] (run (stream "${imageName}:$tag"))}
+    # spec: ${spec}
+    ${lib.replaceStrings [ "$@" ] [ "\\$@" ] (runBy streamer (stream "${imageName}:$tag"))}
     EOF
     chmod +x $out
   '';

@@ -148,6 +148,6 @@ rec {
       passthru = { inherit pname version; } // passthru;
     } ''
     mkdir -p $out/bin
-    cp ${boot.stowageProgram} $out/bin/${pname}
+    cp ${boot.stowageProgram} $out/bin/${meta.mainProgram or pname}
   '';
 }

@@ -1,47 +1,47 @@
-{ lib, pkgs, stdenv, imageSpec, rootTar, imageScript, tarball }:
+{ lib, pkgs, stdenv, imageSpec, rootTar, imageScript, overridable, storePaths, tarball }:
 
 /* An image of copies of files, as an archive for `docker load`.
 
    Type: buildImage :: AttrSet -> Derivation
 */
-lib.makeOverridable (
-  {
-    # Name of the image; tag of it, or null for a hash.
-    name
-  , tag ? null
-    # The image to stand on. Archives of several images: the first.
-  , fromImage ? null
-  , fromImageName ? null
-  , fromImageTag ? null
-    # Derivations whose files are copied to `/`; what they refer to is in the image's store.
-  , copyToRoot ? null
-    # Whether a link to a directory stays one where it meets a directory.
-  , keepContentsDirlinks ? false
-    # Commands as root, chroot'ed to the image's root: no virtual machine is needed for them.
-  , runAsRoot ? null
-    # Commands, with the image's root as directory they are run in.
-  , extraCommands ? ""
-    # Who owns the files.
-  , uid ? 0
-  , gid ? 0
-    # Of the virtual machine that there is not.
-  , diskSize ? 1024
-  , buildVMMemorySize ? 512
-  , created ? "1970-01-01T00:00:01Z"
-  , config ? { }
-  , architecture ? stdenv.hostPlatform.go.GOARCH or pkgs.go.GOARCH
-  , compressor ? "gz"
-  , includeNixDB ? false
-    # The old name of copyToRoot.
-  , contents ? null
-  , meta ? { }
-  }:
+lib.fix (self:
+{
+  # Name of the image; tag of it, or null for a hash.
+  name
+, tag ? null
+  # The image to stand on. Archives of several images: the first.
+, fromImage ? null
+, fromImageName ? null
+, fromImageTag ? null
+  # Derivations whose files are copied to `/`; what they refer to is in the image's store.
+, copyToRoot ? null
+  # Whether a link to a directory stays one where it meets a directory.
+, keepContentsDirlinks ? false
+  # Commands as root, chroot'ed to the image's root: no virtual machine is needed for them.
+, runAsRoot ? null
+  # Commands, with the image's root as directory they are run in.
+, extraCommands ? ""
+  # Who owns the files.
+, uid ? 0
+, gid ? 0
+  # Of the virtual machine that there is not.
+, diskSize ? 1024
+, buildVMMemorySize ? 512
+, created ? "1970-01-01T00:00:01Z"
+, config ? { }
+, architecture ? stdenv.hostPlatform.go.GOARCH or pkgs.go.GOARCH
+, compressor ? "gz"
+, includeNixDB ? false
+  # The old name of copyToRoot.
+, contents ? null
+, meta ? { }
+}@arguments: overridable self arguments (
   let
     baseName = baseNameOf (lib.toLower name);
     copied = lib.warnIf (contents != null)
       "stowage.dockerTools.buildImage: `contents` is now called `copyToRoot`: ${name}"
       (if contents != null then contents else copyToRoot);
-    copies = lib.optionals (copied != null) (lib.toList copied);
+    copies = storePaths copied;
     tar = rootTar {
       name = "docker-layer-${baseName}";
       copyToRoot = copies;
@@ -68,4 +68,5 @@ lib.makeOverridable (
   # Accepted, and of no use.
   builtins.seq [ diskSize buildVMMemorySize fromImageName fromImageTag ]
     (tarball { inherit stream compressor meta; name = "docker-image-${baseName}"; })
+)
 )

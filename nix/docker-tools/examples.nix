@@ -113,6 +113,14 @@ rec {
     config = greeting // { Env = [ "PATH=/bin" "FROM_CHILD=true" "LAST=child" ]; };
   };
 
+  # A command as a string, and what `lib.optional` leaves among the contents.
+  loose = streamLayeredImage {
+    name = "examples/loose";
+    tag = "latest";
+    contents = [ [ hello null ] null [ ] ];
+    config.Entrypoint = "/bin/hello";
+  };
+
   # 5. Compressors.
   bashUncompressed = bashImage.override { name = "examples/uncompressed"; compressor = "none"; };
   bashZstd = bashImage.override { name = "examples/zstd"; compressor = "zstd"; };
@@ -319,6 +327,32 @@ rec {
     run = "buildDerivation && cat $out";
   };
   shellArchive = dockerTools.buildNixShellImage { name = "examples/shell-archive"; tag = "latest"; drv = shellDerivation; run = "echo archived"; };
+  # Of structured attributes, as seven of twenty common packages of nixpkgs 26.11 have them.
+  structuredShell = dockerTools.streamNixShellImage {
+    name = "examples/structured-shell";
+    tag = "latest";
+    drv = pkgs.stdenv.mkDerivation {
+      name = "structured";
+      __structuredAttrs = true;
+      nativeBuildInputs = [ hello ];
+      stdenv = writeTextDir "setup" ''
+        for input in "''${nativeBuildInputs[@]}"; do PATH=$input/bin''${PATH:+:$PATH}; done
+        runHook() { eval "''${!1}"; }
+      '';
+      words = [ "two words" "it's" ];
+      table = { first = "\"quoted\""; "second key" = hello; };
+      number = 7;
+      yes = true;
+      no = false;
+      deeper.than.bash = "goes";
+    };
+    run = ''
+      hello
+      printf '<%s>' "''${words[@]}" "''${table[first]}" "$number" "$yes" "$no"
+      [ -x "''${table[second key]}/bin/hello" ] && printf '<%s>' "''${outputs[out]#*-}"
+      ${pkgs.gnugrep}/bin/grep -o '"deeper":{"than":{"bash":"goes"}}' "$NIX_ATTRS_JSON_FILE"
+    '';
+  };
   shellDerivation = pkgs.stdenv.mkDerivation {
     name = "tools-shell";
     nativeBuildInputs = [ hello ];

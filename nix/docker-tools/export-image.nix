@@ -1,4 +1,4 @@
-{ runCommand, stowage }:
+{ runCommand, builder }:
 
 /* The root file system that a container of an image has, as a tar.
 
@@ -13,4 +13,4 @@
 , diskSize ? 1024
 }:
 builtins.seq [ fromImageName fromImageTag diskSize ]
-  (runCommand name { } "${stowage}/bin/stowage flatten ${fromImage.spec or fromImage} > $out")
+  (runCommand name { } "${builder}/bin/stowage flatten ${fromImage.spec or fromImage} > $out")

@@ -23,9 +23,15 @@
 , includeNixDB
 }:
 let
+  # Docker takes a string where a list of one is meant (strslice of its API), and JSON's names in any case.
+  isCommand = name: lib.elem (lib.toLower name) [ "cmd" "entrypoint" "shell" ];
+  settings = lib.mapAttrs
+    (name: value: if isCommand name && lib.isStringLike value then [ value ] else value)
+    (if config == null then { } else config);
+
   # The file that holds what `config` mentions in one closure. The image has no use for it, nor for
   # the tars as files.
-  rootFile = if includeStorePaths then writeText "${name}-config.json" (builtins.toJSON config) else emptyFile;
+  rootFile = if includeStorePaths then writeText "${name}-config.json" (builtins.toJSON settings) else emptyFile;
   files = [ rootFile ] ++ map (tar: "${tar}") tars;
   allRoots = if includeStorePaths then files ++ roots else [ rootFile ];
   database = nixDatabase { inherit function name copyToRoot; roots = allRoots; exclude = files; };
@@ -40,7 +46,8 @@ internalSpec {
   inherit perms;
   addToRoot = lib.optional includeNixDB "${database}";
   options = {
-    inherit config created maxLayers layering storeAttributes architecture;
+    inherit created maxLayers layering storeAttributes architecture;
+    config = settings;
     maxLayersIsTotal = true;
     tars = map (tar: "${tar}") tars;
     # The archive itself, where the base is an archive that was compressed.

@@ -1,8 +1,8 @@
-{ lib, pkgs, stdenv, symlinkJoin, imageSpec, rootTar, imageScript, tarball }:
+{ lib, pkgs, stdenv, symlinkJoin, imageSpec, rootTar, imageScript, overridable, storePaths, tarball }:
 
 let
   # The arguments of both functions, with nixpkgs' defaults.
-  streamLayeredImage = lib.makeOverridable (
+  streamLayeredImage =
     {
       # Name of the image; tag of it, or null for the hash of the output's store path.
       name
@@ -40,45 +40,45 @@ let
     , debug ? false
     , passthru ? { }
     , meta ? { }
-    }:
-    let
-      baseName = baseNameOf (lib.toLower name);
-      contentsList = lib.toList contents;
-      linked = symlinkJoin { name = "${baseName}-contents"; paths = contentsList; };
-      # Files need a layer of their own if a store path can't hold them as they are.
-      commands = extraCommands != "" || fakeRootCommands != "";
-      asTar = commands || !includeStorePaths;
-      tar = rootTar {
-        name = "${baseName}-customisation-layer";
-        copyToRoot = lib.optional (contentsList != [ ]) linked;
-        writable = true;
-        inherit extraCommands fakeRootCommands;
-        chroot = enableFakechroot;
-      };
-      spec = imageSpec {
+    }@arguments: overridable streamLayeredImage arguments (
+      let
+        baseName = baseNameOf (lib.toLower name);
+        contentsList = storePaths contents;
+        linked = symlinkJoin { name = "${baseName}-contents"; paths = contentsList; };
+        # Files need a layer of their own if a store path can't hold them as they are.
+        commands = extraCommands != "" || fakeRootCommands != "";
+        asTar = commands || !includeStorePaths;
+        tar = rootTar {
+          name = "${baseName}-customisation-layer";
+          copyToRoot = lib.optional (contentsList != [ ]) linked;
+          writable = true;
+          inherit extraCommands fakeRootCommands;
+          chroot = enableFakechroot;
+        };
+        spec = imageSpec {
+          function = "dockerTools.streamLayeredImage";
+          name = baseName;
+          inherit fromImage config architecture created includeStorePaths includeNixDB;
+          maxLayers = if layeringPipeline == null then maxLayers else 127;
+          layering = if layeringPipeline == null then "runs" else layeringPipeline;
+          storeAttributes = { inherit uid gid uname gname mtime; };
+          roots = map (path: "${path}") contentsList;
+          copyToRoot = lib.optional (!asTar && contentsList != [ ]) linked;
+          # Of directories: all else are links.
+          perms = lib.optional (!asTar && contentsList != [ ]) { path = linked; mode = "0755"; };
+          tars = lib.optional asTar tar;
+        };
+      in
+      assert lib.assertMsg (layeringPipeline != null || maxLayers > 1)
+        "stowage.dockerTools.streamLayeredImage: `maxLayers` must be greater than 1, not ${toString maxLayers}: one layer is for `contents`";
+      builtins.seq debug (imageScript {
         function = "dockerTools.streamLayeredImage";
-        name = baseName;
-        inherit fromImage config architecture created includeStorePaths includeNixDB;
-        maxLayers = if layeringPipeline == null then maxLayers else 127;
-        layering = if layeringPipeline == null then "runs" else layeringPipeline;
-        storeAttributes = { inherit uid gid uname gname mtime; };
-        roots = map (path: "${path}") contentsList;
-        copyToRoot = lib.optional (!asTar && contentsList != [ ]) linked;
-        # Of directories: all else are links.
-        perms = lib.optional (!asTar && contentsList != [ ]) { path = linked; mode = "0755"; };
-        tars = lib.optional asTar tar;
-      };
-    in
-    assert lib.assertMsg (layeringPipeline != null || maxLayers > 1)
-      "stowage.dockerTools.streamLayeredImage: `maxLayers` must be greater than 1, not ${toString maxLayers}: one layer is for `contents`";
-    builtins.seq debug (imageScript {
-      function = "dockerTools.streamLayeredImage";
-      prefix = "stream";
-      inherit name tag spec meta passthru;
-    })
-  );
+        prefix = "stream";
+        inherit name tag spec meta passthru;
+      })
+    );
 in
-{
+rec {
   /* A script that streams an image of one layer for each few store paths.
 
      Type: streamLayeredImage :: AttrSet -> Derivation
@@ -89,9 +89,14 @@ in
 
      Type: buildLayeredImage :: AttrSet -> Derivation
   */
-  buildLayeredImage = lib.makeOverridable (
-    { name, compressor ? "gz", meta ? { }, ... }@arguments:
-    let stream = streamLayeredImage (removeAttrs arguments [ "compressor" ]);
-    in tarball { inherit stream compressor meta; name = baseNameOf (lib.toLower name); }
-  );
+  buildLayeredImage =
+    # deadnix: skip
+    { compressor ? "gz", name, tag ? null, fromImage ? null, contents ? [ ], config ? { }, architecture ? null, created ? null, mtime ? null, uid ? 0, gid ? 0, uname ? "root", gname ? "root", maxLayers ? 100, extraCommands ? "", fakeRootCommands ? "", enableFakechroot ? false, includeStorePaths ? true, includeNixDB ? false, layeringPipeline ? null, debug ? false, passthru ? { }, meta ? { } }@arguments:
+    let
+      # With the defaults that are streamLayeredImage's own.
+      stream = streamLayeredImage (removeAttrs arguments [ "compressor" ]);
+    in
+    overridable buildLayeredImage arguments
+      (tarball { inherit stream compressor meta; name = baseNameOf (lib.toLower name); });
+
 }

@@ -1,10 +1,11 @@
-{ lib, runCommand, stowage }:
+{ lib, runCommand, builder, storePaths }:
 
 /* One archive of several, for one `docker load`.
 
    Type: mergeImages :: [ Derivation ] -> Derivation
 */
-images:
+given:
+let images = storePaths given; in
 assert lib.assertMsg (images != [ ]) "stowage.dockerTools.mergeImages: there is no image in the list";
 runCommand "merge-docker-images.tar" { }
-  "${stowage}/bin/stowage merge ${lib.escapeShellArgs (map (image: "${image.archive or image}") images)} > $out"
+  "${builder}/bin/stowage merge ${lib.escapeShellArgs (map (image: "${image.archive or image}") images)} > $out"

@@ -1,7 +1,7 @@
-{ lib, bashInteractive, cacert, coreutils, writeShellScriptBin, writeText, binSh, fakeNss, usrBinEnv, streamLayeredImage, tarball }:
+{ lib, bashInteractive, cacert, coreutils, writeShellScriptBin, writeText, binSh, fakeNss, usrBinEnv, overridable, streamLayeredImage, tarball }:
 
 let
-  streamNixShellImage = lib.makeOverridable (
+  streamNixShellImage =
     {
       # The derivation whose build environment it is.
       drv
@@ -16,105 +16,141 @@ let
       # `return`, and `nix-shell --run`.
     , command ? null
     , run ? null
-    }:
-    let
-      # As in Nix's sandbox.
-      buildDirectory = "/build";
+    }@arguments: overridable streamNixShellImage arguments (
+      let
+        # As in Nix's sandbox.
+        buildDirectory = "/build";
 
-      asString = value:
-        if lib.isBool value then lib.optionalString value "1"
-        else if lib.isList value then lib.concatMapStringsSep " " asString value
-        else if builtins.isPath value then "${value}" # which copies it to the store
-        else toString value;
-      passedAsFile = drv.drvAttrs.passAsFile or [ ];
-      inFile = name: value: lib.nameValuePair "${name}Path"
-        "${writeText "pass-as-text-${name}" (asString value)}";
-      attributes = lib.concatMapAttrs
-        (name: value: lib.listToAttrs [
-          (if lib.elem name passedAsFile then inFile name value else lib.nameValuePair name (asString value))
-        ])
-        (removeAttrs drv.drvAttrs [ "args" ]);
-      outputs = lib.listToAttrs (map
-        (output: lib.nameValuePair output (builtins.unsafeDiscardStringContext drv.${output}.outPath))
-        (drv.outputs or [ "out" ]));
+        structured = drv.drvAttrs.__structuredAttrs or false;
+        outputs = lib.listToAttrs (map
+          (output: lib.nameValuePair output (builtins.unsafeDiscardStringContext drv.${output}.outPath))
+          (drv.outputs or [ "out" ]));
 
-      environment = {
-        SSL_CERT_FILE = "${cacert}/etc/ssl/certs/ca-bundle.crt";
-        NIX_SSL_CERT_FILE = "${cacert}/etc/ssl/certs/ca-bundle.crt";
-        # stdenv's setup makes it.
-        PATH = "/path-not-set";
-        HOME = homeDirectory;
-        NIX_STORE = builtins.storeDir;
-        NIX_BUILD_CORES = "1";
-      } // attributes // outputs // {
-        NIX_BUILD_TOP = buildDirectory;
-        TMPDIR = buildDirectory;
-        TEMPDIR = buildDirectory;
-        TMP = buildDirectory;
-        TEMP = buildDirectory;
-        PWD = homeDirectory;
-        TERM = "xterm-256color";
-      };
+        # Without structured attributes, each is a variable (Nix manual, "Derivations").
+        asString = value:
+          if lib.isBool value then lib.optionalString value "1"
+          else if lib.isList value then lib.concatMapStringsSep " " asString value
+          else if builtins.isPath value then "${value}" # which copies it to the store
+          else toString value;
+        passedAsFile = drv.drvAttrs.passAsFile or [ ];
+        inFile = name: value: lib.nameValuePair "${name}Path"
+          "${writeText "pass-as-text-${name}" (asString value)}";
+        variables = lib.concatMapAttrs
+          (name: value: lib.listToAttrs [
+            (if lib.elem name passedAsFile then inFile name value else lib.nameValuePair name (asString value))
+          ])
+          (removeAttrs drv.drvAttrs [ "args" ]) // outputs;
 
-      buildDerivation = writeShellScriptBin "buildDerivation"
-        "exec ${lib.escapeShellArgs (map asString ([ drv.drvAttrs.builder ] ++ drv.drvAttrs.args or [ ]))}";
+        # With them, they are in two files that variables name ("Structured attributes").
+        attributesJSON = builtins.toJSON
+          (removeAttrs drv.drvAttrs [ "args" "__structuredAttrs" "__ignoreNulls" ] // { inherit outputs; });
+        # As Nix writes them in Bash: what has a name that Bash can have, and isn't nested.
+        attributesBash =
+          let
+            isName = name: builtins.match "[A-Za-z_][A-Za-z0-9_]*" name != null;
+            simple = value:
+              if value == null then "''"
+              else if lib.isBool value then lib.optionalString value "1"
+              else if lib.isInt value then toString value
+              else if lib.isString value then lib.escapeShellArg value
+              else null;
+            ofAll = values: f: if lib.any (value: simple value == null) values then null else f;
+            declaration = name: value:
+              if simple value != null then "declare ${name}=${simple value}"
+              else if lib.isList value then ofAll value "declare -a ${name}=(${lib.concatMapStringsSep " " simple value} )"
+              else if lib.isAttrs value then
+                ofAll (lib.attrValues value)
+                  "declare -A ${name}=(${lib.concatStrings (lib.mapAttrsToList (key: value: "[${lib.escapeShellArg key}]=${simple value} ") value)})"
+              else null;
+            declarations = lib.mapAttrsToList
+              (name: value: lib.optional (isName name) (declaration name value))
+              (builtins.fromJSON (builtins.unsafeDiscardStringContext attributesJSON));
+          in
+          # The paths that the text names are those of the JSON.
+          builtins.appendContext
+            (lib.concatMapStrings (line: line + "\n") (lib.filter (line: line != null) (lib.concatLists declarations)))
+            (builtins.getContext attributesJSON);
+        files = {
+          NIX_ATTRS_JSON_FILE = "${writeText ".attrs.json" attributesJSON}";
+          NIX_ATTRS_SH_FILE = "${writeText ".attrs.sh" attributesBash}";
+        };
 
-      # What nix-shell has its shell read.
-      rcfile = writeText "nix-shell-rc" ''
-        unset PATH
-        dontAddDisableDepTrack=1
-        [ -e $stdenv/setup ] && source $stdenv/setup
-        PATH=${dirOf shell}:${buildDerivation}/bin:${coreutils}/bin''${PATH:+:$PATH}
-        SHELL=${lib.escapeShellArg shell}
-        BASH=${lib.escapeShellArg shell}
-        set +e
-        [ -n "$PS1" -a -z "$NIX_SHELL_PRESERVE_PROMPT" ] && PS1='\n\[\033[1;32m\][nix-shell:\w]\$\[\033[0m\] '
-        if [ "$(type -t runHook)" = function ]; then
-          runHook shellHook
-        elif [ -n "$shellHook" ]; then
-          eval "$shellHook"
-        fi
-        unset NIX_ENFORCE_PURITY
-        shopt -u nullglob
-        shopt -s execfail
-        ${lib.optionalString (command != null) command}
-        ${lib.optionalString (run != null) run}
-        ${lib.optionalString (command != null || run != null) "exit"}
-      '';
-    in
-    assert lib.assertMsg (!(drv.drvAttrs.__structuredAttrs or false))
-      "stowage.dockerTools.streamNixShellImage: ${drv.name} has structured attributes, which are no environment";
-    assert lib.assertMsg (command == null || run == null)
-      "stowage.dockerTools.streamNixShellImage: give one of `command` and `run`";
-    streamLayeredImage {
-      inherit name tag uid gid;
-      contents = [
-        buildDerivation
-        binSh
-        usrBinEnv
-        (fakeNss.override {
-          extraPasswdLines = [ "nixbld:x:${toString uid}:${toString gid}:Build user:${homeDirectory}:/noshell" ];
-          extraGroupLines = [ "nixbld:!:${toString gid}:" ];
-        })
-      ];
-      fakeRootCommands = ''
-        # Who works there may write to these; and a Nix there needs no daemon.
-        own() { mkdir -p "$@" && chown ${toString uid}:${toString gid} "$@"; }
-        own .${buildDirectory} ./nix ./nix/store ./nix/var ./nix/var/nix ./etc/nix
-        ${lib.optionalString (homeDirectory != "/homeless-shelter") "own .${lib.escapeShellArg homeDirectory}"}
-      '';
-      config = {
-        User = "${toString uid}:${toString gid}";
-        Cmd =
-          if command != null || run != null then [ shell rcfile ]
-          else [ shell "--rcfile" rcfile ];
-        WorkingDir = buildDirectory;
-        Env = lib.mapAttrsToList (name: value: "${name}=${value}") environment;
-      };
-    }
-  );
+        environment = {
+          SSL_CERT_FILE = "${cacert}/etc/ssl/certs/ca-bundle.crt";
+          NIX_SSL_CERT_FILE = "${cacert}/etc/ssl/certs/ca-bundle.crt";
+          # stdenv's setup makes it.
+          PATH = "/path-not-set";
+          HOME = homeDirectory;
+          NIX_STORE = builtins.storeDir;
+          NIX_BUILD_CORES = "1";
+        } // (if structured then files else variables) // {
+          NIX_BUILD_TOP = buildDirectory;
+          TMPDIR = buildDirectory;
+          TEMPDIR = buildDirectory;
+          TMP = buildDirectory;
+          TEMP = buildDirectory;
+          PWD = homeDirectory;
+          TERM = "xterm-256color";
+        };
+
+        buildDerivation = writeShellScriptBin "buildDerivation"
+          "exec ${lib.escapeShellArgs (map asString ([ drv.drvAttrs.builder ] ++ drv.drvAttrs.args or [ ]))}";
+
+        # What nix-shell has its shell read.
+        rcfile = writeText "nix-shell-rc" ''
+          unset PATH
+          dontAddDisableDepTrack=1
+          if [ -e "$NIX_ATTRS_SH_FILE" ]; then source "$NIX_ATTRS_SH_FILE"; fi
+          [ -e $stdenv/setup ] && source $stdenv/setup
+          PATH=${dirOf shell}:${buildDerivation}/bin:${coreutils}/bin''${PATH:+:$PATH}
+          SHELL=${lib.escapeShellArg shell}
+          BASH=${lib.escapeShellArg shell}
+          set +e
+          [ -n "$PS1" -a -z "$NIX_SHELL_PRESERVE_PROMPT" ] && PS1='\n\[\033[1;32m\][nix-shell:\w]\$\[\033[0m\] '
+          if [ "$(type -t runHook)" = function ]; then
+            runHook shellHook
+          elif [ -n "$shellHook" ]; then
+            eval "$shellHook"
+          fi
+          unset NIX_ENFORCE_PURITY
+          shopt -u nullglob
+          shopt -s execfail
+          ${lib.optionalString (command != null) command}
+          ${lib.optionalString (run != null) run}
+          ${lib.optionalString (command != null || run != null) "exit"}
+        '';
+      in
+      assert lib.assertMsg (command == null || run == null)
+        "stowage.dockerTools.streamNixShellImage: give one of `command` and `run`";
+      streamLayeredImage {
+        inherit name tag uid gid;
+        contents = [
+          buildDerivation
+          binSh
+          usrBinEnv
+          (fakeNss.override {
+            extraPasswdLines = [ "nixbld:x:${toString uid}:${toString gid}:Build user:${homeDirectory}:/noshell" ];
+            extraGroupLines = [ "nixbld:!:${toString gid}:" ];
+          })
+        ];
+        fakeRootCommands = ''
+          # Who works there may write to these; and a Nix there needs no daemon.
+          own() { mkdir -p "$@" && chown ${toString uid}:${toString gid} "$@"; }
+          own .${buildDirectory} ./nix ./nix/store ./nix/var ./nix/var/nix ./etc/nix
+          ${lib.optionalString (homeDirectory != "/homeless-shelter") "own .${lib.escapeShellArg homeDirectory}"}
+        '';
+        config = {
+          User = "${toString uid}:${toString gid}";
+          Cmd =
+            if command != null || run != null then [ shell rcfile ]
+            else [ shell "--rcfile" rcfile ];
+          WorkingDir = buildDirectory;
+          Env = lib.mapAttrsToList (name: value: "${name}=${value}") environment;
+        };
+      }
+    );
 in
-{
+rec {
   /* A script that streams an image with the environment that a derivation is built in, as `nix-shell` has it.
 
      Type: streamNixShellImage :: AttrSet -> Derivation
@@ -125,7 +161,13 @@ in
 
      Type: buildNixShellImage :: AttrSet -> Derivation
   */
-  buildNixShellImage = { compressor ? "gz", ... }@arguments:
-    let stream = streamNixShellImage (removeAttrs arguments [ "compressor" ]);
-    in tarball { inherit stream compressor; name = baseNameOf stream.imageName; };
+  buildNixShellImage =
+    # deadnix: skip
+    { compressor ? "gz", drv, name ? "", tag ? null, uid ? 1000, gid ? 1000, homeDirectory ? "/build", shell ? "", command ? null, run ? null }@arguments:
+    let
+      # With the defaults that are streamNixShellImage's own.
+      stream = streamNixShellImage (removeAttrs arguments [ "compressor" ]);
+    in
+    overridable buildNixShellImage arguments
+      (tarball { inherit stream compressor; name = baseNameOf stream.imageName; });
 }

@@ -1,4 +1,4 @@
-{ lib, pkgs, stdenv, cacert, runCommand }:
+{ lib, pkgs, stdenv, cacert, runCommand, overridable }:
 
 /* An image of a registry, as an archive. The arguments and the hash are nixpkgs':
    what it pins can stay as it is.
@@ -7,22 +7,22 @@
 */
 let fixName = builtins.replaceStrings [ "/" ":" ] [ "-" "-" ];
 in
-lib.makeOverridable (
-  { imageName
-  , imageDigest
-    # One of these: an SRI hash, or a SHA-256 in any of Nix's notations.
-  , hash ? null
-  , sha256 ? null
-  , outputHash ? null
-  , outputHashAlgo ? null
-  , os ? "linux"
-  , arch ? stdenv.hostPlatform.go.GOARCH or pkgs.go.GOARCH
-    # What it is loaded as.
-  , finalImageName ? imageName
-  , finalImageTag ? "latest"
-  , tlsVerify ? true
-  , name ? fixName "docker-image-${finalImageName}-${finalImageTag}.tar"
-  }:
+lib.fix (self:
+{ imageName
+, imageDigest
+  # One of these: an SRI hash, or a SHA-256 in any of Nix's notations.
+, hash ? null
+, sha256 ? null
+, outputHash ? null
+, outputHashAlgo ? null
+, os ? "linux"
+, arch ? stdenv.hostPlatform.go.GOARCH or pkgs.go.GOARCH
+  # What it is loaded as.
+, finalImageName ? imageName
+, finalImageTag ? "latest"
+, tlsVerify ? true
+, name ? fixName "docker-image-${finalImageName}-${finalImageTag}.tar"
+}@arguments: overridable self arguments (
   let
     given = lib.filter (one: one != null) [ hash sha256 outputHash ];
   in
@@ -46,4 +46,5 @@ lib.makeOverridable (
       ${lib.escapeShellArg "docker://${imageName}@${imageDigest}"} \
       "docker-archive://$out:"${lib.escapeShellArg "${finalImageName}:${finalImageTag}"}
   ''
+)
 )

@@ -1,4 +1,4 @@
-{ lib, pkgs, runCommand, shellScript, stowage }:
+{ lib, pkgs, runCommand, shellScript, builder }:
 
 # A tar of files that commands have made, with the owners and modes that they gave them: a store path
 # could not keep these. Nobody has to be root for it, and there is no virtual machine:
@@ -30,5 +30,5 @@ runCommand "${name}.tar"
   writable = lib.boolToString writable;
   chrooted = lib.boolToString (chroot && fakeRootCommands != "");
   runAsRoot = if runAsRoot == null then "" else shellScript "run-as-root.sh" runAsRoot;
-  flatten = if fromImage == null then "" else "${stowage}/bin/stowage flatten ${fromImage.spec or fromImage}";
+  flatten = if fromImage == null then "" else "${builder}/bin/stowage flatten ${fromImage.spec or fromImage}";
 } "source ${./root-tar.sh}"

@@ -1,4 +1,4 @@
-{ lib, runCommand, stowage }:
+{ lib, runCommand, builder }:
 
 # A stream of streamLayeredImage's or buildImage's kind, as a file.
 { stream, name, compressor, meta ? { } }:
@@ -23,7 +23,7 @@ let
       # As nixpkgs has it among the derivation's own attributes.
       inherit (stream) imageName;
     } ''
-    ${stowage}/bin/stowage stream ${stream.spec} --compress ${format} \
+    ${builder}/bin/stowage stream ${stream.spec} --compress ${format} \
       --repo-tag ${lib.escapeShellArg "${stream.imageName}:${stream.imageTag}"} > $out
   '';
 in

@@ -146,6 +146,16 @@ fn images_run() {
         ("shellWithHook", &[], &["\nthis is the hook\nHello, world!\n"]),
         ("shellThatBuilds", &[], &["Hello, world!\n"]),
         ("shellArchive", &[], &["\narchived\n"]),
+        (
+            "structuredShell",
+            &[],
+            &[
+                "\nHello, world!\n",
+                "\n<two words><it's><\"quoted\"><7><1><><structured>",
+                "{\"than\":{\"bash\":\"goes\"}}\n",
+            ],
+        ),
+        ("loose", &[], &["Hello, world!"]),
         ("nixImage", &["nix-store", "--verify", "--check-contents"], &["\n"]),
         ("nixImage", &["bash", "-c", "nix-store -qR $(readlink -f /bin/nix)"], &["-nix-"]),
         ("nixLayered", &["nix-store", "--verify", "--check-contents"], &["\n"]),

@@ -28,6 +28,8 @@ mod names;
 mod nix2container;
 /// Nix in an image.
 mod nix_database;
+/// Arguments of the Nix functions, other systems, `skopeo` with `nix:`, and what is rebuilt when.
+mod nix_functions;
 /// The flake's own image, with a Nix to work with, and its template.
 mod nix_image;
 /// `stowage serve --packages`, and whoever pulls.
