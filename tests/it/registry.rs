@@ -71,6 +71,9 @@ fn an_image_is_pulled_piece_by_piece() {
     assert_eq!(by_tag.headers["docker-content-digest"], digest);
     assert_eq!(by_tag.headers["content-type"], "application/vnd.oci.image.manifest.v1+json");
     assert_eq!(served.get(&format!("/v2/b/manifests/{digest}")).body, image.manifest.bytes);
+    let encoded = digest.replace(':', "%3A");
+    assert_eq!(served.get(&format!("/v2/b/manifests/{encoded}")).body, image.manifest.bytes);
+    assert_eq!(served.get(&format!("/v2/b/blobs/{encoded}")).body, image.manifest.bytes);
     let config = served.get(&format!("/v2/b/blobs/{}", image.config.digest));
     assert_eq!(config.body, image.config.bytes);
     for layer in &served.spec.layers {
@@ -185,6 +188,10 @@ fn errors_are_those_of_the_specification() {
         ("GET", "/v2/b/blobs/../../../etc/passwd", 404, "UNSUPPORTED"),
         ("GET", "/v2/b/blobs/sha256:..%2f..%2fetc%2fpasswd", 400, "DIGEST_INVALID"),
         ("GET", "/v2/b/blobs/sha256-e3b0c442", 400, "DIGEST_INVALID"),
+        ("GET", &format!("/v2/b/blobs/{}", zeros.replace(':', "%3A")), 404, "BLOB_UNKNOWN"),
+        ("GET", &format!("/v2/b/manifests/{}", zeros.replace(':', "%3a")), 404, "MANIFEST_UNKNOWN"),
+        ("GET", &format!("/v2/b/blobs/{}", zeros.replace(':', "%253A")), 400, "DIGEST_INVALID"),
+        ("GET", "/v2/b/manifests/v%259", 404, "MANIFEST_UNKNOWN"),
         ("GET", "http://other.example/etc/passwd", 404, "UNSUPPORTED"),
         ("GET", "//v2/b/manifests/v1", 404, "UNSUPPORTED"),
         ("GET", "/etc/passwd", 404, "UNSUPPORTED"),

@@ -1,6 +1,7 @@
 //! The way of a request: users first, then images that are to be built, the storage, the catalog.
 //! Stage: registry. Input: a request. Output: a response, which is accounted for.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::extract::Request;
@@ -27,7 +28,7 @@ pub async fn handle(shared: &Arc<Shared>, request: Request) -> Response<WatchedB
     }
     if let Some(on_demand) = &shared.on_demand
         && let Some((name, tag)) = wanted(shared, &request)
-        && let Err(error) = on_demand.want(name, tag).await
+        && let Err(error) = on_demand.want(name, &tag).await
     {
         return exchange.watch("manifest", answer::not_built(&error, request.method()));
     }
@@ -40,7 +41,7 @@ pub async fn handle(shared: &Arc<Shared>, request: Request) -> Response<WatchedB
 }
 
 /// The image that a request is for, if that is to be built.
-fn wanted<'r>(shared: &Shared, request: &'r Request) -> Option<(&'r str, &'r str)> {
+fn wanted<'r>(shared: &Shared, request: &'r Request) -> Option<(&'r str, Cow<'r, str>)> {
     match route(request.uri().path()) {
         Ok(Route::Manifest(name, tag))
             if answer::reads(request.method())

@@ -1,6 +1,10 @@
 //! What a request's path asks for (distribution-spec, "Endpoints").
 //! Stage: registry (pure). Input: a path. Output: [`Route`].
 
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode_str;
+
 use crate::digest::BlobDigest;
 use crate::outgoing::{RepositoryName, Tag};
 
@@ -14,7 +18,7 @@ pub enum Route<'p> {
     /// A repository's tags.
     Tags(&'p str),
     /// A manifest, by tag or digest.
-    Manifest(&'p str, &'p str),
+    Manifest(&'p str, Cow<'p, str>),
     /// A blob.
     Blob(&'p str, BlobDigest),
     /// What refers to a manifest.
@@ -36,8 +40,10 @@ pub enum NoRoute {
     Reference,
 }
 
-/// Reads a path. A repository's name may have slashes and even `manifests` in it: what
-/// follows it is found from the right. Nothing is decoded: no name has need of it.
+/// Parses a path. A repository's name may have slashes and even `manifests` in it: what
+/// follows it is found from the right. That, a tag or a digest, is decoded once (`sha256%3A…`), since
+/// clients may encode a colon in a path (RFC 3986, 2.2 and 3.3); nothing of a name has to be
+/// encoded.
 pub fn route(path: &str) -> Result<Route<'_>, NoRoute> {
     match path {
         "/v2/" | "/v2" => return Ok(Route::Base),
@@ -54,13 +60,15 @@ pub fn route(path: &str) -> Result<Route<'_>, NoRoute> {
     }
     let (before, last) = rest.rsplit_once('/').ok_or(NoRoute::NotFound)?;
     let (name, kind) = before.rsplit_once('/').ok_or(NoRoute::NotFound)?;
+    // What is encoded twice still has a `%` in it, which neither a tag nor a digest has.
+    let last = percent_decode_str(last).decode_utf8_lossy();
     let digest = || last.parse().map_err(|_| NoRoute::Digest);
     match kind {
         "manifests" => {
             let name = named(name)?;
             // With an algorithm, it is meant for a digest.
             let digest = last.contains(':');
-            match (digest, last.parse::<BlobDigest>().is_ok(), Tag::is_valid(last)) {
+            match (digest, last.parse::<BlobDigest>().is_ok(), Tag::is_valid(&last)) {
                 (true, true, _) | (false, _, true) => Ok(Route::Manifest(name, last)),
                 (true, false, _) => Err(NoRoute::Digest),
                 (false, _, false) => Err(NoRoute::Reference),
@@ -85,14 +93,29 @@ mod tests {
             ("/v2/".to_owned(), Ok(Route::Base)),
             ("/v2/_catalog".to_owned(), Ok(Route::Catalog)),
             ("/v2/a/b/tags/list".to_owned(), Ok(Route::Tags("a/b"))),
-            ("/v2/a/manifests/v1".to_owned(), Ok(Route::Manifest("a", "v1"))),
+            ("/v2/a/manifests/v1".to_owned(), Ok(Route::Manifest("a", "v1".into()))),
             (
                 "/v2/manifests/manifests/manifests/v1".to_owned(),
-                Ok(Route::Manifest("manifests/manifests", "v1")),
+                Ok(Route::Manifest("manifests/manifests", "v1".into())),
             ),
             (blobs("a/b/c"), Ok(Route::Blob("a/b/c", digest))),
             (blobs("blobs"), Ok(Route::Blob("blobs", digest))),
             (format!("/v2/a/referrers/sha256:{hex}"), Ok(Route::Referrers("a", digest))),
+            (format!("/v2/a/referrers/sha256%3A{hex}"), Ok(Route::Referrers("a", digest))),
+            (format!("/v2/a/blobs/sha256%3A{hex}"), Ok(Route::Blob("a", digest))),
+            (format!("/v2/a/blobs/sha256%3a{hex}"), Ok(Route::Blob("a", digest))),
+            (
+                format!("/v2/a/manifests/sha256%3A{hex}"),
+                Ok(Route::Manifest("a", digest.to_string().into())),
+            ),
+            ("/v2/a/manifests/v%31".to_owned(), Ok(Route::Manifest("a", "v1".into()))),
+            (format!("/v2/a/blobs/sha256%253A{hex}"), Err(NoRoute::Digest)),
+            (format!("/v2/a/blobs/%73ha256%3A{}%2F", &hex[1..]), Err(NoRoute::Digest)),
+            ("/v2/a/manifests/v%2531".to_owned(), Err(NoRoute::Reference)),
+            ("/v2/a/manifests/v1%2F..%2Fv2".to_owned(), Err(NoRoute::Reference)),
+            ("/v2/a/manifests/v1%00".to_owned(), Err(NoRoute::Reference)),
+            ("/v2/a/manifests/v%ff".to_owned(), Err(NoRoute::Reference)),
+            ("/v2/a/manifests/v%".to_owned(), Err(NoRoute::Reference)),
             ("/v2/a/blobs/uploads/".to_owned(), Ok(Route::Upload("a"))),
             ("/v2/a/blobs/uploads/1-2-3".to_owned(), Ok(Route::Upload("a"))),
             ("/".to_owned(), Err(NoRoute::NotFound)),

@@ -39,7 +39,7 @@ pub async fn answer(shared: &Shared, request: &Parts) -> Option<(&'static str, R
         Route::Manifest(name, reference) if !ours(name) => {
             let digest = reference.parse().ok()?;
             let catalog = shared.catalog_with(name);
-            let known = catalog.repository(name).and_then(|found| found.manifest(reference));
+            let known = catalog.repository(name).and_then(|found| found.manifest(&reference));
             if known.is_some() {
                 return None;
             }

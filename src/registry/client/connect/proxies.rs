@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use percent_encoding::percent_decode_str;
 use thiserror::Error;
 use ureq::{Proxy, ProxyProtocol};
 use url::{Host, Url};
@@ -182,25 +183,8 @@ fn parse(value: &str) -> Result<Proxy, &'static str> {
     proxy.build().map_err(|_| "its value is not an address")
 }
 
-/// Decodes `%XX`.
 fn decoded(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while let Some(byte) = bytes.get(at) {
-        let digits = text.get(at + 1..at + 3).filter(|_| *byte == b'%');
-        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            Some(value) => {
-                out.push(value);
-                at += 3;
-            }
-            None => {
-                out.push(*byte);
-                at += 1;
-            }
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
+    percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
 /// Parses `NO_PROXY`: entries with commas or spaces between them.
