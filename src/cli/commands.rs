@@ -21,6 +21,7 @@ use super::progress::{Bytes, StreamBar, bar};
 use super::watching::Watching;
 use crate::closure::Closure;
 use crate::layer::{LayerPlan, PlanOptions, Popularity};
+use crate::oci::base::BaseName;
 use crate::oci::{
     self, Annotations, Architecture, BuildOptions, Built, Compression, Compressor, ImageSpec,
     IndexEntry, IndexSpec,
@@ -49,8 +50,13 @@ fn read_options(file: &Path) -> Result<BuildOptions, oci::Error> {
         oci::Error::Json { file: file.to_owned(), what: "build options", source }
     })?;
     // The image spec names these files, and may be read in another directory.
-    for file in options.from_image.iter_mut().chain(&mut options.tars) {
-        *file = std::path::absolute(&*file).unwrap_or_else(|_| file.clone());
+    let absolute = |file: &Path| std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+    for file in &mut options.tars {
+        *file = absolute(file);
+    }
+    if let Some(base) = &mut options.from_image {
+        let name = BaseName::parse(base);
+        *base = name.with_path(&absolute(&name.path));
     }
     Ok(options)
 }

@@ -108,6 +108,9 @@ enum Failure {
     AuthFile(PathBuf),
     #[error(transparent)]
     Reference(#[from] ParseReferenceError),
+    #[cfg(feature = "registry")]
+    #[error(transparent)]
+    Registries(#[from] client::RegistriesError),
     #[error("`{0}` must be an annotation, `KEY=VALUE`")]
     Annotation(String),
     #[cfg(feature = "report")]
@@ -156,6 +159,8 @@ impl Hint for Failure {
             Failure::Skopeo(error) => error.hint(),
             #[cfg(feature = "registry")]
             Failure::Setup(error) => error.hint(),
+            #[cfg(feature = "registry")]
+            Failure::Registries(error) => error.hint(),
             Failure::Terminal => Some("pipe it: `… | docker load`, or into a file with `>`".to_owned()),
             #[cfg(feature = "registry")]
             Failure::Format { .. } => Some("`dir:` takes either".to_owned()),

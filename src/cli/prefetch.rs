@@ -9,14 +9,17 @@ use crate::oci::Architecture;
 use crate::registry::client::{self, Platform, Prefetch, Prefetched, PulledAs};
 
 pub fn prefetch(arguments: &PrefetchArguments) -> Result<(), Failure> {
-    let PrefetchArguments { image, os, arch, all, tls_verify, .. } = arguments;
+    let PrefetchArguments { image, os, arch, all, .. } = arguments;
     let platform = Platform {
         os: os.clone().unwrap_or_else(|| "linux".to_owned()),
         arch: arch.clone().unwrap_or_else(|| Architecture::of_this_machine().to_string()),
     };
     let options = registry_options::for_source(arguments)?;
-    // As skopeo has it.
-    let reference = image.strip_prefix("docker://").unwrap_or(image).parse()?;
+    // As skopeo has it; what is written so has no alias.
+    let reference = match image.strip_prefix("docker://") {
+        Some(name) => name.parse()?,
+        None => options.registries.named(&image.parse()?)?,
+    };
     let wanted = Prefetch {
         reference: &reference,
         platform: (!all).then_some(&platform),
@@ -29,20 +32,19 @@ pub fn prefetch(arguments: &PrefetchArguments) -> Result<(), Failure> {
     let watch = Watching::new("reading", None, arguments.quiet);
     let found = client::prefetch(&wanted, &watch)?;
     watch.end();
-    let insecure = *tls_verify == Some(false);
     match (arguments.json, *all, &found[..]) {
         (true, false, [one]) => print_json(one),
         (true, ..) => print_json(&found),
-        (false, false, [one]) => print(&nix(one, insecure, "")),
+        (false, false, [one]) => print(&nix(one, "")),
         (false, ..) => {
-            let sets: Vec<_> = found.iter().map(|image| nix(image, insecure, "  ")).collect();
+            let sets: Vec<_> = found.iter().map(|image| nix(image, "  ")).collect();
             print(&format!("[\n{}\n]", sets.join("\n")))
         }
     }
 }
 
 /// An attribute set.
-fn nix(image: &Prefetched, insecure: bool, indent: &str) -> String {
+fn nix(image: &Prefetched, indent: &str) -> String {
     let digest = image.image_digest.to_string();
     let pairs = [
         ("imageName", &image.image_name),
@@ -57,7 +59,7 @@ fn nix(image: &Prefetched, insecure: bool, indent: &str) -> String {
         .iter()
         .map(|(name, value)| format!("{indent}  {name} = {};", quoted(value)))
         .collect();
-    if insecure {
+    if image.insecure {
         lines.push(format!("{indent}  tlsVerify = false;"));
     }
     format!("{indent}{{\n{}\n{indent}}}", lines.join("\n"))

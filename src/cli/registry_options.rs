@@ -3,12 +3,15 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Failure;
 use super::arguments::{PrefetchArguments, SkopeoArguments};
-use crate::registry::client::{AuthSource, Certificates, ClientOptions, Credentials, Proxies};
+use crate::registry::client::{
+    AuthSource, Certificates, ClientOptions, Credentials, Proxies, RegistriesConf, RegistriesError,
+};
 
 /// Returns what `stowage copy` and `stowage push` were told.
 pub fn for_target(arguments: &SkopeoArguments) -> Result<ClientOptions, Failure> {
@@ -44,7 +47,55 @@ fn of_environment(
     let certificates = Certificates { directory: cert_dir, ..certificates(&variable) };
     let text = |name: &str| variable(name)?.into_string().ok();
     let proxies = Arc::new(Proxies::read(&text));
-    Ok(ClientOptions { certificates, proxies, auth_sources, ..ClientOptions::default() })
+    let registries = Arc::new(registries(&variable)?);
+    Ok(ClientOptions {
+        certificates,
+        proxies,
+        registries,
+        auth_sources,
+        ..ClientOptions::default()
+    })
+}
+
+/// Reads the settings of registries (containers-registries.conf(5),
+/// containers-registries.conf.d(5)): the user's file or else the system's, and then both
+/// directories; or one file alone, which a variable names.
+fn registries(
+    variable: &dyn Fn(&str) -> Option<OsString>,
+) -> Result<RegistriesConf, RegistriesError> {
+    let named =
+        variable("CONTAINERS_REGISTRIES_CONF").or_else(|| variable("REGISTRIES_CONFIG_PATH"));
+    let files = match named {
+        Some(file) => vec![PathBuf::from(file)],
+        None => {
+            let user = variable("HOME").map(|home| Path::new(&home).join(".config/containers"));
+            let system = PathBuf::from("/etc/containers");
+            let places: Vec<_> = user.into_iter().chain([system]).collect();
+            let mut files: Vec<_> = places.iter().map(|at| at.join("registries.conf")).collect();
+            files.retain(|file| file.is_file());
+            files.truncate(1);
+            files
+                .extend(places.iter().rev().flat_map(|at| drop_ins(&at.join("registries.conf.d"))));
+            files
+        }
+    };
+    let texts = files.iter().map(|file| match fs::read_to_string(file) {
+        Ok(text) => Ok((&**file, text)),
+        Err(error) => Err(RegistriesError::File { file: file.clone(), reason: error.to_string() }),
+    });
+    let texts = texts.collect::<Result<Vec<_>, _>>()?;
+    RegistriesConf::parse(texts.iter().map(|(file, text)| (*file, &**text)))
+}
+
+/// Returns the files of a directory of settings, in the order of their names.
+fn drop_ins(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut files: Vec<_> = entries.map(|entry| entry.path()).collect();
+    files.retain(|file| {
+        file.extension().is_some_and(|extension| extension == "conf") && file.is_file()
+    });
+    files.sort();
+    files
 }
 
 /// Returns an environment variable that is set to something.

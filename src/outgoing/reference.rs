@@ -116,6 +116,17 @@ impl Reference {
         self.digest
     }
 
+    /// Returns the name without tag and digest, if it has no registry.
+    pub fn short_name(&self) -> Option<&str> {
+        let name = self.written.split('@').next().unwrap_or_default();
+        let name = match name.rsplit_once(':') {
+            Some((name, tag)) if !tag.contains('/') => name,
+            _ => name,
+        };
+        let first = name.split('/').next().unwrap_or_default();
+        (!name.contains('/') || !is_registry(first)).then_some(name)
+    }
+
     /// Returns the tag, or `latest` where the name has neither a tag nor a digest.
     pub fn tag_or_latest(&self) -> Option<Tag> {
         match (&self.tag, self.digest) {
@@ -181,13 +192,15 @@ fn parse_digest(text: &str) -> Result<BlobDigest, ReferenceProblem> {
     Ok(text.parse()?)
 }
 
+/// Tells whether what is before the first slash of a name is a registry.
+fn is_registry(text: &str) -> bool {
+    text == "localhost"
+        || text.contains(['.', ':', '['])
+        || text.bytes().any(|byte| byte.is_ascii_uppercase())
+}
+
 /// Splits a name into its registry and its repository, and completes both as Docker does.
 fn split_registry(name: &str) -> Result<(RegistryName, RepositoryName), ReferenceProblem> {
-    let is_registry = |text: &str| {
-        text == "localhost"
-            || text.contains(['.', ':', '['])
-            || text.bytes().any(|byte| byte.is_ascii_uppercase())
-    };
     let (registry, path) = match name.split_once('/') {
         Some((registry, path)) if is_registry(registry) => (registry.parse()?, path),
         _ => (RegistryName::docker_hub(), name),
@@ -291,6 +304,11 @@ mod tests {
             assert_eq!(found.tag().map(Tag::as_str), tag, "{text}");
             assert_eq!(found.digest(), digest.then(|| DIGEST.parse().unwrap()), "{text}");
             assert_eq!(found.to_string(), text);
+            assert_eq!(
+                found.short_name().is_some(),
+                !text.contains("docker.io") && registry == "docker.io",
+                "{text}"
+            );
             assert_eq!(
                 found.whole().parse::<Reference>().unwrap().whole(),
                 found.whole(),

@@ -190,6 +190,148 @@ fn the_platform_chooses() {
     assert_eq!(base("arm64").unwrap(), 1);
 }
 
+/// A layout whose index has these entries as well; those with bytes have them as a blob.
+fn layout_with(at: &Path, others: Vec<(serde_json::Value, Option<Vec<u8>>)>) -> PathBuf {
+    let path = write_files(at, &BaseFiles::gzipped().layout(&[]));
+    let index = fs::read(path.join("index.json")).unwrap();
+    let mut index: serde_json::Value = serde_json::from_slice(&index).unwrap();
+    let image = index["manifests"][0].as_object_mut().unwrap();
+    // As image tools other than BuildKit write them.
+    image.remove("platform");
+    image.insert("annotations".into(), json!({"org.opencontainers.image.ref.name": "v1"}));
+    for (mut entry, bytes) in others {
+        if let Some(bytes) = bytes {
+            entry["digest"] = json!(Digest::of(&bytes).to_string());
+            entry["size"] = json!(bytes.len());
+            fs::write(path.join("blobs/sha256").join(hex(&bytes)), bytes).unwrap();
+        }
+        index["manifests"].as_array_mut().unwrap().insert(0, entry);
+    }
+    fs::write(path.join("index.json"), index.to_string()).unwrap();
+    path
+}
+
+/// What is said about an image beside it, as `oras attach`, `cosign` and BuildKit write it, is no
+/// image.
+#[test]
+fn what_is_no_image_is_passed_over() {
+    let zeros = format!("sha256:{}", "0".repeat(64));
+    let manifest = "application/vnd.oci.image.manifest.v1+json";
+    let empty =
+        json!({"mediaType": "application/vnd.oci.empty.v1+json", "digest": zeros, "size": 2});
+    let config = json!({
+        "mediaType": "application/vnd.oci.image.config.v1+json", "digest": zeros, "size": 2,
+    });
+    let subject = json!({"mediaType": manifest, "digest": zeros, "size": 2});
+    let document = |value: serde_json::Value| Some(value.to_string().into_bytes());
+    let packages = json!({
+        "schemaVersion": 2, "mediaType": manifest, "artifactType": "application/spdx+json",
+        "config": empty, "layers": [empty], "subject": subject,
+    });
+    let nested = json!({"schemaVersion": 2, "manifests": [
+        {"mediaType": manifest, "digest": zeros, "size": 1, "artifactType": "application/spdx+json"},
+    ]});
+    for (what, entry, bytes) in [
+        ("packages", json!({"mediaType": manifest}), document(packages.clone())),
+        (
+            "packages that are not there",
+            json!({
+                "mediaType": manifest, "digest": zeros, "size": 1,
+                "artifactType": "application/spdx+json",
+            }),
+            None,
+        ),
+        (
+            "a signature with an image's configuration",
+            json!({"mediaType": manifest}),
+            document(json!({
+                "schemaVersion": 2, "config": config, "layers": [], "subject": subject,
+            })),
+        ),
+        (
+            "an attestation",
+            json!({
+                "mediaType": manifest, "digest": zeros, "size": 1,
+                "platform": {"os": "unknown", "architecture": "unknown"},
+            }),
+            None,
+        ),
+        (
+            "an index of referrers",
+            json!({"mediaType": "application/vnd.oci.image.index.v1+json"}),
+            document(nested),
+        ),
+        (
+            "another document",
+            json!({"mediaType": "application/vnd.example+json", "digest": zeros, "size": 1}),
+            None,
+        ),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = layout_with(directory.path(), vec![(entry, bytes)]);
+        let base = read(&path).unwrap_or_else(|error| panic!("{what}: {}", message(&error, &path)));
+        assert_eq!(base.layers.len(), 3, "{what}");
+    }
+    // Alone, it is named.
+    let directory = tempfile::tempdir().unwrap();
+    let entry = (json!({"mediaType": manifest}), document(packages));
+    let path = layout_with(directory.path(), vec![entry]);
+    let index = fs::read(path.join("index.json")).unwrap();
+    let mut index: serde_json::Value = serde_json::from_slice(&index).unwrap();
+    index["manifests"].as_array_mut().unwrap().truncate(1);
+    fs::write(path.join("index.json"), index.to_string()).unwrap();
+    let text = message(&read(&path).unwrap_err(), &path);
+    assert!(text.contains("its configuration is of the type `application/vnd.oci.empty"), "{text}");
+}
+
+#[test]
+fn one_of_several_images_is_chosen_by_its_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut other = BaseFiles::plain();
+    other.configuration["author"] = json!("other");
+    let named = |path: &Path| {
+        let index = fs::read(path.join("index.json")).unwrap();
+        let mut index: serde_json::Value = serde_json::from_slice(&index).unwrap();
+        for (entry, name) in index["manifests"].as_array_mut().unwrap().iter_mut().zip(["v1", "v2"])
+        {
+            entry["annotations"] = json!({
+                "org.opencontainers.image.ref.name": name,
+                "io.containerd.image.name": format!("docker.io/library/base:{name}"),
+            });
+        }
+        fs::write(path.join("index.json"), index.to_string()).unwrap();
+    };
+    let path = write_files(directory.path(), &BaseFiles::gzipped().layout(&[&other]));
+    named(&path);
+    let read = |name: String| read(Path::new(&name));
+    let at = path.display();
+    for (name, author) in [
+        (format!("oci:{at}:v2"), Some("other")),
+        (format!("oci:{at}:v1"), None),
+        (format!("oci:{at}:base:v2"), Some("other")),
+        (format!("oci:{at}:docker.io/library/base:v2"), Some("other")),
+    ] {
+        let base = read(name.clone()).unwrap_or_else(|error| panic!("{name}: {error:?}"));
+        assert_eq!(base.configuration["author"].as_str(), author, "{name}");
+    }
+    for (name, expected) in [
+        (format!("oci:{at}:v3"), "has no image `v3`: it has `docker.io/library/base:v1`, "),
+        (format!("oci:{at}"), "holds 2 images for linux/amd64: which one is meant?"),
+        (at.to_string(), "holds 2 images for linux/amd64: which one is meant?"),
+    ] {
+        let text = message(&read(name).unwrap_err(), &path);
+        assert!(text.contains(expected), "{text}");
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("base.tar");
+    fs::write(&file, archive(&BaseFiles::plain().docker())).unwrap();
+    let at = file.display();
+    assert!(read(format!("docker-archive:{at}:base:v1")).is_ok());
+    assert!(read(format!("docker-archive:{at}:docker.io/library/base:v1")).is_ok());
+    let text = message(&read(format!("docker-archive:{at}:base:v2")).unwrap_err(), &file);
+    assert!(text.contains("has no image `base:v2`: it has `base:v1`"), "{text}");
+}
+
 /// What is wrong is said on one line that names the file and the layer.
 #[test]
 fn damage_is_named() {

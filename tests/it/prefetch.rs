@@ -180,12 +180,13 @@ fn an_image_is_known_before_it_is_pulled() {
     let (fickle, host) = fickle.start();
     let one = &images[1];
     let expected = fickle.expected(one);
+    // It speaks plain HTTP, which Nix has to be told when it pulls.
     assert_eq!(
         prefetch(&[&format!("{host}/a/b:one")]).unwrap(),
         format!(
             "{{\n  imageName = \"{host}/a/b\";\n  imageDigest = \"{one}\";\n  hash = \"{expected}\";\n  \
              finalImageName = \"{host}/a/b\";\n  finalImageTag = \"one\";\n  os = \"linux\";\n  \
-             arch = \"arm64\";\n}}\n"
+             arch = \"arm64\";\n  tlsVerify = false;\n}}\n"
         )
     );
     // What two layers have in common is read once.
@@ -225,7 +226,10 @@ fn of_an_index_one_is_chosen_or_all() {
     assert_eq!(json_of(&[&name, "--all"]), all);
     let printed = prefetch(&[&name, "--all"]).unwrap();
     assert!(printed.starts_with("[\n  {\n    imageName = "), "{printed}");
-    assert!(printed.ends_with("    arch = \"arm\";\n  }\n]\n"), "{printed}");
+    assert!(
+        printed.ends_with("    arch = \"arm\";\n    tlsVerify = false;\n  }\n]\n"),
+        "{printed}"
+    );
 }
 
 /// Whether or not the registry goes on where it was: hashes can't be taken back.

@@ -1,8 +1,10 @@
 //! The documents of a base image, as far as they are read here.
 //! Stage: oci (pure). Input: JSON. Output: descriptors and platforms.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 
 use super::error::Problem;
@@ -22,6 +24,10 @@ pub struct Descriptor {
     pub size: u64,
     /// In an index: what the image runs on.
     pub platform: Option<Platform>,
+    /// In an index: the type of what is no image, such as a list of packages or a signature.
+    pub artifact_type: Option<String>,
+    /// In an index: names of the image, among others.
+    pub annotations: Option<BTreeMap<String, String>>,
 }
 
 /// A manifest, or an index of several: Docker's schema 2 and OCI's have the same shape.
@@ -35,6 +41,8 @@ pub struct Manifest {
     pub layers: Vec<Descriptor>,
     /// Of an index: the manifests.
     pub manifests: Option<Vec<Descriptor>>,
+    /// Of what is said about an image: that image's manifest.
+    pub subject: Option<IgnoredAny>,
 }
 
 /// An entry of a docker-archive's `manifest.json`.
@@ -46,13 +54,37 @@ pub struct DockerImage {
     /// Names of the layers' files, from the bottom up.
     #[serde(default)]
     pub layers: Vec<String>,
+    /// Names of the image. Docker writes null for none.
+    pub repo_tags: Option<Vec<String>>,
 }
 
 /// Media types of image configurations.
 const CONFIGURATIONS: [&str; 2] =
     ["application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"];
 
+/// Media types of manifests and of their indexes.
+const MANIFESTS: [&str; 4] = [
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+];
+/// Keys of annotations that name an image in its layout: image-spec's, and containerd's, which
+/// Docker writes as well.
+const NAMES: [&str; 2] = ["org.opencontainers.image.ref.name", "io.containerd.image.name"];
+
 impl Descriptor {
+    /// Tells whether an index says by itself that this is no image and no index.
+    pub fn is_something_else(&self) -> bool {
+        self.artifact_type.is_some()
+            || !(self.media_type.is_empty() || MANIFESTS.contains(&&self.media_type[..]))
+    }
+
+    /// Returns the names that the image has in its layout.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        NAMES.iter().filter_map(|key| Some(&**self.annotations.as_ref()?.get(*key)?))
+    }
+
     /// That bytes are those that this names.
     ///
     /// # Errors
@@ -103,6 +135,11 @@ impl Manifest {
             None => return Err(error("it has no `schemaVersion`".to_owned())),
         }
         serde_json::from_value(value).map_err(|source| error(source.to_string()))
+    }
+
+    /// Tells whether this is an image, or an index that may have some: not what is said about one.
+    pub fn may_be_image(&self) -> bool {
+        self.subject.is_none() && (self.manifests.is_some() || self.configuration("").is_ok())
     }
 
     /// The configuration's descriptor, of an image and nothing else.

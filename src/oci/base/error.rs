@@ -28,6 +28,13 @@ fn place(layer: &Option<(usize, usize)>) -> String {
     layer.map_or_else(String::new, |(number, count)| format!(": layer {number} of {count}"))
 }
 
+fn named(there: &[String]) -> String {
+    if there.is_empty() {
+        return "none of its images has a name".to_owned();
+    }
+    format!("it has `{}`", there.join("`, `"))
+}
+
 /// What is wrong with it.
 #[derive(Debug, Error)]
 pub enum Problem {
@@ -100,6 +107,14 @@ pub enum Problem {
         /// Of this platform.
         platform: Option<Platform>,
     },
+    /// None of its images has the name that was asked for.
+    #[error("has no image `{reference}`: {}", named(there))]
+    NoReference {
+        /// The name that was asked for.
+        reference: String,
+        /// The names that its images have.
+        there: Vec<String>,
+    },
     /// Its `config` can't be inherited.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -117,7 +132,7 @@ impl Hint for Error {
                 "pull the image for {wanted}, or give `arch` the name of the base's architecture"
             ),
             Problem::Ambiguous { .. } => {
-                "copy the one into a file of its own: `skopeo copy oci-archive:FILE:NAME dir:DIRECTORY`".to_owned()
+                "name the one: `oci:DIRECTORY:REF`, `oci-archive:FILE:REF` or `docker-archive:FILE:NAME:TAG`".to_owned()
             }
             Problem::MediaType(MediaTypeError::Foreign(_)) => {
                 "fetch it and make it part of the image: `skopeo copy` to a registry does".to_owned()

@@ -38,10 +38,13 @@ const BY_INDEX: &str = "the index";
 /// # Errors
 /// [`Problem::NotAnImage`], [`Problem::Platform`], [`Problem::Ambiguous`], or what is wrong
 /// with a document.
-pub fn parts(files: &Files, wanted: &Platform) -> Result<Parts, Problem> {
+pub fn parts(files: &Files, wanted: &Platform, reference: Option<&str>) -> Result<Parts, Problem> {
     // Where both are, the archive is two formats at once: OCI's has digests to check.
     if let Some(bytes) = files.read(INDEX)? {
-        let index = Manifest::parse(INDEX, &bytes)?;
+        let mut index = Manifest::parse(INDEX, &bytes)?;
+        if let Some(reference) = reference {
+            keep_named(&mut index, reference)?;
+        }
         return Blobs { files, names: &[|hex| format!("blobs/sha256/{hex}")] }
             .chosen(&index, wanted);
     }
@@ -50,7 +53,11 @@ pub fn parts(files: &Files, wanted: &Platform) -> Result<Parts, Problem> {
         return Err(Problem::NotAnImage(reason));
     };
     if bytes.trim_ascii_start().starts_with(b"[") {
-        return docker_archive(files, &bytes, wanted);
+        return docker_archive(files, &bytes, wanted, reference);
+    }
+    if let Some(reference) = reference {
+        let reference = reference.to_owned();
+        return Err(Problem::NoReference { reference, there: Vec::new() });
     }
     // A directory by skopeo, or a manifest beside its blobs.
     let blobs = Blobs {
@@ -72,8 +79,21 @@ pub fn parts(files: &Files, wanted: &Platform) -> Result<Parts, Problem> {
 
 /// A docker-archive (moby, image/spec/v1.2.md, "Combined Image JSON + Filesystem Changeset
 /// Format"): one `manifest.json` for all images, and layers of any name.
-fn docker_archive(files: &Files, bytes: &[u8], wanted: &Platform) -> Result<Parts, Problem> {
+fn docker_archive(
+    files: &Files,
+    bytes: &[u8],
+    wanted: &Platform,
+    reference: Option<&str>,
+) -> Result<Parts, Problem> {
     let mut images: Vec<DockerImage> = parse(MANIFEST, "docker-archive manifest", bytes)?;
+    if let Some(reference) = reference {
+        let names = |image: &DockerImage| image.repo_tags.clone().unwrap_or_default();
+        let there = images.iter().flat_map(names).collect();
+        images.retain(|image| names(image).iter().any(|name| is_called(name, reference)));
+        if images.is_empty() {
+            return Err(Problem::NoReference { reference: reference.to_owned(), there });
+        }
+    }
     let configs: BTreeSet<_> = images.iter().map(|image| image.config.clone()).collect();
     if configs.len() > 1 {
         return Err(Problem::Ambiguous { count: configs.len(), platform: None });
@@ -86,6 +106,30 @@ fn docker_archive(files: &Files, bytes: &[u8], wanted: &Platform) -> Result<Part
     let configuration = Configuration::parse(&image.config, &bytes)?;
     let layers = image.layers.into_iter().map(|name| Part { name, descriptor: None }).collect();
     checked_platform(Parts { configuration, layers }, wanted)
+}
+
+/// Leaves in an index only what has a name.
+fn keep_named(index: &mut Manifest, reference: &str) -> Result<(), Problem> {
+    let manifests = index.manifests.get_or_insert_default();
+    let there: BTreeSet<_> =
+        manifests.iter().flat_map(Descriptor::names).map(str::to_owned).collect();
+    manifests.retain(|descriptor| descriptor.names().any(|name| is_called(name, reference)));
+    if manifests.is_empty() {
+        let there = there.into_iter().collect();
+        return Err(Problem::NoReference { reference: reference.to_owned(), there });
+    }
+    Ok(())
+}
+
+/// Tells whether what is called `name` is meant by `reference`, which may leave out what Docker adds
+/// to names: its registry and `latest`.
+fn is_called(name: &str, reference: &str) -> bool {
+    let whole = |text: &str| {
+        let text = text.strip_prefix("docker.io/").unwrap_or(text);
+        let text = text.strip_prefix("library/").unwrap_or(text);
+        text.strip_suffix(":latest").unwrap_or(text).to_owned()
+    };
+    name == reference || whole(name) == whole(reference)
 }
 
 fn checked_platform(parts: Parts, wanted: &Platform) -> Result<Parts, Problem> {
@@ -128,34 +172,52 @@ impl Blobs<'_> {
 
     /// The image of an index for a platform.
     fn chosen(&self, index: &Manifest, wanted: &Platform) -> Result<Parts, Problem> {
-        let mut found = Vec::new();
-        self.candidates(index, 0, &mut found)?;
+        let (mut found, mut other) = (Vec::new(), None);
+        self.candidates(index, 0, &mut found, &mut other)?;
+        if let (true, Some(problem)) = (found.is_empty(), other) {
+            return Err(problem);
+        }
         let descriptor = choose(found, wanted, |descriptor| descriptor.digest)?;
         let (name, bytes) = self.read(&descriptor, BY_INDEX)?;
         // An index may say what it likes: the configuration counts.
         checked_platform(self.parts(&name, &Manifest::parse(&name, &bytes)?)?, wanted)
     }
 
-    /// Every image of an index, with what it runs on.
+    /// Finds every image of an index, with what it runs on. What is no image, such as a signature
+    /// or a list of packages beside one, is passed over; `other` keeps what the first of these is.
     fn candidates(
         &self,
         index: &Manifest,
         depth: usize,
         found: &mut Vec<(Platform, Descriptor)>,
+        other: &mut Option<Problem>,
     ) -> Result<(), Problem> {
         for descriptor in index.manifests.iter().flatten() {
+            if descriptor.is_something_else() {
+                let kind = descriptor.artifact_type.as_ref().unwrap_or(&descriptor.media_type);
+                let reason = format!("what it lists is of the type `{kind}`");
+                other.get_or_insert(Problem::NotAnImage(reason));
+                continue;
+            }
             if let Some(platform) = &descriptor.platform {
                 found.push((platform.clone(), descriptor.clone()));
                 continue;
             }
             let (name, bytes) = self.read(descriptor, BY_INDEX)?;
             let manifest = Manifest::parse(&name, &bytes)?;
+            if !manifest.may_be_image() {
+                let about = || Problem::NotAnImage(format!("`{name}` is about another manifest"));
+                other.get_or_insert_with(|| {
+                    manifest.configuration(&name).err().unwrap_or_else(about)
+                });
+                continue;
+            }
             if manifest.manifests.is_some() {
                 if depth == DEPTH {
                     let reason = format!("it is the index of an index, {DEPTH} times over");
                     return Err(Problem::Document { name, what: "index", reason });
                 }
-                self.candidates(&manifest, depth + 1, found)?;
+                self.candidates(&manifest, depth + 1, found, other)?;
             } else {
                 let platform = self.parts(&name, &manifest)?.configuration.platform;
                 found.push((platform, descriptor.clone()));

@@ -14,6 +14,7 @@ use super::error::{Error, Problem};
 use super::files::Files;
 use super::formats::{Part, Parts, parts};
 use super::inherit::inherit_history;
+use super::name::BaseName;
 use super::platform::Platform;
 use super::scan::{Scan, scan};
 use crate::digest::DiffId;
@@ -51,7 +52,7 @@ pub struct BaseLayer {
 ///
 /// `path` is a docker-archive or an OCI archive, which may be compressed as a whole, or a
 /// directory: an OCI layout, one by `skopeo copy … dir:`, or a `manifest.json` beside
-/// its blobs. A name says nothing here.
+/// its blobs. A transport may be named before it, and which image of several is meant ([`BaseName`]).
 ///
 /// # Errors
 /// [`Error`], which names the file and the layer.
@@ -63,9 +64,10 @@ pub fn read_base(
     let error = |layer, problem| Error { file: path.to_owned(), layer, problem: Box::new(problem) };
     let wanted =
         Platform { os: "linux".to_owned(), architecture: architecture.to_string(), variant: None };
-    let files = Files::open(store, path).map_err(|problem| error(None, problem))?;
+    let BaseName { path: location, reference, .. } = BaseName::parse(path);
+    let files = Files::open(store, &location).map_err(|problem| error(None, problem))?;
     let Parts { configuration, layers } =
-        parts(&files, &wanted).map_err(|problem| error(None, problem))?;
+        parts(&files, &wanted, reference.as_deref()).map_err(|problem| error(None, problem))?;
     let count = layers.len();
     let diff_ids = configuration.diff_ids;
     if diff_ids.len() != count {

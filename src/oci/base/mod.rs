@@ -12,11 +12,13 @@ mod files;
 mod formats;
 mod image;
 mod inherit;
+mod name;
 mod platform;
 mod scan;
 
 pub use error::{Error, Problem};
 pub use image::{BaseImage, BaseLayer, read_base};
 pub use inherit::{inherit, inherit_history};
+pub use name::BaseName;
 pub use platform::Platform;
 pub use scan::scan;

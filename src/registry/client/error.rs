@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use super::credentials::{Credentials, Login, LookedIn};
 use super::no_answer::NoAnswer;
+use super::registries_conf::RegistriesError;
 use crate::digest::BlobDigest;
 use crate::error::Hint;
 use crate::foreign::PublicUrl;
@@ -34,6 +35,9 @@ pub enum ClientError {
         /// Why there is no answer.
         reason: NoAnswer,
     },
+    /// Settings for registries forbid it, or can't be followed.
+    #[error(transparent)]
+    Registries(#[from] RegistriesError),
     /// The registry said no.
     #[error("{registry} refuses {what}: {status} {message}{missing}")]
     Refused {
@@ -89,6 +93,7 @@ impl Hint for ClientError {
     fn hint(&self) -> Option<String> {
         match self {
             ClientError::Outgoing(error) => error.hint(),
+            ClientError::Registries(error) => error.hint(),
             ClientError::OtherImage { .. } => {
                 Some("a digest is what comes of a push: name a tag, such as `host/app:v1`".to_owned())
             }

@@ -30,6 +30,11 @@ impl Origin {
         &self.base
     }
 
+    /// Tells whether the registry's certificate is verified.
+    pub fn is_verified(&self) -> bool {
+        self.verified
+    }
+
     /// Whether an address is the registry's own, so that it may be told who asks.
     pub fn is_ours(&self, url: &str) -> bool {
         address::is_at(&self.base, url)

@@ -48,6 +48,8 @@ pub fn copy_to_registry(
     if !options.reuse_compressed {
         check_digest(reference, &documents)?;
     }
+    let location = options.registries.target(reference)?;
+    let options = &options.at(reference, &location);
     let client = Client::connect(reference, Access::Push, options, watch)?;
     let reusing = if options.reuse_compressed {
         let there = client.manifest(&tag)?.unwrap_or_default();

@@ -13,6 +13,7 @@ use super::error::{ClientError, Missing};
 use super::exchange::{Exchange, Outcome, Payload, Proof, Request};
 use super::no_answer::NoAnswer;
 use super::origin::Origin;
+use super::registries_conf::{Location, RegistriesConf};
 use super::retry::is_transient;
 use super::scopes::Scopes;
 use crate::digest::BlobDigest;
@@ -33,6 +34,8 @@ pub struct ClientOptions {
     pub certificates: Certificates,
     /// Proxies that requests go through.
     pub proxies: Arc<Proxies>,
+    /// Where images of other registries are, and how these are reached.
+    pub registries: Arc<RegistriesConf>,
     /// Who we are, if it was said.
     pub credentials: Option<Credentials>,
     /// Places with credentials, as Docker and podman have them: the first that knows the
@@ -43,6 +46,19 @@ pub struct ClientOptions {
     /// Whether layers that the tag's image has compressed, by whichever tool, are used as they
     /// are. The image's digest then depends on what was there.
     pub reuse_compressed: bool,
+}
+
+impl ClientOptions {
+    /// Returns the options for a place where an image of `reference` is. Credentials that were given
+    /// are for the registry that was named, and not for others.
+    pub fn at(&self, reference: &Reference, location: &Location) -> Self {
+        let is_named = location.reference.registry() == reference.registry();
+        Self {
+            tls_verify: self.tls_verify.or(location.insecure.then_some(false)),
+            credentials: self.credentials.clone().filter(|_| is_named),
+            ..self.clone()
+        }
+    }
 }
 
 /// A blob on its way.
@@ -373,6 +389,11 @@ impl<'a> Client<'a> {
         let at = self.exchange.origin().base();
         let proof = said.header.as_deref().map(|header| Proof { header, at });
         Request { proof, ..*request }
+    }
+
+    /// Tells whether the registry has proved by its certificate that it is the one.
+    pub fn is_verified(&self) -> bool {
+        self.exchange.origin().is_verified()
     }
 
     /// Waits before the next attempt, and says so.

@@ -1,6 +1,7 @@
 mod agreeable;
 mod credentials;
 mod proxies;
+mod registries;
 mod tls;
 
 use std::path::Path;

@@ -30,6 +30,8 @@ use crate::outgoing::{self, Reference, Tag, Watch};
 
 /// Bytes that are read at a time.
 const BUFFER: usize = 256 << 10;
+/// Largest blob that is read: no registry takes one as large.
+const LARGEST_BLOB: u64 = 1 << 40;
 /// Longest configuration that is looked at.
 const LONGEST_CONFIG: u64 = 8 << 20;
 
@@ -84,10 +86,45 @@ pub struct Prefetched {
     pub final_image_name: String,
     /// And its tag.
     pub final_image_tag: String,
+    /// Whether it can only be pulled without a verified certificate.
+    #[serde(skip)]
+    pub insecure: bool,
     /// What it is for.
     pub os: String,
     /// What it is for.
     pub arch: String,
+}
+
+/// Finds the image's manifest in the first place that has it: a mirror, perhaps.
+fn find<'w>(
+    wanted: &Prefetch,
+    watch: &'w dyn Watch,
+) -> Result<(Client<'w>, Manifest), PrefetchError> {
+    let Prefetch { reference, options, .. } = wanted;
+    let sources = options.registries.sources(reference).map_err(ClientError::from)?;
+    let count = sources.len();
+    for (index, source) in sources.iter().enumerate() {
+        let read = || {
+            let options = options.at(reference, source);
+            let client = Client::connect(&source.reference, Access::Pull, &options, watch)?;
+            let image = source.reference.name();
+            let puller = Puller { client: &client, watch, image: &image };
+            let digest = reference.digest().map(|digest| digest.to_string());
+            let name = digest.or(reference.tag_or_latest().map(|tag| tag.to_string()));
+            let manifest = puller.manifest(&name.unwrap_or_default())?;
+            Ok((client, manifest))
+        };
+        match read() {
+            // That the copy was ended is no fault of the mirror.
+            Err(
+                error @ (PrefetchError::Outgoing(_)
+                | PrefetchError::Registry(ClientError::Outgoing(_))),
+            ) => return Err(error),
+            Err(_) if index + 1 < count => {}
+            end => return end,
+        }
+    }
+    Err(PrefetchError::NoImage(reference.to_string()))
 }
 
 /// Finds out what to tell Nix of an image; of an index, of one of its images or each.
@@ -98,10 +135,8 @@ pub fn prefetch(wanted: &Prefetch, watch: &dyn Watch) -> Result<Vec<Prefetched>,
     let reference = wanted.reference;
     let image_name = reference.name();
     let tag = reference.tag().cloned().unwrap_or_else(Tag::latest).to_string();
-    let client = Client::connect(reference, Access::Pull, wanted.options, watch)?;
+    let (client, found) = find(wanted, watch)?;
     let puller = Puller { client: &client, watch, image: &image_name };
-    let digest = reference.digest().map(|digest| digest.to_string());
-    let found = puller.manifest(digest.as_ref().unwrap_or(&tag))?;
     let images = match found.document["manifests"].as_array() {
         Some(entries) => puller.of_index(entries, wanted)?,
         None => vec![(found, None)],
@@ -138,6 +173,7 @@ pub fn prefetch(wanted: &Prefetch, watch: &dyn Watch) -> Result<Vec<Prefetched>,
             hash,
             final_image_name: final_image_name.to_owned(),
             final_image_tag: final_image_tag.to_owned(),
+            insecure: !client.is_verified(),
             os,
             arch,
         })
@@ -262,6 +298,10 @@ impl Puller<'_> {
             let digest = digest.parse().map_err(|error| self.malformed(format!("{error}")))?;
             let size = blob["size"].as_u64();
             let size = size.ok_or_else(|| self.malformed(format!("{digest} has no size")))?;
+            if size > LARGEST_BLOB {
+                let reason = format!("{digest} is said to have {size} bytes, over 1 TiB");
+                return Err(self.malformed(reason));
+            }
             Ok((digest, size))
         });
         blobs.collect()
