@@ -71,6 +71,11 @@ impl Metrics {
         *requests.entry((route, status)).or_default() += 1;
     }
 
+    /// Returns whether any request has been answered.
+    pub fn has_answered(&self) -> bool {
+        !self.requests.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
     /// Notes how long it took to make a layer, or to fail.
     pub fn made_in(&self, time: Duration) {
         *self.making.lock().unwrap_or_else(PoisonError::into_inner) += time;

@@ -1,5 +1,5 @@
 use std::os::unix::fs::PermissionsExt;
-use std::process::Output;
+use std::process::{Command, Output};
 
 use serde_json::Value;
 
@@ -156,4 +156,58 @@ fn no_daemon_and_no_client_are_told_apart() {
     assert_fails(&nowhere, "Cannot connect to the Docker daemon");
     let no_client = image.copy_to_docker_daemon().env("PATH", "/nonexistent").output().unwrap();
     assert_fails(&no_client, "cannot run `docker`");
+}
+
+/// How many blobs an image has in the daemon: what `docker push` would send of it.
+fn blobs(docker: &Docker, reference: &str) -> usize {
+    let directory = tempfile::tempdir().unwrap();
+    let archive = directory.path().join("image.tar");
+    docker.run(&["save", "--output", archive.to_str().unwrap(), reference]);
+    let listed = run(Command::new("tar").arg("--list").arg("--file").arg(&archive));
+    listed.lines().filter(|name| name.starts_with("blobs/sha256/") && !name.ends_with('/')).count()
+}
+
+/// containerd's store keeps blobs as they came, and a layer's diff ID says nothing of them: the
+/// daemon asks for what it lacks, and has all of the image afterwards, whatever it had before.
+#[test]
+fn containerds_store_has_all_of_an_image() {
+    let docker = Docker::with_containerd_store("trixie");
+    let (one, two) = (Image::named("app1"), Image::named("app2"));
+    let layers = two.spec.layers.len() as u64;
+    // With the configuration and the manifest.
+    let whole = two.spec.layers.len() + 2;
+
+    assert_eq!(field(&copy(&one, &docker), "layersSent"), layers);
+    let changed = copy(&two, &docker);
+    assert!(field(&changed, "layersSent") < layers, "{changed}");
+    assert!(blobs(&docker, &two.reference()) >= whole);
+    assert_eq!(field(&copy(&two, &docker), "layersSent"), 0);
+
+    // No trace is left of the address that it was pulled from.
+    let names = docker.run(&["image", "ls", "--format", "{{.Repository}}"]);
+    assert!(!names.contains("127.0.0.1"), "{names}");
+
+    // What was removed is sent again.
+    docker.run(&["image", "rm", "--force", &one.reference(), &two.reference()]);
+    assert_eq!(field(&copy(&two, &docker), "layersSent"), layers);
+    assert!(blobs(&docker, &two.reference()) >= whole);
+}
+
+/// The same layers, which the daemon pulled compressed from another registry.
+#[test]
+fn layers_that_were_pulled_compressed_are_no_evidence() {
+    let docker = Docker::with_containerd_store("trixie");
+    let two = Image::named("app2");
+    let directory = tempfile::tempdir().unwrap();
+    let layout = directory.path().join("archive.tar");
+    // `docker load` of a compressed copy stands for the pull: the blobs have other digests.
+    two.stream_to(&layout);
+    let compressed = directory.path().join("compressed.tar");
+    run(Command::new("skopeo")
+        .args(["--insecure-policy", "copy"])
+        .arg(format!("docker-archive:{}", layout.display()))
+        .arg(format!("oci-archive:{}:other:v1", compressed.display())));
+    docker.run(&["load", "--input", compressed.to_str().unwrap()]);
+    copy(&two, &docker);
+    assert!(blobs(&docker, &two.reference()) >= two.spec.layers.len() + 2);
 }

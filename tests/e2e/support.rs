@@ -198,10 +198,29 @@ fn group() -> String {
 
 impl Docker {
     pub fn start() -> Self {
+        Self::start_by(root_command("dockerd"))
+    }
+
+    /// Starts the daemon of another Debian release, with its images in containerd's store, as is
+    /// usual since Docker 29.
+    pub fn with_containerd_store(release: &str) -> Self {
+        let programs =
+            run(Command::new(Path::new(REPOSITORY).join("checks/newer-docker")).arg(release));
+        let path = format!("{}:{}", programs.trim(), std::env::var("PATH").unwrap());
+        let mut command = root_command("env");
+        command.arg(format!("PATH={path}")).arg("dockerd");
+        let config = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(config.path(), r#"{"features":{"containerd-snapshotter":true}}"#).unwrap();
+        command.arg("--config-file").arg(config.path());
+        // It has read its configuration when it answers.
+        Self::start_by(command)
+    }
+
+    fn start_by(mut command: Command) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();
         let log = std::fs::File::create(path.join("log")).unwrap();
-        let daemon = root_command("dockerd")
+        let daemon = command
             .arg("--data-root")
             .arg(path.join("data"))
             .arg("--exec-root")

@@ -139,6 +139,11 @@ impl Registry {
         self.shared.served.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Returns whether any request has been answered.
+    pub fn was_asked(&self) -> bool {
+        self.shared.metrics.has_answered()
+    }
+
     /// The first error that kept a layer from being sent.
     pub fn take_error(&self) -> Option<Error> {
         self.shared.error.lock().unwrap_or_else(PoisonError::into_inner).take()

@@ -17,15 +17,17 @@ use std::process::{Command, Output, Stdio};
 use rayon::prelude::*;
 use thiserror::Error;
 
+use super::loopback::{Loopback, LoopbackError};
 use crate::error::Hint;
-use crate::oci::{Image, ImageSpec, ManifestFormat, SpecLayer};
+use crate::oci::{Form, Image, ImageSpec, ManifestFormat, SpecLayer};
 use crate::outgoing::{
     self, CheckedBy, Copied, Hashing, ImageLayer, ImageReference, Tally, Watch, Watched,
-    widen_pipe, write_hashed_layer,
+    run_program, widen_pipe, write_hashed_layer,
 };
 use crate::sink::Spliced;
 use crate::store::Store;
 use crate::target::archive::{Archive, FORM, Written, write_archive};
+use crate::target::image_layout::blob_path;
 
 /// Says why a Docker daemon did not take an image.
 #[derive(Debug, Error)]
@@ -33,6 +35,9 @@ pub enum DockerError {
     /// A layer could not be made.
     #[error(transparent)]
     Outgoing(#[from] outgoing::Error),
+    /// No registry could be opened that the daemon pulls from.
+    #[error(transparent)]
+    Loopback(#[from] LoopbackError),
     /// The `docker` program could not be run.
     #[error("cannot run `docker`")]
     NoDocker(#[source] io::Error),
@@ -63,7 +68,17 @@ impl Hint for DockerError {
             DockerError::Failed { output, .. } if output.contains("onnect to the Docker daemon") => {
                 Some("is the daemon running? DOCKER_HOST or `docker context` says which one is asked".to_owned())
             }
-            DockerError::Failed { .. } | DockerError::LoadedWrong { .. } => None,
+            DockerError::Failed { output, .. }
+                if output.contains("permission denied") && output.contains("docker.sock") =>
+            {
+                Some(
+                    "this user may not talk to the daemon: add the user to the group `docker` and log in again, run a rootless daemon, or set DOCKER_HOST"
+                        .to_owned(),
+                )
+            }
+            DockerError::Failed { .. }
+            | DockerError::LoadedWrong { .. }
+            | DockerError::Loopback(_) => None,
         }
     }
 }
@@ -80,7 +95,13 @@ pub fn copy_to_docker_daemon(
     watch: &dyn Watch,
 ) -> Result<Copied, DockerError> {
     let wanted: Vec<String> = spec.layers.iter().map(|layer| layer.diff_id.to_string()).collect();
-    let known = known_layers(&wanted)?;
+    let is_containerd = docker(&["info", "--format", DRIVER])?.contains(SNAPSHOTTER);
+    if is_containerd && let Some(copied) = pull(store, spec, reference, watch)? {
+        return Ok(copied);
+    }
+    // containerd's store keeps what it was sent, compressed or not: that an image has a layer's
+    // diff ID does not mean that the bytes are there which this archive would leave out.
+    let known = if is_containerd { 0 } else { known_layers(&wanted)? };
     let references = std::slice::from_ref(reference);
     // The daemon computes the digest of each layer that it unpacks.
     let checked_by = CheckedBy::Receiver;
@@ -107,6 +128,67 @@ pub fn copy_to_docker_daemon(
         ..Tally::default()
     };
     Ok(Copied { fell_back: skip < known, ..Copied::new(&documents, tally) })
+}
+
+/// The status of the storage driver, as JSON.
+const DRIVER: &str = "{{json .DriverStatus}}";
+/// Stands in it where images are in containerd's store.
+const SNAPSHOTTER: &str = "io.containerd.snapshotter";
+
+/// Has a daemon with containerd's store pull the image from a registry on a loopback port. It asks
+/// for the blobs that it lacks, by their digests, and compares them: what it has needs no other
+/// proof. Layers arrive as they are sent to registries, compressed if the image says so.
+///
+/// Returns none if the image has to be loaded instead: the daemon did not reach the registry, since
+/// it is on another machine or in a network of its own; or it lacks a blob afterwards.
+fn pull(
+    store: &Store,
+    spec: &ImageSpec,
+    reference: &ImageReference,
+    watch: &dyn Watch,
+) -> Result<Option<Copied>, DockerError> {
+    watch.hold();
+    let loopback = Loopback::open(store, spec.clone().into(), Form::AsStored)?;
+    let (pulled, name) = (loopback.reference(), reference.to_string());
+    let output = run_program(&mut command(&["pull", "--quiet", &pulled]), watch);
+    let output = output.map_err(DockerError::NoDocker)?;
+    // A layer that could not be made is why the daemon failed.
+    loopback.check()?;
+    if !output.status.success() {
+        if !loopback.was_asked() {
+            return Ok(None);
+        }
+        let output = said(&String::from_utf8_lossy(&output.stderr));
+        return Err(DockerError::Failed { command: format!("pull {pulled}"), output });
+    }
+    let tagged = docker(&["tag", &pulled, &name]);
+    // Without its name on the loopback port, whatever came of the other.
+    docker(&["image", "rm", &pulled])?;
+    tagged?;
+    let copied = loopback.account(loopback.manifest_digest());
+    // A layer of which the daemon has the files, unpacked from other bytes, is not pulled: the
+    // image runs, and can't be pushed or saved.
+    if copied.tally.layers_skipped > 0 && !has_blobs(spec, &name) {
+        return Ok(None);
+    }
+    Ok(Some(copied))
+}
+
+/// Returns whether the daemon has the blob of each layer, by what it saves of the image.
+fn has_blobs(spec: &ImageSpec, name: &str) -> bool {
+    let mut missing: BTreeSet<_> =
+        spec.layers.iter().map(|layer| blob_path(&layer.blob(Form::AsStored).digest)).collect();
+    let saved = command(&["save", name]).stdin(Stdio::null()).stderr(Stdio::null()).spawn();
+    let Ok(mut saved) = saved else { return false };
+    let mut archive = tar::Archive::new(saved.stdout.take().expect("it was asked for"));
+    for entry in archive.entries().into_iter().flatten() {
+        let Ok(entry) = entry else { break };
+        missing.remove(&*String::from_utf8_lossy(&entry.path_bytes()));
+    }
+    drop(archive);
+    // It has nothing left to write, or nobody to write it to.
+    let ended = saved.wait();
+    missing.is_empty() && ended.is_ok_and(|status| status.success())
 }
 
 /// What an error means: that the daemon takes a layer for another than was announced is said

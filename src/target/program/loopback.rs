@@ -58,6 +58,11 @@ impl Loopback {
         self.artifact.documents(self.form, ManifestFormat::Oci)
     }
 
+    /// Returns whether any request has arrived.
+    pub fn was_asked(&self) -> bool {
+        self.registry.was_asked()
+    }
+
     /// What went wrong here, which is why it went wrong there.
     ///
     /// # Errors
