@@ -46,7 +46,7 @@ pub enum Error {
     Read {
         /// The file on this machine.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
     /// A store path isn't there.

@@ -58,7 +58,7 @@ pub enum Error {
     Read {
         /// The file.
         file: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: std::io::Error,
     },
     /// A file isn't the JSON that it should be.
@@ -131,7 +131,7 @@ pub enum Error {
         "`maxLayers` is {max_layers}, of which the base image has {base} and others are {others}: no layer is left for store paths"
     )]
     NoLayersLeft {
-        /// As given.
+        /// The text as it was given.
         max_layers: layer::LayerBudget,
         /// Of the base image.
         base: usize,
@@ -145,7 +145,7 @@ pub enum Error {
         layer: usize,
         /// Layers of the image.
         count: usize,
-        /// What is wrong.
+        /// The reason.
         problem: flatten::Problem,
     },
     /// A layer could not be made.

@@ -11,17 +11,17 @@ use crate::layer;
 use crate::sink::{FileBytes, Sink};
 use crate::store::Store;
 
-/// Who compares a layer with what it was when the image was built.
+/// Says which side compares a layer with what was recorded when the image was built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CheckedBy {
-    /// Whoever makes the layers.
+    /// This program, while it makes the layers.
     Sender,
     /// The receiver alone, as `docker load`, `podman load`, skopeo and registries do: nothing is
     /// hashed, and large files are moved by the system (see [`Spliced`](crate::sink::Spliced)).
     Receiver,
 }
 
-/// Where a layer's digest is computed, if it takes that to check it.
+/// Says on which thread the digest of a layer is computed, if one is needed to check it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hashing {
     /// On a thread of its own, if the layer is large: faster, for a few megabytes of memory.
@@ -66,10 +66,11 @@ pub fn write_checked_layer(
     compare(layer, expected, out.finish())
 }
 
-/// The same, always by their digest: for who keeps them by it, where other images find them too.
+/// Makes a layer like [`write_checked_layer`], but always compares its SHA-256: for bytes that
+/// are stored under their digest, where other images reuse them.
 ///
 /// # Errors
-/// As [`write_checked_layer`].
+/// Those of [`write_checked_layer`].
 pub fn write_hashed_layer(
     store: &Store,
     layer: ImageLayer,
@@ -86,11 +87,11 @@ fn compare<S: PartialEq + Display>(layer: ImageLayer, expected: S, found: S) -> 
     if found == expected { Ok(()) } else { Err(changed(layer, expected, found)) }
 }
 
-/// As [`write_checked_layer`], but nothing is hashed here, and the system moves large files by
-/// itself where `out` can be given them. The size is checked.
+/// Makes a layer and checks its size alone. Nothing is hashed, and the system moves large files by
+/// itself where `out` takes them.
 ///
 /// # Errors
-/// As [`write_checked_layer`], for another size.
+/// [`Error::LayerChanged`] if the layer has another size, or [`Error::Layer`].
 pub fn write_sized_layer(store: &Store, layer: ImageLayer, out: impl Sink) -> Result<(), Error> {
     let size = layer.blob().size;
     let mut out = Limited::new(out, size);
@@ -141,7 +142,8 @@ impl<W> Limited<W> {
         Ok(())
     }
 
-    /// What an error of the one who wrote here means.
+    /// Maps the error of the writer. If the layer ran past its recorded size, reports
+    /// [`Error::LayerChanged`] instead.
     fn ended(&self, layer: ImageLayer, result: Result<(), layer::Error>) -> Result<(), Error> {
         if self.exceeded {
             return Err(changed(layer, bytes(layer.blob().size), "more"));

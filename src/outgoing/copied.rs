@@ -49,7 +49,7 @@ pub struct Copied {
     pub manifest_digest: BlobDigest,
     /// Digest of the image's configuration; of several images, the digest of their index.
     pub image_id: String,
-    /// What was sent and skipped.
+    /// Counts of what was sent and skipped.
     #[serde(flatten)]
     pub tally: Tally,
     /// Whether the daemon lacked a layer that it was thought to have, and was sent the whole

@@ -21,7 +21,7 @@ pub enum Error {
         number: usize,
         /// Layers of the image.
         count: usize,
-        /// What is wrong.
+        /// The reason.
         source: layer::Error,
     },
     /// A layer came out other than when the image was built.
@@ -37,7 +37,7 @@ pub enum Error {
         names: String,
         /// The layer's digest, checksum or size as recorded in the image spec.
         expected: String,
-        /// What came instead.
+        /// The digest, checksum or size that was found instead.
         found: String,
     },
     /// The receiver of the bytes failed.
@@ -48,7 +48,7 @@ pub enum Error {
     File {
         /// The file, by the name that it would have had.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
     /// A file of the target could not be read.
@@ -56,7 +56,7 @@ pub enum Error {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
 }

@@ -1,5 +1,5 @@
-//! What every receiver of an image is given: its layers, made and checked on their way out, and
-//! an account of what was sent.
+//! Makes the layers of an image for a receiver, checks them on their way out, and counts what was
+//! sent. Every way out of the program goes through this stage.
 //! Stage: outgoing. Input: an image spec and the store. Output: bytes.
 
 mod checked_layer;

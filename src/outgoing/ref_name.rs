@@ -22,7 +22,7 @@ impl RefName {
     /// The key of the annotation.
     pub const ANNOTATION: &str = "org.opencontainers.image.ref.name";
 
-    /// As it was written.
+    /// Returns the name as it was written.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -30,7 +30,7 @@ pub enum SkopeoError {
     Temporary {
         /// The directory.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
 }

@@ -46,7 +46,7 @@ impl NewFile {
     /// Lets `write` make a file that will be `path`.
     ///
     /// # Errors
-    /// What `write` fails with, where [`Error::Write`] means this file.
+    /// The error of `write`; [`Error::Write`] then names this file.
     pub fn write<E: From<Error> + At>(
         path: &Path,
         watch: &dyn Watch,
@@ -65,7 +65,7 @@ impl NewFile {
         Ok(Self { temporary: file.into_temp_path(), path: path.to_owned() })
     }
 
-    /// As `write`, of bytes that are at hand.
+    /// Makes a file of bytes in memory that will be `path`.
     pub fn of(path: &Path, bytes: &[u8], watch: &dyn Watch) -> Result<Self, Error> {
         Self::write(path, watch, |out| out.write_all(bytes).map_err(Error::Write))
     }

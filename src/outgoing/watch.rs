@@ -1,4 +1,4 @@
-//! Who looks on while an image is copied, and may end it.
+//! Watches a copy: reports its progress, and may end it.
 //! Stage: outgoing.
 
 use std::cmp::Reverse;
@@ -52,9 +52,9 @@ impl ImageLayer<'_> {
         self.spec.layers[self.index].blob(self.form)
     }
 
-    /// By which layers of several are best sent: begun last, the largest would keep all others
-    /// waiting. But those in a compressed archive come first, and as they are there: to reach one,
-    /// all before it is decompressed.
+    /// Returns a key that sorts layers into the order in which they are best sent. Members of a
+    /// compressed archive come first, in the order of the archive: to reach one, everything before
+    /// it is decompressed. The others follow, the largest first, so that it is not begun last.
     pub fn turn(&self) -> impl Ord + use<> {
         let LayerBlob { digest, size, .. } = self.blob();
         let stored = self.spec.layers[self.index].stored();
@@ -62,7 +62,7 @@ impl ImageLayer<'_> {
         (in_archive.is_none(), in_archive, Reverse((size, digest)))
     }
 
-    /// What is in it, for messages: names of store paths.
+    /// Returns the names of the store paths in the layer, for messages.
     pub fn names(&self) -> String {
         self.spec.layers[self.index].names()
     }

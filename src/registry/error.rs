@@ -20,9 +20,9 @@ pub enum SetupError {
     /// Not a name or tag for an image.
     #[error("{argument}")]
     Name {
-        /// As it was given.
+        /// The text as it was given.
         argument: String,
-        /// What is wrong.
+        /// The reason.
         source: CatalogError,
     },
     /// Two images by one name.
@@ -40,7 +40,7 @@ pub enum SetupError {
     Read {
         /// Which.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
     /// A file with users' passwords is none.
@@ -50,7 +50,7 @@ pub enum SetupError {
         file: PathBuf,
         /// From 1.
         line: usize,
-        /// What is wrong.
+        /// The reason.
         reason: String,
     },
     /// A file with users' passwords is empty.
@@ -63,7 +63,7 @@ pub enum SetupError {
         file: PathBuf,
         /// "a certificate" …
         what: &'static str,
-        /// What is wrong.
+        /// The reason.
         reason: String,
     },
     /// Blobs can't be kept there.
@@ -71,7 +71,7 @@ pub enum SetupError {
     Cache {
         /// Which.
         directory: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
     /// What is served can't be kept from being collected.
@@ -79,7 +79,7 @@ pub enum SetupError {
     Links {
         /// Where the links would be.
         directory: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
     /// Nix isn't there to build images.
@@ -101,7 +101,7 @@ pub enum SetupError {
     Listen {
         /// Which, as it was given.
         address: String,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
 }

@@ -32,7 +32,7 @@ pub enum ArchiveError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason, for people.
         reason: String,
     },
 }
@@ -79,7 +79,7 @@ pub enum DirectoryError {
     NotEmpty {
         /// The directory.
         path: PathBuf,
-        /// What it could have been.
+        /// The contents that would have been fine.
         expected: &'static str,
     },
     /// A file of the directory is not what its name says.
@@ -89,7 +89,7 @@ pub enum DirectoryError {
         path: PathBuf,
         /// "an index of images" …
         what: &'static str,
-        /// What is wrong with it.
+        /// The reason, for people.
         reason: String,
     },
 }

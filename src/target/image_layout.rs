@@ -25,7 +25,7 @@ pub fn blob_path(digest: &BlobDigest) -> String {
     format!("{BLOBS}/{}", digest.digest().hex())
 }
 
-/// What names a manifest in an index.
+/// Makes the entry of a manifest in an index.
 pub fn descriptor(descriptor: Descriptor, annotations: &[(&str, &str)]) -> Value {
     let mut descriptor = serde_json::to_value(descriptor).expect("a descriptor is JSON");
     if !annotations.is_empty() {
@@ -60,7 +60,7 @@ impl Index {
     /// Reads one, and as much of it as is needed to add to it.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The reason, for people.
     #[cfg(feature = "registry")]
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         let index: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;

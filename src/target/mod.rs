@@ -1,4 +1,4 @@
-//! Where images are copied to, besides registries.
+//! Copies images to archives, directories and daemons.
 //! Stage: target. Input: an image spec and the store. Output: an image in its place.
 //!
 //! ```text

@@ -1,4 +1,4 @@
-//! Where an image is copied to, by the names that skopeo has for it.
+//! Reads the name of a target, in skopeo's notation.
 //! Stage: target (pure). Input: text. Output: [`Target`].
 
 use std::fmt;
@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use crate::outgoing::{ImageReference, ParseRefNameError, ParseReferenceError, RefName, Reference};
 
-/// Where an image can be copied to (containers-transports(5)).
+/// A place that an image is copied to (containers-transports(5)).
 #[derive(Clone, Debug)]
 pub enum Target {
     /// `docker-daemon:NAME:TAG`
@@ -20,7 +20,7 @@ pub enum Target {
     DockerArchive {
         /// The file.
         path: PathBuf,
-        /// What it is loaded as.
+        /// The name under which it is loaded.
         reference: Option<ImageReference>,
     },
     /// `oci-archive:PATH[:REF]`
@@ -55,7 +55,7 @@ pub enum ParseTargetError {
     /// There is no such transport, or none is named.
     #[error("{}; targets are {}", .0, known())]
     Unknown(String),
-    /// What is behind the transport does not fit.
+    /// The text after the transport does not fit.
     #[error("no path is given: write `{0}`")]
     NoPath(&'static str),
     /// A target of skopeo's without a name.
@@ -72,7 +72,7 @@ pub enum ParseTargetError {
 /// A transport: all that has to be known of it to read a target.
 struct Transport {
     name: &'static str,
-    /// What to write, for messages.
+    /// The form of the target, for messages.
     form: &'static str,
     /// Reads what is behind the transport's name and colon.
     parse: fn(&str) -> Result<Target, ParseTargetError>,
@@ -146,8 +146,8 @@ const TRANSPORTS: [Transport; 8] = [
     },
 ];
 
-/// As in skopeo, a path ends at its first colon. A name of no letters is a mistake, such as a
-/// variable without a value, and never none at all.
+/// Splits a path from a name, at the first colon as skopeo does. An empty name is an error: it is
+/// most likely a variable without a value.
 fn path_and_name<N: FromStr>(
     text: &str,
     form: &'static str,

@@ -20,7 +20,7 @@ static SIGNAL: LazyLock<Arc<AtomicUsize>> = LazyLock::new(Arc::default);
 static DECIDED: Once = Once::new();
 
 /// From now on such a signal ends nothing by itself, but [`received`] says that it came.
-/// The second one does: nobody has to wait for what hangs. A service has its [`orders`] instead.
+/// The second one does: nobody has to wait for what hangs. A service has its [`orders()`] instead.
 pub fn hold() {
     DECIDED.call_once(|| {
         let ignored = ignored();

@@ -19,7 +19,7 @@ pub struct Error {
     pub file: PathBuf,
     /// Which layer from 1 at the bottom, and how many there are, if it is one's fault.
     pub layer: Option<(usize, usize)>,
-    /// What is wrong.
+    /// The reason.
     #[source]
     pub problem: Box<Problem>,
 }
@@ -35,7 +35,7 @@ fn named(there: &[String]) -> String {
     format!("it has `{}`", there.join("`, `"))
 }
 
-/// What is wrong with it.
+/// The reason, for people.
 #[derive(Debug, Error)]
 pub enum Problem {
     /// A file could not be read.
@@ -43,7 +43,7 @@ pub enum Problem {
     Read {
         /// The file.
         file: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
     /// Neither an archive nor a directory that anybody writes images to.

@@ -22,7 +22,7 @@ pub enum ClientError {
     /// Its digest is another one's.
     #[error("`{name}` names another manifest than the one to push, {found}")]
     OtherImage {
-        /// As given.
+        /// The text as it was given.
         name: String,
         /// What the image's digest is.
         found: BlobDigest,
@@ -84,7 +84,7 @@ pub enum ClientError {
     Certificate {
         /// The file.
         file: String,
-        /// What is wrong with it.
+        /// The reason, for people.
         reason: String,
     },
 }

@@ -38,7 +38,7 @@ pub enum RegistriesError {
     File {
         /// The file.
         file: PathBuf,
-        /// What is wrong.
+        /// The reason.
         reason: String,
     },
     /// The registry is not to be used.

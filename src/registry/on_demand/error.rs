@@ -57,7 +57,7 @@ pub enum OnDemandError {
     Internal(#[source] io::Error),
 }
 
-/// What is wrong with a storage, for who has no business to know which that is.
+/// Says what is wrong with the storage, without naming it: for clients.
 fn reason(error: &StorageError) -> &'static str {
     match error {
         StorageError::Full { .. } => "the storage is full",
@@ -70,8 +70,8 @@ fn quoted(names: &[String]) -> String {
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
-/// What Nix printed last, for clients: errors alone, at most so many characters, store paths by
-/// their names, and no other path of this machine.
+/// Cuts what Nix printed for clients: the last errors alone, of limited length, with store paths by
+/// their names and no other path of this machine.
 pub fn redacted(output: &str) -> String {
     const LONGEST: usize = 1000;
     let errors = output

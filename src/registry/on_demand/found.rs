@@ -17,14 +17,14 @@ pub enum Found {
 }
 
 impl Found {
-    /// What a storage has.
+    /// Makes one of what a storage has.
     pub fn of(stored: StoredManifest) -> Self {
         let StoredManifest { digest, media_type, bytes, .. } = stored;
         let blob = Arc::new(Blob { digest, bytes: bytes.into() });
         Self::Stored(Manifest { blob, media_type })
     }
 
-    /// What a storage was given.
+    /// Makes one of an image that was stored.
     pub fn of_spec(spec: &ImageSpec) -> Self {
         let image = Image::new(spec);
         let media_type = image.descriptor().media_type().to_string();

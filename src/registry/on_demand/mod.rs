@@ -2,8 +2,7 @@
 //! `/v2/shell/git/manifests/latest`.
 //! Stage: registry. Input: names and tags. Output: [`Catalog`] with what was built.
 //!
-//! Of all who ask for the same at once, one has it built; whoever goes away meanwhile ends
-//! nothing. What was found, also that there is nothing, is remembered for a while, and what comes
+//! Requests for the same image share one build; a client that disconnects does not end it. What was found, also that there is nothing, is remembered for a while, and what comes
 //! from a commit for as long as there is room. With an object storage, images are kept there as
 //! well, and are found there by who has not built them.
 
@@ -39,16 +38,16 @@ const FAILED_FOR: Duration = Duration::from_secs(30);
 /// How long an image that has no tag any more is there by its digest.
 const KEPT: Duration = Duration::from_secs(600);
 
-/// What is built, and how much of it.
+/// Says what may be built, and how much at a time.
 #[derive(Clone, Debug)]
 pub struct OnDemandOptions {
-    /// Where packages are from.
+    /// The source of the packages.
     pub source: PackageSource,
     /// How images are built.
     pub nix: NixBuild,
     /// Directory for links to what is served, which Nix must not collect.
     pub roots: PathBuf,
-    /// Where images are kept for other servers, as [`ObjectStorage::open`] takes it.
+    /// The storage that other servers share, as [`ObjectStorage::open`] takes it.
     pub storage: Option<String>,
     /// Builds at a time.
     pub builds: usize,
@@ -67,7 +66,7 @@ pub struct OnDemandOptions {
 type Reference = (String, String);
 type Outcome = Result<(), Arc<OnDemandError>>;
 
-/// What is known of a name and a tag.
+/// The state of the image of a name and a tag.
 enum Slot {
     Building(watch::Receiver<Option<Outcome>>),
     Built { found: Found, fixed: bool, since: Instant, used: Instant },
@@ -77,7 +76,7 @@ enum Slot {
 #[derive(Default)]
 struct State {
     slots: BTreeMap<Reference, Slot>,
-    /// Of images that were replaced.
+    /// Images that were replaced, with their repositories.
     kept: Vec<(String, Found, Instant)>,
     /// Builds under way, or waiting.
     building: usize,
@@ -107,12 +106,12 @@ impl OnDemand {
         Self { options, store, storage, metrics, places, state, catalog }
     }
 
-    /// Where blobs are kept, if not here.
+    /// Returns the storage that has the blobs, if there is one.
     pub fn storage(&self) -> Option<&ObjectStorage> {
         self.storage.as_ref()
     }
 
-    /// What was built.
+    /// Returns the catalog of the images that were built.
     pub fn catalog(&self) -> Arc<Catalog> {
         self.catalog.load_full()
     }
@@ -279,7 +278,8 @@ impl OnDemand {
         Ok(Found::of_spec(&spec))
     }
 
-    /// What an image is stored under: servers that are set otherwise don't mean the same by a tag.
+    /// Returns the key under which an image is stored. It differs between servers of other settings,
+    /// which don't mean the same image by a tag.
     fn key(&self, request: &PackageRequest) -> String {
         let settings = format!("{}\n{}", request.source, self.options.nix.settings());
         format!("{}-{}", request.tag, &Digest::of(settings.as_bytes()).hex()[..16])

@@ -24,7 +24,7 @@ use crate::digest::Digest;
 use crate::oci::{self, ImageSpec, read_popularity};
 use crate::registry::error::SetupError;
 
-/// What `nix/package-names.nix` has Nix print before an error that the package set throws for a package.
+/// The line that `nix/package-names.nix` has Nix print before an error that the package set throws for a package.
 const UNAVAILABLE: &str = "trace: stowage: unavailable package";
 
 /// The program that builds.
@@ -97,7 +97,7 @@ impl NixBuild {
         }
     }
 
-    /// What else than packages images depend on, for who has to tell them apart.
+    /// Returns a text that differs between servers whose images of the same packages differ.
     pub fn settings(&self) -> String {
         let popularity = self.popularity.as_ref().map(|file| file.digest.to_string());
         format!("{} {}", self.max_layers, popularity.unwrap_or_default())
@@ -176,7 +176,7 @@ fn is_in(path: &OsStr, program: &str) -> bool {
     })
 }
 
-/// What `on-demand.nix` leaves: `buildImageFromNames`' `json`.
+/// Reads the result of `on-demand.nix`: the `json` of `buildImageFromNames`.
 fn read(link: &Path) -> Result<ImageSpec, OnDemandError> {
     let odd = |what: &str| OnDemandError::Internal(io::Error::other(what.to_owned()));
     let bytes = std::fs::read(link).map_err(OnDemandError::Internal)?;

@@ -1,4 +1,4 @@
-//! What a client asks for that names packages, and where these are from.
+//! Reads the packages out of the name of a repository, and says where they are from.
 //! Stage: registry (pure). Input: a repository's name and a tag. Output: [`PackageRequest`].
 
 use std::fmt;
@@ -7,10 +7,10 @@ use std::str::FromStr;
 
 use super::error::OnDemandError;
 
-/// Where a name doesn't say it.
+/// The tag of a name without one.
 const LATEST: &str = "latest";
 
-/// Where packages are from: a function of `{ system }`, as nixpkgs is.
+/// The source of packages: a function of `{ system }`, as nixpkgs is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PackageSource {
     /// A branch, tag or commit of nixpkgs.
@@ -50,7 +50,7 @@ impl FromStr for PackageSource {
 }
 
 impl fmt::Display for PackageSource {
-    /// As `buildImageFromNames` has it for `pkgSource`.
+    /// Writes the source as `buildImageFromNames` takes it for `pkgSource`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Nixpkgs(channel) => write!(f, "nixpkgs!{channel}"),
@@ -93,7 +93,7 @@ pub struct PackageRequest {
     pub name: String,
     /// The tag.
     pub tag: String,
-    /// Where the packages are from.
+    /// The source of the packages.
     pub source: PackageSource,
 }
 

@@ -30,7 +30,7 @@ const OCTETS: &str = "application/octet-stream";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const DIGEST: &str = "docker-content-digest";
 
-/// Where machines ask whether it is alive.
+/// The path by which monitoring asks whether the server is alive.
 pub const HEALTH: &str = "/healthz";
 const METRICS: &str = "/metrics";
 const START_PAGE: &str = include_str!("../on_demand/start_page.html");

@@ -51,15 +51,15 @@ impl Identity {
     }
 }
 
-/// Where a blob is to come from.
+/// The place from which a blob comes.
 pub enum Place {
-    /// It is there.
+    /// The cache has it.
     Kept(File),
-    /// Somebody is at it.
+    /// Another request is writing it.
     Followed(Follower),
-    /// Nobody has begun before.
+    /// It is to be made, and written here.
     Begun(Entry),
-    /// It is not to be kept.
+    /// It is to be made, and not kept.
     Nowhere,
 }
 
@@ -263,9 +263,9 @@ pub enum Growth {
     Written(u64),
     /// All of it is there, and was checked.
     Whole,
-    /// It can't be made, by nobody.
+    /// The layer can't be made: those that follow fail too.
     Failed,
-    /// It will not be made by who began.
+    /// The writer gave up, since its client is gone or the disk is full: a follower takes over.
     Abandoned,
 }
 

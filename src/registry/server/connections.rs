@@ -25,7 +25,7 @@ const HEADERS: usize = 64 << 10;
 /// How long to wait where the system has nothing left to open a connection with.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What clients may take.
+/// Limits for clients.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Connections at a time; further ones wait.
@@ -43,12 +43,12 @@ impl Default for Limits {
     }
 }
 
-/// What every connection needs.
+/// The state that every connection needs.
 #[derive(Clone)]
 pub struct Connections {
-    /// What answers.
+    /// The state that requests are answered from.
     pub shared: Arc<Shared>,
-    /// How much.
+    /// The limits.
     pub limits: Limits,
     /// Place for those that are open.
     pub places: Arc<Semaphore>,

@@ -17,7 +17,7 @@ use crate::sink::Plain;
 
 /// One layer of an image.
 pub struct Layer {
-    /// Where it is made.
+    /// The state of the server.
     pub shared: Arc<Shared>,
     /// The image.
     pub spec: Arc<ImageSpec>,

@@ -17,7 +17,7 @@ pub const CHUNK: usize = 128 << 10;
 /// that is what a connection costs in memory, however slow it is.
 const READY: usize = 2;
 
-/// What a client is sent, or why it is sent no more.
+/// Bytes for a client, or the reason why there are no more.
 pub type Chunk = Result<Bytes, io::Error>;
 
 /// How many layers may be made at a time: as many as there are processors.
@@ -31,7 +31,7 @@ impl Makers {
     }
 }
 
-/// Has `make` write a blob, of which the client is sent `part`.
+/// Runs `make` on a blocking thread, and streams the bytes of `part` of what it writes.
 ///
 /// The last chunk is held back until `make` has succeeded, so that a client never has all the
 /// bytes it was promised of a blob that came out wrong.

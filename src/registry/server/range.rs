@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-/// What is asked for of a blob.
+/// The part of a blob that is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
     /// All of it: also for what isn't understood, as RFC 9110, 14.2 wants.

@@ -32,13 +32,13 @@ use crate::store::Store;
 pub struct ServerOptions {
     /// A certificate and its key.
     pub tls: Option<TlsAcceptor>,
-    /// Who may ask.
+    /// The users that may ask, if not everybody may.
     pub users: Option<Users>,
-    /// Where blobs are kept.
+    /// The cache for blobs.
     pub cache: Option<Arc<Cache>>,
     /// Images that are built when they are asked for.
     pub on_demand: Option<OnDemandOptions>,
-    /// What clients may take.
+    /// Limits for clients.
     pub limits: Limits,
 }
 
@@ -111,7 +111,7 @@ impl Registry {
         Ok(Self { address, shared, stop, places, limits, runtime: Some(runtime) })
     }
 
-    /// Where it answers.
+    /// Returns the address at which it answers.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -134,7 +134,7 @@ impl Registry {
         self.shared.users.store(Some(Arc::new(users)));
     }
 
-    /// What it has sent up to now.
+    /// Returns what it has sent up to now.
     pub fn served(&self) -> Served {
         self.shared.served.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

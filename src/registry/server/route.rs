@@ -1,4 +1,4 @@
-//! What a request's path asks for (distribution-spec, "Endpoints").
+//! Parses the path of a request (distribution-spec, "Endpoints").
 //! Stage: registry (pure). Input: a path. Output: [`Route`].
 
 use std::borrow::Cow;
@@ -8,7 +8,7 @@ use percent_encoding::percent_decode_str;
 use crate::digest::BlobDigest;
 use crate::outgoing::{RepositoryName, Tag};
 
-/// What is asked for.
+/// The thing that a path asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route<'p> {
     /// Whether this is a registry at all.
@@ -21,7 +21,7 @@ pub enum Route<'p> {
     Manifest(&'p str, Cow<'p, str>),
     /// A blob.
     Blob(&'p str, BlobDigest),
-    /// What refers to a manifest.
+    /// The manifests that refer to a manifest.
     Referrers(&'p str, BlobDigest),
     /// To begin to write a blob, or to go on.
     Upload(&'p str),

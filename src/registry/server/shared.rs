@@ -18,28 +18,28 @@ use crate::registry::metrics::Metrics;
 use crate::registry::on_demand::OnDemand;
 use crate::store::Store;
 
-/// What was sent of each layer's blob.
+/// Counts what was sent of the blob of each layer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Served {
     /// Blobs that were asked for, with the number of bytes that were on their way.
     pub layers: BTreeMap<BlobDigest, u64>,
 }
 
-/// What every request finds.
+/// The state that every request finds.
 pub struct Shared {
-    /// What there is.
+    /// The images that the server has.
     pub catalog: ArcSwap<Catalog>,
-    /// What can be built, for names that the catalog hasn't.
+    /// Builds images for names that the catalog hasn't.
     pub on_demand: Option<Arc<OnDemand>>,
-    /// What layers are made of.
+    /// The store that layers are made from.
     pub store: Store,
-    /// Who may make one.
+    /// Limits how many layers are made at a time.
     pub makers: Makers,
-    /// Where blobs are kept.
+    /// The cache for blobs.
     pub cache: Option<Arc<Cache>>,
-    /// What was done.
+    /// Figures of what was done.
     pub metrics: Arc<Metrics>,
-    /// By which certificate connections are opened, if by any.
+    /// The certificate by which connections are opened, if by any.
     pub tls: ArcSwapOption<TlsAcceptor>,
     /// The users that may ask, if not everybody may.
     pub users: ArcSwapOption<Users>,

@@ -54,7 +54,7 @@ pub async fn answer(shared: &Shared, request: &Parts) -> Option<(&'static str, R
     Some((kind, answer::of_registry(response)))
 }
 
-/// What a storage says of itself is for the log.
+/// Answers for a storage that failed. Its own words go to the log, not to the client.
 fn unanswered(error: &StorageError) -> Response {
     tracing::error!(error = with_causes(error), "cannot read from the storage");
     answer::error(StatusCode::BAD_GATEWAY, "UNKNOWN", "the storage of images can't be read")

@@ -1,4 +1,4 @@
-//! Who may ask: HTTP's basic authentication (RFC 7617) by a file of `htpasswd -B`.
+//! Admits users: HTTP's basic authentication (RFC 7617) by a file of `htpasswd -B`.
 //! Stage: registry. Input: the file, and `Authorization` headers. Output: yes or no.
 
 use std::collections::BTreeMap;
@@ -21,8 +21,8 @@ const TRIED_AT_ONCE: usize = 2;
 /// Users and what their passwords' hashes are.
 pub struct Users {
     hashes: BTreeMap<String, String>,
-    /// Of passwords that were right: a client sends its own with every blob, and bcrypt is slow
-    /// on purpose. What is kept is of no use to anybody who lacks the key.
+    /// Keyed hashes of passwords that were right: a client sends its password with every blob, and
+    /// bcrypt is slow on purpose. The hashes are of no use without the key.
     verified: Mutex<BTreeMap<String, [u8; 32]>>,
     key: [u8; 32],
     tries: Semaphore,

@@ -1,4 +1,4 @@
-//! What an object storage means by an answer that is no success.
+//! Classifies the errors of an object storage.
 //! Stage: registry (pure). Input: the client's error. Output: [`Answer`].
 
 use std::error::Error;
@@ -9,23 +9,23 @@ use object_store::client::HttpError;
 /// Longest message of a storage that is passed on, in bytes.
 const LONGEST: usize = 300;
 
-/// What came of a request.
+/// An error of an object storage, classified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// What it comes to.
+    /// The class of the error.
     pub verdict: Verdict,
     /// In the storage's words, without anything that was sent to it.
     pub reason: String,
 }
 
-/// What an answer comes to.
+/// The classes of errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// There is no such object.
     Missing,
     /// There is no such bucket.
     NoBucket,
-    /// Who asks is unknown, or may not.
+    /// The credentials are unknown, or don't allow it.
     Denied,
     /// There is no space left.
     Full,

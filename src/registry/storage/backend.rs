@@ -62,7 +62,7 @@ pub struct Backend {
     pub silence: Duration,
     /// Signs addresses of objects, if it can.
     pub signer: Option<Arc<dyn Signer>>,
-    /// What the names of all objects begin with.
+    /// The prefix of the names of all objects.
     pub prefix: Path,
 }
 
@@ -256,7 +256,7 @@ fn with_own_certificates(client: ClientOptions) -> ClientOptions {
     certificates.fold(client, ClientOptions::with_root_certificate)
 }
 
-/// As the crate's own `from_env`, of any environment.
+/// Configures a builder like its own `from_env`, with any environment variables.
 fn configure<B, K: FromStr>(
     builder: B,
     settings: &[(String, String)],
@@ -293,7 +293,7 @@ fn check(name: &str, value: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// What could be a password is in front of an `@`, or behind a `?`.
+/// Removes from an address what could be a password: the text before an `@` and after a `?`.
 fn without_secrets(url: &str) -> String {
     let url = url.split(['?', '#']).next().unwrap_or_default();
     match (url.split_once("://"), url.rsplit_once('@')) {

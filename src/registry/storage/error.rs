@@ -14,17 +14,17 @@ pub enum StorageError {
     /// Not the address of a storage.
     #[error("`{url}` is no object storage: {reason}")]
     Url {
-        /// As it was given, without what could be a secret.
+        /// The address as it was given, without what could be a secret.
         url: String,
-        /// What is wrong.
+        /// The reason.
         reason: String,
     },
-    /// What the environment says of the storage can't be used.
+    /// Environment variables for the storage can't be used.
     #[error("cannot use {storage}: {reason}")]
     Settings {
         /// Its address.
         storage: String,
-        /// What is wrong.
+        /// The reason.
         reason: String,
     },
     /// There is nothing at the address.
@@ -60,7 +60,7 @@ pub enum StorageError {
         storage: String,
         /// "read images/…" …
         what: String,
-        /// What came of it.
+        /// The reason.
         reason: String,
     },
     /// It says no for another reason.
@@ -82,7 +82,7 @@ pub enum StorageError {
         object: String,
         /// A digest, or "a pointer to an image".
         expected: String,
-        /// What it is.
+        /// The digest or the text that was found.
         found: String,
     },
     /// A layer could not be made, or came out other than when the image was built. It is not
@@ -92,7 +92,7 @@ pub enum StorageError {
 }
 
 impl StorageError {
-    /// What an answer comes to, of a storage that was asked to do something.
+    /// Makes an error of the answer of a storage that was asked to do `what`.
     pub(super) fn new(storage: &str, what: String, error: &object_store::Error) -> Self {
         let storage = storage.to_owned();
         let Answer { verdict, reason } = Answer::of(error);

@@ -84,7 +84,7 @@ struct Inner {
 pub struct StoredManifest {
     /// Digest of the bytes.
     pub digest: BlobDigest,
-    /// What they are.
+    /// Their media type.
     pub media_type: String,
     /// The bytes.
     pub bytes: Bytes,
@@ -97,11 +97,11 @@ pub struct StoredManifest {
 pub struct Document {
     /// The bytes, which are those of the digest.
     pub bytes: Bytes,
-    /// What they are by their own account. Manifests say it, configurations do not.
+    /// The media type that they name themselves. Manifests do, configurations do not.
     pub media_type: Option<String>,
 }
 
-/// What it took to store an image.
+/// Counts what was sent to store an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stored {
     /// Digest of its manifest.
@@ -138,7 +138,7 @@ impl ObjectStorage {
         Self::open_in(url, environment).await
     }
 
-    /// As [`ObjectStorage::open`], in another environment.
+    /// Opens a storage like [`ObjectStorage::open`], with other environment variables.
     ///
     /// # Errors
     /// [`StorageError`].
@@ -225,7 +225,7 @@ impl ObjectStorage {
         Ok(Some(Document { bytes, media_type: typed.ok().map(|typed| typed.media_type) }))
     }
 
-    /// Where a client gets a blob, or a part of it. None if it isn't there.
+    /// Finds the place from which a client gets a blob, or a part of it. None if it isn't there.
     ///
     /// # Errors
     /// [`StorageError`].
@@ -427,7 +427,7 @@ impl Inner {
         StorageError::new(&self.address, format!("{what} {object}"), error)
     }
 
-    /// What a client waits for, or that it took too long.
+    /// Waits for `work`, and fails if it takes longer than a client is left waiting.
     async fn in_time<T>(
         &self,
         what: &str,

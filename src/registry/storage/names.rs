@@ -1,4 +1,4 @@
-//! What objects are called.
+//! Names the objects of a storage.
 //! Stage: registry (pure). Input: digests, names of images. Output: names of objects.
 
 use object_store::path::{Path, PathPart};
@@ -16,7 +16,7 @@ pub struct Names {
 }
 
 impl Names {
-    /// Of all that begin with a prefix, which may be empty.
+    /// Names objects that begin with a prefix, which may be empty.
     pub fn new(prefix: Path) -> Self {
         Self { prefix }
     }
@@ -33,12 +33,12 @@ impl Names {
         self.below(["images"].into_iter().chain(name.split('/')).chain([KEYS, key]))
     }
 
-    /// What is written to find out whether that is possible.
+    /// Returns the object that is written to find out whether writing is possible.
     pub fn probe(&self) -> Path {
         self.below(["probe"])
     }
 
-    /// What nobody ever writes.
+    /// Returns an object that is never written.
     pub fn missing(&self) -> Path {
         self.below(["missing"])
     }

@@ -1,4 +1,4 @@
-//! Where a client gets a blob.
+//! Finds the place from which a client gets a blob.
 //! Stage: registry. Input: an object. Output: [`BlobSource`].
 
 use std::fmt;
@@ -29,7 +29,7 @@ const READY: usize = 2;
 /// A blob's bytes, in order.
 pub type BlobStream = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
 
-/// Where a client gets a blob.
+/// The place from which a client gets a blob.
 pub enum BlobSource {
     /// At the storage itself: it is redirected there (307). The address is for GET alone, not for
     /// HEAD.

@@ -35,7 +35,7 @@ const FORGETTING: Duration = Duration::from_secs(10);
 
 /// A layer of an image.
 pub struct Layer {
-    /// Where it is made of.
+    /// The store that it is made from.
     pub store: Store,
     /// The image.
     pub spec: Arc<ImageSpec>,
@@ -102,7 +102,7 @@ pub fn lost(error: JoinError) -> StorageError {
     StorageError::Layer(Error::Write(io::Error::other(error)))
 }
 
-/// Of a blob of so many bytes, in bytes.
+/// Returns the size of the parts, in bytes, in which a blob of `size` bytes is sent.
 fn part_size(size: u64) -> usize {
     // The parts of a layer that has more are as small as they can be, by the megabyte.
     let smallest = size.div_ceil(PARTS).next_multiple_of(1 << 20);
@@ -153,7 +153,7 @@ impl Drop for Upload {
     }
 }
 
-/// What is not forgotten is what the bucket's own rules are for.
+/// Gives an upload up. Where that fails, the bucket's own rules for unfinished uploads apply.
 async fn abort(mut upload: Box<dyn MultipartUpload>) {
     let _ = tokio::time::timeout(FORGETTING, upload.abort()).await;
 }

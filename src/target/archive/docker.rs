@@ -25,9 +25,9 @@ use crate::target::image_layout::{INDEX, Index, OCI_LAYOUT, blob_path, descripto
 /// Both formats of the stream name the same blobs, so these are what both take.
 pub const FORM: Form = Form::Loadable;
 
-/// What goes into a stream.
+/// An image as it is streamed.
 pub struct Archive<'a> {
-    /// Where the layers are made of.
+    /// The store that layers are made from.
     pub store: &'a Store,
     /// The image.
     pub spec: &'a ImageSpec,
@@ -36,9 +36,9 @@ pub struct Archive<'a> {
     /// How many layers, from the bottom up, are left out since the receiver has them.
     /// They are named all the same.
     pub skip: usize,
-    /// Who checks the layers.
+    /// The side that checks the layers.
     pub checked_by: CheckedBy,
-    /// Who looks on.
+    /// The watcher of the copy.
     pub watch: &'a dyn Watch,
 }
 
@@ -91,8 +91,7 @@ fn docker_manifest(spec: &ImageSpec, image: &Image, references: &[ImageReference
 /// Writes an image to a file that is not there yet, or to whatever else can be written to.
 ///
 /// # Errors
-/// As [`write_archive`], and [`ArchiveError::Exists`], [`ArchiveError::IsDirectory`] or
-/// [`ArchiveError::Terminal`].
+/// [`ArchiveError`], if a layer can't be made or the file can't be written.
 pub fn copy_to_docker_archive(
     store: &Store,
     spec: &ImageSpec,

@@ -10,18 +10,18 @@ use std::path::{Path, PathBuf};
 use crate::outgoing::{self, At, NewFile, Watch, Watched, widen_pipe};
 use crate::target::error::ArchiveError;
 
-/// Where the bytes of an archive go.
+/// The place that the bytes of an archive are written to.
 enum Destination {
-    /// As they come: a pipe, a device, standard output.
+    /// A pipe, a device or standard output: bytes are written as they come.
     Stream(File),
-    /// To a file that is not there yet, or is empty.
+    /// A file that does not exist yet, or is empty.
     File(PathBuf, Option<Metadata>),
 }
 
 /// Lets `write` make the archive at `path`.
 ///
 /// # Errors
-/// What `write` fails with, and [`ArchiveError::Exists`], [`ArchiveError::IsDirectory`] or
+/// The error of `write`, or [`ArchiveError::Exists`], [`ArchiveError::IsDirectory`] or
 /// [`ArchiveError::Terminal`].
 pub fn write_archive_file<T>(
     path: &Path,

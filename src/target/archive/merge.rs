@@ -76,7 +76,7 @@ struct Index {
     manifests: Vec<Object>,
 }
 
-/// What names the images, of all archives.
+/// The documents that name the images, joined from all archives.
 #[derive(Default)]
 struct Documents {
     images: Vec<Object>,

@@ -21,7 +21,7 @@ const FORM: Form = Form::AsStored;
 /// Streams an image, or several with their index, in one pass, under a name or none.
 ///
 /// # Errors
-/// As [`write_archive`](super::write_archive).
+/// Those of [`write_archive`](super::write_archive).
 fn write_oci_archive(
     store: &Store,
     artifact: &Artifact,

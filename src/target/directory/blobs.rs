@@ -16,17 +16,18 @@ use crate::outgoing::{
 use crate::sink::{PIECE, Plain};
 use crate::store::Store;
 
-/// Which blobs go where.
+/// The blobs of some images, and the directory for them.
 pub struct Blobs<'a> {
     pub store: &'a Store,
     pub specs: &'a [&'a ImageSpec],
     pub form: Form,
-    /// Where they are, by the hex digits of their digests.
+    /// The directory, in which a blob is called by the hex digits of its digest.
     pub directory: &'a Path,
     pub watch: &'a dyn Watch,
 }
 
-/// The blobs that were missing. Without their names nobody finds them.
+/// Blobs that were missing, as files under temporary names. The caller gives them their names,
+/// and does so before it writes what names the blobs.
 #[derive(Default)]
 pub struct NewBlobs {
     pub files: Vec<NewFile>,

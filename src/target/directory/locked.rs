@@ -72,7 +72,7 @@ impl TargetDirectory {
         }
     }
 
-    /// What was made stays.
+    /// Keeps the directories that were made.
     pub fn keep(&mut self) {
         self.created.clear();
     }

@@ -32,7 +32,7 @@ pub enum ContainerdError {
     Failed {
         /// The command's arguments.
         command: String,
-        /// What it printed.
+        /// The text that it printed.
         output: String,
     },
 }

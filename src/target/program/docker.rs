@@ -46,7 +46,7 @@ pub enum DockerError {
     Failed {
         /// The command's arguments.
         command: String,
-        /// What it printed.
+        /// The text that it printed.
         output: String,
     },
     /// Docker took the image, and has another one.
@@ -191,8 +191,8 @@ fn has_blobs(spec: &ImageSpec, name: &str) -> bool {
     missing.is_empty() && ended.is_ok_and(|status| status.success())
 }
 
-/// What an error means: that the daemon takes a layer for another than was announced is said
-/// with the layer's number and digests, and the daemon's own words are for everything else.
+/// Explains a failed load. If a layer is not what was recorded, the error says which one; otherwise
+/// it is the daemon's own.
 fn refused(store: &Store, spec: &ImageSpec, error: DockerError) -> DockerError {
     if !matches!(error, DockerError::Failed { .. }) {
         return error;
@@ -230,7 +230,7 @@ fn known_layers(wanted: &[String]) -> Result<usize, DockerError> {
     Ok(known)
 }
 
-/// What makes `docker image inspect` print an image's diff IDs, a JSON array a line.
+/// The format by which `docker image inspect` prints an image's diff IDs, a JSON array a line.
 const LAYERS: &str = "{{json .RootFS.Layers}}";
 
 fn layers_of(line: &str) -> Vec<String> {
@@ -312,7 +312,7 @@ fn command(arguments: &[&str]) -> Command {
     command
 }
 
-/// What a program printed, on one line.
+/// Joins the lines that a program printed.
 fn said(output: &str) -> String {
     let lines: Vec<_> = output.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     if lines.is_empty() { "it printed nothing".to_owned() } else { lines.join("; ") }

@@ -13,7 +13,7 @@ use crate::registry::catalog::Catalog;
 use crate::registry::server::{Registry, ServerOptions};
 use crate::store::Store;
 
-/// What the image is called in it; where it goes, nobody sees that.
+/// The image's name in the registry. It is not the name at the target.
 const NAME: &str = "image";
 const TAG: &str = "copy";
 
@@ -63,7 +63,7 @@ impl Loopback {
         self.registry.was_asked()
     }
 
-    /// What went wrong here, which is why it went wrong there.
+    /// Returns the error that kept a layer from being made: the reason why the other program failed.
     ///
     /// # Errors
     /// Whatever kept a layer from being made.
@@ -71,7 +71,7 @@ impl Loopback {
         self.registry.take_error().map_or(Ok(()), Err)
     }
 
-    /// What the copy took: which layers were asked for, and which were not.
+    /// Accounts for the copy: which layers were asked for, and which were not.
     pub fn account(&self, manifest_digest: BlobDigest) -> Copied {
         let served = self.registry.served().layers;
         let mut tally = Tally::default();

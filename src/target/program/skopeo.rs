@@ -52,7 +52,7 @@ pub struct SkopeoOptions {
     pub dest_creds: Option<String>,
     /// File with credentials.
     pub authfile: Option<PathBuf>,
-    /// Whose manifest to write.
+    /// The format of the manifest, if not skopeo's choice.
     pub format: Option<ManifestFormat>,
     /// Whether to copy all of an index.
     pub all: bool,
@@ -60,7 +60,7 @@ pub struct SkopeoOptions {
     pub preserve_digests: bool,
     /// How often to try again.
     pub retry_times: Option<u32>,
-    /// Where big files may be for a while: skopeo's own choice is `/var/tmp`.
+    /// The directory for large temporary files, in place of skopeo's `/var/tmp`.
     pub temporary: PathBuf,
 }
 

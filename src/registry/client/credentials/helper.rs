@@ -30,7 +30,7 @@ pub enum HelperError {
     Missing {
         /// The program.
         program: String,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
     /// The program failed, or gave an answer that can't be understood.

@@ -39,7 +39,7 @@ pub enum PrefetchError {
     Manifest {
         /// Whose.
         image: String,
-        /// What is wrong.
+        /// The reason.
         reason: String,
     },
     /// Something is not what its digest says.
