@@ -378,6 +378,51 @@ fn packages_come_from_git() {
     assert!(!answer.body.contains("/tmp"), "{}", answer.body);
 }
 
+/// A commit of a pull request is anybody's code: it is there under a ref that is no branch.
+#[test]
+fn a_strangers_commit_is_not_evaluated() {
+    let directory = tempfile::tempdir().unwrap();
+    let packages = packages(directory.path());
+    let git = |arguments: &[&str]| {
+        let user = ["-c", "user.name=a", "-c", "user.email=a@example.org"];
+        let mut command = Command::new("git");
+        run(command.arg("-C").arg(&packages).args(user).args(arguments)).trim().to_owned()
+    };
+    git(&["init", "--quiet", "--initial-branch=main"]);
+    git(&["add", "."]);
+    git(&["commit", "--quiet", "--message=one"]);
+    let own = git(&["rev-parse", "HEAD"]);
+    git(&["commit", "--quiet", "--allow-empty", "--message=a stranger's"]);
+    let strangers = git(&["rev-parse", "HEAD"]);
+    git(&["update-ref", "refs/pull/1/head", &strangers]);
+    git(&["reset", "--quiet", "--hard", &own]);
+
+    // Not by a path, where Nix reads whatever git has.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let base = packages.parent().unwrap();
+    let mut daemon = Command::new("git")
+        .args(["daemon", "--listen=127.0.0.1", "--export-all"])
+        .args([format!("--port={port}"), format!("--base-path={}", base.display())])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let begin = Instant::now();
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        assert!(begin.elapsed() < Duration::from_secs(60), "git daemon does not answer");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let name = packages.file_name().unwrap().to_string_lossy().into_owned();
+    let source = format!("git!git://127.0.0.1:{port}/{name}!main");
+    let server = Server::start_with(directory, &source, &[]);
+    let answer = |tag: &str| server.ask("GET", &format!("/v2/own/manifests/{tag}"));
+    let (ours, theirs) = (answer(&own), answer(&strangers));
+    // It is another process that has the connections.
+    let _ = Command::new("kill").arg(daemon.id().to_string()).status();
+    let _ = daemon.wait();
+    assert_eq!(ours.status, 200, "{}", ours.body);
+    assert_eq!(theirs.status, 404, "{}", theirs.body);
+}
+
 /// Told to end while Nix builds, it ends that as well, and leaves no link.
 #[test]
 fn its_end_is_the_end_of_its_builds() {

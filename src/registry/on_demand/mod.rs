@@ -242,7 +242,7 @@ impl OnDemand {
     async fn build(&self, request: &PackageRequest) -> Result<Found, OnDemandError> {
         let _place = self.places.acquire().await;
         let (begin, name, tag) = (Instant::now(), &request.name, &request.tag);
-        tracing::info!(name, tag, source = %request.source, "building");
+        tracing::info!(name, tag, source = request.source.for_messages(), "building");
         let link = self.link(name, tag);
         let built = self.options.nix.run(request, &link).await.and_then(|spec| self.check(spec));
         let ms = || u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);

@@ -21,6 +21,7 @@ use tokio::time::timeout;
 use super::error::{OnDemandError, redacted};
 use super::request::PackageRequest;
 use crate::digest::Digest;
+use crate::foreign::PublicUrl;
 use crate::oci::{self, ImageSpec, read_popularity};
 use crate::registry::error::SetupError;
 
@@ -136,6 +137,8 @@ impl NixBuild {
         ] {
             command.args(["--argstr", argument, value]);
         }
+        // What evaluates the packages' code must not find the server's keys there.
+        command.env_clear().envs(env::vars_os().filter(|(name, _)| is_for_nix(name)));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         // Ctrl-C at a terminal is for the server, which then ends what it has begun.
         let child = command.process_group(0).spawn();
@@ -151,7 +154,7 @@ impl NixBuild {
         };
         let (succeeded, output) = ended.map_err(OnDemandError::Internal)?;
         if !succeeded {
-            tracing::warn!(name = request.name, output, "Nix failed");
+            tracing::warn!(name = request.name, output = without_logins(&output), "Nix failed");
             if request.lacks_revision(&output) {
                 return Err(OnDemandError::NoRevision(request.tag.clone()));
             }
@@ -166,6 +169,42 @@ impl NixBuild {
         let read = tokio::task::spawn_blocking(move || read(&link)).await;
         read.map_err(|error| OnDemandError::Internal(error.into()))?
     }
+}
+
+/// Returns whether Nix, or git for it, needs an environment variable.
+fn is_for_nix(name: &OsStr) -> bool {
+    const NAMES: [&str; 12] = [
+        "CURL_CA_BUNDLE",
+        "HOME",
+        "HTTPS_PROXY",
+        "HTTP_PROXY",
+        "LOGNAME",
+        "NO_PROXY",
+        "PATH",
+        "SSH_AUTH_SOCK",
+        "SSL_CERT_DIR",
+        "SSL_CERT_FILE",
+        "TMPDIR",
+        "USER",
+    ];
+    const PREFIXES: [&str; 3] = ["GIT_", "NIX_", "XDG_"];
+    let name = name.to_string_lossy();
+    NAMES.contains(&&*name.to_uppercase()) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// Replaces the addresses in a text by what may be shown of them, line by line.
+fn without_logins(output: &str) -> String {
+    let word = |word: &str| match word.find("://") {
+        Some(_) => {
+            let begin = word.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(0);
+            let end = word
+                .rfind(|c: char| c.is_ascii_alphanumeric() || c == '/')
+                .map_or(word.len(), |end| end + 1);
+            format!("{}{}{}", &word[..begin], PublicUrl::of(&word[begin..end]), &word[end..])
+        }
+        None => word.to_owned(),
+    };
+    output.split(' ').map(word).collect::<Vec<_>>().join(" ")
 }
 
 /// Whether a program is in one of the directories of a `PATH`.
@@ -266,6 +305,38 @@ async fn tail(stream: Option<impl AsyncRead + Unpin>) -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nix_gets_no_secrets_of_the_server() {
+        for (name, expected) in [
+            ("PATH", true),
+            ("NIX_CONFIG", true),
+            ("GIT_SSH_COMMAND", true),
+            ("https_proxy", true),
+            ("AWS_SECRET_ACCESS_KEY", false),
+            ("STOWAGE_USERS", false),
+            ("DOCKER_AUTH_CONFIG", false),
+        ] {
+            assert_eq!(is_for_nix(OsStr::new(name)), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_log_has_no_logins() {
+        for (output, shown) in [
+            ("error: no such file", "error: no such file"),
+            (
+                "fatal: unable to access 'https://user:PASSWORD@host/x/': refused",
+                "fatal: unable to access 'https://host/x/': refused",
+            ),
+            (
+                "while fetching git+https://token@host/a?ref=main",
+                "while fetching git+https://host/a",
+            ),
+        ] {
+            assert_eq!(without_logins(output), shown);
+        }
+    }
 
     #[test]
     fn programs_are_looked_for_where_they_are() {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::error::OnDemandError;
+use crate::foreign::PublicUrl;
 
 /// The tag of a name without one.
 const LATEST: &str = "latest";
@@ -61,6 +62,16 @@ impl fmt::Display for PackageSource {
 }
 
 impl PackageSource {
+    /// Returns the source as messages show it: the address of a repository may have a password.
+    pub fn for_messages(&self) -> String {
+        match self {
+            Self::Git { repository, revision } => {
+                format!("git!{}!{revision}", PublicUrl::of(repository))
+            }
+            other => other.to_string(),
+        }
+    }
+
     /// The source that a tag stands for: `latest` for what was configured, others for the branch,
     /// tag or commit of that name.
     fn tagged(&self, tag: &str) -> Option<Self> {
