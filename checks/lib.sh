@@ -80,6 +80,25 @@ debian_mirror() {
     echo "$mirror"
 }
 
+# use_release DIRECTORY RELEASE: has `apt_of_release` read the packages of another Debian release,
+# as if nothing were installed, and keep what it downloads in the directory.
+use_release() {
+    release_directory=$1
+    mkdir -p "$1"/apt/{lists,cache/archives}/partial
+    local mirror
+    mirror=$(debian_mirror)
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $2 main" >"$1/apt/sources.list"
+    apt_of_release update >&2
+}
+
+apt_of_release() {
+    apt-get --quiet=2 \
+        --option Dir::Etc::sourcelist="$release_directory/apt/sources.list" --option Dir::Etc::sourceparts=- \
+        --option Dir::State="$release_directory/apt" --option Dir::State::status=/dev/null \
+        --option Dir::Cache="$release_directory/apt/cache" --option Debug::NoLocking=1 \
+        --option APT::Sandbox::User=root --option APT::Architectures=amd64 "$@"
+}
+
 # Formatter and linter of Nix code, which Debian lacks: from crates.io, once.
 install_nix_linters() {
     local tools=$stowage_cache/tools

@@ -91,7 +91,9 @@ fn shortened(text: &str) -> String {
     }
 }
 
-fn with_public_urls(text: &str) -> String {
+/// Returns a text in which every address is shown as a [`PublicUrl`]; `?…` stands for a query or a
+/// fragment.
+pub fn with_public_urls(text: &str) -> String {
     let (mut found, mut rest) = (String::new(), text);
     while let Some(colon) = rest.find("://") {
         let is_scheme = |c: char| c.is_ascii_alphanumeric() || "+-.".contains(c);

@@ -334,19 +334,27 @@ fn a_hundred_at_once() {
     assert!(memory < 64 << 20, "{memory} bytes");
 }
 
+/// Runs git in a repository, and returns what it prints.
+fn git_in(repository: &Path, arguments: &[&str]) -> String {
+    let user = ["-c", "user.name=a", "-c", "user.email=a@example.org"];
+    let mut command = Command::new("git");
+    run(command.arg("-C").arg(repository).args(user).args(arguments)).trim().to_owned()
+}
+
+/// Makes a repository of a directory, with all of it in the first commit of `main`.
+fn commit_first(directory: &Path) {
+    git_in(directory, &["init", "--quiet", "--initial-branch=main"]);
+    git_in(directory, &["add", "."]);
+    git_in(directory, &["commit", "--quiet", "--message=one"]);
+}
+
 /// A tag is a branch, and what is remembered of it has an end.
 #[test]
 fn packages_come_from_git() {
     let directory = tempfile::tempdir().unwrap();
     let packages = packages(directory.path());
-    let git = |arguments: &[&str]| {
-        let user = ["-c", "user.name=a", "-c", "user.email=a@example.org"];
-        let mut command = Command::new("git");
-        run(command.arg("-C").arg(&packages).args(user).args(arguments)).trim().to_owned()
-    };
-    git(&["init", "--quiet", "--initial-branch=main"]);
-    git(&["add", "."]);
-    git(&["commit", "--quiet", "--message=one"]);
+    let git = |arguments: &[&str]| git_in(&packages, arguments);
+    commit_first(&packages);
     let first = git(&["rev-parse", "HEAD"]);
     git(&["checkout", "--quiet", "-b", "next"]);
     let file = packages.join("default.nix");
@@ -383,14 +391,8 @@ fn packages_come_from_git() {
 fn a_strangers_commit_is_not_evaluated() {
     let directory = tempfile::tempdir().unwrap();
     let packages = packages(directory.path());
-    let git = |arguments: &[&str]| {
-        let user = ["-c", "user.name=a", "-c", "user.email=a@example.org"];
-        let mut command = Command::new("git");
-        run(command.arg("-C").arg(&packages).args(user).args(arguments)).trim().to_owned()
-    };
-    git(&["init", "--quiet", "--initial-branch=main"]);
-    git(&["add", "."]);
-    git(&["commit", "--quiet", "--message=one"]);
+    let git = |arguments: &[&str]| git_in(&packages, arguments);
+    commit_first(&packages);
     let own = git(&["rev-parse", "HEAD"]);
     git(&["commit", "--quiet", "--allow-empty", "--message=a stranger's"]);
     let strangers = git(&["rev-parse", "HEAD"]);

@@ -174,45 +174,44 @@ fn a_layout_is_added_to() {
     assert_eq!(moved, [("old".to_owned(), manifests[1].1.clone()), manifests[1].clone()]);
 }
 
-#[test]
-fn a_blob_of_the_wrong_size_is_replaced() {
+/// Alters blobs that a copy has written, by `alter` with the files of a layer and of the configuration,
+/// and copies again: one layer of the three is made anew, and all is as it was.
+fn is_mended(alter: impl Fn(&Path, &Path)) {
     let (store, spec) = images();
     for target in ["oci:target:v1", "dir:target"] {
         let target_directory = store.root().join("target");
         copy(&store, "image.json", target);
         let before = files(&target_directory);
         let blobs = if target.starts_with("oci") { "blobs/sha256" } else { "." };
-        let blob = target_directory.join(blobs).join(spec.layers[1].diff_id.digest().hex());
-        File::options().write(true).open(&blob).unwrap().set_len(100).unwrap();
-        let config = target_directory.join(blobs).join(Image::new(&spec).id().digest().hex());
-        fs::write(&config, "no JSON").unwrap();
-        let copied = copy(&store, "image.json", target);
-        assert_eq!((&copied["layersSent"], &copied["layersSkipped"]), (&json!(1), &json!(2)));
-        assert_eq!(files(&target_directory), before);
+        let blobs = target_directory.join(blobs);
+        let layer = blobs.join(spec.layers[1].diff_id.digest().hex());
+        alter(&layer, &blobs.join(Image::new(&spec).id().digest().hex()));
+        for (sent, skipped) in [(1, 2), (0, 3)] {
+            let copied = copy(&store, "image.json", target);
+            let counts = (&copied["layersSent"], &copied["layersSkipped"]);
+            assert_eq!(counts, (&json!(sent), &json!(skipped)));
+            assert_eq!(files(&target_directory), before);
+        }
         fs::remove_dir_all(target_directory).unwrap();
     }
+}
+
+#[test]
+fn a_blob_of_the_wrong_size_is_replaced() {
+    is_mended(|layer, config| {
+        File::options().write(true).open(layer).unwrap().set_len(100).unwrap();
+        fs::write(config, "no JSON").unwrap();
+    });
 }
 
 /// Four bytes of a blob that is there already: its size is right.
 #[test]
 fn a_blob_with_other_bytes_is_replaced() {
-    let (store, spec) = images();
-    for target in ["oci:target:v1", "dir:target"] {
-        let target_directory = store.root().join("target");
-        copy(&store, "image.json", target);
-        let before = files(&target_directory);
-        let blobs = if target.starts_with("oci") { "blobs/sha256" } else { "." };
-        let blob = target_directory.join(blobs).join(spec.layers[1].diff_id.digest().hex());
-        let mut bytes = fs::read(&blob).unwrap();
+    is_mended(|layer, _| {
+        let mut bytes = fs::read(layer).unwrap();
         bytes[600..604].iter_mut().for_each(|byte| *byte ^= 0xff);
-        fs::write(&blob, bytes).unwrap();
-        let copied = copy(&store, "image.json", target);
-        assert_eq!((&copied["layersSent"], &copied["layersSkipped"]), (&json!(1), &json!(2)));
-        assert_eq!(files(&target_directory), before);
-        let again = copy(&store, "image.json", target);
-        assert_eq!((&again["layersSent"], &again["layersSkipped"]), (&json!(0), &json!(3)));
-        fs::remove_dir_all(target_directory).unwrap();
-    }
+        fs::write(layer, bytes).unwrap();
+    });
 }
 
 /// Other images would find it by that, and take it for theirs.

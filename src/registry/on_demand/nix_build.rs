@@ -21,7 +21,7 @@ use tokio::time::timeout;
 use super::error::{OnDemandError, redacted};
 use super::request::PackageRequest;
 use crate::digest::Digest;
-use crate::foreign::PublicUrl;
+use crate::foreign::with_public_urls;
 use crate::oci::{self, ImageSpec, read_popularity};
 use crate::registry::error::SetupError;
 
@@ -154,7 +154,7 @@ impl NixBuild {
         };
         let (succeeded, output) = ended.map_err(OnDemandError::Internal)?;
         if !succeeded {
-            tracing::warn!(name = request.name, output = without_logins(&output), "Nix failed");
+            tracing::warn!(name = request.name, output = with_public_urls(&output), "Nix failed");
             if request.lacks_revision(&output) {
                 return Err(OnDemandError::NoRevision(request.tag.clone()));
             }
@@ -190,21 +190,6 @@ fn is_for_nix(name: &OsStr) -> bool {
     const PREFIXES: [&str; 3] = ["GIT_", "NIX_", "XDG_"];
     let name = name.to_string_lossy();
     NAMES.contains(&&*name.to_uppercase()) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
-}
-
-/// Replaces the addresses in a text by what may be shown of them, line by line.
-fn without_logins(output: &str) -> String {
-    let word = |word: &str| match word.find("://") {
-        Some(_) => {
-            let begin = word.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(0);
-            let end = word
-                .rfind(|c: char| c.is_ascii_alphanumeric() || c == '/')
-                .map_or(word.len(), |end| end + 1);
-            format!("{}{}{}", &word[..begin], PublicUrl::of(&word[begin..end]), &word[end..])
-        }
-        None => word.to_owned(),
-    };
-    output.split(' ').map(word).collect::<Vec<_>>().join(" ")
 }
 
 /// Whether a program is in one of the directories of a `PATH`.
@@ -331,10 +316,10 @@ mod tests {
             ),
             (
                 "while fetching git+https://token@host/a?ref=main",
-                "while fetching git+https://host/a",
+                "while fetching git+https://host/a?…",
             ),
         ] {
-            assert_eq!(without_logins(output), shown);
+            assert_eq!(with_public_urls(output), shown);
         }
     }
 

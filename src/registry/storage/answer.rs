@@ -6,6 +6,8 @@ use std::io;
 
 use object_store::client::HttpError;
 
+use crate::foreign::{element, with_public_urls};
+
 /// Longest message of a storage that is passed on, in bytes.
 const LONGEST: usize = 300;
 
@@ -72,7 +74,7 @@ impl Answer {
             | object_store::Error::Unauthenticated { .. } => Verdict::Denied,
             _ => Verdict::Refused,
         };
-        let reason = chain.last().map(|error| without_queries(&error.to_string()));
+        let reason = chain.last().map(|error| with_public_urls(&error.to_string()));
         Self { verdict, reason: shorten(&reason.unwrap_or_default()) }
     }
 
@@ -136,29 +138,13 @@ fn chain<'e>(error: &'e (dyn Error + 'static)) -> Vec<&'e (dyn Error + 'static)>
 fn causes(error: &HttpError) -> String {
     let mut causes = Vec::<String>::new();
     for error in &chain(error)[1..] {
-        let text = without_queries(&error.to_string());
+        let text = with_public_urls(&error.to_string());
         // Some say what their cause says.
         if causes.last().is_none_or(|last| !last.ends_with(&text)) {
             causes.push(text);
         }
     }
     shorten(&causes.join(": "))
-}
-
-/// The text of an element of an XML document, where that has no elements.
-fn element<'x>(xml: &'x str, name: &str) -> Option<&'x str> {
-    let (_, rest) = xml.split_once(&format!("<{name}>"))?;
-    let (text, _) = rest.split_once('<')?;
-    Some(text.trim()).filter(|text| !text.is_empty())
-}
-
-/// Signatures are in the queries of addresses.
-fn without_queries(text: &str) -> String {
-    let word = |word: &str| match word.split_once('?') {
-        Some((address, _)) if address.contains("://") => format!("{address}?…"),
-        _ => word.to_owned(),
-    };
-    text.split(' ').map(word).collect::<Vec<_>>().join(" ")
 }
 
 fn shorten(text: &str) -> String {
@@ -211,7 +197,7 @@ mod tests {
     #[test]
     fn signatures_are_left_out() {
         let text = "cannot get https://a/b?X-Amz-Signature=1 of it, why? because";
-        assert_eq!(without_queries(text), "cannot get https://a/b?… of it, why? because");
+        assert_eq!(with_public_urls(text), "cannot get https://a/b?… of it, why? because");
     }
 
     #[test]
