@@ -118,7 +118,9 @@ pub fn stream(store: &Store, arguments: &StreamArguments) -> Result<(), Failure>
     };
     let checked_by = if arguments.unchecked { CheckedBy::Receiver } else { CheckedBy::Sender };
     let watch = StreamBar::new("streaming", spec.size());
-    let archive = Archive { store, spec: &spec, references, skip: 0, checked_by, watch: &watch };
+    let form = Archive::FORM;
+    let archive =
+        Archive { store, spec: &spec, form, references, skip: 0, checked_by, watch: &watch };
     match arguments.compress.into() {
         Compression::None => {
             target::write_archive(&archive, Spliced::new(stdout))?;

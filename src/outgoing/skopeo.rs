@@ -45,9 +45,24 @@ impl Hint for SkopeoError {
             SkopeoError::Temporary { .. } => {
                 Some("set TMPDIR to a directory that can be written to".to_owned())
             }
-            SkopeoError::Failed { .. } => None,
+            SkopeoError::Failed { output, .. } => hint_for(output).map(str::to_owned),
         }
     }
+}
+
+/// Returns the way out of what skopeo printed, where there is a known one.
+fn hint_for(output: &str) -> Option<&'static str> {
+    const NO_IDS: &str = "this user has no range of user IDs for containers: `sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER`, then `podman system migrate`; or copy as root";
+    const HINTS: [(&str, &str); 4] = [
+        ("/etc/subuid", NO_IDS),
+        ("newuidmap", NO_IDS),
+        ("newgidmap", NO_IDS),
+        (
+            "unshare(",
+            "this user may not make user namespaces, which podman's storage needs: ask whoever set up this machine or container, or copy as root",
+        ),
+    ];
+    HINTS.iter().find(|(text, _)| output.contains(text)).map(|(_, hint)| *hint)
 }
 
 /// Runs a command of skopeo's that copies to `destination`, and waits for its end.
@@ -68,15 +83,20 @@ pub fn run_skopeo(
 }
 
 /// Returns the message of the last line that skopeo printed, without the time and the level that
-/// stand before it.
+/// stand before it. Lines that only say that there was an error are passed over.
 fn last_message(output: &str) -> String {
-    let last = output.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default().trim();
-    let message = last.split_once("msg=\"").and_then(|(_, message)| message.rsplit_once('"'));
-    match (last, message) {
-        ("", _) => "it printed nothing".to_owned(),
-        (_, Some((message, _))) => message.replace("\\\"", "\""),
-        (last, None) => last.to_owned(),
-    }
+    /// Printed when skopeo did not get a user namespace, after the reason.
+    const EMPTY_WORDS: [&str; 2] = ["nable to determine exit status", "rror parsing PID"];
+    let mut said = output.lines().map(str::trim).filter(|line| !line.is_empty()).map(message);
+    let last = said.clone().next_back();
+    let telling = said.rfind(|message| !EMPTY_WORDS.iter().any(|words| message.contains(words)));
+    telling.or(last).unwrap_or_else(|| "it printed nothing".to_owned())
+}
+
+/// Returns the message of one line.
+fn message(line: &str) -> String {
+    let message = line.split_once("msg=\"").and_then(|(_, message)| message.rsplit_once('"'));
+    message.map_or_else(|| line.to_owned(), |(message, _)| message.replace("\\\"", "\""))
 }
 
 #[cfg(test)]
@@ -92,8 +112,35 @@ mod tests {
                 "time=\"2026\" level=fatal msg=\"writing \\\"x\\\": denied\"\n",
                 "writing \"x\": denied",
             ),
+            (
+                "Error during unshare(CLONE_NEWUSER): Operation not permitted\n\
+                 time=\"2026\" level=error msg=\"error parsing PID \\\"\\\": strconv.Atoi: parsing\"\n\
+                 time=\"2026\" level=error msg=\"(Unable to determine exit status)\"\n",
+                "Error during unshare(CLONE_NEWUSER): Operation not permitted",
+            ),
+            (
+                "time=\"2026\" msg=\"(unable to determine exit status)\"\n",
+                "(unable to determine exit status)",
+            ),
         ] {
             assert_eq!(last_message(output), message);
+        }
+    }
+
+    #[test]
+    fn what_rootless_storage_lacks_is_named() {
+        for (output, hint) in [
+            (
+                "adding layer: potentially insufficient UIDs or GIDs available in user namespace (requested 0:42 for /etc/shadow): Check /etc/subuid and /etc/subgid",
+                Some("usermod --add-subuids"),
+            ),
+            ("cannot set up namespace using \"newuidmap\": exit status 1", Some("usermod")),
+            ("Error during unshare(CLONE_NEWUSER): Operation not permitted", Some("namespaces")),
+            ("writing blob: denied", None),
+        ] {
+            let found = hint_for(output);
+            assert_eq!(found.is_some(), hint.is_some(), "{output}");
+            assert!(found.unwrap_or_default().contains(hint.unwrap_or_default()), "{output}");
         }
     }
 }

@@ -3,7 +3,8 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-use crate::support::{Docker, Image, run, stderr};
+use crate::registry::Registry;
+use crate::support::{Docker, Image, root_command, run, stderr, stowage};
 
 fn copy(image: &Image, docker: &Docker) -> Value {
     let output = run(image.copy_to_docker_daemon().arg("--json").env("DOCKER_HOST", docker.host()));
@@ -154,6 +155,7 @@ fn no_daemon_and_no_client_are_told_apart() {
         .output()
         .unwrap();
     assert_fails(&nowhere, "Cannot connect to the Docker daemon");
+    assert!(stderr(&nowhere).contains("is the daemon running?"), "{}", stderr(&nowhere));
     let no_client = image.copy_to_docker_daemon().env("PATH", "/nonexistent").output().unwrap();
     assert_fails(&no_client, "cannot run `docker`");
 }
@@ -167,47 +169,147 @@ fn blobs(docker: &Docker, reference: &str) -> usize {
     listed.lines().filter(|name| name.starts_with("blobs/sha256/") && !name.ends_with('/')).count()
 }
 
+/// Returns the digest of the manifest that a registry has.
+fn pushed_digest(reference: &str) -> String {
+    run(Command::new("skopeo")
+        .args(["inspect", "--tls-verify=false", "--format", "{{.Digest}}"])
+        .arg(format!("docker://{reference}")))
+}
+
+/// Docker 26.1 and 28.5.
+const RELEASES: [&str; 2] = ["trixie", "sid"];
+
 /// containerd's store keeps blobs as they came, and a layer's diff ID says nothing of them: the
 /// daemon asks for what it lacks, and has all of the image afterwards, whatever it had before.
 #[test]
 fn containerds_store_has_all_of_an_image() {
-    let docker = Docker::with_containerd_store("trixie");
-    let (one, two) = (Image::named("app1"), Image::named("app2"));
+    let (one, two) = (Image::named("configOnly"), Image::named("full"));
     let layers = two.spec.layers.len() as u64;
     // With the configuration and the manifest.
     let whole = two.spec.layers.len() + 2;
+    for release in RELEASES {
+        let docker = Docker::with_containerd_store(release);
+        let first = copy(&one, &docker);
+        assert_eq!(field(&first, "layersSkipped"), 0, "{release}: {first}");
+        let changed = copy(&two, &docker);
+        assert!(field(&changed, "layersSent") < layers, "{release}: {changed}");
+        assert!(blobs(&docker, &two.reference()) >= whole, "{release}");
+        assert_eq!(field(&copy(&two, &docker), "layersSent"), 0, "{release}");
 
-    assert_eq!(field(&copy(&one, &docker), "layersSent"), layers);
-    let changed = copy(&two, &docker);
-    assert!(field(&changed, "layersSent") < layers, "{changed}");
-    assert!(blobs(&docker, &two.reference()) >= whole);
-    assert_eq!(field(&copy(&two, &docker), "layersSent"), 0);
+        // No trace is left of the address that it was pulled from.
+        let names = docker.run(&["image", "ls", "--format", "{{.Repository}}"]);
+        assert!(!names.contains("127.0.0.1"), "{release}: {names}");
 
-    // No trace is left of the address that it was pulled from.
-    let names = docker.run(&["image", "ls", "--format", "{{.Repository}}"]);
-    assert!(!names.contains("127.0.0.1"), "{names}");
-
-    // What was removed is sent again.
-    docker.run(&["image", "rm", "--force", &one.reference(), &two.reference()]);
-    assert_eq!(field(&copy(&two, &docker), "layersSent"), layers);
-    assert!(blobs(&docker, &two.reference()) >= whole);
+        // What was removed is sent again.
+        docker.run(&["image", "rm", "--force", &one.reference(), &two.reference()]);
+        assert_eq!(field(&copy(&two, &docker), "layersSent"), layers, "{release}");
+        assert!(blobs(&docker, &two.reference()) >= whole, "{release}");
+    }
 }
 
-/// The same layers, which the daemon pulled compressed from another registry.
+/// The classic store of a newer Docker is what that of 20.10 is.
 #[test]
-fn layers_that_were_pulled_compressed_are_no_evidence() {
-    let docker = Docker::with_containerd_store("trixie");
-    let two = Image::named("app2");
+fn newer_classic_stores_are_sent_what_they_lack() {
+    let (one, two) = (Image::named("app1"), Image::named("app2"));
+    let docker = Docker::of_release("trixie");
+    assert_eq!(field(&copy(&one, &docker), "layersSkipped"), 0);
+    let changed = copy(&two, &docker);
+    assert!(field(&changed, "layersSent") <= 2, "{changed}");
+    assert_eq!(changed["fellBack"], false);
+    docker.run(&["rmi", &one.reference(), &two.reference()]);
+    assert_eq!(field(&copy(&two, &docker), "layersSkipped"), 0);
+    assert!(docker.container(&two.reference(), &[]).starts_with("app v2\n"));
+}
+
+/// The same layers, which the daemon pulled compressed from another registry, or loaded so, have
+/// other blobs: what is there afterwards can be saved, and pushed.
+#[test]
+fn layers_that_were_compressed_elsewhere_are_no_evidence() {
+    let image = Image::named("full");
+    let registry = Registry::start();
     let directory = tempfile::tempdir().unwrap();
-    let layout = directory.path().join("archive.tar");
-    // `docker load` of a compressed copy stands for the pull: the blobs have other digests.
-    two.stream_to(&layout);
-    let compressed = directory.path().join("compressed.tar");
-    run(Command::new("skopeo")
-        .args(["--insecure-policy", "copy"])
-        .arg(format!("docker-archive:{}", layout.display()))
-        .arg(format!("oci-archive:{}:other:v1", compressed.display())));
-    docker.run(&["load", "--input", compressed.to_str().unwrap()]);
-    copy(&two, &docker);
-    assert!(blobs(&docker, &two.reference()) >= two.spec.layers.len() + 2);
+    let (archive, compressed) =
+        (directory.path().join("archive.tar"), directory.path().join("compressed.tar"));
+    image.stream_to(&archive);
+    let other = format!("{}/other:v1", registry.host);
+    // skopeo compresses what it pushes, and what it writes into an OCI archive.
+    for (option, target) in [
+        ("--dest-tls-verify=false", format!("docker://{other}")),
+        ("--dest-compress", format!("oci-archive:{}:other:v1", compressed.display())),
+    ] {
+        run(Command::new("skopeo")
+            .args(["--insecure-policy", "copy", "--quiet", option])
+            .args([format!("docker-archive:{}", archive.display()), target]));
+    }
+    let whole = image.spec.layers.len() + 2;
+    let mine = format!("{}/mine:v1", registry.host);
+    for release in RELEASES {
+        for before in [
+            ["pull", "--quiet", &other].as_slice(),
+            &["load", "--input", compressed.to_str().unwrap()],
+        ] {
+            let docker = Docker::with_containerd_store(release);
+            docker.run(before);
+            for _ in 0..2 {
+                copy(&image, &docker);
+                assert!(blobs(&docker, &image.reference()) >= whole, "{release}: {before:?}");
+            }
+            docker.run(&["tag", &image.reference(), &mine]);
+            docker.run(&["push", "--quiet", &mine]);
+            assert_eq!(docker.container(&mine, &[]), "welcome\na store path that is a file\n");
+        }
+    }
+}
+
+/// What is compressed arrives compressed, so that `docker push` makes the manifest that a copy to
+/// the registry makes: with nothing there before, and with the same layers uncompressed.
+#[test]
+fn containerds_store_pushes_what_a_copy_to_a_registry_pushes() {
+    let registry = Registry::start();
+    for (release, name, loaded_before) in [
+        ("trixie", "compressed", false),
+        ("trixie", "compressedByZstd", true),
+        ("sid", "compressed", true),
+        ("sid", "compressedByZstd", false),
+    ] {
+        let image = Image::named(name);
+        let (copied, pushed) =
+            (format!("{}/copied:v1", registry.host), format!("{}/pushed:v1", registry.host));
+        run(stowage(&["copy", "--dest-tls-verify=false"])
+            .arg(&image.spec_file)
+            .arg(format!("docker://{copied}")));
+        let docker = Docker::with_containerd_store(release);
+        if loaded_before {
+            docker.load(&image);
+        }
+        copy(&image, &docker);
+        docker.run(&["tag", &image.reference(), &pushed]);
+        docker.run(&["push", "--quiet", &pushed]);
+        assert_eq!(pushed_digest(&pushed), pushed_digest(&copied), "{release}, {name}");
+        assert_eq!(docker.container(&pushed, &[]), "compressed\n", "{release}, {name}");
+    }
+}
+
+/// podman's stand-in for the `docker` program knows no storage driver, and takes whole archives.
+#[test]
+fn podman_may_stand_in_for_docker() {
+    let image = Image::named("oneLayer");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    let client = path.join("docker");
+    let script = format!(
+        "#!/bin/sh\nexec {} podman --root {1}/root --runroot {1}/run --storage-driver=vfs \"$@\"\n",
+        root_command("podman").get_program().display(),
+        path.display()
+    );
+    std::fs::write(&client, script).unwrap();
+    std::fs::set_permissions(&client, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let search = format!("{}:{}", path.display(), std::env::var("PATH").unwrap());
+    for _ in 0..2 {
+        let mut command = image.copy_to_docker_daemon();
+        let output = run(command.arg("--json").env("PATH", &search));
+        let copied: Value = serde_json::from_str(&output).unwrap();
+        assert_eq!(field(&copied, "layersSkipped"), 0);
+    }
+    run(root_command("rm").arg("-rf").arg(path.join("root")).arg(path.join("run")));
 }

@@ -193,6 +193,20 @@ in
     };
   };
 
+  # Compressed for registries.
+  compressed = stowage.buildImage {
+    name = "e2e/compressed";
+    tag = "v1";
+    config.Cmd = [ "${pkgs.coreutils}/bin/echo" "compressed" ];
+    compression = "gzip";
+  };
+  compressedByZstd = stowage.buildImage {
+    name = "e2e/compressed";
+    tag = "zstd";
+    config.Cmd = [ "${pkgs.coreutils}/bin/echo" "compressed" ];
+    compression = "zstd";
+  };
+
   # For two platforms; the second is of data alone, as no program for it is at hand.
   index = stowage.buildIndex {
     name = "e2e/index";

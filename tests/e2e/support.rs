@@ -201,16 +201,26 @@ impl Docker {
         Self::start_by(root_command("dockerd"))
     }
 
+    /// Starts the daemon of another Debian release, with its images in Docker's classic store.
+    pub fn of_release(release: &str) -> Self {
+        Self::with_store(release, false)
+    }
+
     /// Starts the daemon of another Debian release, with its images in containerd's store, as is
     /// usual since Docker 29.
     pub fn with_containerd_store(release: &str) -> Self {
+        Self::with_store(release, true)
+    }
+
+    fn with_store(release: &str, is_containerd: bool) -> Self {
         let programs =
             run(Command::new(Path::new(REPOSITORY).join("checks/newer-docker")).arg(release));
         let path = format!("{}:{}", programs.trim(), std::env::var("PATH").unwrap());
         let mut command = root_command("env");
         command.arg(format!("PATH={path}")).arg("dockerd");
         let config = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(config.path(), r#"{"features":{"containerd-snapshotter":true}}"#).unwrap();
+        let features = serde_json::json!({"features": {"containerd-snapshotter": is_containerd}});
+        std::fs::write(config.path(), features.to_string()).unwrap();
         command.arg("--config-file").arg(config.path());
         // It has read its configuration when it answers.
         Self::start_by(command)

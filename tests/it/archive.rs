@@ -29,7 +29,8 @@ fn archive(store: &FakeStore, spec: &ImageSpec, tags: &[&str], skip: usize) -> V
     let references: Vec<_> = tags.iter().map(|tag| tag.parse().unwrap()).collect();
     let mut bytes = Vec::new();
     let (store, checked_by, watch) = (&store.store(), CheckedBy::Sender, &Unwatched);
-    let archive = Archive { store, spec, references: &references, skip, checked_by, watch };
+    let form = Archive::FORM;
+    let archive = Archive { store, spec, form, references: &references, skip, checked_by, watch };
     let written = write_archive(&archive, &mut bytes).unwrap();
     assert_eq!((written.bytes, written.layers), (bytes.len() as u64, spec.layers.len() - skip));
     bytes
@@ -141,7 +142,8 @@ fn a_layer_that_is_there_twice_is_sent_once() {
     spec.layers.push(spec.layers[0].clone());
     let mut bytes = Vec::new();
     let (store, checked_by, watch) = (&store.store(), CheckedBy::Sender, &Unwatched);
-    let archive = Archive { store, spec: &spec, references: &[], skip: 0, checked_by, watch };
+    let form = Archive::FORM;
+    let archive = Archive { store, spec: &spec, form, references: &[], skip: 0, checked_by, watch };
     assert_eq!(write_archive(&archive, &mut bytes).unwrap().layers, 3);
     let (names, members) = members(&bytes);
     let unique: std::collections::BTreeSet<_> = names.iter().collect();

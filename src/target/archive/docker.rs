@@ -22,15 +22,14 @@ use crate::store::Store;
 use crate::target::error::ArchiveError;
 use crate::target::image_layout::{INDEX, Index, OCI_LAYOUT, blob_path, descriptor, oci_layout};
 
-/// Both formats of the stream name the same blobs, so these are what both take.
-pub const FORM: Form = Form::Loadable;
-
 /// An image as it is streamed.
 pub struct Archive<'a> {
     /// The store that layers are made from.
     pub store: &'a Store,
     /// The image.
     pub spec: &'a ImageSpec,
+    /// The form of its layers: [`Archive::FORM`], unless the reader is known to take others.
+    pub form: Form,
     /// The names it is loaded under; none leaves it with its ID alone.
     pub references: &'a [ImageReference],
     /// How many layers, from the bottom up, are left out since the receiver has them.
@@ -42,21 +41,27 @@ pub struct Archive<'a> {
     pub watch: &'a dyn Watch,
 }
 
+impl Archive<'_> {
+    /// The form of layers that every reader of the stream takes: both of its formats name the same
+    /// blobs.
+    pub const FORM: Form = Form::Loadable;
+}
+
 /// Streams an image in one pass. Every layer is made for it, and checked against the spec.
 ///
 /// # Errors
 /// [`LayerChanged`](outgoing::Error::LayerChanged) if a layer is not what it was; the stream ends before any
 /// reader could take it for an image. [`Write`](outgoing::Error::Write) if `out` fails.
 pub fn write_archive(archive: &Archive, out: impl Sink) -> Result<Written, outgoing::Error> {
-    let Archive { store, spec, references, skip, checked_by, watch } = *archive;
-    watch.expect(spec.layers[skip..].iter().map(|layer| layer.blob(FORM).size).sum());
-    let image = Image::in_form(spec, FORM, ManifestFormat::Oci);
+    let Archive { store, spec, form, references, skip, checked_by, watch } = *archive;
+    watch.expect(spec.layers[skip..].iter().map(|layer| layer.blob(form).size).sum());
+    let image = Image::in_form(spec, form, ManifestFormat::Oci);
     let documents = Documents::from(image.clone());
     let mut tar = ArchiveWriter::new(out);
-    let layers = Layers { store, form: FORM, skip, checked_by, watch };
+    let layers = Layers { store, form, skip, checked_by, watch };
     let layers = tar.blobs([spec], &documents, &layers)?;
     tar.file(INDEX, &index(&image, references).to_json())?;
-    tar.file("manifest.json", &docker_manifest(spec, &image, references))?;
+    tar.file("manifest.json", &docker_manifest(archive, &image))?;
     tar.file(OCI_LAYOUT, &oci_layout())?;
     Ok(Written { layers, bytes: tar.end()? })
 }
@@ -78,8 +83,9 @@ fn index(image: &Image, references: &[ImageReference]) -> Index {
 }
 
 /// `manifest.json` (moby, `image/tarexport`, and image/spec/v1.2.md there).
-fn docker_manifest(spec: &ImageSpec, image: &Image, references: &[ImageReference]) -> Vec<u8> {
-    let layer = |layer: &SpecLayer| blob_path(&layer.blob(FORM).digest);
+fn docker_manifest(archive: &Archive, image: &Image) -> Vec<u8> {
+    let Archive { spec, form, references, .. } = *archive;
+    let layer = |layer: &SpecLayer| blob_path(&layer.blob(form).digest);
     let manifest = json!([{
         "Config": blob_path(&image.config.digest),
         "RepoTags": references.iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -100,9 +106,16 @@ pub fn copy_to_docker_archive(
     watch: &dyn Watch,
 ) -> Result<Copied, ArchiveError> {
     let references = reference.map_or(&[][..], std::slice::from_ref);
-    let archive =
-        Archive { store, spec, references, skip: 0, checked_by: CheckedBy::Sender, watch };
+    let archive = Archive {
+        store,
+        spec,
+        form: Archive::FORM,
+        references,
+        skip: 0,
+        checked_by: CheckedBy::Sender,
+        watch,
+    };
     let written = write_archive_file(path, watch, |out| Ok(write_archive(&archive, Plain(out))?))?;
-    let image = Image::in_form(spec, FORM, ManifestFormat::Oci);
+    let image = Image::in_form(spec, Archive::FORM, ManifestFormat::Oci);
     Ok(written.copied(&image.into()))
 }

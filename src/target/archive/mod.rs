@@ -8,8 +8,6 @@ mod oci;
 mod root;
 mod writer;
 
-#[cfg(feature = "registry")]
-pub use docker::FORM;
 pub use docker::{Archive, copy_to_docker_archive, write_archive};
 pub use file::is_stdout;
 pub use merge::merge_archives;

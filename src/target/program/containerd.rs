@@ -45,11 +45,21 @@ impl Hint for ContainerdError {
             ContainerdError::NoCtr(_) => {
                 Some("it comes with containerd, and must be on PATH".to_owned())
             }
-            ContainerdError::Failed { .. } => Some(
-                "is containerd running, and may this user talk to it? CONTAINERD_ADDRESS says where it listens".to_owned(),
-            ),
+            ContainerdError::Failed { output, .. } => hint_for(output).map(str::to_owned),
         }
     }
+}
+
+/// Returns the way out of what `ctr` printed, where there is a known one.
+fn hint_for(output: &str) -> Option<&'static str> {
+    if !output.contains("failed to dial") {
+        return None;
+    }
+    Some(if output.contains("permission denied") {
+        "containerd's socket is root's: run this command as root, or set CONTAINERD_ADDRESS to the socket of a rootless containerd"
+    } else {
+        "is containerd running? CONTAINERD_ADDRESS says where it listens, such as /run/k3s/containerd/containerd.sock"
+    })
 }
 
 /// Copies an image into containerd, under its whole name: `docker.io/library/hello:v1`.

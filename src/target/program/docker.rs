@@ -26,7 +26,7 @@ use crate::outgoing::{
 };
 use crate::sink::Spliced;
 use crate::store::Store;
-use crate::target::archive::{Archive, FORM, Written, write_archive};
+use crate::target::archive::{Archive, Written, write_archive};
 use crate::target::image_layout::blob_path;
 
 /// Says why a Docker daemon did not take an image.
@@ -50,7 +50,7 @@ pub enum DockerError {
         output: String,
     },
     /// Docker took the image, and has another one.
-    #[error("Docker loaded {reference}, but its layers are not those that were sent")]
+    #[error("Docker loaded {reference}, but it is not the image that was sent")]
     LoadedWrong {
         /// The image's name.
         reference: String,
@@ -65,22 +65,35 @@ impl Hint for DockerError {
                 "the Docker client must be on PATH; without it, load the image's stream: `./result | podman load`"
                     .to_owned(),
             ),
-            DockerError::Failed { output, .. } if output.contains("onnect to the Docker daemon") => {
-                Some("is the daemon running? DOCKER_HOST or `docker context` says which one is asked".to_owned())
-            }
-            DockerError::Failed { output, .. }
-                if output.contains("permission denied") && output.contains("docker.sock") =>
-            {
-                Some(
-                    "this user may not talk to the daemon: add the user to the group `docker` and log in again, run a rootless daemon, or set DOCKER_HOST"
-                        .to_owned(),
-                )
-            }
-            DockerError::Failed { .. }
-            | DockerError::LoadedWrong { .. }
-            | DockerError::Loopback(_) => None,
+            DockerError::Failed { output, .. } => hint_for(output).map(str::to_owned),
+            DockerError::LoadedWrong { .. } | DockerError::Loopback(_) => None,
         }
     }
+}
+
+/// Returns the way out of what the `docker` client printed, where there is a known one.
+fn hint_for(output: &str) -> Option<&'static str> {
+    /// In this order: clients up to 28 say "connect to the Docker daemon" of a refused permission as
+    /// well.
+    const HINTS: [(&str, &str); 4] = [
+        (
+            "permission denied while trying to connect",
+            "this user may not talk to the daemon: add the user to the group `docker` and log in again, run a rootless daemon, or set DOCKER_HOST",
+        ),
+        (
+            "docker system dial-stdio",
+            "the daemon is reached by ssh: `ssh HOST docker version` must work without a question, and that user must be in the group `docker` there",
+        ),
+        (
+            "onnect to the Docker daemon",
+            "is the daemon running? DOCKER_HOST or `docker context` says which one is asked",
+        ),
+        (
+            "no space left on device",
+            "the daemon's disk is full: `docker system prune` removes what nothing uses, on the daemon's machine",
+        ),
+    ];
+    HINTS.iter().find(|(text, _)| output.contains(text)).map(|(_, hint)| *hint)
 }
 
 /// Loads an image into the daemon that `docker` talks to.
@@ -94,32 +107,39 @@ pub fn copy_to_docker_daemon(
     reference: &ImageReference,
     watch: &dyn Watch,
 ) -> Result<Copied, DockerError> {
-    let wanted: Vec<String> = spec.layers.iter().map(|layer| layer.diff_id.to_string()).collect();
-    let is_containerd = docker(&["info", "--format", DRIVER])?.contains(SNAPSHOTTER);
-    if is_containerd && let Some(copied) = pull(store, spec, reference, watch)? {
+    let image_store = image_store()?;
+    if image_store == ImageStore::Containerd
+        && let Some(copied) = pull(store, spec, reference, watch)?
+    {
         return Ok(copied);
     }
-    // containerd's store keeps what it was sent, compressed or not: that an image has a layer's
-    // diff ID does not mean that the bytes are there which this archive would leave out.
-    let known = if is_containerd { 0 } else { known_layers(&wanted)? };
+    let form = image_store.form();
+    let known = match image_store {
+        ImageStore::Classic => known_layers(&diff_ids(spec))?,
+        // That an image has a layer's diff ID does not mean that the bytes are there which this
+        // archive would leave out: containerd keeps blobs as they came, compressed or not.
+        ImageStore::Containerd | ImageStore::Other => 0,
+    };
+    let documents = Image::in_form(spec, form, ManifestFormat::Oci);
     let references = std::slice::from_ref(reference);
     // The daemon computes the digest of each layer that it unpacks.
     let checked_by = CheckedBy::Receiver;
-    let load = |skip| load(&Archive { store, spec, references, skip, checked_by, watch });
-    let (written, skip) = match load(known) {
-        Ok(written) if loaded(reference, &wanted)? => (written, known),
+    let attempt = |skip| {
+        let written = load(&Archive { store, spec, form, references, skip, checked_by, watch })?;
+        if has_image(reference, spec, &documents)? {
+            return Ok(written);
+        }
+        Err(DockerError::LoadedWrong { reference: reference.to_string() })
+    };
+    let (written, skip) = match attempt(known) {
+        Ok(written) => (written, known),
         // The daemon lacks what it was thought to have: an image was removed meanwhile,
         // or its store keys layers in some other way.
-        Ok(_) | Err(DockerError::Failed { .. }) if known > 0 => {
-            (load(0).map_err(|error| refused(store, spec, error))?, 0)
+        Err(DockerError::LoadedWrong { .. } | DockerError::Failed { .. }) if known > 0 => {
+            (attempt(0).map_err(|error| refused(store, spec, form, error))?, 0)
         }
-        Ok(_) => return Err(DockerError::LoadedWrong { reference: reference.to_string() }),
-        Err(error) => return Err(refused(store, spec, error)),
+        Err(error) => return Err(refused(store, spec, form, error)),
     };
-    if !loaded(reference, &wanted)? {
-        return Err(DockerError::LoadedWrong { reference: reference.to_string() });
-    }
-    let documents = Image::in_form(spec, FORM, ManifestFormat::Oci).into();
     let tally = Tally {
         layers_sent: written.layers,
         layers_skipped: skip,
@@ -127,13 +147,52 @@ pub fn copy_to_docker_daemon(
         bytes_skipped: bytes(&spec.layers[..skip]),
         ..Tally::default()
     };
-    Ok(Copied { fell_back: skip < known, ..Copied::new(&documents, tally) })
+    Ok(Copied { fell_back: skip < known, ..Copied::new(&documents.into(), tally) })
 }
 
-/// The status of the storage driver, as JSON.
-const DRIVER: &str = "{{json .DriverStatus}}";
-/// Stands in it where images are in containerd's store.
-const SNAPSHOTTER: &str = "io.containerd.snapshotter";
+/// How a daemon keeps images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ImageStore {
+    /// In files of a storage driver of Docker's, by the chain IDs of unpacked layers.
+    Classic,
+    /// In containerd's store, by the digests of blobs as they came: the default since Docker 29.
+    Containerd,
+    /// In some way of its own: `docker` is podman's stand-in, which knows no storage driver.
+    Other,
+}
+
+impl ImageStore {
+    /// Returns the form of layers that a store of this kind loads.
+    fn form(self) -> Form {
+        match self {
+            // It pushes later what it has loaded: compressed, if the image says so.
+            Self::Containerd => Form::AsStored,
+            Self::Classic | Self::Other => Archive::FORM,
+        }
+    }
+}
+
+/// Asks the daemon how it keeps images.
+fn image_store() -> Result<ImageStore, DockerError> {
+    /// The status of the storage driver, as JSON.
+    const DRIVER: &str = "{{json .DriverStatus}}";
+    /// Stands in the status where images are in containerd's store.
+    const SNAPSHOTTER: &str = "io.containerd.snapshotter";
+    let output = run(&["info", "--format", DRIVER])?;
+    if !output.status.success() {
+        // Old clients fail in the format if there is no daemon. This command says why in plain
+        // words, and succeeds with podman.
+        docker(&["image", "ls", "--quiet"])?;
+        return Ok(ImageStore::Other);
+    }
+    let is_containerd = String::from_utf8_lossy(&output.stdout).contains(SNAPSHOTTER);
+    Ok(if is_containerd { ImageStore::Containerd } else { ImageStore::Classic })
+}
+
+/// Returns the diff IDs of all layers, from the bottom up.
+fn diff_ids(spec: &ImageSpec) -> Vec<String> {
+    spec.layers.iter().map(|layer| layer.diff_id.to_string()).collect()
+}
 
 /// Has a daemon with containerd's store pull the image from a registry on a loopback port. It asks
 /// for the blobs that it lacks, by their digests, and compares them: what it has needs no other
@@ -193,12 +252,12 @@ fn has_blobs(spec: &ImageSpec, name: &str) -> bool {
 
 /// Explains a failed load. If a layer is not what was recorded, the error says which one; otherwise
 /// it is the daemon's own.
-fn refused(store: &Store, spec: &ImageSpec, error: DockerError) -> DockerError {
+fn refused(store: &Store, spec: &ImageSpec, form: Form, error: DockerError) -> DockerError {
     if !matches!(error, DockerError::Failed { .. }) {
         return error;
     }
     let check = |index| {
-        let layer = ImageLayer { spec, index, form: FORM };
+        let layer = ImageLayer { spec, index, form };
         write_hashed_layer(store, layer, Hashing::Within, io::sink()).err()
     };
     (0..spec.layers.len()).into_par_iter().find_map_first(check).map_or(error, Into::into)
@@ -206,7 +265,7 @@ fn refused(store: &Store, spec: &ImageSpec, error: DockerError) -> DockerError {
 
 /// Bytes of layers as they are sent.
 fn bytes(layers: &[SpecLayer]) -> u64 {
-    layers.iter().map(|layer| layer.blob(FORM).size).sum()
+    layers.iter().map(|layer| layer.blob(Archive::FORM).size).sum()
 }
 
 /// How many of the wanted layers, from the bottom up, are the lowest of some image
@@ -242,11 +301,24 @@ fn common_prefix(a: &[String], b: &[String]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
-/// Whether the daemon has an image of that name and these layers.
-fn loaded(reference: &ImageReference, wanted: &[String]) -> Result<bool, DockerError> {
-    let output = run(&["image", "inspect", "--format", LAYERS, &reference.to_string()])?;
+/// Returns whether the daemon has the image under that name, with its layers.
+fn has_image(
+    reference: &ImageReference,
+    spec: &ImageSpec,
+    documents: &Image,
+) -> Result<bool, DockerError> {
+    /// The ID, a space, and the layers.
+    const FORMAT: &str = "{{.ID}} {{json .RootFS.Layers}}";
+    let output = run(&["image", "inspect", "--format", FORMAT, &reference.to_string()])?;
     let text = String::from_utf8_lossy(&output.stdout);
-    Ok(output.status.success() && layers_of(text.trim()) == wanted)
+    let Some((id, layers)) = text.trim().split_once(' ') else { return Ok(false) };
+    // The classic store names an image by its configuration, and containerd's by its manifest;
+    // podman leaves out the algorithm.
+    let digests = [documents.config.digest, documents.manifest.digest].map(|it| it.to_string());
+    let is_named = digests
+        .iter()
+        .any(|digest| digest.trim_start_matches("sha256:") == id.trim_start_matches("sha256:"));
+    Ok(output.status.success() && is_named && layers_of(layers) == diff_ids(spec))
 }
 
 /// Streams an archive into `docker load`.
@@ -342,5 +414,32 @@ mod tests {
         assert!(layers_of("null").is_empty());
         assert!(layers_of("").is_empty());
         assert_eq!(layers_of(r#"["sha256:a"]"#), ["sha256:a"]);
+    }
+
+    /// The messages of clients 20.10, 26.1, 28.2 and 28.5.
+    #[test]
+    fn causes_have_ways_out() {
+        for (output, hint) in [
+            (
+                "permission denied while trying to connect to the Docker daemon socket at unix:///run/d/docker.sock: Get \"http://%2Frun/v1.50/info\": dial unix /run/d/docker.sock: connect: permission denied",
+                "the group `docker`",
+            ),
+            (
+                "permission denied while trying to connect to the docker API at unix:///a",
+                "rootless",
+            ),
+            (
+                "Cannot connect to the Docker daemon at tcp://127.0.0.1:1. Is the docker daemon running?",
+                "is the daemon running?",
+            ),
+            (
+                "error during connect: Head \"http://docker.example.com/_ping\": command [ssh -T -l nobody -- 127.0.0.1 docker system dial-stdio] has exited with exit status 255: stderr=ssh: connect to host 127.0.0.1 port 22: Connection refused",
+                "by ssh",
+            ),
+            ("write /var/lib/docker/x: no space left on device", "disk is full"),
+        ] {
+            assert!(hint_for(output).unwrap_or_default().contains(hint), "{output}");
+        }
+        assert_eq!(hint_for("open /layer.tar: no such file or directory"), None);
     }
 }
