@@ -4,36 +4,55 @@
 use std::fmt;
 use std::str::FromStr;
 
-use harmonia_utils_hash::fmt::Any;
-use harmonia_utils_hash::{Hash, Sha256};
+use base64::Engine;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use thiserror::Error;
 
-use crate::digest::as_text;
+use crate::digest::{Digest, as_text, base32};
+
+/// Reads base 64 with and without padding, as Nix does.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// Digest of a store path's NAR serialisation, printed as Nix registers it:
 /// `sha256:` and 52 base-32 digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct NarHash(Sha256);
+pub struct NarHash(Digest);
+
+/// Says why a text is not the SHA-256 digest of a NAR.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error(
+    "`{text}` is not the hash of a NAR: expected `sha256:` and 52 base-32 digits, 64 hex digits \
+     or base 64, or `sha256-` and base 64"
+)]
+pub struct ParseNarHashError {
+    text: String,
+}
 
 impl NarHash {
     /// Wraps the digest of a NAR.
     pub fn new(sha256: [u8; 32]) -> Self {
-        Self(Sha256::new(&sha256))
+        Self(Digest::from_bytes(sha256))
     }
 
-    /// As the Nix database has it: `sha256:` and 64 hex digits.
+    /// Returns the form that the Nix database has: `sha256:` and 64 hex digits.
     pub fn to_base16(&self) -> String {
-        harmonia_utils_hash::fmt::CommonHash::as_base16(&self.0).to_string()
+        self.0.to_string()
     }
 
-    /// As Nix expressions have it today (W3C, Subresource Integrity): `sha256-` and base 64.
+    /// Returns the form of today's Nix expressions (W3C, Subresource Integrity): `sha256-` and
+    /// base 64.
     pub fn to_sri(&self) -> String {
-        harmonia_utils_hash::fmt::CommonHash::as_sri(&self.0).to_string()
+        self.0.to_sri()
     }
 }
 
 impl fmt::Display for NarHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&harmonia_utils_hash::fmt::CommonHash::as_base32(&self.0), f)
+        write!(f, "sha256:{}", base32::encode(&self.0.bytes()))
     }
 }
 
@@ -44,13 +63,27 @@ impl fmt::Debug for NarHash {
 }
 
 impl FromStr for NarHash {
-    type Err = String;
+    type Err = ParseNarHashError;
 
-    /// Reads every form in which Nix versions print it: base-16, base-32, base-64 and SRI.
+    /// Reads every form in which Nix versions print it: base 16, base 32, base 64 and SRI.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let hash = text.parse::<Any<Hash>>().map_err(|error| error.to_string())?.into_hash();
-        Sha256::try_from(hash).map(Self).map_err(|error| format!("hash '{text}' {error}"))
+        let bytes = match text.split_once([':', '-']) {
+            Some(("sha256", digits)) if text.as_bytes()[6] == b'-' => base64(digits),
+            // The three forms differ in length.
+            Some(("sha256", digits)) => match digits.len() {
+                52 => base32::decode(digits),
+                64 => Digest::from_hex(&digits.to_ascii_lowercase()).map(|digest| digest.bytes()),
+                _ => base64(digits),
+            },
+            _ => None,
+        };
+        bytes.map(Self::new).ok_or_else(|| ParseNarHashError { text: text.to_owned() })
     }
+}
+
+/// Decodes the base 64 of 32 bytes.
+fn base64(digits: &str) -> Option<[u8; 32]> {
+    BASE64.decode(digits).ok()?.try_into().ok()
 }
 
 as_text!(NarHash);
@@ -65,13 +98,28 @@ mod tests {
         for text in [
             base32,
             "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+            "sha256:BA7816BF8F01CFEA414140DE5DAE2223B00361A396177A9CB410FF61F20015AD",
             "sha256-ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=",
+            "sha256-ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0",
+            "sha256:ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=",
         ] {
             assert_eq!(text.parse::<NarHash>().unwrap().to_string(), base32);
         }
+        let hash = base32.parse::<NarHash>().unwrap();
+        assert_eq!(
+            hash.to_base16(),
+            "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
+        assert_eq!(hash.to_sri(), "sha256-ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=");
         for text in [
             "",
             "sha256:",
+            "sha256-",
+            "sha256é",
+            "sha512-ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=",
+            "sha256-ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=A",
+            "sha256:zb8m03r63zqhnjf7l5wnldhh7c134ap5vpj0850ymkq1iyzicy5s",
+            "sha256-ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
             "sha1:da39a3ee5e6b4b0d3255bfef95601890afd80709",
             "1b8m03r63zqhnjf7l5wnldhh7c134ap5vpj0850ymkq1iyzicy5s",
         ] {

@@ -10,6 +10,7 @@
 //! fn swap(diff_id: DiffId) -> BlobDigest { diff_id.into() }
 //! ```
 
+pub(crate) mod base32;
 mod checksum;
 mod hasher_thread;
 mod lane_hasher;
@@ -49,7 +50,29 @@ impl Digest {
         Self(Sha256::digest(bytes).into())
     }
 
-    /// The 32 bytes.
+    /// Returns the digest that these 32 bytes are.
+    pub(crate) const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// Parses 64 lower-case hex digits.
+    pub(crate) fn from_hex(hex: &str) -> Option<Self> {
+        let value = |digit: u8| match digit {
+            b'0'..=b'9' => Some(digit - b'0'),
+            b'a'..=b'f' => Some(digit - b'a' + 10),
+            _ => None,
+        };
+        if hex.len() != 64 {
+            return None;
+        }
+        let mut bytes = [0; 32];
+        for (byte, pair) in bytes.iter_mut().zip(hex.as_bytes().chunks_exact(2)) {
+            *byte = value(pair[0])? << 4 | value(pair[1])?;
+        }
+        Some(Self(bytes))
+    }
+
+    /// Returns the 32 bytes.
     pub const fn bytes(&self) -> [u8; 32] {
         self.0
     }
@@ -81,21 +104,9 @@ impl FromStr for Digest {
     type Err = ParseDigestError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let error = || ParseDigestError { text: text.to_owned() };
-        let hex = text.strip_prefix("sha256:").ok_or_else(error)?.as_bytes();
-        if hex.len() != 64 {
-            return Err(error());
-        }
-        let value = |digit: u8| match digit {
-            b'0'..=b'9' => Ok(digit - b'0'),
-            b'a'..=b'f' => Ok(digit - b'a' + 10),
-            _ => Err(error()),
-        };
-        let mut bytes = [0; 32];
-        for (byte, pair) in bytes.iter_mut().zip(hex.chunks_exact(2)) {
-            *byte = value(pair[0])? << 4 | value(pair[1])?;
-        }
-        Ok(Self(bytes))
+        text.strip_prefix("sha256:")
+            .and_then(Self::from_hex)
+            .ok_or_else(|| ParseDigestError { text: text.to_owned() })
     }
 }
 

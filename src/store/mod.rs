@@ -7,16 +7,17 @@ mod shared;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use harmonia_store_core::store_path::{ParseStorePathError, StoreDir};
-pub use path::StorePath;
+pub use path::{ParseStorePathError, StorePath};
 pub use shared::{sharing, sharing_known};
+
+/// The store directory of all stores that images are made of.
+const DIR: &str = "/nix/store";
 
 /// A Nix store: its *store directory*, which paths and images name, and where
 /// that directory is on this machine, which may be below another root
 /// (Nix manual, "local store", `root`).
 #[derive(Clone, Debug)]
 pub struct Store {
-    dir: StoreDir,
     root: PathBuf,
     case_hack: bool,
 }
@@ -30,7 +31,7 @@ impl Default for Store {
 impl Store {
     /// The store `/nix/store` whose files are below `root`.
     pub fn below(root: impl Into<PathBuf>) -> Self {
-        Self { dir: StoreDir::default(), root: root.into(), case_hack: cfg!(target_os = "macos") }
+        Self { root: root.into(), case_hack: cfg!(target_os = "macos") }
     }
 
     /// This store, on a file system that is like macOS' or not.
@@ -45,13 +46,13 @@ impl Store {
     }
 
     /// The store directory as store paths name it.
-    pub fn dir(&self) -> &str {
-        self.dir.to_str()
+    pub fn dir(&self) -> &'static str {
+        DIR
     }
 
     /// Parses `/nix/store/<hash>-<name>`; a path below it is an error.
     pub fn parse(&self, text: &str) -> Result<StorePath, ParseStorePathError> {
-        StorePath::parse_in(&self.dir, text)
+        StorePath::parse_in(self.dir(), text)
     }
 
     /// The part of a whole path below the store directory, of which nothing is known yet.
@@ -65,13 +66,13 @@ impl Store {
     }
 
     /// [`Store::print`] without a string of its own.
-    pub fn display<'p>(&'p self, path: &'p StorePath) -> impl fmt::Display + 'p {
-        self.dir.display(path)
+    pub fn display<'p>(&self, path: &'p StorePath) -> impl fmt::Display + use<'p> {
+        WholePath(self.dir(), path)
     }
 
     /// The store directory on this machine.
     pub fn physical_dir(&self) -> PathBuf {
-        self.root.join(self.dir.to_path().strip_prefix("/").unwrap_or(self.dir.to_path()))
+        self.root.join(self.dir().trim_start_matches('/'))
     }
 
     /// The store path's place on this machine.
@@ -82,7 +83,7 @@ impl Store {
     /// The place on this machine of a file named by its whole path: below the root if it is
     /// in the store directory, else as it is.
     pub fn locate(&self, file: &Path) -> PathBuf {
-        match file.strip_prefix(self.dir.to_path()) {
+        match file.strip_prefix(self.dir()) {
             Ok(below) => self.physical_dir().join(below),
             Err(_) => file.to_owned(),
         }
@@ -91,9 +92,18 @@ impl Store {
     /// The whole path of a file of the store by which Nix knows it: [`Store::locate`]'s opposite.
     pub fn logical(&self, file: &Path) -> PathBuf {
         match file.strip_prefix(self.physical_dir()) {
-            Ok(below) => self.dir.to_path().join(below),
+            Ok(below) => Path::new(self.dir()).join(below),
             Err(_) => file.to_owned(),
         }
+    }
+}
+
+/// Prints a store directory and a path in it.
+struct WholePath<'p>(&'static str, &'p StorePath);
+
+impl fmt::Display for WholePath<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.0, self.1)
     }
 }
 

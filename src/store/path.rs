@@ -6,9 +6,32 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use harmonia_store_core::store_path::{
-    self, FromStoreDirStr, ParseStorePathError, StoreDir, StoreDirDisplay,
-};
+use thiserror::Error;
+
+use crate::digest::base32;
+
+/// Says why a text is not a store path (Nix manual, "Store path").
+#[derive(Debug, Error, Clone, PartialEq, Eq)]
+#[error("`{text}` is not a store path: {problem}")]
+pub struct ParseStorePathError {
+    text: String,
+    problem: Problem,
+}
+
+/// Says which rule of store paths is broken. Positions count bytes of `<hash>-<name>`, from 0.
+#[derive(Debug, Error, Clone, PartialEq, Eq)]
+enum Problem {
+    #[error("it is not absolute")]
+    NotAbsolute,
+    #[error("it is not in the store directory `{0}`")]
+    NotInStore(&'static str),
+    #[error("expected 32 base-32 digits, a dash and a name")]
+    Length,
+    #[error("a name has 1 to {max} characters", max = StorePath::MAX_NAME)]
+    NameLength,
+    #[error("the character {0:?} at position {1} is not allowed there")]
+    Character(char, usize),
+}
 
 /// A store path by its name in the store directory: `<hash>-<name>`.
 ///
@@ -17,8 +40,12 @@ use harmonia_store_core::store_path::{
 pub struct StorePath(Arc<str>);
 
 impl StorePath {
-    /// Where the name begins, after 32 digits and a dash.
-    const NAME: usize = store_path::StorePathHash::encoded_len() + 1;
+    /// The position of the dash, after the hash of 20 bytes.
+    const DASH: usize = base32::encoded_len(20);
+    /// The position of the name, after the dash.
+    const NAME: usize = Self::DASH + 1;
+    /// The longest name, in bytes.
+    const MAX_NAME: usize = 211;
 
     /// The name without the hash.
     pub fn name(&self) -> &str {
@@ -30,13 +57,47 @@ impl StorePath {
         &self.0
     }
 
-    /// Parses a whole path.
-    pub(super) fn parse_in(dir: &StoreDir, text: &str) -> Result<Self, ParseStorePathError> {
-        store_path::StorePath::from_store_dir_str(dir, text).map(|path| Self::of(&path))
+    /// Parses a whole path, `<dir>/<hash>-<name>`.
+    pub(super) fn parse_in(dir: &'static str, text: &str) -> Result<Self, ParseStorePathError> {
+        if !text.starts_with('/') {
+            return Err(Problem::NotAbsolute.of(text));
+        }
+        let below = text.strip_prefix(dir).and_then(|rest| rest.strip_prefix('/'));
+        let base = below.ok_or_else(|| Problem::NotInStore(dir).of(text))?;
+        Self::parse_base(base).map_err(|problem| problem.of(text))
     }
 
-    fn of(parsed: &store_path::StorePath) -> Self {
-        Self(parsed.to_string().into())
+    /// Parses `<hash>-<name>`.
+    ///
+    /// The hash is 20 bytes in base 32: all 32 digits are significant, so that every text of
+    /// digits is one. A name is of ASCII letters, digits and `+-._?=`.
+    fn parse_base(base: &str) -> Result<Self, Problem> {
+        if base.len() < Self::NAME {
+            return Err(Problem::Length);
+        }
+        for (position, character) in base.char_indices() {
+            let allowed = match position {
+                0..Self::DASH => {
+                    u8::try_from(character).is_ok_and(|byte| base32::value(byte).is_some())
+                }
+                Self::DASH => character == '-',
+                _ => character.is_ascii_alphanumeric() || "+-._?=".contains(character),
+            };
+            if !allowed {
+                return Err(Problem::Character(character, position));
+            }
+        }
+        if !(1..=Self::MAX_NAME).contains(&(base.len() - Self::NAME)) {
+            return Err(Problem::NameLength);
+        }
+        Ok(Self(base.into()))
+    }
+}
+
+impl Problem {
+    /// Returns the error that names the whole text.
+    fn of(self, text: &str) -> ParseStorePathError {
+        ParseStorePathError { text: text.to_owned(), problem: self }
     }
 }
 
@@ -44,7 +105,7 @@ impl FromStr for StorePath {
     type Err = ParseStorePathError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        text.parse::<store_path::StorePath>().map(|path| Self::of(&path))
+        Self::parse_base(text).map_err(|problem| problem.of(text))
     }
 }
 
@@ -58,12 +119,6 @@ impl Borrow<str> for StorePath {
 impl fmt::Display for StorePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.base_path())
-    }
-}
-
-impl StoreDirDisplay for StorePath {
-    fn fmt(&self, dir: &StoreDir, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{dir}/{self}")
     }
 }
 

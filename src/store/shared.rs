@@ -4,9 +4,7 @@
 use std::cell::RefCell;
 use std::collections::HashSet;
 
-use harmonia_store_core::store_path::ParseStorePathError;
-
-use super::{Store, StorePath};
+use super::{ParseStorePathError, Store, StorePath};
 
 thread_local! {
     static MET: RefCell<Option<Met>> = const { RefCell::new(None) };
