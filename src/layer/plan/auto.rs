@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::budget::LayerBudget;
 use super::graph::Graph;
 
-/// nixpkgs' default since 24.11 (`dockerAutoLayer`).
+/// Groups paths as nixpkgs does by default since 24.11 (`dockerAutoLayer`).
 ///
 /// # Algorithm
 /// The largest path is split off, then the next, and so on while the layers fit. With
@@ -73,7 +73,7 @@ fn by_users(users: &[u128]) -> BTreeMap<u128, Vec<usize>> {
     layers
 }
 
-/// For each path whether it is one of `from` or can be reached from one.
+/// Returns, for each path, whether it is one of `from` or can be reached from one.
 fn reached<N: Iterator<Item = usize>>(
     paths: usize,
     from: &[usize],

@@ -1,4 +1,4 @@
-//! How many layers there may be.
+//! Limits the number of layers.
 //! Stage: layer (pure). Vocabulary of the plan.
 
 use std::fmt;
@@ -8,11 +8,11 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer};
 use thiserror::Error;
 
-/// How many layers an image may have.
+/// The number of layers that an image may have, from 1 to [`LayerBudget::MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LayerBudget(NonZeroU8);
 
-/// Why a number is no [`LayerBudget`].
+/// Says why a number is not a [`LayerBudget`].
 #[derive(Debug, Error, PartialEq, Eq)]
 #[error("an image may have 1 to {max} layers, not {given}", max = LayerBudget::MAX)]
 pub struct ParseBudgetError {
@@ -20,8 +20,8 @@ pub struct ParseBudgetError {
 }
 
 impl LayerBudget {
-    /// What image tools have come to agree on (dockerTools' `MAX_LAYERS`; overlayfs
-    /// takes 128 directories at Docker's path lengths, one of them for the container).
+    /// The limit that image tools agree on (`MAX_LAYERS` of dockerTools: overlayfs takes 128
+    /// directories at the length of Docker's paths, and the container needs one of them).
     pub const MAX: u8 = 127;
 
     /// A budget of `layers`.
@@ -41,7 +41,8 @@ impl LayerBudget {
         usize::from(self.0.get())
     }
 
-    /// What is left after some layers are spoken for, if anything is.
+    /// Returns the budget that is left after `layers` of it are taken, or `None` if nothing is
+    /// left.
     pub fn less(self, layers: usize) -> Option<Self> {
         let left = self.get().checked_sub(layers)?;
         u8::try_from(left).ok().and_then(NonZeroU8::new).map(Self)
@@ -49,8 +50,8 @@ impl LayerBudget {
 }
 
 impl Default for LayerBudget {
-    /// From 60 layers on, more of them hardly save an update anything, while some
-    /// runtimes' limits begin soon after (mount options of a page, 64 in sysbox).
+    /// Returns 60: more layers hardly make an update smaller, and the limits of some runtimes begin
+    /// soon above (mount options of one page; 64 layers in sysbox).
     fn default() -> Self {
         Self(NonZeroU8::new(60).expect("60 is not 0"))
     }

@@ -1,4 +1,4 @@
-//! Why there is no plan.
+//! The errors of planning.
 //! Stage: layer (pure). Vocabulary of the plan.
 
 use thiserror::Error;
@@ -7,7 +7,7 @@ use super::budget::LayerBudget;
 use super::pipeline::PipelineError;
 use crate::error::Hint;
 
-/// Why there is no plan.
+/// Says why no plan can be made.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum PlanError {
     /// The pipeline has no plan for this closure.
@@ -16,9 +16,9 @@ pub enum PlanError {
     /// The hints decide more layers than there may be.
     #[error("`layeringHints` ask for {asked} layers, which leaves none for the rest of {budget}")]
     TooManyHints {
-        /// How many.
+        /// The number of layers that the hints ask for.
         asked: usize,
-        /// How many there may be in all.
+        /// The number of layers that the image may have.
         budget: LayerBudget,
     },
 }

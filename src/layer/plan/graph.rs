@@ -6,17 +6,16 @@ use std::cell::OnceCell;
 
 use crate::closure::{Closure, Member, Rows};
 
-/// The paths of a closure, numbered in the order of their names, and their references.
+/// The paths of a closure and their references. Paths are numbered in the order of their names.
 ///
-/// All of a plan's ties are broken by these numbers, and so by name and never by a
-/// store path's hash, which changes with every rebuild. Two paths of the same name are
-/// told apart by their sizes, then by their contents, and by their hash only if these
-/// are equal too.
+/// Every tie in a plan is broken by these numbers: by name, and never by the hash of a store path,
+/// which changes with every rebuild. Two paths of the same name are ordered by size, then by
+/// contents, and by hash only if these are equal too.
 #[derive(Clone, Debug)]
 pub(super) struct Graph<'c> {
     infos: Vec<&'c Member>,
     references: Rows,
-    /// Not every layering asks for them.
+    /// Computed on demand: not every layering asks for the referrers.
     referrers: OnceCell<Rows>,
     topological: Vec<usize>,
 }
@@ -50,10 +49,10 @@ impl<'c> Graph<'c> {
         Self { infos, references, referrers: OnceCell::new(), topological }
     }
 
-    /// Without some paths, and the number here of each path there.
+    /// Removes some paths. Returns the new graph, and for each of its paths the number in this
+    /// graph.
     ///
-    /// What a path referred to through one of those it now refers to itself: who needs
-    /// whom stays as it was.
+    /// A reference through a removed path becomes a direct one, so that reachability is unchanged.
     pub fn without(&self, paths: &[usize]) -> (Cow<'_, Self>, Vec<usize>) {
         if paths.is_empty() {
             return (Cow::Borrowed(self), self.paths().collect());
@@ -88,8 +87,8 @@ impl<'c> Graph<'c> {
         (Cow::Owned(graph), kept)
     }
 
-    /// Some of its paths with some of their references, which lead to no other, and the
-    /// number here of each path there.
+    /// Returns the graph of some of its paths with some of their references, which lead to no other
+    /// path; and for each of these paths its number in this graph.
     pub fn part<'p>(
         &self,
         paths: &[usize],
@@ -111,7 +110,7 @@ impl<'c> Graph<'c> {
         self.infos.len()
     }
 
-    /// Every path, by name.
+    /// Returns every path, in the order of names.
     pub fn paths(&self) -> std::ops::Range<usize> {
         0..self.len()
     }
@@ -120,7 +119,7 @@ impl<'c> Graph<'c> {
         self.infos[path]
     }
 
-    /// Its name without the hash.
+    /// Returns the name of a path without the hash.
     pub fn name(&self, path: usize) -> &'c str {
         self.infos[path].path.name()
     }
@@ -143,12 +142,12 @@ impl<'c> Graph<'c> {
         self.referrers.get_or_init(|| self.references.reversed()).of(path)
     }
 
-    /// How many other paths refer to each.
+    /// Returns, for each path, the number of other paths that refer to it.
     pub fn referrer_counts(&self) -> Vec<u32> {
         self.references.counts()
     }
 
-    /// Every path, references before their referrers.
+    /// Returns every path, each after the paths that it refers to.
     pub fn topological(&self) -> &[usize] {
         &self.topological
     }
@@ -159,7 +158,7 @@ impl<'c> Graph<'c> {
         self.paths().filter(move |path| counts[*path] == 0)
     }
 
-    /// Of each path, how many references the longest chain below it has.
+    /// Returns, for each path, the number of references in the longest chain below it.
     pub fn depths(&self) -> Vec<usize> {
         let mut depths = vec![0; self.len()];
         for path in &self.topological {
@@ -169,7 +168,7 @@ impl<'c> Graph<'c> {
         depths
     }
 
-    /// Every path, largest first.
+    /// Returns every path, largest first.
     pub fn by_size(&self) -> Vec<usize> {
         let mut paths: Vec<_> = self.paths().collect();
         paths.sort_by_key(|path| std::cmp::Reverse(self.size(*path))); // stable: then by name

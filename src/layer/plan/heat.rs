@@ -1,4 +1,4 @@
-//! How likely a layer is to change.
+//! Estimates how likely a layer is to change.
 //! Stage: layer (pure). Input: [`Graph`]. Output: [`Heat`] and the [`Reach`] of each path.
 
 use std::cmp::Ordering;
@@ -6,12 +6,13 @@ use std::cmp::Ordering;
 use super::graph::Graph;
 use super::sketch::{Hashes, Sketch, hashes};
 
-/// What makes a set of paths change: they and all they refer to, directly or not. A
-/// store path's hash covers its references, so each of these can change the set.
+/// The paths whose change changes a given set of paths: the set and everything that it refers to,
+/// directly or not. A store path's hash covers its references, so a change of any of these can
+/// change the set.
 #[derive(Clone, Debug)]
 pub(super) enum Reach {
-    /// One bit for each path of the graph, references before their referrers; as far as
-    /// there are any.
+    /// One bit for each path of the graph, in an order that has references before their referrers.
+    /// Trailing zeros are left out.
     Exact(Box<[u64]>),
     /// A sample, for graphs where bits for each path would be too many.
     Sketch(Sketch),
@@ -25,9 +26,10 @@ pub(super) enum Reach {
 #[derive(Debug)]
 pub(super) struct Heat {
     paths: usize,
-    /// How many paths nothing refers to.
+    /// The number of paths that nothing refers to.
     tops: usize,
-    /// How many paths have one referrer, which is such a path.
+    /// The number of paths with exactly one referrer, which is itself a path that nothing refers
+    /// to.
     seconds: usize,
     /// Masks of these bits; none where there are sketches.
     masks: Vec<(u64, u64)>,
@@ -35,7 +37,8 @@ pub(super) struct Heat {
     hashes: Hashes,
 }
 
-/// Up to here bitsets are as fast and take at most 25 MB.
+/// The largest number of paths for which bitsets are used: up to here they are as fast as sketches,
+/// and take at most 25 MB.
 const EXACT: usize = 20_000;
 
 impl Heat {
@@ -104,7 +107,8 @@ impl Heat {
         })
     }
 
-    /// Of each path, by its reach, which is made of the path and what its references reach.
+    /// Returns the weight of each path, from the reach of the path: itself and the reach of its
+    /// references.
     fn weights(
         &self,
         graph: &Graph,
@@ -119,12 +123,12 @@ impl Heat {
         weights
     }
 
-    /// Of the whole graph.
+    /// Returns the heat of the whole graph.
     pub fn of_all(&self) -> u64 {
         self.weigh([self.paths, self.tops, self.seconds])
     }
 
-    /// Of a layer with this reach.
+    /// Returns the heat of a layer with this reach.
     pub fn of(&self, reach: &Reach) -> u64 {
         match reach {
             Reach::Exact(bits) => self.of_bits(bits.iter().copied()),
@@ -132,7 +136,7 @@ impl Heat {
         }
     }
 
-    /// Of two layers joined in one, which must not have a path in common.
+    /// Returns the heat of two layers joined into one. They must have no path in common.
     pub fn of_union(&self, a: &Reach, b: &Reach) -> u64 {
         match (a, b) {
             (Reach::Exact(a), Reach::Exact(b)) => {
@@ -156,7 +160,8 @@ impl Heat {
         self.weigh(counts)
     }
 
-    /// By the numbers of paths, of those that nothing refers to, and of those right below.
+    /// Weighs a reach by three counts: of its paths, of those that nothing refers to, and of those
+    /// right below these.
     fn weigh(&self, counts: [usize; 3]) -> u64 {
         let all = self.paths as u64;
         let [paths, tops, seconds] = counts.map(|count| count as u64);
@@ -196,12 +201,12 @@ impl Reach {
 /// A layer while it is planned.
 #[derive(Clone, Debug)]
 pub(super) struct Group {
-    /// Never empty, in no order.
+    /// The paths of the layer, at least one, in no particular order.
     pub members: Vec<usize>,
     pub weight: Weight,
 }
 
-/// All of a layer but its members.
+/// Describes a layer without its members: its size and its reach.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Weight {
     /// Bytes of their NAR serialisations.
@@ -243,7 +248,8 @@ impl Weight {
     }
 }
 
-/// From the bottom up: the layers first that are least likely to change for their size.
+/// Orders layers from the bottom up: first the layers that are least likely to change for their
+/// size.
 ///
 /// A client that keys a layer by all those below it (Docker does) takes everything above
 /// the first change anew. The measure is heat² / size, compared exactly: big layers that

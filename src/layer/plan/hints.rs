@@ -1,4 +1,4 @@
-//! What the author of an image knows of his packages.
+//! Reads what the author of an image knows about the image's packages.
 //! Stage: layer (pure). Input: JSON and a [`Graph`]. Output: layers that are decided.
 
 use serde::Deserialize;
@@ -24,7 +24,7 @@ pub struct LayeringHints {
 /// Layers that the hints decide, none of them empty.
 #[derive(Debug, Default)]
 pub(super) struct Hinted {
-    /// In no order.
+    /// The layers that are decided, in no particular order.
     pub layers: Vec<Vec<usize>>,
     /// The topmost one.
     pub last: Option<Vec<usize>>,
@@ -55,7 +55,7 @@ impl Hinted {
         self.layers.len() + usize::from(self.last.is_some())
     }
 
-    /// Every path that is in one of its layers.
+    /// Returns every path that is in one of the decided layers.
     pub fn paths(&self) -> Vec<usize> {
         self.layers.iter().chain(&self.last).flatten().copied().collect()
     }

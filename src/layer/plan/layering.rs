@@ -14,7 +14,8 @@ use super::pipeline::{Pipeline, PipelineError};
 use super::popular::Popularity;
 use super::{auto, largest_first, nixery, popularity, runs};
 
-/// How paths are grouped. Each has its file in this directory, which says how it works.
+/// Selects the algorithm that groups paths. Each algorithm is described in its own file in this
+/// directory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Layering {
     /// Large paths alone, the others in runs that change together: re-sends least.
@@ -29,30 +30,30 @@ pub enum Layering {
     Nixery,
     /// The largest paths alone, the rest together.
     LargestFirst,
-    /// As a program says that nixpkgs' `layeringPipeline` would take.
+    /// Runs steps that nixpkgs' `layeringPipeline` would also take.
     Pipeline(Pipeline),
 }
 
-/// Why a text is no [`Layering`].
+/// Says why a text is not a [`Layering`].
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum ParseLayeringError {
-    /// It is no name of one.
+    /// The text is not the name of a layering.
     #[error("`layering` must be {} or a pipeline, not `{given}`", Layering::names())]
     Unknown {
         /// The text.
         given: String,
     },
-    /// It is JSON, but no pipeline.
+    /// The text is JSON, but not a pipeline.
     #[error(transparent)]
     Pipeline(#[from] PipelineError),
 }
 
 impl Layering {
-    /// Every one that has a name, the default first.
+    /// Every layering that has a name, the default first.
     pub const ALL: [Self; 5] =
         [Self::Runs, Self::Auto, Self::Popularity, Self::Nixery, Self::LargestFirst];
 
-    /// As it is written in Nix and on the command line.
+    /// Returns the name that Nix code and the command line use.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Runs => "runs",
@@ -73,12 +74,11 @@ impl Layering {
         Self::ALL.map(|layering| format!("`{}`", layering.name())).join(", ")
     }
 
-    /// Every path in one layer; at most as many layers as the budget has, from the
-    /// bottom up. A layer may be empty. Nixery's alone has a rule of its own for what is
-    /// popular.
+    /// Puts every path in one layer. Returns at most as many layers as the budget has, from the
+    /// bottom up; a layer may be empty. Only `nixery` has its own rule for popular paths.
     ///
     /// # Errors
-    /// Those of a pipeline, which may also remove paths.
+    /// Returns the errors of a pipeline, which may also remove paths.
     pub(super) fn layers(
         &self,
         graph: &Graph,
@@ -95,12 +95,12 @@ impl Layering {
         })
     }
 
-    /// Whether it takes popularity into account itself.
+    /// Returns whether the algorithm itself takes popularity into account.
     pub(super) fn knows_popularity(&self) -> bool {
         matches!(self, Self::Nixery)
     }
 
-    /// Whether paths may be in no layer.
+    /// Returns whether the algorithm may leave a path out of all layers.
     pub(super) fn may_remove(&self) -> bool {
         matches!(self, Self::Pipeline(_))
     }

@@ -1,4 +1,4 @@
-//! Which store path goes in which layer.
+//! Decides which store path goes into which layer.
 //! Stage: layer (pure). Input: a closure and a budget. Output: [`LayerPlan`].
 
 mod auto;
@@ -44,16 +44,16 @@ use hints::Hinted;
 #[derive(Clone, PartialEq, Eq)]
 pub struct LayerPlan(Vec<Vec<StorePath>>);
 
-/// How to plan.
+/// The options of a plan.
 #[derive(Clone, Debug, Default)]
 pub struct PlanOptions {
-    /// How paths are grouped.
+    /// The algorithm that groups paths.
     pub layering: Layering,
-    /// What their author decides himself.
+    /// The layers that the author of the image decides.
     pub hints: LayeringHints,
-    /// What other images are likely to have as well; may be empty.
+    /// The packages that other images are likely to have too; may be empty.
     pub popularity: Popularity,
-    /// What paths keep to.
+    /// An earlier plan, whose layers paths stay in.
     pub previous: Option<PreviousPlan>,
 }
 
@@ -64,8 +64,8 @@ impl From<Layering> for PlanOptions {
 }
 
 impl LayerPlan {
-    /// The same for the same closure, whatever the order of its records and the hashes
-    /// in its store paths.
+    /// Plans the layers of a closure. The result is the same for the same closure, whatever the
+    /// order of its records and the hashes in its store paths.
     ///
     /// The hints' layers come first out of the budget, and those of popular paths next; the
     /// layering plans what is left of the closure with what is left of the budget. With any
@@ -284,7 +284,8 @@ pub(crate) mod tests {
         plan.layers().iter().map(|layer| layer.iter().map(name).collect()).collect()
     }
 
-    /// Every layering, a pipeline among them, with and without hints and an earlier plan.
+    /// Generates options with every layering, a pipeline among them, with and without hints and an
+    /// earlier plan.
     fn options() -> impl Strategy<Value = PlanOptions> {
         let pipeline = r#"[["popularity_contest"], ["limit_layers", 1]]"#.parse().unwrap();
         let layering = prop_oneof![5 => layerings(), 1 => Just(pipeline)];

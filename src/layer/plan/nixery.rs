@@ -13,7 +13,7 @@ use super::sums;
 const LARGE: u128 = 100_000_000;
 /// Packages that refer to one from which on it gets a layer.
 const POPULAR: u64 = 100;
-/// In every image of Nixery's, and so above all others.
+/// Packages that every image of Nixery has, with a popularity above all others.
 const EVERYWHERE: [(&str, u64); 2] = [("nss-cacert", 500_000), ("iana-etc", 500_000)];
 
 /// # Algorithm
@@ -59,10 +59,10 @@ pub(super) fn layers(
     layers.into_iter().map(|(_, members)| members).collect()
 }
 
-/// The subtrees right below the root of the dominator tree, by the path at their top.
+/// Returns the subtrees right below the root of the dominator tree, by the path at the top of each.
 ///
-/// In a graph without cycles it takes one walk: a path is in the subtree that all of its
-/// referrers are in, and starts a new one if they are in several.
+/// One walk is enough in a graph without cycles: a path is in the subtree that has all of its
+/// referrers, and begins a new subtree if its referrers are in several.
 fn subtrees(graph: &Graph, stands_out: impl Fn(usize) -> bool) -> BTreeMap<usize, Vec<usize>> {
     let mut top = vec![0; graph.len()];
     let mut subtrees = BTreeMap::<_, Vec<_>>::new();

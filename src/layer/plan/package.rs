@@ -1,4 +1,4 @@
-//! Which package a store path's name speaks of, whatever its version.
+//! Compares the names of packages, whatever their versions.
 //! Stage: layer (pure). Vocabulary of the plan.
 
 /// The name without its version: `openssl-3.0.14-bin` is `openssl-bin`, which every
@@ -12,9 +12,9 @@ pub(super) fn package(name: &str) -> String {
     std::iter::once(first).chain(rest).collect::<Vec<_>>().join("-")
 }
 
-/// Whether a person means this name by `package`: the name as it is, without its
-/// version, or without its version and all after that (`openssl` for every output of
-/// openssl; Nix manual, `builtins.parseDrvName`).
+/// Returns whether `package`, as a person writes it, means this name: the name itself, the name
+/// without its version, or the name without its version and all that follows (`openssl` for every
+/// output of openssl; Nix manual, `builtins.parseDrvName`).
 pub(super) fn is_meant(name: &str, package: &str) -> bool {
     let version = name
         .match_indices('-')

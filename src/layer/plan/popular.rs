@@ -17,7 +17,8 @@ use crate::store::StorePath;
 /// A path of more bytes than this divided by the number of layers is bulky: above 4 MiB, with 100.
 const BULK: u64 = 400 << 20;
 
-/// How many packages of a set need each, and which go together.
+/// Counts, for each package of a package set, how many packages need it, and tells which packages
+/// go together.
 ///
 /// In JSON an object with a count, or the name of the package that one goes with:
 /// `{ "glibc": 120, "libgcc": "glibc", "git": 0 }`.
@@ -36,15 +37,17 @@ pub struct Popularity(BTreeMap<String, Entry>);
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 enum Entry {
-    /// How many store paths of the set need it, directly or not, itself not counted.
+    /// The number of store paths of the set that need the package, directly or not, without the
+    /// package itself.
     NeededBy(u64),
     /// Hardly anything needs it that does not need this one, which needs it too.
     GoesWith(String),
 }
 
 impl Popularity {
-    /// Counts in the closure of a package set, of which images are asked for by `packages`. Of
-    /// a package that is there several times, in two versions say, what is most needed stands.
+    /// Counts in the closure of a package set, of which `packages` are those that images are asked
+    /// for. If a package is there several times, in two versions for example, the highest count
+    /// stands.
     ///
     /// # Algorithm
     /// From the top down, a path goes with the most needed one of those that its referrers
@@ -78,7 +81,7 @@ impl Popularity {
         Self(found.iter().map(entry).collect())
     }
 
-    /// Whether nothing is known.
+    /// Returns whether no package is known.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -96,13 +99,14 @@ impl Popularity {
         }
     }
 
-    /// How many packages need the one of this name; none if it is not known.
+    /// Returns the number of packages that need the package of this name, or 0 if the name is not
+    /// known.
     pub(super) fn count(&self, name: &str) -> Option<u64> {
         self.leader(name).map(|(_, count)| count)
     }
 
-    /// A layer for each package of the set with what goes with it, as far as the budget goes,
-    /// most valuable first.
+    /// Makes a layer for each package of the set with what goes with it, most valuable first, as
+    /// far as the budget goes.
     ///
     /// # Algorithm
     /// Bulky members have layers of their own; the fewer layers, the bulkier. A layer's value
@@ -135,7 +139,7 @@ impl Popularity {
     }
 }
 
-/// For each path the one that it goes with, perhaps itself.
+/// Returns, for each path, the path that it goes with, perhaps itself.
 fn leaders(graph: &Graph, counts: &[u64], is_asked_for: impl Fn(usize) -> bool) -> Vec<usize> {
     let depths = graph.depths();
     let mut order: Vec<_> = graph.paths().collect();
@@ -288,7 +292,7 @@ mod tests {
     }
 
     proptest! {
-        /// What makes layers shared: they are the same in any two images that have them.
+        /// Checks what makes layers shared: two images that have a popular layer have the same one.
         #[test]
         fn layers_do_not_depend_on_the_image(
             shape in shapes(), budget in 1u64..=127,

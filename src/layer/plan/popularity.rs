@@ -24,7 +24,7 @@ pub(super) fn layers(graph: &Graph, budget: LayerBudget) -> Vec<Vec<usize>> {
     paths.into_iter().map(|path| vec![path]).chain([rest]).collect()
 }
 
-/// Every path, most popular first, and among equals by name.
+/// Returns every path, most popular first; equally popular ones are in the order of names.
 ///
 /// If the references were written out as a tree from each root, a path's popularity is
 /// the number of places in these trees from which it can be reached: for each path that

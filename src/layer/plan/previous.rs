@@ -23,10 +23,10 @@ use crate::store::{Store, StorePath};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PreviousPlan(Vec<Vec<Planned>>);
 
-/// One path of an earlier plan.
+/// Names a path of an earlier plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Planned {
-    /// All of it is known: several may have the same name.
+    /// A whole store path. Several paths may have the same name, and are then told apart.
     Path(StorePath),
     /// The name without the hash.
     Name(Box<str>),
@@ -114,11 +114,11 @@ impl From<&LayerPlan> for PreviousPlan {
 }
 
 impl PreviousPlan {
-    /// For each path the layer that it was in, if any.
+    /// Returns, for each path, the earlier layer that it was in, if any.
     ///
     /// # Algorithm
-    /// That of the path itself, or of one of its name, or of one of its package in another version
-    /// that is gone.
+    /// The layer is that of the path itself, or of a path of the same name, or of another version
+    /// of its package that is gone.
     pub(super) fn places(self, graph: &Graph) -> Places {
         let mut places = vec![None; graph.len()];
         let paths: BTreeMap<_, _> =
@@ -147,7 +147,7 @@ impl PreviousPlan {
     }
 }
 
-/// For each path of a graph the layer of an earlier plan that it was in, if any.
+/// For each path of a graph, the number of the earlier layer that it was in, if any.
 pub(super) struct Places(Vec<Option<u32>>);
 
 impl Places {
@@ -200,7 +200,7 @@ impl Places {
     }
 }
 
-/// Each layer in the lists goes to one path.
+/// Gives each layer of the lists to one path.
 fn assign<K: Ord>(
     places: &mut [Option<u32>],
     layers: &mut BTreeMap<K, VecDeque<u32>>,

@@ -11,7 +11,7 @@ use super::heat::{Group, Heat, Weight, coolest_first};
 /// Bytes below which a layer of its own saves nobody anything: a request costs as much.
 pub(super) const SMALL: u64 = 64 << 10;
 
-/// The largest paths get a layer each, and the others are cut into runs.
+/// Gives the largest paths a layer each, and cuts the others into runs.
 ///
 /// # Algorithm
 /// Large paths are alone: so they are shared between images, and never sent because of
@@ -56,14 +56,14 @@ fn alone(graph: &Graph, budget: LayerBudget) -> Vec<usize> {
     paths
 }
 
-/// How many of so many layers are for runs of small paths.
+/// Returns how many of `layers` layers are for runs of small paths.
 pub(super) fn for_runs(layers: usize) -> usize {
     if layers <= 2 { 1 } else { (4 + layers / 8).clamp(2, layers - 1) }
 }
 
-/// Every path, each after all that it refers to. Of several, the one with the longest
-/// chain below it comes first, and so does its subtree, whole: the paths that many refer
-/// to are found early, and those of one referrer right before it.
+/// Returns every path, each after all that it refers to. Among several paths, the one with the
+/// longest chain below it comes first, followed by its whole subtree: paths with many referrers are
+/// found early, and paths with one referrer right before it.
 fn depth_first(graph: &Graph) -> Vec<usize> {
     let depths = graph.depths();
     let by_depth = |mut paths: Vec<usize>| {
@@ -115,14 +115,15 @@ fn runs(heat: &Heat, mut line: Line, count: usize) -> Vec<Group> {
     line.into_groups()
 }
 
-/// Two neighbours and what it costs to join them. Compared by cost, and among equals
-/// from the start of the line.
+/// Two neighbouring runs and the cost of joining them. Ordered by the cost, then by the place in
+/// the list.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Pair {
     cost: u128,
     first: u32,
     second: u32,
-    /// How often each had been joined when the cost was found: later it no longer holds.
+    /// The number of times that each of the two runs had been joined when the cost was computed. A
+    /// higher number now means that the cost is out of date.
     joined: (u32, u32),
 }
 
@@ -130,15 +131,15 @@ struct Pair {
 #[derive(Debug)]
 struct Line {
     paths: Vec<usize>,
-    /// Whether a run begins in a place.
+    /// For each place of the list, whether a run begins there.
     begins: Vec<bool>,
-    /// Of the run that begins with a path, by the path; nothing of those further on in a run. No
-    /// options, which are larger: all would be in memory twice.
+    /// For each path that begins a run, the weights of that run; the weights of other paths are not
+    /// defined. An `Option` would be larger and double the memory.
     weights: Vec<Weight>,
     joined: Vec<u32>,
-    /// One more than the place before, so that 0 is none.
+    /// For each run, one more than the place where the run before begins, so that 0 means none.
     before: Vec<u32>,
-    /// Where the next begins, and this one ends.
+    /// For each run, the place where it ends and the next one begins.
     after: Vec<u32>,
 }
 

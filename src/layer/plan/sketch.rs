@@ -12,23 +12,25 @@ use super::graph::Graph;
 #[derive(Clone, Debug)]
 pub(super) struct Sketch {
     all: Sample,
-    /// Of most paths' sets there is nothing to say here.
+    /// Absent for most sets, which hold no path that counts for more than others.
     special: Option<Box<Special>>,
 }
 
-/// What a set has of the paths that count for more than others.
+/// Counts the paths of a set that weigh more than others.
 #[derive(Clone, Debug)]
 struct Special {
-    /// How many of the paths nothing refers to. Exact: each is in one layer's set alone.
+    /// The number of paths that nothing refers to. It is exact, since such a path is in the set of
+    /// one layer only.
     tops: u32,
-    /// Of the paths with one referrer, which is a path that nothing refers to.
+    /// The paths that have one referrer, which nothing refers to.
     seconds: Sample,
 }
 
 const KEPT: usize = 64;
 
 impl Sketch {
-    /// Of one path, by its hash's rank, and all that its references reach.
+    /// Makes the sketch of one path, from the rank of its hash and from the sketches of its
+    /// references.
     pub fn new<'s>(
         rank: u32,
         (is_top, is_second): (bool, bool),
@@ -53,8 +55,8 @@ impl Sketch {
         self.special.as_ref().map_or_else(Ranks::default, |special| special.seconds.ranks())
     }
 
-    /// How many paths there are, about; how many of these nothing refers to; and how many
-    /// have one referrer, which nothing refers to, about.
+    /// Returns about how many paths there are, exactly how many of them nothing refers to, and
+    /// about how many have one referrer, which nothing refers to.
     pub fn counts(&self, hashes: &Hashes) -> [usize; 3] {
         let seconds = hashes.size(&self.seconds());
         [hashes.size(&self.all.ranks()), self.tops() as usize, seconds]
@@ -104,7 +106,8 @@ impl Hashes {
         u32::try_from(rank).expect("a closure has fewer than 2^32 paths")
     }
 
-    /// Of the hashes below the largest that is kept there are `KEPT - 1`, evenly spread.
+    /// Estimates the size of a set: below the largest hash that is kept there are `KEPT - 1`
+    /// others, evenly spread.
     fn size(&self, kept: &Ranks) -> usize {
         match kept.as_slice() {
             full if full.len() == KEPT => {

@@ -4,25 +4,25 @@
 use super::graph::Graph;
 use crate::closure::Rows;
 
-/// For each path the weights of the path itself and of all that it refers to, directly
-/// or not, each once.
+/// Returns, for each path, the sum of the weights of the path and of all that it refers to,
+/// directly or not, each counted once.
 pub(super) fn over_references(graph: &Graph, weights: &[u128]) -> Vec<u128> {
     sums(graph.topological().to_vec(), |path| graph.references(path), weights)
 }
 
-/// For each path the weights of the path itself and of all that refer to it, directly
-/// or not, each once.
+/// Returns, for each path, the sum of the weights of the path and of all that refer to it, directly
+/// or not, each counted once.
 pub(super) fn over_referrers(graph: &Graph, weights: &[u128]) -> Vec<u128> {
     let order = graph.topological().iter().rev().copied().collect();
     sums(order, |path| graph.referrers(path), weights)
 }
 
-/// How many paths are looked for at a time, one bit for each.
+/// The number of paths that one pass handles, one bit for each.
 const BLOCK: usize = 64;
 
-/// Who is reached by whom is found for some paths at a time: a graph of 100,000 paths
-/// takes no matrix of 10^10 bits. `order` has each path after its `next`, so that those
-/// before a block reach nothing in it.
+/// Computes reachability for one block of paths at a time, so that a graph of 100,000 paths needs
+/// no matrix of 10^10 bits. `order` has each path after its `next`, so that the paths before a
+/// block reach nothing in it.
 fn sums<N: Iterator<Item = usize>>(
     order: Vec<usize>,
     next: impl Fn(usize) -> N,
@@ -51,7 +51,7 @@ fn sums<N: Iterator<Item = usize>>(
     place.into_iter().map(|at| sums[at]).collect()
 }
 
-/// For each eight of the weights the sum of each subset, by the bits of its members.
+/// Returns, for each eight weights, the sum of each subset, indexed by the bits of its members.
 fn tables(weights: &[u128]) -> Vec<[u128; 256]> {
     let table = |weights: &[u128]| {
         let mut sums = [0; 256];

@@ -13,9 +13,9 @@ use super::graph::Graph;
 use crate::error::Hint;
 use crate::store::{Store, StorePath};
 
-/// Steps that take a graph of store paths apart, each working on what the one before
-/// left: a graph, a list of such values, or a *split*, which has values by the names
-/// `main`, `common` and `rest`.
+/// Steps that take a graph of store paths apart. Each step works on the result of the step before:
+/// a graph, a list of such values, or a *split*, which has values under the names `main`, `common`
+/// and `rest`.
 ///
 /// In JSON a list of steps, each a list of the step's name and its arguments:
 ///
@@ -72,7 +72,7 @@ enum Part {
     Rest,
 }
 
-/// Why a pipeline makes no plan.
+/// Says why a pipeline makes no plan.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum PipelineError {
     /// A value is no pipeline.
@@ -88,12 +88,12 @@ pub enum PipelineError {
         /// Likewise.
         given: &'static str,
     },
-    /// It makes more layers than there may be.
+    /// The pipeline makes more layers than the budget has left.
     #[error("`layering`: the pipeline makes {made} layers, and {budget} are left for it")]
     TooManyLayers {
-        /// What it makes.
+        /// The number of layers that the pipeline makes.
         made: usize,
-        /// How many there may be.
+        /// The number of layers that the image may have.
         budget: LayerBudget,
     },
 }
@@ -118,7 +118,8 @@ impl Pipeline {
         steps(value).map(Self).map_err(PipelineError::Malformed)
     }
 
-    /// From the first layer that the pipeline makes, which is the bottom, to the last.
+    /// Returns the layers in the order in which the pipeline makes them; the first is the bottom
+    /// layer.
     pub(super) fn layers(
         &self,
         graph: &Graph,
@@ -165,7 +166,7 @@ fn positive(value: &Value) -> Option<usize> {
     usize::try_from(value.as_u64()?).ok().filter(|count| *count > 0)
 }
 
-/// One or a list.
+/// Reads one store path or a list of them.
 fn store_paths(value: &Value) -> Result<Vec<StorePath>, String> {
     match value {
         Value::Array(values) => values.iter().map(store_path).collect(),

@@ -1,4 +1,4 @@
-//! What each step of a pipeline does.
+//! Runs the steps of a pipeline.
 //! Stage: layer (pure). Input: steps and a [`Graph`]. Output: layers.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,7 +8,7 @@ use super::super::popularity;
 use super::subgraph::Subgraph;
 use super::{Part, PipelineError, SplitPath, Step};
 
-/// What a step works on.
+/// The value that a step works on.
 #[derive(Clone, Debug)]
 enum Item {
     Graph(Subgraph),
@@ -170,7 +170,8 @@ impl Item {
         }
     }
 
-    /// Its graphs in order; the parts of a split in the order `main`, `common`, `rest`.
+    /// Returns the graphs of the value in order; the parts of a split in the order `main`,
+    /// `common`, `rest`.
     fn flatten(self) -> Vec<Subgraph> {
         match self {
             Item::Graph(graph) => vec![graph],

@@ -6,17 +6,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::super::graph::Graph;
 use crate::store::StorePath;
 
-/// Some of a graph's paths with some of the references between them.
+/// Some paths of a graph, with some of the references between them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Subgraph {
     /// Smallest first, where no step has another order.
     pub paths: Vec<usize>,
-    /// Of the paths that refer to others here.
+    /// The references of the paths that refer to others of this subgraph.
     references: BTreeMap<usize, Vec<usize>>,
 }
 
 impl Subgraph {
-    /// All of the graph.
+    /// Returns all of the graph.
     pub fn whole(graph: &Graph) -> Self {
         let mut paths: Vec<_> = graph.paths().collect();
         paths.sort_by_key(|path| graph.size(*path)); // stable: then by name
@@ -24,12 +24,12 @@ impl Subgraph {
         Self { paths, references: references.collect() }
     }
 
-    /// One path alone.
+    /// Returns one path alone.
     pub fn single(path: usize) -> Self {
         Self { paths: vec![path], references: BTreeMap::new() }
     }
 
-    /// Those of the store paths that are here.
+    /// Returns those of the store paths that are in this subgraph.
     pub fn find(&self, graph: &Graph, wanted: &[StorePath]) -> Vec<usize> {
         let is_wanted = |path: &usize| wanted.contains(&graph.info(*path).path);
         self.paths.iter().copied().filter(is_wanted).collect()
@@ -62,7 +62,7 @@ impl Subgraph {
         reached(paths, |path| referrers.get(&path).map_or(&[], Vec::as_slice))
     }
 
-    /// Some of the paths, and the references between them.
+    /// Returns some of the paths, and the references between them.
     pub fn pick(&self, paths: Vec<usize>) -> Self {
         let picked: BTreeSet<_> = paths.iter().copied().collect();
         let references = |path: &usize| {
@@ -72,12 +72,12 @@ impl Subgraph {
         Self { references: paths.iter().map(references).collect(), paths }
     }
 
-    /// Those paths that `keep` says, and the references between them.
+    /// Returns the paths for which `keep` is true, and the references between them.
     pub fn only(&self, keep: impl Fn(usize) -> bool) -> Self {
         self.pick(self.paths.iter().copied().filter(|path| keep(*path)).collect())
     }
 
-    /// The same paths without the references to some.
+    /// Returns the same paths without the references to `targets`.
     pub fn without_references_to(&self, targets: &BTreeSet<usize>) -> Self {
         let mut rest = self.clone();
         rest.references.values_mut().for_each(|paths| paths.retain(|path| !targets.contains(path)));
