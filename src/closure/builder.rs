@@ -1,4 +1,4 @@
-//! From records, one after the other, to a closure.
+//! Collects records one after the other and makes a closure of them.
 //! Stage: closure (pure). Input: records in any order. Output: [`Closure`].
 
 use std::collections::HashMap;
@@ -8,16 +8,18 @@ use super::graph::ReferencesGraph;
 use super::{Closure, Error, Member, NarHash, NodeIdx};
 use crate::store::{Store, StorePath};
 
-/// Takes in records as they are read, and keeps each store path once however many refer to
-/// it: of 100,000 paths with ten references each, these would be most of the memory.
+/// Takes in records as they are read, and keeps each store path once, however many records refer to
+/// it. In a closure of 100,000 paths with ten references each, repeated paths would take most of
+/// the memory.
 #[derive(Debug, Default)]
 pub struct Builder {
-    /// Every path that was named, in the order of the first time; in all else by its place.
+    /// All paths that were named, in the order of first mention. All other fields refer to a path
+    /// by its place in this list.
     paths: Vec<StorePath>,
-    /// Only for looking up: its order is nobody's business.
+    /// The place of each path, for lookups only: the order of the map is never used.
     places: HashMap<StorePath, u32>,
     records: Vec<Record>,
-    /// Of all records, one after the other.
+    /// The references of all records, one record after the other.
     references: Vec<u32>,
 }
 
@@ -27,7 +29,7 @@ struct Record {
     path: u32,
     nar_hash: NarHash,
     nar_size: u64,
-    /// Its part of [`Builder::references`], sorted, each once.
+    /// The record's part of [`Builder::references`], sorted, each reference once.
     references: Range<usize>,
 }
 
@@ -36,7 +38,7 @@ struct Record {
 pub(super) struct Place(u32);
 
 impl Builder {
-    /// The place of a store path, which it gets if it has none.
+    /// Returns the place of a store path, and gives it one if it has none.
     pub(super) fn place(&mut self, path: StorePath) -> Place {
         if let Some(place) = self.places.get(&path) {
             return Place(*place);
@@ -47,9 +49,9 @@ impl Builder {
         Place(place)
     }
 
-    /// The place of a whole path in `store`; none if it is no store path.
+    /// Returns the place of a whole path in `store`, or `None` if the text is not a store path.
     pub(super) fn place_of(&mut self, store: &Store, text: &str) -> Option<Place> {
-        // Most were there before, and were parsed then.
+        // Most paths were named before, and were parsed then.
         let known = store.base_of(text).and_then(|base| self.places.get(base));
         match known {
             Some(place) => Some(Place(*place)),
@@ -57,7 +59,7 @@ impl Builder {
         }
     }
 
-    /// Takes in a record. Its references may be in any order, and there more than once.
+    /// Takes in a record. The references may be in any order, and may repeat.
     pub(super) fn record(
         &mut self,
         path: Place,
@@ -72,7 +74,7 @@ impl Builder {
         self.records.push(Record { path: path.0, nar_hash, nar_size, references: start..end });
     }
 
-    /// [`Builder::record`] for store paths that have no places yet.
+    /// Takes in a record, as [`Builder::record`] does, of store paths that have no places yet.
     pub(super) fn add(
         &mut self,
         path: StorePath,
@@ -88,7 +90,7 @@ impl Builder {
     /// Checks that the records form a closure.
     ///
     /// # Errors
-    /// Those of [`Closure::new`].
+    /// Returns the errors of [`Closure::new`].
     pub fn finish(self) -> Result<Closure, Error> {
         let Self { paths, places, mut records, mut references } = self;
         drop(places);
@@ -113,7 +115,7 @@ impl Builder {
                 missing.map(|(from, to)| (print(from), print(to))).collect(),
             ));
         }
-        // All are there, and sorted: a path's place is now its node's.
+        // Every path has a record, and all are sorted: a path's place is now the index of its node.
         let node = |place: &u32| NodeIdx::new(*place as usize);
         let graph = ReferencesGraph::new(records.iter().map(|record| of(record).iter().map(node)))
             .map_err(|cycle| {
@@ -128,7 +130,7 @@ impl Builder {
     }
 }
 
-/// Sorts the paths, and renumbers what goes by their places.
+/// Sorts the paths, and renumbers the places in records and references accordingly.
 fn sort(paths: Vec<StorePath>, records: &mut [Record], references: &mut [u32]) -> Vec<StorePath> {
     let mut order: Vec<_> = (0..index(paths.len())).collect();
     order.sort_unstable_by_key(|place| &paths[*place as usize]);
@@ -146,7 +148,7 @@ fn sort(paths: Vec<StorePath>, records: &mut [Record], references: &mut [u32]) -
     order.into_iter().map(|place| paths[place as usize].clone()).collect()
 }
 
-/// Removes all but the first of equal neighbours from `start` on, and returns the new length.
+/// Removes all but the first of equal neighbours from `start` on. Returns the new length.
 fn dedup(items: &mut Vec<u32>, start: usize) -> usize {
     let mut end = start;
     for place in start..items.len() {

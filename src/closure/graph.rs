@@ -12,7 +12,7 @@ impl NodeIdx {
         Self(u32::try_from(index).expect("a closure has fewer than 2^32 paths"))
     }
 
-    /// The index into [`super::Closure::infos`].
+    /// Returns the index into [`super::Closure::infos`].
     pub fn index(self) -> usize {
         self.0 as usize
     }
@@ -28,10 +28,12 @@ pub struct ReferencesGraph {
 }
 
 impl ReferencesGraph {
-    /// Of each node in turn what it refers to, sorted, itself perhaps among them.
+    /// Builds the graph. `rows` has, for each node in turn, the nodes that it refers to, sorted;
+    /// the node itself may be among them.
     ///
     /// # Errors
-    /// The nodes of a cycle, the first one repeated at the end.
+    /// Fails with the nodes of a cycle, the first one repeated at the end, if the references form
+    /// one.
     pub(super) fn new<R: Iterator<Item = NodeIdx>>(
         rows: impl Iterator<Item = R>,
     ) -> Result<Self, Vec<NodeIdx>> {
@@ -50,7 +52,7 @@ impl ReferencesGraph {
         Ok(Self { references, refers_to_itself, topological })
     }
 
-    /// The other paths that this one refers to, sorted.
+    /// Returns the other paths that a path refers to, sorted.
     pub fn references(
         &self,
         node: NodeIdx,
@@ -58,7 +60,8 @@ impl ReferencesGraph {
         self.references.of(node.index()).map(NodeIdx::new)
     }
 
-    /// [`ReferencesGraph::references`], and the path itself if it is one of its references.
+    /// Returns what [`ReferencesGraph::references`] returns, and the path itself if it refers to
+    /// itself.
     pub fn references_and_itself(&self, node: NodeIdx) -> impl Iterator<Item = NodeIdx> {
         let before = self.references(node).take_while(move |other| *other < node);
         let itself = Some(node).filter(|node| self.refers_to_itself[node.index()]);
@@ -66,13 +69,14 @@ impl ReferencesGraph {
         before.chain(itself).chain(after)
     }
 
-    /// Every node, references before their referrers.
+    /// Returns every node, references before their referrers.
     pub fn topological(&self) -> &[NodeIdx] {
         &self.topological
     }
 }
 
-/// Kahn's algorithm. What it can't reach holds a cycle.
+/// Sorts nodes by Kahn's algorithm, references first. If some nodes can't be reached, they hold a
+/// cycle, which is returned.
 fn topological(references: &Rows, referrers: &Rows) -> Result<Vec<NodeIdx>, Vec<NodeIdx>> {
     let nodes = 0..references.len();
     let mut open: Vec<usize> = nodes.clone().map(|node| references.of(node).len()).collect();
@@ -91,8 +95,8 @@ fn topological(references: &Rows, referrers: &Rows) -> Result<Vec<NodeIdx>, Vec<
     if order.len() == open.len() { Ok(order) } else { Err(cycle(references, &open)) }
 }
 
-/// Every node that is still open refers to one that is: following such references
-/// must come back to a node that was passed.
+/// Finds a cycle. Every node that is still open refers to an open node, so following such
+/// references must come back to a node that was passed.
 fn cycle(references: &Rows, open: &[usize]) -> Vec<NodeIdx> {
     let mut passed = Vec::new();
     let mut node = open.iter().position(|open| *open > 0);
@@ -115,7 +119,7 @@ mod tests {
     use super::super::tests::{info, path};
     use crate::closure::ValidPathInfo;
 
-    /// A random acyclic closure: path `i` refers to some of the paths before it.
+    /// Returns a random acyclic closure: path `i` refers to some of the paths before it.
     pub(crate) fn arbitrary_infos() -> impl Strategy<Value = Vec<ValidPathInfo>> {
         let digits = "0123456789abcdfghijklmnpqrsvwxyz";
         prop::collection::vec((prop::collection::vec(any::<bool>(), 32), 0u64..1000), 0..32)

@@ -25,7 +25,7 @@ pub(crate) use rows::Rows;
 use crate::error::Hint;
 use crate::store::StorePath;
 
-/// What Nix registers of a valid store path: a record to make a [`Closure`] of.
+/// The information that Nix registers about a valid store path: a record to make a [`Closure`] of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ValidPathInfo {
     /// The path itself.
@@ -34,11 +34,11 @@ pub struct ValidPathInfo {
     pub nar_hash: NarHash,
     /// Bytes of its NAR serialisation.
     pub nar_size: u64,
-    /// The store paths it contains the names of, itself perhaps among them.
+    /// The store paths whose names it contains, perhaps its own among them.
     pub references: BTreeSet<StorePath>,
 }
 
-/// A store path of a [`Closure`]. What it refers to is in the closure's graph.
+/// A store path of a [`Closure`]. Its references are in the closure's graph.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
     /// The path itself.
@@ -49,7 +49,7 @@ pub struct Member {
     pub nar_size: u64,
 }
 
-/// Why there is no [`Closure`].
+/// Says why there is no [`Closure`].
 #[derive(Debug, Error)]
 pub enum Error {
     /// The file could not be read.
@@ -60,37 +60,37 @@ pub enum Error {
         /// The error of the system.
         source: std::io::Error,
     },
-    /// What was read came to no good end.
+    /// The input could not be read to its end.
     #[error("cannot read the closure")]
     Input(#[source] io::Error),
-    /// Some error in a named file.
+    /// A named file holds an error.
     #[error("{}: {error}", file.display())]
     In {
         /// The file.
         file: PathBuf,
-        /// What is wrong in it.
+        /// The error in the file.
         error: Box<Error>,
     },
-    /// A line of a registration that isn't what the format has there.
+    /// A line of a registration does not have the format of its place.
     #[error("line {line}: expected {expected}, found {found}")]
     Malformed {
-        /// Counted from 1.
+        /// The number of the line, counted from 1.
         line: usize,
-        /// What the format has in this place.
+        /// A description of what the format has in this place.
         expected: String,
         /// The line, or "end of file".
         found: String,
     },
-    /// A references graph that isn't the JSON that Nix writes.
+    /// The text is not a references graph in the JSON that Nix writes.
     #[error("not a references graph: {0}")]
     Json(#[from] serde_json::Error),
-    /// One path registered twice, differently.
+    /// A path is registered twice, with different contents.
     #[error("{0} is registered twice, with different contents")]
     Contradiction(String),
-    /// References that lead out of the closure.
+    /// References lead out of the closure: pairs of a path and the missing path that it refers to.
     #[error("the closure is incomplete: {}", list(.0.iter().map(|(from, to)| format!("{from} refers to {to}"))))]
     Incomplete(Vec<(String, String)>),
-    /// References that lead back to where they started.
+    /// References lead back to where they started: the paths of the cycle, in order.
     #[error("the references form a cycle: {}", .0.join(" → "))]
     Cycle(Vec<String>),
 }
@@ -112,7 +112,7 @@ impl Hint for Error {
     }
 }
 
-/// Long lists are cut: the first few say enough.
+/// Joins items for a message, and cuts a long list after the first few.
 fn list(items: impl ExactSizeIterator<Item = String>) -> String {
     const SHOWN: usize = 5;
     let more = items.len().saturating_sub(SHOWN);
@@ -123,8 +123,8 @@ fn list(items: impl ExactSizeIterator<Item = String>) -> String {
     text
 }
 
-/// A set of store paths that holds everything its members refer to, with the
-/// graph of these references. May be empty. Clones share it all.
+/// A set of store paths that holds everything its members refer to, with the graph of these
+/// references. May be empty. Clones share all of their memory.
 #[derive(Clone, Debug)]
 pub struct Closure {
     /// Sorted by path, each path once.
@@ -133,11 +133,12 @@ pub struct Closure {
 }
 
 impl Closure {
-    /// Checks that the records form a closure. Their order does not matter, and
-    /// a record that is there twice counts once.
+    /// Checks that the records form a closure. Their order does not matter, and equal records count
+    /// once.
     ///
     /// # Errors
-    /// [`Error::Contradiction`], [`Error::Incomplete`] (with every missing path) or [`Error::Cycle`].
+    /// Fails with [`Error::Contradiction`], [`Error::Incomplete`] (with every missing path) or
+    /// [`Error::Cycle`] if they do not.
     pub fn new(infos: Vec<ValidPathInfo>) -> Result<Self, Error> {
         let mut builder = Builder::default();
         for ValidPathInfo { path, nar_hash, nar_size, references } in infos {
@@ -146,17 +147,18 @@ impl Closure {
         builder.finish()
     }
 
-    /// Parses either format by its first byte: a registration's lines begin with
-    /// a store path, JSON with a bracket.
+    /// Parses a registration or a references graph in JSON. The first byte tells the two apart: a
+    /// registration begins with a store path, JSON with a bracket.
     ///
     /// # Errors
-    /// As [`Closure::new`], and [`Error::Malformed`] or [`Error::Json`].
+    /// Returns the errors of [`Closure::new`], and [`Error::Malformed`] or [`Error::Json`] for a
+    /// text that has neither format.
     pub fn parse(bytes: &[u8]) -> Result<Self, Error> {
         Self::parse_from(bytes)
     }
 
-    /// [`Closure::parse`] for what is read as it is parsed: it may be much longer than what
-    /// is kept of it.
+    /// Parses like [`Closure::parse`], from a reader: the text may be much longer than the closure
+    /// is in memory.
     fn parse_from(mut input: impl BufRead) -> Result<Self, Error> {
         let (space, first) = first_byte(&mut input).map_err(Error::Input)?;
         let input = Cursor::new(space).chain(input);
@@ -173,17 +175,18 @@ impl Closure {
         }
     }
 
-    /// All paths of several closures, each once.
+    /// Returns the union of several closures: all of their paths, each once.
     ///
     /// # Errors
-    /// [`Error::Contradiction`], if a path is another in one than in the other.
+    /// Fails with [`Error::Contradiction`] if a path has different contents in two of them.
     pub fn union(closures: impl IntoIterator<Item = Self>) -> Result<Self, Error> {
         let mut builder = Builder::default();
         closures.into_iter().for_each(|closure| closure.add_to(&mut builder, |_| true));
         builder.finish()
     }
 
-    /// Has the records of the members that `keep` says, without references to others.
+    /// Adds to `builder` the records of the members that `keep` accepts, without references to
+    /// others.
     fn add_to(&self, builder: &mut Builder, keep: impl Fn(&StorePath) -> bool) {
         for node in self.nodes() {
             let Member { path, nar_hash, nar_size } = self.info(node);
@@ -197,7 +200,7 @@ impl Closure {
     /// Reads and parses a file.
     ///
     /// # Errors
-    /// As [`Closure::parse`], with the file's name.
+    /// Returns the errors of [`Closure::parse`], with the file's name.
     pub fn read(file: &Path) -> Result<Self, Error> {
         let read = File::open(file).map_err(Error::Input);
         read.and_then(|open| Self::parse_from(BufReader::with_capacity(BUFFER, open))).map_err(
@@ -208,8 +211,8 @@ impl Closure {
         )
     }
 
-    /// The same without some paths, nor the references to them: they are elsewhere (in a
-    /// layer below, say) or not wanted.
+    /// Returns the closure without some paths and the references to them, for paths that are
+    /// elsewhere (in a layer below, say) or not wanted.
     pub fn without(self, excluded: &BTreeSet<StorePath>) -> Self {
         if excluded.iter().all(|path| self.node(path).is_none()) {
             return self;
@@ -219,22 +222,22 @@ impl Closure {
         builder.finish().expect("a part of a closure has no new references")
     }
 
-    /// The paths, sorted.
+    /// Returns the members, sorted by path.
     pub fn infos(&self) -> &[Member] {
         &self.infos
     }
 
-    /// Of each path, its place in the graph.
+    /// Returns the node of each path in the graph, in the order of [`Closure::infos`].
     pub fn nodes(&self) -> impl Iterator<Item = NodeIdx> + use<> {
         (0..self.infos.len()).map(NodeIdx::new)
     }
 
-    /// What a path refers to, perhaps itself as well, sorted.
+    /// Returns the paths that a path refers to, sorted; the path itself may be among them.
     pub fn references(&self, node: NodeIdx) -> impl Iterator<Item = &StorePath> {
         self.graph.references_and_itself(node).map(|node| &self.info(node).path)
     }
 
-    /// The paths that no other refers to.
+    /// Returns the paths that no other refers to.
     pub fn tops(&self) -> impl Iterator<Item = &StorePath> {
         let mut is_top = vec![true; self.infos.len()];
         for reference in self.nodes().flat_map(|node| self.graph.references(node)) {
@@ -244,31 +247,32 @@ impl Closure {
         tops.map(|node| &self.info(*node).path)
     }
 
-    /// One path of this closure's graph.
+    /// Returns the member that a node of this closure's graph stands for.
     pub fn info(&self, node: NodeIdx) -> &Member {
         &self.infos[node.index()]
     }
 
-    /// The record of a path, if it is a member.
+    /// Returns the record of a path, or `None` if the path is not a member.
     pub fn get(&self, path: &StorePath) -> Option<&Member> {
         self.node(path).map(|node| self.info(node))
     }
 
-    /// The place of a path in this closure's graph, if it is a member.
+    /// Returns the node of a path in this closure's graph, or `None` if the path is not a member.
     pub fn node(&self, path: &StorePath) -> Option<NodeIdx> {
         self.infos.binary_search_by(|info| info.path.cmp(path)).ok().map(NodeIdx::new)
     }
 
-    /// Who refers to whom.
+    /// Returns the graph of the references.
     pub fn graph(&self) -> &ReferencesGraph {
         &self.graph
     }
 }
 
-/// How much of a file is read at a time.
+/// The number of bytes of a file that are read at a time.
 const BUFFER: usize = 64 << 10;
 
-/// The first byte that is no space, which is not yet read then, and the space before it.
+/// Returns the first byte that is not white space, without consuming it, and the white space before
+/// it.
 fn first_byte(input: &mut impl BufRead) -> io::Result<(Vec<u8>, Option<u8>)> {
     let mut space = Vec::new();
     loop {
@@ -303,7 +307,7 @@ pub(crate) mod tests {
         ValidPathInfo { path, nar_hash: NarHash::new([0; 32]), nar_size, references }
     }
 
-    /// What it could be made of again.
+    /// Returns the records of which the closure could be made again.
     pub(super) fn records_of(closure: &Closure) -> Vec<ValidPathInfo> {
         let record = |node| {
             let Member { path, nar_hash, nar_size } = closure.info(node).clone();

@@ -65,7 +65,7 @@ impl fmt::Debug for NarHash {
 impl FromStr for NarHash {
     type Err = ParseNarHashError;
 
-    /// Reads every form in which Nix versions print it: base 16, base 32, base 64 and SRI.
+    /// Parses every form that versions of Nix print: base 16, base 32, base 64 and SRI.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let bytes = match text.split_once([':', '-']) {
             Some(("sha256", digits)) if text.as_bytes()[6] == b'-' => base64(digits),

@@ -11,10 +11,10 @@ use super::builder::Builder;
 use super::{Closure, Error, NarHash};
 use crate::store::{self, StorePath};
 
-/// A references graph as Nix writes it to `.attrs.json`, in either shape: an array
-/// of records, or (as `nix path-info --json` does since 2.19) an object of records
-/// by path. Fields beyond those of [`ValidPathInfo`](super::ValidPathInfo) differ between versions
-/// (`closureSize`, `valid`, `ca` …) and are read over.
+/// A references graph as Nix writes it to `.attrs.json`, in either shape: an array of records, or
+/// (as `nix path-info --json` since 2.19) an object of records by path. Fields that
+/// [`ValidPathInfo`](super::ValidPathInfo) does not have differ between versions (`closureSize`,
+/// `valid`, `ca` …) and are ignored.
 ///
 /// Source: Nix, `pathInfoToJSON` in `src/libstore/store-api.cc` and
 /// `src/libstore/parsed-derivations.cc`.
@@ -25,7 +25,7 @@ impl ReferencesJson {
     /// Checks that the records form a closure.
     ///
     /// # Errors
-    /// Those of [`Closure::new`].
+    /// Returns the errors of [`Closure::new`].
     pub fn into_closure(self) -> Result<Closure, Error> {
         self.0.finish()
     }
@@ -71,7 +71,7 @@ impl<'de> Deserialize<'de> for ReferencesJson {
     }
 }
 
-/// A visitor and not an untagged enum: that one's errors say nothing but "did not match".
+/// Visits either shape. An untagged enum would do, but its errors only say "did not match".
 struct Shapes;
 
 impl<'de> Visitor<'de> for Shapes {

@@ -21,7 +21,8 @@ use crate::store::Store;
 /// Source: Nix, `decodeValidPathInfo` in `src/libstore/path-info.cc`.
 ///
 /// # Errors
-/// [`Error::Malformed`] with the line.
+/// Fails with [`Error::Malformed`], which has the line number, if a line does not have the format
+/// of its place, and with [`Error::Input`] if the input can't be read.
 pub fn parse(input: impl BufRead) -> Result<Builder, Error> {
     let store = Store::default();
     let mut lines = Lines { input, line: Vec::new(), number: 0 };
@@ -49,16 +50,16 @@ pub fn parse(input: impl BufRead) -> Result<Builder, Error> {
     Ok(builder)
 }
 
-/// Digits alone: `u64::from_str` would take a sign as well.
+/// Parses decimal digits. Unlike `u64::from_str`, refuses a sign.
 fn decimal(text: &str) -> Option<u64> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
 struct Lines<I> {
     input: I,
-    /// The line last read.
+    /// The line that was read last.
     line: Vec<u8>,
-    /// Its number, counted from 1.
+    /// The number of the line, counted from 1.
     number: usize,
 }
 
@@ -83,8 +84,8 @@ impl<I: BufRead> Lines<I> {
         let malformed = |found| Error::Malformed { line, expected: expected(), found };
         self.line.clear();
         self.input.read_until(b'\n', &mut self.line).map_err(Error::Input)?;
-        // Every line ends in a newline: one that doesn't was cut short, and what is
-        // left of it may look valid (half a size is a size).
+        // Every line ends in a newline. A line without one was cut short, and the rest of it may
+        // look valid (half a size is a size).
         let Some(line) = self.line.strip_suffix(b"\n") else {
             return Err(malformed(match &self.line[..] {
                 [] => "the end of the file".to_owned(),
@@ -96,7 +97,7 @@ impl<I: BufRead> Lines<I> {
     }
 }
 
-/// A line as it may stand in a message.
+/// Returns the line in the form that messages quote: escaped, and cut if it is long.
 fn excerpt(line: &[u8]) -> String {
     const SHOWN: usize = 120;
     let text = line[..line.len().min(SHOWN)].escape_ascii().to_string();

@@ -1,11 +1,11 @@
-//! A list of paths for each path.
-//! Stage: closure (pure). Vocabulary of all graphs, those of plans too.
+//! Lists of paths, one list for each path.
+//! Stage: closure (pure). Vocabulary of all graphs, also those of plans.
 
-/// Compressed sparse rows, of numbers as short as they can be: of a large closure the
-/// references are most of what there is to keep.
+/// Compressed sparse rows, of numbers as small as possible: the references are most of what a large
+/// closure keeps in memory.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Rows {
-    /// Where each row ends, and the next begins.
+    /// The end of each row, where the next row begins.
     ends: Vec<u32>,
     items: Vec<u32>,
 }
@@ -17,7 +17,7 @@ impl Rows {
         self.ends.push(short(self.items.len()));
     }
 
-    /// Gives back the room for further items.
+    /// Frees the memory that is reserved for further items.
     pub fn shrink_to_fit(&mut self) {
         self.items.shrink_to_fit();
     }
@@ -28,12 +28,12 @@ impl Rows {
         self.items[start..].sort_unstable();
     }
 
-    /// How many rows there are.
+    /// Returns the number of rows.
     pub fn len(&self) -> usize {
         self.ends.len()
     }
 
-    /// A row.
+    /// Returns the items of a row.
     pub fn of(&self, row: usize) -> impl ExactSizeIterator<Item = usize> + Clone + use<'_> {
         let range = self.start(row)..self.ends[row] as usize;
         self.items[range].iter().map(|item| *item as usize)
@@ -43,7 +43,7 @@ impl Rows {
         row.checked_sub(1).map_or(0, |before| self.ends[before] as usize)
     }
 
-    /// For each path the rows that it is in, ascending.
+    /// Returns, for each path, the rows that it is in, ascending.
     pub fn reversed(&self) -> Self {
         let mut ends = vec![0; self.ends.len()];
         for item in &self.items {
@@ -51,7 +51,7 @@ impl Rows {
         }
         let mut sum = 0;
         for end in &mut ends {
-            // Where the row begins, which moves on to its end as it is filled.
+            // `end` is now the beginning of the row, and moves on to its end as the row is filled.
             sum += std::mem::replace(end, sum);
         }
         let mut items = vec![0; self.items.len()];
@@ -64,7 +64,7 @@ impl Rows {
         Self { ends, items }
     }
 
-    /// How many rows each path is in.
+    /// Returns, for each path, the number of rows that it is in.
     pub fn counts(&self) -> Vec<u32> {
         let mut counts = vec![0; self.ends.len()];
         self.items.iter().for_each(|item| counts[*item as usize] += 1);

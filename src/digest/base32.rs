@@ -7,7 +7,7 @@
 /// The 32 digits, in the order of their values.
 const DIGITS: &[u8; 32] = b"0123456789abcdfghijklmnpqrsvwxyz";
 
-/// Returns the number of digits of so many bytes.
+/// Returns the number of digits that encode `bytes` bytes.
 pub const fn encoded_len(bytes: usize) -> usize {
     (bytes * 8).div_ceil(5)
 }

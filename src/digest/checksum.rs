@@ -1,9 +1,9 @@
-//! Checksums, for what nobody alters on purpose.
+//! Checksums that find accidents, not attacks.
 //! Vocabulary: names no stage.
 //!
-//! One lies beside what it describes: whoever could make other bytes of the same checksum could
-//! as well write another checksum. So it has to find accidents only, and does that in a fraction
-//! of the time that SHA-256 takes.
+//! A checksum is stored beside the bytes that it describes: an attacker who could make other bytes
+//! with the same checksum could as well write another checksum. So it only has to find accidents,
+//! which takes a fraction of the time of SHA-256.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -20,7 +20,7 @@ use crate::sink::Sink;
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Checksum(u128);
 
-/// Why a string is no checksum.
+/// Says why a string is not a checksum.
 #[derive(Debug, Error, PartialEq, Eq)]
 #[error("`{text}` is not a checksum: expected `xxh128:` and 32 lower-case hex digits")]
 pub struct ParseChecksumError {
@@ -54,19 +54,19 @@ impl FromStr for Checksum {
 
 as_text!(Checksum);
 
-/// Checksum of bytes on their way to `W`.
+/// Computes the checksum of bytes on their way to `W`.
 pub struct ChecksumWriter<W> {
     inner: W,
     hasher: Hasher,
 }
 
 impl<W> ChecksumWriter<W> {
-    /// Starts at the checksum of nothing.
+    /// Starts with the checksum of no bytes.
     pub fn new(inner: W) -> Self {
         Self { inner, hasher: Hasher::new() }
     }
 
-    /// The checksum of the bytes written.
+    /// Returns the checksum of the bytes that were written.
     pub fn finish(self) -> Checksum {
         Checksum(self.hasher.finish())
     }
@@ -99,7 +99,8 @@ mod tests {
         writer.finish()
     }
 
-    /// As `xxh128sum` 0.8.1 prints them. Each is of a length that is computed in another way.
+    /// Compares with what `xxh128sum` 0.8.1 prints, for lengths that are each computed in another
+    /// way.
     #[test]
     fn sums_are_those_of_others() {
         let bytes: Vec<u8> = (0..3_u32 << 20).map(|place| (place % 251) as u8).collect();

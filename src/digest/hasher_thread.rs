@@ -1,4 +1,4 @@
-//! SHA-256 on a thread of its own.
+//! Computes SHA-256 on a separate thread.
 //! Vocabulary: names no stage.
 
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
@@ -8,14 +8,14 @@ use sha2::{Digest as _, Sha256};
 
 use crate::sink::PIECE;
 
-/// Pieces that may wait: enough to level out reads that are slow now and then, and little to keep
-/// in memory and in the cache.
+/// The number of pieces that may wait: enough to level out a slow read now and then, and few enough
+/// for the memory and the cache.
 const WAITING: usize = 16;
 
-/// A hasher that runs beside whoever makes the bytes. Dropped, its thread ends.
+/// A hasher on a thread beside the one that makes the bytes. Dropping it ends the thread.
 pub struct HasherThread {
     pieces: SyncSender<Vec<u8>>,
-    /// Pieces that were hashed, to be filled again.
+    /// Pieces that were hashed, whose memory is used again.
     spent: Receiver<Vec<u8>>,
     thread: JoinHandle<Sha256>,
 }
@@ -28,18 +28,18 @@ impl HasherThread {
         Self { pieces, spent, thread: spawn(move || hash(&waiting, &done)) }
     }
 
-    /// Hashes more bytes, some time.
+    /// Hands more bytes to the thread, which hashes them later.
     pub fn update(&mut self, bytes: &[u8]) {
         for bytes in bytes.chunks(PIECE) {
             let mut piece = self.spent.try_recv().unwrap_or_default();
             piece.clear();
             piece.extend_from_slice(bytes);
-            // The thread takes them to the end; were it gone, `finish` would say so.
+            // The thread receives until the end. If it is gone, `finish` reports that.
             let _ = self.pieces.send(piece);
         }
     }
 
-    /// Waits until all is hashed.
+    /// Waits until everything is hashed.
     pub fn finish(self) -> Sha256 {
         drop(self.pieces);
         self.thread.join().expect("hashing can't fail")
@@ -50,7 +50,7 @@ fn hash(pieces: &Receiver<Vec<u8>>, spent: &Sender<Vec<u8>>) -> Sha256 {
     let mut hasher = Sha256::new();
     for piece in pieces {
         hasher.update(&piece);
-        // Nobody wants it back after the last.
+        // After the last piece the other side no longer receives.
         let _ = spent.send(piece);
     }
     hasher

@@ -1,4 +1,4 @@
-//! SHA-256 of one message among several (FIPS 180-4, 5.1.1 and 6.2).
+//! Computes SHA-256 of one message beside others (FIPS 180-4, 5.1.1 and 6.2).
 //! Vocabulary: names no stage.
 
 use super::lanes::Place;
@@ -6,20 +6,21 @@ use super::{Digest, MessageHasher};
 use sha256_lanes::{Block, INITIAL, State, compress};
 
 const BLOCK: usize = size_of::<Block>();
-/// Of the message's length, which ends the last block.
+/// Bytes of the message's length, which ends the last block.
 const LENGTH: usize = size_of::<u64>();
 
-/// Hashes a message beside others where it pays. Whoever writes may be suspended meanwhile.
+/// Hashes a message beside others where that is faster. A coroutine that writes to it may be
+/// suspended meanwhile.
 pub struct LaneHasher<'p> {
     place: &'p Place<'p>,
     state: State,
-    /// The last bytes, that are no block yet: what is left of `size` after whole blocks.
+    /// The last bytes, which do not fill a block yet: the remainder of `size` after whole blocks.
     tail: Block,
     size: u64,
 }
 
 impl<'p> LaneHasher<'p> {
-    /// Starts at an empty message.
+    /// Starts with an empty message.
     pub(super) fn new(place: &'p Place<'p>) -> Self {
         Self { place, state: INITIAL, tail: [0; BLOCK], size: 0 }
     }
@@ -42,7 +43,8 @@ impl MessageHasher for LaneHasher<'_> {
         }
         let (blocks, last) = rest.as_chunks();
         self.place.compress(&mut self.state, blocks);
-        // If it is empty, what was there may have grown above.
+        // If `last` is empty this copies nothing, and a tail that was extended above stays as it
+        // is.
         self.tail[..last.len()].copy_from_slice(last);
         self.size += bytes.len() as u64;
     }
@@ -79,7 +81,7 @@ mod tests {
         (0..length).map(|place| ((place * 31 + seed * 7) >> 3 ^ place) as u8).collect()
     }
 
-    /// The digests of messages that are written in pieces of so many bytes.
+    /// Returns the digests of messages that are written in pieces of the given sizes.
     fn digests(messages: &[Vec<u8>], pieces: &[usize], jobs: usize) -> Vec<(Digest, u64)> {
         in_lanes(
             messages,
@@ -105,7 +107,7 @@ mod tests {
         messages.iter().map(|bytes| (Digest::of(bytes), bytes.len() as u64)).collect()
     }
 
-    /// FIPS 180-4's examples, by NIST.
+    /// Checks the examples of FIPS 180-4, as NIST publishes them.
     #[test]
     fn the_standards_examples() {
         let messages = [
@@ -138,7 +140,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(12))]
 
-        /// However they are cut, and whoever hashes them.
+        /// Checks that neither the pieces nor the other messages change a digest.
         #[test]
         fn long_messages_beside_others(
             lengths in prop::collection::vec(0_usize..150_000, 1..40),

@@ -1,11 +1,11 @@
-//! Several messages made and hashed at once on each processor.
+//! Makes and hashes several messages at once on each processor.
 //! Vocabulary: names no stage.
 //!
-//! To hash sixteen messages at once takes bytes of sixteen. So whoever makes a message is a
-//! coroutine: when it comes with bytes to hash it is suspended, and its thread makes another's,
-//! until there are as many as is best for the processor ([`Widths`]). Threads would do, but each
-//! piece would cost two of them a wait for the other: a fifth of the time, as measured. Bytes are
-//! lent, not copied.
+//! To hash sixteen messages at once, bytes of sixteen messages must be ready. So each message is
+//! made by a coroutine. When a coroutine has bytes to hash it is suspended, and its thread goes on
+//! with another message, until there are as many messages as the processor hashes best
+//! ([`Widths`]). Threads instead of coroutines would work too, but two of them would wait for each
+//! other at each piece: a fifth of the time, as measured. Bytes are lent, not copied.
 
 use std::cmp::Reverse;
 use std::marker::PhantomData;
@@ -19,27 +19,28 @@ use corosensei::{Coroutine, CoroutineResult, Yielder};
 use crate::sink::PIECE;
 use sha256_lanes::{self as sha256, Block, INITIAL, Lane, State, Widths};
 
-/// Fewer blocks are hashed at once, alone: to switch costs more than is gained.
+/// The number of blocks below which a message is hashed alone: to switch costs more than is gained.
 const FEW: usize = (16 << 10) / size_of::<Block>();
-/// Blocks of each message that are hashed before the thread looks again for what is best.
+/// The number of blocks of each message that are hashed before the thread chooses again which
+/// messages to hash.
 const AT_ONCE: usize = PIECE / size_of::<Block>();
-/// More than any layer has: sums of such weights are numbers still.
+/// The largest weight, more than any layer has. Sums of such weights do not overflow.
 const HEAVY: u64 = u64::MAX >> 16;
-/// Of a coroutine's stack, in bytes: as a thread has it. Most of them are never touched.
+/// The size of a coroutine's stack in bytes, as a thread has it. Most of it is never touched.
 const STACK: usize = 2 << 20;
 
-/// Does `work` for each item on `jobs` threads, the heaviest first, and returns the results in
-/// the items' order.
+/// Does `work` for each item on `jobs` threads, the heaviest items first, and returns the results
+/// in the items' order.
 ///
-/// What `work` hashes by a [`LaneHasher`](super::LaneHasher) at its place is hashed together
-/// with what others do, where the processor is faster so. `weight` is a guess of the bytes of
-/// each item's message; it changes nothing but the time.
+/// What `work` hashes by a [`LaneHasher`](super::LaneHasher) at the item's place is hashed together
+/// with the messages of other items, where the processor is faster so. `weight` guesses the number
+/// of bytes of each item's message; it affects nothing but the time.
 ///
-/// Where `work` writes to be hashed it may be suspended, and another item's go on meanwhile on
-/// its thread: it must hold no lock then.
+/// `work` may be suspended where it writes bytes to be hashed, and the work of another item may go
+/// on meanwhile on the same thread: `work` must hold no lock then.
 ///
 /// # Panics
-/// If `work` does.
+/// Panics if `work` panics.
 pub fn in_lanes<T: Send, R: Send>(
     items: impl IntoIterator<Item = T>,
     weight: impl Fn(&T) -> u64,
@@ -60,7 +61,7 @@ fn in_lanes_of<T: Send, R: Send>(
     let mut items: Vec<_> = numbered
         .map(|(number, item)| Item { number, weight: weight(&item).min(HEAVY), item })
         .collect();
-    // Taken from the end.
+    // Items are taken from the end.
     items.sort_by_key(|item| (item.weight, Reverse(item.number)));
     let threads = items.len().min(jobs);
     let deck = &Mutex::new(Deck::new(items, threads));
@@ -68,7 +69,7 @@ fn in_lanes_of<T: Send, R: Send>(
     let run = move |thread| Messages::new(widths, thread, deck).all(work);
     let mut results: Vec<_> = thread::scope(|scope| {
         let threads: Vec<_> = (0..threads).map(|thread| scope.spawn(move || run(thread))).collect();
-        // Else it would say that some thread did.
+        // Without this, the panic's own message would be lost.
         let join = |thread: thread::ScopedJoinHandle<'_, _>| {
             thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         };
@@ -84,12 +85,13 @@ struct Item<T> {
     item: T,
 }
 
-/// What is left to be dealt to threads.
+/// The items that no thread has yet.
 struct Deck<T> {
-    /// The lightest first.
+    /// The items, the lightest first.
     items: Vec<Item<T>>,
     weight: u64,
-    /// Bytes that each thread has left to do, as it last said: within `work` it doesn't.
+    /// The bytes that each thread has left to do, as the thread last reported; while it runs `work`
+    /// it does not report.
     left: Vec<u64>,
 }
 
@@ -99,8 +101,8 @@ impl<T> Deck<T> {
         Self { items, weight, left: vec![0; threads] }
     }
 
-    /// The heaviest item, for a thread that has so much left. If another has less, that one is
-    /// to take it.
+    /// Returns the heaviest item for a thread that has `left` bytes left to do, or `None` if
+    /// another thread has less left and is to take the item.
     fn deal(&mut self, thread: usize, left: u64) -> Option<Item<T>> {
         self.left[thread] = left;
         if self.left.iter().any(|other| *other < left) {
@@ -112,25 +114,26 @@ impl<T> Deck<T> {
         Some(item)
     }
 
-    /// What a thread has to expect of the rest.
+    /// Returns each thread's share of the bytes that are not dealt yet.
     fn share(&self) -> u64 {
         self.weight / self.left.len() as u64
     }
 }
 
-/// Bytes of one that is suspended.
+/// The bytes that a suspended coroutine lends to be hashed.
 struct Loan {
-    /// The hash value of the blocks before.
+    /// The hash value of the blocks before these.
     state: State,
-    /// Those not hashed yet. They stay where they are until it is resumed.
+    /// The blocks that are not hashed yet. They stay where they are until the coroutine is resumed.
     blocks: *const [Block],
 }
 
-/// Where a message is made: alone, or as a coroutine.
+/// The place where a message is made and hashed: alone, or as a coroutine among others.
 pub struct Place<'p>(Option<&'p Yielder<State, Loan>>);
 
 impl Place<'_> {
-    /// Hashes the next blocks of a message, perhaps beside others'. Those are made meanwhile.
+    /// Hashes the next blocks of a message, perhaps together with blocks of other messages, which
+    /// are made meanwhile.
     pub(super) fn compress(&self, state: &mut State, blocks: &[Block]) {
         match self.0 {
             Some(yielder) if blocks.len() >= FEW => {
@@ -141,29 +144,29 @@ impl Place<'_> {
     }
 }
 
-/// A message in the making.
+/// A message that is being made.
 struct Message<'w, R> {
     number: usize,
     making: Coroutine<State, Loan, R>,
-    /// Bytes that are not hashed yet, as was thought.
+    /// The estimated number of bytes that are not hashed yet.
     left: u64,
     loan: Loan,
-    /// By `making`.
+    /// Stands for what `making` borrows.
     borrows: PhantomData<&'w ()>,
 }
 
-/// What has become of a message.
+/// The state of a message after it was resumed: it lends bytes, or it is finished.
 enum Step<'w, R> {
     Lent(Message<'w, R>),
     Made(usize, R),
 }
 
-/// Those that one thread makes.
+/// The messages that one thread makes.
 struct Messages<'d, T, R> {
     thread: usize,
     deck: &'d Mutex<Deck<T>>,
     widths: Widths,
-    /// Those with most left first.
+    /// The messages that lend bytes. [`Messages::hash`] sorts them, those with most left first.
     lent: Vec<Message<'d, R>>,
     made: Vec<(usize, R)>,
 }
@@ -173,7 +176,7 @@ impl<'d, T: 'd, R: 'd> Messages<'d, T, R> {
         Self { thread, deck, widths, lent: Vec::new(), made: Vec::new() }
     }
 
-    /// Makes and hashes messages for as long as there are any, and returns what `work` did.
+    /// Makes and hashes messages until no item is left, and returns the results of `work`.
     fn all(mut self, work: &'d (impl Fn(&Place<'_>, T) -> R + Sync)) -> Vec<(usize, R)> {
         loop {
             while self.lent.len() < self.widths.most
@@ -197,7 +200,7 @@ impl<'d, T: 'd, R: 'd> Messages<'d, T, R> {
     }
 
     fn deck(&self) -> MutexGuard<'d, Deck<T>> {
-        // Nobody panics while it is locked.
+        // No code panics while it holds this lock.
         self.deck.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -212,7 +215,7 @@ impl<'d, T: 'd, R: 'd> Messages<'d, T, R> {
         }
     }
 
-    /// Hashes some of what is lent, and has those go on that lend nothing any more.
+    /// Hashes some of the lent blocks, and resumes the messages whose blocks are all hashed.
     fn hash(&mut self) {
         self.lent.sort_by_key(|message| Reverse(message.left));
         let total = self.left() + self.deck().share();
@@ -228,12 +231,12 @@ impl<'d, T: 'd, R: 'd> Messages<'d, T, R> {
     }
 }
 
-/// How many of so many messages to hash together, those with most left, of which the first has
-/// `left` of `total` bytes.
+/// Returns how many of `count` messages to hash together, beginning with those that have most left.
+/// `left` is what the first of them has left, of `total` bytes in all.
 ///
-/// The more they are, the more is hashed in all, and the slower is each one: a large one could be
-/// the only one in the end. So if it has more than its share of what there is to do, it has less
-/// company.
+/// The more messages are hashed together, the more is hashed in all, and the slower each one is: a
+/// large message could be the only one left at the end. So a message that has more than its share
+/// of the remaining bytes is hashed together with fewer others.
 fn together(widths: Widths, count: usize, left: u64, total: u64) -> usize {
     let Widths { enough, few, .. } = widths;
     let is_more_than_one_of = |messages: usize| left.saturating_mul(messages as u64) > total;
@@ -256,14 +259,14 @@ impl<'w, R: 'w> Message<'w, R> {
             return Step::Made(number, work(&Place(None), item));
         };
         let make = move |yielder: &Yielder<_, _>, _| work(&Place(Some(yielder)), item);
-        // SAFETY: What it borrows is there for `'w`, and it is part of a message, which is not
-        // there for longer, and never forgotten.
+        // SAFETY: What `make` borrows lives for `'w`. The coroutine is part of a message, which
+        // does not outlive `'w` and is never forgotten.
         let making = unsafe { Coroutine::with_stack_unchecked(stack, make) };
         let loan = Loan { state: INITIAL, blocks: &[] };
         Self { number, making, left: weight, loan, borrows: PhantomData }.go_on()
     }
 
-    /// Makes more bytes of it.
+    /// Resumes the coroutine, which makes more of the message's bytes.
     fn go_on(mut self) -> Step<'w, R> {
         match self.making.resume(self.loan.state) {
             CoroutineResult::Yield(loan) => Step::Lent(Self { loan, ..self }),
@@ -272,11 +275,12 @@ impl<'w, R: 'w> Message<'w, R> {
     }
 
     fn lane(&self) -> Lane<'_> {
-        // SAFETY: They stay where they are until it goes on, which takes the message.
+        // SAFETY: The blocks stay where they are until the coroutine is resumed, which takes the
+        // message.
         Lane { state: self.loan.state, blocks: unsafe { &*self.loan.blocks } }
     }
 
-    /// So many of its blocks are hashed, perhaps all.
+    /// Notes that `count` of the lent blocks are hashed. Goes on if these were all.
     fn hashed(mut self, state: State, count: usize) -> Step<'w, R> {
         let blocks = &self.lane().blocks[count..];
         self.loan = Loan { state, blocks };
@@ -292,7 +296,7 @@ mod tests {
 
     use super::*;
 
-    /// Blocks that are all different.
+    /// Returns blocks that are all different.
     fn blocks(count: usize, seed: usize) -> Vec<Block> {
         let mut blocks = vec![[0; size_of::<Block>()]; count];
         for (place, byte) in blocks.as_flattened_mut().iter_mut().enumerate() {
@@ -352,7 +356,7 @@ mod tests {
         });
         let panic = result.unwrap_err();
         assert!(panic.downcast_ref::<String>().unwrap().contains("on purpose"));
-        // Nothing of those that were suspended is left.
+        // Nothing of the suspended messages is left.
         assert_eq!((begun.into_inner(), dropped.into_inner()), (4, 4));
     }
 

@@ -37,7 +37,7 @@ pub use lanes::{Place, in_lanes};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest([u8; 32]);
 
-/// Why a string is no digest.
+/// Says why a string is not a digest.
 #[derive(Debug, Error, PartialEq, Eq)]
 #[error("`{text}` is not a digest: expected `sha256:` and 64 lower-case hex digits")]
 pub struct ParseDigestError {
@@ -45,12 +45,12 @@ pub struct ParseDigestError {
 }
 
 impl Digest {
-    /// The digest of bytes in memory.
+    /// Computes the digest of bytes in memory.
     pub fn of(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
     }
 
-    /// Returns the digest that these 32 bytes are.
+    /// Wraps the 32 bytes of a digest.
     pub(crate) const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
@@ -77,12 +77,12 @@ impl Digest {
         self.0
     }
 
-    /// The 64 hex digits without the algorithm, as blobs are named in an image layout.
+    /// Returns the 64 hex digits without the algorithm, as blobs are named in an image layout.
     pub fn hex(&self) -> String {
         self.0.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// As Nix expressions have it (W3C, Subresource Integrity): `sha256-` and base 64.
+    /// Returns the form of Nix expressions (W3C, Subresource Integrity): `sha256-` and base 64.
     pub fn to_sri(&self) -> String {
         format!("sha256-{}", STANDARD.encode(self.0))
     }
@@ -110,7 +110,7 @@ impl FromStr for Digest {
     }
 }
 
-/// Has a type be the text in JSON that it is printed as and parsed from.
+/// Implements serde's traits for a type by its text: the one that it is printed as and parsed from.
 macro_rules! as_text {
     ($name:ty) => {
         impl serde::Serialize for $name {
@@ -136,12 +136,12 @@ macro_rules! digest_of {
         pub struct $name(Digest);
 
         impl $name {
-            /// Says what a bare digest is the digest of.
+            /// Wraps a bare digest: the caller says what it is the digest of.
             pub const fn new(digest: Digest) -> Self {
                 Self(digest)
             }
 
-            /// The bare digest.
+            /// Returns the bare digest.
             pub const fn digest(&self) -> &Digest {
                 &self.0
             }
@@ -185,23 +185,23 @@ digest_of! {
 }
 
 impl DiffId {
-    /// The blob digest of this layer where it is transferred *uncompressed*: the one
-    /// place where a diff ID and a blob digest are of the same bytes.
+    /// Returns the blob digest of this layer where it is transferred *uncompressed*: the one place
+    /// where a diff ID and a blob digest are of the same bytes.
     pub const fn as_uncompressed_blob(&self) -> BlobDigest {
         BlobDigest::new(self.0)
     }
 }
 
-/// Computes a message's digest from its bytes, however they are cut.
+/// Computes a message's digest from its bytes, in pieces of any length.
 pub trait MessageHasher {
     /// Takes the next bytes.
     fn update(&mut self, bytes: &[u8]);
 
-    /// The digest of them all.
+    /// Returns the digest of all bytes.
     fn finish(self) -> Digest;
 }
 
-/// Digest and length of bytes on their way to `W`.
+/// Computes the digest and the length of bytes on their way to `W`.
 pub struct DigestWriter<W, H = Hasher> {
     inner: W,
     hasher: H,
@@ -210,9 +210,9 @@ pub struct DigestWriter<W, H = Hasher> {
 
 /// Hashes one message alone.
 pub enum Hasher {
-    /// On the thread that has the bytes.
+    /// Hashes on the thread that has the bytes.
     Here(Sha256),
-    /// On another.
+    /// Hashes on another thread.
     Beside(HasherThread),
 }
 
@@ -234,20 +234,21 @@ impl MessageHasher for Hasher {
 }
 
 impl<W> DigestWriter<W> {
-    /// Starts at an empty digest.
+    /// Starts with no bytes.
     pub fn new(inner: W) -> Self {
         Self::of(inner, Hasher::Here(Sha256::new()))
     }
 
-    /// The same with a thread that hashes while the next bytes are made and written. Worth it
-    /// for megabytes, if a processor is free.
+    /// Creates a writer that hashes on a thread of its own, while the next bytes are made and
+    /// written. Worth it for megabytes, if a processor is free.
     pub fn with_thread(inner: W) -> Self {
         Self::of(inner, Hasher::Beside(HasherThread::start()))
     }
 }
 
 impl<'p, W> DigestWriter<W, LaneHasher<'p>> {
-    /// The same, hashed beside what others hash at their places. Whoever writes may be suspended meanwhile.
+    /// Creates a writer that hashes at a place of [`in_lanes`], together with other messages. A
+    /// coroutine that writes to it may be suspended meanwhile.
     pub fn at(place: &'p Place<'p>, inner: W) -> Self {
         Self::of(inner, LaneHasher::new(place))
     }
@@ -258,7 +259,7 @@ impl<W, H: MessageHasher> DigestWriter<W, H> {
         Self { inner, hasher, size: 0 }
     }
 
-    /// The digest and the number of bytes written.
+    /// Returns the digest and the number of the bytes that were written.
     pub fn finish(self) -> (Digest, u64) {
         (self.hasher.finish(), self.size)
     }
@@ -279,7 +280,7 @@ impl<W: Write, H: MessageHasher> Write for DigestWriter<W, H> {
 
 impl<W: Write, H: MessageHasher> Sink for DigestWriter<W, H> {}
 
-/// Digest and length of bytes on their way from `R`.
+/// Computes the digest and the length of bytes on their way from `R`.
 pub struct DigestReader<R> {
     inner: R,
     hasher: Sha256,
@@ -287,12 +288,12 @@ pub struct DigestReader<R> {
 }
 
 impl<R: Read> DigestReader<R> {
-    /// Starts at an empty digest.
+    /// Starts with no bytes.
     pub fn new(inner: R) -> Self {
         Self { inner, hasher: Sha256::new(), size: 0 }
     }
 
-    /// The digest and the number of bytes read, after reading what is left.
+    /// Reads what is left, and returns the digest and the number of all bytes.
     pub fn finish(mut self) -> io::Result<(Digest, u64)> {
         io::copy(&mut self, &mut io::sink())?;
         Ok((Digest(self.hasher.finalize().into()), self.size))
@@ -347,7 +348,7 @@ mod tests {
         assert_eq!((digest, size), (Digest::of(b"abc"), 3));
     }
 
-    /// Around the sizes at which bytes are cut into pieces, and many of them at once.
+    /// Checks lengths around those of pieces, and many pieces at once.
     #[test]
     fn a_thread_digests_the_same() {
         let bytes: Vec<u8> = (0..3_u32 << 20).map(|place| (place >> 3) as u8).collect();
@@ -358,7 +359,7 @@ mod tests {
             assert_eq!(writer.finish(), (Digest::of(&bytes), bytes.len() as u64), "{piece}");
         }
         assert_eq!(DigestWriter::with_thread(io::sink()).finish().0.to_string(), EMPTY);
-        // One that is given up ends its thread.
+        // A writer that is dropped unfinished ends its thread.
         let mut writer = DigestWriter::with_thread(io::sink());
         writer.write_all(&bytes).unwrap();
     }

@@ -1,4 +1,4 @@
-//! Store paths and where their files are.
+//! Store paths and the places of their files.
 //! Vocabulary: names no stage.
 
 mod path;
@@ -10,12 +10,11 @@ use std::path::{Path, PathBuf};
 pub use path::{ParseStorePathError, StorePath};
 pub use shared::{sharing, sharing_known};
 
-/// The store directory of all stores that images are made of.
+/// The store directory of every store from which images are made.
 const DIR: &str = "/nix/store";
 
-/// A Nix store: its *store directory*, which paths and images name, and where
-/// that directory is on this machine, which may be below another root
-/// (Nix manual, "local store", `root`).
+/// A Nix store: its *store directory*, which paths and images name, and the place of that directory
+/// on this machine, which may be below another root (Nix manual, "local store", `root`).
 #[derive(Clone, Debug)]
 pub struct Store {
     root: PathBuf,
@@ -29,59 +28,60 @@ impl Default for Store {
 }
 
 impl Store {
-    /// The store `/nix/store` whose files are below `root`.
+    /// Returns the store `/nix/store` whose files are below `root`.
     pub fn below(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into(), case_hack: cfg!(target_os = "macos") }
     }
 
-    /// This store, on a file system that is like macOS' or not.
+    /// Returns this store with or without the case hack of macOS' file systems.
     pub fn with_case_hack(self, case_hack: bool) -> Self {
         Self { case_hack, ..self }
     }
 
-    /// Whether names that differ in case alone have a suffix in this store that they have
-    /// nowhere else (nix.conf, `use-case-hack`).
+    /// Returns whether file names in this store that differ only in case have a suffix, which they
+    /// have nowhere else (nix.conf, `use-case-hack`).
     pub fn case_hack(&self) -> bool {
         self.case_hack
     }
 
-    /// The store directory as store paths name it.
+    /// Returns the store directory as store paths name it.
     pub fn dir(&self) -> &'static str {
         DIR
     }
 
-    /// Parses `/nix/store/<hash>-<name>`; a path below it is an error.
+    /// Parses `/nix/store/<hash>-<name>`. A path below a store path is an error.
     pub fn parse(&self, text: &str) -> Result<StorePath, ParseStorePathError> {
         StorePath::parse_in(self.dir(), text)
     }
 
-    /// The part of a whole path below the store directory, of which nothing is known yet.
+    /// Returns the part of a whole path below the store directory. The part may not be a valid name
+    /// of a store path.
     pub(crate) fn base_of<'t>(&self, text: &'t str) -> Option<&'t str> {
         text.strip_prefix(self.dir())?.strip_prefix('/')
     }
 
-    /// The whole path as Nix prints it.
+    /// Returns the whole path as Nix prints it.
     pub fn print(&self, path: &StorePath) -> String {
         self.display(path).to_string()
     }
 
-    /// [`Store::print`] without a string of its own.
+    /// Returns the whole path to be formatted, without a string of its own.
     pub fn display<'p>(&self, path: &'p StorePath) -> impl fmt::Display + use<'p> {
         WholePath(self.dir(), path)
     }
 
-    /// The store directory on this machine.
+    /// Returns the store directory's place on this machine.
     pub fn physical_dir(&self) -> PathBuf {
         self.root.join(self.dir().trim_start_matches('/'))
     }
 
-    /// The store path's place on this machine.
+    /// Returns the store path's place on this machine.
     pub fn physical(&self, path: &StorePath) -> PathBuf {
         self.physical_dir().join(path.base_path())
     }
 
-    /// The place on this machine of a file named by its whole path: below the root if it is
-    /// in the store directory, else as it is.
+    /// Returns the place on this machine of a file that is named by its whole path: below the root
+    /// if it is in the store directory, else unchanged.
     pub fn locate(&self, file: &Path) -> PathBuf {
         match file.strip_prefix(self.dir()) {
             Ok(below) => self.physical_dir().join(below),
@@ -89,7 +89,8 @@ impl Store {
         }
     }
 
-    /// The whole path of a file of the store by which Nix knows it: [`Store::locate`]'s opposite.
+    /// Returns the whole path by which Nix knows a file of the store: the inverse of
+    /// [`Store::locate`].
     pub fn logical(&self, file: &Path) -> PathBuf {
         match file.strip_prefix(self.physical_dir()) {
             Ok(below) => Path::new(self.dir()).join(below),
@@ -107,7 +108,7 @@ impl fmt::Display for WholePath<'_> {
     }
 }
 
-/// A store path as JSON: the whole path, `/nix/store/<hash>-<name>`.
+/// Reads and writes a store path as JSON: the whole path, `/nix/store/<hash>-<name>`.
 ///
 /// For `#[serde(with = "store::full_path")]`.
 pub mod full_path {
@@ -127,7 +128,7 @@ pub mod full_path {
     }
 }
 
-/// Store paths as a JSON array of whole paths.
+/// Reads and writes store paths as a JSON array of whole paths.
 ///
 /// For `#[serde(with = "store::full_paths")]`.
 pub mod full_paths {
@@ -158,7 +159,7 @@ pub mod full_paths {
         deserializer: D,
     ) -> Result<C, D::Error> {
         let mut paths = Vec::<Owned>::deserialize(deserializer)?;
-        // They may become a vector in the same memory, which was for more.
+        // `collect` may reuse this vector's memory, which can be larger than needed.
         paths.shrink_to_fit();
         Ok(paths.into_iter().map(|path| path.0).collect())
     }
@@ -201,7 +202,7 @@ mod tests {
         assert_eq!(store.locate(Path::new("/tmp/elsewhere")), Path::new("/tmp/elsewhere"));
     }
 
-    /// Order is output: store paths sort as their printed form does.
+    /// Checks that store paths sort as their printed form does: the order is part of the output.
     #[test]
     fn sorts_as_printed() {
         let store = Store::default();

@@ -35,7 +35,7 @@ enum Problem {
 
 /// A store path by its name in the store directory: `<hash>-<name>`.
 ///
-/// Clones share their text: a closure of 100,000 paths names each of them a dozen times over.
+/// Clones share their text: a closure of 100,000 paths names each of them a dozen times.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StorePath(Arc<str>);
 
@@ -47,12 +47,12 @@ impl StorePath {
     /// The longest name, in bytes.
     const MAX_NAME: usize = 211;
 
-    /// The name without the hash.
+    /// Returns the name without the hash.
     pub fn name(&self) -> &str {
         &self.base_path()[Self::NAME..]
     }
 
-    /// Hash and name, as the store directory has it.
+    /// Returns hash and name, as the store directory has them.
     pub fn base_path(&self) -> &str {
         &self.0
     }
@@ -109,7 +109,7 @@ impl FromStr for StorePath {
     }
 }
 
-/// As text they are equal, sort and hash as they do as store paths.
+/// Store paths are equal, sorted and hashed as their text is.
 impl Borrow<str> for StorePath {
     fn borrow(&self) -> &str {
         self.base_path()

@@ -1,4 +1,4 @@
-//! Store paths that are read many times and kept once.
+//! Shares the memory of store paths that are read many times.
 //! Vocabulary: names no stage.
 
 use std::cell::RefCell;
@@ -10,30 +10,29 @@ thread_local! {
     static MET: RefCell<Option<Met>> = const { RefCell::new(None) };
 }
 
-/// What is shared in the [`sharing`] at hand.
+/// The store paths that the current [`sharing`] has read.
 #[derive(Default)]
 struct Met {
-    /// Only for looking up: in what order it has them is nobody's business.
+    /// The known paths, for lookups only: the order of the set is never used.
     paths: HashSet<StorePath>,
-    /// Whether no others are added.
+    /// True if no further paths are added.
     is_all: bool,
 }
 
-/// Has equal store paths share their memory that `read` reads from JSON, on this thread. What
-/// is read is the same as without: no value of JSON knows what was read before it, and so
-/// this can't be an argument of those that read them.
+/// Shares the memory of equal store paths that `read` reads from JSON on this thread. Does not
+/// change what is read. The paths are kept in a thread-local, since `Deserialize` takes no context.
 pub fn sharing<T>(read: impl FnOnce() -> T) -> T {
     within(Met::default, read)
 }
 
-/// The same for those alone that are equal to a known one: of others nothing is kept, for a
-/// reader who keeps little himself.
+/// Shares the memory of those store paths only that are equal to one of `known`. Keeps no others,
+/// for a caller that itself keeps few of the paths.
 pub fn sharing_known<T>(known: impl IntoIterator<Item = StorePath>, read: impl FnOnce() -> T) -> T {
     within(|| Met { paths: known.into_iter().collect(), is_all: true }, read)
 }
 
 fn within<T>(met: impl FnOnce() -> Met, read: impl FnOnce() -> T) -> T {
-    /// Forgets them also if `read` panics; not those of a sharing around this one.
+    /// Forgets the paths, also if `read` panics, but not those of an outer sharing.
     struct End(bool);
     impl Drop for End {
         fn drop(&mut self) {
@@ -50,7 +49,7 @@ fn within<T>(met: impl FnOnce() -> Met, read: impl FnOnce() -> T) -> T {
     read()
 }
 
-/// Parses a whole path of the usual store, or finds one that was met before.
+/// Parses a whole path of the default store, or returns an equal one that was read before.
 pub(super) fn parse(text: &str) -> Result<StorePath, ParseStorePathError> {
     let store = Store::default();
     MET.with_borrow_mut(|met| {

@@ -143,8 +143,8 @@ impl Widths {
     }
 }
 
-/// Hashes the next blocks of each message, and returns how many of each: as many as the shortest
-/// message has left, and at most `most`.
+/// Hashes the next blocks of each message. Returns the number of blocks that it hashed of each: as
+/// many as the shortest message has left, and at most `most`.
 pub fn compress_together(widths: Widths, lanes: &mut [Lane], most: usize) -> usize {
     let width = widths.best_for(lanes.len());
     let count = lanes.iter().map(|lane| lane.blocks.len()).min().unwrap_or(0).min(most);
@@ -180,14 +180,15 @@ mod tests {
         blocks
     }
 
-    /// A hash value that differs from lane to lane.
+    /// Returns a hash value that differs from lane to lane.
     fn state(seed: usize) -> State {
         std::array::from_fn(|word| INITIAL[word].rotate_left(seed as u32) ^ seed as u32)
     }
 
     type Hash = fn(&mut [Lane], usize);
 
-    /// Every function that hashes lanes, by name. All of them hash `count` blocks of each lane.
+    /// Returns every function that hashes lanes, by name. All of them hash `count` blocks of each
+    /// lane.
     fn every_way() -> [(&'static str, Hash); 4] {
         fn by(widths: Widths) -> impl Fn(&mut [Lane], usize) {
             move |lanes, count| assert_eq!(compress_together(widths, lanes, count), count)
@@ -226,7 +227,7 @@ mod tests {
     #[test]
     fn the_shortest_message_says_how_far() {
         for count in 0..=33 {
-            // Each is longer than the one before.
+            // Each message is longer than the one before.
             let all: Vec<_> = (0..count).map(|lane| blocks(3 + lane, lane)).collect();
             let mut lanes: Vec<_> =
                 all.iter().map(|blocks| Lane { state: INITIAL, blocks }).collect();

@@ -1,4 +1,4 @@
-//! Sixteen messages at once, a lane of a vector for each.
+//! Hashes sixteen messages at once, one in each lane of a vector.
 //!
 //! Each vector holds the same word of sixteen messages, so that one instruction does a step for all
 //! of them. AVX-512 can rotate words, and computes any function of three bits in one instruction.
@@ -23,7 +23,7 @@ pub fn pays() -> bool {
 /// Hashes the next `count` blocks of each of 1 to 16 messages.
 ///
 /// # Panics
-/// If there are more than 16 messages or none, or if one has fewer than `count` blocks.
+/// Panics if there are more than 16 messages or none, or if one has fewer than `count` blocks.
 pub fn compress_sixteen(lanes: &mut [Lane], count: usize) {
     assert!(lanes.len() <= LANES, "{} lanes", lanes.len());
     assert!(lanes.iter().all(|lane| lane.blocks.len() >= count), "fewer than {count} blocks");
@@ -43,11 +43,13 @@ mod x86 {
     use super::LANES;
     use crate::{Block, K, Lane, written_out};
 
-    /// The same word of each of sixteen messages.
+    /// A vector of one word of each of sixteen messages.
     type Words = __m512i;
 
+    /// Compresses the next `count` blocks of each lane.
+    ///
     /// # Safety
-    /// Each lane has `count` blocks.
+    /// Each lane must have `count` blocks, and the processor the instructions.
     #[target_feature(enable = "avx512f,avx512bw")]
     pub unsafe fn compress(lanes: &mut [Lane], count: usize) {
         // A lane without a message repeats the first message; its result is dropped.
@@ -73,7 +75,7 @@ mod x86 {
         }
         for (word, words) in states.into_iter().enumerate() {
             let mut each = [0; LANES];
-            // SAFETY: There is room for a vector, at any address.
+            // SAFETY: `each` is as long as a vector, and the store allows any address.
             unsafe { _mm512_storeu_si512(each.as_mut_ptr().cast(), words) };
             lanes.iter_mut().zip(each).for_each(|(lane, each)| lane.state[word] = each);
         }
@@ -85,16 +87,17 @@ mod x86 {
     fn transposed(lanes: &[Lane], word: usize) -> Words {
         let each: [u32; LANES] =
             std::array::from_fn(|lane| lanes.get(lane).map_or(0, |lane| lane.state[word]));
-        // SAFETY: There is a whole vector, at any address.
+        // SAFETY: `each` is as long as a vector, and the load allows any address.
         unsafe { _mm512_loadu_si512(each.as_ptr().cast()) }
     }
 
-    /// Does one round. `sum` is that of the round's word and constant.
+    /// Does one round. `sum` is the sum of the round's word and constant.
     #[inline]
     #[target_feature(enable = "avx512f")]
     fn round([a, b, c, d, e, f, g, h]: [Words; 8], sum: Words) -> [Words; 8] {
-        // Truth tables of functions of three bits, as `_mm512_ternarylogic_epi32` takes them:
-        // their parity; the second or the third, as the first says; what most of them are.
+        // Truth tables of functions of three bits, as `_mm512_ternarylogic_epi32` takes them: the
+        // parity of the bits; the second or the third bit, as the first bit chooses; the majority
+        // of the bits.
         const PARITY: i32 = 0x96;
         const CHOICE: i32 = 0xca;
         const MAJORITY: i32 = 0xe8;
@@ -115,7 +118,7 @@ mod x86 {
         [_mm512_add_epi32(t1, t2), a, b, c, _mm512_add_epi32(d, t1), e, f, g]
     }
 
-    /// Returns the word sixteen steps after `words[step]`, which takes its place.
+    /// Returns the word sixteen steps after `words[step]`, to replace that word.
     #[inline]
     #[target_feature(enable = "avx512f")]
     fn next_word(words: &[Words; LANES], step: usize) -> Words {
@@ -138,7 +141,7 @@ mod x86 {
     /// Loads block number `block` of each message, and returns its sixteen big-endian words.
     ///
     /// # Safety
-    /// There are more than `block` blocks at each.
+    /// Each message must have more than `block` blocks, and the processor the instructions.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
     unsafe fn load_words(starts: &[*const Block; LANES], block: usize) -> [Words; LANES] {
@@ -146,11 +149,12 @@ mod x86 {
         let swap = _mm512_broadcast_i32x4(swap);
         let mut rows = [swap; LANES];
         for (row, start) in rows.iter_mut().zip(starts) {
-            // SAFETY: The caller has checked the number of blocks; any address will do.
+            // SAFETY: The caller has checked the number of blocks, and the load allows any address.
             let bytes = unsafe { _mm512_loadu_si512(start.add(block).cast()) };
             *row = _mm512_shuffle_epi8(bytes, swap);
         }
-        // Words of two messages, of four, then quarters of eight and of all.
+        // Interleave words of two messages, then of four; then collect quarters of eight messages
+        // and of all.
         let mut twos = rows;
         for one in (0..LANES).step_by(2) {
             twos[one] = _mm512_unpacklo_epi32(rows[one], rows[one + 1]);

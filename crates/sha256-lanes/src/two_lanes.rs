@@ -1,4 +1,4 @@
-//! Two messages at once, by the instructions for SHA-256.
+//! Hashes two messages at once, by the instructions for SHA-256.
 //!
 //! `sha256rnds2` takes several cycles and each needs the one before: one message leaves the
 //! unit idle half of the time, and the rounds of another fit in between. The order of the
@@ -19,7 +19,7 @@ pub fn pays() -> bool {
 /// Hashes blocks of two messages, equally many of each.
 ///
 /// # Panics
-/// If one message has more blocks than the other.
+/// Panics if one message has more blocks than the other.
 pub fn compress_two(states: [&mut State; 2], blocks: [&[Block]; 2]) {
     assert_eq!(blocks[0].len(), blocks[1].len(), "as many blocks of each");
     #[cfg(target_arch = "x86_64")]
@@ -95,7 +95,7 @@ mod x86 {
             *state = [a, b, c, d, e, f, g, h].map(i32::cast_unsigned);
         }
 
-        /// Does four rounds. `sums` are those of their words and constants.
+        /// Does four rounds. `sums` are the sums of their words and constants.
         #[inline]
         #[target_feature(enable = "sha,sse2")]
         fn rounds(&mut self, sums: __m128i) {
@@ -112,7 +112,8 @@ mod x86 {
         let swap = _mm_set_epi64x(0x0c0d_0e0f_0809_0a0b, 0x0405_0607_0001_0203);
         let mut words = [swap; 4];
         for (words, bytes) in words.iter_mut().zip(block.as_chunks::<16>().0) {
-            // SAFETY: There are sixteen bytes, as many as the instruction reads, at any address.
+            // SAFETY: There are sixteen bytes, as many as the instruction reads, and it allows any
+            // address.
             *words = _mm_shuffle_epi8(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }, swap);
         }
         words
@@ -122,11 +123,12 @@ mod x86 {
     #[target_feature(enable = "sse2")]
     fn constants(group: usize) -> __m128i {
         let constants = &K.as_chunks::<4>().0[group];
-        // SAFETY: There are sixteen bytes, as many as the instruction reads, at any address.
+        // SAFETY: There are sixteen bytes, as many as the instruction reads, and it allows any
+        // address.
         unsafe { _mm_loadu_si128(constants.as_ptr().cast()) }
     }
 
-    /// Returns the words four groups after `words[group]`, which take its place.
+    /// Returns the words four groups after `words[group]`, to replace those words.
     #[inline]
     #[target_feature(enable = "sha,ssse3")]
     fn next_words(words: &[__m128i; 4], group: usize) -> __m128i {

@@ -1,9 +1,9 @@
 //! XXH3 of 128 bits (<https://github.com/Cyan4973/xxHash/blob/v0.8.3/doc/xxhash_spec.md>).
 //!
-//! A crate of its own for the sake of development builds: the hash's functions are generic and
-//! inlined, so the compiler makes their code in the crate that calls them, with that crate's
-//! optimisation. Here they are called from functions that are neither, in a crate that is always
-//! optimised (`[profile.dev.package.xxh128]`).
+//! The hash is in a crate of its own for the sake of development builds: the functions of
+//! `twox_hash` are generic and inlined, so the compiler makes their code in the crate that calls
+//! them, with that crate's optimisation. Here they are called from functions that are neither
+//! generic nor inlined, in a crate that is always optimised (`[profile.dev.package.xxh128]`).
 
 use twox_hash::XxHash3_128;
 
@@ -31,7 +31,7 @@ impl Hasher {
     }
 }
 
-/// Hashes one message, by other code than a `Hasher` does.
+/// Hashes one message, by code that differs from that of a `Hasher`.
 #[inline(never)]
 pub fn hash(message: &[u8]) -> u128 {
     XxHash3_128::oneshot(message)
@@ -41,7 +41,7 @@ pub fn hash(message: &[u8]) -> u128 {
 mod tests {
     use super::*;
 
-    /// As `xxh128sum` 0.8.1 prints it.
+    /// Compares with what `xxh128sum` 0.8.1 prints.
     #[test]
     fn the_hash_of_nothing() {
         assert_eq!(Hasher::new().finish(), 0x99aa_06d3_0147_98d8_6001_c324_468d_497f);
