@@ -11,12 +11,14 @@ use tempfile::TempDir;
 use tracing_subscriber::filter::LevelFilter;
 
 use super::Failure;
-use super::arguments::{LogFormat, PackagesArguments, ServeArguments};
+use super::arguments::{LogFormat, PackagesArguments, ServeArguments, TagsArgument};
 use super::commands::{print, write_file};
 use super::interrupt::{self, Order};
 use crate::error::with_causes;
 use crate::registry::catalog::{Source, Sources};
-use crate::registry::on_demand::{NixBuild, OnDemandOptions, PopularityFile};
+use crate::registry::on_demand::{
+    Access, NixBuild, NixLimits, OnDemandOptions, PopularityFile, ServedTags,
+};
 use crate::registry::server::{
     Cache, Limits, Registry, ServerOptions, TlsAcceptor, Users, read_tls,
 };
@@ -29,6 +31,9 @@ const LOOK: Duration = Duration::from_secs(1);
 const HEADERS: Duration = Duration::from_secs(30);
 /// How long a client may not read what it asked for.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Bytes that may be fetched for compilers and the like, besides those of an image.
+const FOR_BUILDING: u64 = 2 << 30;
 
 pub fn serve(store: &Store, arguments: &ServeArguments) -> Result<(), Failure> {
     log(arguments);
@@ -146,7 +151,7 @@ fn on_demand(arguments: &PackagesArguments) -> Result<Option<(OnDemandOptions, R
     if !library.join("on-demand.nix").is_file() {
         return Err(Failure::Library(library));
     }
-    NixBuild::check()?;
+    NixBuild::check(source)?;
     let program = std::env::current_exe().map_err(Failure::Program)?;
     let (roots, temporary) = directory_for_links(roots.as_deref())?;
     let popularity = |file: &PathBuf| -> Result<_, Failure> {
@@ -154,12 +159,30 @@ fn on_demand(arguments: &PackagesArguments) -> Result<Option<(OnDemandOptions, R
     };
     let options = OnDemandOptions {
         source: source.clone(),
+        tags: match arguments.tags {
+            TagsArgument::Latest => ServedTags::Latest,
+            TagsArgument::Branches => ServedTags::Branches,
+            TagsArgument::Commits => ServedTags::Commits,
+        },
         nix: NixBuild {
             library,
             program,
             max_layers: arguments.max_layers,
             popularity: arguments.popularity.as_ref().map(popularity).transpose()?,
-            time_limit: Duration::from_secs(arguments.build_timeout),
+            limits: NixLimits {
+                time: Duration::from_secs(arguments.build_timeout),
+                silence: Duration::from_secs(arguments.build_silence),
+                memory: arguments.max_eval_memory,
+                fetched: arguments
+                    .max_fetch
+                    .unwrap_or_else(|| arguments.max_image_size.saturating_add(FOR_BUILDING)),
+            },
+            access: Access {
+                paths: arguments.include.clone(),
+                uris: arguments.allowed_uri.clone(),
+                no_import_from_derivation: arguments.no_import_from_derivation,
+            },
+            clones: directory_for_clones(&roots),
             running: Default::default(),
         },
         roots,
@@ -172,6 +195,13 @@ fn on_demand(arguments: &PackagesArguments) -> Result<Option<(OnDemandOptions, R
         remember: Duration::from_secs(arguments.remember),
     };
     Ok(Some((options, temporary)))
+}
+
+/// The user's directory for what can be had again; that for links, if there is none.
+fn directory_for_clones(roots: &Path) -> PathBuf {
+    let of = |name| std::env::var_os(name).filter(|path| !path.is_empty()).map(PathBuf::from);
+    let cache = of("XDG_CACHE_HOME").or_else(|| of("HOME").map(|home| home.join(".cache")));
+    cache.unwrap_or_else(|| roots.to_owned()).join("stowage/git")
 }
 
 /// That one, which is made if it isn't there, or a temporary one.

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -16,13 +17,18 @@ use serde_json::Value;
 use crate::podman::podman;
 use crate::support::{Docker, build, nix, run};
 
-/// A package set with what goes wrong, beside the embedded packages.
-pub fn packages(directory: &Path) -> PathBuf {
+/// The directory of the embedded packages.
+fn embedded() -> &'static str {
     static SET: OnceLock<String> = OnceLock::new();
-    let set = SET.get_or_init(|| {
+    SET.get_or_init(|| {
         let attribute = ".#legacyPackages.x86_64-linux";
         run(&mut nix(&["eval", "--raw", attribute, "--apply", "pkgs: toString pkgs.path"]))
-    });
+    })
+}
+
+/// A package set with what goes wrong, beside the embedded packages.
+pub fn packages(directory: &Path) -> PathBuf {
+    let set = embedded();
     let code = format!(
         r#"{{ system }}: import {set} {{
   inherit system;
@@ -41,11 +47,12 @@ pub fn packages(directory: &Path) -> PathBuf {
     packages
 }
 
-/// The program that has all that it takes to serve packages.
+/// The program that has all that it takes to serve packages, which may be made of the embedded ones.
 pub fn serve(source: &str) -> Command {
     let program = build("packages.x86_64-linux.serve").join("bin/stowage-serve");
     let mut command = nix(&["--exec"]);
     command.arg(program).args(["--packages", source, "--listen=127.0.0.1:0"]);
+    command.args(["--include", embedded()]);
     command
 }
 
@@ -264,7 +271,7 @@ fn what_cannot_be_built_is_said_and_nothing_of_this_machine() {
     // What was broken off is no longer at work.
     let builds = run(Command::new("ps").args(["-eo", "args"]));
     let directory = impatient.directory.path().display().to_string();
-    let left = |line: &&str| line.contains("nix-build") && line.contains(&directory);
+    let left = |line: &&str| line.contains("nix-") && line.contains(&directory);
     assert_eq!(builds.lines().find(left), None);
 }
 
@@ -363,7 +370,7 @@ fn packages_come_from_git() {
     git(&["commit", "--quiet", "--all", "--message=two"]);
 
     let source = format!("git!file://{}!main", packages.display());
-    let server = Server::start_with(directory, &source, &["--remember=0"]);
+    let server = Server::start_with(directory, &source, &["--remember=0", "--tags=commits"]);
     let docker = Docker::start();
     let own = |tag: &str| {
         let reference = format!("{}/own:{tag}", server.host);
@@ -386,21 +393,51 @@ fn packages_come_from_git() {
     assert!(!answer.body.contains("/tmp"), "{}", answer.body);
 }
 
-/// A commit of a pull request is anybody's code: it is there under a ref that is no branch.
+/// A commit of a pull request is anybody's code: it is there under a ref that is no branch. And what a
+/// branch has reads nothing but itself.
 #[test]
-fn a_strangers_commit_is_not_evaluated() {
+fn strangers_commits_are_not_evaluated_and_others_read_nothing_else() {
     let directory = tempfile::tempdir().unwrap();
     let packages = packages(directory.path());
     let git = |arguments: &[&str]| git_in(&packages, arguments);
     commit_first(&packages);
     let own = git(&["rev-parse", "HEAD"]);
-    git(&["commit", "--quiet", "--allow-empty", "--message=a stranger's"]);
-    let strangers = git(&["rev-parse", "HEAD"]);
+    let code = fs::read_to_string(packages.join("default.nix")).unwrap();
+    let secret = directory.path().join("secret");
+    fs::write(&secret, "0600-TEXT").unwrap();
+    fs::set_permissions(&secret, PermissionsExt::from_mode(0o600)).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/exfil", listener.local_addr().unwrap());
+    let branch = |name: &str, body: &str| {
+        git(&["checkout", "--quiet", "-B", name, &own]);
+        let evil = code.replace("\"echo own\"", body);
+        assert_ne!(evil, code);
+        fs::write(packages.join("default.nix"), evil).unwrap();
+        git(&["commit", "--quiet", "--all", "--message", name]);
+        git(&["rev-parse", "HEAD"])
+    };
+    let strangers = branch("stranger", "\"echo stranger\"");
     git(&["update-ref", "refs/pull/1/head", &strangers]);
-    git(&["reset", "--quiet", "--hard", &own]);
+    branch("file", &format!("(builtins.readFile {})", secret.display()));
+    std::os::unix::fs::symlink(&secret, packages.join("link")).unwrap();
+    branch("link", "(builtins.readFile ./link)");
+    git(&["add", "link"]);
+    git(&["commit", "--quiet", "--amend", "--no-edit"]);
+    branch("url", &format!("(builtins.readFile (builtins.fetchurl \"{url}\"))"));
+    branch("tarball", &format!("(toString (fetchTarball \"{url}\"))"));
+    branch("git", &format!("(toString (fetchGit \"{}\"))", packages.display()));
+    branch(
+        "path",
+        "(builtins.readFile \"${builtins.path { path = /etc; name = \"x\"; }}/hostname\")",
+    );
+    branch("search", "(builtins.readFile <secret/secret>)");
+    let printed = "(\"echo env ${builtins.getEnv \"AWS_SECRET_ACCESS_KEY\"}${builtins.getEnv \"HOME\"} end\")";
+    branch("environment", printed);
+    git(&["checkout", "--quiet", "main"]);
+    git(&["branch", "--quiet", "-D", "stranger"]);
 
     // Not by a path, where Nix reads whatever git has.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let base = packages.parent().unwrap();
     let mut daemon = Command::new("git")
         .args(["daemon", "--listen=127.0.0.1", "--export-all"])
@@ -415,14 +452,45 @@ fn a_strangers_commit_is_not_evaluated() {
     }
     let name = packages.file_name().unwrap().to_string_lossy().into_owned();
     let source = format!("git!git://127.0.0.1:{port}/{name}!main");
-    let server = Server::start_with(directory, &source, &[]);
+    let searched = format!("secret={}", directory.path().display());
+    let mut command = serve(&source);
+    command.env("AWS_SECRET_ACCESS_KEY", "FAKE-KEY").env("NIX_PATH", searched);
+    let server = Server::run(directory, command.arg("--tags=commits"));
     let answer = |tag: &str| server.ask("GET", &format!("/v2/own/manifests/{tag}"));
     let (ours, theirs) = (answer(&own), answer(&strangers));
+    let evil = ["file", "link", "url", "tarball", "git", "path", "search"];
+    let evil = evil.map(|tag| (tag, answer(tag)));
+    let environment = answer("environment");
+    let digest = |answer: &Answer| {
+        let manifest: Value = serde_json::from_str(&answer.body).unwrap();
+        manifest["layers"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|l| l["digest"].clone())
+            .collect::<Vec<_>>()
+    };
     // It is another process that has the connections.
     let _ = Command::new("kill").arg(daemon.id().to_string()).status();
     let _ = daemon.wait();
     assert_eq!(ours.status, 200, "{}", ours.body);
     assert_eq!(theirs.status, 404, "{}", theirs.body);
+    for (tag, answer) in evil {
+        // What Nix can catch is the package set's affair, as if it had no such package.
+        assert!([404, 500].contains(&answer.status), "{tag}: {}", answer.body);
+    }
+    let log = server.log();
+    assert!(log.contains("restricted mode") && !log.contains("0600-TEXT"), "{log}");
+    listener.set_nonblocking(true).unwrap();
+    assert!(listener.accept().is_err(), "something was fetched");
+    // What the environment has is not in it.
+    assert_eq!(environment.status, 200, "{}", environment.body);
+    let layers = digest(&environment);
+    let texts = layers
+        .iter()
+        .map(|layer| server.ask("GET", &format!("/v2/own/blobs/{}", layer.as_str().unwrap())).body);
+    let text = texts.collect::<String>();
+    assert!(text.contains("echo env  end") && !text.contains("FAKE-KEY"));
 }
 
 /// Told to end while Nix builds, it ends that as well, and leaves no link.
@@ -434,7 +502,7 @@ fn its_end_is_the_end_of_its_builds() {
     let directory = server.directory.path().display().to_string();
     let builds = || {
         let processes = run(Command::new("ps").args(["-eo", "pid,args"]));
-        let ours = |line: &&str| line.contains("nix-build") && line.contains(&directory);
+        let ours = |line: &&str| line.contains("nix-") && line.contains(&directory);
         processes.lines().find(ours).map(str::to_owned)
     };
     let begin = Instant::now();

@@ -16,7 +16,7 @@ use crate::outgoing::ImageReference;
 #[cfg(feature = "registry")]
 pub use registry::{
     CopyArguments, CopyOptions, FormatArgument, LogFormat, PackagesArguments, PrefetchArguments,
-    PushArguments, ServeArguments, SkopeoArguments,
+    PushArguments, ServeArguments, SkopeoArguments, TagsArgument,
 };
 #[cfg(feature = "report")]
 pub use report::{
@@ -62,7 +62,7 @@ pub enum Command {
     Prefetch(PrefetchArguments),
     /// Serve images as a registry does, for `docker pull` and the like
     #[cfg(feature = "registry")]
-    Serve(ServeArguments),
+    Serve(Box<ServeArguments>),
     /// Show what an image is made of, and why
     #[cfg(feature = "report")]
     Explain(ExplainArguments),

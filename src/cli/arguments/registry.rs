@@ -234,6 +234,25 @@ pub struct PackagesArguments {
     #[arg(long, value_name = "DIR", env = "STOWAGE_LIBRARY")]
     pub library: Option<PathBuf>,
 
+    /// Which tags clients may ask for: `latest`, which is what SOURCE says; `branches` and tags of its
+    /// repository as well; or `commits` that these have as well. Who can name a revision has its code evaluated
+    #[arg(long, value_name = "WHICH", default_value = "latest", requires = "packages")]
+    pub tags: TagsArgument,
+
+    /// File or directory that the packages' code may read besides its own source; can be given more than
+    /// once
+    #[arg(long, value_name = "[NAME=]PATH", requires = "packages")]
+    pub include: Vec<String>,
+
+    /// Beginning of addresses that the packages' code may fetch while it is evaluated; can be given more
+    /// than once
+    #[arg(long, value_name = "URI", requires = "packages", value_parser = uri)]
+    pub allowed_uri: Vec<String>,
+
+    /// Refuse packages whose evaluation waits for a build (import from derivation)
+    #[arg(long, requires = "packages")]
+    pub no_import_from_derivation: bool,
+
     /// Directory for links to what is served, which Nix must not collect [default: a temporary one]
     #[arg(long, value_name = "DIR", requires = "packages")]
     pub roots: Option<PathBuf>,
@@ -260,6 +279,15 @@ pub struct PackagesArguments {
     #[arg(long, value_name = "BYTES", default_value = "10G", value_parser = bytes)]
     pub max_image_size: u64,
 
+    /// How many bytes Nix may fetch into the store for an image, compilers included, as far as it knows
+    /// before it begins [default: --max-image-size and 2G]
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    pub max_fetch: Option<u64>,
+
+    /// How much memory evaluating an image's packages may take
+    #[arg(long, value_name = "BYTES", default_value = "4G", value_parser = bytes)]
+    pub max_eval_memory: u64,
+
     /// How many images may be built at a time
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
     pub max_builds: u16,
@@ -272,6 +300,10 @@ pub struct PackagesArguments {
     #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
     pub build_timeout: u64,
 
+    /// How long a builder may print nothing
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
+    pub build_silence: u64,
+
     /// How many images are remembered
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..))]
     pub max_images: u16,
@@ -280,6 +312,25 @@ pub struct PackagesArguments {
     /// never are
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     pub remember: u64,
+}
+
+/// Which tags clients may ask for.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum TagsArgument {
+    /// What the server was told
+    Latest,
+    /// Branches and tags of the packages' repository as well
+    Branches,
+    /// Commits that these have as well
+    Commits,
+}
+
+/// Nix has such in a list, with spaces between them.
+fn uri(text: &str) -> Result<String, String> {
+    match text.contains(char::is_whitespace) {
+        false if text.contains(':') => Ok(text.to_owned()),
+        _ => Err("expected the beginning of an address, such as `https://host/path/`".to_owned()),
+    }
 }
 
 /// How a log is written.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use super::request::ServedTags;
 use crate::registry::storage::StorageError;
 
 /// Why there is no image of some packages. What is in the message is for everybody.
@@ -29,6 +30,14 @@ pub enum OnDemandError {
     /// A tag that stands for nothing.
     #[error("`{0}` is no tag: the packages are from a directory, and have `latest` alone")]
     NoTag(String),
+    /// A tag of a kind that is not served.
+    #[error("`{tag}` is no tag here: this registry serves {served}")]
+    NotServed {
+        /// The tag.
+        tag: String,
+        /// The kinds that are.
+        served: ServedTags,
+    },
     /// A tag that the packages' repository lacks.
     #[error("there is no `{0}` in the repository that the packages are from")]
     NoRevision(String),
@@ -46,6 +55,17 @@ pub enum OnDemandError {
         /// Bytes that there may be.
         most: u64,
     },
+    /// Nix would have to fetch too much.
+    #[error("for the image, {bytes} bytes would have to be fetched, and {most} may be")]
+    TooMuchToFetch {
+        /// Bytes, unpacked.
+        bytes: u64,
+        /// Bytes that may be fetched.
+        most: u64,
+    },
+    /// Evaluating the packages takes too much memory.
+    #[error("evaluating the packages takes more than {0} bytes of memory")]
+    TooMuchMemory(u64),
     /// Nix says that it can't be evaluated or built.
     #[error("the image cannot be built: {0}")]
     Failed(String),

@@ -8,7 +8,9 @@
 
 mod error;
 mod found;
+mod git_source;
 mod nix_build;
+mod processes;
 mod request;
 
 use std::collections::BTreeMap;
@@ -30,8 +32,8 @@ use crate::store::Store;
 use found::Found;
 
 pub use error::OnDemandError;
-pub use nix_build::{NixBuild, PopularityFile};
-pub use request::{PackageRequest, PackageSource, ParseSourceError};
+pub use nix_build::{Access, NixBuild, NixLimits, PopularityFile};
+pub use request::{PackageRequest, PackageSource, ParseSourceError, ServedTags};
 
 /// How long it is remembered that an image can't be built: clients ask several times.
 const FAILED_FOR: Duration = Duration::from_secs(30);
@@ -43,6 +45,8 @@ const KEPT: Duration = Duration::from_secs(600);
 pub struct OnDemandOptions {
     /// The source of the packages.
     pub source: PackageSource,
+    /// The tags that clients may ask for.
+    pub tags: ServedTags,
     /// How images are built.
     pub nix: NixBuild,
     /// Directory for links to what is served, which Nix must not collect.
@@ -153,7 +157,8 @@ impl OnDemand {
             }
             _ => {}
         }
-        let request = PackageRequest::new(name, tag, &options.source, options.most_packages)?;
+        let request =
+            PackageRequest::new(name, tag, &options.source, options.tags, options.most_packages)?;
         if state.building >= options.builds + options.queue {
             self.metrics.builds_refused.add(1);
             return Err(OnDemandError::Busy(state.building).into());

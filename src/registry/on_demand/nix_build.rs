@@ -1,25 +1,24 @@
 //! Nix, told to build the image of some packages.
 //! Stage: registry. Input: [`PackageRequest`]. Output: an image spec, or why there is none.
+//!
+//! Three steps, each a program with limits of its own: the packages' source is fetched; their code is
+//! evaluated, in Nix's restricted mode, where it reads nothing but itself; and what came of that is built.
 
-use std::collections::BTreeSet;
 use std::env;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
 use serde_json::Value;
-use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 use tokio::time::timeout;
 
 use super::error::{OnDemandError, redacted};
-use super::request::PackageRequest;
+use super::git_source::{GIT, GitError, GitSource};
+use super::processes::{Ended, RunningBuilds, command, limit_memory};
+use super::request::{PackageRequest, PackageSource};
 use crate::digest::Digest;
 use crate::foreign::with_public_urls;
 use crate::oci::{self, ImageSpec, read_popularity};
@@ -27,13 +26,13 @@ use crate::registry::error::SetupError;
 
 /// The line that `nix/package-names.nix` has Nix print before an error that the package set throws for a package.
 const UNAVAILABLE: &str = "trace: stowage: unavailable package";
+/// What an evaluator says that has no memory left.
+const NO_MEMORY: &str = "out of memory";
 
-/// The program that builds.
-const PROGRAM: &str = "nix-build";
-/// Bytes of Nix's messages that are kept, from the end.
-const TAIL: usize = 64 << 10;
-/// How long Nix may take to end its builders when it is told to.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The program that evaluates.
+const EVALUATOR: &str = "nix-instantiate";
+/// The program that builds, and adds files to the store.
+const STORE: &str = "nix-store";
 
 /// How images are built.
 #[derive(Clone, Debug)]
@@ -46,10 +45,38 @@ pub struct NixBuild {
     pub max_layers: u16,
     /// Popularity data of the packages, by which images share layers.
     pub popularity: Option<PopularityFile>,
-    /// How long it may take.
-    pub time_limit: Duration,
+    /// Limits for Nix.
+    pub limits: NixLimits,
+    /// What the packages' code may read besides its own source.
+    pub access: Access,
+    /// The directory for clones of repositories.
+    pub clones: PathBuf,
     /// Those that are at work.
     pub running: RunningBuilds,
+}
+
+/// Limits for Nix.
+#[derive(Clone, Copy, Debug)]
+pub struct NixLimits {
+    /// How long an image may take, from fetching the packages' source to its end.
+    pub time: Duration,
+    /// How long a builder may print nothing.
+    pub silence: Duration,
+    /// Bytes of the evaluator's heap.
+    pub memory: u64,
+    /// Bytes that may be fetched into the store for an image, as far as Nix knows before.
+    pub fetched: u64,
+}
+
+/// What the packages' code may read besides its own source.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// Files and directories, as `-I` takes them.
+    pub paths: Vec<String>,
+    /// The beginnings of addresses that may be fetched while it is evaluated.
+    pub uris: Vec<String>,
+    /// Whether evaluation may not wait for a build (import from derivation).
+    pub no_import_from_derivation: bool,
 }
 
 /// A file with popularity data, as it is when the server begins.
@@ -72,41 +99,32 @@ impl PopularityFile {
     }
 }
 
-/// Builds under way, by their process groups.
-#[derive(Clone, Debug, Default)]
-pub struct RunningBuilds(Arc<Mutex<BTreeSet<i32>>>);
-
-impl RunningBuilds {
-    fn lock(&self) -> MutexGuard<'_, BTreeSet<i32>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 impl NixBuild {
-    /// Finds out whether there is a Nix to build with.
+    /// Finds out whether there are a Nix to build with and, for packages from a repository, git.
     ///
     /// # Errors
     /// [`SetupError::NoNix`].
-    pub fn check() -> Result<(), SetupError> {
+    pub fn check(source: &PackageSource) -> Result<(), SetupError> {
         // As the C library has it where nobody says it.
         let path = env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
-        if is_in(&path, PROGRAM) {
-            Ok(())
-        } else {
-            let path = path.to_string_lossy().into_owned();
-            Err(SetupError::NoNix { program: PROGRAM, path })
+        let git = matches!(source, PackageSource::Git { .. }).then_some(GIT);
+        match [EVALUATOR, STORE].into_iter().chain(git).find(|program| !is_in(&path, program)) {
+            None => Ok(()),
+            Some(program) => {
+                Err(SetupError::NoNix { program, path: path.to_string_lossy().into_owned() })
+            }
         }
     }
 
     /// Returns a text that differs between servers whose images of the same packages differ.
     pub fn settings(&self) -> String {
         let popularity = self.popularity.as_ref().map(|file| file.digest.to_string());
-        format!("{} {}", self.max_layers, popularity.unwrap_or_default())
+        format!("restricted {} {}", self.max_layers, popularity.unwrap_or_default())
     }
 
     /// Ends all that are at work.
     pub fn end(&self) {
-        self.running.lock().iter().for_each(|group| send(*group, Signal::SIGTERM));
+        self.running.end();
     }
 
     /// Builds an image. `link` will be a link to what Nix must not collect while the image is
@@ -115,81 +133,199 @@ impl NixBuild {
     /// # Errors
     /// [`OnDemandError::NoPackages`], [`OnDemandError::Unavailable`],
     /// [`OnDemandError::NoRevision`], [`OnDemandError::Timeout`],
+    /// [`OnDemandError::TooMuchMemory`], [`OnDemandError::TooMuchToFetch`],
     /// [`OnDemandError::Failed`] or [`OnDemandError::Internal`].
     pub async fn run(
         &self,
         request: &PackageRequest,
         link: &Path,
     ) -> Result<ImageSpec, OnDemandError> {
+        // Dropped before its end, it ends the program that is at work.
+        let built = timeout(self.limits.time, self.build(request, link)).await;
+        built.map_err(|_| OnDemandError::Timeout(self.limits.time))??;
+        let link = link.to_owned();
+        let read = tokio::task::spawn_blocking(move || read(&link)).await;
+        read.map_err(|error| OnDemandError::Internal(error.into()))?
+    }
+
+    async fn build(&self, request: &PackageRequest, link: &Path) -> Result<(), OnDemandError> {
+        let source = self.fetch(request).await?;
+        let derivation = self.evaluate(request, &source).await?;
+        let mut plan = self.realise(&derivation);
+        plan.arg("--dry-run");
+        let plan = self.succeed(request, plan).await?;
+        let bytes = bytes_to_fetch(&plan.stderr);
+        if bytes > self.limits.fetched {
+            let most = self.limits.fetched;
+            return Err(OnDemandError::TooMuchToFetch { bytes, most });
+        }
+        let mut build = self.realise(&derivation);
+        build.arg("--add-root").arg(link).arg("--indirect");
+        self.succeed(request, build).await.map(drop)
+    }
+
+    /// Returns the directory that the packages are imported from: one in the store, but for a
+    /// directory that the server was told of.
+    async fn fetch(&self, request: &PackageRequest) -> Result<String, OnDemandError> {
+        match &request.source {
+            PackageSource::Path(directory) => Ok(directory.display().to_string()),
+            PackageSource::Nixpkgs(_) => {
+                let urls = request.archives();
+                for (number, url) in urls.iter().enumerate() {
+                    let ended = self.fetch_archive(url).await?;
+                    if ended.succeeded {
+                        // It is printed as Nix code.
+                        return Ok(ended.stdout.trim().trim_matches('"').to_owned());
+                    }
+                    let missing = ended.stderr.contains(&format!("{url}': HTTP error 404"));
+                    if missing && number + 1 < urls.len() {
+                        continue;
+                    }
+                    let revision = request.named.as_ref().filter(|_| missing);
+                    log_failure(request, &ended.stderr);
+                    return Err(match revision {
+                        Some(revision) => OnDemandError::NoRevision(revision.clone()),
+                        None => OnDemandError::Failed(redacted(&ended.stderr)),
+                    });
+                }
+                Err(OnDemandError::NoRevision(request.tag.clone()))
+            }
+            PackageSource::Git { repository, revision } => {
+                let source = GitSource { repository, clones: &self.clones, running: &self.running };
+                let directory = tempfile::tempdir().map_err(OnDemandError::Internal)?;
+                let files = directory.path().join("source");
+                source.check_out(revision, &files).await.map_err(|error| match error {
+                    GitError::NoRevision if request.named.is_some() => {
+                        OnDemandError::NoRevision(request.tag.clone())
+                    }
+                    GitError::NoRevision => OnDemandError::Failed(
+                        "what `latest` stands for is not in the packages' repository".to_owned(),
+                    ),
+                    GitError::Failed(_) => OnDemandError::Failed(
+                        "the packages' repository cannot be fetched".to_owned(),
+                    ),
+                    GitError::Io(error) => OnDemandError::Internal(error),
+                })?;
+                let mut add = command(STORE);
+                add.arg("--add").arg(&files);
+                Ok(self.succeed(request, add).await?.stdout.trim().to_owned())
+            }
+        }
+    }
+
+    /// Has Nix fetch an archive, by code that has nothing of the packages'.
+    async fn fetch_archive(&self, url: &str) -> Result<Ended, OnDemandError> {
+        let mut fetch = command(EVALUATOR);
+        fetch.args(["--eval", "--read-write-mode"]).arg(self.library.join("fetch-archive.nix"));
+        fetch.args(["--argstr", "url", url]);
+        fetch.args(["--option", "restrict-eval", "true", "--option", "allowed-uris", url]);
+        fetch.arg("-I").arg(&self.library);
+        self.running.run(fetch).await.map_err(OnDemandError::Internal)
+    }
+
+    /// Evaluates the packages' code, which reads nothing but itself, and returns what is to be built.
+    async fn evaluate(
+        &self,
+        request: &PackageRequest,
+        source: &str,
+    ) -> Result<String, OnDemandError> {
         // Not a shell's, nor Nix's own language: what clients ask for is data all the way.
-        let mut command = Command::new(PROGRAM);
-        command.arg(self.library.join("on-demand.nix")).arg("--out-link").arg(link);
+        let mut evaluate = command(EVALUATOR);
+        evaluate.arg(self.library.join("on-demand.nix"));
+        limit_memory(&mut evaluate, self.limits.memory);
         let program = self.program.display().to_string();
-        let source = request.source.to_string();
         let popularity = self.popularity.as_ref().map(|file| file.path.display().to_string());
         for (argument, value) in [
             ("program", &*program),
             ("name", &request.name),
             ("packages", &request.packages()),
-            ("pkgSource", &source),
+            ("source", source),
             ("maxLayers", &self.max_layers.to_string()),
-            ("popularity", &popularity.unwrap_or_default()),
+            ("popularity", popularity.as_deref().unwrap_or_default()),
         ] {
-            command.args(["--argstr", argument, value]);
+            evaluate.args(["--argstr", argument, value]);
         }
-        // What evaluates the packages' code must not find the server's keys there.
-        command.env_clear().envs(env::vars_os().filter(|(name, _)| is_for_nix(name)));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        // Ctrl-C at a terminal is for the server, which then ends what it has begun.
-        let child = command.process_group(0).spawn();
-        let child = child.map_err(|error| {
-            let message = format!("cannot run {PROGRAM}: {error}");
-            OnDemandError::Internal(io::Error::new(error.kind(), message))
-        })?;
-        let mut running = Running::new(child, self.running.clone());
-        let waited = timeout(self.time_limit, running.wait()).await;
-        let Ok(ended) = waited else {
-            running.end().await;
-            return Err(OnDemandError::Timeout(self.time_limit));
-        };
-        let (succeeded, output) = ended.map_err(OnDemandError::Internal)?;
-        if !succeeded {
-            tracing::warn!(name = request.name, output = with_public_urls(&output), "Nix failed");
-            if request.lacks_revision(&output) {
-                return Err(OnDemandError::NoRevision(request.tag.clone()));
-            }
-            let failed = if output.contains(UNAVAILABLE) {
-                OnDemandError::Unavailable
-            } else {
-                OnDemandError::Failed
-            };
-            return Err(failed(redacted(&output)));
+        let import = if self.access.no_import_from_derivation { "false" } else { "true" };
+        for (option, value) in [
+            ("restrict-eval", "true"),
+            ("allowed-uris", &*self.access.uris.join(" ")),
+            ("allow-unsafe-native-code-during-evaluation", "false"),
+            ("allow-import-from-derivation", import),
+        ] {
+            evaluate.args(["--option", option, value]);
         }
-        let link = link.to_owned();
-        let read = tokio::task::spawn_blocking(move || read(&link)).await;
-        read.map_err(|error| OnDemandError::Internal(error.into()))?
+        let library = self.library.display().to_string();
+        let ours = [&*library, &*program, source].into_iter().chain(popularity.as_deref());
+        // Named, so that no `=` of theirs divides them.
+        for (number, path) in ours.enumerate() {
+            evaluate.args(["-I", &format!("stowage-{number}={path}")]);
+        }
+        for path in &self.access.paths {
+            evaluate.args(["-I", path]);
+        }
+        let ended = self.succeed(request, self.with_times(evaluate)).await?;
+        Ok(ended.stdout.trim().to_owned())
+    }
+
+    fn realise(&self, derivation: &str) -> Command {
+        let mut realise = command(STORE);
+        realise.args(["--realise", derivation]);
+        self.with_times(realise)
+    }
+
+    /// Has Nix end a builder that takes too long: it may be another machine's.
+    fn with_times(&self, mut nix: Command) -> Command {
+        let (time, silence) = (self.limits.time.as_secs(), self.limits.silence.as_secs());
+        nix.args(["--option", "timeout", &time.to_string()]);
+        nix.args(["--option", "max-silent-time", &silence.to_string()]);
+        nix
+    }
+
+    /// Runs a program of Nix's, which must succeed.
+    async fn succeed(
+        &self,
+        request: &PackageRequest,
+        nix: Command,
+    ) -> Result<Ended, OnDemandError> {
+        let ended = self.running.run(nix).await.map_err(OnDemandError::Internal)?;
+        if ended.succeeded {
+            return Ok(ended);
+        }
+        log_failure(request, &ended.stderr);
+        if ended.stderr.lines().any(|line| line.trim_end().ends_with(NO_MEMORY)) {
+            return Err(OnDemandError::TooMuchMemory(self.limits.memory));
+        }
+        let said = redacted(&ended.stderr);
+        Err(if ended.stderr.contains(UNAVAILABLE) {
+            OnDemandError::Unavailable(said)
+        } else {
+            OnDemandError::Failed(said)
+        })
     }
 }
 
-/// Returns whether Nix, or git for it, needs an environment variable.
-fn is_for_nix(name: &OsStr) -> bool {
-    const NAMES: [&str; 12] = [
-        "CURL_CA_BUNDLE",
-        "HOME",
-        "HTTPS_PROXY",
-        "HTTP_PROXY",
-        "LOGNAME",
-        "NO_PROXY",
-        "PATH",
-        "SSH_AUTH_SOCK",
-        "SSL_CERT_DIR",
-        "SSL_CERT_FILE",
-        "TMPDIR",
-        "USER",
-    ];
-    const PREFIXES: [&str; 3] = ["GIT_", "NIX_", "XDG_"];
-    let name = name.to_string_lossy();
-    NAMES.contains(&&*name.to_uppercase()) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+fn log_failure(request: &PackageRequest, output: &str) {
+    tracing::warn!(name = request.name, output = with_public_urls(output), "Nix failed");
+}
+
+/// Reads how many bytes Nix would fetch, unpacked, off the lines that a dry run prints:
+/// `these 2 paths will be fetched (1.20 MiB download, 4.56 MiB unpacked):`.
+fn bytes_to_fetch(output: &str) -> u64 {
+    let lines = output.lines().filter(|line| line.contains("will be fetched ("));
+    let numbers = lines.filter_map(|line| {
+        let mut words = line.rsplit_once(" unpacked")?.0.rsplit(' ');
+        let (unit, number) = (words.next()?, words.next()?);
+        let shift = match unit {
+            "KiB" => 10,
+            "MiB" => 20,
+            "GiB" => 30,
+            "TiB" => 40,
+            _ => return None,
+        };
+        // Too large a number becomes the largest.
+        Some((number.parse::<f64>().ok()? * f64::from(1u32 << (shift - 10)) * 1024.0) as u64)
+    });
+    numbers.fold(0, u64::saturating_add)
 }
 
 /// Whether a program is in one of the directories of a `PATH`.
@@ -217,94 +353,9 @@ fn read(link: &Path) -> Result<ImageSpec, OnDemandError> {
         .map_err(|error| odd(&crate::error::with_causes(&error)))
 }
 
-/// Nix at work: whoever is not interested any more ends it.
-struct Running {
-    child: Child,
-    /// Its process group, which is its own.
-    group: Option<i32>,
-    all: RunningBuilds,
-}
-
-impl Running {
-    fn new(child: Child, all: RunningBuilds) -> Self {
-        let group = child.id().and_then(|pid| i32::try_from(pid).ok());
-        all.lock().extend(group);
-        Self { child, group, all }
-    }
-
-    /// Whether it succeeded, and what it printed last.
-    async fn wait(&mut self) -> io::Result<(bool, String)> {
-        let stderr = self.child.stderr.take();
-        let (output, status) = tokio::join!(tail(stderr), self.child.wait());
-        self.forget();
-        Ok((status?.success(), output?))
-    }
-
-    async fn end(&mut self) {
-        self.signal(Signal::SIGTERM);
-        if timeout(PATIENCE, self.child.wait()).await.is_err() {
-            self.signal(Signal::SIGKILL);
-        }
-        self.forget();
-    }
-
-    fn signal(&self, signal: Signal) {
-        self.group.into_iter().for_each(|group| send(group, signal));
-    }
-
-    /// It has come to its end: its number may be another one's soon.
-    fn forget(&mut self) {
-        if let Some(group) = self.group.take() {
-            self.all.lock().remove(&group);
-        }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.signal(Signal::SIGTERM);
-        self.forget();
-    }
-}
-
-fn send(group: i32, signal: Signal) {
-    // It may have ended just now.
-    let _ = killpg(Pid::from_raw(group), signal);
-}
-
-/// The end of what is printed.
-async fn tail(stream: Option<impl AsyncRead + Unpin>) -> io::Result<String> {
-    let Some(mut stream) = stream else { return Ok(String::new()) };
-    let (mut tail, mut buffer) = (Vec::new(), vec![0; 4096]);
-    loop {
-        let read = stream.read(&mut buffer).await?;
-        if read == 0 {
-            return Ok(String::from_utf8_lossy(&tail).into_owned());
-        }
-        tail.extend_from_slice(&buffer[..read]);
-        let excess = tail.len().saturating_sub(TAIL);
-        tail.drain(..excess);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn nix_gets_no_secrets_of_the_server() {
-        for (name, expected) in [
-            ("PATH", true),
-            ("NIX_CONFIG", true),
-            ("GIT_SSH_COMMAND", true),
-            ("https_proxy", true),
-            ("AWS_SECRET_ACCESS_KEY", false),
-            ("STOWAGE_USERS", false),
-            ("DOCKER_AUTH_CONFIG", false),
-        ] {
-            assert_eq!(is_for_nix(OsStr::new(name)), expected, "{name}");
-        }
-    }
 
     #[test]
     fn the_log_has_no_logins() {
@@ -335,11 +386,20 @@ mod tests {
         assert!(is_in(&path, "program"));
     }
 
-    #[tokio::test]
-    async fn the_end_of_messages_is_kept() {
-        let text = format!("{}end", "x".repeat(100_000));
-        let found = tail(Some(text.as_bytes())).await.unwrap();
-        assert_eq!(found.len(), TAIL);
-        assert!(found.ends_with("xend"));
+    #[test]
+    fn what_would_be_fetched_is_read() {
+        let one =
+            "this path will be fetched (0.05 MiB download, 0.25 MiB unpacked):\n  /nix/store/x\n";
+        let more = "these 3 derivations will be built:\n  /nix/store/a.drv\n\
+            these 20 paths will be fetched (200.50 MiB download, 2.50 GiB unpacked):\n";
+        for (output, expected) in [
+            ("", 0),
+            (one, 256 << 10),
+            (more, 5 << 29),
+            ("these paths will be fetched (odd)", 0),
+            ("these 3 paths will be fetched (1 MiB download, 9 XiB unpacked)", 0),
+        ] {
+            assert_eq!(bytes_to_fetch(output), expected, "{output}");
+        }
     }
 }

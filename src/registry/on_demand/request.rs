@@ -8,6 +8,8 @@ use std::str::FromStr;
 use super::error::OnDemandError;
 use crate::foreign::PublicUrl;
 
+/// The repository of nixpkgs.
+const NIXPKGS: &str = "https://github.com/NixOS/nixpkgs";
 /// The tag of a name without one.
 const LATEST: &str = "latest";
 
@@ -73,27 +75,65 @@ impl PackageSource {
     }
 
     /// The source that a tag stands for: `latest` for what was configured, others for the branch,
-    /// tag or commit of that name.
-    fn tagged(&self, tag: &str) -> Option<Self> {
+    /// tag or commit of that name, if such tags are served.
+    fn tagged(&self, tag: &str, served: ServedTags) -> Result<Self, OnDemandError> {
+        let not_served = || OnDemandError::NotServed { tag: tag.to_owned(), served };
+        if tag == LATEST {
+            return Ok(self.clone());
+        }
+        if matches!(self, Self::Path(_)) {
+            return Err(OnDemandError::NoTag(tag.to_owned()));
+        }
+        let needed = if is_commit(tag) { ServedTags::Commits } else { ServedTags::Branches };
+        if served < needed {
+            return Err(not_served());
+        }
         match self {
-            _ if tag == LATEST => Some(self.clone()),
-            Self::Nixpkgs(_) => Some(Self::Nixpkgs(tag.to_owned())),
-            Self::Git { repository, .. } => {
-                Some(Self::Git { repository: repository.clone(), revision: tag.to_owned() })
+            // GitHub's archives have the commits of all forks: nobody knows whose it is.
+            Self::Nixpkgs(_) if is_commit(tag) => {
+                Err(OnDemandError::NotServed { tag: tag.to_owned(), served: ServedTags::Branches })
             }
-            Self::Path(_) => None,
+            Self::Nixpkgs(_) => Ok(Self::Nixpkgs(tag.to_owned())),
+            Self::Git { repository, .. } => {
+                Ok(Self::Git { repository: repository.clone(), revision: tag.to_owned() })
+            }
+            Self::Path(_) => Err(not_served()),
         }
     }
 
     /// Whether the packages are the same for ever: a commit's.
     pub fn is_fixed(&self) -> bool {
-        let is_commit = |text: &str| {
-            text.len() == 40 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-        };
         match self {
             Self::Nixpkgs(revision) | Self::Git { revision, .. } => is_commit(revision),
             Self::Path(_) => false,
         }
+    }
+}
+
+/// Returns whether a revision is a commit by its form.
+pub fn is_commit(text: &str) -> bool {
+    text.len() == 40 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// The tags that clients may ask for: whoever can name a revision has its code evaluated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ServedTags {
+    /// `latest` alone, which is what the server was told to serve.
+    #[default]
+    Latest,
+    /// The branches and tags of the packages' repository as well.
+    Branches,
+    /// The commits that these have as well.
+    Commits,
+}
+
+impl fmt::Display for ServedTags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Latest => "`latest` alone",
+            Self::Branches => "`latest`, branches and tags",
+            Self::Commits => "`latest`, branches, tags and their commits",
+        })
     }
 }
 
@@ -106,6 +146,8 @@ pub struct PackageRequest {
     pub tag: String,
     /// The source of the packages.
     pub source: PackageSource,
+    /// The branch, tag or commit that the client has named.
+    pub named: Option<String>,
 }
 
 impl PackageRequest {
@@ -114,38 +156,32 @@ impl PackageRequest {
     /// anything to Nix, git or a shell.
     ///
     /// # Errors
-    /// [`OnDemandError::TooManyPackages`], [`OnDemandError::NoTag`].
+    /// [`OnDemandError::TooManyPackages`], [`OnDemandError::NoTag`], [`OnDemandError::NotServed`].
     pub fn new(
         name: &str,
         tag: &str,
         source: &PackageSource,
+        served: ServedTags,
         most: usize,
     ) -> Result<Self, OnDemandError> {
         let packages = name.split('/').count();
         if packages > most {
             return Err(OnDemandError::TooManyPackages { packages, most });
         }
-        let source = source.tagged(tag).ok_or_else(|| OnDemandError::NoTag(tag.to_owned()))?;
-        Ok(Self { name: name.to_owned(), tag: tag.to_owned(), source })
+        let source = source.tagged(tag, served)?;
+        let named = (tag != LATEST).then(|| tag.to_owned());
+        Ok(Self { name: name.to_owned(), tag: tag.to_owned(), source, named })
     }
 
-    /// Whether Nix says that there is no such branch, tag or commit, by its messages or by those
-    /// of git that it passes on. What is set, and not asked for, is not the client's mistake.
-    pub fn lacks_revision(&self, output: &str) -> bool {
-        let said = |text: String| output.lines().any(|line| line.trim_end().ends_with(&text));
-        match &self.source {
-            _ if self.tag == LATEST => false,
-            // Behind it, some versions have what the server answered.
-            PackageSource::Nixpkgs(tag) => {
-                output.contains(&format!("/archive/{tag}.tar.gz': HTTP error 404"))
-            }
-            PackageSource::Git { revision, .. } => {
-                said(format!("couldn't find remote ref refs/heads/{revision}"))
-                    || output
-                        .contains(&format!("ambiguous argument '{revision}': unknown revision"))
-                    || output.contains(&format!("Cannot find Git revision '{revision}'"))
-            }
-            PackageSource::Path(_) => false,
+    /// Returns the addresses of archives of nixpkgs, of which the first that is there is meant: for what
+    /// the server was told, any revision; for what a client has named, a branch or else a tag of the
+    /// repository itself. (GitHub takes a mere name for a commit of any fork as well.)
+    pub fn archives(&self) -> Vec<String> {
+        let PackageSource::Nixpkgs(revision) = &self.source else { return Vec::new() };
+        let archive = |prefix: &str| format!("{NIXPKGS}/archive/{prefix}{revision}.tar.gz");
+        match self.named {
+            None => vec![archive("")],
+            Some(_) => vec![archive("refs/heads/"), archive("refs/tags/")],
         }
     }
 
@@ -173,68 +209,63 @@ mod tests {
 
     #[test]
     fn a_tag_is_a_revision() {
+        use ServedTags::{Branches, Commits, Latest};
         let commit = "0123456789abcdef0123456789abcdef01234567";
-        for (source, tag, expected) in [
-            ("nixpkgs!nixos-unstable", "latest", Some("nixpkgs!nixos-unstable")),
-            ("nixpkgs!nixos-unstable", "nixos-25.11", Some("nixpkgs!nixos-25.11")),
-            ("git!https://a/b!main", "latest", Some("git!https://a/b!main")),
-            ("git!https://a/b!main", commit, Some(&*format!("git!https://a/b!{commit}"))),
-            ("path!/srv", "latest", Some("path!/srv")),
-            ("path!/srv", "v1", None),
+        let unstable = "nixpkgs!nixos-unstable";
+        for (source, served, tag, expected) in [
+            (unstable, Latest, "latest", Some("nixpkgs!nixos-unstable")),
+            (unstable, Latest, "nixos-25.11", None),
+            (unstable, Branches, "nixos-25.11", Some("nixpkgs!nixos-25.11")),
+            (unstable, Branches, commit, None),
+            (unstable, Commits, commit, None),
+            ("git!https://a/b!main", Latest, "latest", Some("git!https://a/b!main")),
+            ("git!https://a/b!main", Latest, "next", None),
+            ("git!https://a/b!main", Branches, "next", Some("git!https://a/b!next")),
+            ("git!https://a/b!main", Branches, commit, None),
+            ("git!https://a/b!main", Commits, commit, Some(&*format!("git!https://a/b!{commit}"))),
+            ("path!/srv", Commits, "latest", Some("path!/srv")),
+            ("path!/srv", Commits, "v1", None),
         ] {
             let source: PackageSource = source.parse().unwrap();
-            let found = PackageRequest::new("a/b", tag, &source, 2);
+            let found = PackageRequest::new("a/b", tag, &source, served, 2);
             match (expected, found) {
                 (Some(expected), Ok(found)) => {
                     assert_eq!(found.source.to_string(), expected);
                     assert_eq!(found.source.is_fixed(), tag == commit);
                     assert_eq!(found.packages(), r#"["a","b"]"#);
                 }
-                (None, Err(OnDemandError::NoTag(found))) => assert_eq!(found, tag),
+                (
+                    None,
+                    Err(OnDemandError::NoTag(found) | OnDemandError::NotServed { tag: found, .. }),
+                ) => {
+                    assert_eq!(found, tag);
+                }
                 (expected, found) => panic!("{expected:?}: {found:?}"),
             }
         }
     }
 
     #[test]
-    fn what_a_repository_lacks_is_known_by_the_message() {
-        let commit = "0123456789abcdef0123456789abcdef01234567";
-        let not_found = "error: unable to download \
-            'https://github.com/NixOS/nixpkgs/archive/v1.tar.gz': HTTP error 404\n\n  body: 404";
-        let no_connection = "error: unable to download \
-            'https://github.com/NixOS/nixpkgs/archive/v1.tar.gz': Couldn't connect to server (7)";
-        let other = "error: unable to download \
-            'https://cache.nixos.org/x.tar.gz': HTTP error 404";
-        let no_ref = "fatal: couldn't find remote ref refs/heads/v1\n\
-            error: program 'git' failed with exit code 128";
-        let ambiguous = "fatal: ambiguous argument 'v1': unknown revision or path not in the \
-            working tree.\nerror: program 'git' failed with exit code 128";
-        let no_commit = &*format!("error: Cannot find Git revision '{commit}' in ref 'main' of x");
-        for (source, tag, output, expected) in [
-            ("nixpkgs!main", "v1", not_found, true),
-            ("nixpkgs!main", "v1.tar", not_found, false),
-            ("nixpkgs!main", "1", not_found, false),
-            ("nixpkgs!main", "v1", no_connection, false),
-            ("nixpkgs!main", "v1", other, false),
-            // What the server was told is no mistake of the client's.
-            ("nixpkgs!v1", "latest", not_found, false),
-            ("git!https://a/b!main", "v1", no_ref, true),
-            ("git!https://a/b!main", "v", no_ref, false),
-            ("git!https://a/b!v1", "latest", no_ref, false),
-            ("git!file:///a/b!main", "v1", ambiguous, true),
-            ("git!https://a/b!main", commit, no_commit, true),
-            ("git!https://a/b!main", "v1", not_found, false),
-            ("path!/srv", "latest", not_found, false),
-        ] {
-            let request = PackageRequest::new("a", tag, &source.parse().unwrap(), 2).unwrap();
-            assert_eq!(request.lacks_revision(output), expected, "{source} {tag}: {output}");
-        }
+    fn clients_name_branches_and_tags_of_nixpkgs_itself() {
+        let source: PackageSource = "nixpkgs!main".parse().unwrap();
+        let archives = |tag| {
+            let request = PackageRequest::new("a", tag, &source, ServedTags::Branches, 2);
+            request.unwrap().archives()
+        };
+        let archive = |name| format!("https://github.com/NixOS/nixpkgs/archive/{name}.tar.gz");
+        assert_eq!(archives("latest"), [archive("main")]);
+        // An abbreviated commit is one by a name alone.
+        assert_eq!(
+            archives("abcdef0"),
+            [archive("refs/heads/abcdef0"), archive("refs/tags/abcdef0")]
+        );
     }
 
     #[test]
     fn packages_are_counted() {
         let source = PackageSource::Path("/srv".into());
-        let error = PackageRequest::new("a/b/c", "latest", &source, 2).unwrap_err();
+        let error =
+            PackageRequest::new("a/b/c", "latest", &source, ServedTags::Latest, 2).unwrap_err();
         assert!(matches!(error, OnDemandError::TooManyPackages { packages: 3, most: 2 }));
     }
 }

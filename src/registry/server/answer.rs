@@ -68,13 +68,17 @@ pub fn reads(method: &Method) -> bool {
 pub fn not_built(failed: &OnDemandError, method: &Method) -> Response {
     use OnDemandError as E;
     let (status, code) = match failed {
-        E::NoPackages(_) | E::Unavailable(_) | E::NoTag(_) | E::NoRevision(_) => {
-            (StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN")
-        }
+        E::NoPackages(_)
+        | E::Unavailable(_)
+        | E::NoTag(_)
+        | E::NotServed { .. }
+        | E::NoRevision(_) => (StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN"),
         E::TooManyPackages { .. } => (StatusCode::BAD_REQUEST, "NAME_INVALID"),
         E::Busy(_) => (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
         E::Timeout(_) => (StatusCode::GATEWAY_TIMEOUT, "UNKNOWN"),
-        E::TooLarge { .. } => (StatusCode::FORBIDDEN, "DENIED"),
+        E::TooLarge { .. } | E::TooMuchToFetch { .. } | E::TooMuchMemory(_) => {
+            (StatusCode::FORBIDDEN, "DENIED")
+        }
         E::Storage(StorageError::Full { .. }) => (StatusCode::INSUFFICIENT_STORAGE, "UNKNOWN"),
         E::Storage(_) => (StatusCode::SERVICE_UNAVAILABLE, "UNKNOWN"),
         E::Failed(_) | E::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN"),

@@ -1,6 +1,5 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
 use std::process::Command;
 
 use super::{Images, Server};
@@ -8,15 +7,18 @@ use crate::support::stderr;
 
 const LIBRARY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/nix");
 
-/// Puts a `nix-build` into the directory `bin`, which is a shell's.
-fn nix_build(images: &Images, script: &str) -> PathBuf {
+/// Puts Nix's programs, or others, into the directory `bin`, which are a shell's.
+fn programs(images: &Images, names: &[&str], script: &str) {
     let directory = images.path("bin");
     fs::create_dir_all(&directory).unwrap();
-    let program = directory.join("nix-build");
-    fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
-    fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
-    program
+    for name in names {
+        let program = directory.join(name);
+        fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+    }
 }
+
+const NIX: [&str; 2] = ["nix-instantiate", "nix-store"];
 
 /// `stowage serve --packages`, which finds no other programs.
 fn serve(images: &Images, source: &str) -> Command {
@@ -28,47 +30,99 @@ fn serve(images: &Images, source: &str) -> Command {
 #[test]
 fn what_a_repository_lacks_is_not_found() {
     let images = Images::new();
-    // As git says it, for Nix. What is printed else is none of it.
-    let script = "echo \"fatal: couldn't find remote ref refs/heads/none\" >&2
-        echo \"error: program 'git' failed with 'path:/srv/secret'\" >&2
+    programs(&images, &NIX, "exit 1");
+    let script = "case \"$*\" in
+        *init*) exit ;;
+        *ls-remote*/none*) echo \"0\trefs/remotes/refs/heads/none\"; exit ;;
+        esac
+        echo \"fatal: unable to access 'https://user:secret@localhost/srv/private'\" >&2
         exit 1";
-    nix_build(&images, script);
-    let server = Server::run(&images, &mut serve(&images, "git!https://localhost/secret!main"));
+    programs(&images, &["git"], script);
+    let mut command = serve(&images, "git!https://user:secret@localhost/srv!main");
+    command.arg("--tags=commits").env("XDG_CACHE_HOME", images.path("cache"));
+    let server = Server::run(&images, &mut command);
     for (tag, status, code) in
         [("none", 404, "MANIFEST_UNKNOWN"), ("other", 500, "UNKNOWN"), ("latest", 500, "UNKNOWN")]
     {
         let answer = server.get(&format!("/v2/hello/manifests/{tag}"));
-        assert_eq!((answer.status, &*answer.code()), (status, code), "{tag}");
-        assert!(!answer.text().contains("secret"), "{}", answer.text());
+        assert_eq!((answer.status, &*answer.code()), (status, code), "{tag}: {}", answer.text());
+        assert!(!answer.text().contains("srv"), "{}", answer.text());
         // The same for half a minute.
         assert_eq!(server.get(&format!("/v2/hello/manifests/{tag}")).status, status);
     }
     let log = server.end();
-    assert!(log.contains("/srv/secret"), "{log}");
+    assert!(log.contains("/srv/private") && !log.contains("secret"), "{log}");
+}
+
+/// What a client may name is said before anything is run.
+#[test]
+fn tags_are_served_as_the_server_is_told() {
+    let images = Images::new();
+    programs(&images, &NIX, "exit 1");
+    programs(&images, &["git"], "exit 1");
+    let commit = "0".repeat(40);
+    for (source, arguments, tag, message) in [
+        ("git!https://localhost/a!main", &[][..], "next", "serves `latest` alone"),
+        ("git!https://localhost/a!main", &[], &*commit, "serves `latest` alone"),
+        ("git!https://localhost/a!main", &["--tags=branches"], &commit, "branches and tags"),
+        ("nixpkgs!main", &[], "next", "serves `latest` alone"),
+        ("nixpkgs!main", &["--tags=commits"], &commit, "serves `latest`, branches and tags"),
+    ] {
+        let server = Server::run(&images, serve(&images, source).args(arguments));
+        let answer = server.get(&format!("/v2/hello/manifests/{tag}"));
+        assert_eq!((answer.status, &*answer.code()), (404, "MANIFEST_UNKNOWN"), "{source} {tag}");
+        assert!(answer.text().contains(message), "{source} {tag}: {}", answer.text());
+        let log = server.end();
+        assert!(!log.contains("building"), "{log}");
+    }
 }
 
 #[test]
 fn a_program_that_is_gone_is_named_in_the_log() {
     let images = Images::new();
-    let program = nix_build(&images, "exit 1");
+    programs(&images, &NIX, "exit 1");
     let server = Server::run(&images, &mut serve(&images, "path!/nowhere"));
-    fs::remove_file(program).unwrap();
+    fs::remove_file(images.path("bin/nix-instantiate")).unwrap();
     let answer = server.get("/v2/hello/manifests/latest");
     assert_eq!((answer.status, &*answer.code()), (500, "UNKNOWN"));
-    assert!(!answer.text().contains("nix-build"), "{}", answer.text());
+    assert!(!answer.text().contains("nix-instantiate"), "{}", answer.text());
     let log = server.end();
-    assert!(log.contains("cannot run nix-build: No such file"), "{log}");
+    assert!(log.contains("cannot run nix-instantiate: No such file"), "{log}");
+}
+
+/// What Nix would fetch is asked before it does, and who takes too much memory is told so.
+#[test]
+fn images_that_cost_too_much_are_refused() {
+    let images = Images::new();
+    let script = "case \"$*\" in
+        *--dry-run*) echo 'these 2 paths will be fetched (1.00 MiB download, 3.00 GiB unpacked):' >&2 ;;
+        *--realise*) echo realised >&2; exit 1 ;;
+        *hungry*) echo 'error: out of memory' >&2; exit 1 ;;
+        *) echo /nix/store/x.drv ;;
+        esac";
+    programs(&images, &NIX, script);
+    let mut command = serve(&images, "path!/nowhere");
+    let server = Server::run(&images, command.arg("--max-image-size=1K"));
+    for (name, message) in [
+        ("large", "3221225472 bytes would have to be fetched, and 2147484672 may be"),
+        ("hungry", "takes more than 4294967296 bytes of memory"),
+    ] {
+        let answer = server.get(&format!("/v2/{name}/manifests/latest"));
+        assert_eq!((answer.status, &*answer.code()), (403, "DENIED"), "{}", answer.text());
+        assert!(answer.text().contains(message), "{}", answer.text());
+    }
+    assert!(!server.end().contains("realised"));
 }
 
 #[test]
 fn what_it_cannot_build_with_is_said() {
     let images = Images::new();
-    nix_build(&images, "exit 1");
+    programs(&images, &NIX, "exit 1");
     for (variables, arguments, message, hint) in [
         (
             &[("PATH", "/nowhere:/none")][..],
             &[][..],
-            "error: cannot find `nix-build`, by which images are built, in PATH (/nowhere:/none)\n",
+            "error: cannot find `nix-instantiate`, by which images are built, in PATH (/nowhere:/none)\n",
             "install Nix",
         ),
         (&[], &["--roots", "one.json"], "error: cannot keep links in one.json: ", "--roots DIR"),

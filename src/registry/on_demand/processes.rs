@@ -1,0 +1,242 @@
+//! Programs that the server runs, each within limits and in a process group of its own.
+//! Stage: registry. Input: a command. Output: how it ended, and what it printed last.
+
+use std::collections::BTreeSet;
+use std::env;
+use std::ffi::OsStr;
+use std::io;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+/// Bytes of a program's messages that are kept, from the end.
+const TAIL: usize = 64 << 10;
+/// How long Nix may take to end its builders when it is told to.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// What an evaluator takes besides its heap: its code, its threads' stacks, what it maps of files.
+const BESIDES_HEAP: u64 = 1 << 30;
+
+/// Programs under way, by their process groups.
+#[derive(Clone, Debug, Default)]
+pub struct RunningBuilds(Arc<Mutex<BTreeSet<i32>>>);
+
+impl RunningBuilds {
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<i32>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends all that are at work.
+    pub fn end(&self) {
+        self.lock().iter().for_each(|group| send(*group, Signal::SIGTERM));
+    }
+
+    /// Runs a program to its end. Dropped before that, the future ends the program and what it began.
+    ///
+    /// # Errors
+    /// Where it can't be run.
+    pub async fn run(&self, mut command: Command) -> io::Result<Ended> {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // Ctrl-C at a terminal is for the server, which then ends what it has begun.
+        let child = command.process_group(0).spawn().map_err(|error| {
+            let program = command.as_std().get_program().to_string_lossy();
+            io::Error::new(error.kind(), format!("cannot run {program}: {error}"))
+        })?;
+        Running::new(child, self.clone()).wait().await
+    }
+}
+
+/// How a program ended.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    /// Whether it did what it was told.
+    pub succeeded: bool,
+    /// What it printed last on standard output.
+    pub stdout: String,
+    /// What it printed last on standard error.
+    pub stderr: String,
+}
+
+/// Returns a command with the variables of the environment that Nix and git need, and no keys of the
+/// server's.
+pub fn command(program: &str) -> Command {
+    let mut command = Command::new(program);
+    command.env_clear().envs(env::vars_os().filter(|(name, _)| is_for_nix(name)));
+    // Nothing is looked up in Nix's search path but what is named by `-I`.
+    command.env("NIX_PATH", "");
+    // Nobody is there to answer.
+    command.env("GIT_TERMINAL_PROMPT", "0");
+    command
+}
+
+/// Returns whether Nix, or git for it, needs an environment variable.
+fn is_for_nix(name: &OsStr) -> bool {
+    const NAMES: [&str; 12] = [
+        "CURL_CA_BUNDLE",
+        "HOME",
+        "HTTPS_PROXY",
+        "HTTP_PROXY",
+        "LOGNAME",
+        "NO_PROXY",
+        "PATH",
+        "SSH_AUTH_SOCK",
+        "SSL_CERT_DIR",
+        "SSL_CERT_FILE",
+        "TMPDIR",
+        "USER",
+    ];
+    const PREFIXES: [&str; 3] = ["GIT_", "NIX_", "XDG_"];
+    let name = name.to_string_lossy();
+    NAMES.contains(&&*name.to_uppercase()) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// Has an evaluator do with so much memory: its garbage collector says so when there is no more, and
+/// the system has the last word.
+pub fn limit_memory(command: &mut Command, bytes: u64) {
+    command.env("GC_MAXIMUM_HEAP_SIZE", bytes.to_string());
+    let most = bytes.saturating_add(BESIDES_HEAP);
+    let limit = move || {
+        let (_, hard) = getrlimit(Resource::RLIMIT_AS)?;
+        let most = most.min(hard);
+        setrlimit(Resource::RLIMIT_AS, most, most)?;
+        Ok(())
+    };
+    // SAFETY: Between fork and exec it makes two system calls, and allocates nothing.
+    unsafe { command.pre_exec(limit) };
+}
+
+/// A program at work: whoever is not interested any more ends it.
+struct Running {
+    /// None once it has ended.
+    child: Option<Child>,
+    /// Its process group, which is its own.
+    group: Option<i32>,
+    all: RunningBuilds,
+}
+
+impl Running {
+    fn new(child: Child, all: RunningBuilds) -> Self {
+        let group = child.id().and_then(|pid| i32::try_from(pid).ok());
+        all.lock().extend(group);
+        Self { child: Some(child), group, all }
+    }
+
+    async fn wait(mut self) -> io::Result<Ended> {
+        let Some(child) = &mut self.child else { return Err(io::ErrorKind::NotFound.into()) };
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let (stdout, stderr, status) = tokio::join!(tail(stdout), tail(stderr), child.wait());
+        let succeeded = status?.success();
+        // It has come to its end: its number may be another one's soon.
+        self.child = None;
+        self.forget();
+        Ok(Ended { succeeded, stdout: stdout?, stderr: stderr? })
+    }
+
+    fn forget(&mut self) {
+        if let Some(group) = self.group.take() {
+            self.all.lock().remove(&group);
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let (Some(group), Some(mut child)) = (self.group, self.child.take()) else { return };
+        send(group, Signal::SIGTERM);
+        let all = self.all.clone();
+        // A builder that doesn't listen is ended by force. Until then the group is known to be there.
+        self.group = None;
+        let end = async move {
+            if timeout(PATIENCE, child.wait()).await.is_err() {
+                send(group, Signal::SIGKILL);
+                let _ = child.wait().await;
+            }
+            all.lock().remove(&group);
+        };
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn(end)),
+            Err(_) => drop(self.all.lock().remove(&group)),
+        }
+    }
+}
+
+fn send(group: i32, signal: Signal) {
+    // It may have ended just now.
+    let _ = killpg(Pid::from_raw(group), signal);
+}
+
+/// The end of what is printed.
+async fn tail(stream: Option<impl AsyncRead + Unpin>) -> io::Result<String> {
+    let Some(mut stream) = stream else { return Ok(String::new()) };
+    let (mut tail, mut buffer) = (Vec::new(), vec![0; 4096]);
+    loop {
+        let read = stream.read(&mut buffer).await?;
+        if read == 0 {
+            return Ok(String::from_utf8_lossy(&tail).into_owned());
+        }
+        tail.extend_from_slice(&buffer[..read]);
+        let excess = tail.len().saturating_sub(TAIL);
+        tail.drain(..excess);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nix_gets_no_secrets_of_the_server() {
+        for (name, expected) in [
+            ("PATH", true),
+            ("NIX_CONFIG", true),
+            ("GIT_SSH_COMMAND", true),
+            ("https_proxy", true),
+            ("AWS_SECRET_ACCESS_KEY", false),
+            ("STOWAGE_USERS", false),
+            ("DOCKER_AUTH_CONFIG", false),
+        ] {
+            assert_eq!(is_for_nix(OsStr::new(name)), expected, "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_end_of_messages_is_kept() {
+        let text = format!("{}end", "x".repeat(100_000));
+        let found = tail(Some(text.as_bytes())).await.unwrap();
+        assert_eq!(found.len(), TAIL);
+        assert!(found.ends_with("xend"));
+    }
+
+    #[tokio::test]
+    async fn programs_end_with_who_waits_for_them() {
+        let running = RunningBuilds::default();
+        let mut command = command("sh");
+        command.args(["-c", "trap '' TERM; echo started >&2; while :; do sleep 1; done"]);
+        let waited = timeout(Duration::from_millis(300), running.run(command)).await;
+        assert!(waited.is_err());
+        // It is still known: the server's end would be its end as well.
+        assert_eq!(running.lock().len(), 1);
+        let group = *running.lock().first().unwrap();
+        send(group, Signal::SIGKILL);
+        let begin = std::time::Instant::now();
+        while !running.lock().is_empty() {
+            assert!(begin.elapsed() < Duration::from_secs(60), "it is still there");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn memory_is_limited() {
+        let mut command = command("sh");
+        command.args(["-c", "ulimit -v"]);
+        limit_memory(&mut command, 1 << 30);
+        let ended = RunningBuilds::default().run(command).await.unwrap();
+        assert_eq!(ended.stdout.trim(), (2 << 20).to_string(), "{}", ended.stderr);
+    }
+}
