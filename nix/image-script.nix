@@ -1,4 +1,4 @@
-{ builder, script }:
+{ streamer, script }:
 
 # What every function that makes one image leaves: a script that streams it, with programs that
 # explain it and copy it to where it is run.
@@ -7,7 +7,7 @@ script {
   inherit function prefix name tag spec meta;
   # Not by the whole program: each of its releases would give every image another script, and with it
   # another tag, where none is given.
-  streamer = builder;
+  inherit streamer;
   stream = reference: "stream ${spec} --default-repo-tag ${reference}";
   passthru = { reference, program, withSkopeo }: {
     explain = program "explain" "explain ${spec}";

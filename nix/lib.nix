@@ -3,17 +3,22 @@
 #   stowage = import ./nix/lib.nix { inherit pkgs; };
 #   stowage.buildImage { name = "hello"; config.Cmd = [ "${pkgs.hello}/bin/hello" ]; }
 #
-# pkgs:    nixpkgs; its host platform is that of the images.
-# stowage: the program, for the machine that builds images and runs their scripts.
-# builder: the part of it that derivations run, and that streams images.
+# pkgs:       nixpkgs; its host platform is that of the images.
+# scriptPkgs: nixpkgs for the machine that runs the images' scripts, such as `./result`, if that is another
+#             one than builds images: a Mac's, where a Linux builder makes them.
+# stowage:    the program, for the machine that runs the images' scripts.
+# builder:    the part of it that derivations run, for the machine that builds images.
+# streamer:   the part of it that streams images, for the machine that runs their scripts.
 { pkgs
-, stowage ? pkgs.buildPackages.callPackage ./package.nix { }
+, scriptPkgs ? pkgs.buildPackages
+, stowage ? scriptPkgs.callPackage ./package.nix { }
 , builder ? if arguments ? stowage then stowage else pkgs.buildPackages.callPackage ./package.nix { onlyBuilder = true; }
+, streamer ? if arguments ? scriptPkgs && !(arguments ? stowage) then scriptPkgs.callPackage ./package.nix { onlyBuilder = true; } else builder
 }@arguments:
 let
   inherit (pkgs) lib;
   available = pkgs // {
-    inherit pkgs stowage builder builderDerivation imageScript internalSpec nixDatabase overridable script storePaths;
+    inherit pkgs scriptPkgs stowage builder streamer builderDerivation imageScript internalSpec nixDatabase overridable script storePaths;
   };
   callPackage = lib.callPackageWith available;
   # Calls a file as callPackage does. What callPackage makes of a function, builtins.functionArgs doesn't know.
@@ -29,7 +34,12 @@ let
 in
 rec {
   buildImage = callFunction ./build-image.nix { };
-  buildImageFromNames = callFunction ./image-from-names.nix { inherit buildImage; ownPkgs = pkgs; };
+  buildImageFromNames = callFunction ./image-from-names.nix {
+    inherit buildImage;
+    ownPkgs = pkgs;
+    # Run by a derivation.
+    stowage = if arguments ? scriptPkgs && !(arguments ? stowage) then pkgs.buildPackages.callPackage ./package.nix { } else stowage;
+  };
   buildIndex = callFunction ./build-index.nix { };
   buildLayer = callFunction ./build-layer.nix { };
   dockerTools = callPackage ./docker-tools { };

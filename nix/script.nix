@@ -1,4 +1,4 @@
-{ lib, pkgs, runCommandLocal, runtimeShell, stowage }:
+{ lib, scriptPkgs, runCommandLocal, stowage }:
 
 # What buildImage and buildIndex leave: a script that streams, and programs that copy.
 {
@@ -30,10 +30,10 @@ let
   runBy = program: arguments: "exec ${program}/bin/stowage ${arguments} \"$@\"";
   run = runBy stowage;
   # Programs for `nix run`.
-  program = name: arguments: pkgs.buildPackages.writeShellScriptBin name (run arguments);
-  withSkopeo = name: arguments: pkgs.buildPackages.writeShellScriptBin name ''
+  program = name: arguments: scriptPkgs.writeShellScriptBin name (run arguments);
+  withSkopeo = name: arguments: scriptPkgs.writeShellScriptBin name ''
     # For a target that needs it, should there be none that suits this machine better.
-    PATH=''${PATH:+$PATH:}${pkgs.buildPackages.skopeo}/bin
+    PATH=''${PATH:+$PATH:}${scriptPkgs.skopeo}/bin
     ${run arguments}
   '';
 
@@ -51,7 +51,7 @@ let
     output=''${out##*/}
     tag=${if tag != null then lib.escapeShellArg tag else "\${output%%-*}"}
     cat > $out <<EOF
-    #!${runtimeShell}
+    #!${scriptPkgs.runtimeShell}
     # spec: ${spec}
     ${lib.replaceStrings [ "$@" ] [ "\\$@" ] (runBy streamer (stream "${imageName}:$tag"))}
     EOF

@@ -137,7 +137,7 @@ rec {
     {
       __structuredAttrs = true;
       exportReferencesGraph.closure = lib.toList rootPaths;
-      nativeBuildInputs = [ pkgs.jq ];
+      nativeBuildInputs = [ pkgs.buildPackages.jq ];
     } ''
     mkdir $out
     jq -r '.closure[].path' "$NIX_ATTRS_JSON_FILE" > $out/store-paths

@@ -6,7 +6,8 @@
 #   debian.nix    a store path for each Debian package, relocated
 #   programs.nix  these by the names that nixpkgs has for them
 #   generate.nix  closures of any size, for benchmarks
-{ system, overlays ? [ ], config ? { } }:
+#   cross.nix     packages for another platform than this machine's
+{ system, crossSystem ? null, overlays ? [ ], config ? { } }:
 let
   lib = import ./lib.nix;
 
@@ -27,7 +28,7 @@ let
     {
       inherit lib system callPackage;
       pkgs = self;
-      # What runs on the machine that builds, and what is built for: the same machine.
+      # What runs on the machine that builds, and what is built for: the same machine, but for cross.nix.
       buildPackages = self;
       targetPackages = self;
       pkgsBuildBuild = self;
@@ -37,7 +38,8 @@ let
       callPackages = lib.callPackagesWith self;
       newScope = scope: lib.callPackageWith (self // scope);
       extend = overlay: self.appendOverlays [ overlay ];
-      appendOverlays = more: import ./. { inherit system config; overlays = overlays ++ more; };
+      appendOverlays = more: import ./. { inherit system crossSystem config; overlays = overlays ++ more; };
+      pkgsCross.aarch64-multiplatform = import ./. { inherit system config overlays; crossSystem = "aarch64-linux"; };
       go = { inherit (self.stdenv.hostPlatform.go) GOARCH GOOS; };
       path = ./.;
     }
@@ -45,6 +47,11 @@ let
     // import ./builders.nix { inherit lib; pkgs = self; }
     // { inherit debs; }
     // import ./programs.nix { inherit lib boot; pkgs = self; }
-    // { generateClosure = callPackage ./generate.nix { }; };
+    // { generateClosure = callPackage ./generate.nix { }; }
+    // lib.optionalAttrs (crossSystem != null) (import ./cross.nix {
+      inherit lib crossSystem;
+      pkgs = self;
+      native = import ./. { inherit system config overlays; };
+    });
 in
 lib.fix (lib.foldl' (f: overlay: lib.extends overlay f) packages overlays)

@@ -1,4 +1,4 @@
-{ pkgs, stowage, builder, storePaths, overridable, internalSpec, nixDatabase, imageScript }:
+{ pkgs, scriptPkgs, stowage, builder, storePaths, overridable, internalSpec, nixDatabase, imageScript }:
 
 /* nixpkgs' dockerTools: the same functions, arguments and defaults, on stowage.
 
@@ -6,7 +6,7 @@
 */
 let
   callFunction = import ../call-function.nix (pkgs // {
-    inherit pkgs stowage builder storePaths overridable internalSpec nixDatabase imageScript;
+    inherit pkgs scriptPkgs stowage builder storePaths overridable internalSpec nixDatabase imageScript;
     inherit (self) buildImage buildLayeredImage streamLayeredImage streamNixShellImage shellScript
       binSh fakeNss usrBinEnv;
     rootTar = callFunction ./root-tar.nix { };
@@ -26,7 +26,7 @@ let
     exportImage = callFunction ./export-image.nix { };
     mergeImages = callFunction ./merge-images.nix { };
     pullImage = callFunction ./pull-image.nix { };
-    tarsum = pkgs.writeShellScriptBin "tarsum" "exec ${stowage}/bin/stowage tarsum";
+    tarsum = pkgs.buildPackages.writeShellScriptBin "tarsum" "exec ${stowage}/bin/stowage tarsum";
     # Evaluated and built only where they are asked for.
     examples = import ./examples.nix { inherit pkgs; dockerTools = self; };
   };

@@ -1,13 +1,13 @@
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use stowage::closure::Closure;
 use stowage::layer::nar_hash;
 use stowage::oci::ImageSpec;
 use stowage::store::Store;
 
-use crate::support::{Image, build, nix, run, stowage};
+use crate::support::{Image, build, check, nix, run, stowage};
 
 /// Bit for bit, the script and the spec.
 #[test]
@@ -201,4 +201,49 @@ fn a_long_chain_of_layers_is_an_image() {
     let names: Vec<_> = image.spec.layers.iter().map(|layer| layer.names()).collect();
     let expected: Vec<_> = (1..=20).map(|number| format!("file{number}")).collect();
     assert_eq!(names, expected);
+}
+
+/// Scripts run on the machine that builds, whatever platform the image is for.
+#[test]
+fn a_cross_built_image_has_scripts_for_this_machine() {
+    let image = Image::named("cross");
+    let directory = tempfile::tempdir().unwrap();
+    let archive = directory.path().join("image.tar");
+    image.stream_to(&archive);
+    let copy_to = build(&format!("{}.copyTo", image.attribute)).join("bin/copy-to");
+    run(Command::new(copy_to).arg(format!("dir:{}", directory.path().join("dir").display())));
+    let inspected = run(Command::new("skopeo")
+        .args(["--insecure-policy", "inspect", "--config"])
+        .arg(format!("docker-archive:{}", archive.display())));
+    let config: serde_json::Value = serde_json::from_str(&inspected).unwrap();
+    assert_eq!(config["architecture"], "arm64");
+}
+
+/// With `scriptPkgs` the image is this machine's, and its scripts are another's.
+#[test]
+fn scripts_may_be_for_another_machine() {
+    let image = check("scriptsElsewhere");
+    let script = build(&image);
+    let [shell, program] = [0, 2].map(|line| {
+        let text = std::fs::read_to_string(&script).unwrap();
+        let line = text.lines().nth(line).unwrap();
+        line.trim_start_matches("#!")
+            .trim_start_matches("exec ")
+            .split(' ')
+            .next()
+            .unwrap()
+            .to_owned()
+    });
+    let copy_to =
+        std::fs::read_to_string(build(&format!("{image}.copyTo")).join("bin/copy-to")).unwrap();
+    assert!(copy_to.starts_with(&format!("#!{shell}\n")), "{copy_to}");
+    for file in [&shell, &program] {
+        // `e_machine` of an ELF header: AArch64.
+        assert_eq!(std::fs::read(file).unwrap()[18], 183, "{file}");
+    }
+    // What builds the image is this machine's.
+    assert_eq!(
+        ImageSpec::read(&build(&format!("{image}.spec"))).unwrap().architecture.to_string(),
+        "amd64"
+    );
 }

@@ -58,6 +58,16 @@ in
   app2 = appImage "v2";
   app2AfterApp1 = (appImage "v2").override { previousImage = (appImage "v1").spec; };
 
+  # For another platform than the one that builds it and runs its scripts.
+  cross = let inherit (pkgs.pkgsCross.aarch64-multiplatform) hello stowage; in stowage.buildImage {
+    name = "e2e/cross";
+    config.Cmd = [ "${hello}/bin/hello" ];
+  };
+  # Scripts for another platform than the one that builds them, as on a Mac with a Linux builder.
+  scriptsElsewhere =
+    let elsewhere = import ../../nix/lib.nix { inherit pkgs; scriptPkgs = pkgs.pkgsCross.aarch64-multiplatform; }; in
+    elsewhere.buildImage { name = "e2e/scripts-elsewhere"; config.Cmd = [ "${pkgs.hello}/bin/hello" ]; };
+
   # More store paths than layers, files in /, a store path that is a file, odd settings.
   full = stowage.buildImage {
     name = "e2e/full";
