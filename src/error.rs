@@ -1,9 +1,9 @@
-//! What every stage's errors share.
+//! Items that the errors of all stages share.
 //! Vocabulary: names no stage.
 
 use std::io;
 
-/// An error and what it came of, in one line.
+/// Returns an error and its causes in one line.
 pub fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -14,18 +14,18 @@ pub fn with_causes(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Advice that goes with an error, kept out of its message.
+/// Advice that goes with an error, apart from the error's message.
 ///
-/// The message says what failed, on which path, line or layer, and why. The
-/// hint, printed after a blank line, names a command or an attribute to try.
+/// The message says what failed, on which path, line or layer, and why. The hint, printed after a
+/// blank line, names a command or an attribute to try.
 pub trait Hint: std::error::Error {
-    /// What to do about it, if there is something to say.
+    /// Returns what the user can do about the error, if there is anything to say.
     fn hint(&self) -> Option<String> {
         None
     }
 
-    /// Whether the reader of our output went away. Half an image is not
-    /// success, so this still fails, but there is nobody left to tell.
+    /// Returns whether the error is that the reader of this program's output went away. The program
+    /// must still fail, since half an image is no success, but need not print a message.
     fn is_broken_pipe(&self) -> bool {
         let mut cause = self.source();
         while let Some(error) = cause {

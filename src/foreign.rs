@@ -1,4 +1,4 @@
-//! Text and addresses from outside, made fit for messages: one line, of a bounded length, without
+//! Makes text and addresses from outside fit for messages: one line, of a bounded length, without
 //! control characters, passwords and signatures.
 //! Vocabulary: names no stage.
 
@@ -6,27 +6,27 @@ use std::fmt;
 
 use url::Url;
 
-/// Longest foreign text that a message quotes, in characters.
+/// The length of the longest foreign text that a message quotes, in characters.
 const LONGEST: usize = 500;
-/// Longest foreign text that is looked at, in bytes.
+/// The number of bytes of a foreign text that are looked at.
 const LOOKED_AT: usize = 64 << 10;
 
-/// An address as messages show it: without user name, password, query and fragment, each of which
-/// may hold a secret.
+/// An address for messages: without user name, password, query and fragment, each of which may hold
+/// a secret.
 ///
-/// Addresses get into errors, events and logs as this type alone.
+/// Errors, events and logs hold addresses only in this type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublicUrl(String);
 
 impl PublicUrl {
-    /// Takes what may be shown of an address.
+    /// Removes the parts of an address that may hold a secret.
     pub fn of(address: &str) -> Self {
         let Ok(mut url) = address.parse::<Url>() else {
-            // Whatever it is, the part up to the path holds no signature.
+            // Even if the text is not a URL, the part before a `?` or `#` holds no signature.
             let end = address.find(['?', '#']).unwrap_or(address.len());
             return Self(shortened(&printable(&without_user(&address[..end]))));
         };
-        // These fail for addresses without a host, which have no user either.
+        // These calls fail for URLs without a host, which have no user either.
         let _ = url.set_username("");
         let _ = url.set_password(None);
         url.set_query(None);
@@ -41,7 +41,7 @@ impl fmt::Display for PublicUrl {
     }
 }
 
-/// Returns what another program said as one line of at most 500 characters: markup without its
+/// Returns the output of another program as one line of at most 500 characters: markup without its
 /// tags, addresses as [`PublicUrl`]s, and no control characters.
 pub fn plain_text(text: &str) -> String {
     let text = &text[..text.floor_char_boundary(LOOKED_AT)];
@@ -49,14 +49,15 @@ pub fn plain_text(text: &str) -> String {
     shortened(&with_public_urls(&printable(&text)))
 }
 
-/// Returns the text of the first element of that name in an XML document, if it has no elements.
+/// Returns the text of the first element named `name` in an XML document, or `None` if it has no
+/// text of its own.
 pub fn element<'x>(xml: &'x str, name: &str) -> Option<&'x str> {
     let (_, rest) = xml.split_once(&format!("<{name}>"))?;
     let (text, _) = rest.split_once('<')?;
     Some(text.trim()).filter(|text| !text.is_empty())
 }
 
-/// Leaves out all up to the last `@`, except one that begins a digest.
+/// Removes the text before the last `@`, except for an `@` that begins a digest.
 fn without_user(text: &str) -> String {
     let (scheme, rest) = match text.split_once("://") {
         Some((scheme, rest)) => (format!("{scheme}://"), rest),
@@ -70,7 +71,8 @@ fn without_user(text: &str) -> String {
     scheme + user.map_or(rest, |at| &rest[at + 1..])
 }
 
-/// One line, without control characters and those that change the direction of text.
+/// Returns the text as one line, without control characters and without invisible characters, such
+/// as those that change the direction of text.
 fn printable(text: &str) -> String {
     let is_unseen = |c: char| {
         matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
@@ -91,8 +93,7 @@ fn shortened(text: &str) -> String {
     }
 }
 
-/// Returns a text in which every address is shown as a [`PublicUrl`]; `?…` stands for a query or a
-/// fragment.
+/// Replaces every address in a text by a [`PublicUrl`]; `?…` stands for a query or a fragment.
 pub fn with_public_urls(text: &str) -> String {
     let (mut found, mut rest) = (String::new(), text);
     while let Some(colon) = rest.find("://") {
@@ -102,7 +103,7 @@ pub fn with_public_urls(text: &str) -> String {
             .map_or(0, |before| before + rest[before..].chars().next().map_or(1, char::len_utf8));
         let is_end = |c: char| c.is_whitespace() || "\"'`<>(){}|,;".contains(c);
         let end = rest[colon..].find(is_end).map_or(rest.len(), |length| colon + length);
-        // What ends a sentence ends the address.
+        // Punctuation at the end belongs to the sentence, not to the address.
         let address = rest[begin..end].trim_end_matches([':', '.']);
         found += &rest[..begin];
         found += &PublicUrl::of(address).to_string();
@@ -120,7 +121,8 @@ fn is_markup(text: &str) -> bool {
     second.is_some_and(|c| c.is_ascii_alphabetic() || "!?".contains(c)) && text.contains('>')
 }
 
-/// The text between the tags of an HTML page; of a storage's XML, its code and message.
+/// Returns the text between the tags of an HTML page; for an object storage's XML, its code and
+/// message.
 fn without_markup(text: &str) -> String {
     let said = ["Code", "Message"].into_iter().filter_map(|name| element(text, name));
     let said = said.collect::<Vec<_>>().join(": ");
@@ -132,7 +134,7 @@ fn without_markup(text: &str) -> String {
         found += &rest[..begin];
         found.push(' ');
         let lower = rest[begin..].get(..8).unwrap_or(&rest[begin..]).to_ascii_lowercase();
-        // What is in these is no text.
+        // The contents of these elements are not text.
         let end = [("<!--", "-->"), ("<script", "</script"), ("<style", "</style")]
             .into_iter()
             .find(|(open, _)| lower.starts_with(open))
@@ -146,7 +148,7 @@ fn without_markup(text: &str) -> String {
             }
             None => "",
         };
-        // The name of a closing tag, of which the bracket was taken.
+        // Of a closing tag, `</` was skipped: skip its name and bracket too.
         if end.starts_with("</") {
             rest = rest.split_once('>').map_or("", |(_, after)| after);
         }
@@ -160,8 +162,8 @@ fn find_ignoring_case(text: &str, wanted: &str) -> Option<usize> {
     bytes.into_iter().position(|window| window.eq_ignore_ascii_case(wanted.as_bytes()))
 }
 
-/// Replaces the character references that pages have most. `&amp;` comes last, as what it makes
-/// is none.
+/// Replaces the most frequent character references. `&amp;` comes last, so that its result is not
+/// read as the beginning of another reference.
 fn with_characters(text: &str) -> String {
     let references = [
         ("&nbsp;", " "),

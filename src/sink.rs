@@ -1,4 +1,4 @@
-//! Where the bytes of layers go: without a copy of them on the way, where that can be.
+//! Passes on the bytes of layers, without copying them where that is possible.
 //! Vocabulary: names no stage.
 
 use std::fs::File;
@@ -7,38 +7,39 @@ use std::os::unix::fs::FileTypeExt;
 
 use nix::fcntl::{SpliceFFlags, splice};
 
-/// Bytes that are best read, hashed and written at once: enough for a call of the system to cost
-/// nothing beside them, and so few that they are in the processor's cache from one to the next.
+/// The number of bytes that are best read, hashed and written at once: enough to make the cost of a
+/// system call negligible, and few enough to stay in the processor's cache from one step to the
+/// next.
 pub const PIECE: usize = 128 << 10;
 
-/// A writer that may take files without a look at them.
+/// A writer that may take bytes straight from a file.
 ///
-/// What it does with them is what [`Write::write_all`] of the same bytes would do, with less work.
+/// Taking a file has the effect of [`Write::write_all`] with the file's bytes, for less work.
 pub trait Sink: Write {
-    /// Takes up to so many bytes of a file, and returns how many: none at the file's end, or if
-    /// it takes no files.
+    /// Takes up to `bytes.length` bytes of a file. Returns how many it took: 0 at the file's end,
+    /// or if this writer takes no files.
     ///
     /// # Errors
-    /// The writer's; and the reader's, which can't be told from them.
+    /// Fails if writing or reading fails; the two can't be told apart.
     fn take_file(&mut self, bytes: FileBytes) -> io::Result<u64> {
         let _ = bytes;
         Ok(0)
     }
 
-    /// Whether it takes files at all.
+    /// Returns whether this writer takes files at all.
     fn takes_files(&self) -> bool {
         false
     }
 }
 
-/// Bytes of a file. Where its position is, does not matter and stays as it is.
+/// A range of bytes of a file. The file's position is neither used nor changed.
 #[derive(Clone, Copy, Debug)]
 pub struct FileBytes<'f> {
     /// The file.
     pub file: &'f File,
-    /// Where they begin.
+    /// The offset of the first byte.
     pub offset: u64,
-    /// How many they should be.
+    /// The number of bytes.
     pub length: u64,
 }
 
@@ -56,7 +57,7 @@ impl Sink for io::Sink {}
 
 impl Sink for Vec<u8> {}
 
-/// Any other writer, which is written to.
+/// A writer that takes no files: wraps any other [`Write`].
 pub struct Plain<W>(pub W);
 
 impl<W: Write> Write for Plain<W> {
@@ -71,15 +72,15 @@ impl<W: Write> Write for Plain<W> {
 
 impl<W: Write> Sink for Plain<W> {}
 
-/// A file that may be a pipe, which the system moves files to by itself: as pages of its
-/// cache, not one byte of which is copied (splice(2)).
+/// A file that may be a pipe. If it is one, the system moves files to it by itself, as pages of its
+/// cache, without copying a byte (splice(2)).
 pub struct Spliced {
     out: File,
     is_pipe: bool,
 }
 
 impl Spliced {
-    /// Writes to whatever this is.
+    /// Wraps a file, a pipe or any other file descriptor.
     pub fn new(out: File) -> Self {
         let is_pipe = out.metadata().is_ok_and(|metadata| metadata.file_type().is_fifo());
         Self { out, is_pipe }
@@ -102,7 +103,7 @@ impl Sink for Spliced {
     }
 
     fn take_file(&mut self, FileBytes { file, offset, length }: FileBytes) -> io::Result<u64> {
-        /// Bytes that are asked for at once: those that the widest usual pipe has room for.
+        /// The number of bytes to ask for at once: the room of the widest usual pipe.
         const AT_ONCE: u64 = 1 << 20;
         let mut taken = 0;
         let flags = SpliceFFlags::SPLICE_F_MORE;
@@ -113,7 +114,7 @@ impl Sink for Spliced {
                 Ok(0) => break,
                 Ok(more) => taken += more as u64,
                 Err(nix::Error::EINTR) => {}
-                // A file system that can't: what is left is read.
+                // The file system does not support this: the caller reads the rest.
                 Err(nix::Error::EINVAL) => break,
                 Err(error) => return Err(error.into()),
             }
@@ -129,7 +130,8 @@ mod tests {
 
     use super::*;
 
-    /// As much of a file as there is and as is asked for, and behind what was written before.
+    /// Checks that a pipe gets as much of a file as there is and as is asked for, after the bytes
+    /// that were written before.
     #[test]
     fn a_pipe_takes_files() {
         let bytes: Vec<u8> = (0..3_u32 << 20).map(|place| (place >> 3) as u8).collect();

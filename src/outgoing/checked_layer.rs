@@ -1,4 +1,4 @@
-//! A layer's blob on its way out, checked against what was built.
+//! Checks a layer's blob, while it is written, against what was built.
 //! Stage: outgoing. Input: [`ImageLayer`]. Output: a layer's bytes, or an error.
 
 use std::fmt::Display;
@@ -24,14 +24,14 @@ pub enum CheckedBy {
 /// Says on which thread the digest of a layer is computed, if one is needed to check it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hashing {
-    /// On a thread of its own, if the layer is large: faster, for a few megabytes of memory.
+    /// On a separate thread, if the layer is large: faster, for a few megabytes of memory.
     Beside,
-    /// On the thread that makes it: where there are others for all processors.
+    /// On the thread that makes the layer: for callers that make layers on all processors at once.
     Within,
 }
 
 impl Hashing {
-    /// From this size on, in bytes, a thread is worth it.
+    /// The size in bytes from which on a separate thread is worth it.
     const LARGE: u64 = 4 << 20;
 
     fn of<W>(self, out: W, size: u64) -> DigestWriter<W> {
@@ -43,15 +43,15 @@ impl Hashing {
     }
 }
 
-/// Makes a layer and passes on its bytes, never more of them than recorded. They are compared by
-/// their checksum, as they are written; or by their digest, if they have no checksum.
+/// Makes a layer and passes on its bytes, never more of them than recorded. Compares them with the
+/// recorded checksum as they are written, or with the recorded digest if there is no checksum.
 ///
-/// A checksum finds what changed by accident. Nobody has to get by it on purpose: who could alter
-/// a layer could as well alter the image spec, which says what is expected.
+/// A checksum finds accidental changes. It need not withstand attacks: an attacker who could alter
+/// a layer could as well alter the image spec, which holds the expected checksum.
 ///
 /// # Errors
-/// [`Error::LayerChanged`] if they are not what they were: by then most of them may have
-/// been passed on, so that a receiver must not take what it has for a layer.
+/// Fails with [`Error::LayerChanged`] if the bytes differ from what was built. By then most of them
+/// may have been passed on: a receiver must not take them for a layer.
 pub fn write_checked_layer(
     store: &Store,
     layer: ImageLayer,
@@ -66,11 +66,11 @@ pub fn write_checked_layer(
     compare(layer, expected, out.finish())
 }
 
-/// Makes a layer like [`write_checked_layer`], but always compares its SHA-256: for bytes that
-/// are stored under their digest, where other images reuse them.
+/// Makes a layer like [`write_checked_layer`], but always compares SHA-256: for bytes that are
+/// stored under their digest, where other images reuse them.
 ///
 /// # Errors
-/// Those of [`write_checked_layer`].
+/// Returns the errors of [`write_checked_layer`].
 pub fn write_hashed_layer(
     store: &Store,
     layer: ImageLayer,
@@ -87,11 +87,12 @@ fn compare<S: PartialEq + Display>(layer: ImageLayer, expected: S, found: S) -> 
     if found == expected { Ok(()) } else { Err(changed(layer, expected, found)) }
 }
 
-/// Makes a layer and checks its size alone. Nothing is hashed, and the system moves large files by
-/// itself where `out` takes them.
+/// Makes a layer and checks only its size. Hashes nothing, and lets the system move large files by
+/// itself where `out` allows that.
 ///
 /// # Errors
-/// [`Error::LayerChanged`] if the layer has another size, or [`Error::Layer`].
+/// Fails with [`Error::LayerChanged`] if the layer has another size, and with [`Error::Layer`] if
+/// it can't be made.
 pub fn write_sized_layer(store: &Store, layer: ImageLayer, out: impl Sink) -> Result<(), Error> {
     let size = layer.blob().size;
     let mut out = Limited::new(out, size);
@@ -121,8 +122,8 @@ fn bytes(count: u64) -> String {
     format!("{count} bytes")
 }
 
-/// Takes `left` bytes and refuses the rest: what follows an announced size would be read
-/// as something else.
+/// Takes `left` bytes and refuses the rest: bytes beyond an announced size would be read as
+/// something else.
 struct Limited<W> {
     inner: W,
     left: u64,
@@ -142,7 +143,7 @@ impl<W> Limited<W> {
         Ok(())
     }
 
-    /// Maps the error of the writer. If the layer ran past its recorded size, reports
+    /// Maps the writer's error. If the layer ran past its recorded size, reports
     /// [`Error::LayerChanged`] instead.
     fn ended(&self, layer: ImageLayer, result: Result<(), layer::Error>) -> Result<(), Error> {
         if self.exceeded {
@@ -175,7 +176,7 @@ impl<S: Sink> Sink for Limited<S> {
     }
 
     fn take_file(&mut self, bytes: FileBytes) -> io::Result<u64> {
-        // What is longer than announced is noticed with the first byte after.
+        // A longer file is noticed with its first byte beyond the announced size.
         let length = bytes.length.min(self.left);
         let taken = self.inner.take_file(FileBytes { length, ..bytes })?;
         self.left -= taken;

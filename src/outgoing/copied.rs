@@ -1,4 +1,4 @@
-//! An account of a copy: what was sent, and what was there already.
+//! Counts what a copy sent, and what the target had already.
 //! Stage: outgoing (pure).
 
 use serde::Serialize;
@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::digest::BlobDigest;
 use crate::oci::Documents;
 
-/// Counts what a copy sent and what it did not have to send.
+/// Counts of what a copy sent and did not have to send.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Tally {
@@ -14,7 +14,7 @@ pub struct Tally {
     pub layers_sent: usize,
     /// Layers that the target had.
     pub layers_skipped: usize,
-    /// Layers that the registry took from another of its repositories.
+    /// Layers that the registry mounted from another of its repositories.
     pub layers_mounted: usize,
     /// Bytes that were sent: all bytes of an archive, or else those of blobs and documents.
     pub bytes_sent: u64,
@@ -35,30 +35,30 @@ impl Tally {
         self.bytes_skipped += size;
     }
 
-    /// Counts a layer that the registry took from another of its repositories.
+    /// Counts a layer that the registry mounted from another of its repositories.
     pub fn mounted(&mut self) {
         self.layers_mounted += 1;
     }
 }
 
-/// Says what a copy came to, whichever the target.
+/// The result of a copy to any target.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Copied {
-    /// Digest of the manifest, or of the index, that was written.
+    /// Digest of the manifest or index that was written.
     pub manifest_digest: BlobDigest,
-    /// Digest of the image's configuration; of several images, the digest of their index.
+    /// Digest of the image's configuration; for several images, the digest of their index.
     pub image_id: String,
     /// Counts of what was sent and skipped.
     #[serde(flatten)]
     pub tally: Tally,
-    /// Whether the daemon lacked a layer that it was thought to have, and was sent the whole
-    /// image.
+    /// True if the daemon lacked a layer that it was expected to have, so that the whole image was
+    /// sent.
     pub fell_back: bool,
 }
 
 impl Copied {
-    /// Accounts for a copy of these documents and their layers.
+    /// Describes the result of copying these documents and their layers.
     pub fn new(documents: &Documents, tally: Tally) -> Self {
         Self {
             manifest_digest: documents.top().digest,

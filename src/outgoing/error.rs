@@ -1,4 +1,4 @@
-//! Why the bytes of an image did not go out.
+//! Errors of making and writing an image's bytes.
 //! Stage: outgoing. Output: messages.
 
 use std::io;
@@ -9,9 +9,9 @@ use thiserror::Error;
 use crate::error::Hint;
 use crate::layer;
 
-/// Says why a layer could not be made, or not be written, whichever the target.
+/// Says why a layer could not be made or written, for any target.
 ///
-/// Each target has an error type of its own, of which this is one variant.
+/// Each target has an error type of its own, with this one as a variant.
 #[derive(Debug, Error)]
 pub enum Error {
     /// A layer could not be made.
@@ -19,12 +19,12 @@ pub enum Error {
     Layer {
         /// The layer's number, from 1 at the bottom.
         number: usize,
-        /// Layers of the image.
+        /// The number of the image's layers.
         count: usize,
         /// The reason.
         source: layer::Error,
     },
-    /// A layer came out other than when the image was built.
+    /// A layer differs from what was recorded when the image was built.
     #[error(
         "layer {number} of {count} ({names}) is not what it was: expected {expected}, found {found}"
     )]
@@ -46,7 +46,7 @@ pub enum Error {
     /// A file of the target could not be written.
     #[error("cannot write {}", path.display())]
     File {
-        /// The file, by the name that it would have had.
+        /// The final name of the file.
         path: PathBuf,
         /// The error of the system.
         source: io::Error,
@@ -61,9 +61,9 @@ pub enum Error {
     },
 }
 
-/// Error types that can name the file that was written to.
+/// Lets an error name the file that was being written.
 pub trait At {
-    /// Names the file at `path`, if writing is what failed.
+    /// Names the file at `path` if the error is that writing failed.
     #[must_use]
     fn at(self, path: &Path) -> Self;
 }

@@ -1,5 +1,5 @@
-//! Makes the layers of an image for a receiver, checks them on their way out, and counts what was
-//! sent. Every way out of the program goes through this stage.
+//! Makes the layers of an image for a receiver, checks them while they are written, and counts what
+//! was sent. All bytes that leave the program go through this stage.
 //! Stage: outgoing. Input: an image spec and the store. Output: bytes.
 
 mod checked_layer;

@@ -1,5 +1,5 @@
-//! Other programs, run until they end or nobody wants them to.
-//! Stage: outgoing. Output: what they say of their end.
+//! Runs other programs, until they end or the copy is ended.
+//! Stage: outgoing. Output: their exit status and what they printed.
 
 use std::io::{self, Read};
 use std::os::fd::AsFd;
@@ -14,15 +14,14 @@ use nix::unistd::Pid;
 
 use super::watch::Watch;
 
-/// How soon a program is ended that nobody wants any more.
+/// The interval at which `watch` is asked whether to end the program.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// Runs a program that reads nothing, and of which only standard error is of interest. If
-/// `watch` wants no more, the program is told to end, and waited for: what it writes to may be
-/// removed then.
+/// Runs a program without input, and collects its standard error. If `watch` ends the copy, the
+/// program is told to end and waited for, so that the caller may remove the files that it wrote to.
 ///
 /// # Errors
-/// If it can't be run, or what `watch` says.
+/// Fails if the program can't be run, or with the error of `watch`.
 pub fn run_program(command: &mut Command, watch: &dyn Watch) -> io::Result<Output> {
     watch.hold();
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -32,7 +31,7 @@ pub fn run_program(command: &mut Command, watch: &dyn Watch) -> io::Result<Outpu
     let reader = thread::spawn(move || {
         let mut bytes = Vec::new();
         let read = stderr.read_to_end(&mut bytes).map(|_| bytes);
-        // Nobody listens when the program was given up.
+        // If the program was ended early, nothing receives this.
         let _ = sender.send(read);
     });
     let stderr = loop {
@@ -42,7 +41,7 @@ pub fn run_program(command: &mut Command, watch: &dyn Watch) -> io::Result<Outpu
             Err(RecvTimeoutError::Timeout) => {
                 if let Err(error) = watch.advance(0) {
                     let id = child.id().cast_signed();
-                    // It may have ended by itself.
+                    // The program may have ended already.
                     let _ = kill(Pid::from_raw(id), Signal::SIGTERM);
                     child.wait()?;
                     return Err(error);
@@ -51,16 +50,16 @@ pub fn run_program(command: &mut Command, watch: &dyn Watch) -> io::Result<Outpu
         }
     };
     let status = child.wait()?;
-    // It has sent what there is.
+    // The thread has sent its result, and ends.
     let _ = reader.join();
     Ok(Output { status, stdout: Vec::new(), stderr: stderr? })
 }
 
-/// Gives a pipe the largest buffer that a user may ask for: with the usual 64 KiB, writer and
-/// reader of a layer spend their time waking each other.
+/// Gives a pipe the largest buffer that an ordinary user may ask for: with the default of 64 KiB,
+/// writer and reader of a layer spend their time waking each other.
 ///
-/// Changes nothing if `out` is no pipe, or the system says no.
+/// Changes nothing if `out` is not a pipe, or if the system refuses.
 pub fn widen_pipe(out: &impl AsFd) {
-    const SIZE: i32 = 1 << 20; // /proc/sys/fs/pipe-max-size, unless somebody changed it
+    const SIZE: i32 = 1 << 20; // the default of /proc/sys/fs/pipe-max-size
     let _ = fcntl(out, FcntlArg::F_SETPIPE_SZ(SIZE));
 }

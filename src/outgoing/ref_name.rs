@@ -11,7 +11,7 @@ use thiserror::Error;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefName(String);
 
-/// Why a text is no [`RefName`].
+/// Says why a text is not a [`RefName`].
 #[derive(Debug, Error, PartialEq, Eq)]
 #[error(
     "`{0}` can't be a name in an image layout: letters and digits, with one of `-._:@+/` or `--` between them"
@@ -46,9 +46,9 @@ impl FromStr for RefName {
     }
 }
 
-/// `alphanum (separator alphanum)*`
+/// Returns whether a text is a component, `alphanum (separator alphanum)*`.
 fn is_component(text: &str) -> bool {
-    // No other separator may be doubled: `--` counts as one that is not.
+    // `--` is the only separator that has two characters: count it as one dash.
     let text = text.replace("--", "-");
     text.split(['-', '.', '_', ':', '@', '+'])
         .all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric()))

@@ -12,12 +12,12 @@ use super::names::{
 };
 use crate::digest::{BlobDigest, ParseDigestError};
 
-/// Names an image in a registry: `[registry/]repository[:tag][@digest]`.
+/// The name of an image in a registry: `[registry/]repository[:tag][@digest]`.
 ///
 /// The grammar is that of distribution's references, with the rules by which Docker completes
-/// names: one without a registry is at Docker Hub (`docker.io`), and there one without a namespace
-/// is in `library/`. What is before the first slash is a registry if it has a `.`, a `:` or an
-/// upper-case letter in it, or is `localhost`.
+/// names: a name without a registry is at Docker Hub (`docker.io`), and a name without a namespace
+/// there is in `library/`. The part before the first slash is a registry if it has a `.`, a `:` or
+/// an upper-case letter, or is `localhost`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reference {
     written: String,
@@ -27,33 +27,33 @@ pub struct Reference {
     digest: Option<BlobDigest>,
 }
 
-/// Names an image that is loaded: a [`Reference`] with a tag and without a digest.
+/// The name under which an image is loaded: a [`Reference`] with a tag and without a digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageReference {
     reference: Reference,
     tag: Tag,
 }
 
-/// Reports a text that names no image.
+/// Says why a text is not the name of an image.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum ParseReferenceError {
-    /// The text is no name at all.
+    /// The text is not a name.
     #[error("`{}` is not an image name: {problem}", shown(text))]
     Invalid {
         /// The text.
         text: String,
-        /// The rule that it breaks.
+        /// The rule that the text breaks.
         problem: ReferenceProblem,
     },
-    /// The name has no tag, or it has a digest, which is the result of a copy and not a choice.
+    /// The name has no tag, or has a digest. A digest is the result of a copy, and can't be chosen.
     #[error("`{}` must be a name and a tag, such as `hello:v1`", shown(.0))]
     NotTagged(String),
 }
 
-/// Says which part of a name breaks which rule.
+/// Says which rule a name breaks.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum ReferenceProblem {
-    /// There is no text.
+    /// The text is empty.
     #[error("it is empty")]
     Empty,
     /// The text is an address.
@@ -62,30 +62,30 @@ pub enum ReferenceProblem {
     /// The text is the ID of an image.
     #[error("64 hex digits are an image ID")]
     Identifier,
-    /// There is something before an `@` that can't be a name, such as a user and a password.
+    /// The text before an `@` can't be a name, and may be a user and a password.
     #[error("what follows `@` must be a digest, and names have no user or password")]
     UserInformation,
-    /// The registry is none.
+    /// The registry is not valid.
     #[error(transparent)]
     Registry(#[from] ParseRegistryNameError),
-    /// The repository is none.
+    /// The repository is not valid.
     #[error(transparent)]
     Repository(#[from] ParseRepositoryNameError),
-    /// The tag is none.
+    /// The tag is not valid.
     #[error(transparent)]
     Tag(#[from] ParseTagError),
-    /// The digest is none of the kind that images have here.
+    /// The digest is not a SHA-256 digest.
     #[error(transparent)]
     Digest(#[from] ParseDigestError),
 }
 
-/// Returns a text as messages show it: on one line, and without what may be a password.
+/// Returns a text for messages: on one line, and without what may be a password.
 fn shown(text: &str) -> String {
     without_user_information(&text.escape_debug().to_string())
 }
 
-/// Replaces what is before the last `@` of a text, which may be a user and a password
-/// (`user:password@host/…`), unless what follows may be a digest.
+/// Replaces the text before the last `@`, which may be a user and a password
+/// (`user:password@host/…`), unless a digest may follow.
 pub fn without_user_information(text: &str) -> String {
     match text.rsplit_once('@') {
         Some((before, after)) if before.contains(':') && after.contains(['/', '.']) => {
@@ -96,7 +96,7 @@ pub fn without_user_information(text: &str) -> String {
 }
 
 impl Reference {
-    /// Returns the registry, also where the name has none: then it is Docker Hub.
+    /// Returns the registry. For a name without one, this is Docker Hub.
     pub fn registry(&self) -> &RegistryName {
         &self.registry
     }
@@ -127,7 +127,8 @@ impl Reference {
         (!name.contains('/') || !is_registry(first)).then_some(name)
     }
 
-    /// Returns the tag, or `latest` where the name has neither a tag nor a digest.
+    /// Returns the tag; `latest` if the name has neither a tag nor a digest; `None` if it has only
+    /// a digest.
     pub fn tag_or_latest(&self) -> Option<Tag> {
         match (&self.tag, self.digest) {
             (None, None) => Some(Tag::latest()),
@@ -135,14 +136,14 @@ impl Reference {
         }
     }
 
-    /// Returns what the image's manifest is called in its repository when it is written: the tag,
-    /// or the digest where there is none, or `latest` where there is neither.
+    /// Returns the reference by which the manifest is written to its repository: the tag, or the
+    /// digest if there is none, or `latest` if there is neither.
     pub fn tag_or_digest(&self) -> String {
         let digest = || self.digest.map(|digest| digest.to_string());
         self.tag_or_latest().map(|tag| tag.to_string()).or_else(digest).unwrap_or_default()
     }
 
-    /// Returns registry and repository, `registry/repository`.
+    /// Returns the registry and the repository, `registry/repository`.
     pub fn name(&self) -> String {
         format!("{}/{}", self.registry, self.repository)
     }
@@ -173,7 +174,7 @@ impl Reference {
             Some((rest, digest)) => (rest, Some(parse_digest(digest)?)),
             None => (text, None),
         };
-        // A colon before a slash is that of a port, or of an IPv6 address.
+        // A colon before a slash belongs to a port or an IPv6 address.
         let (name, tag) = match rest.rsplit_once(':') {
             Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
             _ => (rest, None),
@@ -185,14 +186,14 @@ impl Reference {
 }
 
 fn parse_digest(text: &str) -> Result<BlobDigest, ReferenceProblem> {
-    // No digest has a slash or a second `@` in it: what is before was meant for a user.
+    // No digest has a slash or a second `@`: the text before was meant for a user.
     if text.contains(['/', '@']) {
         return Err(ReferenceProblem::UserInformation);
     }
     Ok(text.parse()?)
 }
 
-/// Tells whether what is before the first slash of a name is a registry.
+/// Returns whether the part before the first slash of a name is a registry.
 fn is_registry(text: &str) -> bool {
     text == "localhost"
         || text.contains(['.', ':', '['])
@@ -250,7 +251,7 @@ impl FromStr for ImageReference {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let reference: Reference = text.parse()?;
-        // No tag is not `latest` here: that would be a guess, and the wrong one.
+        // A missing tag does not mean `latest` here: that would be a guess, and most likely wrong.
         match (reference.tag.clone(), reference.digest) {
             (Some(tag), None) => Ok(Self { reference, tag }),
             _ => Err(ParseReferenceError::NotTagged(text.to_owned())),
@@ -287,7 +288,7 @@ mod tests {
             ("foo/foo_bar.com:8080", "docker.io", "foo/foo_bar.com", Some("8080"), false),
             ("localhost/a/b:2.0_x", "localhost", "a/b", Some("2.0_x"), false),
             ("local/a", "docker.io", "local/a", None, false),
-            // With a letter in upper case it can't be a namespace.
+            // A part with an upper-case letter can't be a namespace.
             ("Team/app:v1", "Team", "app", Some("v1"), false),
             ("sub-dom1.foo.com/bar/baz/quux", "sub-dom1.foo.com", "bar/baz/quux", None, false),
             ("[::1]:5000/a:v1", "[::1]:5000", "a", Some("v1"), false),
@@ -382,7 +383,8 @@ mod tests {
         assert!(!error.contains('\u{1b}'), "{error}");
     }
 
-    /// Distribution's grammar of references, as an expression: registry, repository, tag, digest.
+    /// Returns distribution's grammar of references as an expression: registry, repository, tag,
+    /// digest.
     fn grammar() -> &'static Regex {
         static GRAMMAR: LazyLock<Regex> = LazyLock::new(compile_grammar);
         &GRAMMAR
@@ -400,7 +402,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
-        /// What is made of names' parts is read back as these.
+        /// Checks that a name which is composed of parts is parsed into these parts again.
         #[test]
         fn parts_are_found_again(
             registry in "([a-z0-9]{1,8}\\.)?[a-z0-9]{1,8}:[1-9][0-9]{0,3}|localhost|\\[::[0-9a-f]{1,4}\\]",
@@ -419,8 +421,8 @@ mod tests {
             prop_assert_eq!(found.whole(), text);
         }
 
-        /// What is read is of distribution's grammar, and what is of it is read, unless it is
-        /// refused for what no grammar says: numbers that are no ports or addresses.
+        /// Checks that every name that is parsed is in distribution's grammar, and that every text
+        /// of the grammar is parsed, except for numbers that are not valid ports or addresses.
         #[test]
         fn the_grammar_is_distributions(text in "[aB0.:/@_\\[\\]-]{0,12}") {
             let read = text.parse::<Reference>();
@@ -432,7 +434,7 @@ mod tests {
             }
         }
 
-        /// Nothing makes the parser fail otherwise than by an error of one line.
+        /// Checks that any text is parsed or refused with an error of one line.
         #[test]
         fn any_text_is_read_or_refused(text in any::<String>()) {
             if let Err(error) = text.parse::<Reference>() {

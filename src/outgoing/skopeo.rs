@@ -1,4 +1,4 @@
-//! Runs of the `skopeo` program, and what it has to say when one fails.
+//! Runs the `skopeo` program, and explains its failures.
 //! Stage: outgoing.
 
 use std::io;
@@ -25,7 +25,7 @@ pub enum SkopeoError {
         /// The message of the last line that skopeo printed.
         output: String,
     },
-    /// Files that are needed during a copy could not be made.
+    /// Temporary files for a copy could not be made.
     #[error("cannot use {} for temporary files", path.display())]
     Temporary {
         /// The directory.
@@ -50,7 +50,7 @@ impl Hint for SkopeoError {
     }
 }
 
-/// Returns the way out of what skopeo printed, where there is a known one.
+/// Returns the known remedy for what skopeo printed, if there is one.
 fn hint_for(output: &str) -> Option<&'static str> {
     const NO_IDS: &str = "this user has no range of user IDs for containers: `sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER`, then `podman system migrate`; or copy as root";
     const HINTS: [(&str, &str); 4] = [
@@ -59,7 +59,7 @@ fn hint_for(output: &str) -> Option<&'static str> {
         ("newgidmap", NO_IDS),
         (
             "unshare(",
-            "this user may not make user namespaces, which podman's storage needs: ask whoever set up this machine or container, or copy as root",
+            "this user may not make user namespaces, which podman's storage needs: ask the administrator of this machine or container, or copy as root",
         ),
     ];
     HINTS.iter().find(|(text, _)| output.contains(text)).map(|(_, hint)| *hint)
@@ -68,7 +68,8 @@ fn hint_for(output: &str) -> Option<&'static str> {
 /// Runs a command of skopeo's that copies to `destination`, and waits for its end.
 ///
 /// # Errors
-/// [`SkopeoError::NoSkopeo`], or [`SkopeoError::Failed`] with what it printed.
+/// Fails with [`SkopeoError::NoSkopeo`] if skopeo can't be run, or with [`SkopeoError::Failed`],
+/// which has what skopeo printed.
 pub fn run_skopeo(
     command: &mut Command,
     destination: &str,
@@ -82,10 +83,11 @@ pub fn run_skopeo(
     Err(SkopeoError::Failed { destination: destination.to_owned(), output })
 }
 
-/// Returns the message of the last line that skopeo printed, without the time and the level that
-/// stand before it. Lines that only say that there was an error are passed over.
+/// Returns the message of the last line that skopeo printed, without the time and the level before
+/// it. Skips lines that only say that there was an error.
 fn last_message(output: &str) -> String {
-    /// Printed when skopeo did not get a user namespace, after the reason.
+    /// Parts of the messages that skopeo prints, after the reason, when it did not get a user
+    /// namespace.
     const EMPTY_WORDS: [&str; 2] = ["nable to determine exit status", "rror parsing PID"];
     let mut said = output.lines().map(str::trim).filter(|line| !line.is_empty()).map(message);
     let last = said.clone().next_back();

@@ -9,45 +9,46 @@ use std::time::Duration;
 use crate::oci::{Form, ImageSpec, LayerBlob};
 use crate::sink::{FileBytes, Sink};
 
-/// Looks on while an image is copied, from every thread that writes.
+/// Watches an image being copied. Called by every thread that writes.
 pub trait Watch: Sync {
-    /// So many bytes are going to be written.
+    /// Notes that `bytes` more bytes are going to be written.
     fn expect(&self, bytes: u64);
 
-    /// So many more were written. An error ends the copy, which then leaves nothing behind.
+    /// Notes that `bytes` more bytes were written. An error ends the copy, which then leaves
+    /// nothing behind.
     ///
     /// # Errors
-    /// Whatever should end the copy; [`io::ErrorKind::Interrupted`] does not, since writers
-    /// take it as a request to try again.
+    /// Any error ends the copy, except [`io::ErrorKind::Interrupted`], which writers take as a
+    /// request to try again.
     fn advance(&self, bytes: u64) -> io::Result<()>;
 
-    /// A layer is so far. Those that are sent are begun first; each is settled once.
+    /// Notes how far a layer is. A layer that is sent begins first; each layer is finished once.
     fn layer(&self, layer: ImageLayer, step: LayerStep);
 
-    /// There are temporary files from now on. Who wants to end the program has to do it by
-    /// [`advance`](Self::advance), or they stay.
+    /// Notes that there are temporary files from now on. To end the program without leaving them
+    /// behind, let [`advance`](Self::advance) fail.
     fn hold(&self);
 
-    /// Something did not work, and is tried again after `wait`.
+    /// Notes that something failed, and is tried again after `wait`.
     fn retry(&self, reason: &str, wait: Duration);
 
-    /// Another copy is at work in this directory, and is waited for.
+    /// Notes that the copy waits for another copy in this directory.
     fn wait(&self, directory: &Path);
 }
 
-/// One of an image's layers, as it is sent.
+/// One of an image's layers, in the form in which it is sent.
 #[derive(Clone, Copy)]
 pub struct ImageLayer<'a> {
     /// The image.
     pub spec: &'a ImageSpec,
-    /// Which of its layers, from 0, at the bottom.
+    /// The index of the layer, from 0 at the bottom.
     pub index: usize,
-    /// Which of the layer's bytes.
+    /// The form in which the layer is sent.
     pub form: Form,
 }
 
 impl ImageLayer<'_> {
-    /// Digest and size of what is sent.
+    /// Returns digest and size of the bytes that are sent.
     pub fn blob(&self) -> LayerBlob {
         self.spec.layers[self.index].blob(self.form)
     }
@@ -68,22 +69,22 @@ impl ImageLayer<'_> {
     }
 }
 
-/// How far a layer is.
+/// The progress of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LayerStep {
-    /// Its first byte is about to be made; or, after an error, is made again.
+    /// The layer begins, or begins again after an error.
     Begun,
-    /// So many more bytes were written.
+    /// That number of further bytes was written.
     Advanced(u64),
-    /// It was sent.
+    /// The layer was sent.
     Sent,
-    /// It is there.
+    /// The target has the layer already.
     Skipped,
-    /// The registry took it from another of its repositories.
+    /// The registry mounted the layer from another of its repositories.
     Mounted,
 }
 
-/// Looks on at nothing, and ends nothing.
+/// Ignores the progress, and never ends the copy.
 pub struct Unwatched;
 
 impl Watch for Unwatched {
@@ -102,11 +103,11 @@ impl Watch for Unwatched {
     fn wait(&self, _: &Path) {}
 }
 
-/// A writer that is watched.
+/// Reports to a watcher what is written, and lets the watcher end the copy.
 pub struct Watched<'a, W> {
     /// The writer that gets the bytes.
     pub out: W,
-    /// The watcher that is told of them, and that may end the copy.
+    /// The watcher.
     pub watch: &'a dyn Watch,
 }
 
@@ -136,7 +137,7 @@ impl<S: Sink> Sink for Watched<'_, S> {
     }
 }
 
-/// A layer's bytes on their way, which are watched.
+/// Reports to a watcher how many bytes of a layer were written.
 pub struct WatchedLayer<'a, W> {
     out: W,
     layer: ImageLayer<'a>,
@@ -144,7 +145,7 @@ pub struct WatchedLayer<'a, W> {
 }
 
 impl<'a, W> WatchedLayer<'a, W> {
-    /// Says that the layer begins, of which the bytes go to `out`.
+    /// Reports that the layer begins. Its bytes go to `out`.
     pub fn begin(out: W, layer: ImageLayer<'a>, watch: &'a dyn Watch) -> Self {
         watch.layer(layer, LayerStep::Begun);
         Self { out, layer, watch }

@@ -1,4 +1,4 @@
-//! What an update of an image costs.
+//! Computes the cost of an update from one image to another.
 //! Stage: report (pure). Input: two [`ImageSpec`]s. Output: [`Diff`].
 
 use std::collections::BTreeSet;
@@ -9,20 +9,20 @@ use crate::oci::ImageSpec;
 use crate::oci::SpecLayer;
 use crate::store::{Store, StorePath};
 
-/// The way from one image to another.
+/// The differences between an old and a new image.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Diff {
     /// Layers of the new image that the old one has.
     pub layers_kept: usize,
-    /// Bytes of these.
+    /// Bytes of the layers that are kept.
     pub bytes_kept: u64,
     /// Layers of the new image that the old one lacks, from the bottom up.
     pub layers_new: Vec<NewLayer>,
-    /// Bytes of these, uncompressed: what a registry is sent that has the old image.
+    /// Bytes of the new layers, uncompressed: what is sent to a registry that has the old image.
     pub bytes_new: u64,
-    /// Bytes of these and of all above the lowest of them: what a Docker daemon is sent that
-    /// has the old image, since it keys a layer by all below it.
+    /// Bytes of the lowest new layer and of all layers above it: what is sent to a Docker daemon
+    /// that has the old image, since Docker keys a layer by all layers below it.
     pub bytes_to_docker: u64,
     /// Store paths of the new image that the old one lacks, sorted by name.
     pub paths_new: Vec<String>,
@@ -34,13 +34,14 @@ pub struct Diff {
 #[derive(Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NewLayer {
-    /// From 1, at the bottom.
+    /// The layer's number, from 1 at the bottom.
     pub number: usize,
     /// Bytes of the uncompressed tar.
     pub size: u64,
-    /// Its store paths that are new: the cause.
+    /// The layer's store paths that are new, and so the cause.
     pub caused_by: Vec<String>,
-    /// Its store paths that the old image has in another layer: they are sent once more.
+    /// The layer's store paths that the old image has in another layer, and that are sent once
+    /// more.
     pub moved: Vec<String>,
 }
 
@@ -87,7 +88,7 @@ fn paths(spec: &ImageSpec) -> BTreeSet<&StorePath> {
     spec.layers.iter().flat_map(SpecLayer::sources).collect()
 }
 
-/// Whole paths, sorted by name.
+/// Returns whole paths, sorted by name.
 fn print(mut paths: Vec<&StorePath>) -> Vec<String> {
     paths.sort_by_key(|path| (path.name(), *path));
     paths.into_iter().map(|path| Store::default().print(path)).collect()

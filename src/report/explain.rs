@@ -1,4 +1,4 @@
-//! What an image is made of, and why.
+//! Explains the contents of an image, and the reason for each store path.
 //! Stage: report (pure). Input: [`ImageSpec`]. Output: [`Explanation`], for people and programs.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -10,35 +10,35 @@ use crate::oci::SourceInfo;
 use crate::oci::{LayerSource, SpecLayer};
 use crate::store::{Store, StorePath};
 
-/// An image, taken apart.
+/// The contents of an image.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Explanation {
     /// Bytes of all layers, uncompressed.
     pub size: u64,
-    /// From the bottom up.
+    /// The layers, from the bottom up.
     pub layers: Vec<ExplainedLayer>,
-    /// Every store path, the largest first.
+    /// All store paths, the largest first.
     pub paths: Vec<ExplainedPath>,
 }
 
-/// A layer and what is in it.
+/// A layer and its contents.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ExplainedLayer {
-    /// From 1, at the bottom.
+    /// The layer's number, from 1 at the bottom.
     pub number: usize,
     /// Digest of the uncompressed tar.
     pub diff_id: String,
     /// Bytes of the uncompressed tar.
     pub size: u64,
-    /// Its store paths, the largest first; written as their names, without hashes.
+    /// The layer's store paths, the largest first. Serialised as names, without hashes.
     #[serde(rename = "names", serialize_with = "names")]
     pub members: Vec<StorePath>,
-    /// Why these are together.
+    /// The reason why these store paths share a layer.
     pub why: &'static str,
-    /// How many store paths there are, of all that the image is made of, whose change would
-    /// change this layer: its own, and all that these refer to.
+    /// The number of store paths whose change would change this layer: the layer's own, and all
+    /// that these refer to, of the paths from which the image is made.
     pub changes_with: usize,
 }
 
@@ -49,16 +49,18 @@ pub struct ExplainedPath {
     pub path: StorePath,
     /// Bytes of its NAR serialisation.
     pub size: u64,
-    /// The layer it is in, from 1 at the bottom: the lowest, if it is also copied to `/`.
+    /// The number of the path's layer, from 1 at the bottom: the lowest one, if the path is also
+    /// copied to `/`.
     pub layer: usize,
-    /// The path that is the reason why it is there; none for those that nothing refers to.
-    /// Following these leads to such a one by the fewest steps.
+    /// The path that is the reason for this one; none for a path that nothing refers to. Following
+    /// the reasons leads to such a path by the fewest steps.
     pub because_of: Option<StorePath>,
 }
 
 impl Serialize for ExplainedPath {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        /// With the whole path, and the part of it that people know.
+        /// The fields as they are serialised: the whole path, and the name, which is the part of it
+        /// that people know.
         #[derive(Serialize)]
         #[serde(rename_all = "camelCase")]
         struct Out<'p> {
@@ -85,7 +87,7 @@ fn names<S: Serializer>(paths: &[StorePath], serializer: S) -> Result<S::Ok, S::
     serializer.collect_seq(paths.iter().map(StorePath::name))
 }
 
-/// Takes an image apart.
+/// Explains an image.
 pub fn explain(spec: &ImageSpec) -> Explanation {
     let references = References::new(&spec.sources);
     let because = references.because();
@@ -132,9 +134,11 @@ pub fn explain(spec: &ImageSpec) -> Explanation {
 }
 
 impl Explanation {
-    /// What pulls a path in: the chain of references to it, from a path that nothing refers to.
+    /// Returns the reasons for a path: the chain of references to it from a path that nothing
+    /// refers to.
     ///
-    /// `wanted` is a store path, or a name or the beginning of one: then each match has a chain.
+    /// `wanted` is a store path, or a name or the beginning of one; each path that matches has a
+    /// chain.
     pub fn why(&self, wanted: &str) -> Vec<Vec<&ExplainedPath>> {
         let by_path: BTreeMap<_, _> = self.paths.iter().map(|path| (&path.path, path)).collect();
         let matches = |path: &&ExplainedPath| {
@@ -149,10 +153,11 @@ impl Explanation {
         self.paths.iter().filter(matches).map(chain).collect()
     }
 
-    /// A page with a map of the image and a search, complete in itself: nothing is fetched.
+    /// Returns a page with a map of the image and a search. The page is complete in itself: it
+    /// fetches nothing.
     pub fn to_html(&self, title: &str) -> String {
         const PAGE: &str = include_str!("explain.html");
-        // In a script element only `<` can end it early.
+        // In a script element only `<` can begin the closing tag.
         let json =
             serde_json::to_string(self).expect("an explanation is JSON").replace('<', "\\u003c");
         let title = title.replace('&', "&amp;").replace('<', "&lt;");
@@ -160,7 +165,8 @@ impl Explanation {
     }
 }
 
-/// Of each store path the lowest layer that it is in, from 1; 0 if there is none.
+/// Returns, for each store path, the number of the lowest layer that holds it, from 1; 0 if there
+/// is none.
 fn layers_of(spec: &ImageSpec, references: &References) -> Vec<usize> {
     let mut layers_of = vec![0; spec.sources.len()];
     for (index, layer) in spec.layers.iter().enumerate().rev() {
@@ -184,7 +190,7 @@ impl<'a> References<'a> {
             .iter()
             .map(|source| {
                 let places = source.references.iter().filter_map(|path| references.place(path));
-                // In half the memory: there are many, and never 2^32.
+                // As `u32` they take half of the memory: there are many, and never 2^32.
                 places.map(|place| place as u32).collect()
             })
             .collect();
@@ -199,7 +205,7 @@ impl<'a> References<'a> {
         self.targets[place].iter().map(|target| *target as usize)
     }
 
-    /// How many these paths are with all that they refer to.
+    /// Returns the number of store paths that are in `from` or can be reached from there.
     fn reach(&self, from: BTreeSet<usize>) -> usize {
         let mut reached = vec![false; self.sources.len()];
         let mut count = 0;
@@ -213,14 +219,14 @@ impl<'a> References<'a> {
         count
     }
 
-    /// For each path, the one before it on a shortest way from one that nothing refers to;
-    /// among ways of one length, the first by path.
+    /// Returns, for each path, the path before it on a shortest way from a path that nothing refers
+    /// to; among ways of equal length, the first by path.
     fn because(&self) -> Vec<Option<usize>> {
         let mut seen = vec![false; self.sources.len()];
         (0..seen.len())
             .flat_map(|place| self.targets(place))
             .for_each(|target| seen[target] = true);
-        // What nothing refers to is where ways begin, and they lead to all else.
+        // Ways begin at the paths that nothing refers to, and lead to all others.
         let mut open: VecDeque<_> = (0..seen.len()).filter(|place| !seen[*place]).collect();
         seen.fill(false);
         let mut because = vec![None; seen.len()];

@@ -1,4 +1,4 @@
-//! An image's manifest, and where each blob is from that it names.
+//! Describes an image's manifest and the origin of each blob that it names.
 //! Stage: report (pure). Input: [`ImageSpec`] and its file. Output: [`Locations`], for programs.
 
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use crate::oci::Form;
 use crate::oci::Image;
 use crate::oci::ImageSpec;
 
-/// What one has to know to serve an image: by the names that Nixery has for it.
+/// The information that a server needs to serve an image, in Nixery's format and with its names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Locations {
@@ -20,17 +20,17 @@ pub struct Locations {
     layer_locations: BTreeMap<BlobDigest, Location>,
 }
 
-/// Where a blob is from.
+/// The origin of a blob.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 enum Location {
-    /// From here: it is the configuration.
+    /// The bytes themselves: the image's configuration.
     Content { content: String },
-    /// It is made whenever it is asked for.
+    /// A layer, which is made on demand.
     Layer {
-        /// The image spec that says of what.
+        /// The image spec with the layer's contents.
         spec: PathBuf,
-        /// Which of its layers it is, from 0.
+        /// The layer's index in the spec, from 0.
         layer: usize,
     },
 }
@@ -41,7 +41,7 @@ pub fn locations(spec: &ImageSpec, file: &Path) -> Locations {
     let layers = spec.layers.iter().enumerate().map(|(layer, from)| {
         (from.blob(Form::AsStored).digest, Location::Layer { spec: file.to_owned(), layer })
     });
-    // Of equal layers the topmost stands for all.
+    // Of several equal layers, the topmost is named.
     let mut layer_locations: BTreeMap<_, _> = layers.collect();
     let content = String::from_utf8(config.bytes).expect("JSON is UTF-8");
     layer_locations.insert(config.digest, Location::Content { content });

@@ -1,4 +1,5 @@
-//! Reads an image spec, or a tar, and says what is in it. Only the command line names this stage.
+//! Reads an image spec, or a tar, and reports on its contents. Only the command line names this
+//! stage.
 //! Stage: report. Input: [`ImageSpec`](crate::oci::ImageSpec). Output: answers for people and programs.
 
 mod diff;

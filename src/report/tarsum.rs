@@ -1,9 +1,10 @@
-//! TarSums: checksums of tars that don't depend on the order of entries, which Docker had before
-//! digests.
+//! Computes TarSums: checksums of tars that don't depend on the order of entries, which Docker had
+//! before digests.
 //! Stage: report. Input: a tar. Output: its sum.
 //!
-//! Version 1 (moby, `pkg/tarsum/tarsum_spec.md`): of each entry the SHA-256 of its header's fields,
-//! without the time, and its bytes; of all of them, in hexadecimal and sorted, one more.
+//! Version 1 (moby, `pkg/tarsum/tarsum_spec.md`) hashes, with SHA-256, the fields of each entry's
+//! header without the time, and the entry's bytes. The sum is the hash of these hashes, in
+//! hexadecimal and sorted.
 
 use std::io::{self, Read, Write};
 
@@ -11,13 +12,13 @@ use tar::{Archive, Entry, EntryType};
 
 use crate::digest::{Digest, DigestWriter};
 
-/// PAX records that are extended attributes.
+/// The prefix of PAX records that are extended attributes.
 const XATTR: &str = "SCHILY.xattr.";
 
-/// The TarSum of an uncompressed tar: `tarsum.v1+sha256:` and 64 hex digits.
+/// Computes the TarSum of an uncompressed tar: `tarsum.v1+sha256:` and 64 hex digits.
 ///
 /// # Errors
-/// If it can't be read, or is no tar.
+/// Fails if the tar can't be read, or the bytes are not a tar.
 pub fn tarsum(tar: impl Read) -> io::Result<String> {
     let mut sums = Vec::new();
     for entry in Archive::new(tar).entries()? {
@@ -36,12 +37,13 @@ fn write_header(entry: &mut Entry<impl Read>, out: &mut impl Write) -> io::Resul
     let target = entry.link_name_bytes().unwrap_or_default().into_owned();
     let header = entry.header();
     let kind = match header.entry_type() {
-        // From before there were other kinds: Go says what it means today.
+        // Type 0 is from a time without other types. Like Go, read a name with a slash at its end
+        // as that of a directory.
         kind if kind.as_byte() == 0 && name.ends_with(b"/") => EntryType::Directory,
         EntryType::Regular => EntryType::Regular,
         kind => kind,
     };
-    // GNU tar leaves these fields empty where they mean nothing.
+    // GNU tar leaves these fields empty in entries that are no devices.
     let (major, minor) = match kind {
         EntryType::Char | EntryType::Block => (header.device_major()?, header.device_minor()?),
         _ => (None, None),
@@ -113,7 +115,7 @@ mod tests {
         header
     }
 
-    /// Those of moby's own test, `TestIteration`, which calls the version `dev`.
+    /// Compares with the sums of moby's own test, `TestIteration`, which calls the version `dev`.
     #[test]
     fn sums_are_mobys() {
         let empty = sum(|tar| {

@@ -1,4 +1,4 @@
-//! The one validator: makes everything again and compares.
+//! Verifies an image: makes every layer again and compares.
 //! Stage: report. Input: [`ImageSpec`] and the store. Output: [`Report`].
 
 use std::io;
@@ -17,7 +17,7 @@ use crate::oci::base;
 use crate::oci::{LayerSource, SpecLayer};
 use crate::store::{self, Store, StorePath};
 
-/// What became of an image's layers.
+/// The result of verifying an image's layers.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
@@ -25,25 +25,26 @@ pub struct Report {
     pub layers: usize,
     /// Bytes of all layers, uncompressed.
     pub size: u64,
-    /// Layers that are not what they were, from the bottom up.
+    /// Layers that differ from the image spec, from the bottom up.
     pub differences: Vec<Difference>,
 }
 
-/// A layer that is not what the spec says.
+/// A layer that differs from the image spec.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Difference {
-    /// From 1, at the bottom.
+    /// The layer's number, from 1 at the bottom.
     pub layer: usize,
     /// Diff ID and size as recorded.
     pub expected: DigestAndSize,
-    /// As it is now, unless it can't be made any more.
+    /// Diff ID and size now; none if the layer can't be made any more.
     pub found: Option<DigestAndSize>,
-    /// Why it can't; or, of a layer with that diff ID and size, what else is not as recorded.
+    /// The reason why the layer can't be made; or, if diff ID and size are as recorded, a
+    /// description of what else differs.
     pub error: Option<String>,
-    /// Its store paths that are not what Nix registered.
+    /// The layer's store paths that are not what Nix registered.
     pub store_paths: Vec<ChangedPath>,
-    /// The file that it is in, if it is stored and not made.
+    /// The layer's file, if the layer is stored and not made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<PathBuf>,
 }
@@ -65,18 +66,18 @@ pub struct ChangedPath {
     /// The store path.
     #[serde(with = "store::full_path")]
     pub path: StorePath,
-    /// As registered when the image was made, if it was recorded.
+    /// The hash that was registered when the image was made, if it was recorded.
     pub expected: Option<NarHash>,
-    /// As it is now, unless it can't be read.
+    /// The hash now; none if the store path can't be read.
     pub found: Option<NarHash>,
-    /// Why it can't.
+    /// The reason why the store path can't be read.
     pub error: Option<String>,
 }
 
-/// Makes every layer again, in parallel, reads those that are stored, and names what differs: digest, layer, and
-/// which of its store paths is not what Nix registered.
+/// Makes every layer again, in parallel, or reads it if it is stored. Names the layers that differ,
+/// how they differ, and which of their store paths are not what Nix registered.
 ///
-/// `done` is told the size of each layer when it is finished.
+/// `done` is called with the size of each layer when the layer is finished.
 pub fn validate(store: &Store, spec: &ImageSpec, done: impl Fn(u64) + Sync) -> Report {
     let numbered = spec.layers.iter().zip(1..);
     let jobs = rayon::current_num_threads();
@@ -130,8 +131,8 @@ fn difference(
     Some(Difference { layer: number, expected, found, error, store_paths, file })
 }
 
-/// Says how the checksum of the layer's bytes, which are as recorded, differs from what is
-/// recorded, if it does.
+/// Compares the layer's checksum with the recorded one, if one was recorded. Says how they differ.
+/// The layer's diff ID and size are known to be as recorded.
 fn same_checksum(store: &Store, layer: &SpecLayer, found: Option<Checksum>) -> Result<(), String> {
     let Some(recorded) = layer.checksum else { return Ok(()) };
     let computed = || {
@@ -145,8 +146,8 @@ fn same_checksum(store: &Store, layer: &SpecLayer, found: Option<Checksum>) -> R
     Err(format!("its checksum is {found}, not {recorded}"))
 }
 
-/// Says how the layer's bytes, which are as recorded, differ from what is recorded when they are
-/// compressed, if they do.
+/// Compares the digest of the compressed layer with the recorded one, if one was recorded. Says how
+/// they differ. The layer's uncompressed bytes are known to be as recorded.
 fn recompressed(store: &Store, layer: &SpecLayer) -> Result<(), String> {
     let Some(recorded) = layer.compressed else { return Ok(()) };
     let mut digest = DigestWriter::new(io::sink());
@@ -161,7 +162,8 @@ fn recompressed(store: &Store, layer: &SpecLayer) -> Result<(), String> {
     ))
 }
 
-/// The tar of a stored blob, whose own bytes are as recorded.
+/// Reads a stored blob, compares its own digest and size with the recorded ones, and returns diff
+/// ID and size of its tar.
 fn stored(store: &Store, blob: &StoredBlob) -> Result<DigestAndSize, String> {
     let opened = blob.open(store).map_err(|error| error.to_string())?;
     let scan = base::scan(opened).map_err(|problem| format!("it {}", with_causes(&problem)))?;

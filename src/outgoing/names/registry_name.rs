@@ -7,23 +7,23 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-/// Names Docker Hub in references.
+/// Docker Hub's name in references.
 const DOCKER_HUB: &str = "docker.io";
-/// Names Docker Hub as clients of its first interface did, and in Docker's own files.
+/// Docker Hub's name in its first interface, and in Docker's own files.
 const DOCKER_HUB_INDEX: &str = "index.docker.io";
-/// Names the host at which Docker Hub answers registry requests.
+/// The host at which Docker Hub answers registry requests.
 const DOCKER_HUB_HOST: &str = "registry-1.docker.io";
 
-/// Holds a registry's name, `host[:port]`: a domain name, an IPv4 address, or an IPv6 address in
-/// brackets (distribution, reference grammar, "domain").
+/// A registry's name, `host[:port]`: a domain name, an IPv4 address, or an IPv6 address in brackets
+/// (distribution, reference grammar, "domain").
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RegistryName {
     text: String,
-    /// Where the host ends in `text`.
+    /// The end of the host in `text`.
     host_end: usize,
 }
 
-/// Reports a text that is not a [`RegistryName`].
+/// Says why a text is not a [`RegistryName`].
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum ParseRegistryNameError {
     /// The host is neither a domain name nor an address.
@@ -31,18 +31,18 @@ pub enum ParseRegistryNameError {
         "the registry must be a host name, an IPv4 address or an IPv6 address in `[]`, with `:PORT` or without"
     )]
     Host,
-    /// The port is no number of a port.
+    /// The port is not a number from 1 to 65535.
     #[error("the registry's port must be a number from 1 to 65535")]
     Port,
 }
 
 impl RegistryName {
-    /// Returns the name of Docker Hub, which names without a registry are at.
+    /// Returns the name of Docker Hub, which is the registry of names without one.
     pub fn docker_hub() -> Self {
         Self { text: DOCKER_HUB.to_owned(), host_end: DOCKER_HUB.len() }
     }
 
-    /// Tells whether the name is Docker Hub's.
+    /// Returns whether the name is Docker Hub's.
     pub fn is_docker_hub(&self) -> bool {
         self.text == DOCKER_HUB
     }
@@ -52,7 +52,7 @@ impl RegistryName {
         &self.text
     }
 
-    /// Returns `host[:port]` as requests need it: of Docker Hub, the host that answers.
+    /// Returns `host[:port]` for requests. For Docker Hub, this is the host that answers them.
     pub fn host_and_port(&self) -> &str {
         if self.is_docker_hub() { DOCKER_HUB_HOST } else { &self.text }
     }
@@ -62,16 +62,16 @@ impl RegistryName {
         self.text[..self.host_end].trim_start_matches('[').trim_end_matches(']')
     }
 
-    /// Tells whether the host is this machine, by an address of the loopback device or by the name
+    /// Returns whether the host is this machine: an address of the loopback device, or the name
     /// `localhost`.
     pub fn is_loopback(&self) -> bool {
         is_loopback(self.host())
     }
 }
 
-/// Tells whether a host, without port and brackets, is this machine: an address of the loopback
-/// device, or `localhost`. What is below `localhost` (RFC 6761, 6.3) may be anywhere: not every
-/// resolver knows that rule.
+/// Returns whether a host, without port and brackets, is this machine: an address of the loopback
+/// device, or `localhost`. Names below `localhost` (RFC 6761, 6.3) do not count, since some
+/// resolvers look them up elsewhere.
 pub fn is_loopback(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost")
         || host.parse::<IpAddr>().is_ok_and(|address| match address {
@@ -83,7 +83,8 @@ pub fn is_loopback(host: &str) -> bool {
         })
 }
 
-/// Returns the length of the host at the start of `host[:port]`, if it is one.
+/// Returns the length of the host at the start of `host[:port]`, or `None` if there is no valid
+/// host.
 fn host_length(text: &str) -> Option<usize> {
     if let Some(rest) = text.strip_prefix('[') {
         let (address, _) = rest.split_once(']')?;

@@ -6,27 +6,27 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-/// Longest name that registries agree on (distribution-spec, "Pulling manifests").
+/// The longest name that registries agree on (distribution-spec, "Pulling manifests").
 const LONGEST: usize = 255;
 
-/// Holds a repository's name: components with slashes between them, each
+/// A repository's name: components with slashes between them, each
 /// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*` (distribution-spec, "Pulling manifests").
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RepositoryName(String);
 
-/// Reports a text that is not a [`RepositoryName`].
+/// Says why a text is not a [`RepositoryName`].
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum ParseRepositoryNameError {
-    /// The name has no characters.
+    /// The name is empty.
     #[error("a repository must have a name")]
     Empty,
-    /// The name has letters in upper case, and would be a name without them.
+    /// The name has upper-case letters, and would be valid in lower case.
     #[error("repository name must be lowercase")]
     Uppercase,
     /// The name has too many characters.
     #[error("repository name must not be more than {LONGEST} characters")]
     TooLong,
-    /// The name has characters, or an order of characters, that no name has.
+    /// The name has characters that are not allowed, or not in their place.
     #[error(
         "repository name must be lower-case letters and digits, with `.`, `_`, `__` or `-` between them, and `/` between components"
     )]
@@ -34,7 +34,7 @@ pub enum ParseRepositoryNameError {
 }
 
 impl RepositoryName {
-    /// Tells whether a text is the name of a repository.
+    /// Returns whether a text is the name of a repository.
     pub fn is_valid(text: &str) -> bool {
         check(text).is_ok()
     }
@@ -63,8 +63,8 @@ fn check(text: &str) -> Result<(), ParseRepositoryNameError> {
     Ok(())
 }
 
-/// Tells whether a text is one component: runs of letters and digits with one separator between
-/// each two, and none at the ends.
+/// Returns whether a text is one component: runs of letters and digits, with one separator between
+/// each two and none at the ends.
 fn is_component(text: &str) -> bool {
     let alphanumeric = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let bytes = text.as_bytes();

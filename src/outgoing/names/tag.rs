@@ -6,25 +6,25 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-/// Longest tag (distribution-spec, "Pulling manifests").
+/// The length of the longest tag (distribution-spec, "Pulling manifests").
 const LONGEST: usize = 128;
 
-/// Holds a tag: `[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}` (distribution-spec, "Pulling manifests").
+/// A tag: `[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}` (distribution-spec, "Pulling manifests").
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tag(String);
 
-/// Reports a text that is not a [`Tag`].
+/// Says why a text is not a [`Tag`].
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("`{}` is no tag: 1 to {LONGEST} letters, digits, `_`, `.` and `-`, and neither `.` nor `-` first", .0.escape_debug())]
 pub struct ParseTagError(String);
 
 impl Tag {
-    /// Returns the tag that names have without one, `latest`.
+    /// Returns the tag of names that have none, `latest`.
     pub fn latest() -> Self {
         Self("latest".to_owned())
     }
 
-    /// Tells whether a text is a tag.
+    /// Returns whether a text is a tag.
     pub fn is_valid(text: &str) -> bool {
         let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
         text.len() <= LONGEST

@@ -1,4 +1,4 @@
-//! What a registry has: repositories, their tags, and what is behind each digest.
+//! Holds the contents of a registry: repositories, their tags, and the blob for each digest.
 //! Stage: registry (pure). Input: image specs. Output: [`Catalog`].
 
 mod sources;
@@ -20,7 +20,7 @@ pub struct Catalog {
     repositories: BTreeMap<String, Repository>,
 }
 
-/// What one repository has.
+/// The contents of one repository.
 #[derive(Clone, Debug, Default)]
 pub struct Repository {
     tags: BTreeMap<String, BlobDigest>,
@@ -28,35 +28,35 @@ pub struct Repository {
     blobs: BTreeMap<BlobDigest, Content>,
 }
 
-/// A manifest's bytes and what they are.
+/// A manifest's bytes and their media type.
 #[derive(Clone, Debug)]
 pub struct Manifest {
     /// Digest and bytes.
     pub blob: Arc<Blob>,
-    /// Its media type.
+    /// The media type of the bytes.
     pub media_type: String,
 }
 
-/// What is behind a blob's digest.
+/// The contents of a blob.
 #[derive(Clone, Debug)]
 pub enum Content {
     /// An image configuration.
     Config(Arc<Blob>),
     /// A layer.
     Layer {
-        /// The image that it is of.
+        /// The image that has the layer.
         spec: Arc<ImageSpec>,
-        /// Which of its layers.
+        /// The layer's index in the image.
         index: usize,
-        /// Which of its bytes.
+        /// The form of the layer's bytes.
         form: Form,
-        /// Digest and size of these.
+        /// Digest and size of the bytes.
         blob: LayerBlob,
     },
 }
 
 impl Content {
-    /// Bytes of the blob.
+    /// Returns the size of the blob in bytes.
     pub fn size(&self) -> u64 {
         match self {
             Self::Config(blob) => blob.bytes.len() as u64,
@@ -65,25 +65,25 @@ impl Content {
     }
 }
 
-/// Why an image has no place in a catalog.
+/// Says why an image can't be added to a catalog.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum CatalogError {
-    /// Not a name that a client could ask for.
+    /// The name is not one that a client could ask for.
     #[error(
         "`{0}` is no name for a repository: components of lower-case letters and digits, with `.`, `_`, `-` between them, and slashes"
     )]
     Name(String),
-    /// Not a tag that a client could ask for.
+    /// The tag is not one that a client could ask for.
     #[error("`{0}` is no tag: 1 to 128 letters, digits, `_`, `.` and `-`")]
     Tag(String),
 }
 
 impl Catalog {
-    /// Adds an image, or several with their index, under a name and a tag, in place of what
-    /// has them.
+    /// Adds an image, or several with their index, under a name and a tag, and replaces what had
+    /// these before.
     ///
     /// # Errors
-    /// [`CatalogError`].
+    /// Fails with [`CatalogError`] if the name or the tag is not valid.
     pub fn add(
         &mut self,
         name: &str,
@@ -98,11 +98,11 @@ impl Catalog {
         Ok(())
     }
 
-    /// Adds an image that is found by its digest alone: for who had it from a tag that now is
-    /// another one's.
+    /// Adds an image that is found by its digest alone: for clients that read its manifest by a tag
+    /// which now stands for another image.
     ///
     /// # Errors
-    /// [`CatalogError::Name`].
+    /// Fails with [`CatalogError::Name`] if the name is not valid.
     pub fn add_untagged(
         &mut self,
         name: &str,
@@ -133,11 +133,11 @@ impl Catalog {
         Ok(digest)
     }
 
-    /// Adds a manifest whose blobs are elsewhere, under a name and a tag, in place of what has
-    /// them; or by its digest alone.
+    /// Adds a manifest whose blobs are elsewhere. Adds it under a name and a tag, and replaces what
+    /// had these before; or by its digest alone.
     ///
     /// # Errors
-    /// [`CatalogError`].
+    /// Fails with [`CatalogError`] if the name or the tag is not valid.
     pub fn add_manifest(
         &mut self,
         name: &str,
@@ -153,13 +153,13 @@ impl Catalog {
         Ok(())
     }
 
-    /// The names of all repositories that have tags, in order.
+    /// Returns the names of all repositories that have tags, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         let tagged = self.repositories.iter().filter(|(_, found)| !found.tags.is_empty());
         tagged.map(|(name, _)| name.as_str())
     }
 
-    /// The repository of that name.
+    /// Returns the repository of that name.
     pub fn repository(&self, name: &str) -> Option<&Repository> {
         self.repositories.get(name)
     }
@@ -170,12 +170,12 @@ impl Repository {
         self.manifests.insert(blob.digest, Manifest { blob: Arc::new(blob), media_type });
     }
 
-    /// Its tags, in order.
+    /// Returns the tags, in order.
     pub fn tags(&self) -> impl Iterator<Item = &str> {
         self.tags.keys().map(String::as_str)
     }
 
-    /// The manifest with that tag or digest.
+    /// Returns the manifest with that tag or digest.
     pub fn manifest(&self, reference: &str) -> Option<&Manifest> {
         let digest = match reference.parse() {
             Ok(digest) => digest,
@@ -184,7 +184,7 @@ impl Repository {
         self.manifests.get(&digest)
     }
 
-    /// The blob with that digest. Manifests are blobs as well.
+    /// Returns the blob with that digest. Manifests are blobs as well.
     pub fn blob(&self, digest: &BlobDigest) -> Option<Content> {
         let manifest =
             || self.manifests.get(digest).map(|found| Content::Config(Arc::clone(&found.blob)));
@@ -192,10 +192,10 @@ impl Repository {
     }
 }
 
-/// Whether an image can be asked for by name and tag.
+/// Checks that clients can ask for an image by this name and tag.
 ///
 /// # Errors
-/// [`CatalogError`].
+/// Fails with [`CatalogError`] if the name or the tag is not valid.
 pub fn check_reference(name: &str, tag: &str) -> Result<(), CatalogError> {
     if !RepositoryName::is_valid(name) {
         return Err(CatalogError::Name(name.to_owned()));

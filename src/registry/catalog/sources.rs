@@ -1,4 +1,4 @@
-//! Which images a registry has, by files and directories that may change.
+//! Collects the images of a registry from files and directories, which may change.
 //! Stage: registry. Input: paths. Output: [`Catalog`], again and again.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,35 +16,35 @@ use crate::registry::error::SetupError;
 use crate::registry::fingerprint::Fingerprint;
 use crate::store::Store;
 
-/// How long an image that lost its tag is still there by its digest: a client that has read its
-/// manifest goes on to ask for layers.
+/// The time for which an image that lost its tag is still found by its digest: a client that has
+/// read its manifest goes on to ask for layers.
 const KEPT: Duration = Duration::from_secs(600);
-/// Of how many images at most.
+/// The largest number of images that are kept for that time.
 const MOST_KEPT: usize = 64;
-/// Where a name doesn't say it.
+/// The tag of an image whose name has none.
 const TAG: &str = "latest";
-/// Digits of the hash in a store path.
+/// The number of digits of the hash in a store path.
 const HASH: usize = 32;
 
 type Reference = (String, String);
 
-/// Where images are.
+/// A place where images are found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// An image spec by a name and a tag.
+    /// An image spec with a name and a tag.
     Image(String, String, PathBuf),
     /// A directory of image specs, `REPOSITORY/TAG` each.
     Directory(PathBuf),
 }
 
 impl Source {
-    /// Reads `NAME:TAG=FILE`, or the path of an image spec or of a directory.
+    /// Parses `NAME:TAG=FILE`, or the path of an image spec or of a directory.
     ///
     /// # Errors
-    /// Where no name can be had of it.
+    /// Fails if the argument does not yield a valid name.
     pub fn parse(argument: &str) -> Result<Self, SetupError> {
         let invalid = |source| SetupError::Name { argument: format!("`{argument}`"), source };
-        // A path that looks like it can be given with `./` before it.
+        // A path that looks like this can be written with `./` before it.
         let reference = argument.split_once('=').and_then(|(reference, file)| {
             let (name, tag) = reference.rsplit_once(':')?;
             (!reference.starts_with(['.', '/'])).then_some((name, tag, file))
@@ -63,7 +63,7 @@ impl Source {
     }
 }
 
-/// The name that an image spec's file has for its image.
+/// Returns the image's name, as its file's name has it.
 fn name_of(path: &Path) -> &str {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let name = name.strip_suffix(".json").unwrap_or(name);
@@ -81,14 +81,14 @@ struct Entry {
     source: usize,
     file: PathBuf,
     fingerprint: Option<Fingerprint>,
-    /// The last one that could be read.
+    /// The last version that could be read.
     spec: Option<Arc<Artifact>>,
     problem: Option<String>,
 }
 
-/// Images, and where they are from.
+/// Images and their sources.
 pub struct Sources {
-    /// Where an index's images are.
+    /// The store that has the images of an index.
     store: Store,
     sources: Vec<Source>,
     entries: BTreeMap<Reference, Entry>,
@@ -96,30 +96,30 @@ pub struct Sources {
     problems: BTreeSet<String>,
 }
 
-/// What has changed.
+/// The changes that a reload found.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Reload {
-    /// Whether there is another catalog.
+    /// True if the catalog has changed.
     pub changed: bool,
-    /// What is wrong that was not before.
+    /// Problems that there were not before.
     pub problems: Vec<String>,
 }
 
-/// What is found in a look at all sources.
+/// The result of one look at all sources.
 #[derive(Default)]
 struct Found {
     files: BTreeMap<Reference, (usize, PathBuf)>,
     problems: BTreeSet<String>,
-    /// Directories that couldn't be read: of which source, and of which repository.
+    /// Directories that could not be read: the index of their source, and their repository.
     unreadable: Vec<(usize, String)>,
 }
 
 impl Sources {
-    /// Reads all images for the first time. What is wrong with one of a directory's is said
-    /// later, by [`Sources::reload`]: it is not to keep the others from being served.
+    /// Reads all images for the first time. A problem with an image in a directory is reported
+    /// later, by [`Sources::reload`]: it must not keep the others from being served.
     ///
     /// # Errors
-    /// If an image that was named can't be read, or a directory.
+    /// Fails if an image that was named, or a directory, can't be read.
     pub fn new(store: Store, sources: Vec<Source>) -> Result<Self, SetupError> {
         let mut named: BTreeMap<Reference, &Path> = BTreeMap::new();
         for source in &sources {
@@ -145,12 +145,12 @@ impl Sources {
         Ok(Self { store, sources, entries, kept, problems })
     }
 
-    /// Looks at all files, and reads those that changed; or all, if they are told to have.
+    /// Looks at all files, and reads those that changed; with `all`, reads all of them.
     pub fn reload(&mut self, all: bool) -> Reload {
         let mut found = self.look();
         let mut changed = false;
         let mut before = std::mem::take(&mut self.entries);
-        // What can't be seen now may be there again in a moment.
+        // An image whose directory can't be read now may be back in a moment: keep it.
         let out_of_sight: Vec<_> = before
             .iter()
             .filter(|(reference, entry)| {
@@ -203,7 +203,7 @@ impl Sources {
         self.kept.push((name.to_owned(), spec, Instant::now()));
     }
 
-    /// Every image that could be read.
+    /// Returns a catalog of every image that could be read.
     pub fn catalog(&self) -> Catalog {
         let mut catalog = Catalog::default();
         for (name, spec, _) in &self.kept {
@@ -217,7 +217,7 @@ impl Sources {
         catalog
     }
 
-    /// How many images there are.
+    /// Returns the number of images.
     pub fn count(&self) -> usize {
         self.entries.values().filter(|entry| entry.spec.is_some()).count()
     }
@@ -241,7 +241,7 @@ impl Sources {
 impl Found {
     fn add(&mut self, source: usize, reference: Reference, file: PathBuf) {
         match self.files.get(&reference) {
-            // The same name by another argument: the first one has it.
+            // Another argument has the same name: the first one counts.
             Some((_, first)) => {
                 let ((name, tag), file, first) = (reference, file.display(), first.display());
                 let problem = format!("{file} is not served: {name}:{tag} is {first}");
@@ -261,7 +261,7 @@ impl Found {
         })
     }
 
-    /// Looks in a directory that is `repository`, and in those below it.
+    /// Looks for images in a directory, which is `repository`, and in the directories below it.
     fn look_in(
         &mut self,
         source: usize,
@@ -291,7 +291,7 @@ impl Found {
         for entry in entries {
             let (path, name) = (entry.path(), entry.file_name());
             let name = name.to_string_lossy();
-            // No repository or tag begins so, but what is being written or of no concern does.
+            // No repository or tag begins with a dot, but unfinished and hidden files do.
             if name.starts_with('.') {
                 continue;
             }
@@ -319,7 +319,7 @@ impl Found {
     }
 }
 
-/// The image or index, or what is wrong with it.
+/// Reads an image or index. Returns it, or a message that says what is wrong with it.
 fn read(
     store: &Store,
     (name, tag): &Reference,
@@ -342,7 +342,7 @@ mod tests {
 
     use super::*;
 
-    /// An image spec that is told from others by its time.
+    /// Returns an image spec that differs from others by its time.
     fn spec(year: u32) -> String {
         serde_json::json!({
             "version": 1,
@@ -431,7 +431,7 @@ mod tests {
         assert_eq!(sources.reload(false), Reload { changed: true, problems: vec![] });
         let two = digest(&sources, "a", "v1");
         assert_ne!(one, two);
-        // Who has read its manifest gets the rest as well.
+        // A client that has read the old manifest gets the rest of that image.
         assert_eq!(digest(&sources, "a", &one), one);
 
         link("broken", "images/a/v1");
@@ -442,7 +442,7 @@ mod tests {
         );
         assert_eq!(digest(&sources, "a", "v1"), two);
         assert_eq!(sources.reload(false), Reload::default());
-        // What changes in place is seen as well.
+        // A file that changes in place is noticed as well.
         fs::write(path("broken"), spec(2003)).unwrap();
         assert_eq!(sources.reload(false), Reload { changed: true, problems: vec![] });
         assert_ne!(digest(&sources, "a", "v1"), two);
@@ -451,7 +451,7 @@ mod tests {
         assert!(sources.reload(false).changed);
         assert_eq!((served(&sources), sources.count()), (vec!["a/b: v1".to_owned()], 1));
 
-        // While a directory is away, its images are not.
+        // While a directory is missing, its images are kept.
         fs::rename(path("images"), path("away")).unwrap();
         let away = sources.reload(false);
         assert!(!away.changed && !away.problems.is_empty(), "{away:?}");

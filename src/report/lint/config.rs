@@ -13,7 +13,7 @@ use super::{Check, Finding, LARGEST_ID};
 use crate::oci::ImageSpec;
 use crate::store::Store;
 
-/// Variables that name a file or directory that must be there.
+/// Variables that name a file or directory that must exist, and what happens if it does not.
 const FILES: [(&str, &str); 7] = [
     ("SSL_CERT_FILE", "TLS connections fail; is `cacert` in the image?"),
     ("NIX_SSL_CERT_FILE", "TLS connections fail; is `cacert` in the image?"),
@@ -26,7 +26,7 @@ const FILES: [(&str, &str); 7] = [
         "programs that need temporary files fail; copy a directory to root, with `perms` of mode `1777`",
     ),
 ];
-/// Where a program is looked for if `PATH` isn't set (moby, `oci/defaults.go`).
+/// The directories that are searched for a program if `PATH` is not set (moby, `oci/defaults.go`).
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Checks the config, and the rules of `perms`.
@@ -113,7 +113,8 @@ fn find_program(lookup: &Lookup, program: &str, path: &str, directory: Option<&V
     if unknown { Found::Unknown } else { Found::Nowhere }
 }
 
-/// `user[:group]`, by name or number; numbers need no entry anywhere.
+/// Returns a problem with `user[:group]`, each by name or by number. Numbers need no entry in a
+/// file.
 fn lint_user(lookup: &Lookup, user: &str) -> Option<String> {
     let (user, group) = user.split_once(':').map_or((user, ""), |(user, group)| (user, group));
     for (name, file, what) in [(user, "/etc/passwd", "user"), (group, "/etc/group", "group")] {

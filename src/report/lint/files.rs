@@ -1,4 +1,4 @@
-//! Every file of a layer, as those who unpack it see them.
+//! Checks every file of a layer, in the form that programs which unpack the layer read.
 //! Stage: report. Input: [`SpecLayer`]. Output: [`Finding`]s.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,10 +16,10 @@ use crate::store::Store;
 
 const SET_ID: u32 = 0o6000;
 
-/// Reads a layer.
+/// Reads a layer and checks its files.
 ///
 /// # Errors
-/// Whatever keeps it from being made or read.
+/// Fails if the layer can't be made or read.
 pub fn lint(
     store: &Store,
     layer: &SpecLayer,
@@ -31,7 +31,7 @@ pub fn lint(
     Ok(notes.found.into_values().collect())
 }
 
-/// One finding for each check and message, with the first file that shows it.
+/// The findings so far: one for each check and message, with the first file that shows it.
 struct Notes {
     number: usize,
     found: BTreeMap<(Check, String), Finding>,
@@ -59,7 +59,8 @@ fn read(
     architecture: &Architecture,
     notes: &mut Notes,
 ) -> io::Result<()> {
-    // What is made here, `loadable` or not, has each name once; and names are much to remember.
+    // Only the layers of others can have a name twice. The names take much memory, so they are
+    // not remembered for layers that are made here, `loadable` or not.
     let mut names = layer.contents().is_none().then(BTreeSet::new);
     let mut head = Vec::with_capacity(HEAD);
     for entry in Archive::new(tar).entries()? {

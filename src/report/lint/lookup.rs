@@ -1,4 +1,4 @@
-//! Finding a file of the image without unpacking it: where its layers' sources have it.
+//! Finds a file of the image without unpacking it: in the sources of the image's layers.
 //! Stage: report. Input: a path in the image. Output: the file on this machine.
 
 use std::fs;
@@ -9,30 +9,30 @@ use crate::oci::ImageSpec;
 use crate::oci::LayerSource;
 use crate::store::Store;
 
-/// How many links a path may lead through, as on Linux (`MAXSYMLINKS`).
+/// The largest number of links that a path may lead through, as on Linux (`MAXSYMLINKS`).
 const LINKS: usize = 40;
 
-/// The image's files by the sources of its layers.
+/// The files of an image, by the sources of its layers.
 pub struct Lookup<'i> {
     store: &'i Store,
     contents: Vec<&'i LayerContents>,
-    /// Whether there is more in the image than that: a base.
+    /// True if the image also has layers without sources: those of a base.
     partial: bool,
 }
 
-/// What is found at a path.
+/// The result of looking a path up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
     /// A file or directory, and its place on this machine.
     Here(PathBuf),
-    /// Nothing.
+    /// The image has no such file.
     Nowhere,
-    /// Nobody here can tell.
+    /// The path may be in a layer that has no sources.
     Unknown,
 }
 
 impl<'i> Lookup<'i> {
-    /// Of an image.
+    /// Prepares to find files of an image.
     pub fn new(store: &'i Store, spec: &'i ImageSpec) -> Self {
         Self {
             store,
@@ -41,11 +41,11 @@ impl<'i> Lookup<'i> {
         }
     }
 
-    /// Looks a path up, through links as a container would.
+    /// Looks a path up, and follows links as a container would.
     pub fn find(&self, path: &str) -> Found {
         let mut place = PathBuf::from("/");
         let mut here = None;
-        // The next component is the last.
+        // Components are taken from the end.
         let mut left: Vec<_> = components(Path::new(path));
         left.reverse();
         let mut links = 0;
@@ -84,7 +84,7 @@ impl<'i> Lookup<'i> {
         if self.partial { Found::Unknown } else { Found::Nowhere }
     }
 
-    /// Where the file of that name is from, be it a link.
+    /// Returns the place on this machine of a file of the image, which may be a link.
     fn source(&self, place: &Path) -> Option<PathBuf> {
         let store_dir = Path::new(self.store.dir());
         if store_dir.starts_with(place) {

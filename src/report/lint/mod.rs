@@ -1,4 +1,4 @@
-//! What is most likely wrong with an image, though it is one.
+//! Finds likely mistakes in a valid image.
 //! Stage: report. Input: [`ImageSpec`]. Output: [`Finding`]s.
 
 mod config;
@@ -15,27 +15,28 @@ use crate::layer::Error;
 use crate::oci::ImageSpec;
 use crate::store::Store;
 
-/// How many layers Docker's classic store takes (moby, `layer/layer_store.go`, `maxLayerDepth`).
+/// The largest number of layers that Docker's classic store takes (moby, `layer/layer_store.go`,
+/// `maxLayerDepth`).
 const DOCKER_LAYERS: usize = 125;
-/// The largest user or group that is there where containers run without root: as many as
-/// `/etc/subuid` has for each user.
+/// The largest user or group ID that exists where containers run without root: `/etc/subuid` has as
+/// many for each user.
 const LARGEST_ID: u64 = 65_535;
 
-/// Something to look at.
+/// A likely mistake.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Finding {
-    /// Which check found it.
+    /// The check that found it.
     pub check: Check,
-    /// The layer that it is in, from 1 at the bottom.
+    /// The number of its layer, from 1 at the bottom.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layer: Option<usize>,
     /// The file in the image that shows it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// What it is.
+    /// The description of the mistake.
     pub message: String,
-    /// How many more files of the layer show the same.
+    /// The number of further files of the layer that show the same mistake.
     #[serde(skip_serializing_if = "is_zero")]
     pub more: usize,
 }
@@ -44,7 +45,7 @@ fn is_zero(number: &usize) -> bool {
     *number == 0
 }
 
-/// The checks there are.
+/// The checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Check {
@@ -54,11 +55,11 @@ pub enum Check {
     MissingFile,
     /// The config names a user that the image lacks.
     MissingUser,
-    /// A name that leads out of the image, or is there twice in a layer.
+    /// A name that leads out of the image, or that a layer has twice.
     Name,
     /// A program for another machine.
     Machine,
-    /// A program that runs as its owner, whoever starts it.
+    /// A program that runs with its owner's or group's rights for every user.
     SetId,
     /// An owner that containers without root can't have.
     Owner,
@@ -80,7 +81,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// What the image spec alone gives away, and the few files that its `config` names.
+/// Checks the image spec alone, and the few files that its `config` names.
 pub fn lint_config(store: &Store, spec: &ImageSpec) -> Vec<Finding> {
     let mut findings = Vec::new();
     let layers = spec.layers.len();
@@ -97,10 +98,10 @@ pub fn lint_config(store: &Store, spec: &ImageSpec) -> Vec<Finding> {
     findings
 }
 
-/// All of it: every layer is read.
+/// Checks the image spec, and reads every layer to check its files.
 ///
 /// # Errors
-/// Whatever keeps a layer from being read.
+/// Fails if a layer can't be read.
 pub fn lint(
     store: &Store,
     spec: &ImageSpec,

@@ -1,21 +1,22 @@
-//! Which machine a program is for, by its first bytes.
+//! Reads from its first bytes which machine a program is for.
 //! Stage: report (pure).
 
 use oci_spec::image::Arch;
 
-/// Bytes of a program that tell.
+/// The number of bytes of a program that tell its machine.
 pub const HEAD: usize = 20;
 
-/// What a program is for.
+/// The machine that a program is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Machine {
-    /// Linux and the like, on a processor by its number (System V ABI, "ELF Header", `e_machine`).
+    /// Linux and the like, on a processor with this number (System V ABI, "ELF Header",
+    /// `e_machine`).
     Elf(u16),
     /// macOS.
     MachO,
 }
 
-/// Reads the first bytes of a program or shared library; none for anything else.
+/// Reads the first bytes of a program or shared library. Returns `None` for any other file.
 pub fn machine(head: &[u8]) -> Option<Machine> {
     match head {
         [0x7f, b'E', b'L', b'F', _, data, ..] if head.len() >= HEAD => {
@@ -23,7 +24,8 @@ pub fn machine(head: &[u8]) -> Option<Machine> {
                 let bytes = [head[at], head[at + 1]];
                 if *data == 2 { u16::from_be_bytes(bytes) } else { u16::from_le_bytes(bytes) }
             };
-            // Executables and shared objects: of object files, some are for other processors on purpose.
+            // Only executables and shared objects are checked: some object files are for other
+            // processors on purpose.
             matches!(half(16), 2 | 3).then(|| Machine::Elf(half(18)))
         }
         [0xcf | 0xce, 0xfa, 0xed, 0xfe, ..] | [0xfe, 0xed, 0xfa, 0xcf | 0xce, ..] => {
@@ -33,8 +35,8 @@ pub fn machine(head: &[u8]) -> Option<Machine> {
     }
 }
 
-/// The number of an architecture's own processor, if it is one of the usual, and those of
-/// others that it runs programs of.
+/// Returns the numbers of the processors whose programs run on an architecture: its own first, then
+/// others that it also runs. Returns `None` for an unusual architecture.
 pub fn numbers(architecture: &Arch) -> Option<&'static [u16]> {
     Some(match architecture {
         Arch::Amd64 => &[62, 3],
@@ -49,7 +51,7 @@ pub fn numbers(architecture: &Arch) -> Option<&'static [u16]> {
     })
 }
 
-/// The architecture that a processor's number stands for, for messages.
+/// Returns the name of the architecture that a processor's number stands for, for messages.
 pub fn name(number: u16) -> String {
     match number {
         3 => "386".to_owned(),
@@ -64,11 +66,11 @@ pub fn name(number: u16) -> String {
     }
 }
 
-/// What is wrong with a program in an image for `architecture`, if anything.
+/// Returns what is wrong with a program in an image for `architecture`, if anything is.
 pub fn misfit(head: &[u8], architecture: &Arch) -> Option<String> {
     match machine(head)? {
         Machine::MachO => Some("is a program for macOS".to_owned()),
-        // BPF programs are for the kernel.
+        // BPF programs run in the kernel.
         Machine::Elf(247) => None,
         Machine::Elf(number) => {
             let known = numbers(architecture)?;
