@@ -1,4 +1,4 @@
-//! Why a registry does not begin to serve.
+//! The errors of starting a server.
 //! Stage: registry. Output: messages.
 
 use std::io;
@@ -11,13 +11,13 @@ use crate::error::Hint;
 use crate::oci;
 use crate::registry::storage::StorageError;
 
-/// Why a registry does not begin to serve.
+/// Says why a server can't start.
 #[derive(Debug, Error)]
 pub enum SetupError {
     /// An image spec could not be read.
     #[error(transparent)]
     Spec(#[from] oci::Error),
-    /// Not a name or tag for an image.
+    /// The text is not a valid name and tag for an image.
     #[error("{argument}")]
     Name {
         /// The text as it was given.
@@ -25,7 +25,7 @@ pub enum SetupError {
         /// The reason.
         source: CatalogError,
     },
-    /// Two images by one name.
+    /// Two images have the same name.
     #[error("{reference} is two images: {} and {}", first.display(), second.display())]
     Twice {
         /// Name and tag.
@@ -38,17 +38,17 @@ pub enum SetupError {
     /// A file or directory could not be read.
     #[error("cannot read {}", path.display())]
     Read {
-        /// Which.
+        /// The path.
         path: PathBuf,
         /// The error of the system.
         source: io::Error,
     },
-    /// A file with users' passwords is none.
+    /// A file with users' passwords is not valid.
     #[error("{}, line {line}: {reason}", file.display())]
     Users {
-        /// Which.
+        /// The file.
         file: PathBuf,
-        /// From 1.
+        /// The number of the line, from 1.
         line: usize,
         /// The reason.
         reason: String,
@@ -59,47 +59,47 @@ pub enum SetupError {
     /// A certificate or key can't be used.
     #[error("{}: not {what}: {reason}", file.display())]
     Tls {
-        /// Which.
+        /// The file.
         file: PathBuf,
-        /// "a certificate" …
+        /// The expected contents, such as "a certificate".
         what: &'static str,
         /// The reason.
         reason: String,
     },
-    /// Blobs can't be kept there.
+    /// The directory can't be used to keep blobs.
     #[error("cannot keep blobs in {}", directory.display())]
     Cache {
-        /// Which.
+        /// The directory.
         directory: PathBuf,
         /// The error of the system.
         source: io::Error,
     },
-    /// What is served can't be kept from being collected.
+    /// Links that protect images from garbage collection can't be made.
     #[error("cannot keep links in {}", directory.display())]
     Links {
-        /// Where the links would be.
+        /// The directory for the links.
         directory: PathBuf,
         /// The error of the system.
         source: io::Error,
     },
-    /// Nix isn't there to build images.
+    /// The Nix program that builds images is missing.
     #[error("cannot find `{program}`, by which images are built, in PATH ({path})")]
     NoNix {
         /// The program.
         program: &'static str,
-        /// The directories in which it isn't.
+        /// The directories that were searched.
         path: String,
     },
-    /// Images can't be kept in an object storage.
+    /// The object storage can't be used.
     #[error(transparent)]
     Storage(Box<StorageError>),
-    /// There are no threads, or no sockets.
+    /// The threads or sockets for the server could not be made.
     #[error("cannot begin to serve")]
     Runtime(#[source] io::Error),
-    /// There is no listening at the address.
+    /// The server can't listen at the address.
     #[error("cannot listen on {address}")]
     Listen {
-        /// Which, as it was given.
+        /// The address as it was given.
         address: String,
         /// The error of the system.
         source: io::Error,

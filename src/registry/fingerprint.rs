@@ -1,14 +1,14 @@
-//! Whether a file is what it was.
+//! Detects that a file has changed.
 //! Stage: registry. Input: a path. Output: [`Fingerprint`].
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// What tells one state of a file from another.
+/// The state of a file: it differs if the file has changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fingerprint {
-    /// Where links lead to: in a store, all files have the same time.
+    /// The path after following links: in a store, all files have the same time.
     path: PathBuf,
     file: (u64, u64),
     size: u64,
@@ -17,7 +17,7 @@ pub struct Fingerprint {
 }
 
 impl Fingerprint {
-    /// As it is now; none if it isn't there.
+    /// Returns the present state of a file, or `None` if it does not exist.
     pub fn of(path: &Path) -> Option<Self> {
         let metadata = fs::metadata(path).ok()?;
         Some(Self {

@@ -1,4 +1,4 @@
-//! What a registry did up to now, in numbers.
+//! Counts the work of a server, for monitoring.
 //! Stage: registry. Output: Prometheus' text format, version 0.0.4.
 
 use std::collections::BTreeMap;
@@ -7,48 +7,48 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// A number that goes up, or up and down.
+/// A number that is counted up, or up and down.
 #[derive(Debug, Default)]
 pub struct Number(AtomicU64);
 
 impl Number {
-    /// So many more.
+    /// Adds a number.
     pub fn add(&self, more: u64) {
         self.0.fetch_add(more, Relaxed);
     }
 
-    /// One fewer.
+    /// Subtracts one.
     pub fn decrement(&self) {
         self.0.fetch_sub(1, Relaxed);
     }
 
-    /// What it is now.
+    /// Returns the current value.
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)
     }
 }
 
-/// The numbers.
+/// All numbers of a server.
 #[derive(Debug, Default)]
 pub struct Metrics {
     requests: Mutex<BTreeMap<(&'static str, u16), u64>>,
     making: Mutex<Duration>,
     building: Mutex<Duration>,
-    /// Requests whose answers aren't through.
+    /// Requests that are not answered completely yet.
     pub in_flight: Number,
     /// Connections that are open.
     pub connections: Number,
-    /// Bytes of answers' bodies.
+    /// Bytes of the answers' bodies.
     pub bytes_sent: Number,
     /// Layers that were made from beginning to end.
     pub layers_made: Number,
-    /// Layers that couldn't be made.
+    /// Layers that could not be made.
     pub layers_failed: Number,
     /// Blobs that the cache had.
     pub cache_hits: Number,
-    /// Blobs that it hadn't.
+    /// Blobs that the cache did not have.
     pub cache_misses: Number,
-    /// Blobs that were on their way into it.
+    /// Blobs that were just being written to the cache.
     pub cache_joins: Number,
     /// Times that the catalog was replaced.
     pub reloads: Number,
@@ -56,16 +56,16 @@ pub struct Metrics {
     pub builds: Number,
     /// Images that were found in the storage.
     pub images_found: Number,
-    /// Those that there are none of.
+    /// Images that could not be built.
     pub builds_failed: Number,
-    /// Those that were refused, since too many others waited.
+    /// Builds that were refused, since too many others waited.
     pub builds_refused: Number,
-    /// Requests for an image that was being built for another one.
+    /// Requests for an image that was already being built for another request.
     pub build_joins: Number,
 }
 
 impl Metrics {
-    /// Notes a request's answer. Routes are few: no path is a label.
+    /// Counts a request's answer. The label is one of a few routes, never a path.
     pub fn answered(&self, route: &'static str, status: u16) {
         let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
         *requests.entry((route, status)).or_default() += 1;
@@ -76,21 +76,21 @@ impl Metrics {
         !self.requests.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
-    /// Notes how long it took to make a layer, or to fail.
+    /// Adds the time that it took to make a layer, or to fail.
     pub fn made_in(&self, time: Duration) {
         *self.making.lock().unwrap_or_else(PoisonError::into_inner) += time;
     }
 
-    /// Notes how long it took to build an image, or to fail.
+    /// Adds the time that it took to build an image, or to fail.
     pub fn built_in(&self, time: Duration) {
         *self.building.lock().unwrap_or_else(PoisonError::into_inner) += time;
     }
 
-    /// Everything, as Prometheus reads it.
+    /// Returns all numbers in Prometheus' text format.
     pub fn to_text(&self) -> String {
         let mut text = String::new();
         let mut family = |name: &str, kind: &str, help: &str, samples: &[(String, String)]| {
-            // Nothing fails to be written to a string.
+            // Writing to a string can't fail.
             let _ = writeln!(text, "# HELP stowage_{name} {help}\n# TYPE stowage_{name} {kind}");
             for (labels, value) in samples {
                 let _ = writeln!(text, "stowage_{name}{labels} {value}");

@@ -1,5 +1,5 @@
-//! Registries (OCI distribution-spec 1.1): the client that pushes and asks, the server, images that
-//! are built when they are asked for, and the object storage behind servers.
+//! Registries (OCI distribution-spec 1.1): the client, the server, images that are built on demand,
+//! and the object storage that servers share.
 //! Stage: registry.
 //!
 //! ```text

@@ -1,12 +1,12 @@
-//! What is read from files, and again when they change: certificates, and users.
-//! Stage: registry. Input: paths. Output: what is in them.
+//! Reads files again when they change: certificates and users.
+//! Stage: registry. Input: paths. Output: the parsed contents.
 
 use std::path::PathBuf;
 
 use super::error::SetupError;
 use super::fingerprint::Fingerprint;
 
-/// Files, and how they are read.
+/// Files, and a function that parses them.
 pub struct Reread<T> {
     files: Vec<PathBuf>,
     read: fn(&[PathBuf]) -> Result<T, SetupError>,
@@ -14,10 +14,10 @@ pub struct Reread<T> {
 }
 
 impl<T> Reread<T> {
-    /// Reads them for the first time.
+    /// Reads the files for the first time.
     ///
     /// # Errors
-    /// Those of `read`.
+    /// Returns the errors of `read`.
     pub fn new(
         files: Vec<PathBuf>,
         read: fn(&[PathBuf]) -> Result<T, SetupError>,
@@ -28,10 +28,10 @@ impl<T> Reread<T> {
         Ok((this, found))
     }
 
-    /// Reads them if they changed since, or if they are told to have. An error is there once for
-    /// each change.
+    /// Reads the files if they have changed, or in any case if `all` is true. Returns an error once
+    /// for each change.
     pub fn again(&mut self, all: bool) -> Option<Result<T, SetupError>> {
-        // Before they are read: what changes meanwhile is seen the next time.
+        // Look before reading: a change during the reading is noticed the next time.
         let fingerprints = self.look();
         if !all && fingerprints == self.fingerprints {
             return None;

@@ -1,26 +1,28 @@
-//! Where a registry sends us, and whether that is itself.
+//! Resolves the addresses that a registry names, and tells whether they are at the registry itself.
 //! Stage: registry (pure). Input: the registry's address, and others. Output: addresses.
 
 use url::Url;
 
-/// Whether an address is at the registry, by scheme, host and port. What can't be read is not.
+/// Returns whether an address is at the registry, by scheme, host and port. Returns false if either
+/// can't be parsed.
 pub fn is_at(registry: &str, address: &str) -> bool {
     let [registry, address] = [registry, address].map(|text| text.parse::<Url>());
     matches!((registry, address), (Ok(registry), Ok(address)) if registry.origin() == address.origin())
 }
 
-/// The address that a reference in the answer from `asked` stands for (RFC 3986, 5.2); as it is
-/// if it stands for none.
+/// Returns the address that a reference in the answer from `asked` stands for (RFC 3986, 5.2), or
+/// the reference itself if it can't be resolved.
 ///
-/// A registry behind a proxy that ends TLS often believes that it is spoken to without: what it
-/// calls by its own name is at the address that was good before, and nothing is sent in the clear.
+/// A registry behind a proxy that ends TLS often believes that clients use plain HTTP. An address
+/// at its own host is therefore changed to HTTPS, and to the port that was used before: nothing is
+/// sent in the clear.
 pub fn resolve(registry: &str, asked: &str, reference: &str) -> String {
     let joined = asked.parse::<Url>().and_then(|asked| asked.join(reference));
     let (Ok(mut url), Ok(registry)) = (joined, registry.parse::<Url>()) else {
         return reference.to_owned();
     };
     if (registry.scheme(), url.scheme()) == ("https", "http") && registry.host() == url.host() {
-        // Neither fails for addresses with a host.
+        // Neither call fails for addresses with a host.
         let _ = url.set_scheme("https");
         let _ = url.set_port(registry.port());
     }
@@ -69,7 +71,7 @@ mod tests {
             ("https://reg", "//storage/x", "https://storage/x"),
             ("https://reg", "//reg/x", "https://reg/x"),
             ("https://reg", "https://storage/x?sig=a+b%3D#part", "https://storage/x?sig=a+b%3D"),
-            // Others may do without TLS: they are told nothing of us.
+            // Other hosts may do without TLS: credentials are never sent there.
             ("https://reg", "http://storage/x", "http://storage/x"),
             ("https://reg", "http://reg/x", "https://reg/x"),
             ("https://reg", "http://REG:80/x", "https://reg/x"),
@@ -83,7 +85,7 @@ mod tests {
             let resolved = resolve(registry, &asked, reference);
             assert_eq!(resolved, expected, "{registry} {reference}");
         }
-        // What a redirection has led to is what a reference begins at.
+        // A reference is relative to the address that redirections led to.
         assert_eq!(resolve("https://reg", "https://storage/a/b", "c"), "https://storage/a/c");
     }
 }

@@ -1,5 +1,5 @@
-//! Answers of a registry, read to their end.
-//! Stage: registry. Input: a response on its way. Output: [`Answer`].
+//! Reads a registry's answers to their end.
+//! Stage: registry. Input: a response that is being received. Output: [`Answer`].
 
 use std::io::Read;
 
@@ -11,20 +11,21 @@ use super::no_answer::NoAnswer;
 use crate::digest::BlobDigest;
 use crate::foreign::plain_text;
 
-/// Longest manifest that is read (distribution-spec, "Pushing Manifests": 4 MiB), and answer.
+/// The longest body that is read: twice the longest manifest (distribution-spec, "Pushing
+/// Manifests": 4 MiB).
 const LONGEST_BODY: u64 = 8 << 20;
-/// Longest part of a refusal that is read: no more of it is quoted.
+/// The longest part of a refusal that is read: messages quote no more.
 const LONGEST_REFUSAL: u64 = 64 << 10;
 
 /// An answer of a registry.
 pub struct Answer {
     /// HTTP's status code.
     pub status: u16,
-    /// The address that it comes from, after all redirections.
+    /// The address that answered, after all redirections.
     pub url: String,
-    /// Its headers.
+    /// The headers of the answer.
     pub headers: HeaderMap,
-    /// Its body; of a refusal, the beginning of its body.
+    /// The body; for a refusal, the beginning of the body.
     pub body: Vec<u8>,
 }
 
@@ -32,7 +33,7 @@ impl Answer {
     /// Reads a response.
     ///
     /// # Errors
-    /// If the connection breaks, or the body of a success is longer than 8 MiB.
+    /// Fails if the connection breaks, or if the body of a success is longer than 8 MiB.
     pub fn read(response: Response<Body>) -> Result<Self, NoAnswer> {
         let url = response.get_uri().to_string();
         let (parts, mut body) = response.into_parts();
@@ -53,27 +54,27 @@ impl Answer {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// Whether the registry did what it was asked for. The distribution spec names one status for
-    /// each step, and registries have others.
+    /// Returns whether the registry did what it was asked for. Accepts any 2xx status: the
+    /// distribution spec names one status for each step, but registries use others.
     pub fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
     }
 
-    /// Returns the registry's own words, fit for a message.
+    /// Returns the registry's own message, fit for printing.
     pub fn message(&self) -> String {
         message(&self.body)
     }
 
-    /// Returns the digests of blobs that a manifest was refused for, if that is why it was: all
-    /// digests in the answer, which may be none.
+    /// Returns the blobs because of which a manifest was refused, or `None` if that was not the
+    /// reason. The list has all digests in the answer, and may be empty.
     pub fn unknown_blobs(&self) -> Option<Vec<BlobDigest>> {
         if !matches!(self.status, 400 | 404 | 409 | 412 | 422) {
             return None;
         }
         let errors = errors(&self.body);
         let is_unknown = errors.iter().any(|error| {
-            // distribution-spec, "Error Codes"; others have a code for all that is wrong with a
-            // manifest, and say what it is.
+            // The codes are those of distribution-spec, "Error Codes". Other registries have one
+            // code for all problems of a manifest, and describe the problem in the message.
             let code = error["code"].as_str().unwrap_or_default();
             let message = error["message"].as_str().unwrap_or_default().to_ascii_lowercase();
             matches!(code, "MANIFEST_BLOB_UNKNOWN" | "BLOB_UNKNOWN" | "MANIFEST_UNKNOWN")
@@ -90,14 +91,15 @@ fn errors(body: &[u8]) -> Vec<Value> {
     json["errors"].as_array().cloned().unwrap_or_default()
 }
 
-/// All digests in a text.
+/// Returns all digests in a text.
 fn digests(text: &str) -> Vec<BlobDigest> {
     let places = text.match_indices("sha256:");
     let texts = places.filter_map(|(place, _)| text.get(place..place + 7 + 64));
     texts.filter_map(|digest| digest.parse().ok()).collect()
 }
 
-/// A registry's own words (distribution-spec, "Error Codes"), or whatever it said.
+/// Returns a registry's own messages (distribution-spec, "Error Codes"), or the text of the body if
+/// there are none.
 fn message(body: &[u8]) -> String {
     let errors = errors(body);
     let texts = errors.iter().filter_map(|error| {

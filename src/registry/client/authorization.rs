@@ -1,4 +1,5 @@
-//! The `Authorization` header: Basic, or a bearer token that is fetched when the registry asks.
+//! Computes the `Authorization` header: Basic, or a bearer token that is fetched when the registry
+//! asks for one.
 //! Stage: registry. Input: an answer with challenges. Output: [`Said`].
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,10 +13,12 @@ use super::scopes::Scopes;
 use super::token::{TokenService, basic};
 use crate::foreign::PublicUrl;
 
-/// What a registry was told of who asks, for requests that are under way at the same time.
+/// The credentials that a registry was given, shared by requests that are under way at the same
+/// time.
 ///
-/// A challenge is answered once for all of them: whoever meets it later finds the answer, or that
-/// there is none. So a wrong password is tried once, however many requests were refused.
+/// A challenge is answered once for all of them: a request that meets the challenge later finds the
+/// answer, or that there is none. So a wrong password is tried once, however many requests were
+/// refused.
 pub struct Authorization {
     login: Login,
     state: Mutex<State>,
@@ -23,28 +26,28 @@ pub struct Authorization {
 
 struct State {
     scopes: Scopes,
-    /// Whether the scopes of mounts are left out, since not all scopes were granted.
+    /// True if the scopes of mounts are left out, since not all scopes were granted.
     is_narrow: bool,
     said: Said,
-    /// The credentials were refused.
+    /// True if the credentials were refused.
     is_rejected: bool,
-    /// There was no token to be had, or nothing to say: no other request tries it again.
+    /// True if there was no token, or there are no credentials: no other request tries again.
     is_over: bool,
-    /// The registry was asked for a challenge that it had not made.
+    /// True if the registry was asked for a challenge that it had not sent by itself.
     was_sounded: bool,
 }
 
-/// What a request says of who asks.
+/// The authorization that a request carries.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Said {
-    /// Value of the `Authorization` header.
+    /// The value of the `Authorization` header.
     pub header: Option<String>,
-    /// Counts headers, so that an old one is told from the current one.
+    /// The number of the header, which tells an old one from the current one.
     number: u64,
 }
 
 impl Authorization {
-    /// Says nothing before the registry asks.
+    /// Starts without a header: nothing is sent before the registry asks.
     pub fn new(login: Login, scopes: Scopes) -> Self {
         let state = State {
             scopes,
@@ -57,19 +60,19 @@ impl Authorization {
         Self { login, state: Mutex::new(state) }
     }
 
-    /// Returns what is to be said, as far as it is known.
+    /// Returns the current header, if there is one.
     pub fn said(&self) -> Said {
         self.state().said.clone()
     }
 
-    /// Answers the challenges of a request that was refused (401) though it said `said`, and
-    /// returns what to say then; none if there is no more to say.
+    /// With `again`, the request was refused before, and then carried what this function had
+    /// returned: now the scopes of mounts are left out, since a service may grant only one scope.
     ///
     /// With `again`, the request was refused before and said what this returned: then the scopes
     /// of mounts are left out, since a service may grant one scope alone.
     ///
     /// # Errors
-    /// [`ClientError`] if there is no token to be had.
+    /// Fails with [`ClientError`] if no token can be fetched.
     pub fn challenged(
         &self,
         exchange: &Exchange,
@@ -77,7 +80,7 @@ impl Authorization {
         said: &Said,
         again: bool,
     ) -> Result<Option<Said>, ClientError> {
-        // After a redirection, the challenge of another origin is not answered.
+        // After a redirection, a challenge of another origin is not answered.
         if !exchange.origin().is_ours(&answer.url) {
             return Ok(None);
         }
@@ -102,11 +105,12 @@ impl Authorization {
         Ok(header.map(|header| state.say(header)))
     }
 
-    /// Finds out whether the registry lets in who says who it is, after it said of something that
-    /// it isn't there, or not for everybody, and asked nothing: some hide all from strangers.
+    /// Asks the registry for a challenge, after it answered without one that something does not
+    /// exist or is not allowed: some registries hide everything from anonymous clients. Returns the
+    /// authorization that answers the challenge, if there is one.
     ///
     /// # Errors
-    /// As [`challenged`](Self::challenged).
+    /// Returns the errors of [`challenged`](Self::challenged).
     pub fn sound(&self, exchange: &Exchange, said: &Said) -> Result<Option<Said>, ClientError> {
         if self.login.credentials.is_none() {
             return Ok(None);
@@ -128,20 +132,21 @@ impl Authorization {
                 let challenges = Challenge::parse_all(headers);
                 self.answer_to(&mut state, exchange, &answer.url, &challenges)?
             }
-            // Nothing is open: there is no other way to be let in.
+            // The registry refuses everything without a challenge: sending the password is the only
+            // way left.
             (403 | 404, Some(Credentials::Password(user, password))) => Some(basic(user, password)),
             _ => None,
         };
         Ok(header.map(|header| state.say(header)))
     }
 
-    /// Whether a mount may still succeed: there is no use in asking without its scope.
+    /// Returns whether a mount may still succeed: without its scope, asking for it is of no use.
     pub fn may_mount(&self) -> bool {
         !self.state().is_narrow
     }
 
-    /// Says why a request was refused that said all that there is to say: the credentials that
-    /// are missing or wrong.
+    /// Says why a request with all known authorization was refused: the credentials that are
+    /// missing or wrong.
     pub fn missing(&self, status: u16) -> Missing {
         match (&self.login.credentials, status) {
             (None, 401 | 403) => Missing::none_in(&self.login),
@@ -163,7 +168,7 @@ impl Authorization {
             match self.header(state, exchange, asked, challenge) {
                 Ok(Some(header)) => return Ok(Some(header)),
                 Ok(None) => {}
-                // There may be another way.
+                // The next challenge may still be answered.
                 Err(error) => failed = failed.or(Some(error)),
             }
         }
@@ -183,7 +188,7 @@ impl Authorization {
                 Ok(Some(format!("Bearer {token}")))
             }
             (Challenge::Bearer { realm, service, scope }, credentials) => {
-                // A registry behind a proxy may not know what it is called outside.
+                // A registry behind a proxy may not know its own outside address.
                 let realm = exchange.origin().resolve(asked, realm);
                 let service = TokenService { exchange, realm: &realm, service: service.as_deref() };
                 state.scopes.add(scope.as_deref().unwrap_or_default());
@@ -230,7 +235,7 @@ impl State {
     }
 }
 
-/// Asks for a token with all scopes, and if that is refused, without those of mounts.
+/// Asks for a token with all scopes, and if the service refuses that, without those of mounts.
 fn token(
     service: &TokenService,
     credentials: Option<&Credentials>,
@@ -246,7 +251,7 @@ fn token(
     service.token(credentials, &state.scopes.narrow())
 }
 
-/// Whether the registry knows who says this: `docker login` finds it out in the same way
+/// Returns whether the registry accepts a header, by the request that `docker login` makes for it
 /// (distribution-spec, "Determining Support").
 fn is_known(exchange: &Exchange, header: &str) -> Result<bool, ClientError> {
     let url = format!("{}/v2/", exchange.origin().base());

@@ -3,27 +3,27 @@
 //! Stage: registry (pure). Input: the values of the header. Output: [`Challenge`]s.
 //!
 //! More is accepted than the grammar allows, since registries send it: values with `:` and `/`
-//! without quotes, parameters without commas, schemes that nobody knows.
+//! without quotes, parameters without commas, unknown schemes.
 
-/// A way to prove who asks.
+/// A way to authenticate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Challenge {
     /// A user name and a password.
     Basic,
     /// A token, which another service gives.
     Bearer {
-        /// Address of that service; it may be relative.
+        /// The address of that service; may be relative.
         realm: String,
         /// The registry's name, for that service.
         service: Option<String>,
-        /// What the token has to allow.
+        /// The scopes that the token must have.
         scope: Option<String>,
     },
 }
 
 impl Challenge {
     /// Returns the challenges of all values of the header that this program can answer, the
-    /// strongest first: a token is worth less to a thief than a password.
+    /// strongest first. A token is stronger than a password, since a stolen token is worth less.
     pub fn parse_all<'h>(headers: impl IntoIterator<Item = &'h str>) -> Vec<Self> {
         let mut found: Vec<_> = headers
             .into_iter()
@@ -80,7 +80,7 @@ fn schemes(header: &str) -> Vec<Scheme<'_>> {
     found
 }
 
-/// Reads a value, in quotes or not, and returns what follows it.
+/// Reads a value, in quotes or not. Returns the value and the text after it.
 fn value(text: &str) -> (String, &str) {
     let Some(quoted) = text.strip_prefix('"') else {
         let end = text.find(|c: char| c.is_whitespace() || c == ',').unwrap_or(text.len());
@@ -91,7 +91,7 @@ fn value(text: &str) -> (String, &str) {
     while let Some((place, c)) = characters.next() {
         match c {
             '"' => return (value, &quoted[place + 1..]),
-            // A quoted pair (RFC 9110, section 5.6.4).
+            // A backslash begins a quoted pair (RFC 9110, section 5.6.4).
             '\\' => value.extend(characters.next().map(|(_, c)| c)),
             c => value.push(c),
         }

@@ -1,4 +1,4 @@
-//! Why a registry did not take an image.
+//! The errors of a registry's client.
 //! Stage: registry.
 
 use std::fmt;
@@ -19,40 +19,40 @@ pub enum ClientError {
     /// A layer could not be made, or the copy was ended.
     #[error(transparent)]
     Outgoing(#[from] outgoing::Error),
-    /// Its digest is another one's.
+    /// The name has another digest than the image.
     #[error("`{name}` names another manifest than the one to push, {found}")]
     OtherImage {
-        /// The text as it was given.
+        /// The name as it was given.
         name: String,
-        /// What the image's digest is.
+        /// The image's digest.
         found: BlobDigest,
     },
-    /// A request has no answer, although it was tried as often as makes sense.
+    /// A request was not answered, although it was tried several times.
     #[error("{url}: {reason}")]
     Unreachable {
-        /// The address that was asked.
+        /// The address of the request.
         url: PublicUrl,
-        /// Why there is no answer.
+        /// The reason.
         reason: NoAnswer,
     },
-    /// Settings for registries forbid it, or can't be followed.
+    /// The settings for registries forbid the copy, or can't be followed.
     #[error(transparent)]
     Registries(#[from] RegistriesError),
-    /// The registry said no.
+    /// The registry refused a request.
     #[error("{registry} refuses {what}: {status} {message}{missing}")]
     Refused {
-        /// Registry and repository, or the address of a service that gives tokens.
+        /// Registry and repository, or the address of a token service.
         registry: String,
-        /// What it refuses: "a blob", "the manifest" …
+        /// The thing that was refused: "a blob", "the manifest" …
         what: String,
         /// HTTP's status code.
         status: u16,
-        /// The registry's own words.
+        /// The registry's own message.
         message: String,
-        /// What would have been needed to be let in.
+        /// The credentials that are missing or wrong.
         missing: Box<Missing>,
     },
-    /// The tag has another image, which the registry keeps.
+    /// The tag stands for another image, and the registry does not let it be replaced.
     #[error(
         "{registry} refuses the manifest: {status} {message}; `{tag}` is there with another image, {found}"
     )]
@@ -61,25 +61,25 @@ pub enum ClientError {
         registry: String,
         /// The tag.
         tag: String,
-        /// Digest of the manifest that the tag has.
+        /// Digest of the manifest that the tag stands for.
         found: BlobDigest,
         /// HTTP's status code.
         status: u16,
-        /// The registry's own words.
+        /// The registry's own message.
         message: String,
     },
-    /// It has something else than it was sent.
+    /// The registry stored a manifest with another digest than the one that was sent.
     #[error("the registry says that the manifest has the digest {found}, and it has {expected}")]
     OtherDigest {
-        /// Ours.
+        /// The digest of the manifest that was sent.
         expected: BlobDigest,
-        /// Theirs.
+        /// The digest that the registry reports.
         found: String,
     },
-    /// Who we are could not be found out.
+    /// The credentials could not be read.
     #[error("credentials: {0}")]
     Credentials(String),
-    /// A file of certificates is none.
+    /// A file of certificates is not valid.
     #[error("{file}: {reason}")]
     Certificate {
         /// The file.
@@ -121,20 +121,20 @@ impl Hint for ClientError {
     }
 }
 
-/// Says what would have been needed to be let in, as far as it is known.
+/// Says which credentials are missing or wrong, as far as that is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Missing {
-    /// It is not known: this user may be known, and not be allowed to do it.
+    /// Not known: the user may be known, but not allowed to do this.
     #[default]
     Nothing,
     /// There are no credentials for the registry.
     Credentials {
         /// The registry.
         host: String,
-        /// Where credentials were looked for.
+        /// The places where credentials were looked for.
         looked_in: LookedIn,
     },
-    /// The credentials are not those of a user.
+    /// The registry does not accept the credentials.
     Right {
         /// The user's name, if there is one.
         user: Option<String>,
@@ -142,15 +142,15 @@ pub enum Missing {
 }
 
 impl Missing {
-    /// There are no credentials in any place.
+    /// Says that no place has credentials.
     pub fn none_in(login: &Login) -> Self {
         Self::Credentials { host: login.host.clone(), looked_in: login.looked_in.clone() }
     }
 
-    /// These are wrong.
+    /// Says that these credentials are wrong.
     pub fn of(credentials: &Credentials) -> Self {
         let user = match credentials {
-            // What has no password may be one.
+            // Without a password, the user name may be a secret token.
             Credentials::Password(user, password) if !password.is_empty() => Some(user.clone()),
             _ => None,
         };

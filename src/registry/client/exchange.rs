@@ -1,4 +1,4 @@
-//! Requests over HTTP: where they may go, how long they may take, and how often they are tried.
+//! Sends requests over HTTP: follows redirections, limits the time, and tries again.
 //! Stage: registry. Input: [`Request`]s. Output: responses.
 
 use std::convert::Infallible;
@@ -22,46 +22,47 @@ use crate::outgoing;
 use crate::outgoing::Watch;
 
 const CONNECT: Duration = Duration::from_secs(30);
-/// Limit for the head of an answer, and for each read and write. It is long, since a registry may
-/// hash a large blob before it answers, and since a slow line may take a while until it has room
-/// for more. (ureq's limit of a read is that of the first byte, too.)
+/// The limit for the head of an answer, and for each read and write. It is long, since a registry
+/// may hash a large blob before it answers, and since a slow line may take a while until it has
+/// room for more. (ureq's limit for a read also applies to the first byte.)
 const ANSWER: Duration = Duration::from_secs(300);
-/// Bodies of this size or more are announced (`Expect: 100-continue`, RFC 9110, section 10.1.1): a
-/// refusal during the body would only show as a broken connection.
+/// The size of a body from which on it is announced (`Expect: 100-continue`, RFC 9110, section
+/// 10.1.1): a refusal during the body would only show as a broken connection.
 const EXPECT: u64 = 1 << 20;
 /// Media type of forms (WHATWG URL, section 5).
 const FORM: &str = "application/x-www-form-urlencoded";
-/// Redirections that are followed, one after the other.
+/// The largest number of redirections that are followed one after the other.
 const REDIRECTIONS: usize = 10;
-/// Connections that are kept: one for each request that is under way at a time.
+/// The number of connections that are kept: one for each request that is under way at a time.
 pub const CONNECTIONS: usize = 32;
 
-/// A request, apart from what is sent with it.
+/// A request without its body.
 #[derive(Clone, Copy)]
 pub struct Request<'r> {
     /// HTTP's method.
     pub method: &'static str,
     /// The address.
     pub url: &'r str,
-    /// Media types that are understood.
+    /// The media types that are accepted.
     pub accept: &'r str,
-    /// Bytes that are wanted of the whole: `bytes=1000-`.
+    /// The range of bytes to return: `bytes=1000-`.
     pub range: Option<&'r str>,
-    /// Who asks.
+    /// The authorization of the request.
     pub proof: Option<Proof<'r>>,
 }
 
-/// The proof of who asks, and for whom it is: whatever redirections say, no other origin gets it.
+/// An `Authorization` header, and the origin that may receive it. After a redirection to another
+/// origin, the header is not sent.
 #[derive(Clone, Copy)]
 pub struct Proof<'r> {
-    /// Value of the `Authorization` header.
+    /// The value of the `Authorization` header.
     pub header: &'r str,
-    /// An address at the origin that may know it.
+    /// An address at the origin that may receive it.
     pub at: &'r str,
 }
 
 impl<'r> Request<'r> {
-    /// A request for all that an address has, in any format.
+    /// Returns a request for the whole contents of an address, in any format.
     pub fn new(method: &'static str, url: &'r str) -> Self {
         Self { method, url, accept: "*/*", range: None, proof: None }
     }
@@ -78,24 +79,24 @@ pub enum Payload<'a> {
         /// Their media type.
         media_type: &'a str,
     },
-    /// A form that proves who asks: it is sent on to no other origin.
+    /// A form that contains credentials: it is not sent on to another origin.
     Form(&'a str),
-    /// Bytes that are made meanwhile.
+    /// Bytes that are made while they are sent.
     Stream {
         /// The reader of these bytes.
         reader: &'a mut dyn Read,
-        /// How many they are.
+        /// The number of these bytes.
         length: u64,
-        /// Bytes of the blob that were sent before.
+        /// The number of bytes of the blob that were sent before.
         offset: u64,
     },
 }
 
-/// The end of a request that was tried several times.
+/// The result of a request that was tried several times.
 pub enum Outcome<T> {
-    /// What was asked for.
+    /// The result of the request.
     Done(T),
-    /// Another answer, which stays the same.
+    /// Another answer, which further attempts would not change.
     Answered(Answer),
 }
 
@@ -103,7 +104,7 @@ pub enum Outcome<T> {
 pub struct Exchange<'a> {
     agent: Agent,
     origin: Origin,
-    /// Whether the registry has refused `Expect`.
+    /// True if the registry has refused `Expect`.
     no_expectation: AtomicBool,
     watch: &'a dyn Watch,
 }
@@ -120,7 +121,7 @@ impl<'a> Exchange<'a> {
         &self.origin
     }
 
-    /// Goes on with another origin: the same host, without TLS.
+    /// Replaces the origin, by one with the same host but without TLS.
     pub fn set_origin(&mut self, origin: Origin) {
         self.origin = origin;
     }
@@ -130,12 +131,12 @@ impl<'a> Exchange<'a> {
         self.no_expectation.store(true, Ordering::Relaxed);
     }
 
-    /// Sends a request once, and follows redirections: with the same method and body, unlike
-    /// browsers, since no step of the distribution spec has another meaning as a `GET`. A stream is
-    /// sent once, so that its redirection is the answer.
+    /// Sends a request once, and follows redirections. Unlike browsers, it keeps the method and the
+    /// body, since no step of the distribution spec has another meaning as a `GET`. A stream is
+    /// sent once: its redirection is returned as the answer.
     ///
     /// # Errors
-    /// [`NoAnswer`].
+    /// Fails with [`NoAnswer`] if there is no answer.
     pub fn send(&self, request: &Request, payload: Payload) -> Result<Response<Body>, NoAnswer> {
         let mut payload = payload;
         let mut url = request.url.to_owned();
@@ -160,7 +161,7 @@ impl<'a> Exchange<'a> {
     /// Sends a request once, to one address.
     ///
     /// # Errors
-    /// [`NoAnswer`].
+    /// Fails with [`NoAnswer`] if there is no answer.
     pub fn send_once(
         &self,
         request: &Request,
@@ -208,10 +209,10 @@ impl<'a> Exchange<'a> {
         Ok(response?)
     }
 
-    /// Sends a request until there is an answer that stays the same.
+    /// Sends a request until there is an answer that further attempts would not change.
     ///
     /// # Errors
-    /// As [`persist`](Self::persist).
+    /// Returns the errors of [`persist`](Self::persist).
     pub fn ask<'p>(
         &self,
         request: &Request,
@@ -222,11 +223,11 @@ impl<'a> Exchange<'a> {
         Ok(answer)
     }
 
-    /// Repeats `attempts` until they come to an end: what was asked for, or an answer that stays
-    /// the same.
+    /// Repeats `attempts` until one has a result, or an answer that further attempts would not
+    /// change.
     ///
     /// # Errors
-    /// [`ClientError::Unreachable`] if the last attempt had no answer, or
+    /// Fails with [`ClientError::Unreachable`] if the last attempt had no answer, and with
     /// [`outgoing::Error::Write`] if the watcher ended the copy.
     pub fn persist<T>(
         &self,
@@ -253,10 +254,10 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Waits before the next attempt, and says so.
+    /// Waits before the next attempt, and reports the wait to the watcher.
     ///
     /// # Errors
-    /// [`outgoing::Error::Write`] if the watcher ended the copy.
+    /// Fails with [`outgoing::Error::Write`] if the watcher ended the copy.
     pub fn pause(
         &self,
         attempt: u32,
@@ -270,13 +271,13 @@ impl<'a> Exchange<'a> {
     }
 }
 
-/// Makes the configuration of an agent that asks once, and waits for no answer and no byte longer
-/// than `limit`.
+/// Makes the configuration of an agent that sends a request once, and waits at most `limit` for an
+/// answer and for each byte.
 fn config(proxy: Option<Proxy>, limit: Duration) -> Config {
     Agent::config_builder()
         .proxy(proxy)
         .http_status_as_error(false)
-        // They are followed here, by one rule for all addresses.
+        // `Exchange::send` follows redirections, by one rule for all addresses.
         .max_redirects(0)
         .max_idle_connections(2 * CONNECTIONS)
         .max_idle_connections_per_host(CONNECTIONS)
@@ -298,7 +299,8 @@ mod tests {
 
     use super::*;
 
-    /// An answer's beginning, and then neither a byte nor an end.
+    /// Returns the address of a server that sends the beginning of an answer, and then neither a
+    /// byte nor an end.
     fn silent_after(beginning: &'static str) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
@@ -312,11 +314,11 @@ mod tests {
 
     #[test]
     fn nobody_waits_for_who_is_gone() {
-        // Longer than any machine takes to begin an answer.
+        // This limit is longer than any machine takes to begin an answer.
         let limit = Duration::from_secs(1);
         let agent = config(None, limit).new_agent();
         let begun = Instant::now();
-        // No answer; half of one; what is sent is not read.
+        // Check no answer, half of one, and a server that does not read the body.
         assert!(agent.get(silent_after("")).call().is_err());
         let half = silent_after("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf");
         let mut reader = agent.get(half).call().unwrap().into_body().into_reader();

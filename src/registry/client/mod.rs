@@ -1,4 +1,4 @@
-//! A client of registries: pushes images, and finds out what `pullImage` has to be told.
+//! A client of registries: pushes images, and finds out the arguments of `pullImage`.
 //! Stage: registry. Input: [`Artifact`](crate::oci::Artifact) or an image's name.
 
 mod address;

@@ -1,4 +1,4 @@
-//! Why a request has no answer.
+//! Explains why a request has no answer.
 //! Stage: registry (pure). Input: ureq's errors. Output: [`NoAnswer`].
 
 use std::io;
@@ -9,7 +9,7 @@ use ureq::Timeout;
 use super::connect::{ProxyError, TlsProblem};
 use crate::foreign::{PublicUrl, plain_text};
 
-/// Says why a request has no answer. The address is told beside it.
+/// Says why a request has no answer. The message that contains it names the address.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum NoAnswer {
     /// No program listens at the port.
@@ -18,7 +18,7 @@ pub enum NoAnswer {
     /// The host's name has no address.
     #[error("the name of the host can't be resolved")]
     NoHost,
-    /// The host, or what it is connected by, is silent.
+    /// The host, or the network on the way to it, does not answer in time.
     #[error("{0}")]
     Silent(&'static str),
     /// There is no TLS connection.
@@ -27,7 +27,7 @@ pub enum NoAnswer {
     /// The proxy can't be used.
     #[error(transparent)]
     Proxy(ProxyError),
-    /// The registry was asked by HTTPS, and names an address of plain HTTP.
+    /// The registry uses HTTPS, and names an address of plain HTTP.
     #[error(
         "{registry} is asked over HTTPS and sends on to {named}, which is plain HTTP: nothing is sent there"
     )]
@@ -37,22 +37,22 @@ pub enum NoAnswer {
         /// The address that it names.
         named: PublicUrl,
     },
-    /// The answer has more bytes than any that is known.
+    /// The answer is longer than any known answer.
     #[error("the answer is longer than {0} bytes")]
     TooLong(u64),
-    /// The registry sends from one address to the next.
+    /// The registry redirects too often.
     #[error("it redirects without end")]
     Redirections,
-    /// What was to be asked is no address.
+    /// The address is not valid for a request.
     #[error("this is not an address that can be asked")]
     Address,
-    /// The connection broke, or something else than HTTP was spoken.
+    /// The connection broke, or the server does not speak HTTP.
     #[error("{0}")]
     Broken(String),
 }
 
 impl NoAnswer {
-    /// Whether the next attempt would come to the same.
+    /// Returns whether another attempt would fail in the same way.
     pub fn is_permanent(&self) -> bool {
         match self {
             Self::Insecure { .. } | Self::TooLong(_) | Self::Redirections | Self::Address => true,
@@ -62,7 +62,8 @@ impl NoAnswer {
         }
     }
 
-    /// Returns what to do about it, given the flags that say what is trusted.
+    /// Returns what the user can do about the problem. The arguments are the names of the command's
+    /// options for certificates.
     pub fn hint(&self, cert_dir: &str, tls_verify: &str) -> Option<String> {
         match self {
             Self::Refused => Some("is the registry running, and is this its port?".to_owned()),
@@ -96,7 +97,7 @@ impl From<ureq::Error> for NoAnswer {
             ureq::Error::BodyExceedsLimit(limit) => Self::TooLong(limit),
             ureq::Error::LargeResponseHeader(_, limit) => Self::TooLong(limit as u64),
             ureq::Error::TooManyRedirects => Self::Redirections,
-            // Their texts have the address.
+            // The messages of these errors contain the address, which may hold a secret.
             ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::RequireHttpsOnly(_) => {
                 Self::Address
             }

@@ -1,4 +1,4 @@
-//! The registry's own address, and the rule for every other one that it names.
+//! Holds the registry's own address, and the rule for every other address that the registry names.
 //! Stage: registry (pure). Input: addresses. Output: [`Origin`].
 
 use super::address;
@@ -8,8 +8,8 @@ use crate::foreign::PublicUrl;
 /// Scheme, host and port of a registry.
 ///
 /// Two rules hold for every request, whether its address comes from a `Location`, a redirection or
-/// the realm of a challenge: what is for the registry is sent to its own origin alone, and from a
-/// registry with a verified certificate nothing is sent by plain HTTP.
+/// the realm of a challenge: credentials for the registry are sent to its own origin only; and if
+/// the registry has a verified certificate, nothing is sent by plain HTTP.
 #[derive(Clone, Debug)]
 pub struct Origin {
     /// `https://host:port`
@@ -18,8 +18,8 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// The origin `base` (`https://host:port`), whose certificate is verified if it has one and
-    /// `verify` says so.
+    /// Returns the origin `base` (`https://host:port`). With `verify`, its certificate is verified
+    /// if it has one.
     pub fn new(base: String, verify: bool) -> Self {
         let verified = verify && base.starts_with("https://");
         Self { base, verified }
@@ -30,12 +30,12 @@ impl Origin {
         &self.base
     }
 
-    /// Tells whether the registry's certificate is verified.
+    /// Returns whether the registry's certificate is verified.
     pub fn is_verified(&self) -> bool {
         self.verified
     }
 
-    /// Whether an address is the registry's own, so that it may be told who asks.
+    /// Returns whether an address is the registry's own, so that it may receive credentials.
     pub fn is_ours(&self, url: &str) -> bool {
         address::is_at(&self.base, url)
     }
@@ -48,7 +48,7 @@ impl Origin {
     /// Checks that a request may be sent to an address.
     ///
     /// # Errors
-    /// [`NoAnswer::Insecure`] if it is plain HTTP, and the registry was asked by HTTPS.
+    /// Fails with [`NoAnswer::Insecure`] if the address is plain HTTP and the registry uses HTTPS.
     pub fn check(&self, url: &str) -> Result<(), NoAnswer> {
         let is_secure = url.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://"));
         if self.verified && !is_secure {

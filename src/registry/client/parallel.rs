@@ -1,14 +1,14 @@
-//! The same work on many items, several at a time.
+//! Processes many items, several at a time.
 //! Stage: registry.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 /// Runs `each` for every item, on at most `workers` threads, and returns the results in the order
-/// of the items. After an error no other item is begun; the first error is returned.
+/// of the items. After an error begins no further item, and returns the first error.
 ///
 /// # Errors
-/// Those of `each`.
+/// Returns the errors of `each`.
 pub fn in_parallel<I: Sync, O: Send, E: Send>(
     workers: usize,
     items: &[I],

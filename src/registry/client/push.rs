@@ -1,10 +1,11 @@
-//! A registry, which is sent what it lacks (OCI distribution-spec 1.1, "Push").
+//! Pushes images to a registry (OCI distribution-spec 1.1, "Push").
 //! Stage: registry. Input: [`Artifact`]. Output: an image in a registry.
 //!
-//! Every digest is known before a byte is made: what the registry has is not made again. What
-//! names the blobs is sent last, so that a push that ends early leaves nothing wrong. A manifest
-//! that is there proves nothing of the blobs that it names, since garbage collections leave such:
-//! the registry is asked for each of them, at the same time as for the manifest.
+//! Every digest is known before a byte is made: a layer that the registry has is not made again.
+//! The documents that name the blobs are sent last, so that a push that ends early leaves nothing
+//! wrong. A manifest in the registry does not prove that its blobs are there too, since a garbage
+//! collection may have removed them: the registry is asked for each blob, at the same time as for
+//! the manifest.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
@@ -27,14 +28,15 @@ use crate::outgoing::{
 use crate::sink::Plain;
 use crate::store::Store;
 
-/// Blobs that are sent at a time: a single one waits for the network most of it.
+/// The number of blobs that are sent at a time: a single one mostly waits for the network.
 const AT_ONCE: usize = 4;
 
-/// Sends an image, or several with their index, to where `reference` says. A digest in it must be
-/// that of what is sent; without a tag, it is what the image is called.
+/// Pushes an image, or several with their index, to the name `reference`. A digest in the name must
+/// be that of the image, and is the reference to push to if there is no tag.
 ///
 /// # Errors
-/// [`ClientError`], or whatever keeps a layer from being made.
+/// Fails with [`ClientError`] if the registry refuses something or does not answer, or if a layer
+/// can't be made.
 pub fn copy_to_registry(
     store: &Store,
     artifact: &Artifact,
@@ -69,7 +71,7 @@ pub fn copy_to_registry(
     Push { store, client, options, artifact, documents, form, layers, watch, ends }.run(&tag)
 }
 
-/// Checks that what is to be sent is what `reference` asks for, if that has a digest.
+/// Checks that the image has the digest of `reference`, if that has one.
 fn check_digest(reference: &Reference, documents: &Documents) -> Result<(), ClientError> {
     let found = documents.top().digest;
     match reference.digest() {
@@ -80,14 +82,14 @@ fn check_digest(reference: &Reference, documents: &Documents) -> Result<(), Clie
     }
 }
 
-/// A layer, and how to make it.
+/// A layer to push, and its blob.
 #[derive(Clone, Copy)]
 struct PushLayer<'a> {
     layer: ImageLayer<'a>,
     blob: LayerBlob,
 }
 
-/// Each layer once, whichever of the images have it.
+/// Returns each layer once, even if several images have it.
 fn layers(artifact: &Artifact, format: ManifestFormat) -> BTreeMap<BlobDigest, PushLayer<'_>> {
     let layers = artifact.images().iter().flat_map(|spec| {
         (0..spec.layers.len()).map(move |index| {
@@ -107,14 +109,14 @@ struct Push<'a> {
     form: Form,
     layers: BTreeMap<BlobDigest, PushLayer<'a>>,
     watch: &'a dyn Watch,
-    /// What became of each layer.
+    /// The result for each layer.
     ends: Mutex<BTreeMap<BlobDigest, LayerStep>>,
 }
 
-/// Something that the registry is asked for.
+/// A question to the registry.
 #[derive(Clone, Copy)]
 enum Question<'q> {
-    /// The manifest that the tag has.
+    /// The manifest that the tag stands for.
     Tag(&'q str),
     /// A blob of this size.
     Blob(BlobDigest, u64),
@@ -122,12 +124,12 @@ enum Question<'q> {
     Manifest(BlobDigest),
 }
 
-/// What the registry has.
+/// The things that the registry has.
 #[derive(Default)]
 struct There {
-    /// The tag has the very manifest that is to be pushed.
+    /// True if the tag stands for the manifest that is to be pushed.
     top: bool,
-    /// Blobs and manifests that are there.
+    /// The blobs and manifests that the registry has.
     digests: BTreeSet<BlobDigest>,
 }
 
@@ -153,8 +155,7 @@ impl Push<'_> {
         Ok(Copied::new(self.documents, self.tally()))
     }
 
-    /// Asks for all that the image is made of, at once: it takes a round trip, and not one for
-    /// each.
+    /// Asks for all parts of the image at once: all questions together take one round trip.
     fn ask(&self, tag: &str) -> Result<There, ClientError> {
         let blobs = self.layers.values().map(|layer| (layer.blob.digest, layer.blob.size));
         let configs = self.configs().map(|config| (config.digest, config.bytes.len() as u64));
@@ -192,14 +193,14 @@ impl Push<'_> {
         missing.into_iter().copied().collect()
     }
 
-    /// Each configuration once.
+    /// Returns each configuration once.
     fn configs(&self) -> impl Iterator<Item = &Blob> {
         let configs = self.documents.images.iter().map(|image| &image.config);
         let configs: BTreeMap<_, _> = configs.map(|config| (config.digest, config)).collect();
         configs.into_values()
     }
 
-    /// The manifests that the index names, with their media types; none of a single image.
+    /// Returns the manifests that the index names, with their media types; none for a single image.
     fn children(&self) -> impl Iterator<Item = (&Blob, String)> {
         let images = self.documents.images.iter().filter(|_| self.documents.index.is_some());
         images.map(|image| (&image.manifest, image.descriptor().media_type().to_string()))
@@ -240,7 +241,7 @@ impl Push<'_> {
         Upload { client: self.client, digest, size, trusts }
     }
 
-    /// Stores what the tag is to stand for: last of all.
+    /// Stores the manifest or index under the tag, which is the last step.
     fn put_top(&self, tag: &str) -> Result<(), ClientError> {
         let media_type = self.documents.descriptor().media_type().to_string();
         let top = self.documents.top();
@@ -249,7 +250,7 @@ impl Push<'_> {
         }
         let mut answer = self.client.put_manifest(tag, &top.bytes, &media_type)?;
         if answer.unknown_blobs().is_some() {
-            // What is called a blob is a manifest, and what was there isn't any more.
+            // In such an answer, "blobs" are manifests: those that were there have been removed.
             for (child, media_type) in self.children() {
                 self.put_image(child, &child.digest.to_string(), &media_type)?;
             }
@@ -258,8 +259,8 @@ impl Push<'_> {
         self.stored(top, tag, &answer)
     }
 
-    /// Stores an image's manifest. Blobs that the registry does not know then are sent again,
-    /// whatever it says of them: each once.
+    /// Stores an image's manifest. If the registry then says that blobs are unknown, sends these
+    /// again, each once, although it said before that it has them.
     fn put_image(&self, manifest: &Blob, name: &str, media_type: &str) -> Result<(), ClientError> {
         let image = self.documents.images.iter();
         let image = image.zip(0..).find(|(image, _)| image.manifest.digest == manifest.digest);
@@ -277,7 +278,7 @@ impl Push<'_> {
         }
     }
 
-    /// The blobs of one of the images.
+    /// Returns the blobs of one of the images.
     fn blobs_of(&self, number: usize) -> BTreeSet<BlobDigest> {
         let config = self.documents.images[number].config.digest;
         let form = self.form;
@@ -315,13 +316,14 @@ impl Push<'_> {
         }
     }
 
-    /// A tag that can't be overwritten is right if it has this very manifest.
+    /// Handles a refused manifest. If the tag can't be overwritten but stands for this very
+    /// manifest, the push has succeeded.
     fn not_stored(&self, manifest: &Blob, name: &str, answer: &Answer) -> Result<(), ClientError> {
         let error = self.client.refused("the manifest", answer);
         if !matches!(answer.status, 400 | 403 | 405 | 409 | 412 | 422) {
             return Err(error);
         }
-        // It is the refusal that is to be told, whatever comes of this.
+        // If this request fails, report the refusal.
         match self.client.manifest(name) {
             Ok(Some(there)) if there == manifest.bytes => Ok(()),
             Ok(Some(there)) if !name.contains(':') => Err(ClientError::TagExists {
@@ -335,7 +337,7 @@ impl Push<'_> {
         }
     }
 
-    /// Says what became of a layer. One that was there may have to be sent all the same.
+    /// Notes the result for a layer. A layer that was there may have to be sent again later.
     fn ended(&self, layer: &PushLayer, step: LayerStep) {
         self.watch.layer(layer.layer, step);
         let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);

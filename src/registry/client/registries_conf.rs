@@ -1,8 +1,8 @@
-//! How registries are reached by `registries.conf` (containers-registries.conf(5)).
+//! Reads from `registries.conf` how registries are reached (containers-registries.conf(5)).
 //! Stage: registry (pure). Input: the files' texts. Output: [`RegistriesConf`].
 //!
-//! As in containers/image, locations, mirrors and aliases are for what is read; `insecure` and
-//! `blocked` are for pushes as well.
+//! As in containers/image, locations, mirrors and aliases are used for reading only; `insecure` and
+//! `blocked` are used for pushing as well.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,24 +13,24 @@ use thiserror::Error;
 use crate::error::Hint;
 use crate::outgoing::Reference;
 
-/// Holds the settings of all files.
+/// The settings of all files.
 #[derive(Clone, Debug, Default)]
 pub struct RegistriesConf {
     registries: Vec<Registry>,
-    /// What names without a registry stand for.
+    /// The full names that names without a registry stand for.
     aliases: BTreeMap<String, String>,
 }
 
-/// Says where an image is, and how it is reached.
+/// A place that has an image, and how it is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Location {
     /// The image's name there.
     pub reference: Reference,
-    /// Whether any certificate, and plain HTTP, will do.
+    /// True if any certificate, and plain HTTP, is accepted.
     pub insecure: bool,
 }
 
-/// Says why settings can't be used, or what they forbid.
+/// Says why settings can't be used, or that they forbid a name.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum RegistriesError {
     /// A file can't be read as settings.
@@ -41,24 +41,24 @@ pub enum RegistriesError {
         /// The reason.
         reason: String,
     },
-    /// The registry is not to be used.
+    /// The registry is blocked.
     #[error("{name}: `{prefix}` is blocked by {}", file.display())]
     Blocked {
         /// The image.
         name: String,
-        /// What is blocked.
+        /// The prefix that is blocked.
         prefix: String,
-        /// The file that says so.
+        /// The file that blocks it.
         file: PathBuf,
     },
-    /// What the settings make of an image's name is none.
+    /// The name that the settings make of an image's name is not valid.
     #[error("{}: `{name}`, which stands for `{reference}`, is not an image name", file.display())]
     Location {
-        /// The file that says so.
+        /// The file with the setting.
         file: PathBuf,
         /// The image.
         reference: String,
-        /// What came of it.
+        /// The resulting name.
         name: String,
     },
 }
@@ -69,7 +69,7 @@ impl Hint for RegistriesError {
     }
 }
 
-/// What a file says (version 2, and of version 1 what it has in common).
+/// The contents of a file: version 2, and the part of version 1 that both have.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct File {
@@ -111,7 +111,7 @@ struct Mirror {
     pull_from_mirror: String,
 }
 
-/// One `[[registry]]`.
+/// One `[[registry]]` table.
 #[derive(Clone, Debug)]
 struct Registry {
     file: PathBuf,
@@ -124,11 +124,11 @@ struct Registry {
 }
 
 impl RegistriesConf {
-    /// Parses files in the order in which they are read: what a later one says of the same prefix or
-    /// alias counts.
+    /// Parses files in the order given. A later file replaces a prefix or an alias of an earlier
+    /// one.
     ///
     /// # Errors
-    /// [`RegistriesError::File`].
+    /// Fails with [`RegistriesError::File`] if a file is not valid.
     pub fn parse<'f>(
         files: impl IntoIterator<Item = (&'f Path, &'f str)>,
     ) -> Result<Self, RegistriesError> {
@@ -159,10 +159,10 @@ impl RegistriesConf {
         self.registries.push(registry);
     }
 
-    /// Returns what a name stands for: with an alias of a name without a registry in its place.
+    /// Returns the name that a name stands for: replaces a name without a registry by its alias.
     ///
     /// # Errors
-    /// [`RegistriesError::Location`].
+    /// Fails with [`RegistriesError::Location`] if the alias is not a valid name.
     pub fn named(&self, reference: &Reference) -> Result<Reference, RegistriesError> {
         let alias = reference.short_name().and_then(|name| Some((name, self.aliases.get(name)?)));
         let Some((short, whole)) = alias.filter(|(_, whole)| !whole.is_empty()) else {
@@ -176,20 +176,21 @@ impl RegistriesConf {
         })
     }
 
-    /// Returns where an image is pushed to.
+    /// Returns the place that an image is pushed to.
     ///
     /// # Errors
-    /// [`RegistriesError::Blocked`].
+    /// Fails with [`RegistriesError::Blocked`] if the registry is blocked.
     pub fn target(&self, reference: &Reference) -> Result<Location, RegistriesError> {
         let insecure = self.registry(reference)?.is_some_and(|registry| registry.insecure);
         Ok(Location { reference: reference.clone(), insecure })
     }
 
-    /// Returns where an image may be read, in the order in which this is tried: the mirrors, and at
-    /// last where it is.
+    /// Returns the places that an image may be read from, in the order in which to try them: the
+    /// mirrors, and at last the registry itself.
     ///
     /// # Errors
-    /// [`RegistriesError::Blocked`], [`RegistriesError::Location`].
+    /// Fails with [`RegistriesError::Blocked`] if the registry is blocked, and with
+    /// [`RegistriesError::Location`] if a resulting name is not valid.
     pub fn sources(&self, reference: &Reference) -> Result<Vec<Location>, RegistriesError> {
         let Some(registry) = self.registry(reference)? else {
             return Ok(vec![Location { reference: reference.clone(), insecure: false }]);
@@ -209,7 +210,7 @@ impl RegistriesConf {
         .collect()
     }
 
-    /// Returns the settings of the longest prefix of a name.
+    /// Returns the settings for the longest matching prefix of a name.
     fn registry(&self, reference: &Reference) -> Result<Option<&Registry>, RegistriesError> {
         let matching = self.registries.iter().filter(|registry| registry.length(reference) > 0);
         let found = matching.max_by_key(|registry| registry.prefix.len());
@@ -249,14 +250,16 @@ impl Registry {
         Ok(Self { file, prefix, location, insecure, blocked, mirror_by_digest_only, mirrors })
     }
 
-    /// Returns how many characters of a whole name the prefix stands for; 0 if it is none of it.
+    /// Returns the number of characters of a whole name that the prefix matches; 0 if it does not
+    /// match.
     fn length(&self, reference: &Reference) -> usize {
         let name = reference.whole();
         if let Some(domain) = self.prefix.strip_prefix('*') {
             let host = reference.registry().as_str();
             return if host.ends_with(domain) { host.len() } else { 0 };
         }
-        // A host's port is no part of what follows it.
+        // A prefix without a path is a whole host: a colon after it would begin a port, and so
+        // another registry's name.
         let separators: &[char] = if self.prefix.contains('/') { &['/', ':', '@'] } else { &['/'] };
         match name.strip_prefix(&*self.prefix) {
             Some(rest) if rest.is_empty() || rest.starts_with(separators) => self.prefix.len(),
@@ -264,7 +267,7 @@ impl Registry {
         }
     }
 
-    /// Returns the name with another location in the place of the prefix.
+    /// Returns the name with another location in place of the prefix.
     fn moved(&self, reference: &Reference, location: &str) -> Result<Reference, RegistriesError> {
         if location.is_empty() || location == self.prefix {
             return Ok(reference.clone());
@@ -327,7 +330,8 @@ mod tests {
         RegistriesConf::parse(texts.iter().map(|text| (Path::new("conf"), *text)))
     }
 
-    /// Where a name is read, in one line; what is insecure has an exclamation mark.
+    /// Returns the places that a name is read from, in one line; an exclamation mark stands for
+    /// insecure.
     fn sources(conf: &RegistriesConf, name: &str) -> String {
         let sources = match conf.sources(&name.parse().unwrap()) {
             Ok(sources) => sources,

@@ -1,4 +1,4 @@
-//! Requests to one repository of a registry.
+//! Sends requests to one repository of a registry.
 //! Stage: registry. Input: requests. Output: [`Answer`]s.
 
 use std::collections::BTreeSet;
@@ -20,37 +20,36 @@ use crate::digest::BlobDigest;
 use crate::foreign::PublicUrl;
 use crate::outgoing::{Reference, RepositoryName, Watch};
 
-/// Media types of the manifests that are understood.
+/// The media types of manifests that are accepted.
 pub const MANIFESTS: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, \
      application/vnd.docker.distribution.manifest.v2+json, application/vnd.docker.distribution.manifest.list.v2+json";
 
-/// How to push.
+/// The options of a client.
 #[derive(Clone, Default)]
 pub struct ClientOptions {
-    /// Whether the registry must have a certificate; false for plain HTTP as well. On this
-    /// machine itself it needs none unless this is true.
+    /// True if the registry must have a valid certificate; false allows plain HTTP as well. If
+    /// unset, a registry on this machine needs none.
     pub tls_verify: Option<bool>,
-    /// Certificates that are trusted, and those that are shown.
+    /// The certificates that are trusted and presented.
     pub certificates: Certificates,
-    /// Proxies that requests go through.
+    /// The proxies for requests.
     pub proxies: Arc<Proxies>,
-    /// Where images of other registries are, and how these are reached.
+    /// The settings for registries: mirrors, locations and aliases.
     pub registries: Arc<RegistriesConf>,
-    /// Who we are, if it was said.
+    /// The credentials that the user gave, if any.
     pub credentials: Option<Credentials>,
-    /// Places with credentials, as Docker and podman have them: the first that knows the
-    /// registry counts.
+    /// The places with credentials of Docker and podman. The first that has the registry counts.
     pub auth_sources: Vec<AuthSource>,
     /// Repositories of the registry that may have layers already.
     pub mount_from: Vec<String>,
-    /// Whether layers that the tag's image has compressed, by whichever tool, are used as they
-    /// are. The image's digest then depends on what was there.
+    /// True to reuse layers of the tag's present image that are compressed, by any tool. The
+    /// image's digest then depends on that image.
     pub reuse_compressed: bool,
 }
 
 impl ClientOptions {
-    /// Returns the options for a place where an image of `reference` is. Credentials that were given
-    /// are for the registry that was named, and not for others.
+    /// Returns the options for a place that has an image. Credentials that the user gave are for
+    /// the registry that was named, and not for others.
     pub fn at(&self, reference: &Reference, location: &Location) -> Self {
         let is_named = location.reference.registry() == reference.registry();
         Self {
@@ -61,24 +60,24 @@ impl ClientOptions {
     }
 }
 
-/// A blob on its way.
+/// A reader of a blob's bytes.
 pub type BodyReader = ureq::BodyReader<'static>;
 
-/// What is to be done in a repository: who may read it need not be allowed to write.
+/// The access to a repository that is needed: a user may be allowed to read and not to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Images are read.
+    /// Read images.
     Pull,
-    /// They are written as well.
+    /// Read and write images.
     Push,
 }
 
-/// Whether a repository has a blob or a manifest.
+/// The answer whether a repository has a blob or a manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Presence {
-    /// It is there, with its length.
+    /// The repository has it, with the expected size.
     There,
-    /// It is not there.
+    /// The repository does not have it.
     Missing,
     /// The registry does not say, or not to this user.
     Unknown,
@@ -90,15 +89,16 @@ pub struct Client<'a> {
     host: String,
     repository: RepositoryName,
     authorization: Authorization,
-    /// Repositories that no blob can be mounted from.
+    /// Repositories from which blobs can't be mounted.
     closed: Mutex<BTreeSet<String>>,
 }
 
 impl<'a> Client<'a> {
-    /// Finds out how to talk to a registry.
+    /// Finds out the protocol and the credentials for a registry.
     ///
     /// # Errors
-    /// [`ClientError`].
+    /// Fails with [`ClientError`] if the certificates or credentials can't be read, or there is no
+    /// TLS connection.
     pub fn connect(
         reference: &Reference,
         access: Access,
@@ -130,12 +130,12 @@ impl<'a> Client<'a> {
         Ok(Self { exchange, host, repository, authorization, closed: Mutex::default() })
     }
 
-    /// Returns the address of something in the repository.
+    /// Returns the address of a path in the repository.
     pub fn url(&self, path: &str) -> String {
         format!("{}/v2/{}/{path}", self.exchange.origin().base(), self.repository)
     }
 
-    /// Returns where an answer says to go on, if it does (RFC 9110, section 10.2.2).
+    /// Returns the address in an answer's `Location`, if there is one (RFC 9110, section 10.2.2).
     pub fn location(&self, answer: &Answer) -> Option<String> {
         let location = answer.header("location")?;
         Some(self.exchange.origin().resolve(&answer.url, location))
@@ -144,24 +144,24 @@ impl<'a> Client<'a> {
     /// Reads a document, if there is one.
     ///
     /// # Errors
-    /// [`ClientError`].
+    /// Fails with [`ClientError`] if the registry refuses or does not answer.
     pub fn get(&self, path: &str, accept: &str) -> Result<Option<Vec<u8>>, ClientError> {
         let url = self.url(path);
         let answer =
             self.ask(&Request { accept, ..Request::new("GET", &url) }, || Payload::None)?;
         match answer.status {
             _ if answer.is_success() => Ok(Some(answer.body)),
-            // Some say so of a repository that isn't there yet.
+            // Some registries answer this for a repository that does not exist yet.
             404 => Ok(None),
             _ => Err(self.refused("to be read", &answer)),
         }
     }
 
-    /// Reads the manifest that is to be replaced, if there is one. Who may write need not be
-    /// allowed to read: a refusal is no error.
+    /// Reads the manifest that is to be replaced, if there is one. A refusal is not an error: a
+    /// user may be allowed to write and not to read.
     ///
     /// # Errors
-    /// [`ClientError`], if the registry can't answer at present.
+    /// Fails with [`ClientError`] if the registry can't answer at present.
     pub fn manifest(&self, name: &str) -> Result<Option<Vec<u8>>, ClientError> {
         let url = self.url(&format!("manifests/{name}"));
         let request = Request { accept: MANIFESTS, ..Request::new("GET", &url) };
@@ -173,11 +173,11 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Opens a blob from `offset` on, if it is there. A registry may begin at its first byte all
-    /// the same: the place of the first byte is returned as well.
+    /// Opens a blob from `offset` on, if there is one. Also returns the offset of the first byte,
+    /// since a registry may begin at 0 nevertheless.
     ///
     /// # Errors
-    /// [`ClientError`].
+    /// Fails with [`ClientError`] if the registry refuses or does not answer.
     pub fn open(
         &self,
         digest: &BlobDigest,
@@ -216,7 +216,7 @@ impl<'a> Client<'a> {
     /// Asks whether the repository has a blob of this size.
     ///
     /// # Errors
-    /// [`ClientError`], if the registry can't answer at present.
+    /// Fails with [`ClientError`] if the registry can't answer at present.
     pub fn has_blob(&self, digest: &BlobDigest, size: u64) -> Result<Presence, ClientError> {
         let url = self.url(&format!("blobs/{digest}"));
         let answer = self.ask(&Request::new("HEAD", &url), || Payload::None)?;
@@ -231,12 +231,12 @@ impl<'a> Client<'a> {
                     }
                     None => Ok(Presence::There),
                     Some(length) if length == size => Ok(Presence::There),
-                    // Some say 0 of each.
+                    // Some registries answer a length of 0 for every blob.
                     Some(_) => self.has_blob_by_get(&url, size),
                 }
             }
             404 | 410 => Ok(Presence::Missing),
-            // An address that a storage signed for GET is no good for HEAD.
+            // An address that a storage has signed for GET is not valid for HEAD.
             _ if !self.exchange.origin().is_ours(&answer.url) => self.has_blob_by_get(&url, size),
             405 | 501 => self.has_blob_by_get(&url, size),
             status if is_transient(status) => Err(self.refused("to be asked for a blob", &answer)),
@@ -256,7 +256,7 @@ impl<'a> Client<'a> {
                     .and_then(|range| Some(range.rsplit_once('/')?.1.to_owned())),
                 _ => return Answer::read(sent).map(Outcome::Answered),
             };
-            // The rest of it isn't read: this ends the connection.
+            // The rest of the body is not read: dropping it closes the connection.
             Ok(Outcome::Done(length.and_then(|text| text.parse::<u64>().ok())))
         })?;
         Ok(match answered {
@@ -271,7 +271,7 @@ impl<'a> Client<'a> {
     /// Asks whether the repository has a manifest.
     ///
     /// # Errors
-    /// [`ClientError`], if the registry can't answer at present.
+    /// Fails with [`ClientError`] if the registry can't answer at present.
     pub fn has_manifest(&self, digest: &BlobDigest) -> Result<Presence, ClientError> {
         let url = self.url(&format!("manifests/{digest}"));
         let request = Request { accept: MANIFESTS, ..Request::new("HEAD", &url) };
@@ -289,7 +289,7 @@ impl<'a> Client<'a> {
     /// Sends a manifest to be stored under a tag or a digest.
     ///
     /// # Errors
-    /// [`ClientError::Unreachable`].
+    /// Fails with [`ClientError::Unreachable`] if there is no answer.
     pub fn put_manifest(
         &self,
         name: &str,
@@ -300,19 +300,20 @@ impl<'a> Client<'a> {
         self.ask(&Request::new("PUT", &url), || Payload::Bytes { bytes, media_type })
     }
 
-    /// Sends a request without a body, until there is an answer that stays the same.
+    /// Sends a request without a body, until there is an answer that further attempts would not
+    /// change.
     ///
     /// # Errors
-    /// [`ClientError`].
+    /// Fails with [`ClientError`] if there is no answer, or no token can be fetched.
     pub fn request(&self, method: &'static str, url: &str) -> Result<Answer, ClientError> {
         self.ask(&Request::new(method, url), || Payload::None)
     }
 
-    /// Asks to mount a blob of another repository of the registry; none if that was refused
-    /// before.
+    /// Asks to mount a blob of another repository of the registry. Returns `None` if that
+    /// repository was refused before.
     ///
     /// # Errors
-    /// [`ClientError`].
+    /// Fails with [`ClientError`] if there is no answer, or no token can be fetched.
     pub fn mount(
         &self,
         digest: &BlobDigest,
@@ -354,8 +355,8 @@ impl<'a> Client<'a> {
         Ok(answer)
     }
 
-    /// Runs `attempts` with retries, and again where the registry asks who it is. Returns what was
-    /// asked for, or the registry's final answer.
+    /// Runs `attempts` with retries, and again with authorization if the registry asks for it.
+    /// Returns the result, or the registry's final answer.
     fn repeat<T>(
         &self,
         request: &Request,
@@ -384,30 +385,30 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// The request, with what is to be said of who asks.
+    /// Returns the request with its authorization.
     fn proved<'r>(&'r self, request: &Request<'r>, said: &'r Said) -> Request<'r> {
         let at = self.exchange.origin().base();
         let proof = said.header.as_deref().map(|header| Proof { header, at });
         Request { proof, ..*request }
     }
 
-    /// Tells whether the registry has proved by its certificate that it is the one.
+    /// Returns whether the registry has proved its identity by a certificate.
     pub fn is_verified(&self) -> bool {
         self.exchange.origin().is_verified()
     }
 
-    /// Waits before the next attempt, and says so.
+    /// Waits before the next attempt, and reports the wait to the watcher.
     ///
     /// # Errors
-    /// [`Write`](crate::outgoing::Error::Write) if the watcher ended the copy.
+    /// Fails with [`Write`](crate::outgoing::Error::Write) if the watcher ended the copy.
     pub fn pause(&self, attempt: u32, reason: &str) -> Result<(), ClientError> {
         self.exchange.pause(attempt, None, reason)
     }
 
-    /// Sends a request once, and says of who asks what is known.
+    /// Sends a request once, with the given authorization.
     ///
     /// # Errors
-    /// [`NoAnswer`].
+    /// Fails with [`NoAnswer`] if there is no answer.
     pub fn attempt(
         &self,
         method: &'static str,
@@ -419,7 +420,7 @@ impl<'a> Client<'a> {
         Answer::read(self.exchange.send(&self.proved(&request, said), payload)?)
     }
 
-    /// Returns what is known of how to prove who asks.
+    /// Returns the current authorization.
     pub fn said(&self) -> Said {
         self.authorization.said()
     }
@@ -429,10 +430,10 @@ impl<'a> Client<'a> {
         self.exchange.expect_nothing();
     }
 
-    /// Finds out what to say to be let in, after a request was refused that said `said`.
+    /// Finds another authorization, after a request with `said` was refused.
     ///
     /// # Errors
-    /// [`ClientError::Refused`] if there is nothing more to say.
+    /// Fails with [`ClientError::Refused`] if there is no other.
     pub fn authenticate(&self, answer: &Answer, said: &Said) -> Result<(), ClientError> {
         match self.authorization.challenged(&self.exchange, answer, said, false)? {
             Some(_) => Ok(()),
@@ -445,7 +446,7 @@ impl<'a> Client<'a> {
         let is_ours = self.exchange.origin().is_ours(&answer.url);
         let missing =
             if is_ours { self.authorization.missing(answer.status) } else { Missing::Nothing };
-        // Without credentials everything is refused, and not just this.
+        // Without credentials the registry refuses everything, not only this.
         let is_closed = missing != Missing::Nothing && answer.status == 401;
         ClientError::Refused {
             registry: if is_ours { self.name() } else { PublicUrl::of(&answer.url).to_string() },
@@ -462,11 +463,12 @@ impl<'a> Client<'a> {
     }
 }
 
-/// Whether there is a program at the registry's address that speaks TLS: it is not asked in the
-/// clear, whatever is wrong with it.
+/// Returns whether the server at the registry's address speaks TLS. If it does, it is not asked in
+/// the clear, even if its certificate is not accepted.
 ///
 /// # Errors
-/// [`ClientError::Unreachable`] if it does, and TLS is all that there is to it.
+/// Fails with [`ClientError::Unreachable`] if the server speaks TLS, but there is no TLS
+/// connection.
 fn speaks_tls(exchange: &Exchange) -> Result<bool, ClientError> {
     let url = format!("{}/v2/", exchange.origin().base());
     match exchange.send_once(&Request::new("GET", &url), &mut Payload::None) {

@@ -1,23 +1,23 @@
-//! When to ask again, and when to give up.
+//! Decides when to try again, and when to give up.
 //! Stage: registry (pure).
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
-/// How often something is tried altogether.
+/// The number of attempts in all.
 pub const ATTEMPTS: u32 = 5;
 const FIRST_WAIT: Duration = Duration::from_millis(200);
-/// Longer than that nobody waits, whatever the registry says.
+/// The longest wait, even if the registry asks for a longer one.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
-/// Whether a registry may answer otherwise the next time.
+/// Returns whether the registry may answer differently the next time.
 pub fn is_transient(status: u16) -> bool {
     matches!(status, 408 | 429 | 500 | 502 | 503 | 504)
 }
 
-/// How long to wait after an attempt, counted from 0: twice as long as before, up to half of it
-/// by chance, so that many who were turned away don't all come back at once. `retry_after` is
-/// the registry's own wish, in seconds.
+/// Returns the time to wait after an attempt, counted from 0. The time doubles with each attempt,
+/// and up to half of it is random, so that many refused clients do not all come back at once.
+/// `retry_after` is the registry's own value, in seconds.
 pub fn wait(attempt: u32, retry_after: Option<&str>) -> Duration {
     if let Some(seconds) = retry_after.and_then(|text| text.trim().parse().ok()) {
         return Duration::from_secs(seconds).min(LONGEST_WAIT);

@@ -1,5 +1,6 @@
-//! Layers that others have pushed compressed, for images whose layers are the same.
-//! Stage: registry. Input: the manifest that a tag has. Output: what its layers are called.
+//! Finds layers in a registry that other tools have pushed compressed, for images with the same
+//! layers.
+//! Stage: registry. Input: the manifest that a tag stands for. Output: the blobs of its layers.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +11,8 @@ use super::repository::Client;
 use crate::digest::{BlobDigest, DiffId};
 use crate::oci::{Compression, LayerBlob};
 
-/// Of an image manifest (image-spec, manifest.md; Docker's schema 2 has the same names).
+/// The parts of an image manifest that are read (image-spec, manifest.md; Docker's schema 2 has the
+/// same names).
 #[derive(Deserialize)]
 struct Manifest {
     config: Config,
@@ -30,7 +32,7 @@ struct Layer {
     media_type: String,
 }
 
-/// Of an image configuration (image-spec, config.md).
+/// The part of an image configuration that is read (image-spec, config.md).
 #[derive(Deserialize)]
 struct ImageConfig {
     rootfs: RootFs,
@@ -41,10 +43,10 @@ struct RootFs {
     diff_ids: Vec<DiffId>,
 }
 
-/// Which blobs an image in the registry has for which layers, as far as they are compressed. It is
-/// the registry's word: who runs the image checks diff IDs when it unpacks.
+/// Returns the compressed blobs of an image in the registry, by the diff IDs of the layers. The
+/// registry is trusted with this: engines check the diff IDs when they unpack the image.
 ///
-/// Something that isn't an image, or not one of ours to understand, has none.
+/// Returns an empty map for something that is not an image, or not of a known format.
 pub fn compressed_blobs(
     client: &Client,
     manifest: &[u8],

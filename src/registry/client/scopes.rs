@@ -1,10 +1,10 @@
-//! Scopes of a token (distribution's "Token Scope Documentation").
+//! Composes the scopes of a token (distribution's "Token Scope Documentation").
 //! Stage: registry (pure). Input: a repository and challenges. Output: [`Scopes`].
 
 use std::fmt;
 
-/// What a token has to allow: in this repository, in those that blobs are mounted from, and what
-/// challenges asked for besides.
+/// The scopes that a token must have: for the repository, for those from which blobs are mounted,
+/// and for those that challenges asked for.
 #[derive(Clone, Debug)]
 pub struct Scopes {
     own: Scope,
@@ -12,7 +12,7 @@ pub struct Scopes {
     challenged: Vec<Scope>,
 }
 
-/// `TYPE:NAME:ACTION,ACTION`
+/// A scope, `TYPE:NAME:ACTION,ACTION`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Scope {
     /// Type and name: `repository:team/app`.
@@ -26,7 +26,7 @@ impl Scope {
         Self { resource: format!("repository:{name}"), actions }
     }
 
-    /// Reads a scope; none if it has no parts.
+    /// Parses a scope; returns `None` if it has no parts.
     fn parse(text: &str) -> Option<Self> {
         let (resource, actions) = text.rsplit_once(':')?;
         let actions = actions.split(',').filter(|action| !action.is_empty());
@@ -49,14 +49,14 @@ impl fmt::Display for Scope {
 }
 
 impl Scopes {
-    /// Asks for `actions` in a repository (`pull,push`), and for `pull` in those that blobs are
-    /// mounted from.
+    /// Asks for `actions` in a repository (`pull,push`), and for `pull` in the repositories from
+    /// which blobs are mounted.
     pub fn new(repository: &str, actions: &str, mount_from: &[String]) -> Self {
         let mounts = mount_from.iter().map(|name| Scope::repository(name, "pull")).collect();
         Self { own: Scope::repository(repository, actions), mounts, challenged: Vec::new() }
     }
 
-    /// Adds what a challenge asks for: scopes with blanks between them, or nothing.
+    /// Adds the scopes of a challenge, separated by blanks; there may be none.
     pub fn add(&mut self, scope: &str) {
         for scope in scope.split_whitespace().filter_map(Scope::parse) {
             if scope.resource == self.own.resource {
@@ -70,23 +70,23 @@ impl Scopes {
         }
     }
 
-    /// Whether there are scopes that [`narrow`](Self::narrow) leaves out.
+    /// Returns whether there are scopes that [`narrow`](Self::narrow) leaves out.
     pub fn is_wide(&self) -> bool {
         !self.mounts.is_empty()
     }
 
-    /// All scopes, the repository's own last: some services know one alone, the last.
+    /// Returns all scopes, the repository's own last: some services only read the last one.
     pub fn wide(&self) -> Vec<String> {
         let others = self.mounts.iter().chain(self.other());
         others.chain([&self.own]).map(ToString::to_string).collect()
     }
 
-    /// The scopes without those of mounts: a service may refuse all for the sake of one.
+    /// Returns the scopes without those of mounts: a service may refuse all because of one.
     pub fn narrow(&self) -> Vec<String> {
         self.other().chain([&self.own]).map(ToString::to_string).collect()
     }
 
-    /// What challenges asked for, and mounts don't.
+    /// Returns the scopes that challenges asked for, except those of mounts.
     fn other(&self) -> impl Iterator<Item = &Scope> {
         let is_mount =
             |scope: &Scope| self.mounts.iter().any(|mount| mount.resource == scope.resource);

@@ -1,5 +1,5 @@
-//! Tokens for a registry (distribution's "Token Authentication Specification" and "OAuth2 Token
-//! Authentication").
+//! Fetches tokens for a registry (distribution's "Token Authentication Specification" and "OAuth2
+//! Token Authentication").
 //! Stage: registry. Input: a challenge and credentials. Output: a token.
 
 use base64::Engine;
@@ -14,25 +14,24 @@ use super::exchange::{Exchange, Outcome, Payload, Proof, Request};
 use super::no_answer::NoAnswer;
 use crate::foreign::PublicUrl;
 
-/// User name that stands for a refresh token where there is but a password
-/// (docker-credential-helpers has it).
+/// The user name that marks a password as a refresh token (docker-credential-helpers).
 const TOKEN_USER: &str = "<token>";
 
-/// A service that gives tokens, as a challenge names it.
+/// A token service, as a challenge names it.
 pub struct TokenService<'a> {
     /// Sends requests.
     pub exchange: &'a Exchange<'a>,
     /// The service's address.
     pub realm: &'a str,
-    /// The registry's name, for the service.
+    /// The registry's name for the service.
     pub service: Option<&'a str>,
 }
 
 impl TokenService<'_> {
-    /// Asks for a token that allows `scopes`, and returns the answer if there is none in it.
+    /// Asks for a token that allows `scopes`. Returns the service's answer if it has no token.
     ///
     /// # Errors
-    /// [`ClientError::Unreachable`].
+    /// Fails with [`ClientError::Unreachable`] if there is no answer.
     pub fn token(
         &self,
         credentials: Option<&Credentials>,
@@ -41,8 +40,8 @@ impl TokenService<'_> {
         let answer = match credentials {
             Some(Credentials::Token(token)) => {
                 let answer = self.post(token, scopes)?;
-                // Some services have no POST (Google's, Artifactory's); what stands for a
-                // password is one, then.
+                // Some services have no POST (Google's, Artifactory's): send the token as a
+                // password.
                 if matches!(answer.status, 400 | 401 | 404 | 405 | 501) {
                     self.get(Some(&basic(TOKEN_USER, token)), scopes)?
                 } else {
@@ -52,7 +51,7 @@ impl TokenService<'_> {
             Some(Credentials::Password(user, password)) => {
                 self.get(Some(&basic(user, password)), scopes)?
             }
-            // What the registry takes is nothing to the service.
+            // A token for the registry itself is not valid for the service.
             Some(Credentials::Registry(_)) | None => self.get(None, scopes)?,
         };
         Ok(match token_in(&answer.body).filter(|_| answer.is_success()) {
@@ -76,7 +75,8 @@ impl TokenService<'_> {
             pairs.append_pair("scope", scope);
         }
         drop(pairs);
-        // The registry says where its service is: that is who may know the password.
+        // The registry names the address of its token service, which may therefore receive the
+        // password.
         let proof = authorization.map(|header| Proof { header, at: self.realm });
         self.exchange.ask(&Request { proof, ..Request::new("GET", url.as_str()) }, || Payload::None)
     }
@@ -98,7 +98,7 @@ pub fn basic(user: &str, password: &str) -> String {
     format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
 }
 
-/// The token of an answer; services call it by one name, the other or both.
+/// Returns the token in an answer; services use one of two names for it, or both.
 fn token_in(body: &[u8]) -> Option<String> {
     let json: Value = serde_json::from_slice(body).unwrap_or_default();
     let texts = ["token", "access_token"].map(|name| json[name].as_str());

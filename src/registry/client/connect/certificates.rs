@@ -1,5 +1,5 @@
-//! Certificates that are trusted, and those that clients show (containers-certs.d(5); docker,
-//! "Verify repository client with certificates").
+//! Reads the certificates that are trusted, and those that clients present (containers-certs.d(5);
+//! docker, "Verify repository client with certificates").
 //! Stage: registry. Reads files. Input: files, directories and a registry's name. Output: rustls's
 //! [`ClientConfig`].
 
@@ -20,19 +20,20 @@ use super::verifier::{Unverified, Verifier};
 use crate::outgoing::RegistryName;
 use crate::registry::client::error::ClientError;
 
-/// Names the files and directories with certificates. Each may be missing, but for those that were
-/// asked for.
+/// The files and directories with certificates. Each may be missing, except for those that the user
+/// named.
 #[derive(Clone, Debug, Default)]
 pub struct Certificates {
-    /// Directory that was asked for: `*.crt` and `*.pem` are authorities, `NAME.cert` and
-    /// `NAME.key` a certificate to show.
+    /// The directory that the user named: `*.crt` and `*.pem` are authorities, `NAME.cert` and
+    /// `NAME.key` a client's certificate and its key.
     pub directory: Option<PathBuf>,
-    /// Directories with one for each registry, `HOST[:PORT]`, of the same form. The first that has
-    /// one counts. They are not looked at if there is a `directory`.
+    /// Directories with a subdirectory for each registry, `HOST[:PORT]`, with the same kinds of
+    /// files. The first that has the registry's subdirectory counts. They are not used if there is
+    /// a `directory`.
     pub registry_directories: Vec<PathBuf>,
-    /// File of authorities in place of those that are compiled in.
+    /// The file of authorities that replace the compiled-in ones.
     pub authorities: Option<PathBuf>,
-    /// Directories of files of authorities, which are trusted as well.
+    /// Directories of files with further authorities.
     pub authority_directories: Vec<PathBuf>,
 }
 
@@ -45,10 +46,10 @@ struct Found {
 
 impl Certificates {
     /// Reads the certificates for a registry. With `verify` false, any certificate of the registry
-    /// will do.
+    /// is accepted.
     ///
     /// # Errors
-    /// [`ClientError::Certificate`] with the file that can't be used.
+    /// Fails with [`ClientError::Certificate`], which names the file, if a file can't be used.
     pub fn client_config(
         &self,
         registry: &RegistryName,
@@ -74,7 +75,7 @@ impl Certificates {
         Ok(config)
     }
 
-    /// Returns the certificates of the directory that is for a registry.
+    /// Returns the certificates of the directory for a registry.
     fn find(
         &self,
         registry: &RegistryName,
@@ -89,7 +90,7 @@ impl Certificates {
         }
         for directory in &self.registry_directories {
             let directory = directory.join(registry.as_str());
-            // Others may not look into /etc/docker.
+            // Some users may not read /etc/docker: skip it then.
             if fs::read_dir(&directory).is_ok() {
                 return read_directory(&directory, provider);
             }
@@ -97,8 +98,8 @@ impl Certificates {
         Ok(Found::default())
     }
 
-    /// Returns the authorities that are trusted for every registry, besides those that are compiled
-    /// in.
+    /// Returns the authorities that are trusted for every registry, in addition to the compiled-in
+    /// ones.
     fn trusted(&self) -> Result<Vec<CertificateDer<'static>>, ClientError> {
         let mut trusted = Vec::new();
         if let Some(file) = &self.authorities {
@@ -108,7 +109,7 @@ impl Certificates {
             }
         }
         for directory in &self.authority_directories {
-            // As OpenSSL has it: other files may be there, and the directory may not.
+            // Like OpenSSL, skip other files, and a directory that does not exist.
             for file in files_in(directory).unwrap_or_default() {
                 trusted.extend(read_certificates(&file).unwrap_or_default());
             }
@@ -117,14 +118,14 @@ impl Certificates {
     }
 }
 
-/// Returns what trusts these authorities, and perhaps those that are compiled in.
+/// Builds a verifier that trusts these authorities, and optionally the compiled-in ones.
 fn verifier(
     trusted: Vec<CertificateDer<'static>>,
     with_compiled_in: bool,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<Verifier>, ClientError> {
     let mut roots = RootCertStore::empty();
-    // What can't be parsed can't be trusted.
+    // Certificates that can't be parsed are not trusted.
     roots.add_parsable_certificates(trusted.iter().cloned());
     if with_compiled_in {
         roots.add_parsable_certificates(TLS_SERVER_ROOT_CERTS.iter().cloned());
@@ -138,7 +139,7 @@ fn verifier(
     Ok(Arc::new(Verifier { authorities, trusted }))
 }
 
-/// Shows the first certificate that a registry can verify.
+/// Presents the first certificate that the registry can verify.
 #[derive(Debug)]
 struct ClientCertificates(Vec<Arc<CertifiedKey>>);
 
@@ -152,7 +153,7 @@ impl ResolvesClientCert for ClientCertificates {
     }
 }
 
-/// Reads the certificates of a directory by the ends of its files' names.
+/// Reads the certificates of a directory, by the extensions of its files.
 fn read_directory(directory: &Path, provider: &CryptoProvider) -> Result<Found, ClientError> {
     let files = files_in(directory).map_err(|source| error(directory, source))?;
     let mut found = Found::default();
@@ -172,7 +173,7 @@ fn read_directory(directory: &Path, provider: &CryptoProvider) -> Result<Found, 
     Ok(found)
 }
 
-/// Reads a certificate to show, and its key beside it.
+/// Reads a client's certificate, and the key beside it.
 fn read_pair(file: &Path, provider: &CryptoProvider) -> Result<CertifiedKey, ClientError> {
     let chain = read_certificates(file)?;
     if chain.is_empty() {
@@ -249,7 +250,7 @@ mod tests {
         assert_eq!(read(path), Ok((1, 0)));
         fs::write(path.join("more.pem"), one.cert.pem() + &other.cert.pem()).unwrap();
         assert_eq!(read(path), Ok((3, 0)));
-        // Certificate and key, and each without the other.
+        // Check a certificate and its key, and each without the other.
         fs::write(path.join("client.cert"), one.cert.pem()).unwrap();
         missing(path, "client.key, is missing");
         fs::write(path.join("client.key"), "").unwrap();

@@ -1,4 +1,4 @@
-//! Connections to registries: which certificates prove what, and which proxy they go through.
+//! Opens connections to registries, with certificates and through proxies.
 //! Stage: registry. Input: options, and a registry's name. Output: ureq's [`Agent`].
 
 mod certificates;
@@ -23,18 +23,18 @@ use crate::outgoing::RegistryName;
 use route::{Resolver, Route};
 use tls::TlsConnector;
 
-/// Makes connections to a registry, and to where that sends a client.
+/// Makes connections to a registry, and to the hosts that the registry redirects to.
 pub struct Network {
     tls: Arc<ClientConfig>,
     proxies: Arc<Proxies>,
 }
 
 impl Network {
-    /// Reads the certificates that are trusted and shown. With `verify` false, any certificate of
-    /// the other end will do.
+    /// Reads the certificates that are trusted and presented. With `verify` false, any certificate
+    /// of a server is accepted.
     ///
     /// # Errors
-    /// [`ClientError::Certificate`] if a file can't be used.
+    /// Fails with [`ClientError::Certificate`] if a file can't be used.
     pub fn new(
         certificates: &Certificates,
         registry: &RegistryName,
@@ -45,8 +45,8 @@ impl Network {
         Ok(Self { tls, proxies: Arc::clone(proxies) })
     }
 
-    /// Returns an agent that makes its connections so. `config` makes its configuration, given a
-    /// proxy.
+    /// Returns an agent that makes its connections in this way. `config` makes the configuration
+    /// for a proxy, or for none.
     pub fn agent(&self, config: impl Fn(Option<Proxy>) -> Config) -> Agent {
         let direct = config(None);
         let route = Route::new(&self.proxies, &config);

@@ -1,4 +1,4 @@
-//! Which proxy a request goes through, by environment variables (Go's `httpproxy`, curl(1)).
+//! Chooses the proxy for a request, by environment variables (Go's `httpproxy`, curl(1)).
 //! Stage: registry (pure). Input: the variables' values. Output: [`Proxies`].
 
 use std::net::IpAddr;
@@ -10,7 +10,7 @@ use url::{Host, Url};
 
 use crate::outgoing::is_loopback;
 
-/// Holds the proxies for requests by HTTP and by HTTPS, and the hosts that are reached without.
+/// The proxies for requests by HTTP and by HTTPS, and the hosts that are reached directly.
 #[derive(Clone, Debug, Default)]
 pub struct Proxies {
     http: Option<Named>,
@@ -23,19 +23,19 @@ pub struct Proxies {
 pub struct Named {
     /// The variable.
     pub variable: String,
-    /// The proxy, or what is wrong with the variable's value.
+    /// The proxy, or a description of what is wrong with the variable's value.
     pub proxy: Result<Proxy, &'static str>,
 }
 
-/// Says why a proxy does not get a request where it is to go.
+/// Says why a proxy did not pass a request on.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("the proxy that {variable} names: {reason}")]
 pub struct ProxyError {
     /// The variable.
     pub variable: String,
-    /// What is wrong with the proxy, or with the variable's value.
+    /// The error of the proxy, or of the variable's value.
     pub reason: String,
-    /// Whether it is the variable's value, which stays wrong.
+    /// True if the variable's value is wrong, so that trying again is useless.
     pub is_permanent: bool,
 }
 
@@ -44,23 +44,23 @@ pub struct ProxyError {
 enum Exception {
     /// `*`: every host.
     All,
-    /// `10.0.0.0/8`: addresses that begin with so many bits of this one.
+    /// `10.0.0.0/8`: addresses that begin with that number of bits of this one.
     Network(IpAddr, u8),
-    /// An address, with a port or for all of them.
+    /// An address, with a port or for all ports.
     Address(IpAddr, Option<u16>),
-    /// A domain with all that is below it, with a port or for all of them.
+    /// A domain with all names below it, with a port or for all ports.
     Domain {
-        /// In lower case, without a dot at its start.
+        /// The domain in lower case, without a dot at its start.
         name: String,
-        /// Whether the domain itself is meant as well.
+        /// True if the domain itself is included.
         with_itself: bool,
         port: Option<u16>,
     },
 }
 
 impl Proxies {
-    /// Reads `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`, each in upper case or else in
-    /// lower case, by `variable`.
+    /// Reads `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` through `variable`, each in
+    /// upper case or else in lower case.
     pub fn read(variable: &dyn Fn(&str) -> Option<String>) -> Self {
         let either = |name: &str| {
             let names = [name.to_owned(), name.to_ascii_lowercase()];
@@ -82,13 +82,13 @@ impl Proxies {
         }
     }
 
-    /// Returns the proxies that any request may go through.
+    /// Returns the proxies that requests may go through.
     pub fn all(&self) -> impl Iterator<Item = &Named> {
         self.http.iter().chain(&self.https)
     }
 
-    /// Returns the proxy that a request to an address goes through. This machine is reached
-    /// without, and so are the proxies themselves.
+    /// Returns the proxy for requests to an address. This machine is reached directly, and so are
+    /// the proxies themselves.
     pub fn for_address(&self, address: &str) -> Option<&Named> {
         let url: Url = address.parse().ok()?;
         let named = match url.scheme() {
@@ -117,7 +117,7 @@ impl Proxies {
 }
 
 impl ProxyError {
-    /// Returns what to do about it.
+    /// Returns what the user can do about the error.
     pub fn hint(&self) -> String {
         format!(
             "NO_PROXY lists what is reached without a proxy: hosts, `.DOMAIN` and networks; {} names the proxy",
@@ -125,7 +125,7 @@ impl ProxyError {
         )
     }
 
-    /// Returns the error that kept a request from being sent, if it is one of a proxy.
+    /// Returns the error that kept a request from being sent, if the error is one of a proxy.
     pub fn of(error: &ureq::Error) -> Option<&Self> {
         match error {
             ureq::Error::Other(error) => error.downcast_ref(),
@@ -135,7 +135,7 @@ impl ProxyError {
 }
 
 impl Named {
-    /// Returns the error that a proxy came to.
+    /// Returns the error of a proxy that failed for a reason.
     pub fn failed(&self, reason: String) -> ProxyError {
         let place = match &self.proxy {
             Ok(proxy) => format!("{}:{}: {reason}", proxy.host(), proxy.port()),
@@ -165,16 +165,16 @@ fn parse(value: &str) -> Result<Proxy, &'static str> {
             );
         }
     };
-    // By a scheme of which `Url` knows the form of hosts, whatever the proxy's is.
+    // The `http` scheme makes `Url` parse the host, whatever the proxy's own scheme is.
     let url = format!("http://{rest}").parse::<Url>().map_err(|_| "its value is not an address")?;
     let host = url.host_str().filter(|host| !host.is_empty()).ok_or("its value has no host")?;
     let mut proxy = Proxy::builder(protocol).host(host);
-    // The port that `http` has by itself is not in the URL.
+    // `Url` leaves out the default port of `http`.
     let says_80 = rest.split(['/', '?']).next().is_some_and(|place| place.ends_with(":80"));
     if let Some(port) = url.port().or(says_80.then_some(80)) {
         proxy = proxy.port(port);
     }
-    // A name is resolved by the proxy, which may know more names; by SOCKS 4 it can't be.
+    // The proxy resolves names, and may know more of them. With SOCKS 4 it can't.
     proxy = proxy.resolve_target(protocol == ProxyProtocol::Socks4);
     if !url.username().is_empty() {
         proxy = proxy.username(&decoded(url.username()));
@@ -223,7 +223,8 @@ fn exception(entry: &str) -> Option<Exception> {
 }
 
 impl Exception {
-    /// Tells whether a host is meant: its name in lower case or its address, and its port.
+    /// Returns whether the entry covers a host: its name in lower case or its address, and its
+    /// port.
     fn holds(&self, host: &str, ip: Option<IpAddr>, port: Option<u16>) -> bool {
         let same_port = |wanted: &Option<u16>| wanted.is_none() || *wanted == port;
         match self {
@@ -241,7 +242,7 @@ impl Exception {
     }
 }
 
-/// Tells whether two addresses have as many leading bits in common.
+/// Returns whether the first `bits` bits of two addresses are equal.
 fn is_in(address: IpAddr, network: IpAddr, bits: u8) -> bool {
     let difference = match (address, network) {
         (IpAddr::V4(one), IpAddr::V4(other)) => {
@@ -264,7 +265,7 @@ mod tests {
         })
     }
 
-    /// Says which proxy is taken: `VARIABLE HOST:PORT`, or what is wrong.
+    /// Returns the proxy that is chosen: `VARIABLE HOST:PORT`, or what is wrong.
     fn taken(variables: &[(&str, &str)], address: &str) -> String {
         match proxies(variables).for_address(address) {
             None => "none".to_owned(),
@@ -292,7 +293,7 @@ mod tests {
             (&[https, ("https_proxy", "x:9")], "https://reg/", "HTTPS_PROXY s:2"),
             (&[("HTTPS_PROXY", ""), ("https_proxy", "s:2")], "https://reg/", "https_proxy s:2"),
             (&[("HTTPS_PROXY", " ")], "https://reg/", "none"),
-            // This machine, and the proxy itself.
+            // This machine, and the proxy itself, are reached directly.
             (&[http, https, all], "http://127.0.0.1:5000/", "none"),
             (&[http, https, all], "https://localhost/", "none"),
             (&[http, https, all], "https://[::1]:5000/", "none"),

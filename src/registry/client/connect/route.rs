@@ -1,4 +1,4 @@
-//! The way to a host: straight, or through a proxy.
+//! Connects to a host, directly or through a proxy.
 //! Stage: registry. Opens connections. Input: [`Proxies`]. Output: ureq's connections.
 
 use std::sync::Arc;
@@ -14,17 +14,17 @@ use ureq::{Error, Proxy};
 
 use super::proxies::{Named, Proxies};
 
-/// Opens connections, each through the proxy that is meant for it.
+/// Opens connections, each through the proxy that is chosen for it.
 #[derive(Debug)]
 pub struct Route {
     proxies: Arc<Proxies>,
-    /// A configuration for each proxy that may be used, by the name of the variable.
+    /// A configuration for each proxy, by the name of the variable.
     configs: Vec<(String, Config)>,
     resolver: DefaultResolver,
 }
 
 impl Route {
-    /// Prepares for each of the proxies.
+    /// Prepares a configuration for each proxy.
     pub fn new(proxies: &Arc<Proxies>, config: impl Fn(Option<Proxy>) -> Config) -> Self {
         let configs = proxies.all().filter_map(|Named { variable, proxy }| {
             Some((variable.clone(), config(Some(proxy.clone().ok()?))))
@@ -49,7 +49,7 @@ impl Route {
         let details = ConnectionDetails {
             uri: details.uri,
             addrs: details.addrs.clone(),
-            // This one finds the proxy's own address.
+            // This resolver finds the proxy's own address.
             resolver: &self.resolver,
             config,
             request_level: details.request_level,
@@ -86,7 +86,7 @@ impl Connector<()> for Route {
     }
 }
 
-/// Finds the addresses of hosts, except of those that a proxy looks for itself.
+/// Finds the addresses of hosts, except of hosts that a proxy resolves itself.
 #[derive(Debug)]
 pub struct Resolver {
     proxies: Arc<Proxies>,
@@ -94,7 +94,7 @@ pub struct Resolver {
 }
 
 impl Resolver {
-    /// Leaves to each proxy what is its own to find.
+    /// Leaves names to the proxies that resolve them.
     pub fn new(proxies: &Arc<Proxies>) -> Self {
         Self { proxies: Arc::clone(proxies), resolver: DefaultResolver::default() }
     }

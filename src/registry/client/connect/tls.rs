@@ -1,5 +1,5 @@
-//! TLS over a connection.
-//! Stage: registry. Input: a connection to a host. Output: the same, encrypted.
+//! Encrypts connections with TLS.
+//! Stage: registry. Input: a connection to a host. Output: the encrypted connection.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -19,14 +19,14 @@ use ureq::unversioned::transport::{
     TransportAdapter,
 };
 
-/// Encrypts connections to addresses of HTTPS.
+/// Encrypts connections to HTTPS addresses.
 #[derive(Debug)]
 pub struct TlsConnector {
     config: Arc<ClientConfig>,
 }
 
 impl TlsConnector {
-    /// Verifies and shows what `config` says.
+    /// Verifies servers and presents certificates by `config`.
     pub fn new(config: &Arc<ClientConfig>) -> Self {
         Self { config: Arc::clone(config) }
     }
@@ -64,8 +64,8 @@ impl<In: Transport> Connector<In> for TlsConnector {
     }
 }
 
-/// Notes whether a server wanted a certificate of a client that has none to show. A server may say
-/// no more than that by breaking the connection, and with TLS 1.3 after the handshake.
+/// Notes whether a server asked for a certificate and the client has none. A server may only break
+/// the connection then, and with TLS 1.3 may do so after the handshake.
 #[derive(Clone, Debug, Default)]
 struct Wanted(Arc<AtomicBool>);
 
@@ -89,7 +89,7 @@ impl Wanted {
         error
     }
 
-    /// Says that the server goes on without.
+    /// Notes that the server goes on without a certificate.
     fn is_over(&self) {
         self.0.store(false, Ordering::Relaxed);
     }

@@ -1,4 +1,4 @@
-//! Why there is no TLS connection to a registry.
+//! Explains why there is no TLS connection to a registry.
 //! Stage: registry (pure). Input: rustls's errors. Output: [`TlsProblem`].
 
 use thiserror::Error;
@@ -6,28 +6,28 @@ use tokio_rustls::rustls::{self, AlertDescription, CertificateError};
 
 use super::verifier::is_authority;
 
-/// Says why there is no TLS connection, for people who did not set up the registry.
+/// Says why there is no TLS connection, in words for users who did not set up the registry.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum TlsProblem {
-    /// No authority that is trusted has signed the certificate.
+    /// No trusted authority has signed the certificate.
     #[error("its certificate is not trusted: it is signed by an unknown authority, or by itself")]
     UnknownAuthority,
-    /// The certificate was valid until some time.
+    /// The certificate has expired.
     #[error("its certificate has expired")]
     Expired,
-    /// The certificate is valid from some time on.
+    /// The certificate is not valid yet.
     #[error("its certificate is not valid yet")]
     NotYetValid,
     /// The certificate is for other names.
     #[error("its certificate is for another name{}", listed(.0))]
     OtherName(Vec<String>),
-    /// The certificate can't be used for something else.
+    /// The certificate can't be verified for another reason.
     #[error("its certificate can't be verified: {0}")]
     Certificate(String),
-    /// The registry wants a certificate, and there is none to show.
+    /// The registry asks for a certificate, and the client has none.
     #[error("it wants a certificate of its clients, and there is none for it")]
     ClientCertificateMissing,
-    /// The registry does not take the certificate that it was shown.
+    /// The registry refuses the certificate that the client presented.
     #[error("it does not take the certificate of this client: {0}")]
     ClientCertificateRefused(String),
     /// The other end speaks plain HTTP.
@@ -43,7 +43,7 @@ fn listed(names: &[String]) -> String {
 }
 
 impl TlsProblem {
-    /// Returns the problem that kept a request from being sent, if it is one of TLS.
+    /// Returns the problem that kept a request from being sent, if the problem is one of TLS.
     pub fn of(error: &ureq::Error) -> Option<Self> {
         match error {
             ureq::Error::Rustls(error) => Some(error.into()),
@@ -54,17 +54,18 @@ impl TlsProblem {
         }
     }
 
-    /// Tells whether the registry may answer to plain HTTP.
+    /// Returns whether the registry may use plain HTTP.
     pub fn may_be_plain_http(&self) -> bool {
         matches!(self, Self::PlainHttp)
     }
 
-    /// Tells whether the next attempt would come to the same.
+    /// Returns whether another attempt would fail in the same way.
     pub fn is_permanent(&self) -> bool {
         !matches!(self, Self::Protocol(_))
     }
 
-    /// Returns what to do about it, given the flags that say what is trusted.
+    /// Returns what the user can do about the problem. The arguments are the names of the command's
+    /// options for certificates.
     pub fn hint(&self, cert_dir: &str, tls_verify: &str) -> String {
         match self {
             Self::UnknownAuthority | Self::Certificate(_) | Self::Protocol(_) => format!(
@@ -92,7 +93,7 @@ impl From<&rustls::Error> for TlsProblem {
     fn from(error: &rustls::Error) -> Self {
         match error {
             rustls::Error::InvalidCertificate(error) => of_certificate(error),
-            // What an answer by HTTP begins with is no record of TLS.
+            // The beginning of an HTTP answer is not a valid TLS record.
             rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType) => {
                 Self::PlainHttp
             }
@@ -116,11 +117,12 @@ impl From<&rustls::Error> for TlsProblem {
 
 fn of_certificate(error: &CertificateError) -> TlsProblem {
     match error {
-        // With a bad signature, an authority of the same name is trusted: the one before, perhaps.
+        // With a bad signature, the trusted authority has the name of the issuer but another key:
+        // perhaps it was replaced.
         CertificateError::UnknownIssuer | CertificateError::BadSignature => {
             TlsProblem::UnknownAuthority
         }
-        // It was signed by itself, and is none of those that are trusted.
+        // The certificate is an authority's, signed by itself, and is not among the trusted ones.
         other if is_authority(other) => TlsProblem::UnknownAuthority,
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => TlsProblem::Expired,
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
@@ -134,7 +136,7 @@ fn of_certificate(error: &CertificateError) -> TlsProblem {
     }
 }
 
-/// Returns a name as it is read: webpki writes `DnsName("…")`.
+/// Returns a name as users know it, without webpki's `DnsName("…")` around it.
 fn plain_name(name: &str) -> String {
     let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
     inner.unwrap_or(name).trim_matches('"').to_owned()

@@ -1,4 +1,4 @@
-//! What proves that the other end is the registry.
+//! Verifies that a server is the registry.
 //! Stage: registry. Input: a server's certificates. Output: whether they are trusted.
 
 use std::sync::Arc;
@@ -16,21 +16,21 @@ use tokio_rustls::rustls::{
     CertificateError, DigitallySignedStruct, Error, OtherError, SignatureScheme,
 };
 
-/// Trusts what an authority has signed, and certificates that are trusted by themselves.
+/// Trusts certificates that an authority has signed, and certificates that the user has named.
 ///
-/// A registry with one self-signed certificate, which its users trust as an authority, is how
-/// Docker's documentation sets up registries. Such a certificate has the mark of an authority
-/// (`openssl req -x509` sets it), with which webpki takes none for a server's.
+/// Docker's documentation sets up registries with one self-signed certificate, which users trust as
+/// an authority. Such a certificate is marked as an authority's (`openssl req -x509` does this),
+/// and webpki then refuses it as a server's.
 #[derive(Debug)]
 pub struct Verifier {
-    /// Verifies what authorities have signed.
+    /// Verifies certificates that authorities have signed.
     pub authorities: Arc<dyn ServerCertVerifier>,
     /// Certificates that a user has named.
     pub trusted: Vec<CertificateDer<'static>>,
 }
 
-/// Tells whether an error is webpki's for a server that shows the certificate of an authority. By
-/// then the certificate is found to be valid now.
+/// Returns whether an error is webpki's for a server that presents an authority's certificate.
+/// webpki has then already checked that the certificate is valid at present.
 pub fn is_authority(error: &CertificateError) -> bool {
     match error {
         CertificateError::Other(OtherError(error)) => {
@@ -91,7 +91,7 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// Takes any certificate, as `--tls-verify=false` has it.
+/// Accepts any certificate, as `--tls-verify=false` demands.
 #[derive(Debug)]
 pub struct Unverified(pub Arc<CryptoProvider>);
 

@@ -1,4 +1,4 @@
-//! Files with credentials: Docker's `config.json` and podman's `auth.json`.
+//! Parses files with credentials: Docker's `config.json` and podman's `auth.json`.
 //! Stage: registry (pure). Input: a file's text and a repository. Output: [`Entry`]s.
 
 use std::collections::BTreeMap;
@@ -12,12 +12,12 @@ use serde_json::Value;
 
 use super::Credentials;
 
-/// Names Docker Hub's entry in Docker's files.
+/// The key of Docker Hub's entry in Docker's files.
 const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
-/// Names the user of a helper's answer, or of an entry, whose password is an identity token.
+/// The user name, in a helper's answer or an entry, that marks the password as an identity token.
 const TOKEN_USER: &str = "<token>";
 
-/// Holds what a file says (docker, `config.json`; containers-auth.json(5)). Each field may be
+/// The contents of a file (docker, `config.json`; containers-auth.json(5)). Each field may be
 /// missing or null.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -30,12 +30,12 @@ pub struct AuthFile {
     creds_store: String,
 }
 
-/// Holds the entry of one registry, or of a part of it.
+/// The entry of a registry, or of a part of it.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Login {
     /// User and password with a colon between them, in base 64. Docker leaves it empty where it
-    /// writes these two by themselves.
+    /// writes the two as separate fields.
     #[serde(deserialize_with = "or_default")]
     auth: String,
     #[serde(deserialize_with = "or_default")]
@@ -48,24 +48,24 @@ struct Login {
     registrytoken: String,
 }
 
-/// Says where the credentials of a registry are to be had.
+/// A place that has the credentials of a registry.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Entry<'f> {
-    /// In the file itself.
+    /// The file itself.
     Credentials(Credentials),
-    /// From the program `docker-credential-HELPER`, which is asked for each of the servers until
-    /// it knows one.
+    /// The program `docker-credential-HELPER`, which is asked for each of the servers until it
+    /// knows one.
     Helper {
-        /// What follows `docker-credential-` in the program's name.
+        /// The part of the program's name after `docker-credential-`.
         helper: &'f str,
-        /// Names of the registry.
+        /// The names of the registry.
         servers: Vec<String>,
     },
-    /// In an entry that can't be understood.
+    /// An entry that can't be parsed.
     Broken {
         /// The entry's key.
         key: &'f str,
-        /// What is wrong with the entry.
+        /// The reason.
         reason: &'static str,
     },
 }
@@ -83,12 +83,13 @@ impl AuthFile {
     /// Parses a file. An empty one, such as `/dev/null`, has no entries.
     ///
     /// # Errors
-    /// If the text is not the JSON of such a file.
+    /// Fails if the text is not the JSON of such a file.
     pub fn parse(text: &[u8]) -> Result<Self, serde_json::Error> {
         if text.trim_ascii().is_empty() {
             return Ok(Self::default());
         }
-        // Without a type first: an array would be read as well, for the fields in their order.
+        // Parse without a type first: serde would accept an array as well, and take its items for
+        // the fields in order.
         match serde_json::from_slice(text)? {
             Value::Null => Ok(Self::default()),
             object @ Value::Object(_) => serde_json::from_value(object),
@@ -96,9 +97,9 @@ impl AuthFile {
         }
     }
 
-    /// Returns where the credentials of a repository are to be had, in the order in which they are
-    /// to be tried: a helper of this registry alone, an entry of the repository, of a namespace
-    /// that it is in (podman's), of the registry, and the helper of all registries.
+    /// Returns the places that may have the credentials of a repository, in the order in which to
+    /// try them: a helper for this registry, an entry for the repository, for a namespace that
+    /// contains it (podman's), for the registry, and the helper for all registries.
     pub fn entries(&self, registry: &str, repository: &str) -> Vec<Entry<'_>> {
         let is_registry = |key: &str| same_host(&host_of_key(key), registry);
         let mut found = Vec::new();
@@ -108,13 +109,13 @@ impl AuthFile {
         }
         let keys = keys(registry, repository);
         let exact = keys.iter().filter_map(|key| self.auths.get_key_value(key));
-        // As `docker login` wrote them over the years, with a scheme and a path.
+        // Over the years, `docker login` has written keys with a scheme and a path.
         let others = self.auths.iter().filter(|(key, _)| is_registry(key) && !keys.contains(key));
         for (key, login) in exact.chain(others) {
             match login.as_ref().map(Login::credentials) {
                 Some(Ok(Some(credentials))) => found.push(Entry::Credentials(credentials)),
                 Some(Err(reason)) => found.push(Entry::Broken { key, reason }),
-                // An empty entry says that a helper has them.
+                // An empty entry means that a helper has the credentials.
                 Some(Ok(None)) | None => {}
             }
         }
@@ -129,15 +130,15 @@ fn is_empty(helper: &Option<String>) -> bool {
     helper.as_deref().is_none_or(str::is_empty)
 }
 
-/// Returns the keys that stand for a repository, the most specific first: the repository, what it
-/// is in, and the registry.
+/// Returns the keys that stand for a repository, the most specific first: the repository, the
+/// namespaces that contain it, and the registry.
 fn keys(registry: &str, repository: &str) -> Vec<String> {
     let whole = format!("{registry}/{repository}");
     let ends = whole.rmatch_indices('/').map(|(end, _)| end).filter(|end| *end >= registry.len());
     [whole.len()].into_iter().chain(ends).map(|end| whole[..end].to_owned()).collect()
 }
 
-/// Returns what helpers know a registry by: Docker Hub's has two names.
+/// Returns the names by which helpers know a registry: Docker Hub has two.
 fn servers(registry: &str) -> Vec<String> {
     match registry {
         "docker.io" => vec![DOCKER_HUB_KEY.to_owned(), registry.to_owned()],
@@ -145,8 +146,8 @@ fn servers(registry: &str) -> Vec<String> {
     }
 }
 
-/// Returns the host and port that a key stands for, if it stands for all of a registry:
-/// `https://host/…`, `host/`, `host/v1/`, `host/v2/`.
+/// Returns the host and port of a key that stands for a whole registry: `https://host/…`, `host/`,
+/// `host/v1/`, `host/v2/`.
 fn host_of_key(key: &str) -> String {
     let stripped = ["https://", "http://"].iter().find_map(|scheme| key.strip_prefix(scheme));
     let host = match stripped {
@@ -162,7 +163,7 @@ fn host_of_key(key: &str) -> String {
     }
 }
 
-/// Tells whether two names of hosts are one: their case does not count (RFC 4343).
+/// Returns whether two host names are equal, regardless of case (RFC 4343).
 fn same_host(one: &str, other: &str) -> bool {
     one.eq_ignore_ascii_case(other)
 }
@@ -171,7 +172,7 @@ impl Login {
     /// Returns the entry's credentials, if it has any.
     ///
     /// # Errors
-    /// Says what is wrong with the entry.
+    /// Fails with a description of what is wrong with the entry.
     fn credentials(&self) -> Result<Option<Credentials>, &'static str> {
         if !self.registrytoken.is_empty() {
             return Ok(Some(Credentials::Registry(self.registrytoken.clone())));
@@ -188,8 +189,8 @@ impl Login {
     }
 }
 
-/// Returns user and password as credentials, or none where there is no user. The user `<token>`
-/// has an identity token for a password (docker-credential-helpers).
+/// Returns user and password as credentials, or `None` if there is no user. For the user `<token>`
+/// the password is an identity token (docker-credential-helpers).
 pub fn credentials(user: String, password: String) -> Option<Credentials> {
     match &*user {
         "" => None,
@@ -198,7 +199,7 @@ pub fn credentials(user: String, password: String) -> Option<Credentials> {
     }
 }
 
-/// Decodes `auth`. Docker once wrote NULs behind the password, and does not read them.
+/// Decodes `auth`. Ignores NULs after the password, which Docker once wrote.
 fn decode(auth: &str) -> Result<(String, String), &'static str> {
     let config =
         GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
@@ -215,7 +216,7 @@ mod tests {
 
     use super::*;
 
-    /// Says what is tried, in one line.
+    /// Returns the places that are tried, in one line.
     fn found(file: &Value, registry: &str, repository: &str) -> String {
         let file = AuthFile::parse(file.to_string().as_bytes()).unwrap();
         let entries = file.entries(registry, repository).into_iter().map(|entry| match entry {

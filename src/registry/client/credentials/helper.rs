@@ -1,4 +1,4 @@
-//! Programs that keep credentials: `docker-credential-…` (docker-credential-helpers).
+//! Runs programs that keep credentials: `docker-credential-…` (docker-credential-helpers).
 //! Stage: registry. Runs a program. Input: the name of a registry. Output: [`Credentials`].
 
 use std::io::{self, Read, Write};
@@ -13,13 +13,14 @@ use thiserror::Error;
 use super::Credentials;
 use super::auth_file::credentials;
 
-/// How long a helper may take: it may ask the user for a password first.
+/// The longest time that a helper may take: it may ask the user for a password first.
 const LONGEST: Duration = Duration::from_secs(120);
-/// How much of a helper's answer is read. No credentials are larger.
+/// The number of bytes of a helper's answer that are read. No credentials are larger.
 const LARGEST: u64 = 1 << 20;
-/// How many characters of a helper's message are repeated.
+/// The number of characters of a helper's message that are quoted.
 const LONGEST_MESSAGE: usize = 300;
-/// Begins the message of a helper that has nothing for a server: there is no other sign.
+/// The beginning of the message of a helper that has no credentials for a server: there is no other
+/// sign.
 const NOT_FOUND: &str = "credentials not found";
 
 /// Says why a helper gave no credentials.
@@ -38,7 +39,7 @@ pub enum HelperError {
     Failed {
         /// The program.
         program: String,
-        /// What it printed, or what is wrong with that.
+        /// The text that the program printed, or a description of what is wrong with it.
         reason: String,
     },
 }
@@ -51,10 +52,12 @@ struct Answer {
     secret: String,
 }
 
-/// Asks the program `docker-credential-HELPER` for the credentials of a server; none if it has none.
+/// Asks the program `docker-credential-HELPER` for the credentials of a server. Returns `None` if
+/// it has none.
 ///
 /// # Errors
-/// [`HelperError`].
+/// Fails with [`HelperError`] if the program can't be run, fails, or gives an answer that can't be
+/// parsed.
 pub fn ask(helper: &str, server: &str) -> Result<Option<Credentials>, HelperError> {
     run(helper, server, LONGEST)
 }
@@ -63,7 +66,7 @@ fn run(helper: &str, server: &str, longest: Duration) -> Result<Option<Credentia
     let program = format!("docker-credential-{}", helper.escape_debug());
     let missing = |source| HelperError::Missing { program: program.clone(), source };
     let failed = |reason: String| HelperError::Failed { program: program.clone(), reason };
-    // A name with a slash in it would not be looked for in PATH.
+    // A name with a slash would not be searched for in PATH.
     if helper.contains('/') {
         return Err(missing(io::Error::from(io::ErrorKind::InvalidFilename)));
     }
@@ -73,7 +76,7 @@ fn run(helper: &str, server: &str, longest: Duration) -> Result<Option<Credentia
     let stdout = read(child.stdout.take());
     let stderr = read(child.stderr.take());
     if let Some(mut stdin) = child.stdin.take() {
-        // A program that doesn't read it says by itself what is wrong.
+        // A program that does not read its input reports by itself what is wrong.
         let _ = stdin.write_all(server.as_bytes());
     }
     let end = Instant::now() + longest;
@@ -91,19 +94,19 @@ fn run(helper: &str, server: &str, longest: Duration) -> Result<Option<Credentia
         }
         return Err(failed(format!("failed ({status}): {}", shortened(&message))));
     }
-    // Its text is not repeated: there may be a password in it.
+    // The text is not quoted: it may contain a password.
     let answer: Answer = serde_json::from_slice(&said)
         .map_err(|_| failed("gave an answer that is not credentials in JSON".to_owned()))?;
     Ok(credentials(answer.username, answer.secret))
 }
 
-/// Reads a pipe to its end on a thread of its own.
+/// Reads a pipe to its end on a separate thread.
 fn read(pipe: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
     let (sender, receiver) = channel();
     if let Some(pipe) = pipe {
         thread::spawn(move || {
             let mut bytes = Vec::new();
-            // What was read until an error is what there is. The receiver may be gone.
+            // After an error, the bytes before it are used. The receiver may be gone.
             let _ = pipe.take(LARGEST).read_to_end(&mut bytes);
             let _ = sender.send(bytes);
         });
@@ -120,7 +123,7 @@ fn wait_for(receiver: &Receiver<Vec<u8>>, end: Instant) -> Result<Vec<u8>, Strin
 }
 
 fn stop(child: &mut Child) {
-    // It may have ended by itself.
+    // The program may have ended already.
     let _ = child.kill();
     let _ = child.wait();
 }

@@ -1,10 +1,10 @@
-//! Credentials, as `docker login` and `podman login` have stored them.
+//! Looks up the credentials that `docker login` and `podman login` have stored.
 //! Stage: registry. Reads files, runs helpers. Input: places to look in, and an image's name.
 //! Output: [`Login`].
 //!
-//! The crate `docker_credential` was not enough: it takes an empty `auth` beside a user and a
-//! password for a mistake, knows neither `registrytoken` nor keys with a path, and does not tell a
-//! helper that is missing from one that fails.
+//! The crate `docker_credential` was not enough: it refuses an empty `auth` beside a user and a
+//! password, does not know `registrytoken` or keys with a path, and does not tell a missing helper
+//! from one that fails.
 
 mod auth_file;
 mod helper;
@@ -19,17 +19,17 @@ use crate::outgoing::Reference;
 use auth_file::{AuthFile, Entry};
 use helper::HelperError;
 
-/// How much of a file is read. No file of credentials is larger.
+/// The number of bytes of a file that are read. No file of credentials is larger.
 const LARGEST: u64 = 16 << 20;
 
-/// Says who a client is.
+/// The credentials of a client.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Credentials {
-    /// A user's name and password: for Basic, and to get a token.
+    /// A user's name and password: for Basic, and to fetch a token.
     Password(String, String),
-    /// An identity token, by which a token is got (OAuth 2: a refresh token).
+    /// An identity token, with which a token is fetched (OAuth 2: a refresh token).
     Token(String),
-    /// A token for the registry itself, sent as it is (`registrytoken`).
+    /// A token for the registry itself, sent unchanged (`registrytoken`).
     Registry(String),
 }
 
@@ -39,14 +39,14 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// Names a place that may have credentials.
+/// A place that may have credentials.
 #[derive(Clone)]
 pub enum AuthSource {
-    /// A file in the form of Docker's or podman's. It need not be there.
+    /// A file in Docker's or podman's format. It need not exist.
     File(PathBuf),
     /// The text of such a file in an environment variable.
     Variable {
-        /// Name of the variable.
+        /// The name of the variable.
         name: &'static str,
         /// The text.
         text: String,
@@ -62,25 +62,25 @@ impl fmt::Display for AuthSource {
     }
 }
 
-/// Holds the credentials for a registry, or where there are none.
+/// The credentials for a registry, or the places that have none.
 #[derive(Clone, Debug)]
 pub struct Login {
     /// The credentials.
     pub credentials: Option<Credentials>,
-    /// The registry, as a user calls it.
+    /// The registry's name for users.
     pub host: String,
-    /// Where credentials were looked for.
+    /// The places where credentials were looked for.
     pub looked_in: LookedIn,
 }
 
-/// Says where credentials were looked for, and what kept some of it from being read.
+/// The places where credentials were looked for, and the errors of reading them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LookedIn {
     places: Vec<String>,
     problems: Vec<String>,
 }
 
-/// Writes ` in PLACE, PLACE; PROBLEM`, or nothing where there was no place to look in.
+/// Writes ` in PLACE, PLACE; PROBLEM`, or nothing if there was no place to look in.
 impl fmt::Display for LookedIn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.places.is_empty() {
@@ -91,7 +91,7 @@ impl fmt::Display for LookedIn {
 }
 
 impl Login {
-    /// Returns credentials that were given, and need no looking for.
+    /// Wraps credentials that the user gave on the command line.
     pub fn given(credentials: Credentials, reference: &Reference) -> Self {
         let host = reference.registry().to_string();
         Self { credentials: Some(credentials), host, looked_in: LookedIn::default() }
@@ -100,11 +100,11 @@ impl Login {
 
 /// Looks for the credentials of a repository in one place after the other, until one has some.
 ///
-/// A helper that can't be run is no reason to fail: the registry may want no credentials.
+/// A helper that can't be run is not an error: the registry may not ask for credentials.
 ///
 /// # Errors
-/// [`ClientError::Credentials`] if a place has something else than such a file, or if a helper
-/// failed and no other place has credentials.
+/// Fails with [`ClientError::Credentials`] if a file is not valid, or if a helper failed and no
+/// other place has credentials.
 pub fn look_up(sources: &[AuthSource], reference: &Reference) -> Result<Login, ClientError> {
     let (registry, repository) = (reference.registry().as_str(), reference.repository().as_str());
     let mut looked_in = LookedIn::default();
@@ -183,7 +183,8 @@ mod tests {
         AuthSource::Variable { name: "AUTH", text: text.to_owned() }
     }
 
-    /// Looks in texts of files, and returns the user's name, as all have the same password.
+    /// Looks for credentials in the texts of files, and returns the user's name, since all have the
+    /// same password.
     fn user_in(files: &[&str], name: &str) -> Option<String> {
         let sources: Vec<_> = [AuthSource::File("/nonexistent/auth.json".into())]
             .into_iter()
@@ -230,7 +231,7 @@ mod tests {
         ] {
             assert_eq!(user_in(&[podman, docker], name).as_deref(), expected, "{name}");
         }
-        // Of two files, the first that knows anything.
+        // The first file that has the registry counts.
         assert_eq!(user_in(&[docker, podman], "team/app").as_deref(), Some("hub"));
         assert_eq!(user_in(&["", "{}", "null", podman], "reg:5000/a").as_deref(), Some("host"));
     }

@@ -1,4 +1,4 @@
-//! The docker-archive that skopeo makes of an image in a registry, as a digest.
+//! Computes the digest of the docker-archive that skopeo makes of an image in a registry.
 //! Stage: registry. Input: an image's name. Output: the archive's [`Digest`].
 
 use std::fs::File;
@@ -10,12 +10,12 @@ use crate::outgoing::{SkopeoError, Watch, run_skopeo};
 use crate::registry::client::credentials::{AuthSource, Credentials};
 use crate::registry::client::repository::ClientOptions;
 
-/// Digest of the docker-archive that skopeo makes of an image in a registry, called `reference`
-/// in it. `source` is in skopeo's notation. The archive is as large as the image unpacked, and
-/// stays until it is read.
+/// Returns the digest of the docker-archive that skopeo makes of an image in a registry, with the
+/// name `reference` in it. `source` is in skopeo's notation. The archive takes the space of the
+/// uncompressed image in a temporary file until it is read.
 ///
 /// # Errors
-/// [`SkopeoError`].
+/// Fails with [`SkopeoError`] if skopeo can't be run or fails.
 pub fn docker_archive_digest(
     source: &str,
     reference: &str,

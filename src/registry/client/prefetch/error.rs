@@ -1,4 +1,4 @@
-//! Why nothing can be said of an image in a registry.
+//! The errors of `stowage prefetch`.
 //! Stage: registry.
 
 use thiserror::Error;
@@ -7,13 +7,13 @@ use crate::error::Hint;
 use crate::outgoing::{self, SkopeoError};
 use crate::registry::client::error::ClientError;
 
-/// Why nothing can be said of an image.
+/// Says why the arguments for an image could not be found out.
 #[derive(Debug, Error)]
 pub enum PrefetchError {
-    /// The registry could not be asked.
+    /// The request to the registry failed.
     #[error(transparent)]
     Registry(#[from] ClientError),
-    /// What would be pulled could not be hashed, or the work was ended.
+    /// The image could not be hashed, or the command was ended.
     #[error(transparent)]
     Outgoing(#[from] outgoing::Error),
     /// skopeo could not make the archive that is hashed.
@@ -22,34 +22,34 @@ pub enum PrefetchError {
     /// There is no such image.
     #[error("there is no {0}")]
     NoImage(String),
-    /// None for the platform.
+    /// The image has none for the platform.
     #[error("{image} has no image for {os}/{arch}: it has {there}")]
     NoPlatform {
-        /// Which.
+        /// The image.
         image: String,
-        /// As asked for.
+        /// The operating system that was asked for.
         os: String,
-        /// As asked for.
+        /// The architecture that was asked for.
         arch: String,
-        /// What it is for.
+        /// The platforms that the image is for.
         there: String,
     },
     /// A manifest can't be read.
     #[error("{image}: {reason}")]
     Manifest {
-        /// Whose.
+        /// The image.
         image: String,
         /// The reason.
         reason: String,
     },
-    /// Something is not what its digest says.
+    /// A blob or a manifest does not have the digest or the size that was named.
     #[error("{what} is not what its manifest says: expected {expected}, found {found}")]
     Changed {
-        /// "blob sha256:…", and of what.
+        /// The kind and the digest: "blob sha256:…", and the image.
         what: String,
-        /// Digest, or number of bytes.
+        /// The digest or the number of bytes that was named.
         expected: String,
-        /// What came.
+        /// The digest or the number of bytes that was received.
         found: String,
     },
 }
@@ -57,7 +57,7 @@ pub enum PrefetchError {
 impl Hint for PrefetchError {
     fn hint(&self) -> Option<String> {
         match self {
-            // Registries say so of images that are not there, too.
+            // Registries also answer this for images that do not exist.
             PrefetchError::Registry(ClientError::Refused { status: 401 | 403, .. }) => Some(
                 "is there such an image? `docker login` or `skopeo login` stores credentials for it; `--creds USER:PASSWORD` gives them".to_owned(),
             ),

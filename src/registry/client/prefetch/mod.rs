@@ -1,10 +1,10 @@
-//! What Nix has to know of an image in a registry before it pulls it: `pullImage`'s arguments.
+//! Finds out the arguments that Nix's `pullImage` needs for an image in a registry.
 //! Stage: registry. Input: an image's name. Output: [`Prefetched`].
 //!
-//! The hash is that of the directory which `skopeo copy … dir:` writes (`dir.rs`), as a NAR.
-//! That has its files in the order of their names: blobs are hashed in that order as they
-//! arrive, and nothing is stored. For dockerTools' function of that name it is the hash of an
-//! archive that nobody but skopeo writes.
+//! The hash is that of the directory which `skopeo copy … dir:` writes (`dir.rs`), as a NAR. A NAR
+//! has its files in the order of their names: blobs are hashed in that order as they arrive, and
+//! nothing is stored. For dockerTools' `pullImage` the hash is that of an archive which only skopeo
+//! can write.
 
 mod docker_archive;
 mod error;
@@ -28,14 +28,14 @@ use crate::layer::DirectoryNar;
 use crate::oci::dir_format::{MANIFEST, VERSION, VERSION_TEXT};
 use crate::outgoing::{self, Reference, Tag, Watch};
 
-/// Bytes that are read at a time.
+/// The number of bytes that are read at a time.
 const BUFFER: usize = 256 << 10;
-/// Largest blob that is read: no registry takes one as large.
+/// The size of the largest blob that is read, larger than any blob that registries take.
 const LARGEST_BLOB: u64 = 1 << 40;
-/// Longest configuration that is looked at.
+/// The size of the longest configuration that is read.
 const LONGEST_CONFIG: u64 = 8 << 20;
 
-/// What an image is for, by Go's names.
+/// The platform of an image, by Go's names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Platform {
     /// `GOOS`
@@ -44,58 +44,58 @@ pub struct Platform {
     pub arch: String,
 }
 
-/// Whose `pullImage` it is for: what is hashed is what that one makes.
+/// The `pullImage` function that the arguments are for: the hash is that of its result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PulledAs {
-    /// stowage's: a directory.
+    /// stowage's function, whose result is a directory.
     Dir,
-    /// dockerTools': a docker-archive, with the image's name and tag in it.
+    /// dockerTools' function, whose result is a docker-archive with the image's name and tag in it.
     DockerArchive,
 }
 
-/// What to find out.
+/// A request for the arguments of an image.
 pub struct Prefetch<'a> {
     /// The image's name, with a digest or without.
     pub reference: &'a Reference,
-    /// For which platform; none for all that an index has. Of one image that is no index's, it
-    /// is not asked, unless `strict`.
+    /// The platform of the image; none for all images of an index. An image that is not in an index
+    /// may be for another platform unless `strict`.
     pub platform: Option<&'a Platform>,
-    /// Whether an image must be for that platform.
+    /// True if a single image must be for that platform too.
     pub strict: bool,
-    /// What is to be hashed.
+    /// The function that the arguments are for.
     pub pulled_as: PulledAs,
-    /// What the image is to be called, if not as it is.
+    /// The image's name after it is pulled, if it is to change.
     pub final_image_name: Option<&'a str>,
-    /// Its tag, if not the one that it has.
+    /// The image's tag after it is pulled, if it is to change.
     pub final_image_tag: Option<&'a str>,
-    /// Who we are.
+    /// The options of the client.
     pub options: &'a ClientOptions,
 }
 
-/// The arguments of `pullImage` that stand for an image.
+/// The arguments of `pullImage` for an image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Prefetched {
-    /// Its name, with its registry.
+    /// The image's name, with its registry.
     pub image_name: String,
-    /// Digest of its manifest.
+    /// The digest of the image's manifest.
     pub image_digest: BlobDigest,
-    /// Of what is pulled, as Nix expressions have it: `sha256-` and base 64.
+    /// The hash of the pulled image, in the form of Nix expressions: `sha256-` and base 64.
     pub hash: String,
-    /// What it is to be called.
+    /// The image's name after it is pulled.
     pub final_image_name: String,
-    /// And its tag.
+    /// The image's tag after it is pulled.
     pub final_image_tag: String,
-    /// Whether it can only be pulled without a verified certificate.
+    /// True if the image can only be pulled without a verified certificate.
     #[serde(skip)]
     pub insecure: bool,
-    /// What it is for.
+    /// The operating system that the image is for.
     pub os: String,
-    /// What it is for.
+    /// The architecture that the image is for.
     pub arch: String,
 }
 
-/// Finds the image's manifest in the first place that has it: a mirror, perhaps.
+/// Reads the image's manifest from the first place that has it, which may be a mirror.
 fn find<'w>(
     wanted: &Prefetch,
     watch: &'w dyn Watch,
@@ -115,7 +115,7 @@ fn find<'w>(
             Ok((client, manifest))
         };
         match read() {
-            // That the copy was ended is no fault of the mirror.
+            // If the command was ended, the mirror is not at fault: try no other place.
             Err(
                 error @ (PrefetchError::Outgoing(_)
                 | PrefetchError::Registry(ClientError::Outgoing(_))),
@@ -127,10 +127,10 @@ fn find<'w>(
     Err(PrefetchError::NoImage(reference.to_string()))
 }
 
-/// Finds out what to tell Nix of an image; of an index, of one of its images or each.
+/// Finds out the arguments for an image; for an index, those of one image or of all.
 ///
 /// # Errors
-/// [`PrefetchError`].
+/// Fails with [`PrefetchError`] if the image can't be read.
 pub fn prefetch(wanted: &Prefetch, watch: &dyn Watch) -> Result<Vec<Prefetched>, PrefetchError> {
     let reference = wanted.reference;
     let image_name = reference.name();
@@ -148,7 +148,7 @@ pub fn prefetch(wanted: &Prefetch, watch: &dyn Watch) -> Result<Vec<Prefetched>,
     let final_image_tag = wanted.final_image_tag.unwrap_or(&tag);
     let prefetched = images.into_iter().zip(blobs).map(|((manifest, platform), blobs)| {
         let config = manifest.config();
-        // What an index says of it counts; else what it says itself.
+        // The platform in the index's entry counts; if there is none, the one in the configuration.
         let (hash, said) = match wanted.pulled_as {
             PulledAs::Dir => puller.hash(&manifest, &blobs, config)?,
             PulledAs::DockerArchive => {
@@ -194,7 +194,7 @@ impl Default for Platform {
 }
 
 impl Platform {
-    /// By an index's entry, or an image's configuration.
+    /// Reads the platform of an index's entry, or of an image's configuration.
     fn of(value: &Value) -> Option<Self> {
         let [os, arch] = ["os", "architecture"].map(|key| value[key].as_str());
         Some(Self { os: os?.to_owned(), arch: arch?.to_owned() })
@@ -204,13 +204,14 @@ impl Platform {
         Self::of(&serde_json::from_slice(text).unwrap_or_default())
     }
 
-    /// What attestations are for, which docker's BuildKit puts beside images.
+    /// Returns whether the platform is a real one. BuildKit marks attestations, which it puts
+    /// beside images, with "unknown".
     fn is_known(&self) -> bool {
         self.os != "unknown" && self.arch != "unknown"
     }
 }
 
-/// A manifest as it is in the registry.
+/// A manifest with the bytes that the registry has.
 struct Manifest {
     digest: BlobDigest,
     bytes: Vec<u8>,
@@ -246,7 +247,7 @@ impl Puller<'_> {
         Ok(Manifest { digest, bytes, document })
     }
 
-    /// The images of an index that are asked for.
+    /// Returns the images of an index that are asked for.
     fn of_index(
         &self,
         entries: &[Value],
@@ -259,7 +260,7 @@ impl Puller<'_> {
             let there = images.iter().filter_map(|(_, p)| Some(p.as_ref()?.to_string()));
             let there = there.collect::<Vec<_>>().join(", ");
             images.retain(|(_, platform)| platform.as_ref() == Some(wanted));
-            // The same that `pullImageFromManifest` takes.
+            // `pullImageFromManifest` chooses the same entry.
             images.sort_by_key(|(entry, _)| entry["platform"]["variant"].as_str());
             images.truncate(1);
             if images.is_empty() {
@@ -284,7 +285,8 @@ impl Puller<'_> {
         PrefetchError::Manifest { image: self.image.to_owned(), reason }
     }
 
-    /// What a manifest names, with sizes: an image may have a layer twice.
+    /// Returns the blobs that a manifest names, with their sizes. The map has each blob once,
+    /// though an image may name a layer twice.
     fn blobs(&self, manifest: &Manifest) -> Result<BTreeMap<BlobDigest, u64>, PrefetchError> {
         let document = &manifest.document;
         let (config, layers) = (&document["config"], document["layers"].as_array());
@@ -307,7 +309,7 @@ impl Puller<'_> {
         blobs.collect()
     }
 
-    /// The hash of an image's directory, and what its configuration says that it is for.
+    /// Returns the hash of an image's directory, and the platform that its configuration names.
     fn hash(
         &self,
         manifest: &Manifest,
@@ -338,7 +340,7 @@ impl Puller<'_> {
         Ok((nar.finish().map_err(outgoing::Error::Write)?.to_sri(), platform))
     }
 
-    /// What an image's configuration says that it is for.
+    /// Returns the platform that an image's configuration names.
     fn platform(
         &self,
         blobs: &BTreeMap<BlobDigest, u64>,
@@ -357,7 +359,7 @@ impl Puller<'_> {
         Ok(text)
     }
 
-    /// Passes a blob on, checked, and goes on where the connection breaks.
+    /// Reads a blob, checks it and passes it on. Resumes where the connection breaks.
     fn blob(
         &self,
         digest: &BlobDigest,
@@ -390,7 +392,7 @@ impl Puller<'_> {
                     }
                     return Ok(());
                 }
-                // A registry that has no parts begins at the first byte again.
+                // A registry that does not support ranges begins at the first byte again.
                 let known = had.saturating_sub(begins).min(read as u64);
                 begins += read as u64;
                 let new = &buffer[known as usize..read];
