@@ -1,4 +1,4 @@
-//! What each command does: stages, in order.
+//! Runs the commands: calls the stages in order.
 
 use std::fmt::Display;
 use std::fs;
@@ -49,7 +49,7 @@ fn read_options(file: &Path) -> Result<BuildOptions, oci::Error> {
     let mut options: BuildOptions = serde_json::from_slice(&bytes).map_err(|source| {
         oci::Error::Json { file: file.to_owned(), what: "build options", source }
     })?;
-    // The image spec names these files, and may be read in another directory.
+    // The image spec names these files, and may later be read in another directory.
     let absolute = |file: &Path| std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
     for file in &mut options.tars {
         *file = absolute(file);
@@ -61,7 +61,7 @@ fn read_options(file: &Path) -> Result<BuildOptions, oci::Error> {
     Ok(options)
 }
 
-/// Builds the spec and says what it took.
+/// Builds the image spec, and prints the time and the size.
 pub fn build_spec(
     store: &Store,
     closure: Closure,
@@ -82,7 +82,7 @@ pub fn build_spec(
     Ok(spec)
 }
 
-/// Says what there is to say of a result.
+/// Prints the warnings of a result.
 pub fn with_warnings<T>(built: Built<T>) -> T {
     for warning in built.warnings {
         say(format_args!("warning: {warning}"));
@@ -145,13 +145,13 @@ impl From<CompressArgument> for Compression {
     }
 }
 
-/// Standard output for what is no text.
+/// Returns standard output for bytes that are not text.
 pub fn binary_stdout() -> Result<fs::File, Failure> {
     let stdout = io::stdout().lock();
     if stdout.is_terminal() {
         return Err(Failure::Terminal);
     }
-    // Not through `Stdout`'s own buffer, which looks for newlines in all that passes.
+    // `Stdout`'s own buffer would search all bytes for newlines.
     let stdout = fs::File::from(stdout.as_fd().try_clone_to_owned().map_err(Failure::Stdout)?);
     outgoing::widen_pipe(&stdout);
     Ok(stdout)
@@ -177,14 +177,14 @@ pub fn index(store: &Store, arguments: &IndexArguments) -> Result<(), Failure> {
     let images = arguments.images.iter().map(|image| {
         let mut parts = image.split(',');
         let file = Path::new(parts.next().unwrap_or_default());
-        // The index spec may be read in another directory.
+        // The index spec may later be read in another directory.
         let spec = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
         Ok(IndexEntry { spec, annotations: annotations(parts)? })
     });
     let images = images.collect::<Result<Vec<_>, Failure>>()?;
     let index = annotations(arguments.annotations.iter().map(String::as_str))?;
     let spec = IndexSpec::new(index, images);
-    // What can't be copied is not written either.
+    // If an image can't be copied, write no index either.
     spec.clone().load(store)?;
     write_file(&arguments.output, 0o644, |out| out.write_all(&spec.to_json()))
 }
@@ -201,7 +201,7 @@ pub fn layers(count: usize) -> String {
     if count == 1 { "1 layer".to_owned() } else { format!("{count} layers") }
 }
 
-/// Says something on standard error. That nobody listens is no reason to fail.
+/// Prints a line on standard error. Ignores errors: a closed standard error is no reason to fail.
 pub fn say(line: impl Display) {
     let _ = writeln!(io::stderr().lock(), "{line}");
 }
@@ -216,14 +216,14 @@ pub fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     oci::write_json(value, &mut stdout).and_then(|()| stdout.flush()).map_err(Failure::Stdout)
 }
 
-/// Writes a file so that its name never stands for half of it. What is no file, such as a pipe,
-/// is written to as it is.
+/// Writes a file so that its name never stands for an incomplete one. A path that is not a file,
+/// such as a pipe, is written to directly.
 pub fn write_file(
     file: &Path,
     mode: u32,
     write: impl FnOnce(&mut BufWriter<&fs::File>) -> io::Result<()>,
 ) -> Result<(), Failure> {
-    // `/dev/stdout` may lead to a file, but is none to be replaced: least of all by root.
+    // `/dev/stdout` may lead to a file, but must not be replaced, least of all by root.
     let is_stream = file.parent() == Some(Path::new("/dev"))
         || fs::metadata(file).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir());
     let write_to = |out: &fs::File| {
@@ -235,7 +235,8 @@ pub fn write_file(
         if is_stream {
             return write_to(&fs::File::options().write(true).open(file)?);
         }
-        // Or a signal would leave the temporary file. It ends the program soon enough.
+        // A signal would otherwise leave the temporary file behind. `write` is short enough to
+        // delay the signal.
         interrupt::hold();
         let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty());
         let temporary = tempfile::NamedTempFile::new_in(directory.unwrap_or(Path::new(".")))?;

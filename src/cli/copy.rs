@@ -1,4 +1,4 @@
-//! `stowage copy`: to each target in its way, and one account of it.
+//! Runs `stowage copy`: copies an image to each target, and prints the result.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -30,14 +30,14 @@ pub fn copy(
     if digestfile.is_some() && targets.len() > 1 {
         return Err(Failure::OneDigestFile);
     }
-    // Before anything is sent anywhere.
+    // Check the formats of all targets before anything is sent.
     let formats = targets.iter().map(|target| format_for(target, *format));
     let formats = formats.collect::<Result<Vec<_>, _>>()?;
     let artifact = Artifact::read(store, image)?;
     if !quiet {
         for finding in artifact.images().iter().flat_map(|spec| report::lint_config(store, spec)) {
             match options.progress {
-                // Where each line is to be an object.
+                // With JSON, each line must be an object.
                 Some(ProgressArgument::Json) => {
                     say(json!({ "event": "warning", "message": finding.to_string() }));
                 }
@@ -60,11 +60,11 @@ fn copy_one(
 ) -> Result<(), Failure> {
     let CopyOptions { digestfile, json, quiet, progress, .. } = options;
     let start = Instant::now();
-    // Where the image goes to standard output, the account of it must not.
+    // If the image goes to standard output, the result must not go there too.
     let to_stdout = archive_path(target).is_some_and(target::is_stdout);
     let copied = copy_to(store, artifact, target, format, options)?;
     if let Some(file) = digestfile {
-        // As skopeo writes it: without a newline.
+        // Like skopeo, write no newline.
         write_file(file, 0o644, |out| write!(out, "{}", copied.manifest_digest))?;
     }
     let out: &mut dyn Write =
@@ -85,7 +85,7 @@ fn copy_one(
     writeln!(out, "{}", reference_in(target)).map_err(Failure::Stdout)
 }
 
-/// An account of a copy, as `--json` prints it.
+/// The result of a copy, as `--json` prints it.
 #[derive(Serialize)]
 struct Account {
     reference: String,
@@ -93,7 +93,7 @@ struct Account {
     copied: Copied,
 }
 
-/// Returns the image's name where it is now: in the daemon, or else the target.
+/// Returns the image's name at the target: in the daemon, or else the target itself.
 fn reference_in(target: &Target) -> String {
     match target {
         Target::DockerDaemon(reference) => reference.to_string(),
@@ -111,7 +111,7 @@ impl From<FormatArgument> for ManifestFormat {
     }
 }
 
-/// The format of the manifest, if the target has room for it.
+/// Returns the format of the manifest. Fails if the target does not take the wanted one.
 fn format_for(target: &Target, wanted: Option<FormatArgument>) -> Result<ManifestFormat, Failure> {
     match (target, wanted) {
         (Target::Oci { .. } | Target::OciArchive { .. }, Some(FormatArgument::V2s2)) => {
@@ -140,7 +140,7 @@ fn copy_to(
     format: ManifestFormat,
     options: &CopyOptions,
 ) -> Result<Copied, Failure> {
-    // Of several images, the one that runs here, for targets that take one.
+    // For a target that takes one image, choose the image for this machine of several.
     let spec = || artifact.image_for(&Architecture::of_this_machine());
     let watch = Watching::new("sending", options.progress, options.quiet);
     let copied = match target {
@@ -196,7 +196,7 @@ fn by_skopeo(
         dest_creds,
         authfile,
         format: options.format.map(Into::into),
-        // An index has to arrive as it is: its digest is what was signed, or what is deployed.
+        // An index must arrive unchanged: its digest is what was signed, or what is deployed.
         all: all || artifact.is_index(),
         preserve_digests: artifact.is_index(),
         retry_times,

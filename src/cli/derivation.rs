@@ -1,8 +1,8 @@
-//! This program as a derivation's builder: no shell and no jq in between.
+//! Runs this program as a derivation's builder, without a shell and jq in between.
 //!
-//! With `__structuredAttrs`, Nix leaves the derivation's attributes in `.attrs.json`
-//! in the build directory (Nix manual, "Advanced attributes"): the references graph,
-//! the options as `image`, and the path of the output.
+//! With `__structuredAttrs`, Nix writes the derivation's attributes to `.attrs.json` in the build
+//! directory (Nix manual, "Advanced attributes"): the references graph, the options as `image`, and
+//! the path of the output.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -25,17 +25,18 @@ use crate::layer::{Popularity, SCHEMA_VERSION, nix_database};
 use crate::oci::{self, BuildOptions};
 use crate::store::{self, Store, StorePath};
 
-/// The closure, which is most of the file, where the output is to be, and all else.
+/// The derivation's attributes: the closure, which is most of the file, the path of the output, and
+/// all others.
 #[derive(Deserialize)]
 struct Attributes {
-    /// Of `exportReferencesGraph.closure`.
+    /// The graph of `exportReferencesGraph.closure`.
     closure: ReferencesJson,
     outputs: Outputs,
     #[serde(flatten)]
     others: Map<String, Value>,
 }
 
-/// What the derivation makes.
+/// The output that the derivation makes.
 enum What {
     /// An image spec.
     Image(BuildOptions),
@@ -43,11 +44,11 @@ enum What {
     Layer(BuildOptions),
     /// A directory with `nix/var/nix`, to be copied to an image's root.
     NixDatabase(BuildOptions),
-    /// A file with how many packages need each.
+    /// A file with the number of packages that need each package.
     Popularity(Packages),
 }
 
-/// What images of a package set are asked for by.
+/// The packages of a set that images can ask for.
 #[derive(Deserialize)]
 struct Packages {
     #[serde(with = "store::full_paths")]
@@ -60,7 +61,7 @@ struct Outputs {
 }
 
 impl What {
-    /// Of the attribute that the derivation has for it; the rest are Nix's own.
+    /// Finds the attribute that says what the derivation makes; the others are Nix's own.
     fn of(attributes: &mut Map<String, Value>) -> Result<Option<Self>, Failure> {
         let mut what = None;
         for (attribute, value) in attributes {
@@ -80,8 +81,8 @@ impl What {
     }
 }
 
-/// Options as the author of Nix code gave them: which one is wrong is all that the author
-/// knows of them.
+/// Parses options. The error names the option, which is the part that the author of the Nix code
+/// knows.
 fn options<T: DeserializeOwned>(value: Value, of: &'static str) -> Result<T, Failure> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let option = Some(error.path().to_string()).filter(|path| path != ".");
@@ -100,7 +101,7 @@ pub fn build(store: &Store) -> Result<(), Failure> {
     let what =
         What::of(&mut others)?.ok_or_else(|| failure("it says nothing of an image".to_owned()))?;
     let closure = closure.into_closure()?;
-    // Nix gives builders a terminal of its own, and keeps what they write to it as the log.
+    // Nix gives builders a terminal, and stores what they write to it as the log: show no bar.
     let bar = ProgressBar::hidden();
     match what {
         What::Image(options) => {
@@ -127,7 +128,7 @@ pub fn build(store: &Store) -> Result<(), Failure> {
     }
 }
 
-/// Puts a date where an author wants the time of the build, as dockerTools lets him: `"now"`.
+/// Replaces the date `"now"`, which dockerTools allows, by the time of the build.
 fn resolve_now(attributes: &mut Map<String, Value>, now: OffsetDateTime) {
     let now = now.replace_nanosecond(0).ok().and_then(|now| now.format(&Rfc3339).ok());
     let Some(image) = attributes.get_mut("image") else { return };
@@ -140,12 +141,12 @@ fn resolve_now(attributes: &mut Map<String, Value>, now: OffsetDateTime) {
     }
 }
 
-/// What a Nix in the image wants to find: its database with every store path, and a garbage
-/// collector's root for each that no other refers to.
+/// Writes the files that a Nix in the image needs: its database with every store path, and a
+/// garbage collector's root for each path that no other refers to.
 fn write_nix_state(closure: &Closure, output: &Path) -> io::Result<()> {
     let state = output.join("nix/var/nix");
     let roots = state.join("gcroots/docker");
-    // The store directory too: `perms` for this path say who owns it.
+    // Make the store directory too: `perms` for this path set its owner.
     let store = output.join("nix/store");
     let needed = ["db", "profiles", "temproots"].map(|name| state.join(name));
     for directory in needed.iter().chain([&roots, &store]) {
@@ -160,8 +161,9 @@ fn write_nix_state(closure: &Closure, output: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Nix 2.8 has the variable name a file outside the sandbox: the build directory, which
-/// is where a builder starts, has it in every version.
+/// Returns the file with the derivation's attributes. With Nix 2.8 the variable names a file
+/// outside of the sandbox; the build directory, in which a builder starts, has the file in every
+/// version.
 fn attributes_file() -> PathBuf {
     env::var_os("NIX_ATTRS_JSON_FILE")
         .map(PathBuf::from)

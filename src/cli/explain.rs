@@ -1,4 +1,4 @@
-//! `explain` and `diff`, as tables for people and JSON for programs.
+//! Runs `explain` and `diff`: prints tables for people and JSON for programs.
 
 use std::io::Write;
 
@@ -10,9 +10,9 @@ use crate::oci::ImageSpec;
 use crate::report::{self, Diff, Explanation};
 use crate::store::{self, Store, StorePath};
 
-/// So many store paths are listed on their own.
+/// The number of store paths that are listed one by one.
 const LARGEST: usize = 10;
-/// So many names of a layer's contents are on its line.
+/// The number of names that are shown for a layer's contents.
 const NAMES: usize = 4;
 
 pub fn explain(arguments: &ExplainArguments) -> Result<(), Failure> {
@@ -83,7 +83,7 @@ fn table(explanation: &Explanation) -> String {
     lines.join("\n")
 }
 
-/// The first few of many names.
+/// Returns the first few of many names, for messages.
 fn some(paths: &[StorePath]) -> String {
     let names: Vec<_> = paths.iter().map(StorePath::name).collect();
     let mut text = names[..names.len().min(NAMES)].join(", ");
@@ -94,7 +94,7 @@ fn some(paths: &[StorePath]) -> String {
 }
 
 pub fn diff(arguments: &DiffArguments) -> Result<(), Failure> {
-    // Most store paths are in both.
+    // The two images have most store paths in common.
     let diff = store::sharing(|| -> Result<_, Failure> {
         let old = ImageSpec::read_outline(&arguments.old)?;
         Ok(report::diff(&old, &ImageSpec::read_outline(&arguments.new)?))

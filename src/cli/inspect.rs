@@ -1,4 +1,4 @@
-//! Commands that read one image, or a tar, and say what is in it.
+//! Runs the commands that read one image, or a tar, and report on its contents.
 
 use std::io::{self, Write};
 
@@ -19,7 +19,7 @@ pub fn manifest(store: &Store, arguments: &ManifestArguments) -> Result<(), Fail
         return print_json(&report::locations(&spec, file));
     }
     let image = Image::new(&spec);
-    // Byte for byte: no newline at the end.
+    // Write the exact bytes, without a newline at the end.
     let document = |bytes: &[u8]| {
         let mut stdout = io::stdout().lock();
         stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(Failure::Stdout)

@@ -1,5 +1,5 @@
-//! The command line: what was asked for, done, and said.
-//! Names every stage; no stage names it. The environment is read here and nowhere else.
+//! The command line: parses arguments, runs a command, and prints its result.
+//! Names every stage; no stage names this one. Only this stage reads the environment.
 
 mod arguments;
 mod commands;
@@ -38,10 +38,10 @@ use arguments::{Arguments, Command};
 #[cfg(feature = "registry")]
 use arguments::{CopyArguments, PushArguments};
 
-/// The shell's own number for a program that a broken pipe ended (128 + SIGPIPE).
+/// The exit code that shells report for a program ended by a broken pipe (128 + SIGPIPE).
 const BROKEN_PIPE: u8 = 141;
 
-/// Why a command did not do what was asked.
+/// Says why a command failed.
 #[derive(Debug, Error)]
 enum Failure {
     #[error(transparent)]
@@ -176,9 +176,9 @@ impl Hint for Failure {
     }
 }
 
-/// Parses the command line, runs the command and maps its end to an exit code:
-/// 0 done, 1 failed, 2 wrong usage, 141 the reader of our output went away, and 128 more
-/// than a signal that ended us (130 for Ctrl-C).
+/// Parses the command line, runs the command and returns an exit code: 0 for success, 1 for a
+/// failure, 2 for wrong usage, 141 if the reader of the output went away, and 128 plus the number
+/// of a signal that ended the program (130 for Ctrl-C).
 pub fn main() -> ExitCode {
     limits::return_what_is_freed();
     limits::open_many_files();
@@ -187,11 +187,11 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) if failure.is_broken_pipe() => ExitCode::from(BROKEN_PIPE),
         Err(failure) => {
-            // Whatever failed, it was told to: who sent the signal knows why.
+            // After a signal, the failure is only its consequence: print nothing.
             if let Some(signal) = interrupt::received() {
                 return ExitCode::from(128 + signal);
             }
-            // Nobody is left to tell if this fails.
+            // If this fails, there is no other way to report an error.
             let _ = report(&failure, &mut io::stderr().lock());
             ExitCode::FAILURE
         }
@@ -239,7 +239,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
     }
 }
 
-/// Removes from an error what may be a password in the value that it repeats.
+/// Removes what may be a password from the value that an error quotes.
 fn without_secrets(mut error: clap::Error) -> clap::Error {
     if let Some(ContextValue::String(value)) = error.get(ContextKind::InvalidValue) {
         let value = without_user_information(value);
@@ -248,7 +248,7 @@ fn without_secrets(mut error: clap::Error) -> clap::Error {
     error
 }
 
-/// One line for the cause, and after a blank one what to do about it.
+/// Prints the error and its causes on one line, and after a blank line what the user can do.
 fn report(failure: &Failure, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "error: {}", with_causes(failure))?;
     if let Some(hint) = failure.hint() {

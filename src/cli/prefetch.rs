@@ -1,4 +1,4 @@
-//! `stowage prefetch`: `pullImage`'s arguments, to be pasted.
+//! Runs `stowage prefetch`: prints `pullImage`'s arguments, to be pasted.
 
 use super::Failure;
 use super::arguments::PrefetchArguments;
@@ -15,7 +15,7 @@ pub fn prefetch(arguments: &PrefetchArguments) -> Result<(), Failure> {
         arch: arch.clone().unwrap_or_else(|| Architecture::of_this_machine().to_string()),
     };
     let options = registry_options::for_source(arguments)?;
-    // As skopeo has it; what is written so has no alias.
+    // The form of skopeo. Names in this form are not looked up as aliases.
     let reference = match image.strip_prefix("docker://") {
         Some(name) => name.parse()?,
         None => options.registries.named(&image.parse()?)?,
@@ -43,7 +43,7 @@ pub fn prefetch(arguments: &PrefetchArguments) -> Result<(), Failure> {
     }
 }
 
-/// An attribute set.
+/// Formats an attribute set.
 fn nix(image: &Prefetched, indent: &str) -> String {
     let digest = image.image_digest.to_string();
     let pairs = [
@@ -65,7 +65,7 @@ fn nix(image: &Prefetched, indent: &str) -> String {
     format!("{indent}{{\n{}\n{indent}}}", lines.join("\n"))
 }
 
-/// A string as Nix reads it.
+/// Quotes a string for Nix.
 fn quoted(text: &str) -> String {
     let text = text.replace('\\', "\\\\").replace('"', "\\\"").replace("${", "\\${");
     format!("\"{}\"", text.replace('\n', "\\n").replace('\r', "\\r"))

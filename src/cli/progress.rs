@@ -1,4 +1,4 @@
-//! Progress for people: a bar on a terminal, nothing in a pipe.
+//! Shows progress to people: a bar on a terminal, nothing in a pipe.
 
 use std::fmt;
 use std::io;
@@ -9,13 +9,13 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::outgoing::{ImageLayer, LayerStep, Watch};
 
-/// Whether standard error may be a terminal with somebody before it: Nix gives builders one of
-/// its own, and keeps what they write to it as the log.
+/// Returns whether a person may be reading standard error. Nix gives builders a terminal too, and
+/// stores what they write to it as the log.
 pub fn is_watched() -> bool {
     std::env::var_os("HOME").is_none_or(|home| home != "/homeless-shelter")
 }
 
-/// A bar on standard error, if that is a terminal with somebody before it.
+/// Creates a bar on standard error, which is hidden unless a person may be reading it.
 pub fn bar(doing: &'static str, bytes: u64) -> ProgressBar {
     if !is_watched() {
         return ProgressBar::hidden();
@@ -25,16 +25,16 @@ pub fn bar(doing: &'static str, bytes: u64) -> ProgressBar {
     ProgressBar::new(bytes).with_style(style).with_message(doing)
 }
 
-/// The same for a copy that is a single stream.
+/// A bar for a copy that is a single stream.
 pub struct StreamBar(ProgressBar);
 
 impl StreamBar {
-    /// For so many bytes of layers.
+    /// Creates a bar for `bytes` bytes of layers.
     pub fn new(doing: &'static str, bytes: u64) -> Self {
         Self(bar(doing, bytes))
     }
 
-    /// Leaves the terminal as it was.
+    /// Removes the bar from the terminal.
     pub fn end(&self) {
         self.0.finish_and_clear();
     }
@@ -62,7 +62,8 @@ impl Watch for StreamBar {
     fn wait(&self, _: &Path) {}
 }
 
-/// A number of bytes in the unit that suits it, by powers of ten as disks and networks have them.
+/// A number of bytes, printed in the unit that suits it, by powers of ten as is usual for disks and
+/// networks.
 pub struct Bytes(pub u64);
 
 impl fmt::Display for Bytes {

@@ -1,5 +1,5 @@
-//! How registries are reached, by options and by the environment: as Docker, podman and skopeo
-//! read them.
+//! Reads from options and the environment how registries are reached, as Docker, podman and skopeo
+//! do.
 
 use std::env;
 use std::ffi::OsString;
@@ -13,7 +13,7 @@ use crate::registry::client::{
     AuthSource, Certificates, ClientOptions, Credentials, Proxies, RegistriesConf, RegistriesError,
 };
 
-/// Returns what `stowage copy` and `stowage push` were told.
+/// Returns the options of `stowage copy` and `stowage push`.
 pub fn for_target(arguments: &SkopeoArguments) -> Result<ClientOptions, Failure> {
     let SkopeoArguments { dest_tls_verify, dest_cert_dir, dest_creds, authfile, .. } =
         arguments.clone();
@@ -24,7 +24,7 @@ pub fn for_target(arguments: &SkopeoArguments) -> Result<ClientOptions, Failure>
     })
 }
 
-/// Returns what `stowage prefetch` was told.
+/// Returns the options of `stowage prefetch`.
 pub fn for_source(arguments: &PrefetchArguments) -> Result<ClientOptions, Failure> {
     let PrefetchArguments { tls_verify, cert_dir, creds, authfile, .. } = arguments;
     Ok(ClientOptions {
@@ -39,7 +39,7 @@ fn of_environment(
     authfile: Option<PathBuf>,
 ) -> Result<ClientOptions, Failure> {
     let auth_sources = match authfile {
-        // It must be there.
+        // A file that was named must exist.
         Some(file) if !file.exists() => return Err(Failure::AuthFile(file)),
         Some(file) => vec![AuthSource::File(file)],
         None => auth_sources(&variable, nix::unistd::getuid().as_raw()),
@@ -59,7 +59,7 @@ fn of_environment(
 
 /// Reads the settings of registries (containers-registries.conf(5),
 /// containers-registries.conf.d(5)): the user's file or else the system's, and then both
-/// directories; or one file alone, which a variable names.
+/// directories; or only the file that a variable names.
 fn registries(
     variable: &dyn Fn(&str) -> Option<OsString>,
 ) -> Result<RegistriesConf, RegistriesError> {
@@ -98,7 +98,7 @@ fn drop_ins(directory: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Returns an environment variable that is set to something.
+/// Returns an environment variable that is set and not empty.
 fn variable(name: &str) -> Option<OsString> {
     env::var_os(name).filter(|value| !value.is_empty())
 }
@@ -109,9 +109,9 @@ fn credentials(typed: &str) -> Credentials {
     Credentials::Password(user.to_owned(), password.to_owned())
 }
 
-/// Returns where certificates are: the file and the directories that OpenSSL and Nix go by, where
-/// companies have authorities of their own, and the directories of registries
-/// (containers-certs.d(5); docker has the last of them).
+/// Returns the places of certificates: the file and the directories that OpenSSL and Nix use, in
+/// which companies install their own authorities, and the directories for registries
+/// (containers-certs.d(5); docker reads the last of them).
 fn certificates(variable: &dyn Fn(&str) -> Option<OsString>) -> Certificates {
     let files = ["SSL_CERT_FILE", "NIX_SSL_CERT_FILE"].into_iter().filter_map(variable);
     let home = variable("HOME").map(|home| Path::new(&home).join(".config/containers/certs.d"));
@@ -119,21 +119,21 @@ fn certificates(variable: &dyn Fn(&str) -> Option<OsString>) -> Certificates {
     Certificates {
         directory: None,
         registry_directories: home.into_iter().chain(system).collect(),
-        // In a container or a derivation it may name what isn't there.
+        // In a container or a derivation the variable may name a file that does not exist.
         authorities: files.map(PathBuf::from).find(|file| file.is_file()),
         authority_directories: variable("SSL_CERT_DIR")
             .map_or_else(Vec::new, |directories| env::split_paths(&directories).collect()),
     }
 }
 
-/// Returns where credentials are kept, in the order in which clients look for them
-/// (containers-auth.json(5); docker, "Configuration files"): first what a variable names, then
-/// podman's own files, then Docker's.
+/// Returns the places of credentials, in the order in which clients look for them
+/// (containers-auth.json(5); docker, "Configuration files"): first the one that a variable names,
+/// then podman's own files, then Docker's.
 fn auth_sources(variable: &dyn Fn(&str) -> Option<OsString>, user_id: u32) -> Vec<AuthSource> {
     let below = |name: &str, path: &str| Some(Path::new(&variable(name)?).join(path));
     let file = |file: Option<PathBuf>| file.map(AuthSource::File);
     let text = variable("DOCKER_AUTH_CONFIG").and_then(|text| text.into_string().ok());
-    // What is meant for all of a session, which root often has none of.
+    // The session's file; root often has no session.
     let run = || Some(PathBuf::from(format!("/run/containers/{user_id}/auth.json")));
     let docker = below("DOCKER_CONFIG", "config.json");
     let in_home = if docker.is_none() { below("HOME", ".docker/config.json") } else { None };

@@ -1,4 +1,4 @@
-//! `stowage serve`: images behind an address, until a signal comes.
+//! Runs `stowage serve`: serves images at an address until a signal arrives.
 
 use std::fs;
 use std::io::{self, Write};
@@ -25,11 +25,11 @@ use crate::registry::server::{
 use crate::registry::{Reread, SetupError};
 use crate::store::Store;
 
-/// How often to look for what changed.
+/// The interval between looks for changes.
 const LOOK: Duration = Duration::from_secs(1);
-/// How long a client may take for a request's headers, or have nothing to ask.
+/// The longest time that a client may take for a request's headers, or send no request.
 const HEADERS: Duration = Duration::from_secs(30);
-/// How long a client may not read what it asked for.
+/// The longest time that a client may stop reading an answer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Bytes that may be fetched for compilers and the like, besides those of an image.
@@ -89,7 +89,8 @@ struct Files {
 }
 
 impl Files {
-    /// Has the server go by what changed. Where that can't be used, it goes by what was before.
+    /// Reads changed files and applies them to the server. A file that is not valid leaves the
+    /// server as it was.
     fn reload(&mut self, registry: &Registry, all: bool) {
         if let Some(tls) = again(&mut self.tls, all, "certificate") {
             registry.replace_tls(tls);
@@ -136,7 +137,7 @@ fn options(arguments: &ServeArguments) -> Result<(Files, ServerOptions), SetupEr
     Ok((Files { tls: tls_files, users: user_files }, options))
 }
 
-/// The directory for links, which is removed in the end if it is nobody's.
+/// The directory for links, which is removed at the end if it is a temporary one.
 type Roots = Option<TempDir>;
 
 fn on_demand(arguments: &PackagesArguments) -> Result<Option<(OnDemandOptions, Roots)>, Failure> {
@@ -204,7 +205,7 @@ fn directory_for_clones(roots: &Path) -> PathBuf {
     cache.unwrap_or_else(|| roots.to_owned()).join("stowage/git")
 }
 
-/// That one, which is made if it isn't there, or a temporary one.
+/// Returns the named directory, and makes it if it does not exist; or makes a temporary one.
 fn directory_for_links(roots: Option<&Path>) -> Result<(PathBuf, Roots), SetupError> {
     let links = |directory: &Path| {
         let directory = directory.to_owned();
@@ -220,7 +221,7 @@ fn directory_for_links(roots: Option<&Path>) -> Result<(PathBuf, Roots), SetupEr
     Ok((temporary.path().to_owned(), Some(temporary)))
 }
 
-/// Reads files for the first time, if there are to be any.
+/// Reads files for the first time, if any are given.
 fn first<T>(
     files: Option<Vec<PathBuf>>,
     read: fn(&[PathBuf]) -> Result<T, SetupError>,
@@ -228,7 +229,7 @@ fn first<T>(
     Ok(files.map(|files| Reread::new(files, read)).transpose()?.unzip())
 }
 
-/// Says who else can reach what is served.
+/// Warns if others can reach what is served.
 fn warn_of_openness(arguments: &ServeArguments, address: SocketAddr) {
     if address.ip().is_loopback() {
         return;
@@ -251,7 +252,7 @@ fn log(arguments: &ServeArguments) {
         .with_max_level(level)
         .with_target(false)
         .with_ansi(false)
-        // That nobody reads the log is no reason to end.
+        // A log that can't be written is no reason to end.
         .log_internal_errors(false);
     match arguments.log_format {
         LogFormat::Json => log.json().flatten_event(true).init(),

@@ -1,4 +1,4 @@
-//! What is seen of a copy while it is under way.
+//! Shows the progress of a copy.
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
@@ -16,25 +16,26 @@ use super::progress::{Bytes, bar, is_watched};
 use crate::digest::BlobDigest;
 use crate::outgoing::{ImageLayer, LayerStep, Watch};
 
-/// From this size on, in bytes, a layer has a bar: others are gone before they are seen.
+/// The size in bytes from which on a layer has a bar: smaller ones are finished before a bar is
+/// seen.
 const SEEN: u64 = 4 << 20;
 
-/// Shows how far a copy is, and ends it when a signal asks for that.
+/// Shows the progress of a copy, and ends the copy when a signal asks for that.
 pub enum Watching {
-    /// For people at a terminal.
+    /// Bars, for people at a terminal.
     Bars(Bars),
     /// A line for each layer that is sent, for logs.
     Plain,
     /// A JSON object a line, for programs.
     Json(Mutex<Total>),
-    /// Only what went wrong, and is tried again.
+    /// Errors after which the copy tries again, and nothing else.
     Notes,
     /// Nothing.
     Quiet,
 }
 
 impl Watching {
-    /// `doing` is said beside the bar of it all.
+    /// Chooses the way to show progress. `doing` is shown beside the bar for the whole copy.
     pub fn new(doing: &'static str, wanted: Option<ProgressArgument>, quiet: bool) -> Self {
         match wanted {
             _ if quiet => Self::Quiet,
@@ -43,13 +44,13 @@ impl Watching {
             Some(ProgressArgument::Json) => Self::Json(Mutex::default()),
             Some(ProgressArgument::None) => Self::Notes,
             None if io::stderr().is_terminal() && is_watched() => Self::Bars(Bars::new(doing)),
-            // As GitHub, GitLab and most others set it.
+            // GitHub, GitLab and most other CI systems set this.
             None if std::env::var_os("CI").is_some_and(|ci| ci != "false") => Self::Plain,
             None => Self::Notes,
         }
     }
 
-    /// Leaves the terminal as it was.
+    /// Removes the bars from the terminal.
     pub fn end(&self) {
         if let Self::Bars(bars) = self {
             bars.total.finish_and_clear();
@@ -157,17 +158,18 @@ fn done(step: LayerStep) -> &'static str {
     }
 }
 
-/// Bytes of a copy, and when it is time to tell of them.
+/// Counts the bytes of a copy, and decides when to report them.
 #[derive(Clone, Copy, Default)]
 pub struct Total {
     expected: u64,
     written: u64,
-    /// Hundredths that were told of.
+    /// The hundredths that were reported.
     told: u64,
 }
 
 impl Total {
-    /// Whether another hundredth is done: nobody reads an event for each write.
+    /// Adds written bytes. Returns whether another hundredth is done: an event for each write would
+    /// be too many.
     fn advance(&mut self, bytes: u64) -> bool {
         self.written += bytes;
         let done = (self.written.min(self.expected) * 100).checked_div(self.expected);
@@ -176,7 +178,7 @@ impl Total {
     }
 }
 
-/// A bar for each layer that is on its way, and one for all below them.
+/// A bar for each layer that is being sent, and one for all of them below.
 pub struct Bars {
     all: MultiProgress,
     total: ProgressBar,

@@ -1,4 +1,4 @@
-//! Why an archive or a directory could not be written.
+//! The errors of writing an archive or a directory.
 //! Stage: target. Output: messages.
 
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ pub enum ArchiveError {
     /// The image can't be used.
     #[error(transparent)]
     Image(#[from] oci::Error),
-    /// The file is there, and images are not added to an archive.
+    /// The file exists, and images are not added to an archive.
     #[error("{} exists, and images are not added to an archive", .0.display())]
     Exists(PathBuf),
     /// The path is that of a directory.
@@ -27,7 +27,7 @@ pub enum ArchiveError {
     /// The archive would be shown on a terminal.
     #[error("{} is a terminal: an image is no text", .0.display())]
     Terminal(PathBuf),
-    /// A file that is to be merged is no archive of images.
+    /// A file that is to be merged is not an archive of images.
     #[error("{}: not an archive of images: {reason}", path.display())]
     Unreadable {
         /// The file.
@@ -79,15 +79,15 @@ pub enum DirectoryError {
     NotEmpty {
         /// The directory.
         path: PathBuf,
-        /// The contents that would have been fine.
+        /// A description of the contents that are accepted.
         expected: &'static str,
     },
-    /// A file of the directory is not what its name says.
+    /// A file of the directory does not have the format that its name says.
     #[error("{}: not {what}: {reason}", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// "an index of images" …
+        /// The expected format, such as "an index of images".
         what: &'static str,
         /// The reason, for people.
         reason: String,

@@ -1,4 +1,4 @@
-//! An image layout's own files (image-spec, image-layout.md).
+//! Reads and writes an image layout's own files (image-spec, image-layout.md).
 //! Stage: target (pure).
 
 use serde::{Deserialize, Serialize};
@@ -8,24 +8,24 @@ use crate::digest::BlobDigest;
 use crate::outgoing::RefName;
 use oci_spec::image::Descriptor;
 
-/// The file that says that a directory is an image layout.
+/// The file that marks a directory as an image layout.
 pub const OCI_LAYOUT: &str = "oci-layout";
 /// The file that names the images.
 pub const INDEX: &str = "index.json";
 /// The directory of the blobs.
 pub const BLOBS: &str = "blobs/sha256";
 
-/// The bytes of [`OCI_LAYOUT`].
+/// Returns the bytes of [`OCI_LAYOUT`].
 pub fn oci_layout() -> Vec<u8> {
     serde_json::to_vec(&json!({ "imageLayoutVersion": "1.0.0" })).expect("a value is JSON")
 }
 
-/// A blob's file.
+/// Returns the path of a blob's file.
 pub fn blob_path(digest: &BlobDigest) -> String {
     format!("{BLOBS}/{}", digest.digest().hex())
 }
 
-/// Makes the entry of a manifest in an index.
+/// Builds the entry of a manifest in an index.
 pub fn descriptor(descriptor: Descriptor, annotations: &[(&str, &str)]) -> Value {
     let mut descriptor = serde_json::to_value(descriptor).expect("a descriptor is JSON");
     if !annotations.is_empty() {
@@ -35,8 +35,8 @@ pub fn descriptor(descriptor: Descriptor, annotations: &[(&str, &str)]) -> Value
     descriptor
 }
 
-/// `index.json` (image-spec, image-index.md). Whatever else is in one that others wrote stays
-/// as it is.
+/// The contents of `index.json` (image-spec, image-index.md). Fields that this program does not
+/// know are kept unchanged.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct Index {
     manifests: Vec<Value>,
@@ -45,7 +45,7 @@ pub struct Index {
 }
 
 impl Index {
-    /// An index of these.
+    /// Builds an index with these entries.
     pub fn new(manifests: Vec<Value>) -> Self {
         let rest = [
             ("schemaVersion", json!(2)),
@@ -57,10 +57,10 @@ impl Index {
         }
     }
 
-    /// Reads one, and as much of it as is needed to add to it.
+    /// Parses an index, as far as is needed to add to it.
     ///
     /// # Errors
-    /// The reason, for people.
+    /// Fails with a message for people if the bytes are not such an index.
     #[cfg(feature = "registry")]
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         let index: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
@@ -73,8 +73,8 @@ impl Index {
         Ok(index)
     }
 
-    /// Adds an image or an index of images, in place of what has its name. One that has no name
-    /// is there once.
+    /// Adds an image or an index of images, and replaces the entry of the same name. An image
+    /// without a name is added once.
     pub fn add(&mut self, added: Descriptor, name: Option<&RefName>) {
         let annotation = name.map(|name| (RefName::ANNOTATION, name.as_str()));
         let new = descriptor(added, annotation.as_slice());
@@ -86,7 +86,7 @@ impl Index {
         let name = name.map(RefName::as_str);
         let replaced = |other: &Value| match (name, name_of(other).as_deref()) {
             (Some(name), Some(other)) => name == other,
-            // By its name it is found as well.
+            // An entry without a name is replaced by the same image with a name.
             (Some(_), None) => same_digest(other),
             (None, _) => false,
         };
@@ -98,7 +98,7 @@ impl Index {
         manifests.insert(place, new);
     }
 
-    /// The bytes of [`INDEX`].
+    /// Returns the bytes of [`INDEX`].
     pub fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("an index is JSON")
     }
@@ -122,7 +122,8 @@ mod tests {
         }
     }
 
-    /// What an index holds: a digit that stands for the manifest, and the name.
+    /// Returns the entries of an index: for each, a digit that stands for the manifest, and the
+    /// name.
     fn entries(index: &Index) -> String {
         let entry = |descriptor: &Value| {
             let digest = descriptor["digest"].as_str().unwrap();

@@ -9,32 +9,32 @@ use thiserror::Error;
 
 use crate::outgoing::{ImageReference, ParseRefNameError, ParseReferenceError, RefName, Reference};
 
-/// A place that an image is copied to (containers-transports(5)).
+/// A target: a place to which an image is copied (containers-transports(5)).
 #[derive(Clone, Debug)]
 pub enum Target {
     /// `docker-daemon:NAME:TAG`
     DockerDaemon(ImageReference),
-    /// `containerd:NAME:TAG`, which skopeo doesn't have
+    /// `containerd:NAME:TAG`, which skopeo does not have
     Containerd(ImageReference),
     /// `docker-archive:PATH[:NAME:TAG]`
     DockerArchive {
         /// The file.
         path: PathBuf,
-        /// The name under which it is loaded.
+        /// The name under which the image is loaded.
         reference: Option<ImageReference>,
     },
     /// `oci-archive:PATH[:REF]`
     OciArchive {
         /// The file.
         path: PathBuf,
-        /// The image's name in it.
+        /// The image's name in the archive.
         ref_name: Option<RefName>,
     },
     /// `oci:PATH[:REF]`
     Oci {
         /// The directory of the image layout.
         path: PathBuf,
-        /// The image's name in it.
+        /// The image's name in the layout.
         ref_name: Option<RefName>,
     },
     /// `dir:PATH`
@@ -44,37 +44,37 @@ pub enum Target {
     },
     /// `docker://NAME[:TAG]`, a registry.
     Registry(Reference),
-    /// `containers-storage:NAME[:TAG]`, where podman, Buildah and CRI-O have their images; by
-    /// skopeo.
+    /// `containers-storage:NAME[:TAG]`, the image store of podman, Buildah and CRI-O; written by
+    /// skopeo
     ContainersStorage(String),
 }
 
-/// Why a text is no [`Target`].
+/// Says why a text is not a [`Target`].
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum ParseTargetError {
-    /// There is no such transport, or none is named.
+    /// The transport is missing or unknown.
     #[error("{}; targets are {}", .0, known())]
     Unknown(String),
-    /// The text after the transport does not fit.
+    /// The path is missing.
     #[error("no path is given: write `{0}`")]
     NoPath(&'static str),
-    /// A target of skopeo's without a name.
+    /// The name is missing.
     #[error("no name is given: write `{0}`")]
     NoName(&'static str),
-    /// The name in an archive for Docker.
+    /// The name of an image is not valid.
     #[error(transparent)]
     Reference(#[from] ParseReferenceError),
-    /// The name in an image layout.
+    /// The name in an image layout is not valid.
     #[error(transparent)]
     RefName(#[from] ParseRefNameError),
 }
 
-/// A transport: all that has to be known of it to read a target.
+/// A transport, and how its targets are parsed.
 struct Transport {
     name: &'static str,
     /// The form of the target, for messages.
     form: &'static str,
-    /// Reads what is behind the transport's name and colon.
+    /// Parses the text after the transport's name and colon.
     parse: fn(&str) -> Result<Target, ParseTargetError>,
 }
 
@@ -85,7 +85,7 @@ const DIR: &str = "dir:PATH";
 const REGISTRY: &str = "docker://NAME[:TAG]";
 const CONTAINERS_STORAGE: &str = "containers-storage:NAME[:TAG]";
 
-/// In the order in which messages name them.
+/// The transports, in the order in which messages name them.
 const TRANSPORTS: [Transport; 8] = [
     Transport {
         name: "docker-daemon",
@@ -119,7 +119,7 @@ const TRANSPORTS: [Transport; 8] = [
     Transport {
         name: "dir",
         form: DIR,
-        // No name follows, so that this path alone may have colons.
+        // No name follows the path, so this path may have colons.
         parse: |text| Ok(Target::Dir { path: path(text, DIR)? }),
     },
     Transport {
@@ -135,7 +135,7 @@ const TRANSPORTS: [Transport; 8] = [
         form: "containerd:NAME:TAG",
         parse: |text| Ok(Target::Containerd(text.parse()?)),
     },
-    // What these names mean, skopeo knows.
+    // Only skopeo knows the grammar of these names.
     Transport {
         name: "containers-storage",
         form: CONTAINERS_STORAGE,
@@ -146,8 +146,8 @@ const TRANSPORTS: [Transport; 8] = [
     },
 ];
 
-/// Splits a path from a name, at the first colon as skopeo does. An empty name is an error: it is
-/// most likely a variable without a value.
+/// Splits a path from a name at the first colon, as skopeo does. An empty name is an error: most
+/// likely it comes from a variable without a value.
 fn path_and_name<N: FromStr>(
     text: &str,
     form: &'static str,
@@ -165,13 +165,13 @@ fn path(text: &str, form: &'static str) -> Result<PathBuf, ParseTargetError> {
     if text.is_empty() { Err(ParseTargetError::NoPath(form)) } else { Ok(text.into()) }
 }
 
-/// All forms of a target, as one reads them in a sentence.
+/// Lists all forms of a target, for messages.
 fn known() -> String {
     TRANSPORTS.map(|transport| format!("`{}`", transport.form)).join(", ")
 }
 
-/// Returns the transport that `name` may have been meant to be: two slips away, or one of a short
-/// name.
+/// Returns the transport that `name` probably misspells: it differs by two typing errors, or by one
+/// if the name is short.
 fn meant(name: &str) -> Option<&'static str> {
     let name = name.to_lowercase();
     let distances = TRANSPORTS
@@ -227,7 +227,7 @@ impl fmt::Display for Target {
 mod tests {
     use super::*;
 
-    /// Path and name, if the target has them.
+    /// Returns path and name, if the target has them.
     fn parts(target: &Target) -> (String, String) {
         fn parts(path: &Path, name: &Option<impl fmt::Display>) -> (String, String) {
             let name = name.as_ref().map(ToString::to_string);

@@ -1,4 +1,4 @@
-//! What can be typed of images elsewhere: in registries, daemons, archives and directories.
+//! Defines the commands for images in registries, daemons, archives and directories.
 
 use std::path::PathBuf;
 
@@ -14,9 +14,9 @@ pub struct CopyArguments {
     #[arg(value_name = "IMAGE")]
     pub image: PathBuf,
 
-    /// Where to, one or more: `docker-daemon:NAME:TAG`, `containerd:NAME:TAG`, `docker-archive:PATH[:NAME:TAG]`,
-    /// `oci-archive:PATH[:REF]`, `oci:PATH[:REF]`, `dir:PATH`, `docker://NAME[:TAG]`, and by skopeo
-    /// `containers-storage:NAME[:TAG]`
+    /// One or more targets: `docker-daemon:NAME:TAG`, `containerd:NAME:TAG`,
+    /// `docker-archive:PATH[:NAME:TAG]`, `oci-archive:PATH[:REF]`, `oci:PATH[:REF]`, `dir:PATH`,
+    /// `docker://NAME[:TAG]`, and by skopeo `containers-storage:NAME[:TAG]`
     #[arg(value_name = "TARGET", required = true)]
     pub targets: Vec<Target>,
 
@@ -30,7 +30,7 @@ pub struct PushArguments {
     #[arg(value_name = "IMAGE")]
     pub image: PathBuf,
 
-    /// Where to, one or more: `registry.example/team/hello:v1`
+    /// One or more names in registries: `registry.example/team/hello:v1`
     #[arg(value_name = "NAME[:TAG]", required = true, value_parser = registry)]
     pub targets: Vec<Target>,
 
@@ -38,7 +38,8 @@ pub struct PushArguments {
     pub options: CopyOptions,
 }
 
-/// `docker://` is what `stowage copy` has before it.
+/// Parses the name of an image in a registry, which may begin with `docker://` as for `stowage
+/// copy`.
 fn registry(name: &str) -> Result<Target, String> {
     let name = name.strip_prefix("docker://").unwrap_or(name);
     format!("docker://{name}").parse().map_err(|error: ParseTargetError| error.to_string())
@@ -46,7 +47,7 @@ fn registry(name: &str) -> Result<Target, String> {
 
 #[derive(Clone, Debug, Args)]
 pub struct CopyOptions {
-    /// Whose manifest to write, where the target takes both [default: oci]
+    /// Format of the manifest, for targets that take both [default: oci]
     #[arg(long, value_name = "FORMAT")]
     pub format: Option<FormatArgument>,
 
@@ -54,25 +55,25 @@ pub struct CopyOptions {
     #[arg(long, value_name = "FILE")]
     pub digestfile: Option<PathBuf>,
 
-    /// Repository of the target's registry that may have layers already: they are mounted and
-    /// not sent. Can be given more than once
+    /// Repository of the target's registry that may already have layers: they are mounted and not
+    /// sent. Can be given more than once
     #[arg(long, value_name = "REPOSITORY")]
     pub mount_from: Vec<String>,
 
-    /// Where the tag's present image has the same layers compressed, as by `docker push`, use them
-    /// and don't send ours. The image's digest then depends on what was there
+    /// Use the compressed layers of the image that the tag stands for now (as by `docker push`), if
+    /// their contents are the same. The new image's digest then depends on that image
     #[arg(long)]
     pub reuse_compressed: bool,
 
     #[command(flatten)]
     pub skopeo: SkopeoArguments,
 
-    /// Print what was done as JSON
+    /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
 
-    /// How to show what is being done, on standard error [default: bars on a terminal; lines where CI
-    /// is set; else nothing]
+    /// Way to show progress, on standard error [default: bars on a terminal; lines if CI is set;
+    /// else nothing]
     #[arg(long, value_name = "HOW", conflicts_with = "quiet")]
     pub progress: Option<ProgressArgument>,
 
@@ -81,11 +82,11 @@ pub struct CopyOptions {
     pub quiet: bool,
 }
 
-/// By skopeo's own names, so that who knows these needs no others.
+/// Options by skopeo's names, for users who know these.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "For registries, and targets by skopeo")]
 pub struct SkopeoArguments {
-    /// Whether the target must have a certificate, and speak HTTPS
+    /// Require HTTPS and a valid certificate of the target
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub dest_tls_verify: Option<bool>,
 
@@ -93,7 +94,7 @@ pub struct SkopeoArguments {
     #[arg(long, value_name = "DIR")]
     pub dest_cert_dir: Option<PathBuf>,
 
-    /// Who to be at the target
+    /// User name and password for the target
     #[arg(long, value_name = "USER[:PASSWORD]")]
     pub dest_creds: Option<String>,
 
@@ -101,42 +102,45 @@ pub struct SkopeoArguments {
     #[arg(long, visible_alias = "dest-authfile", value_name = "FILE")]
     pub authfile: Option<PathBuf>,
 
-    /// Taken as skopeo has it, and not needed: an index is copied whole to all that take one
+    /// Accepted like skopeo's option, and not needed: an index is copied with all of its images to
+    /// every target that takes one
     #[arg(long, short)]
     pub all: bool,
 
-    /// How often skopeo tries again, for `containers-storage:`. Pushes do so by themselves
+    /// Number of times that skopeo tries again, for `containers-storage:`. Pushes try again in any
+    /// case
     #[arg(long, value_name = "N")]
     pub retry_times: Option<u32>,
 }
 
 #[derive(Debug, Args)]
 pub struct PrefetchArguments {
-    /// The image: `registry.example/team/hello:v1`, or by a digest
+    /// Name of the image: `registry.example/team/hello:v1`, or with a digest
     #[arg(value_name = "IMAGE")]
     pub image: String,
 
-    /// Which of an index's images, by Go's name of the system [default: linux]
+    /// Operating system of the image in an index, by Go's name [default: linux]
     #[arg(long, value_name = "OS", conflicts_with = "all")]
     pub os: Option<String>,
 
-    /// Which of an index's images, by Go's name of the processor [default: this machine's]
+    /// Architecture of the image in an index, by Go's name [default: this machine's]
     #[arg(long, value_name = "ARCH", conflicts_with = "all")]
     pub arch: Option<String>,
 
-    /// All of an index's images
+    /// Print the arguments for the index with all of its images
     #[arg(long)]
     pub all: bool,
 
-    /// For the `pullImage` of dockerTools, here and in nixpkgs, which hashes an archive by skopeo
+    /// Print the arguments for `pullImage` of dockerTools, here and in nixpkgs, which hashes an
+    /// archive that skopeo makes
     #[arg(long)]
     pub docker_tools: bool,
 
-    /// What the image is to be called [default: its name]
+    /// Name of the image after it is pulled [default: its name]
     #[arg(long, value_name = "NAME")]
     pub final_image_name: Option<String>,
 
-    /// Which tag it is to have [default: its tag]
+    /// Tag of the image after it is pulled [default: its tag]
     #[arg(long, value_name = "TAG")]
     pub final_image_tag: Option<String>,
 
@@ -144,7 +148,7 @@ pub struct PrefetchArguments {
     #[arg(long)]
     pub json: bool,
 
-    /// Whether the registry must have a certificate, and speak HTTPS
+    /// Require HTTPS and a valid certificate of the registry
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub tls_verify: Option<bool>,
 
@@ -152,7 +156,7 @@ pub struct PrefetchArguments {
     #[arg(long, value_name = "DIR")]
     pub cert_dir: Option<PathBuf>,
 
-    /// Who to be at the registry
+    /// User name and password for the registry
     #[arg(long, value_name = "USER[:PASSWORD]")]
     pub creds: Option<String>,
 
@@ -167,23 +171,23 @@ pub struct PrefetchArguments {
 
 #[derive(Debug, Args)]
 pub struct ServeArguments {
-    /// What to serve: `NAME:TAG=image.json`; an image spec, which is served by its file's name; or a
-    /// directory, in which `REPOSITORY/TAG` is an image spec, or a link to one
+    /// Images to serve: `NAME:TAG=image.json`; an image spec, which is served under its file's
+    /// name; or a directory, in which `REPOSITORY/TAG` is an image spec, or a link to one
     #[arg(value_name = "IMAGE|DIR", required_unless_present = "packages")]
     pub sources: Vec<String>,
 
     #[command(flatten)]
     pub packages: PackagesArguments,
 
-    /// Where to listen: an address of this machine, or a name for one; port 0 is any that is free
+    /// Address to listen at: a host of this machine and a port; port 0 is any free port
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:5000", value_parser = host_and_port)]
     pub listen: String,
 
-    /// Write the address to a file when there is an answer
+    /// Write the address to a file once the server answers
     #[arg(long, value_name = "FILE")]
     pub address_file: Option<PathBuf>,
 
-    /// Certificate to serve by HTTPS with, and those that it stands on, as PEM
+    /// Certificate for HTTPS, and the certificates of its issuers, as PEM
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     pub tls_cert: Option<PathBuf>,
 
@@ -195,24 +199,24 @@ pub struct ServeArguments {
     #[arg(long, value_name = "FILE")]
     pub htpasswd: Option<PathBuf>,
 
-    /// Keep layers in a directory once they were made
+    /// Keep layers in a directory once they are made
     #[arg(long, value_name = "DIR")]
     pub cache: Option<PathBuf>,
 
-    /// Remove what was not asked for for longest beyond so many bytes; K, M, G and T are powers
-    /// of 1024
+    /// Size of that directory: beyond it, the layers that were not asked for for the longest time
+    /// are removed; K, M, G and T are powers of 1024
     #[arg(long, value_name = "BYTES", default_value = "10G", value_parser = bytes, requires = "cache")]
     pub cache_size: u64,
 
-    /// How long to go on with what was asked for, when told to end
+    /// Time to finish requests after a signal to end
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     pub grace: u64,
 
-    /// How many connections there may be at a time
+    /// Largest number of connections at a time
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..))]
     pub max_connections: u16,
 
-    /// How to write the log, which goes to standard error
+    /// Format of the log, which goes to standard error
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
 
@@ -221,11 +225,11 @@ pub struct ServeArguments {
     pub quiet: bool,
 }
 
-/// Images by the names of packages.
+/// Options for images by the names of packages.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Images by the names of packages")]
 pub struct PackagesArguments {
-    /// Build images when they are asked for, of the packages that their names name; from
+    /// Build images on demand, of the packages that their names list; the packages come from
     /// `nixpkgs!CHANNEL`, `git!REPOSITORY!REVISION` or `path!DIRECTORY`
     #[arg(long, value_name = "SOURCE", requires = "library")]
     pub packages: Option<PackageSource>,
@@ -253,12 +257,14 @@ pub struct PackagesArguments {
     #[arg(long, requires = "packages")]
     pub no_import_from_derivation: bool,
 
-    /// Directory for links to what is served, which Nix must not collect [default: a temporary one]
+    /// Directory for links to the images that are served, which Nix must not collect [default: a
+    /// temporary one]
     #[arg(long, value_name = "DIR", requires = "packages")]
     pub roots: Option<PathBuf>,
 
-    /// Keep images in an object storage, which other servers may share, and send clients there for
-    /// blobs: `s3://BUCKET/PREFIX`, `gs://…`, `az://…` or `file:///DIR`; the environment says who asks
+    /// Keep images in an object storage, which servers can share, and send clients there for blobs:
+    /// `s3://BUCKET/PREFIX`, `gs://…`, `az://…` or `file:///DIR`; credentials come from the
+    /// environment
     #[arg(long, value_name = "URL", requires = "packages")]
     pub storage: Option<String>,
 
@@ -266,16 +272,16 @@ pub struct PackagesArguments {
     #[arg(long, value_name = "FILE", requires = "packages")]
     pub popularity: Option<PathBuf>,
 
-    /// How many layers an image may have
+    /// Largest number of layers of an image
     #[arg(long, value_name = "N", default_value_t = 96, value_parser = clap::value_parser!(u16).range(1..=127))]
     pub max_layers: u16,
 
-    /// How many packages an image may have, 1 to 100
+    /// Largest number of packages of an image, 1 to 100
     // `nix/package-names.nix` takes no more.
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=100))]
     pub max_packages: u16,
 
-    /// How many bytes an image may have; K, M, G and T are powers of 1024
+    /// Largest size of an image; K, M, G and T are powers of 1024
     #[arg(long, value_name = "BYTES", default_value = "10G", value_parser = bytes)]
     pub max_image_size: u64,
 
@@ -288,15 +294,15 @@ pub struct PackagesArguments {
     #[arg(long, value_name = "BYTES", default_value = "4G", value_parser = bytes)]
     pub max_eval_memory: u64,
 
-    /// How many images may be built at a time
+    /// Largest number of images that are built at a time
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
     pub max_builds: u16,
 
-    /// How many may wait for that
+    /// Largest number of images that wait to be built
     #[arg(long, value_name = "N", default_value_t = 32)]
     pub max_queue: u16,
 
-    /// How long a build may take
+    /// Longest time that a build may take
     #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
     pub build_timeout: u64,
 
@@ -304,12 +310,12 @@ pub struct PackagesArguments {
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
     pub build_silence: u64,
 
-    /// How many images are remembered
+    /// Largest number of images that are remembered
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..))]
     pub max_images: u16,
 
-    /// How long an image is remembered whose packages may be others tomorrow: those of a commit
-    /// never are
+    /// Time for which an image is remembered if its packages may change; packages of a commit never
+    /// do
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     pub remember: u64,
 }
@@ -333,10 +339,10 @@ fn uri(text: &str) -> Result<String, String> {
     }
 }
 
-/// How a log is written.
+/// The format of a log.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum LogFormat {
-    /// A JSON object a line
+    /// A JSON object in each line
     Json,
     /// A line of text
     Text,
@@ -362,7 +368,7 @@ fn bytes(text: &str) -> Result<u64, String> {
     number.checked_mul(1 << shift).ok_or_else(|| "too many bytes".to_owned())
 }
 
-/// Whose manifest is written.
+/// The format of a manifest.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum FormatArgument {
     /// OCI's image manifest

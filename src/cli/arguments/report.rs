@@ -1,4 +1,4 @@
-//! What can be typed to ask of an image.
+//! Defines the commands that report on images.
 
 use std::path::PathBuf;
 
@@ -12,7 +12,7 @@ pub struct VerifyArguments {
     #[arg(value_name = "IMAGE")]
     pub image: PathBuf,
 
-    /// Print what was found as JSON
+    /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
 }
@@ -23,7 +23,7 @@ pub struct ManifestArguments {
     #[arg(value_name = "IMAGE")]
     pub image: PathBuf,
 
-    /// Print `{ "manifest": …, "layerLocations": { DIGEST: … } }`: with it, where each blob is from
+    /// Print `{ "manifest": …, "layerLocations": { DIGEST: … } }`: also the origin of each blob
     #[arg(long)]
     pub locations: bool,
 
@@ -38,11 +38,11 @@ pub struct LintArguments {
     #[arg(value_name = "IMAGE")]
     pub image: PathBuf,
 
-    /// Fail if there is anything to say
+    /// Fail if there is any finding
     #[arg(long)]
     pub strict: bool,
 
-    /// Print what was found as JSON
+    /// Print the findings as JSON
     #[arg(long)]
     pub json: bool,
 }
@@ -53,7 +53,8 @@ pub struct ExplainArguments {
     #[arg(value_name = "IMAGE")]
     pub image: PathBuf,
 
-    /// Print only what pulls a store path in; a name will do, or its beginning
+    /// Print only the reasons for a store path: a chain of references for each path that matches.
+    /// PATH can be a name, or the beginning of one
     #[arg(long, value_name = "PATH")]
     pub why: Option<String>,
 
@@ -68,11 +69,11 @@ pub struct ExplainArguments {
 
 #[derive(Debug, Args)]
 pub struct DiffArguments {
-    /// The image spec that is there
+    /// The image spec of the present image
     #[arg(value_name = "OLD")]
     pub old: PathBuf,
 
-    /// The image spec that is to take its place
+    /// The image spec of the image that replaces it
     #[arg(value_name = "NEW")]
     pub new: PathBuf,
 

@@ -1,4 +1,4 @@
-//! Signals that would end the program, and files that must not outlive it.
+//! Handles signals that would end the program, so that temporary files are removed.
 
 #[cfg(feature = "registry")]
 mod orders;
@@ -13,14 +13,14 @@ use signal_hook::flag;
 #[cfg(feature = "registry")]
 pub use orders::{Order, orders};
 
-/// The signal that came, or 0.
+/// The number of the signal that has arrived, or 0.
 static SIGNAL: LazyLock<Arc<AtomicUsize>> = LazyLock::new(Arc::default);
 
-/// Who says first what becomes of signals has said it for good.
+/// Lets the first caller decide how signals are handled: [`hold`] or [`orders()`].
 static DECIDED: Once = Once::new();
 
-/// From now on such a signal ends nothing by itself, but [`received`] says that it came.
-/// The second one does: nobody has to wait for what hangs. A service has its [`orders()`] instead.
+/// Holds signals back from now on: the first one does not end the program, and [`received`] returns
+/// it. The second one ends the program, in case it hangs. A service has its [`orders()`] instead.
 pub fn hold() {
     DECIDED.call_once(|| {
         let ignored = ignored();
@@ -29,8 +29,8 @@ pub fn hold() {
             if ignored >> (signal - 1) & 1 == 1 {
                 continue;
             }
-            // It can't fail: these are no signals that the system keeps to itself. If it did,
-            // the signal would go on to end the program.
+            // These calls can't fail for the three signals. If one did, the signal would still end
+            // the program.
             let _ = flag::register_conditional_shutdown(signal, 128 + signal, first.clone());
             let _ = flag::register(signal, first.clone());
             let _ = flag::register_usize(signal, SIGNAL.clone(), signal as usize);
@@ -38,7 +38,7 @@ pub fn hold() {
     });
 }
 
-/// The signal that came since [`hold`].
+/// Returns the signal that has arrived since [`hold`].
 pub fn received() -> Option<u8> {
     match SIGNAL.load(Ordering::Relaxed) {
         0 => None,
@@ -46,8 +46,8 @@ pub fn received() -> Option<u8> {
     }
 }
 
-/// The signals that the program was started to ignore, a bit each: `nohup` is to keep its
-/// meaning.
+/// Returns the signals that the program was started to ignore, one bit each, so that `nohup` has
+/// its usual effect.
 fn ignored() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

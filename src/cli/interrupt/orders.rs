@@ -1,4 +1,4 @@
-//! Signals that a service takes as orders.
+//! Turns signals into orders for a service.
 
 use std::io;
 use std::sync::Arc;
@@ -11,16 +11,16 @@ use signal_hook::iterator::Signals;
 
 use super::DECIDED;
 
-/// What a service is told to do.
+/// An order to a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// Look at everything again.
+    /// Look for changes everywhere.
     Reload,
-    /// Come to an end.
+    /// End.
     End,
 }
 
-/// From now on, signals are orders for a service. A second one to end ends the program at once.
+/// Turns signals into orders from now on. A second signal to end ends the program at once.
 pub fn orders() -> io::Result<Receiver<Order>> {
     DECIDED.call_once(|| ());
     let ended = Arc::new(AtomicBool::new(false));
@@ -28,7 +28,7 @@ pub fn orders() -> io::Result<Receiver<Order>> {
         flag::register_conditional_shutdown(signal, 128 + signal, ended.clone())?;
         flag::register(signal, ended.clone())?;
     }
-    // Sent by hand, also to what `nohup` started.
+    // Administrators send SIGHUP on purpose, also to a service that `nohup` started.
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
     let (sender, receiver) = channel();
     std::thread::spawn(move || {

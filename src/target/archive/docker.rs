@@ -1,13 +1,12 @@
-//! An image as one stream, for `docker load`, `podman load` and skopeo.
+//! Streams an image for `docker load`, `podman load` and skopeo.
 //! Stage: target. Input: [`ImageSpec`]. Output: a tar.
 //!
-//! The stream is two formats at once: an OCI image layout (image-layout.md), and a
-//! docker-archive whose `manifest.json` names the same blobs, which is what
-//! `docker save` itself writes since version 25. Every Docker, old or with the
-//! containerd store, podman and skopeo take it.
+//! The stream has two formats at once: an OCI image layout (image-layout.md), and a docker-archive
+//! whose `manifest.json` names the same blobs. `docker save` itself writes such a stream since
+//! version 25. All versions of Docker, with the classic store or containerd's, podman and skopeo
+//! read it.
 //!
-//! What names the blobs comes last: a stream that broke off on the way is no image
-//! to any reader.
+//! The files that name the blobs come last: no reader takes an incomplete stream for an image.
 
 use std::path::Path;
 
@@ -22,18 +21,18 @@ use crate::store::Store;
 use crate::target::error::ArchiveError;
 use crate::target::image_layout::{INDEX, Index, OCI_LAYOUT, blob_path, descriptor, oci_layout};
 
-/// An image as it is streamed.
+/// An image and the way it is streamed.
 pub struct Archive<'a> {
     /// The store that layers are made from.
     pub store: &'a Store,
     /// The image.
     pub spec: &'a ImageSpec,
-    /// The form of its layers: [`Archive::FORM`], unless the reader is known to take others.
+    /// The form of the layers: [`Archive::FORM`], unless the reader is known to take others.
     pub form: Form,
-    /// The names it is loaded under; none leaves it with its ID alone.
+    /// The names under which the image is loaded; with none, it only has its ID.
     pub references: &'a [ImageReference],
-    /// How many layers, from the bottom up, are left out since the receiver has them.
-    /// They are named all the same.
+    /// The number of layers, from the bottom up, that are left out since the receiver has them.
+    /// The manifest names them nevertheless.
     pub skip: usize,
     /// The side that checks the layers.
     pub checked_by: CheckedBy,
@@ -42,16 +41,17 @@ pub struct Archive<'a> {
 }
 
 impl Archive<'_> {
-    /// The form of layers that every reader of the stream takes: both of its formats name the same
-    /// blobs.
+    /// The form of layers that every reader of the stream takes. Both of the stream's formats name
+    /// the same blobs.
     pub const FORM: Form = Form::Loadable;
 }
 
-/// Streams an image in one pass. Every layer is made for it, and checked against the spec.
+/// Streams an image in one pass. Makes every layer for the stream, and checks it against the spec.
 ///
 /// # Errors
-/// [`LayerChanged`](outgoing::Error::LayerChanged) if a layer is not what it was; the stream ends before any
-/// reader could take it for an image. [`Write`](outgoing::Error::Write) if `out` fails.
+/// Fails with [`LayerChanged`](outgoing::Error::LayerChanged) if a layer differs from what was
+/// built, and with [`Write`](outgoing::Error::Write) if `out` fails. The stream then ends before
+/// any reader could take it for an image.
 pub fn write_archive(archive: &Archive, out: impl Sink) -> Result<Written, outgoing::Error> {
     let Archive { store, spec, form, references, skip, checked_by, watch } = *archive;
     watch.expect(spec.layers[skip..].iter().map(|layer| layer.blob(form).size).sum());
@@ -66,7 +66,7 @@ pub fn write_archive(archive: &Archive, out: impl Sink) -> Result<Written, outgo
     Ok(Written { layers, bytes: tar.end()? })
 }
 
-/// `index.json`, with the annotations by which containerd and skopeo find an image's name.
+/// Builds `index.json`, with the annotations by which containerd and skopeo find an image's name.
 fn index(image: &Image, references: &[ImageReference]) -> Index {
     let named = references.iter().map(|reference| {
         let annotations = [
@@ -82,7 +82,7 @@ fn index(image: &Image, references: &[ImageReference]) -> Index {
     Index::new(manifests)
 }
 
-/// `manifest.json` (moby, `image/tarexport`, and image/spec/v1.2.md there).
+/// Builds `manifest.json` (moby, `image/tarexport`, and image/spec/v1.2.md there).
 fn docker_manifest(archive: &Archive, image: &Image) -> Vec<u8> {
     let Archive { spec, form, references, .. } = *archive;
     let layer = |layer: &SpecLayer| blob_path(&layer.blob(form).digest);
@@ -94,10 +94,10 @@ fn docker_manifest(archive: &Archive, image: &Image) -> Vec<u8> {
     serde_json::to_vec(&manifest).expect("a value is JSON")
 }
 
-/// Writes an image to a file that is not there yet, or to whatever else can be written to.
+/// Writes an image to a file that does not exist yet, or to a pipe or device.
 ///
 /// # Errors
-/// [`ArchiveError`], if a layer can't be made or the file can't be written.
+/// Fails with [`ArchiveError`] if a layer can't be made or the file can't be written.
 pub fn copy_to_docker_archive(
     store: &Store,
     spec: &ImageSpec,

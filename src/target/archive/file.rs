@@ -1,5 +1,5 @@
-//! An archive in a file, or in whatever else can be written to.
-//! Stage: target. Output: a file, whole or not at all.
+//! Writes an archive to a file, a pipe or a device.
+//! Stage: target. Output: a complete file, or none.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, IsTerminal, Write};
@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use crate::outgoing::{self, At, NewFile, Watch, Watched, widen_pipe};
 use crate::target::error::ArchiveError;
 
-/// The place that the bytes of an archive are written to.
+/// The destination of an archive's bytes.
 enum Destination {
-    /// A pipe, a device or standard output: bytes are written as they come.
+    /// A pipe, a device or standard output: bytes are written at once.
     Stream(File),
     /// A file that does not exist yet, or is empty.
     File(PathBuf, Option<Metadata>),
@@ -21,8 +21,8 @@ enum Destination {
 /// Lets `write` make the archive at `path`.
 ///
 /// # Errors
-/// The error of `write`, or [`ArchiveError::Exists`], [`ArchiveError::IsDirectory`] or
-/// [`ArchiveError::Terminal`].
+/// Fails with the error of `write`, or with [`ArchiveError::Exists`], [`ArchiveError::IsDirectory`]
+/// or [`ArchiveError::Terminal`] if the path can't be used.
 pub fn write_archive_file<T>(
     path: &Path,
     watch: &dyn Watch,
@@ -60,7 +60,8 @@ fn destination(path: &Path) -> Result<Destination, ArchiveError> {
     if metadata.is_dir() {
         return Err(ArchiveError::IsDirectory(path.to_owned()));
     }
-    // First, since `/dev/stdout` may be a file: there is no place for another one beside it.
+    // Check this first: `/dev/stdout` may be a regular file, and no temporary file can be made
+    // beside it.
     let out = if let Some(stdout) = stdout_at(&metadata) {
         stdout
     } else if !metadata.is_file() {
@@ -68,7 +69,7 @@ fn destination(path: &Path) -> Result<Destination, ArchiveError> {
     } else if metadata.len() > 0 {
         return Err(ArchiveError::Exists(path.to_owned()));
     } else {
-        // The file itself, and not a link to it.
+        // Use the file itself and not a link to it.
         return Ok(Destination::File(fs::canonicalize(path).map_err(at)?, Some(metadata)));
     };
     if out.is_terminal() {
@@ -78,7 +79,7 @@ fn destination(path: &Path) -> Result<Destination, ArchiveError> {
     }
 }
 
-/// Whether this path is standard output by another name.
+/// Returns whether this path is another name of standard output.
 pub fn is_stdout(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|metadata| stdout_at(&metadata).is_some())
 }

@@ -1,9 +1,9 @@
-//! Several archives as one, for one `docker load`.
+//! Merges several archives into one, for a single `docker load`.
 //! Stage: target. Input: docker-archives. Output: a tar.
 //!
-//! Blobs and layers are copied as they come, each name once. What names them is read, joined and
-//! written last: `manifest.json` and `repositories` (moby, image/spec/v1.2.md), and the index of an
-//! OCI image layout if each archive is one.
+//! Blobs and layers are copied as they come, each name once. The documents that name them are read,
+//! joined and written last: `manifest.json` and `repositories` (moby, image/spec/v1.2.md), and the
+//! index of an OCI image layout if each archive is one.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -25,17 +25,18 @@ use crate::target::image_layout::{INDEX, OCI_LAYOUT, oci_layout};
 
 const MANIFEST: &str = "manifest.json";
 const REPOSITORIES: &str = "repositories";
-/// No document has more bytes, or it isn't one.
+/// The largest size of a document in bytes. A larger one is refused.
 const LARGEST: u64 = 16 << 20;
 const BUFFER: usize = 256 << 10;
-/// By which annotation containerd finds an image's name.
+/// The annotation by which containerd finds an image's name.
 const NAME: &str = "io.containerd.image.name";
 
-/// Writes the images of all archives to a file that is not there yet, or to whatever else can
-/// be written to. Of two images with one name, the later one has it.
+/// Writes the images of all archives to a file that does not exist yet, or to a pipe or device. Of
+/// two images with one name, the later one keeps the name.
 ///
 /// # Errors
-/// [`ArchiveError`], which names the archive that is at fault.
+/// Fails with [`ArchiveError`], which names the archive that is at fault, if an archive can't be
+/// read or the result can't be written.
 pub fn merge_archives(
     archives: &[PathBuf],
     path: &Path,
@@ -59,18 +60,18 @@ pub fn merge_archives(
 
 struct Merge<W> {
     tar: ArchiveWriter<W>,
-    /// Every member that was written; none for a directory.
+    /// The members that were written, with their digests; a directory has none.
     seen: BTreeMap<String, Option<Digest>>,
     documents: Documents,
 }
 
-/// An image in `manifest.json`, or a manifest in an index, with all that it says.
+/// An image in `manifest.json`, or a manifest in an index, with all of its fields.
 type Object = Map<String, Value>;
 
-/// `repositories`: the tags of each, and what they stand for.
+/// The contents of `repositories`: the tags of each repository, and their image IDs.
 type Repositories = BTreeMap<String, BTreeMap<String, Value>>;
 
-/// An image layout's index, as far as it is joined with others.
+/// The part of an image layout's index that is joined with others.
 #[derive(Deserialize)]
 struct Index {
     manifests: Vec<Object>,
@@ -82,7 +83,7 @@ struct Documents {
     images: Vec<Object>,
     repositories: Repositories,
     index: Vec<Object>,
-    /// How many archives are OCI image layouts.
+    /// The number of archives that are OCI image layouts.
     layouts: usize,
 }
 
@@ -137,7 +138,7 @@ impl<W: Write> Merge<W> {
                 }
                 None
             }
-            // As nixpkgs has layers that are in an image twice.
+            // The images of nixpkgs have links for layers that they hold twice.
             EntryType::Symlink => {
                 let target = entry.link_name_bytes().unwrap_or_default().into_owned();
                 let target = String::from_utf8_lossy(&target).into_owned();
@@ -165,7 +166,7 @@ impl<W: Write> Merge<W> {
     fn end(mut self, archives: &[PathBuf]) -> Result<(), ArchiveError> {
         let Documents { images, repositories, index, layouts } = self.documents;
         let bytes = |value: &Value| serde_json::to_vec(value).expect("a value is JSON");
-        // containerd would look for the images of an index, and for no others.
+        // With an index, containerd would look for the images of the index only.
         if layouts == archives.len() {
             let index = json!({
                 "schemaVersion": 2,
@@ -186,15 +187,15 @@ impl<W: Write> Merge<W> {
     }
 }
 
-/// Why a member can't be had.
+/// Says why a member can't be used.
 enum Problem {
-    /// The archive fails.
+    /// The archive can't be read.
     Read(io::Error),
-    /// The member is not as it should be.
+    /// The member is not valid.
     Odd(String),
-    /// Nor is a document.
+    /// The document is not valid.
     Json(serde_json::Error),
-    /// The result fails.
+    /// The result can't be written.
     Write(outgoing::Error),
 }
 
@@ -207,7 +208,7 @@ impl From<BodyError> for Problem {
     }
 }
 
-/// A member that names images.
+/// Reads a member that names images.
 fn document<T: DeserializeOwned>(entry: impl Read) -> Result<T, Problem> {
     let mut bytes = Vec::new();
     entry.take(LARGEST).read_to_end(&mut bytes).map_err(Problem::Read)?;
@@ -248,7 +249,7 @@ impl Documents {
     }
 }
 
-/// The names of an image in `manifest.json`. One without any may say `null`.
+/// Returns the names of an image in `manifest.json`. An image without names may have `null` there.
 fn tags_of(image: &mut Object) -> &mut Vec<Value> {
     let tags = image.entry("RepoTags").or_insert(Value::Null);
     if !tags.is_array() {
@@ -257,7 +258,7 @@ fn tags_of(image: &mut Object) -> &mut Vec<Value> {
     tags.as_array_mut().expect("it is one now")
 }
 
-/// The name of an image in an index.
+/// Returns the name of an image in an index.
 fn name_of(manifest: &Object) -> Option<&Value> {
     manifest.get("annotations")?.get(NAME)
 }

@@ -1,4 +1,4 @@
-//! Archives: an image, or several, in one file or stream.
+//! Writes archives: one or several images in one file or stream.
 //! Stage: target.
 
 mod docker;

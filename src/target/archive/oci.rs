@@ -1,8 +1,8 @@
-//! An image layout in one file, for readers who go by OCI's media types.
+//! Writes an image layout as one file, for readers that know OCI's media types.
 //! Stage: target. Input: [`Artifact`]. Output: a tar.
 //!
-//! `docker load` has no part in it: there is no `manifest.json`, which could not name what is
-//! compressed in ways that it doesn't know, and layers are as they are stored.
+//! `docker load` is not supported: there is no `manifest.json`, since `docker load` does not know
+//! every compression, and layers are sent as they are stored.
 
 use std::io::Write;
 use std::path::Path;
@@ -18,10 +18,10 @@ use crate::target::image_layout::{INDEX, Index, OCI_LAYOUT, oci_layout};
 
 const FORM: Form = Form::AsStored;
 
-/// Streams an image, or several with their index, in one pass, under a name or none.
+/// Streams an image, or several with their index, in one pass, with or without a name.
 ///
 /// # Errors
-/// Those of [`write_archive`](super::write_archive).
+/// Returns the errors of [`write_archive`](super::write_archive).
 fn write_oci_archive(
     store: &Store,
     artifact: &Artifact,
@@ -36,16 +36,16 @@ fn write_oci_archive(
     let specs = artifact.images().iter().map(|spec| &**spec);
     let layers = Layers { store, form: FORM, skip: 0, checked_by: CheckedBy::Sender, watch };
     let layers = tar.blobs(specs, &documents, &layers)?;
-    // What names the blobs comes last: half of it is no image.
+    // The file that names the blobs comes last: no reader takes an incomplete stream for an image.
     tar.file(INDEX, &index.to_json())?;
     tar.file(OCI_LAYOUT, &oci_layout())?;
     Ok(Written { layers, bytes: tar.end()? })
 }
 
-/// Writes an image to a file that is not there yet, or to whatever else can be written to.
+/// Writes an image to a file that does not exist yet, or to a pipe or device.
 ///
 /// # Errors
-/// [`ArchiveError`], if the file can't be written or a layer can't be made.
+/// Fails with [`ArchiveError`] if the file can't be written or a layer can't be made.
 pub fn copy_to_oci_archive(
     store: &Store,
     artifact: &Artifact,

@@ -1,4 +1,4 @@
-//! An image's root file system in a file.
+//! Writes an image's root file system to a file.
 //! Stage: target. Input: an image of any format. Output: a tar.
 
 use std::io::Write;
@@ -10,11 +10,11 @@ use crate::outgoing::{self, Watch};
 use crate::store::Store;
 use crate::target::error::ArchiveError;
 
-/// Writes what a container of the image sees to a file that is not there yet, or to whatever
-/// else can be written to.
+/// Writes the files that a container of the image sees to a file that does not exist yet, or to a
+/// pipe or device.
 ///
 /// # Errors
-/// [`ArchiveError`].
+/// Fails with [`ArchiveError`] if the image can't be read or the file can't be written.
 pub fn write_root_archive(
     store: &Store,
     image: &Path,

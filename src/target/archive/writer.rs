@@ -1,4 +1,4 @@
-//! The tar around an image's blobs, whichever documents are beside them.
+//! Writes the tar around an image's blobs. The documents beside them depend on the format.
 //! Stage: target. Input: [`ImageSpec`]. Output: a tar.
 
 use std::collections::BTreeSet;
@@ -15,10 +15,10 @@ use crate::sink::{FileBytes, Sink};
 use crate::store::Store;
 use crate::target::image_layout::blob_path;
 
-/// Bytes that are read at a time.
+/// The number of bytes that are read at a time.
 const BUFFER: usize = 256 << 10;
 
-/// Counts what a stream held.
+/// Counts of a stream's contents.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Written {
     /// Layers in the stream.
@@ -28,22 +28,22 @@ pub struct Written {
 }
 
 impl Written {
-    /// Accounts for a stream that held the whole image.
+    /// Returns the result of copying the whole image in this stream.
     pub fn copied(self, documents: &Documents) -> Copied {
         let tally = Tally { layers_sent: self.layers, bytes_sent: self.bytes, ..Tally::default() };
         Copied::new(documents, tally)
     }
 }
 
-/// Why a member did not get its body.
+/// Says why a member's bytes are not complete.
 pub enum BodyError {
-    /// The body can't be read.
+    /// The bytes of the member can't be read.
     Read(io::Error),
     /// The archive can't be written.
     Write(Error),
 }
 
-/// The outer tar, and a count of its bytes.
+/// Writes the outer tar, and counts its bytes.
 pub struct ArchiveWriter<W> {
     out: W,
     bytes: u64,
@@ -73,19 +73,19 @@ impl<S: Sink> Sink for ArchiveWriter<S> {
     }
 }
 
-/// Which layers go into an archive, and how.
+/// The layers that go into an archive, and the way they are written.
 pub struct Layers<'a> {
     pub store: &'a Store,
     pub form: Form,
-    /// So many of an image's lowest are left out.
+    /// The number of layers, from the bottom up, that are left out.
     pub skip: usize,
     pub checked_by: CheckedBy,
     pub watch: &'a dyn Watch,
 }
 
 impl<S: Sink> ArchiveWriter<S> {
-    /// Writes images' blobs. Every layer is made for it, and checked against the spec. Returns
-    /// how many they were.
+    /// Writes images' blobs. Makes every layer, and checks it against the spec. Returns the number
+    /// of layers.
     pub fn blobs<'s>(
         &mut self,
         specs: impl IntoIterator<Item = &'s ImageSpec>,
@@ -104,7 +104,7 @@ impl<S: Sink> ArchiveWriter<S> {
         let (skipped, wanted): (Vec<_>, Vec<_>) =
             specs.into_iter().flat_map(all).partition(|layer| layer.index < skip);
         skipped.into_iter().for_each(|layer| watch.layer(layer, LayerStep::Skipped));
-        // An archive holds a path once, though images may hold a layer twice.
+        // An archive holds a path once, though an image may hold a layer twice.
         let mut seen = BTreeSet::new();
         let wanted: Vec<_> =
             wanted.into_iter().filter(|layer| seen.insert(layer.blob().digest)).collect();
@@ -133,7 +133,7 @@ impl<W: Write> ArchiveWriter<W> {
         self.write_all(header.as_bytes()).map_err(Error::Write)
     }
 
-    /// Adds a file of `size` bytes, as they are read.
+    /// Adds a file of `size` bytes, which are written as they are read.
     pub fn member(&mut self, path: &str, size: u64, body: &mut impl Read) -> Result<(), BodyError> {
         self.header(path, EntryType::Regular, size).map_err(BodyError::Write)?;
         let mut buffer = vec![0; BUFFER];
@@ -174,7 +174,7 @@ impl<W: Write> ArchiveWriter<W> {
         self.write_all(&[0; 512][..padding as usize]).map_err(Error::Write)
     }
 
-    /// Ends the archive and returns how many bytes it has.
+    /// Ends the archive, and returns the number of its bytes.
     pub fn end(mut self) -> Result<u64, Error> {
         self.write_all(&[0; 1024]).and_then(|()| self.flush()).map_err(Error::Write)?;
         Ok(self.bytes)
@@ -183,7 +183,7 @@ impl<W: Write> ArchiveWriter<W> {
 
 fn new_header(path: &str, kind: EntryType, size: u64) -> Result<Header, Error> {
     let mut header = Header::new_gnu();
-    // GNU's form, for layers over 8 GiB: it writes their size in binary.
+    // Use GNU's format for layers over 8 GiB: it writes their size in binary.
     header.set_path(path).map_err(Error::Write)?;
     header.set_entry_type(kind);
     header.set_mode(if kind.is_dir() { 0o755 } else { 0o644 });

@@ -1,5 +1,5 @@
-//! Images' blobs as files in a directory, each made unless it is there.
-//! Stage: target. Input: [`ImageSpec`]. Output: files that have yet to get their names.
+//! Writes images' blobs as files in a directory, except those that are there.
+//! Stage: target. Input: [`ImageSpec`]. Output: files that do not have their names yet.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -21,13 +21,13 @@ pub struct Blobs<'a> {
     pub store: &'a Store,
     pub specs: &'a [&'a ImageSpec],
     pub form: Form,
-    /// The directory, in which a blob is called by the hex digits of its digest.
+    /// The directory, in which a blob's name is the hex digits of its digest.
     pub directory: &'a Path,
     pub watch: &'a dyn Watch,
 }
 
-/// Blobs that were missing, as files under temporary names. The caller gives them their names,
-/// and does so before it writes what names the blobs.
+/// The blobs that were missing, as files under temporary names. The caller gives them their names,
+/// and does so before it writes the documents that name the blobs.
 #[derive(Default)]
 pub struct NewBlobs {
     pub files: Vec<NewFile>,
@@ -35,11 +35,12 @@ pub struct NewBlobs {
 }
 
 impl Blobs<'_> {
-    /// Makes what is missing: layers, one on each thread at a time, and these documents.
+    /// Makes the missing layers, one on each thread at a time, and the missing ones of these
+    /// documents.
     ///
     /// # Errors
-    /// [`Error::LayerChanged`] if a layer is not what it was, or whatever keeps it from being
-    /// made or written.
+    /// Fails with [`Error::LayerChanged`] if a layer differs from what was built, or if a layer
+    /// can't be made or written.
     pub fn write<'d>(
         &self,
         documents: impl IntoIterator<Item = &'d Blob>,
@@ -69,17 +70,17 @@ impl Blobs<'_> {
         let make = |layer: ImageLayer| -> Result<NewFile, Error> {
             let file = NewFile::write(&self.path(&layer.blob().digest), watch, |out| {
                 let out = WatchedLayer::begin(Plain(out), layer, watch);
-                // Other images find it by its digest.
+                // Other images find the blob by its digest.
                 write_hashed_layer(store, layer, Hashing::Beside, out)
             })?;
             watch.layer(layer, LayerStep::Sent);
             Ok(file)
         };
-        // Handed out one at a time.
+        // Each thread takes one layer at a time.
         new.files = missing.into_iter().par_bridge().map(make).collect::<Result<_, _>>()?;
         for Blob { digest, bytes } in documents {
             let path = self.path(digest);
-            // So few bytes are worth more than a look at their number.
+            // Documents are small: compare all of their bytes, not only the size.
             if fs::read(&path).is_ok_and(|there| there == *bytes) {
                 continue;
             }
@@ -89,8 +90,8 @@ impl Blobs<'_> {
         Ok(new)
     }
 
-    /// Returns whether the directory has a blob, by its bytes: a file may have been altered, or
-    /// not have got all of them before a power failure.
+    /// Returns whether the directory has a blob, by the bytes of its file: the file may have been
+    /// altered, or be incomplete after a power failure.
     fn has(&self, LayerBlob { digest, size, .. }: LayerBlob) -> Result<bool, Error> {
         let path = self.path(&digest);
         let is_file = |metadata: fs::Metadata| metadata.is_file() && metadata.len() == size;
@@ -107,7 +108,7 @@ impl Blobs<'_> {
                 Ok(0) => return Ok(hashed.finish() == (*digest.digest(), size)),
                 Ok(read) => hashed.write_all(&buffer[..read]).map_err(Error::Write)?,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // What can't be read is made anew.
+                // A file that can't be read is made again.
                 Err(_) => return Ok(false),
             }
         }

@@ -1,4 +1,4 @@
-//! One image's files side by side in a directory, as skopeo's `dir:` has them.
+//! Writes one image's files side by side into a directory, in the format of skopeo's `dir:`.
 //! Stage: target. Input: [`ImageSpec`]. Output: a directory (containers/image, `directory/`).
 
 use std::collections::BTreeSet;
@@ -13,12 +13,12 @@ use crate::outgoing::{self, Copied, NewFile, Watch};
 use crate::store::Store;
 use crate::target::error::DirectoryError;
 
-/// Writes an image to a directory of its own. What the directory has of it is not made again,
-/// and what it has of an earlier one is removed.
+/// Writes an image to a directory of its own. Keeps the blobs that the directory has, and removes
+/// what it has of an earlier image.
 ///
 /// # Errors
-/// [`DirectoryError::NotEmpty`] if the directory holds something else, or whatever keeps the image from
-/// being written.
+/// Fails with [`DirectoryError::NotEmpty`] if the directory holds something else, or if the image
+/// can't be written.
 pub fn copy_to_dir(
     store: &Store,
     spec: &ImageSpec,
@@ -42,8 +42,8 @@ pub fn copy_to_dir(
     let manifest = NewFile::of(&path.join(MANIFEST), &image.manifest.bytes, watch)?;
     let NewBlobs { files, mut tally } = new;
     tally.bytes_sent += image.manifest.bytes.len() as u64;
-    // First what says whose directory it is, or the next copy would not touch what this one
-    // leaves if it is killed. The manifest comes last: it names nothing that is not there.
+    // First comes the file that marks the directory's format, so that the next copy accepts the
+    // directory if this one is killed. The manifest comes last: all that it names is there by then.
     for file in [version].into_iter().chain(files).chain([manifest]) {
         file.persist()?;
     }
@@ -52,8 +52,8 @@ pub fn copy_to_dir(
     Ok(Copied::new(&image.into(), tally))
 }
 
-/// Removes what an earlier image left: skopeo would empty the directory first. Signatures
-/// would be taken for this image's.
+/// Removes what an earlier image left, as skopeo empties the directory first: its signatures would
+/// be taken for this image's.
 fn remove_others(
     directory: &TargetDirectory,
     path: &Path,
@@ -72,7 +72,7 @@ fn remove_others(
     Ok(())
 }
 
-/// Whether a file is a blob, a signature, or one image's of several.
+/// Returns whether a file is a blob, a signature, or the manifest of one of several images.
 fn is_of_an_image(name: &str) -> bool {
     let is_digest =
         |name: &str| name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit());

@@ -1,4 +1,4 @@
-//! A directory that one copy at a time works in.
+//! A directory in which one copy works at a time.
 //! Stage: target.
 
 use std::fs::{self, File, TryLockError};
@@ -11,24 +11,25 @@ use std::time::Duration;
 use crate::outgoing::{self, Watch, remove_stale};
 use crate::target::error::DirectoryError;
 
-/// How often we look whether another copy is done.
+/// The interval at which a copy checks whether another one is finished.
 const PATIENCE: Duration = Duration::from_millis(50);
 
-/// A directory that is this copy's alone. What was made of it is gone with this value, unless
-/// it is kept.
+/// A directory that is locked by this copy. Dropping the value removes the directories that it
+/// made, unless they are kept.
 pub struct TargetDirectory {
     path: PathBuf,
-    /// Directories that were not there before, from the outermost.
+    /// The directories that did not exist before, from the outermost.
     created: Vec<PathBuf>,
-    /// None if the file system has no locks.
+    /// The lock; none if the file system has no locks.
     lock: Option<File>,
 }
 
 impl TargetDirectory {
-    /// Makes the directory if it is missing, and waits until no other copy is at work in it.
+    /// Makes the directory if it is missing, and waits until no other copy works in it.
     ///
     /// # Errors
-    /// [`DirectoryError::NotDirectory`], or [`File`](outgoing::Error::File).
+    /// Fails with [`DirectoryError::NotDirectory`] if the path is a file, and with
+    /// [`File`](outgoing::Error::File) if the directory can't be made or locked.
     pub fn open(path: &Path, watch: &dyn Watch) -> Result<Self, DirectoryError> {
         watch.hold();
         loop {
@@ -44,7 +45,7 @@ impl TargetDirectory {
         }
     }
 
-    /// Makes a directory in this one, if it is missing.
+    /// Makes a directory in this one if it is missing, and returns its path.
     pub fn subdirectory(&mut self, name: &str) -> Result<PathBuf, DirectoryError> {
         let path = self.path.join(name);
         self.create(&path)?;
@@ -52,7 +53,7 @@ impl TargetDirectory {
         Ok(path)
     }
 
-    /// Its entries by name.
+    /// Returns the names of the directory's entries.
     pub fn entries(&self) -> Result<Vec<String>, DirectoryError> {
         let names = || -> io::Result<Vec<_>> {
             let name = |entry: fs::DirEntry| entry.file_name().to_string_lossy().into_owned();
@@ -62,7 +63,7 @@ impl TargetDirectory {
         Ok(names().map_err(read)?)
     }
 
-    /// A file's bytes, if it is there.
+    /// Returns a file's bytes, or `None` if there is no such file.
     pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>, DirectoryError> {
         let path = self.path.join(name);
         match fs::read(&path) {
@@ -83,7 +84,7 @@ impl TargetDirectory {
         for path in missing.into_iter().rev() {
             match fs::create_dir(path) {
                 Ok(()) => self.created.push(path.to_owned()),
-                // By another copy, or by way of `..`.
+                // Another copy made the directory, or the path leads through `..`.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(source) => {
                     return Err(outgoing::Error::File { path: path.to_owned(), source }.into());
@@ -93,7 +94,8 @@ impl TargetDirectory {
         if path.is_dir() { Ok(()) } else { Err(DirectoryError::NotDirectory(path.to_owned())) }
     }
 
-    /// Not without a lock: it may be another copy's that is at work.
+    /// Removes temporary files of a copy that was killed. Without a lock, another copy may be using
+    /// them: then removes nothing.
     fn remove_stale(&self, path: &Path) -> Result<(), DirectoryError> {
         if self.lock.is_none() {
             return Ok(());
@@ -106,7 +108,7 @@ impl TargetDirectory {
 impl Drop for TargetDirectory {
     fn drop(&mut self) {
         for path in self.created.iter().rev() {
-            // One that others have put something into stays.
+            // A directory in which others have put files stays.
             let _ = fs::remove_dir(path);
         }
     }
@@ -114,10 +116,10 @@ impl Drop for TargetDirectory {
 
 enum Lock {
     Held(File),
-    /// Some network file systems have no locks on directories. To write there all the same is
-    /// more use than to refuse.
+    /// The file system, such as some network file systems, has no locks on directories. To write
+    /// there all the same is more useful than to refuse.
     Unsupported,
-    /// The copy that was waited for has removed what it had made.
+    /// The copy that was waited for has removed the directory, which it had made.
     Gone,
 }
 

@@ -1,4 +1,4 @@
-//! An image layout in a directory, with other images in it or none.
+//! Adds images to an image layout in a directory.
 //! Stage: target. Input: [`Artifact`]. Output: a directory (image-spec, image-layout.md).
 
 use std::path::Path;
@@ -15,12 +15,13 @@ use crate::target::image_layout::{BLOBS, INDEX, Index, OCI_LAYOUT, oci_layout};
 
 const FORM: Form = Form::AsStored;
 
-/// Adds an image, or several with their index, to an image layout, under a name or none. What else the layout holds stays,
-/// and what it has of the image is not made again.
+/// Adds an image, or several with their index, to an image layout, with or without a name. Keeps
+/// the other images of the layout, and does not make blobs again that the layout has.
 ///
 /// # Errors
-/// [`DirectoryError::NotEmpty`] if the directory holds something else, [`DirectoryError::Unreadable`] if it is a
-/// layout that we can't add to, or whatever keeps the image from being written.
+/// Fails with [`DirectoryError::NotEmpty`] if the directory holds something else, with
+/// [`DirectoryError::Unreadable`] if its layout is of another version or not valid, or if the image
+/// can't be written.
 pub fn copy_to_oci(
     store: &Store,
     artifact: &Artifact,
@@ -43,7 +44,7 @@ pub fn copy_to_oci(
     }
     files.push(NewFile::of(&path.join(INDEX), &index.to_json(), watch)?);
     let NewBlobs { files: blobs, tally } = new;
-    // The index comes last: it names nothing that is not there.
+    // The index comes last: all that it names is there by then.
     for file in blobs.into_iter().chain(files) {
         file.persist()?;
     }
@@ -62,7 +63,7 @@ fn read_index(directory: &TargetDirectory, path: &Path) -> Result<Index, Directo
 
 fn has_layout_file(directory: &TargetDirectory, path: &Path) -> Result<bool, DirectoryError> {
     let Some(bytes) = directory.read(OCI_LAYOUT)? else {
-        // Of a layout that is not whole there may be some of it, and of anything else more.
+        // An incomplete layout may have some of these entries. Any other entry is not a layout's.
         let known = |name: &String| [INDEX, "blobs"].contains(&&**name);
         if directory.entries()?.iter().all(known) {
             return Ok(false);

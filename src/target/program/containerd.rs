@@ -1,7 +1,8 @@
-//! containerd's own store, by `ctr`: it pulls what it lacks from a registry of ours.
+//! Copies an image into containerd's own store: `ctr` pulls the missing layers from a registry of
+//! this program.
 //! Stage: target. Input: [`ImageSpec`]. Output: an image in containerd.
 //!
-//! Which containerd, and which of its namespaces, is `ctr`'s business (`CONTAINERD_ADDRESS`,
+//! `ctr` decides which containerd and which of its namespaces are used (`CONTAINERD_ADDRESS`,
 //! `CONTAINERD_NAMESPACE`).
 
 use std::io;
@@ -21,7 +22,7 @@ pub enum ContainerdError {
     /// A layer could not be made.
     #[error(transparent)]
     Outgoing(#[from] outgoing::Error),
-    /// No registry could be opened that `ctr` pulls from.
+    /// The registry from which `ctr` pulls could not be opened.
     #[error(transparent)]
     Loopback(#[from] LoopbackError),
     /// The `ctr` program could not be run.
@@ -50,7 +51,7 @@ impl Hint for ContainerdError {
     }
 }
 
-/// Returns the way out of what `ctr` printed, where there is a known one.
+/// Returns the known remedy for what `ctr` printed, if there is one.
 fn hint_for(output: &str) -> Option<&'static str> {
     if !output.contains("failed to dial") {
         return None;
@@ -65,8 +66,8 @@ fn hint_for(output: &str) -> Option<&'static str> {
 /// Copies an image into containerd, under its whole name: `docker.io/library/hello:v1`.
 ///
 /// # Errors
-/// [`ContainerdError::NoCtr`], [`ContainerdError::Failed`] with what it printed, or whatever kept a layer from being
-/// made.
+/// Fails with [`ContainerdError::NoCtr`] if `ctr` can't be run, with [`ContainerdError::Failed`],
+/// which has what `ctr` printed, or if a layer can't be made.
 pub fn copy_to_containerd(
     store: &Store,
     spec: &ImageSpec,
@@ -79,13 +80,13 @@ pub fn copy_to_containerd(
     loopback.check()?;
     result?;
     let result = ctr(&["tag", "--force", &pulled, &name], watch);
-    // By that name nobody finds it again, whatever came of the other.
+    // The name on the loopback port is of no use later: remove it, even if tagging failed.
     ctr(&["rm", &pulled], &Unwatched)?;
     result?;
     Ok(loopback.account(loopback.manifest_digest()))
 }
 
-/// `ctr images …`
+/// Runs `ctr images …`.
 fn ctr(arguments: &[&str], watch: &dyn Watch) -> Result<(), ContainerdError> {
     let mut command = Command::new("ctr");
     command.arg("images").args(arguments);

@@ -1,13 +1,13 @@
-//! A Docker daemon, which is sent the layers it lacks.
+//! Copies an image into a Docker daemon, and sends the layers that it lacks.
 //! Stage: target. Input: [`ImageSpec`]. Output: an image in the daemon.
 //!
-//! Everything goes through the `docker` client, so that contexts, `DOCKER_HOST` and
-//! ssh work as they do for its user.
+//! All requests go through the `docker` client, so that contexts, `DOCKER_HOST` and ssh work as
+//! they do for its user.
 //!
-//! A daemon keys a layer by its *chain*: itself and all below it (image-spec,
-//! config.md, "Layer ChainID"). `docker load` looks a chain up before it opens the
-//! layer's tar (moby, `image/tarexport/load.go`), so a tar whose chain is there may be
-//! left out. The chains that are there are the prefixes of the layers of every image.
+//! A daemon keys a layer by its *chain*: the layer and all layers below it (image-spec, config.md,
+//! "Layer ChainID"). `docker load` looks a chain up before it opens the layer's tar (moby,
+//! `image/tarexport/load.go`), so the tar of a layer whose chain is known may be left out. The
+//! known chains are the prefixes of the layers of every image.
 
 use std::collections::BTreeSet;
 use std::io::{self, Read};
@@ -35,7 +35,7 @@ pub enum DockerError {
     /// A layer could not be made.
     #[error(transparent)]
     Outgoing(#[from] outgoing::Error),
-    /// No registry could be opened that the daemon pulls from.
+    /// The registry from which the daemon pulls could not be opened.
     #[error(transparent)]
     Loopback(#[from] LoopbackError),
     /// The `docker` program could not be run.
@@ -49,7 +49,7 @@ pub enum DockerError {
         /// The text that it printed.
         output: String,
     },
-    /// Docker took the image, and has another one.
+    /// Docker reported success, but has another image under the name.
     #[error("Docker loaded {reference}, but it is not the image that was sent")]
     LoadedWrong {
         /// The image's name.
@@ -71,10 +71,10 @@ impl Hint for DockerError {
     }
 }
 
-/// Returns the way out of what the `docker` client printed, where there is a known one.
+/// Returns the known remedy for what the `docker` client printed, if there is one.
 fn hint_for(output: &str) -> Option<&'static str> {
-    /// In this order: clients up to 28 say "connect to the Docker daemon" of a refused permission as
-    /// well.
+    /// Known failures and their remedies. The order matters: clients up to 28 say "connect to the
+    /// Docker daemon" also when permission is refused.
     const HINTS: [(&str, &str); 4] = [
         (
             "permission denied while trying to connect",
@@ -99,8 +99,9 @@ fn hint_for(output: &str) -> Option<&'static str> {
 /// Loads an image into the daemon that `docker` talks to.
 ///
 /// # Errors
-/// [`DockerError::NoDocker`], [`DockerError::Failed`] with what the client printed,
-/// [`DockerError::LoadedWrong`], or whatever keeps the image from being streamed.
+/// Fails with [`DockerError::NoDocker`] if the client can't be run, with [`DockerError::Failed`],
+/// which has what the client printed, with [`DockerError::LoadedWrong`], or if the image can't be
+/// streamed.
 pub fn copy_to_docker_daemon(
     store: &Store,
     spec: &ImageSpec,
@@ -116,7 +117,7 @@ pub fn copy_to_docker_daemon(
     let form = image_store.form();
     let known = match image_store {
         ImageStore::Classic => known_layers(&diff_ids(spec))?,
-        // That an image has a layer's diff ID does not mean that the bytes are there which this
+        // An image with a layer's diff ID does not prove that containerd has the bytes that this
         // archive would leave out: containerd keeps blobs as they came, compressed or not.
         ImageStore::Containerd | ImageStore::Other => 0,
     };
@@ -133,8 +134,8 @@ pub fn copy_to_docker_daemon(
     };
     let (written, skip) = match attempt(known) {
         Ok(written) => (written, known),
-        // The daemon lacks what it was thought to have: an image was removed meanwhile,
-        // or its store keys layers in some other way.
+        // The daemon lacks a layer that it was expected to have: an image was removed meanwhile, or
+        // the daemon's store keys layers in another way.
         Err(DockerError::LoadedWrong { .. } | DockerError::Failed { .. }) if known > 0 => {
             (attempt(0).map_err(|error| refused(store, spec, form, error))?, 0)
         }
@@ -150,14 +151,14 @@ pub fn copy_to_docker_daemon(
     Ok(Copied { fell_back: skip < known, ..Copied::new(&documents.into(), tally) })
 }
 
-/// How a daemon keeps images.
+/// The kind of a daemon's image store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ImageStore {
-    /// In files of a storage driver of Docker's, by the chain IDs of unpacked layers.
+    /// Docker's own: files of a storage driver, by the chain IDs of unpacked layers.
     Classic,
-    /// In containerd's store, by the digests of blobs as they came: the default since Docker 29.
+    /// containerd's: blobs as they came, by their digests. The default since Docker 29.
     Containerd,
-    /// In some way of its own: `docker` is podman's stand-in, which knows no storage driver.
+    /// Any other: `docker` is podman's replacement, which does not report a storage driver.
     Other,
 }
 
@@ -165,22 +166,22 @@ impl ImageStore {
     /// Returns the form of layers that a store of this kind loads.
     fn form(self) -> Form {
         match self {
-            // It pushes later what it has loaded: compressed, if the image says so.
+            // The store later pushes what it has loaded: compressed, if the image says so.
             Self::Containerd => Form::AsStored,
             Self::Classic | Self::Other => Archive::FORM,
         }
     }
 }
 
-/// Asks the daemon how it keeps images.
+/// Asks the daemon for the kind of its image store.
 fn image_store() -> Result<ImageStore, DockerError> {
-    /// The status of the storage driver, as JSON.
+    /// The format that prints the status of the storage driver as JSON.
     const DRIVER: &str = "{{json .DriverStatus}}";
-    /// Stands in the status where images are in containerd's store.
+    /// The text in the status if images are in containerd's store.
     const SNAPSHOTTER: &str = "io.containerd.snapshotter";
     let output = run(&["info", "--format", DRIVER])?;
     if !output.status.success() {
-        // Old clients fail in the format if there is no daemon. This command says why in plain
+        // Without a daemon, old clients fail on the format. This command reports the cause in plain
         // words, and succeeds with podman.
         docker(&["image", "ls", "--quiet"])?;
         return Ok(ImageStore::Other);
@@ -194,12 +195,12 @@ fn diff_ids(spec: &ImageSpec) -> Vec<String> {
     spec.layers.iter().map(|layer| layer.diff_id.to_string()).collect()
 }
 
-/// Has a daemon with containerd's store pull the image from a registry on a loopback port. It asks
-/// for the blobs that it lacks, by their digests, and compares them: what it has needs no other
-/// proof. Layers arrive as they are sent to registries, compressed if the image says so.
+/// Lets a daemon with containerd's store pull the image from a registry on a loopback port. The
+/// daemon asks for the blobs that it lacks by their digests, and compares them, so that no other
+/// check is needed. Layers arrive as they are sent to registries, compressed if the image says so.
 ///
-/// Returns none if the image has to be loaded instead: the daemon did not reach the registry, since
-/// it is on another machine or in a network of its own; or it lacks a blob afterwards.
+/// Returns `None` if the image has to be loaded instead: the daemon did not reach the registry,
+/// since it is on another machine or in a network of its own; or it lacks a blob afterwards.
 fn pull(
     store: &Store,
     spec: &ImageSpec,
@@ -211,7 +212,7 @@ fn pull(
     let (pulled, name) = (loopback.reference(), reference.to_string());
     let output = run_program(&mut command(&["pull", "--quiet", &pulled]), watch);
     let output = output.map_err(DockerError::NoDocker)?;
-    // A layer that could not be made is why the daemon failed.
+    // If a layer could not be made, that is the cause of the daemon's failure.
     loopback.check()?;
     if !output.status.success() {
         if !loopback.was_asked() {
@@ -221,19 +222,20 @@ fn pull(
         return Err(DockerError::Failed { command: format!("pull {pulled}"), output });
     }
     let tagged = docker(&["tag", &pulled, &name]);
-    // Without its name on the loopback port, whatever came of the other.
+    // The name on the loopback port is of no use later: remove it, even if tagging failed.
     docker(&["image", "rm", &pulled])?;
     tagged?;
     let copied = loopback.account(loopback.manifest_digest());
-    // A layer of which the daemon has the files, unpacked from other bytes, is not pulled: the
-    // image runs, and can't be pushed or saved.
+    // The daemon does not pull a layer whose files it has, unpacked from other bytes: the image
+    // then runs, but can't be pushed or saved.
     if copied.tally.layers_skipped > 0 && !has_blobs(spec, &name) {
         return Ok(None);
     }
     Ok(Some(copied))
 }
 
-/// Returns whether the daemon has the blob of each layer, by what it saves of the image.
+/// Returns whether the daemon has the blob of each layer: reads the archive that it saves of the
+/// image.
 fn has_blobs(spec: &ImageSpec, name: &str) -> bool {
     let mut missing: BTreeSet<_> =
         spec.layers.iter().map(|layer| blob_path(&layer.blob(Form::AsStored).digest)).collect();
@@ -245,7 +247,7 @@ fn has_blobs(spec: &ImageSpec, name: &str) -> bool {
         missing.remove(&*String::from_utf8_lossy(&entry.path_bytes()));
     }
     drop(archive);
-    // It has nothing left to write, or nobody to write it to.
+    // The client has written everything, or fails since its output is no longer read.
     let ended = saved.wait();
     missing.is_empty() && ended.is_ok_and(|status| status.success())
 }
@@ -263,15 +265,16 @@ fn refused(store: &Store, spec: &ImageSpec, form: Form, error: DockerError) -> D
     (0..spec.layers.len()).into_par_iter().find_map_first(check).map_or(error, Into::into)
 }
 
-/// Bytes of layers as they are sent.
+/// Returns the number of bytes of layers in the form in which they are sent.
 fn bytes(layers: &[SpecLayer]) -> u64 {
     layers.iter().map(|layer| layer.blob(Archive::FORM).size).sum()
 }
 
-/// How many of the wanted layers, from the bottom up, are the lowest of some image
-/// in the daemon.
+/// Returns the number of the wanted layers, from the bottom up, that are the lowest layers of some
+/// image in the daemon.
 fn known_layers(wanted: &[String]) -> Result<usize, DockerError> {
-    /// So many IDs of 71 bytes are far from the limit on a command's arguments.
+    /// The number of IDs in one command: their 71 bytes each are far from the limit on a command's
+    /// arguments.
     const IDS_AT_ONCE: usize = 200;
     let ids = docker(&["image", "ls", "--all", "--quiet", "--no-trunc"])?;
     let ids: BTreeSet<&str> = ids.lines().collect();
@@ -280,7 +283,7 @@ fn known_layers(wanted: &[String]) -> Result<usize, DockerError> {
     for ids in ids.chunks(IDS_AT_ONCE) {
         let mut arguments = vec!["image", "inspect", "--format", LAYERS];
         arguments.extend(ids);
-        // An image that is gone by now makes this fail, after the others were printed.
+        // If an image has been removed meanwhile, the command prints the others and fails.
         let output = run(&arguments)?;
         for line in String::from_utf8_lossy(&output.stdout).lines() {
             known = known.max(common_prefix(&layers_of(line), wanted));
@@ -293,7 +296,7 @@ fn known_layers(wanted: &[String]) -> Result<usize, DockerError> {
 const LAYERS: &str = "{{json .RootFS.Layers}}";
 
 fn layers_of(line: &str) -> Vec<String> {
-    // An image without layers has null here.
+    // An image without layers has `null` here.
     serde_json::from_str::<Option<Vec<String>>>(line).ok().flatten().unwrap_or_default()
 }
 
@@ -307,7 +310,7 @@ fn has_image(
     spec: &ImageSpec,
     documents: &Image,
 ) -> Result<bool, DockerError> {
-    /// The ID, a space, and the layers.
+    /// The format of the ID, a space, and the layers.
     const FORMAT: &str = "{{.ID}} {{json .RootFS.Layers}}";
     let output = run(&["image", "inspect", "--format", FORMAT, &reference.to_string()])?;
     let text = String::from_utf8_lossy(&output.stdout);
@@ -330,13 +333,13 @@ fn load(archive: &Archive) -> Result<Written, DockerError> {
     widen_pipe(&pipe);
     let (mut stdout, mut stderr) = (child.stdout.take(), child.stderr.take());
     let (result, output) = std::thread::scope(|scope| {
-        // Read while we write: a client with much to say must not wait for us.
+        // Read while writing: a client that prints much must not wait for this program.
         let said = scope.spawn(move || (read_all(&mut stdout), read_all(&mut stderr)));
         let out = Spliced::new(OwnedFd::from(pipe).into());
         let mut pipe = Watched { out, watch: archive.watch };
         let result = write_archive(archive, &mut pipe);
         if result.is_err() {
-            // Not to be mistaken for a whole archive, however tolerant the reader.
+            // Kill the client, so that it can't take the incomplete archive for a whole one.
             let _ = child.kill();
         }
         drop(pipe);
@@ -345,7 +348,7 @@ fn load(archive: &Archive) -> Result<Written, DockerError> {
     let status = child.wait().map_err(DockerError::NoDocker)?;
     let (stdout, stderr) = output;
     match result {
-        // A client that gave up says why itself: more than that its pipe is broken.
+        // If the client gave up, its own message says more than the broken pipe.
         Err(outgoing::Error::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => {}
         Err(error) => return Err(error.into()),
         Ok(written) if status.success() => return Ok(written),
@@ -358,13 +361,13 @@ fn load(archive: &Archive) -> Result<Written, DockerError> {
 fn read_all(from: &mut Option<impl Read>) -> String {
     let mut bytes = Vec::new();
     if let Some(from) = from {
-        // What was read up to an error is all there is to show.
+        // After an error, the bytes before it are all there is to show.
         let _ = from.read_to_end(&mut bytes);
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Runs `docker` and wants it to succeed.
+/// Runs `docker`, and fails if the command fails.
 fn docker(arguments: &[&str]) -> Result<String, DockerError> {
     let output = run(arguments)?;
     if output.status.success() {
@@ -416,7 +419,7 @@ mod tests {
         assert_eq!(layers_of(r#"["sha256:a"]"#), ["sha256:a"]);
     }
 
-    /// The messages of clients 20.10, 26.1, 28.2 and 28.5.
+    /// Checks the messages of clients 20.10, 26.1, 28.2 and 28.5.
     #[test]
     fn causes_have_ways_out() {
         for (output, hint) in [

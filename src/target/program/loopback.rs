@@ -1,4 +1,5 @@
-//! A registry for one copy: other programs pull an image from it that is made as they read.
+//! Serves one copy as a registry: another program pulls an image from it, and layers are made as
+//! that program reads them.
 //! Stage: target. Input: [`Artifact`]. Output: [`Loopback`].
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -13,7 +14,7 @@ use crate::registry::catalog::Catalog;
 use crate::registry::server::{Registry, ServerOptions};
 use crate::store::Store;
 
-/// The image's name in the registry. It is not the name at the target.
+/// The image's name in the registry, which is not its name at the target.
 const NAME: &str = "image";
 const TAG: &str = "copy";
 
@@ -30,10 +31,10 @@ pub struct Loopback {
 }
 
 impl Loopback {
-    /// Opens it. `form` is what the program that pulls takes layers in.
+    /// Opens the registry. `form` is the form in which the program that pulls takes layers.
     ///
     /// # Errors
-    /// [`LoopbackError`] if there is no port or no thread for it.
+    /// Fails with [`LoopbackError`] if there is no port or no thread for the registry.
     pub fn open(store: &Store, artifact: Artifact, form: Form) -> Result<Self, LoopbackError> {
         let mut catalog = Catalog::default();
         catalog.add(NAME, TAG, &artifact, form).expect("the name is one");
@@ -44,12 +45,12 @@ impl Loopback {
         Ok(Self { registry, artifact, form })
     }
 
-    /// The image's name for the program that pulls.
+    /// Returns the image's name for the program that pulls.
     pub fn reference(&self) -> String {
         format!("{}/{NAME}:{TAG}", self.registry.address())
     }
 
-    /// Digest of the manifest that is pulled.
+    /// Returns the digest of the manifest that is pulled.
     pub fn manifest_digest(&self) -> BlobDigest {
         self.documents().top().digest
     }
@@ -63,15 +64,15 @@ impl Loopback {
         self.registry.was_asked()
     }
 
-    /// Returns the error that kept a layer from being made: the reason why the other program failed.
+    /// Fails if a layer could not be made, which is then the cause of the other program's failure.
     ///
     /// # Errors
-    /// Whatever kept a layer from being made.
+    /// Fails with the error of the layer.
     pub fn check(&self) -> Result<(), outgoing::Error> {
         self.registry.take_error().map_or(Ok(()), Err)
     }
 
-    /// Accounts for the copy: which layers were asked for, and which were not.
+    /// Returns the result of the copy: which layers were asked for, and which were not.
     pub fn account(&self, manifest_digest: BlobDigest) -> Copied {
         let served = self.registry.served().layers;
         let mut tally = Tally::default();

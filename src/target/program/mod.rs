@@ -1,4 +1,4 @@
-//! Images in the keeping of other programs: each is sent what it lacks.
+//! Copies images into the stores of other programs, and sends the layers that these lack.
 //! Stage: target.
 
 mod containerd;

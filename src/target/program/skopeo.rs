@@ -1,7 +1,8 @@
-//! Targets that skopeo knows: it pulls what they lack from a registry of ours.
-//! Stage: target. Input: [`Artifact`]. Output: an image wherever skopeo can put it.
+//! Copies an image to a target that skopeo knows: skopeo pulls the missing layers from a registry
+//! of this program.
+//! Stage: target. Input: [`Artifact`]. Output: an image at any of skopeo's targets.
 //!
-//! The stock program will do. It asks for the layers that the target lacks, and they are made
+//! An unmodified skopeo is enough. It asks for the layers that the target lacks, and they are made
 //! while it reads them.
 
 use std::ffi::OsString;
@@ -17,13 +18,13 @@ use crate::oci::{Artifact, Form, ManifestFormat};
 use crate::outgoing::{self, Copied, SkopeoError, Watch, run_skopeo};
 use crate::store::Store;
 
-/// Says why skopeo did not take an image from here to its destination.
+/// Says why skopeo did not copy an image.
 #[derive(Debug, Error)]
 pub enum SkopeoTargetError {
     /// A layer could not be made.
     #[error(transparent)]
     Outgoing(#[from] outgoing::Error),
-    /// No registry could be opened that skopeo pulls from.
+    /// The registry from which skopeo pulls could not be opened.
     #[error(transparent)]
     Loopback(#[from] LoopbackError),
     /// skopeo failed, or could not be run.
@@ -41,24 +42,24 @@ impl Hint for SkopeoTargetError {
     }
 }
 
-/// Options of skopeo's that are passed on (skopeo-copy(1)).
+/// The options that are passed on to skopeo (skopeo-copy(1)).
 #[derive(Clone, Debug, Default)]
 pub struct SkopeoOptions {
-    /// Whether the target must have a certificate.
+    /// True to require HTTPS and a valid certificate of the target; none for skopeo's default.
     pub dest_tls_verify: Option<bool>,
-    /// Directory with the target's certificates.
+    /// The directory with the target's certificates.
     pub dest_cert_dir: Option<PathBuf>,
     /// `user:password` for the target.
     pub dest_creds: Option<String>,
-    /// File with credentials.
+    /// The file with credentials.
     pub authfile: Option<PathBuf>,
-    /// The format of the manifest, if not skopeo's choice.
+    /// The format of the manifest; none leaves the choice to skopeo.
     pub format: Option<ManifestFormat>,
-    /// Whether to copy all of an index.
+    /// True to copy all images of an index.
     pub all: bool,
-    /// Whether to fail rather than to write another manifest.
+    /// True to fail rather than write a different manifest.
     pub preserve_digests: bool,
-    /// How often to try again.
+    /// The number of times to try again.
     pub retry_times: Option<u32>,
     /// The directory for large temporary files, in place of skopeo's `/var/tmp`.
     pub temporary: PathBuf,
@@ -94,12 +95,11 @@ impl SkopeoOptions {
     }
 }
 
-/// Copies an image by skopeo to `destination`, in skopeo's own notation. `form` is what the
-/// destination takes the layers in.
+/// Copies an image by skopeo to `destination`, in skopeo's own notation. `form` is the form in
+/// which the destination takes layers.
 ///
 /// # Errors
-/// [`SkopeoError`] with what skopeo printed, or whatever kept a layer from
-/// being made.
+/// Fails with [`SkopeoError`], which has what skopeo printed, or if a layer can't be made.
 pub fn copy_with_skopeo(
     store: &Store,
     artifact: &Artifact,
@@ -121,7 +121,7 @@ pub fn copy_with_skopeo(
     command.arg("--digestfile").arg(&digest_file).args(options.arguments());
     command.arg(source).arg(destination);
     let result = run_skopeo(&mut command, destination, watch);
-    // What failed here is why it failed there.
+    // An error here is the cause of skopeo's failure.
     loopback.check()?;
     result?;
     let digest = std::fs::read_to_string(&digest_file).map_err(temporary)?;
