@@ -1,4 +1,5 @@
-//! What levels and block sizes cost, on one thread: `cargo bench --bench compression -- FILE`.
+//! Measures compression levels and block sizes on one thread: `cargo bench --bench compression --
+//! FILE`.
 //!
 //! FILE is an uncompressed tar, such as `stowage stream` of an image. Each line is one
 //! choice of `src/oci/compressor.rs`.

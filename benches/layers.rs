@@ -1,5 +1,6 @@
-//! How fast layers are made: many small files, few large ones, a plan of a large closure, and
-//! bytes hashed on one core. `cargo bench`; `benches/run` measures whole commands beside other tools.
+//! Measures the speed of layers with many small files and with few large ones, of a plan for a
+//! large closure, and of hashing on one core: `cargo bench`. `benches/run` measures whole commands
+//! beside other tools.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -17,7 +18,7 @@ use stowage::layer::{
 use stowage::sink::PIECE;
 use stowage::store::{Store, StorePath};
 
-/// Bytes that do not repeat: xorshift from a fixed seed.
+/// Returns bytes that do not repeat: xorshift with a fixed seed.
 fn bytes(length: usize, mut state: u64) -> Vec<u8> {
     let next = |_| {
         state ^= state << 13;
@@ -32,7 +33,7 @@ fn store_path(number: usize, name: &str) -> StorePath {
     format!("{number:032}-{name}").parse().unwrap()
 }
 
-/// One store path of so many files of so many bytes.
+/// Makes a store with one path of `files` files, each of `size` bytes.
 fn store(files: usize, size: usize) -> (tempfile::TempDir, Store, LayerContents) {
     let root = tempfile::tempdir().unwrap();
     let store = Store::below(root.path());
@@ -63,7 +64,7 @@ fn layers(criterion: &mut Criterion) {
     }
 }
 
-/// So many paths, each referring to up to ten before it.
+/// Returns a closure of `paths` paths, each of which refers to up to ten paths before it.
 fn closure(paths: usize) -> Closure {
     let random = bytes(paths * 40, 42);
     let random = |at: usize| usize::from(random[2 * at]) << 8 | usize::from(random[2 * at + 1]);

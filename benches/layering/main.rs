@@ -1,8 +1,8 @@
-//! What plans cost over real updates: `cargo bench --bench layering`.
+//! Measures the cost of plans over real updates: `cargo bench --bench layering`.
 //!
-//! No layer is made. An update sends the layers whose store paths are not all as before,
-//! and a store path changes with all that it refers to, as in Nix. Everything here is
-//! computed, or drawn from a fixed seed: the tables are the same on every run, but for times.
+//! No layer is made. An update sends the layers in which a store path has changed, and a store path
+//! changes with everything that it refers to, as in Nix. All numbers are computed, or drawn from a
+//! fixed seed: except for times, the tables are the same on every run.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -22,7 +22,7 @@ use updates::{KINDS, Mean};
 
 const BUDGETS: [u64; 5] = [10, 30, 60, 100, 125];
 
-/// What is measured of one way to plan.
+/// The measurements for one way to plan.
 #[derive(Default)]
 struct Score {
     kinds: [Mean; KINDS.len()],
@@ -34,7 +34,7 @@ struct Score {
     small_layers: usize,
 }
 
-/// Each image as it is, in the release before and in the next.
+/// Each image in three versions: now, in the previous release, and in the next one.
 struct Fleet {
     suite: Suite,
     images: Vec<[Image; 3]>,
@@ -55,7 +55,7 @@ impl Fleet {
         let planning = start.elapsed();
         let mut score = Score { planning, ..Score::default() };
         for ([image, old, new], (plan, layers)) in self.images.iter().zip(&plans) {
-            // With `previousPlan` it is the release before that was planned first.
+            // With `previousPlan`, the previous release is planned first.
             let (old, old_layers) = way.plan(old);
             let kept = way.keep.then(|| way.replan(image, &old_layers));
             let (plan, layers) = kept.as_ref().map_or((plan, layers), |kept| (&kept.0, &kept.1));
@@ -85,9 +85,9 @@ impl Fleet {
 /// A way to plan.
 struct Way<'p> {
     layering: Layering,
-    /// Whether the plan before is kept to.
+    /// True if the previous plan is kept.
     keep: bool,
-    /// Of the whole distribution.
+    /// The popularity of packages in the whole distribution.
     popularity: Option<&'p Popularity>,
     budget: u64,
 }
@@ -102,7 +102,8 @@ impl Way<'_> {
         Planned::new(image, self.budget, &PlanOptions { previous, ..self.options(image) })
     }
 
-    /// Nixery always knows how popular packages are, by its own count.
+    /// Returns the options of a plan. Nixery always takes popularity into account, by its own
+    /// count.
     fn options(&self, image: &Image) -> PlanOptions {
         let uses = image.members.iter().map(|member| (member.name.clone(), member.uses));
         let popularity = match &self.layering {
@@ -123,7 +124,7 @@ impl Score {
     }
 }
 
-/// A way's name, and what it comes to with each budget.
+/// The name of a way, and its results for each budget.
 type Row<S> = (String, Vec<S>);
 
 fn table<S>(title: &str, rows: &[Row<S>], cell: impl Fn(&S) -> String) {

@@ -1,4 +1,4 @@
-//! A plan of an image, and what an update of it sends.
+//! Plans an image, and counts the bytes that an update sends.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,21 +7,22 @@ use stowage::store::StorePath;
 
 use crate::suite::Image;
 
-/// Layers from the bottom up, each of the image's members by their place.
+/// The layers of a plan from the bottom up: members of the image, by their index.
 pub struct Planned<'i> {
     pub image: &'i Image,
     pub layers: Vec<Vec<usize>>,
     paths: Vec<StorePath>,
 }
 
-/// Bytes that an update sends.
+/// The bytes that an update sends.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sent {
-    /// If every path had a layer of its own.
+    /// The bytes if every path had a layer of its own.
     pub ideal: f64,
-    /// Of the layers that changed.
+    /// The bytes of the layers that changed.
     pub layers: f64,
-    /// From the lowest layer that changed up: to a client that keys a layer by all below it.
+    /// The bytes of the lowest changed layer and all layers above it, for a client that keys a
+    /// layer by all layers below it.
     pub chain: f64,
 }
 
@@ -41,12 +42,12 @@ impl<'i> Planned<'i> {
         members.iter().map(|member| self.image.members[*member].size as f64).sum()
     }
 
-    /// Bytes of each layer.
+    /// Returns the number of bytes of each layer.
     pub fn sizes(&self) -> impl Iterator<Item = f64> {
         self.layers.iter().map(|layer| self.bytes(layer))
     }
 
-    /// When these members change, and none comes or goes.
+    /// Returns the bytes of an update that changes these members, without adding or removing any.
     pub fn sent_for(&self, is_changed: &[bool]) -> Sent {
         self.sent(
             |member| is_changed[member],
@@ -54,8 +55,8 @@ impl<'i> Planned<'i> {
         )
     }
 
-    /// When an image was planned by `old` and is now so: what has a layer there need not be
-    /// sent.
+    /// Returns the bytes of an update from an image that was planned as `old`: its layers are not
+    /// sent again.
     pub fn sent_after(&self, old: &Planned) -> Sent {
         let known: BTreeSet<_> = old.store_path_sets().collect();
         let paths: BTreeSet<_> = old.paths.iter().collect();
@@ -79,8 +80,8 @@ impl<'i> Planned<'i> {
         sent
     }
 
-    /// In a month in which each source package changes at its own rate: the expectation,
-    /// with no dice thrown. A layer changes unless all that can change it stay.
+    /// Returns the expected bytes of a month's update, in which each source package changes at its
+    /// own rate. A layer changes unless nothing changes that can change it.
     pub fn sent_in_a_month(&self) -> Sent {
         const MONTHS: f64 = 41.0;
         let below = self.image.below();
@@ -113,15 +114,15 @@ impl<'i> Planned<'i> {
         layer.iter().map(|member| &self.paths[*member]).collect()
     }
 
-    /// What makes each layer the same as another.
+    /// Returns the store paths of each layer. Layers with equal sets are equal.
     pub fn store_path_sets(&self) -> impl Iterator<Item = BTreeSet<&StorePath>> {
         self.layers.iter().map(|layer| self.store_paths(layer))
     }
 }
 
-/// How much of what images have in common they share, in per cent of its bytes, when a
-/// registry or a machine keeps all of them: of the bytes that it would save if every path
-/// had a layer of its own, those that it does save.
+/// Returns how much images share when a registry or a machine keeps all of them, in per cent: the
+/// bytes that sharing layers saves, of the bytes that it would save if every path had a layer of
+/// its own.
 pub fn shared(plans: &[Planned]) -> f64 {
     let mut layers = BTreeMap::new();
     let mut paths = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! Images of packages by name, as an image service makes them, and what they share.
+//! Measures what images by package names share, such as an image service builds.
 
 use std::collections::BTreeMap;
 
@@ -8,24 +8,25 @@ use crate::plan::Planned;
 use crate::suite::{Image, Suite};
 use crate::{BUDGETS, table};
 
-/// How many images, each of one to four names besides what is in all.
+/// The number of images. Each has one to four names, besides those in all images.
 const IMAGES: usize = 48;
 const MOST_NAMES: u64 = 4;
-/// What `buildImageFromNames` puts in every image, by Debian's names.
+/// The packages that `buildImageFromNames` puts in every image, by Debian's names.
 const EVERYWHERE: [&str; 3] = ["coreutils", "ca-certificates", "netbase"];
 
-/// What images by one plan come to.
+/// The results for images that are planned in one way.
 struct Shared {
-    /// Bytes of all layers, each counted once.
+    /// The bytes of all layers, each counted once.
     distinct: f64,
-    /// Bytes that a second image sends to where one other is, in the mean over all pairs.
+    /// The bytes that an image sends to a place that has one other image, in the mean over all
+    /// pairs.
     second: f64,
-    /// Bytes that an image sends to where all others are, in the mean.
+    /// The bytes that an image sends to a place that has all other images, in the mean.
     last: f64,
 }
 
-/// Images of names that are drawn from those that the suite's images are made of: of
-/// libraries nobody makes one. Drawn by a generator of our own, from a fixed seed.
+/// Makes images from names that are drawn with a fixed seed. The names are those of the suite's
+/// root packages, since people do not ask for images of libraries.
 fn images(suite: &Suite) -> Vec<Image> {
     let asked_for: Vec<_> = suite.asked_for().into_iter().collect();
     let everywhere = EVERYWHERE.iter().filter_map(|name| suite.package(name));
@@ -58,7 +59,7 @@ fn shared(images: &[Image], budget: u64, options: &PlanOptions) -> Shared {
     sent(&layers)
 }
 
-/// If every path had a layer.
+/// Returns the results if every path had a layer of its own.
 fn ideal(images: &[Image]) -> Shared {
     let paths = |image: &Image| -> BTreeMap<_, _> {
         image.store_paths().into_iter().zip(image.members.iter().map(|m| m.size as f64)).collect()
@@ -88,7 +89,7 @@ fn sent<L: Ord>(images: &[BTreeMap<L, f64>]) -> Shared {
     }
 }
 
-/// The ways that are compared.
+/// Returns the ways that are compared.
 fn ways(suite: &Suite, needed: &Popularity) -> Vec<(&'static str, PlanOptions)> {
     let direct: Popularity = suite.uses().collect();
     let with = |layering: Layering, popularity: &Popularity| PlanOptions {
@@ -108,7 +109,7 @@ fn ways(suite: &Suite, needed: &Popularity) -> Vec<(&'static str, PlanOptions)> 
     ]
 }
 
-/// Prints what images by name share.
+/// Prints what images by package names share.
 pub fn print(suite: &Suite, needed: &Popularity) {
     const MIB: f64 = 1048576.0;
     let images = images(suite);

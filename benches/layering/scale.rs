@@ -1,4 +1,4 @@
-//! How planning grows with the closure.
+//! Measures how the time for planning grows with the closure.
 
 use std::fs;
 use std::time::Instant;
@@ -7,7 +7,7 @@ use stowage::closure::{Closure, NarHash, ValidPathInfo};
 use stowage::layer::{LayerBudget, LayerPlan, Layering};
 use stowage::store::StorePath;
 
-/// Numbers that look random: SplitMix64 from a fixed seed.
+/// A generator of pseudo-random numbers: SplitMix64 with a fixed seed.
 struct Numbers(u64);
 
 impl Numbers {
@@ -20,8 +20,8 @@ impl Numbers {
     }
 }
 
-/// So many paths with eight references each in the mean, half of them to the few that
-/// everything needs, the others to neighbours; sizes from a KiB to 16 MiB.
+/// Returns a closure of `paths` paths with eight references each in the mean. Half of these are to
+/// a few paths that everything needs, the others to neighbours. Sizes are from a KiB to 16 MiB.
 fn closure(paths: usize) -> Closure {
     let mut numbers = Numbers(1);
     let path = |number: usize| -> StorePath {
@@ -64,7 +64,7 @@ pub fn print() {
     }
 }
 
-/// The most memory that this process ever had, in MiB.
+/// Returns the peak memory of this process, in MiB.
 fn peak() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

@@ -1,4 +1,5 @@
-//! Images to plan, from the update histories in `benches/data` (its README has the format).
+//! Reads images to plan from the update histories in `benches/data` (the README there has the
+//! format).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -14,12 +15,12 @@ use stowage::store::StorePath;
 #[derive(Debug, Deserialize)]
 pub struct Suite {
     packages: Vec<Package>,
-    /// Of each image, its root packages.
+    /// The root packages of each image.
     pub images: BTreeMap<String, Vec<usize>>,
 }
 
-/// Name, version, source package, NAR KiB, compressed KiB, dependencies, updates in 41
-/// months, uses in the whole archive.
+/// Name, version, source package, NAR KiB, compressed KiB, dependencies, updates in 41 months, uses
+/// in the whole archive.
 #[derive(Debug, Deserialize)]
 struct Package(String, String, String, u64, #[allow(dead_code)] u64, Vec<usize>, f64, u64);
 
@@ -28,15 +29,16 @@ struct Package(String, String, String, u64, #[allow(dead_code)] u64, Vec<usize>,
 pub struct Member {
     pub name: String,
     pub version: String,
-    /// All members of one source change together.
+    /// The source package; all members of one source change together.
     pub source: String,
-    /// Bytes.
+    /// The size in bytes.
     pub size: u64,
-    /// Members it refers to, which come before it.
+    /// The members that this one refers to, all of them before this one.
     pub references: Vec<usize>,
-    /// In 41 months.
+    /// The number of updates in 41 months.
     pub updates: f64,
-    /// References to it from all packages there are, in this image or not.
+    /// The number of references to this member from all packages of the archive, in this image or
+    /// not.
     pub uses: u64,
 }
 
@@ -47,17 +49,18 @@ pub struct Image {
     pub members: Vec<Member>,
 }
 
-/// What the author of an image does to it.
+/// A change that the author of an image makes to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     None,
-    /// The application needs a library of 200 KiB more.
+    /// The application needs a further library, of 200 KiB.
     Added,
-    /// One of the root packages, by its place in [`Suite::images`], and what only it needs.
+    /// A root package is removed, by its index in [`Suite::images`], with everything that only this
+    /// package needs.
     Dropped(usize),
 }
 
-/// The images that serve an application; the others are tools and their settings.
+/// The images with an application; the others have tools and their settings.
 const APPLICATIONS: [&str; 16] = [
     "py-web",
     "py-django",
@@ -76,9 +79,9 @@ const APPLICATIONS: [&str; 16] = [
     "postgres",
     "go-build",
 ];
-/// How large these applications are, by the image's place in the alphabet, over and over.
+/// The sizes of the applications, which repeat in the alphabetical order of the images.
 const APPLICATION_KIB: [u64; 5] = [40, 600, 4_096, 25_600, 61_440];
-/// What the author builds anew several times a month.
+/// The rate of updates of what the author builds several times a month.
 const OFTEN: f64 = 200.0;
 
 impl Suite {
@@ -88,7 +91,7 @@ impl Suite {
         serde_json::from_slice(&bytes).unwrap()
     }
 
-    /// One of its images as it is, or after its author has done something to it.
+    /// Returns one of the images, unchanged or with a change by its author.
     pub fn image(&self, name: &str, change: Change) -> Image {
         let mut roots = self.images[name].clone();
         if let Change::Dropped(root) = change {
@@ -122,12 +125,12 @@ impl Suite {
         Image { name: name.to_owned(), members }
     }
 
-    /// The place of a package, if there is one of this name.
+    /// Returns the index of a package of this name, or `None` if there is none.
     pub fn package(&self, name: &str) -> Option<usize> {
         self.packages.iter().position(|package| package.0 == name)
     }
 
-    /// The image of some packages, and an environment of them as the author's own.
+    /// Returns the image of some packages, with an environment of them as the author's own path.
     pub fn image_of(&self, name: &str, roots: &[usize]) -> Image {
         let mut members = self.closure_of(roots);
         let is_root =
@@ -147,12 +150,13 @@ impl Suite {
         Image { name, members }
     }
 
-    /// What images are asked for by: libraries are in them since something needs them.
+    /// Returns the packages that people ask for: the root packages, not the libraries that these
+    /// need.
     pub fn asked_for(&self) -> BTreeSet<usize> {
         self.images.values().flatten().copied().collect()
     }
 
-    /// How many packages of all there are need each.
+    /// Counts how many packages of the whole suite need each package.
     pub fn popularity(&self) -> Popularity {
         let all: Vec<_> = (0..self.packages.len()).collect();
         let whole = Image { name: "whole".to_owned(), members: self.closure_of(&all) };
@@ -162,7 +166,7 @@ impl Suite {
         Popularity::of(&whole.closure(), &packages)
     }
 
-    /// Of each package how many refer to it, in the whole archive.
+    /// Returns, for each package, the number of packages in the whole archive that refer to it.
     pub fn uses(&self) -> impl Iterator<Item = (String, u64)> {
         self.packages.iter().map(|package| (package.0.clone(), package.7))
     }
@@ -194,7 +198,7 @@ impl Suite {
 }
 
 impl Image {
-    /// What each member refers to, directly or not, itself among it.
+    /// Returns, for each member, the members that it refers to, directly or not, and itself.
     pub fn below(&self) -> Vec<BTreeSet<usize>> {
         let mut below: Vec<BTreeSet<usize>> = Vec::new();
         for (place, member) in self.members.iter().enumerate() {
@@ -207,7 +211,7 @@ impl Image {
         below
     }
 
-    /// The store path of each member. As Nix makes them: the hash covers the name, the
+    /// Returns the store path of each member, made as Nix does: the hash covers the name, the
     /// version, and the store paths of all references.
     pub fn store_paths(&self) -> Vec<StorePath> {
         let mut paths: Vec<StorePath> = Vec::new();
@@ -226,7 +230,7 @@ impl Image {
         paths
     }
 
-    /// As Nix would register it.
+    /// Returns the closure as Nix would register it.
     pub fn closure(&self) -> Closure {
         let paths = self.store_paths();
         let info = |(member, path): (&Member, &StorePath)| ValidPathInfo {
@@ -238,7 +242,7 @@ impl Image {
         Closure::new(self.members.iter().zip(&paths).map(info).collect()).unwrap()
     }
 
-    /// Bytes of all members.
+    /// Returns the number of bytes of all members.
     pub fn size(&self) -> u64 {
         self.members.iter().map(|member| member.size).sum()
     }

@@ -1,12 +1,12 @@
-//! What happens to images, and how often.
+//! Simulates updates of images, by kind and frequency.
 
 use std::collections::BTreeMap;
 
 use crate::plan::{Planned, Sent};
 use crate::suite::Image;
 
-/// The kinds of update, and of a hundred of them how many are of each kind. The weights
-/// are a judgement; the table has the kinds one by one.
+/// The kinds of update, and the number of each kind in a hundred updates. The weights are a
+/// judgement; the table shows each kind separately.
 ///
 /// | kind | |
 /// | --- | --- |
@@ -25,10 +25,10 @@ pub const KINDS: [(&str, f64); 7] = [
     ("upgrade", 3.0),
 ];
 
-/// What an update of each kind sends in the mean, in per cent of the image's bytes. An
-/// image without packages of one kind has none of it.
+/// Returns what an update of each kind sends in the mean, in per cent of the image's bytes. A kind
+/// for which an image has no packages is `None`.
 ///
-/// `old` is planned from the image before a `release`, `new` after an `upgrade`.
+/// `old` is the plan of the image before a `release`, `new` that after an `upgrade`.
 pub fn sent(plan: &Planned, old: &Planned, new: &Planned) -> [Option<Sent>; KINDS.len()] {
     let image = plan.image;
     let above = above(image);
@@ -63,7 +63,8 @@ pub fn sent(plan: &Planned, old: &Planned, new: &Planned) -> [Option<Sent>; KIND
     [app, leaf, mid, deep, month, release, Some(upgrade)]
 }
 
-/// Which members a new version of one source changes: its own, and all that refer to them.
+/// Returns which members change with a new version of one source: its own, and all that refer to
+/// them.
 fn changed(image: &Image, above: &[Vec<usize>], source: &str) -> Vec<bool> {
     let mut changed = vec![false; image.members.len()];
     for (place, member) in image.members.iter().enumerate() {
@@ -74,7 +75,7 @@ fn changed(image: &Image, above: &[Vec<usize>], source: &str) -> Vec<bool> {
     changed
 }
 
-/// For each member all that refer to it, directly or not, and itself.
+/// Returns, for each member, all members that refer to it, directly or not, and itself.
 fn above(image: &Image) -> Vec<Vec<usize>> {
     let mut above = vec![Vec::new(); image.members.len()];
     for (place, below) in image.below().into_iter().enumerate() {
@@ -85,7 +86,7 @@ fn above(image: &Image) -> Vec<Vec<usize>> {
     above
 }
 
-/// The sources of the distribution's packages, with how often each changes.
+/// Returns the sources of the distribution's packages, with their update rates.
 fn sources(image: &Image) -> BTreeMap<String, f64> {
     let mut sources = BTreeMap::new();
     let own = ["app", "etc", "env"].map(|kind| format!("{kind}-{}", image.name));
@@ -135,7 +136,7 @@ impl Sent {
         }
     }
 
-    /// Bytes sent for nothing.
+    /// Returns the bytes that are sent unnecessarily.
     pub fn excess(self) -> f64 {
         self.layers - self.ideal
     }

@@ -6,7 +6,7 @@ use stowage::store::{Store, StorePath};
 use crate::podman::podman;
 use crate::support::{Docker, Image, nix, run, stderr, stowage};
 
-/// An image of `arguments`, which are wrong: what Nix prints.
+/// Returns Nix's error for an image with wrong `arguments`.
 fn build_error(arguments: &str) -> String {
     let apply = format!("pkgs: (pkgs.stowage.buildImage {arguments}).spec.drvPath");
     let evaluated = nix(&["eval", "--raw", ".#legacyPackages.x86_64-linux", "--apply", &apply])
@@ -68,8 +68,8 @@ fn mistakes_in_nix_code_are_named() {
     }
 }
 
-/// A copy of a real image's store with the last byte of `echo` changed, and the store path that
-/// has it.
+/// Copies a real image's store and changes the last byte of `echo`. Returns the copy and the store
+/// path of the changed file.
 fn altered_store(image: &Image) -> (tempfile::TempDir, StorePath) {
     let root = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(root.path().join("nix/store")).unwrap();
@@ -105,8 +105,8 @@ fn a_store_path_altered_after_the_build_is_named() {
     assert!(String::from_utf8_lossy(&verify.stdout).contains(&format!("{named}: NAR hash")));
 }
 
-/// Those who are said to check layers by themselves do: a stream that was not checked before is
-/// no image to any of them. A copy says what is wrong in our words.
+/// Checks that receivers which are relied on to check layers do so: none of them takes an unchecked
+/// stream with a changed layer. A copy reports the error in this program's words.
 #[test]
 fn receivers_check_what_is_not_checked_here() {
     let image = Image::named("configOnly");

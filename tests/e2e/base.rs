@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use crate::registry::Registry;
 use crate::support::{Docker, Image, build, nix, root_command, run, stderr, stowage};
 
-/// What `app` finds in its container: the base's link and modes, its own place behind the
-/// link, both environments, and the base's working directory.
+/// The output of `app` in its container: the base's link and modes, its own place behind the link,
+/// both environments, and the base's working directory.
 const FOUND: &str = "usr/bin\n1777\n/usr/bin/app\nbase ours\n/usr\n";
 
 fn skopeo(arguments: &[&str]) -> String {
@@ -20,7 +20,7 @@ fn inspect(docker: &Docker, reference: &str) -> Value {
     inspected[0].clone()
 }
 
-/// The archive of images.nix without the compression around it, for skopeo.
+/// Decompresses the archive of images.nix, for skopeo.
 fn distribution(directory: &Path) -> PathBuf {
     let file = directory.join("distribution.tar");
     let out = std::fs::File::create(&file).unwrap();
@@ -28,7 +28,7 @@ fn distribution(directory: &Path) -> PathBuf {
     file
 }
 
-/// `SCRIPT | docker load`
+/// Runs `SCRIPT | docker load`.
 fn load(docker: &Docker, script: &mut Command) {
     let mut stream = script.stdout(Stdio::piped()).spawn().unwrap();
     run(docker.command(&["load"]).stdin(stream.stdout.take().unwrap()));
@@ -53,13 +53,13 @@ fn history_inspection_and_container_agree() {
     let history =
         docker.run(&["history", "--no-trunc", "--format", "{{.CreatedBy}}", "e2e/based:v1"]);
     let history: Vec<_> = history.lines().collect();
-    // The newest first. One entry of the base's has no layer.
+    // The newest entry comes first. One of the base's entries has no layer.
     assert_eq!(history.len(), image.spec.layers.len() + 1);
     assert_eq!(history[history.len() - 2..], ["CMD", "ADD skeleton"]);
     assert!(history[0].starts_with("stowage: "), "{history:?}");
 }
 
-/// What keeps the base from being collected is the path in the image spec.
+/// Checks that the image spec refers to the base, which protects the base from garbage collection.
 #[test]
 fn the_output_refers_to_the_base() {
     let image = Image::named("based");
@@ -69,7 +69,7 @@ fn the_output_refers_to_the_base() {
     assert!(closure.lines().any(|path| Path::new(path) == base), "{closure}");
 }
 
-/// The daemon has the base, and is sent what is on it.
+/// Checks that a daemon which has the base is sent only the layers on top of it.
 #[test]
 fn the_base_is_not_sent_to_who_has_it() {
     let docker = Docker::start();
@@ -114,8 +114,8 @@ fn podman_and_skopeo_take_it() {
     assert_eq!(found, FOUND);
 }
 
-/// Each format that skopeo writes is a base, with each compression, and what comes of it is
-/// taken by Docker, whatever it knows of the compression.
+/// Checks that an image in each format that skopeo writes, with each compression, works as a base,
+/// and that Docker loads the result, even if it does not know the compression.
 #[test]
 fn every_format_of_skopeo_is_a_base() {
     let docker = Docker::start();
@@ -150,10 +150,10 @@ fn every_format_of_skopeo_is_a_base() {
     }
 }
 
-/// The derivation that an expression over `pkgs.stowage` stands for, if it evaluates.
+/// Returns the derivation of an expression over `pkgs.stowage`, or the error of evaluating it.
 fn evaluate(expression: &str) -> Result<String, String> {
     let apply = format!("pkgs: with pkgs.stowage; ({expression}).drvPath");
-    // Impure, since `builtins.toFile` stands for a file beside the Nix code.
+    // Evaluation is impure, since `builtins.toFile` stands for a file beside the Nix code.
     let flake = ".#legacyPackages.x86_64-linux";
     let arguments = ["eval", "--impure", "--raw", flake, "--apply", &apply];
     let output = nix(&arguments).output().unwrap();
@@ -168,7 +168,8 @@ fn realise(expression: &str) -> String {
     run(nix(&["--exec", "nix-store", "--realise"]).arg(derivation)).trim().to_owned()
 }
 
-/// Both functions that pull, from a registry and by a name with slashes, in Nix's sandbox.
+/// Checks both functions that pull a base, in Nix's sandbox, from a registry and with slashes in
+/// the name.
 #[test]
 fn bases_are_pulled_from_a_registry() {
     let docker = Docker::start();
@@ -191,13 +192,13 @@ fn bases_are_pulled_from_a_registry() {
     let arguments = run(stowage(&prefetch).arg(format!("{address}/team/base:v1")));
     check(&format!("pullImage {arguments}"));
 
-    // The manifest as the function's own program prints it.
+    // Use the manifest that the function's own program prints.
     let arguments = format!(
         r#"imageName = "team/base"; imageTag = "v1"; registryUrl = "{address}"; tlsVerify = false;"#
     );
     let program = realise(&format!("(pullImageFromManifest {{ {arguments} }}).getManifest"));
     let manifest = run(&mut Command::new(format!("{program}/bin/get-manifest")));
-    // A string of JSON is one of Nix too.
+    // A JSON string is also a Nix string.
     let manifest = serde_json::to_string(&manifest).unwrap();
     check(&format!(
         r#"pullImageFromManifest {{ {arguments} imageManifest = builtins.toFile "m" {manifest}; }}"#

@@ -9,7 +9,7 @@ use stowage::store::Store;
 
 use crate::support::{Image, build, check, nix, run, stowage};
 
-/// Bit for bit, the script and the spec.
+/// Checks that the script and the spec are the same, bit for bit.
 #[test]
 fn a_rebuild_is_identical() {
     for attribute in ["dockerImage", "dockerImage.spec"] {
@@ -18,8 +18,8 @@ fn a_rebuild_is_identical() {
     }
 }
 
-/// Digests of an earlier image are those that its layers would have (`Image` makes them all, to
-/// see), and nothing of it is referred to.
+/// Checks that digests taken from an earlier image are right (`Image` makes all layers again), and
+/// that the result does not refer to that image.
 #[test]
 fn an_image_after_another_has_its_layers() {
     let (one, two) = (Image::named("app1"), Image::named("app2AfterApp1"));
@@ -41,7 +41,8 @@ fn the_tag_is_the_hash_of_the_output() {
     assert_eq!(run(&mut nix(&["eval", "--json", &is_exe])).trim(), "true");
 }
 
-/// What streams the image keeps what it is made of from being collected as garbage.
+/// Checks that the script refers to the image's store paths, which protects them from garbage
+/// collection.
 #[test]
 fn the_output_refers_to_every_store_path_of_the_image() {
     let image = Image::at("dockerImage");
@@ -89,7 +90,7 @@ fn nar_hashes_are_those_that_nix_registered() {
     }
 }
 
-/// `closureInfo` and `exportReferencesGraph` say the same.
+/// Checks that `closureInfo` and `exportReferencesGraph` give the same closure.
 #[test]
 fn a_registration_gives_the_same_closure() {
     let registration = build("checks.x86_64-linux.registration").join("registration");
@@ -106,7 +107,7 @@ fn a_registration_gives_the_same_closure() {
     run(stowage(&["verify"]).arg(&output));
 }
 
-/// With one thread and with two, and as another user would have it.
+/// Checks that the number of threads and the user do not change the image.
 #[test]
 fn the_environment_does_not_matter() {
     let registration = build("checks.x86_64-linux.registration").join("registration");
@@ -135,7 +136,7 @@ fn the_output_is_an_executable_script() {
     assert!(std::fs::read(&image.path).unwrap().starts_with(b"#!/nix/store/"));
 }
 
-/// GNU tar can read the stream, and every layer in it is in the order of its bytes.
+/// Checks that GNU tar can read the stream, and that every layer is sorted by bytes.
 #[test]
 fn layers_are_sorted_by_name() {
     let image = Image::named("full");
@@ -158,7 +159,7 @@ fn layers_are_sorted_by_name() {
     }
 }
 
-/// A script takes other names than its own.
+/// Checks that a script takes names in place of its own.
 #[test]
 fn the_script_takes_other_names() {
     let image = Image::named("configOnly");
@@ -174,8 +175,8 @@ fn the_script_takes_other_names() {
     assert_eq!(manifest[0]["RepoTags"], serde_json::json!(["other:name", "third:name"]));
 }
 
-/// A store path is in the first of the layers that have it, a layer is there once, and what
-/// is below a layer comes along.
+/// Checks that a store path is in the lowest of the layers that have it, that a layer is used once,
+/// and that an image has the layers below a layer too.
 #[test]
 fn layers_of_build_layer_hold_each_store_path_once() {
     let image = Image::named("layered");

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::support::{Image, root_command, run, stderr, stowage};
 
-/// containerd with stores of its own, which ends with the test.
+/// A containerd with stores of its own, which ends with the test.
 pub struct Containerd {
     daemon: Child,
     directory: tempfile::TempDir,
@@ -60,7 +60,7 @@ impl Containerd {
 
 impl Drop for Containerd {
     fn drop(&mut self) {
-        // Through sudo it is another process that has to end.
+        // With sudo, another process has to end.
         let _ = root_command("kill").arg(self.daemon.id().to_string()).status();
         let _ = self.daemon.wait();
         let _ = root_command("rm").arg("-rf").arg(self.directory.path().join("root")).status();
@@ -80,7 +80,7 @@ fn containerd_pulls_what_it_lacks() {
     let second = containerd.copy(&two, "e2e/app:v2");
     assert!(second["bytesSent"].as_u64().unwrap() * 1000 < two.spec.size(), "{second}");
 
-    // Under its own names alone.
+    // The images have their own names only.
     let names = run(&mut containerd.ctr(&["images", "list", "--quiet"]));
     assert_eq!(names, "docker.io/e2e/app:v1\ndocker.io/e2e/app:v2\n");
     let digest = second["manifestDigest"].as_str().unwrap();

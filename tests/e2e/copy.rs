@@ -1,4 +1,4 @@
-//! `nix run .#IMAGE.copyTo…`: registries, and what only skopeo knows how to reach.
+//! Tests `nix run .#IMAGE.copyTo…`: registries, and targets that only skopeo can reach.
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::registry::Registry;
 use crate::support::{Docker, Image, build, root_command, run, stderr};
 
-/// The program behind `nix run .#IMAGE.NAME`.
+/// Returns the program that `nix run .#IMAGE.NAME` runs.
 fn program(image: &Image, attribute: &str, name: &str) -> Command {
     let package = build(&format!("{}.{attribute}", image.attribute));
     Command::new(package.join("bin").join(name))
@@ -31,7 +31,7 @@ fn inspect(target: &str, flags: &[&str]) -> Value {
     serde_json::from_str(&output).unwrap()
 }
 
-/// A storage of one's own.
+/// A containers-storage for one test.
 struct Storage(tempfile::TempDir);
 
 impl Storage {
@@ -39,7 +39,7 @@ impl Storage {
         Self(tempfile::tempdir().unwrap())
     }
 
-    /// In containers-storage's notation.
+    /// Returns a name in containers-storage's notation.
     fn target(&self, name: &str) -> String {
         let path = |name| self.0.path().join(name).display().to_string();
         format!("containers-storage:[overlay@{}+{}]{name}", path("root"), path("run"))
@@ -48,7 +48,7 @@ impl Storage {
 
 impl Drop for Storage {
     fn drop(&mut self) {
-        // The driver leaves a mount behind.
+        // The storage driver leaves a mount behind.
         let mount = self.0.path().join("root/overlay");
         let _ = root_command("umount").arg(mount).stderr(Stdio::null()).status();
     }
@@ -90,7 +90,8 @@ fn a_registry_gets_what_it_lacks() {
     assert_eq!(std::fs::read_to_string(&digestfile).unwrap(), digest);
     assert_eq!(first["manifestDigest"], digest);
 
-    // The leaf alone, then nothing at all; on this machine no flag is needed.
+    // Only the changed leaf is sent, then nothing at all. For a registry on this machine no flag is
+    // needed.
     let second = copy_to(&two, &target("v2"), &[]);
     assert!(field(&second, "layersSent") <= 2, "{second}");
     assert!(field(&second, "bytesSent") * 1000 < two.spec.size(), "{second}");
@@ -99,7 +100,7 @@ fn a_registry_gets_what_it_lacks() {
     let inspected = inspect(&target("v2"), &["--tls-verify=false"]);
     assert_eq!(inspected["rootfs"]["diff_ids"], serde_json::json!(two.diff_ids()));
 
-    // To another repository nothing is sent.
+    // A copy to another repository sends nothing.
     let elsewhere = format!("docker://{}/other/app:v2", registry.host);
     let mounted = copy_to(&two, &elsewhere, &["--mount-from", "e2e/app"]);
     assert_eq!(field(&mounted, "layersSent"), 0, "{mounted}");
@@ -117,7 +118,7 @@ fn a_registry_gets_what_it_lacks() {
     assert!(docker.container(&name, &[]).starts_with("app v2\n"));
 }
 
-/// What `docker push` has compressed, in its own way, need not be sent.
+/// Checks that layers which `docker push` has compressed are not sent again.
 #[test]
 fn layers_that_docker_pushed_are_used() {
     let (registry, docker, image) = (Registry::start(), Docker::start(), Image::named("app1"));
@@ -134,7 +135,7 @@ fn layers_that_docker_pushed_are_used() {
     assert!(docker.container(&name, &[]).starts_with("app v1\n"));
 }
 
-/// Nobody is told anything over a line that can't be trusted, unless that is wanted.
+/// Checks that nothing is sent over an untrusted connection, unless the user allows it.
 #[test]
 fn a_registry_has_to_be_trusted() {
     let trusted = tempfile::tempdir().unwrap();
@@ -160,7 +161,7 @@ fn a_registry_has_to_be_trusted() {
     }
 }
 
-/// Who may push is known by Docker's file, podman's, or the command line.
+/// Checks that credentials come from Docker's file, podman's, or the command line.
 #[test]
 fn a_registry_wants_to_know_who_pushes() {
     let registry = Registry::with_user("me", "secret");
@@ -207,7 +208,7 @@ fn nobody_there_is_said() {
     assert!(said.contains("; trying again in "), "{said}");
     assert!(said.contains("\nerror: http://127.0.0.1:1/v2/a/b/manifests/c: "), "{said}");
 
-    // The names that the image itself has.
+    // The scripts have the image's own names.
     let script = |attribute: &str, name: &str| {
         let package = build(&format!("{}.{attribute}", image.attribute));
         std::fs::read_to_string(package.join("bin").join(name)).unwrap()

@@ -60,7 +60,7 @@ fn the_daemon_shows_what_was_asked_for() {
     assert!(history.lines().all(|line| line.starts_with("stowage: ")), "{history}");
 }
 
-/// An image without a file is one too, for this Docker at least without a container.
+/// Checks an image without files. This version of Docker can't run it.
 #[test]
 fn an_image_may_be_empty() {
     let docker = Docker::start();
@@ -70,7 +70,8 @@ fn an_image_may_be_empty() {
     assert_eq!(inspect(&docker, &image.reference())["Size"], 0);
 }
 
-/// A leaf that changed costs its own bytes, which are shown; what is there is skipped.
+/// Checks that after a change of a leaf only its layer is sent, and that the output shows how many
+/// bytes were sent and skipped.
 #[test]
 fn sends_only_the_layers_that_the_daemon_lacks() {
     let docker = Docker::start();
@@ -108,8 +109,7 @@ fn sends_everything_again_to_a_daemon_that_forgot() {
     assert!(docker.container("e2e/app:v1", &[]).starts_with("app v1\n"));
 }
 
-/// The daemon forgets between the question and the answer: its refusal is met with the
-/// whole image.
+/// Checks that the whole image is sent if the daemon loses layers after it was asked for them.
 #[test]
 fn falls_back_to_the_whole_image() {
     let docker = Docker::start();
@@ -160,7 +160,7 @@ fn no_daemon_and_no_client_are_told_apart() {
     assert_fails(&no_client, "cannot run `docker`");
 }
 
-/// How many blobs an image has in the daemon: what `docker push` would send of it.
+/// Returns the number of an image's blobs in the daemon, which `docker push` would send.
 fn blobs(docker: &Docker, reference: &str) -> usize {
     let directory = tempfile::tempdir().unwrap();
     let archive = directory.path().join("image.tar");
@@ -176,16 +176,17 @@ fn pushed_digest(reference: &str) -> String {
         .arg(format!("docker://{reference}")))
 }
 
-/// Docker 26.1 and 28.5.
+/// The releases with Docker 26.1 and 28.5.
 const RELEASES: [&str; 2] = ["trixie", "sid"];
 
-/// containerd's store keeps blobs as they came, and a layer's diff ID says nothing of them: the
-/// daemon asks for what it lacks, and has all of the image afterwards, whatever it had before.
+/// Checks that a daemon with containerd's store asks for the blobs that it lacks, and has the whole
+/// image afterwards. The store keeps blobs as they came, and a layer's diff ID does not tell which
+/// blob that was.
 #[test]
 fn containerds_store_has_all_of_an_image() {
     let (one, two) = (Image::named("configOnly"), Image::named("full"));
     let layers = two.spec.layers.len() as u64;
-    // With the configuration and the manifest.
+    // Count the configuration and the manifest too.
     let whole = two.spec.layers.len() + 2;
     for release in RELEASES {
         let docker = Docker::with_containerd_store(release);
@@ -196,18 +197,18 @@ fn containerds_store_has_all_of_an_image() {
         assert!(blobs(&docker, &two.reference()) >= whole, "{release}");
         assert_eq!(field(&copy(&two, &docker), "layersSent"), 0, "{release}");
 
-        // No trace is left of the address that it was pulled from.
+        // The address that the image was pulled from is not among its names.
         let names = docker.run(&["image", "ls", "--format", "{{.Repository}}"]);
         assert!(!names.contains("127.0.0.1"), "{release}: {names}");
 
-        // What was removed is sent again.
+        // Layers that were removed are sent again.
         docker.run(&["image", "rm", "--force", &one.reference(), &two.reference()]);
         assert_eq!(field(&copy(&two, &docker), "layersSent"), layers, "{release}");
         assert!(blobs(&docker, &two.reference()) >= whole, "{release}");
     }
 }
 
-/// The classic store of a newer Docker is what that of 20.10 is.
+/// Checks the classic store of newer versions of Docker like that of 20.10.
 #[test]
 fn newer_classic_stores_are_sent_what_they_lack() {
     let (one, two) = (Image::named("app1"), Image::named("app2"));
@@ -221,8 +222,8 @@ fn newer_classic_stores_are_sent_what_they_lack() {
     assert!(docker.container(&two.reference(), &[]).starts_with("app v2\n"));
 }
 
-/// The same layers, which the daemon pulled compressed from another registry, or loaded so, have
-/// other blobs: what is there afterwards can be saved, and pushed.
+/// Checks that the image can be saved and pushed if the daemon has the same layers in other blobs:
+/// pulled compressed from another registry, or loaded compressed.
 #[test]
 fn layers_that_were_compressed_elsewhere_are_no_evidence() {
     let image = Image::named("full");
@@ -232,7 +233,7 @@ fn layers_that_were_compressed_elsewhere_are_no_evidence() {
         (directory.path().join("archive.tar"), directory.path().join("compressed.tar"));
     image.stream_to(&archive);
     let other = format!("{}/other:v1", registry.host);
-    // skopeo compresses what it pushes, and what it writes into an OCI archive.
+    // skopeo compresses the layers that it pushes or writes to an OCI archive.
     for (option, target) in [
         ("--dest-tls-verify=false", format!("docker://{other}")),
         ("--dest-compress", format!("oci-archive:{}:other:v1", compressed.display())),
@@ -261,8 +262,9 @@ fn layers_that_were_compressed_elsewhere_are_no_evidence() {
     }
 }
 
-/// What is compressed arrives compressed, so that `docker push` makes the manifest that a copy to
-/// the registry makes: with nothing there before, and with the same layers uncompressed.
+/// Checks that compressed layers arrive compressed, so that `docker push` makes the manifest that a
+/// copy to the registry makes: in an empty store, and in a store that has the same layers
+/// uncompressed.
 #[test]
 fn containerds_store_pushes_what_a_copy_to_a_registry_pushes() {
     let registry = Registry::start();
@@ -290,7 +292,8 @@ fn containerds_store_pushes_what_a_copy_to_a_registry_pushes() {
     }
 }
 
-/// podman's stand-in for the `docker` program knows no storage driver, and takes whole archives.
+/// Checks podman in place of the `docker` program: it does not report a storage driver, and loads
+/// whole archives.
 #[test]
 fn podman_may_stand_in_for_docker() {
     let image = Image::named("oneLayer");

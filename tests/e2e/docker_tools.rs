@@ -1,4 +1,4 @@
-//! nixpkgs' own test of dockerTools (nixos/tests/docker-tools.nix), assertion by assertion:
+//! Covers nixpkgs' own test of dockerTools (nixos/tests/docker-tools.nix), assertion by assertion:
 //!
 //! - [x] includeStorePaths: an image without its store breaks, has no store path, and works with the host's store
 //! - [x] dates: stable by default, "now" if asked for (plain, layered)
@@ -44,7 +44,7 @@ fn attribute(name: &str) -> String {
     check(&format!("tools-{name}"))
 }
 
-/// Loads a script's stream, or an archive, and returns the name that Nix code knows it by.
+/// Loads the stream of a script, or an archive. Returns the image's name in Nix code.
 fn load(docker: &Docker, name: &str) -> String {
     let path = build(&attribute(name));
     let name_of_file = path.display().to_string();
@@ -63,7 +63,7 @@ fn load(docker: &Docker, name: &str) -> String {
     reference(name)
 }
 
-/// The name that Nix code knows an image by.
+/// Returns an image's name in Nix code.
 fn reference(name: &str) -> String {
     let field = |field: &str| evaluated(&format!("{}.{field}", attribute(name)));
     format!("{}:{}", field("imageName"), field("imageTag"))
@@ -79,7 +79,7 @@ fn inspect(docker: &Docker, reference: &str) -> Value {
     serde_json::from_str::<Value>(&docker.run(&["image", "inspect", reference])).unwrap()[0].take()
 }
 
-/// Each image and what its own command prints, in part.
+/// Runs each image's own command, and checks a part of the output.
 #[test]
 fn images_run() {
     let docker = Docker::start();
@@ -105,7 +105,7 @@ fn images_run() {
             &[],
             &["\n/data 755 901:900\n", "\n/data/file 4750 901:900\n", "\n/data/uid 644 5:6\n"],
         ),
-        // Of several layers the last one counts.
+        // If several layers have a file, the last one counts.
         (
             "layer3",
             &["bash", "-c", "cat /tmp/layer? /tmp/last"],
@@ -195,7 +195,7 @@ fn daemons_know_them_as_nix_does() {
     let image = inspect(&docker, &load(&docker, "now"));
     let created = image["Created"].as_str().unwrap().to_owned();
     assert!(created.as_str() > "2026" && created.ends_with('Z'), "{created}");
-    // A child's variables go before its base's, and each is there once.
+    // An image's variables come before its base's, each name once.
     let image = inspect(&docker, &load(&docker, "layeredOnTop"));
     let variables: BTreeSet<_> = image["Config"]["Env"]
         .as_array()
@@ -214,7 +214,7 @@ fn image(name: &str) -> Image {
     Image::at(&attribute(name))
 }
 
-/// Names in an image's layer.
+/// Returns the names of the files in an image's layer.
 fn names(image: &Image, layer: usize) -> Vec<String> {
     let mut bytes = Vec::new();
     let form = stowage::oci::Form::AsStored;
@@ -236,12 +236,12 @@ fn layers_are_as_many_as_wanted() {
     }
     let (below, above) = (image("layeredArchive").diff_ids(), image("layeredOnTop").diff_ids());
     assert_eq!(above[..below.len()], below);
-    // What commands made is a layer without /nix.
+    // A layer made by commands has no /nix.
     let layered = image("layered");
     let top = names(&layered, layered.spec.layers.len() - 1);
     assert!(top.contains(&"extraCommands".to_owned()), "{top:?}");
     assert!(!top.iter().any(|name| name.starts_with("nix")), "{top:?}");
-    // What bash alone needs, what both need, and hello.
+    // The layers are: paths that only bash needs, paths that both need, and hello.
     let pipeline = image("pipeline");
     let names: Vec<_> = pipeline.spec.layers.iter().map(|layer| layer.names()).collect();
     assert!(names[0].contains("bash-") && names[2].starts_with("hello-"), "{names:?}");
@@ -265,7 +265,7 @@ fn an_image_can_do_without_its_store() {
     );
 }
 
-/// What runAsRoot leaves alone is not in its layer, and what it removes is gone.
+/// Checks that a layer has no files that runAsRoot did not change, and that removed files are gone.
 #[test]
 fn a_layer_has_what_changed() {
     let image = image("asRootOnBase");
@@ -340,7 +340,7 @@ fn an_image_is_pulled() {
     }
 }
 
-/// The derivation that an expression over `pkgs.stowage` stands for, if it evaluates.
+/// Checks that the sum of a tar does not depend on the order of its entries.
 #[test]
 fn a_tar_has_its_sum() {
     let program = run(
@@ -364,6 +364,7 @@ fn a_tar_has_its_sum() {
     assert_eq!(found, sum(["b", "a"]));
 }
 
+/// Returns the derivation of an expression over `pkgs.stowage`, or the error of evaluating it.
 fn evaluate(expression: &str) -> Result<PathBuf, String> {
     let apply = format!(
         "pkgs: let inherit (pkgs) hello; inherit (pkgs.stowage) dockerTools; in ({expression}).drvPath"
@@ -377,7 +378,7 @@ fn evaluate(expression: &str) -> Result<PathBuf, String> {
     Ok(String::from_utf8(evaluated.stdout).unwrap().into())
 }
 
-/// What Nix says of an image that can't be built.
+/// Returns Nix's error for an image that can't be built.
 fn refused(expression: &str) -> String {
     let apply = format!(
         "pkgs: let inherit (pkgs) hello lib; inherit (pkgs.stowage) dockerTools; in ({expression}).drvPath"
@@ -450,8 +451,8 @@ fn mistakes_are_named() {
     }
 }
 
-/// The rules of nixpkgs' streamer, beside our layers: each file is as it is in the store, with the
-/// owner and the time that were asked for, and `/nix` and `/nix/store` are 755.
+/// Checks layers against the rules of nixpkgs' streamer: each file is as it is in the store, with
+/// the owner and the time that were asked for, and `/nix` and `/nix/store` have mode 755.
 #[test]
 fn the_store_is_as_nixpkgs_has_it() {
     let image = image("withUser");
@@ -499,7 +500,7 @@ fn the_store_is_as_nixpkgs_has_it() {
     }
 }
 
-/// What is at a path and below it, as a tar would have it.
+/// Describes the files at and below a path, as a tar has them.
 fn as_in_store(path: &Path, entries: &mut BTreeMap<String, String>) {
     let metadata = path.symlink_metadata().unwrap();
     let mode = metadata.permissions().mode() & 0o7777;

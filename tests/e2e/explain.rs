@@ -16,7 +16,7 @@ fn number(json: &Value, name: &str) -> u64 {
     json[name].as_u64().unwrap_or_else(|| panic!("{name} in {json}"))
 }
 
-/// Besides layers: configuration, manifest, index, and the archive's own headers.
+/// The bytes besides layers: configuration, manifest, index, and the archive's own headers.
 const DOCUMENTS: u64 = 64 << 10;
 
 #[test]
@@ -78,7 +78,8 @@ impl Registry {
     fn push(&self, image: &Image, tag: &str) {
         let archive = self.directory.path().join("image.tar");
         image.stream_to(&archive);
-        // As they are: skopeo would compress layers otherwise, and they would be others.
+        // Copy the layers unchanged: skopeo would otherwise compress them, and change their
+        // digests.
         let arguments = [
             "--insecure-policy",
             "copy",
@@ -91,7 +92,7 @@ impl Registry {
         run(skopeo.arg(format!("docker://{}/app:{tag}", self.address)));
     }
 
-    /// Bytes of all blobs it holds.
+    /// Returns the number of bytes of all blobs that the registry holds.
     fn size(&self) -> u64 {
         fn size(path: PathBuf) -> u64 {
             let entries = std::fs::read_dir(path).into_iter().flatten().map(Result::unwrap);
@@ -131,7 +132,7 @@ fn a_registry_is_sent_what_diff_says() {
     );
 }
 
-/// The page after its scripts ran, without a network.
+/// Returns the page after its scripts have run, without a network.
 fn dom(page: &Path, fragment: &str, size: &str) -> String {
     let profile = tempfile::tempdir().unwrap();
     let mut chromium = Command::new("chromium");
@@ -168,14 +169,14 @@ fn the_page_shows_the_image_and_finds_a_package() {
     let directory = tempfile::tempdir().unwrap();
     let page = directory.path().join("page.html");
     run(stowage(&["explain"]).arg(&image.spec_file).arg("--html").arg(&page));
-    // Has the page say whether it is wider than the window.
+    // A script reports in the page's title whether the page is wider than the window.
     let measured = std::fs::read_to_string(&page).unwrap().replace(
         "</html>",
         "<script>document.title = document.documentElement.scrollWidth <= innerWidth ? 'fits' : 'too wide'</script></html>",
     );
     std::fs::write(&page, measured).unwrap();
     let count = image.spec.sources.len();
-    // A laptop; and a phone, as narrow as a window of this browser gets.
+    // The sizes of a laptop, and of a phone: as narrow as this browser's window gets.
     for size in ["1366,768", "500,844"] {
         let shown = dom(&page, "", size);
         assert!(shown.contains("<title>fits</title>"), "{size}");

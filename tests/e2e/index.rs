@@ -12,7 +12,7 @@ fn skopeo(arguments: &[&str]) -> String {
     run(Command::new("skopeo").arg("--insecure-policy").args(arguments))
 }
 
-/// The index as it is at some place, and the configuration that arm64's engines find there.
+/// Checks the index at a place, and the configuration that engines on arm64 find there.
 fn check(place: &str, flags: &[&str]) {
     let raw = skopeo(&[&["inspect", "--raw"], flags, &[place]].concat());
     let index: Value = serde_json::from_str(&raw).unwrap();
@@ -42,13 +42,13 @@ fn an_index_arrives_as_it_is() {
     copy(&[&layout, "--digestfile", &digest("layout-digest")]);
     check(&layout, &[]);
 
-    // The stream, which is an OCI archive.
+    // The stream is an OCI archive.
     let archive = directory.path().join("archive.tar");
     let out = std::fs::File::create(&archive).unwrap();
     run(Command::new(build(INDEX)).stdout(out));
     check(&format!("oci-archive:{}:e2e/index:v1", archive.display()), &[]);
 
-    // A registry, byte for byte: under two tags.
+    // A registry gets it byte for byte, under two tags.
     let registry = Registry::start();
     let reference = |tag: &str| format!("docker://{}/e2e/index:{tag}", registry.host);
     let plain = "--dest-tls-verify=false";

@@ -1,54 +1,55 @@
-//! End-to-end tests: images built by Nix in its sandbox, taken by real container
-//! engines, run. `checks/test` installs what they need; `checks/test e2e NAME` runs one.
+//! End-to-end tests: Nix builds images in its sandbox, and real container engines load and run
+//! them. `checks/test` installs the programs that this needs; `checks/test e2e NAME` runs one test.
 
 #![allow(clippy::unwrap_used)]
 
-/// What people get wrong in Nix code, and what Nix then prints.
+/// Mistakes in Nix code, and the errors that Nix prints.
 mod bad_input;
-/// Base images: from archives, registries and each format of skopeo's.
+/// Base images: from archives, registries and in each of skopeo's formats.
 mod base;
-/// `nix build` and what its outputs refer to.
+/// `nix build`, and the references of its outputs.
 mod build;
-/// containerd pulls what it lacks.
+/// containerd, which pulls the layers that it lacks.
 mod containerd;
 /// Targets that skopeo reaches, and the programs for `nix run`.
 mod copy;
-/// The Docker daemon is sent what it lacks.
+/// The Docker daemon, which is sent the layers that it lacks.
 mod docker;
-/// What dockerTools' users build.
+/// Images that users of dockerTools build.
 mod docker_tools;
-/// What an update costs by our account, and by those of Docker and of a registry; the page
-/// that shows an image, in a browser.
+/// The cost of an update by `stowage diff`, by Docker and by a registry; the page of `stowage
+/// explain` in a browser.
 mod explain;
 /// Images for several platforms.
 mod index;
-/// Images of packages that are given by their names.
+/// Images of packages by their names.
 mod names;
-/// What nix2container's users build.
+/// Images that users of nix2container build.
 mod nix2container;
 /// Nix in an image.
 mod nix_database;
-/// Arguments of the Nix functions, other systems, `skopeo` with `nix:`, and what is rebuilt when.
+/// Arguments of the Nix functions, other systems, `skopeo` with `nix:`, and the derivations that a
+/// change rebuilds.
 mod nix_functions;
-/// The flake's own image, with a Nix to work with, and its template.
+/// The flake's own image, in which Nix works, and the flake's template.
 mod nix_image;
-/// `stowage serve --packages`, and whoever pulls.
+/// `stowage serve --packages` and its clients.
 mod on_demand;
-/// podman and skopeo take the stream too.
+/// podman and skopeo, which read the stream too.
 mod podman;
-/// What `pullImage` is told of an image.
+/// The arguments of `pullImage` for an image.
 mod prefetch;
 /// Debian's registry.
 mod registry;
-/// An object storage as others have it: S3, with one bucket and one user.
+/// An object storage for tests: S3, with one bucket and one user.
 #[allow(dead_code)] // other tests need more of it
 #[path = "../it/s3.rs"]
 mod s3;
-/// The registry as a service: Docker, podman, skopeo and containerd pull.
+/// `stowage serve` as a service: Docker, podman, skopeo and containerd pull from it.
 mod serve;
 /// Servers that share an object storage.
 mod shared_storage;
-/// Nix, engines of one's own, and images.
+/// Support for tests with Nix, engines and images.
 mod support;
-/// skopeo reads what is copied to files and directories.
+/// Copies to files and directories, which skopeo reads.
 mod targets;

@@ -15,7 +15,7 @@ fn image(name: &str) -> Image {
 }
 
 /// Evaluates `expression`, in which `image` is `buildImageFromNames` and `set` the packages of
-/// `names.nix`. Without the flake, which is slow.
+/// `names.nix`. Does not use the flake, which is slow.
 fn evaluate(expression: &str) -> Output {
     static PACKAGES: OnceLock<String> = OnceLock::new();
     let packages = PACKAGES.get_or_init(|| {
@@ -31,7 +31,7 @@ fn evaluate(expression: &str) -> Output {
            image = arguments: pkgs.stowage.buildImageFromNames ({{ name = \"a\"; }} // arguments);
          in {expression}"
     );
-    // Derivations are written only in this mode.
+    // Only this mode writes derivations.
     let mode = "--read-write-mode";
     let options = ["--exec", "nix-instantiate", "--eval", mode, "--strict", "--json", "--expr"];
     nix(&[&options[..], &[&expression]].concat()).output().unwrap()
@@ -49,7 +49,7 @@ fn evaluation_error(expression: &str) -> String {
     stderr(&output)
 }
 
-/// Builds what a derivation's path is of, and returns the output's.
+/// Builds a derivation, and returns the path of its output.
 fn realise(derivation: &Value) -> String {
     let derivation = derivation.as_str().unwrap();
     run(&mut nix(&["--exec", "nix-store", "--realise", derivation])).trim().to_owned()
@@ -67,7 +67,7 @@ fn a_shell_has_what_was_asked_for_and_what_programs_expect() {
 
     let shell = |script: &str| docker.container(&image.reference(), &["bash", "-euc", script]);
     assert!(shell("git --version").starts_with("git version "));
-    // Of packages with the same directories each has its files.
+    // Packages with the same directories each keep their files.
     shell("test -d /share/git-core; test -d /share/debianutils");
     assert!(shell("curl --version").starts_with("curl "));
     assert_eq!(shell("sponge"), "sponge is there\n");
@@ -78,7 +78,7 @@ fn a_shell_has_what_was_asked_for_and_what_programs_expect() {
     assert_eq!(shell("test -s $SSL_CERT_FILE; test -s /etc/protocols; echo both"), "both\n");
     let script = "printf '#!/usr/bin/env bash\\necho by env\\n' > /tmp/s; chmod +x /tmp/s; /tmp/s";
     assert_eq!(shell(script), "by env\n");
-    // Bash, whose input ends at once.
+    // The command is bash, whose input ends at once.
     assert_eq!(docker.container(&image.reference(), &[]), "");
 }
 
@@ -90,7 +90,7 @@ fn one_program_is_there_alone() {
     assert_eq!(image.reference(), "hello:v1");
     assert_eq!(docker.container("hello:v1", &["hello"]), "Hello, world!\n");
     assert_eq!(docker.container("hello:v1", &["/usr/bin/env", "hello"]), "Hello, world!\n");
-    // What /usr/bin/env comes with is not among what was asked for.
+    // The image does not have the other programs of the package that has /usr/bin/env.
     let failed = docker.command(&["run", "--rm", "--network=none", "hello:v1", "ls"]).output();
     assert!(!failed.unwrap().status.success());
 }
@@ -111,7 +111,7 @@ fn packages_are_found_by_odd_names() {
     assert!(printed.contains("\nservices\n") && !printed.contains("\nprotocols\n"), "{printed}");
 }
 
-/// Of other machines' packages the image is made here, by programs of ours.
+/// Checks an image of another machine's packages, which is made here by programs of this machine.
 #[test]
 fn arm64_is_what_an_image_is_for() {
     let arguments = r#"{ packages = [ "arm64" "here" ]; pkgSource = "path!${anywhere}"; system = "x86_64-linux"; }"#;
@@ -123,7 +123,7 @@ fn arm64_is_what_an_image_is_for() {
     let spec: Value = serde_json::from_slice(&image.to_json()).unwrap();
     assert_eq!(spec["platform"]["architecture"], "arm64");
 
-    // The same of a set that is given, or of the library's own.
+    // The package set can be given, or be the library's own.
     for source in ["", "pkgs = set;"] {
         for how in [
             r#"packages = [ "arm64" "hello" ];"#,
@@ -164,12 +164,12 @@ fn missing_names_are_all_told() {
     let error = evaluation_error(&format!("(image {arguments}).drvPath"));
     assert!(error.contains("there are no packages by the names `nonsense`, `lib`, "), "{error}");
     assert_eq!(value(r#"(image { packages = [ ]; }).missing"#), json!([]));
-    // What is in every image may be missing as well.
+    // A package that belongs in every image may be missing too.
     let bare = r#"image { packages = [ "hello" ]; pkgs = { inherit (pkgs) stdenv hello; }; }"#;
     assert_eq!(value(&format!("({bare}).missing")), json!(["cacert", "iana-etc", "coreutils"]));
 }
 
-/// Its JSON has the manifest that a registry serves, and says of each blob where it is from.
+/// Checks that the JSON has the manifest that a registry serves, and the origin of each blob.
 #[test]
 fn json_leads_to_every_blob() {
     let image = image("hello");
@@ -258,7 +258,8 @@ fn errors_of_packages_are_passed_on() {
     assert!(stderr(&built).contains("went wrong"), "{}", stderr(&built));
 }
 
-/// A directory's and a repository's, of which nothing is read before it is needed.
+/// Checks package sources that are a directory or a repository. Nothing of them is read before it
+/// is needed.
 #[test]
 fn packages_are_from_where_the_source_says() {
     let directory = tempfile::tempdir().unwrap();
@@ -314,7 +315,7 @@ fn packages_are_from_where_the_source_says() {
     let both = r#"(image { pkgs = set; pkgSource = "path!/a"; }).missing"#;
     let error = evaluation_error(both);
     assert!(error.contains("`pkgs` and `pkgSource` both say"), "{error}");
-    // What is not asked for is not fetched, and names are looked at first.
+    // A source that is not needed is not fetched, and names are checked first.
     let wrong =
         r#"(image { packages = [ "a b" ]; pkgSource = "nixpkgs!nixos-unstable"; }).missing"#;
     assert!(evaluation_error(wrong).contains("is no name"));
@@ -326,8 +327,8 @@ fn git(directory: &Path, arguments: &[&str]) -> String {
     run(command.args(arguments))
 }
 
-/// Of different names, with the same popularity data, most of what both have is in the same
-/// layers, whatever else is in either.
+/// Checks that images of different names, with the same popularity data, have most of their common
+/// paths in the same layers.
 #[test]
 fn images_of_other_names_share_layers() {
     let [one, other] = ["popularOne", "popularOther"].map(image);

@@ -6,14 +6,14 @@ fn image(name: &str) -> Image {
     Image::named(&format!("nix2container-{name}"))
 }
 
-/// Loads an image and runs its command, with others than its own arguments if there are any.
+/// Loads an image and runs its command, with `arguments` in place of its own if there are any.
 fn prints(docker: &Docker, name: &str, arguments: &[&str]) -> String {
     let image = image(name);
     docker.load(&image);
     docker.container(&image.reference(), arguments)
 }
 
-/// Each example of nix2container's, and what its own tests want of it.
+/// Runs nix2container's examples, and checks what its own tests check.
 #[test]
 fn its_images_run_as_they_do_there() {
     let docker = Docker::start();
@@ -36,7 +36,7 @@ fn its_images_run_as_they_do_there() {
                 "-rwxrwxrwx 1 0 0 0 Jan  1  1970 second\n",
             ],
         ),
-        // A rule for one file is for that one alone.
+        // A rule for one file does not affect others.
         (
             "someFiles",
             &[],
@@ -75,7 +75,7 @@ fn its_images_say_of_themselves_what_was_asked_for() {
         serde_json::from_str::<Value>(&inspected).unwrap()[0].clone()
     };
     assert_eq!(inspected("created")["Created"], "2024-05-13T09:31:10Z");
-    // What both layers below hold, once, and then the image's own.
+    // The image has the paths that both layers below hold, once, and then its own.
     assert_eq!(layer_names(&image("duplicated"), "readline"), 1);
 
     let history = &image("metadata").spec.history[0];
@@ -83,13 +83,13 @@ fn its_images_say_of_themselves_what_was_asked_for() {
     assert_eq!(found.map(|text| text.clone().unwrap()), ["by whom", "whose", "and why"]);
 }
 
-/// How many layers have a store path of that name.
+/// Returns the number of layers that have a store path of that name.
 fn layer_names(image: &Image, name: &str) -> usize {
     let with_name = |layer: &&stowage::oci::SpecLayer| layer.names().contains(name);
     image.spec.layers.iter().filter(with_name).count()
 }
 
-/// The layer is used as it was when it was built, in the store.
+/// Checks that the image uses the layer as it was built and kept in the store.
 #[test]
 fn what_is_not_reproducible_is_kept() {
     let image = image("nonReproducible");
@@ -132,7 +132,7 @@ fn nix_knows_what_is_in_layers_below() {
     assert!(query(&hello).lines().any(|path| path == hello));
 }
 
-/// Who isn't root has a Nix too, and builds with it.
+/// Checks that an ordinary user has a Nix too, and can build with it.
 #[test]
 fn nix_is_there_for_another_user() {
     let docker = Docker::start();

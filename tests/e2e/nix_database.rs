@@ -1,6 +1,6 @@
 use crate::support::{Docker, Image, build, nix, run};
 
-/// Nix itself, in a container: its database is whole, and agrees with the files.
+/// Checks in a container that Nix's database is complete and agrees with the files.
 #[test]
 fn nix_in_the_image_knows_its_store() {
     let docker = Docker::start();
@@ -10,7 +10,7 @@ fn nix_in_the_image_knows_its_store() {
     let shell = |script: &str| docker.container(&reference, &["/bin/bash", "-ec", script]);
 
     shell("nix-store --verify --check-contents");
-    // Of a layer, of a layer below that, and of the image itself.
+    // Query paths of a layer, of a layer below that one, and of the image itself.
     let closure = shell("nix-store --query --requisites $HELLO");
     assert!(closure.lines().any(|path| path.ends_with(image_path(&image, "hello"))), "{closure}");
     let valid = shell("nix-store --query --requisites /nix/var/nix/gcroots/docker/*");
@@ -30,13 +30,13 @@ fn nix_in_the_image_knows_its_store() {
     assert_eq!(built, "built in a container\n");
 }
 
-/// A store path's hash and name, for a name.
+/// Returns hash and name of the store path with a name.
 fn image_path<'i>(image: &'i Image, name: &str) -> &'i str {
     let paths = image.spec.sources.iter().map(|source| source.path.name());
     paths.into_iter().find(|found: &&str| found.starts_with(name)).unwrap()
 }
 
-/// Two builds, bit for bit.
+/// Checks that two builds are equal, bit for bit.
 #[test]
 fn the_database_is_the_same_every_time() {
     let attribute = "checks.x86_64-linux.withNix.spec";

@@ -1,5 +1,5 @@
-//! The Nix functions as such: their arguments, other systems, and what a change of the program's
-//! sources rebuilds.
+//! Tests the Nix functions themselves: their arguments, other systems, and the derivations that a
+//! change of the program's sources rebuilds.
 
 use std::path::Path;
 use std::process::Command;
@@ -87,7 +87,7 @@ fn functions_know_their_arguments() {
     assert_eq!(found["overridden"], "b:xy");
 }
 
-/// Flakes name every system, on any machine.
+/// Checks that the flake can be evaluated for every system, on any machine.
 #[test]
 fn other_systems_can_be_evaluated() {
     for system in ["aarch64-linux", "x86_64-darwin", "aarch64-darwin"] {
@@ -99,7 +99,7 @@ fn other_systems_can_be_evaluated() {
     }
 }
 
-/// `skopeo` with `nix:`, as flakes of nix2container's users call it.
+/// Checks `skopeo` with `nix:`, as flakes of nix2container's users call it.
 #[test]
 fn skopeo_copies_images_of_the_store() {
     let image = Image::named("configOnly");
@@ -112,7 +112,7 @@ fn skopeo_copies_images_of_the_store() {
         command
     };
 
-    // The script and the image spec, with options before and behind.
+    // Copy the script and the image spec, with options before and after the names.
     let script = format!("nix:{}", image.path.display());
     let oci = format!("oci:{}:latest", at("oci"));
     run(&mut skopeo(&["--insecure-policy", "copy", &script, &oci, "--tmpdir", &at("tmp")]));
@@ -126,7 +126,7 @@ fn skopeo_copies_images_of_the_store() {
     assert_eq!(manifest["mediaType"], "application/vnd.docker.distribution.manifest.v2+json");
     assert!(std::fs::read_to_string(&digest).unwrap().starts_with("sha256:"));
 
-    // What is not of the store is copied by skopeo itself.
+    // skopeo itself copies images that are not in the store.
     let copy = format!("dir:{}", at("copy"));
     run(&mut skopeo(&["--insecure-policy", "copy", "--quiet", &oci, &copy]));
     assert!(Path::new(&at("copy")).join("manifest.json").exists());
@@ -148,7 +148,7 @@ fn skopeo_copies_images_of_the_store() {
     }
 }
 
-/// A copy of what the program is built from.
+/// Copies the sources of the program.
 fn copied_sources() -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();
     let mut command = Command::new("cp");
@@ -157,8 +157,8 @@ fn copied_sources() -> tempfile::TempDir {
     copy
 }
 
-/// The store path of what the builder or the whole program is built from, with the texts of its
-/// Cargo.toml and Cargo.lock.
+/// Returns the store path of the sources of the builder or of the whole program, with the texts of
+/// its Cargo.toml and Cargo.lock.
 fn inputs(sources: &Path, only_builder: bool) -> (String, String, String) {
     let expression = format!(
         "let
@@ -178,7 +178,7 @@ fn inputs(sources: &Path, only_builder: bool) -> (String, String, String) {
     serde_json::from_str(&json).unwrap()
 }
 
-/// Derivations run the builder, and so change with it.
+/// Checks that derivations, which run the builder, change with the builder only.
 #[test]
 fn images_are_rebuilt_by_changes_of_the_builder_alone() {
     let sources = copied_sources();
@@ -203,7 +203,7 @@ fn images_are_rebuilt_by_changes_of_the_builder_alone() {
     }
     assert_ne!(inputs(path, false), program);
     assert_eq!(inputs(path, true), builder);
-    // Nor does a release change it, or a crate that only the server has.
+    // A release does not change it either, nor does a crate that only the server uses.
     let manifest = std::fs::read_to_string(path.join("Cargo.toml")).unwrap();
     let manifest = manifest.replacen("version = \"0.1.0\"", "version = \"0.2.0\"", 1);
     std::fs::write(path.join("Cargo.toml"), manifest).unwrap();
@@ -212,7 +212,7 @@ fn images_are_rebuilt_by_changes_of_the_builder_alone() {
     touch("src/oci/mod.rs", "\n// changed\n");
     assert_ne!(inputs(path, true), builder);
 
-    // Derivations refer to it, and not to the program.
+    // Derivations refer to the builder, not to the program.
     let image = "checks.x86_64-linux.configOnly";
     for attribute in [image.to_owned(), format!("{image}.spec")] {
         let attribute = format!(".#{attribute}.drvPath");
@@ -224,8 +224,8 @@ fn images_are_rebuilt_by_changes_of_the_builder_alone() {
     }
 }
 
-/// What is left out of the builder is not missing in it: Cargo takes the cut Cargo.toml and Cargo.lock
-/// with the sources that are left.
+/// Checks that the builder's sources are complete: Cargo accepts the reduced Cargo.toml and
+/// Cargo.lock with the remaining sources.
 #[test]
 fn the_builder_is_complete() {
     let sources = copied_sources();
@@ -240,7 +240,7 @@ fn the_builder_is_complete() {
         let mut cargo = Command::new(env!("CARGO"));
         cargo.args(["metadata", "--offline", "--format-version=1"]).current_dir(directory.path());
         let metadata: Value = serde_json::from_str(&run(&mut cargo)).unwrap();
-        // What Cargo uses, it found in the lock file.
+        // Cargo found every package that it uses in the lock file.
         for package in metadata["packages"].as_array().unwrap() {
             let (name, version) = (&package["name"], &package["version"]);
             assert!(
@@ -255,7 +255,7 @@ fn the_builder_is_complete() {
     }
 }
 
-/// The files that `mod NAME;` asks for, without those of modules for which a feature is needed.
+/// Returns the files for which `mod NAME;` asks, except for modules that need a feature.
 fn module_files(
     directory: &Path,
     only_builder: bool,

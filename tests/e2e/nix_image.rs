@@ -6,7 +6,7 @@ fn shell(docker: &Docker, reference: &str, script: &str) -> String {
     docker.container(reference, &["/root/.nix-profile/bin/bash", "-ec", script])
 }
 
-/// What one would do in a container with Nix.
+/// Checks typical commands in a container with Nix.
 #[test]
 fn one_can_work_and_build_in_the_flakes_image() {
     let docker = Docker::start();
@@ -40,7 +40,8 @@ fn one_can_work_and_build_in_the_flakes_image() {
     assert_eq!(built, "built\n");
 }
 
-/// As Nix' sandbox is: no `/var/tmp`, and no other program.
+/// Checks that the tarball can be made in Nix's sandbox, which has no `/var/tmp` and no other
+/// programs.
 #[test]
 fn a_tarball_is_made_in_a_derivation() {
     let tarball = build("checks.x86_64-linux.nixTarball");
@@ -50,7 +51,7 @@ fn a_tarball_is_made_in_a_derivation() {
     assert!(shell(&docker, &id, "nix --version").starts_with("nix (Nix) "));
 }
 
-/// Who starts from the template gets what it says.
+/// Checks that a flake that starts from the template builds.
 #[test]
 fn the_template_is_a_flake_that_works() {
     let directory = tempfile::tempdir().unwrap();

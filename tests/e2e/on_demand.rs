@@ -1,4 +1,4 @@
-//! `stowage serve --packages`: images that Nix builds when somebody pulls them.
+//! Tests `stowage serve --packages`: images that Nix builds when a client pulls them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -59,7 +59,7 @@ pub fn serve(source: &str) -> Command {
 pub struct Server {
     process: Child,
     pub directory: tempfile::TempDir,
-    /// Host and port.
+    /// The host and the port.
     pub host: String,
 }
 
@@ -80,7 +80,7 @@ impl Server {
         Self::run(directory, serve(source).args(arguments))
     }
 
-    /// With a command that is all but complete.
+    /// Starts a server with a command that lacks only the address file.
     pub fn run(directory: tempfile::TempDir, command: &mut Command) -> Self {
         let path = |name: &str| directory.path().join(name);
         command.arg("--address-file").arg(path("address"));
@@ -155,7 +155,7 @@ impl Drop for Server {
     }
 }
 
-/// `skopeo ARGUMENTS`
+/// Runs `skopeo ARGUMENTS`.
 pub fn skopeo(arguments: &[&str]) -> String {
     let mut command = Command::new("skopeo");
     run(command.arg("--insecure-policy").args(arguments).stdin(Stdio::null()))
@@ -173,7 +173,7 @@ fn docker_pulls_and_runs_what_it_names() {
     assert_eq!(server.metric("image_builds_total"), 1);
 }
 
-/// One more package moves what is new: as many bytes as its layers have.
+/// Checks that a further package transfers only its own layers.
 #[test]
 fn layers_that_are_there_are_not_pulled_again() {
     let server = Server::start(&[]);
@@ -201,8 +201,8 @@ fn layers_that_are_there_are_not_pulled_again() {
     assert!(moved < all / 20, "{moved} of {all}");
 }
 
-/// Docker has a layer only where all below it are the same: with popularity data what is new is
-/// on top.
+/// Checks that Docker transfers little more than what is new. Docker reuses a layer only if all
+/// layers below it are equal; with popularity data the new layers are on top.
 #[test]
 fn docker_moves_little_more_than_what_is_new() {
     let directory = tempfile::tempdir().unwrap();
@@ -238,7 +238,7 @@ fn podman_and_skopeo_pull() {
 #[test]
 fn what_cannot_be_built_is_said_and_nothing_of_this_machine() {
     let server = Server::start(&["--max-packages=3", "--max-image-size=40M"]);
-    // Of the others, none is to be cut short.
+    // A server of its own for the timeout, so that no other build is cut short.
     let impatient = Server::start(&["--build-timeout=3"]);
     for (name, status, code, message) in [
         ("hello/nonsense/odd", 404, "MANIFEST_UNKNOWN", "names `nonsense`, `odd`"),
@@ -261,21 +261,21 @@ fn what_cannot_be_built_is_said_and_nothing_of_this_machine() {
         }
     }
     assert_eq!(server.metric("image_builds_total"), 4);
-    // It remembers for a while, and the log knows more.
+    // The server remembers the failure for a while, and the log has the details.
     for _ in 0..3 {
         assert_eq!(server.manifest("broken").status, 404);
     }
     assert!(server.metric("image_builds_total") <= 5);
     let directory = server.directory.path().display().to_string();
     assert!(server.log().contains(&format!("in {directory}/packages")));
-    // What was broken off is no longer at work.
+    // The build that was ended is no longer running.
     let builds = run(Command::new("ps").args(["-eo", "args"]));
     let directory = impatient.directory.path().display().to_string();
     let left = |line: &&str| line.contains("nix-") && line.contains(&directory);
     assert_eq!(builds.lines().find(left), None);
 }
 
-/// Names of which none is a package's, and each gets no further than it should.
+/// Checks names that no package can have: each is refused as early as it should be.
 #[test]
 fn odd_names_are_refused_without_nix() {
     let server = Server::start(&[]);
@@ -330,7 +330,7 @@ fn a_hundred_at_once() {
     assert_eq!(ask(&|_| "hello/jq".to_owned()), BTreeMap::from([(200, 100)]));
     assert_eq!(server.metric("image_builds_total"), 1);
 
-    // As many as may wait are built, and others are told to come again.
+    // Builds wait up to the limit, and further clients are told to try again later.
     let statuses = ask(&|number| format!("hello/none{number}"));
     let (found, refused) = (statuses.get(&404), statuses.get(&429));
     assert_eq!(found.unwrap_or(&0) + refused.unwrap_or(&0), 100, "{statuses:?}");
@@ -341,21 +341,21 @@ fn a_hundred_at_once() {
     assert!(memory < 64 << 20, "{memory} bytes");
 }
 
-/// Runs git in a repository, and returns what it prints.
+/// Runs git in a repository, and returns its output.
 fn git_in(repository: &Path, arguments: &[&str]) -> String {
     let user = ["-c", "user.name=a", "-c", "user.email=a@example.org"];
     let mut command = Command::new("git");
     run(command.arg("-C").arg(repository).args(user).args(arguments)).trim().to_owned()
 }
 
-/// Makes a repository of a directory, with all of it in the first commit of `main`.
+/// Makes a repository of a directory, with all files in the first commit of `main`.
 fn commit_first(directory: &Path) {
     git_in(directory, &["init", "--quiet", "--initial-branch=main"]);
     git_in(directory, &["add", "."]);
     git_in(directory, &["commit", "--quiet", "--message=one"]);
 }
 
-/// A tag is a branch, and what is remembered of it has an end.
+/// Checks that a tag is a branch, and that a branch is remembered for a limited time.
 #[test]
 fn packages_come_from_git() {
     let directory = tempfile::tempdir().unwrap();
@@ -381,7 +381,7 @@ fn packages_come_from_git() {
         ("latest", "own\n", 1),
         ("next", "next\n", 2),
         (&*first, "own\n", 3),
-        // What comes from a commit never changes.
+        // Packages of a commit never change.
         (&*first, "own\n", 3),
         ("latest", "own\n", 4),
     ] {
@@ -436,7 +436,8 @@ fn strangers_commits_are_not_evaluated_and_others_read_nothing_else() {
     git(&["checkout", "--quiet", "main"]);
     git(&["branch", "--quiet", "-D", "stranger"]);
 
-    // Not by a path, where Nix reads whatever git has.
+    // Serve the repository over a network protocol: of a local path, Nix reads all objects that git
+    // has.
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let base = packages.parent().unwrap();
     let mut daemon = Command::new("git")
@@ -470,7 +471,7 @@ fn strangers_commits_are_not_evaluated_and_others_read_nothing_else() {
             .map(|l| l["digest"].clone())
             .collect::<Vec<_>>()
     };
-    // It is another process that has the connections.
+    // A child process of the daemon has the connections.
     let _ = Command::new("kill").arg(daemon.id().to_string()).status();
     let _ = daemon.wait();
     assert_eq!(ours.status, 200, "{}", ours.body);
@@ -493,7 +494,7 @@ fn strangers_commits_are_not_evaluated_and_others_read_nothing_else() {
     assert!(text.contains("echo env  end") && !text.contains("FAKE-KEY"));
 }
 
-/// Told to end while Nix builds, it ends that as well, and leaves no link.
+/// Checks that a server that ends during a build ends the build as well, and leaves no link.
 #[test]
 fn its_end_is_the_end_of_its_builds() {
     let mut server = Server::start(&["--grace=0"]);

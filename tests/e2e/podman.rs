@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::support::{Image, root_command, run};
 
-/// podman with a storage of its own.
+/// Returns a podman command with a storage of its own.
 pub fn podman(directory: &std::path::Path, arguments: &[&str]) -> Command {
     let mut command = root_command("podman");
     command.arg("--root").arg(directory.join("root")).arg("--runroot").arg(directory.join("run"));
@@ -27,7 +27,8 @@ fn podman_loads_the_stream() {
     )))
     .unwrap();
     assert_eq!(inspected[0]["RootFS"]["Layers"], serde_json::json!(image.diff_ids()));
-    // A container needs privileges that a build machine may not give: its files do not.
+    // Running a container needs privileges that a build machine may not have; reading its files
+    // does not.
     let mounted = run(&mut podman(directory.path(), &["image", "mount", &reference]));
     let listed = run(root_command("chroot").args([mounted.trim(), "/bin/ls", "/"]));
     run(&mut podman(directory.path(), &["image", "unmount", &reference]));
@@ -37,7 +38,7 @@ fn podman_loads_the_stream() {
     );
 }
 
-/// skopeo reads both formats of the stream, and its digests are ours.
+/// Checks that skopeo reads both formats of the stream, and computes the recorded digests.
 #[test]
 fn skopeo_finds_the_same_diff_ids() {
     let directory = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! `stowage prefetch`, beside what skopeo and Nix make of the same image. That `pullImage` takes what
-//! it prints is tested where that is.
+//! Compares `stowage prefetch` with what skopeo and Nix make of the same image. The tests of
+//! `pullImage` are where base images are tested.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::registry::Registry;
 use crate::support::{Image, build, nix, run, stowage};
 
-/// What Nix says of the directory that skopeo writes.
+/// Returns Nix's hash of the directory that skopeo writes.
 fn by_skopeo(reference: &str, arch: &str, directory: &Path) -> String {
     let target = directory.join(arch);
     let mut copy = Command::new("skopeo");

@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-/// A registry of one's own, which ends with the test.
+/// A registry for one test, which ends with the test.
 pub struct Registry {
     server: Child,
-    /// Host and port.
+    /// The host and the port.
     pub host: String,
     _directory: tempfile::TempDir,
 }
@@ -17,19 +17,19 @@ impl Registry {
         Self::with(|_, _| ())
     }
 
-    /// One that wants a name and a password.
+    /// Starts a registry that wants a name and a password.
     pub fn with_user(user: &str, password: &str) -> Self {
         Self::with(|config, directory| {
             let file = directory.join("htpasswd");
-            // The least work that bcrypt does.
+            // The smallest cost that bcrypt allows.
             let hash = bcrypt::hash(password, 4).unwrap();
             std::fs::write(&file, format!("{user}:{hash}\n")).unwrap();
             config["auth"] = json!({"htpasswd": {"realm": "test", "path": file}});
         })
     }
 
-    /// One that speaks HTTPS, with a certificate that nobody trusts who isn't told to: `ca.crt`
-    /// in this directory.
+    /// Starts a registry with HTTPS and a certificate that is not trusted by default: `ca.crt` in
+    /// this directory.
     pub fn with_tls(trusted: &Path) -> Self {
         Self::with(|config, directory| {
             let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
@@ -46,7 +46,7 @@ impl Registry {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let host = free.local_addr().unwrap().to_string();
         drop(free);
-        // JSON is YAML.
+        // JSON is also YAML.
         let mut config = json!({
             "version": 0.1,
             "storage": {"filesystem": {"rootdirectory": directory.path().join("data")}},

@@ -1,4 +1,4 @@
-//! `stowage serve`, and whoever pulls.
+//! Tests `stowage serve` and its clients.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use crate::support::{Docker, Image, run, stderr, stowage};
 struct Served {
     server: Child,
     directory: tempfile::TempDir,
-    /// Host and port.
+    /// The host and the port.
     host: String,
 }
 
@@ -75,7 +75,7 @@ fn skopeo(arguments: &[&str]) -> Command {
     command
 }
 
-/// A daemon takes a loopback port for what it is, and needs no TLS.
+/// Checks that a Docker daemon pulls from a loopback port without TLS.
 #[test]
 fn docker_pulls_and_runs() {
     let images = [Image::named("full"), Image::named("app1"), Image::named("app2")];
@@ -94,7 +94,8 @@ fn docker_pulls_and_runs() {
     let app = served.reference("app:now");
     docker.run(&["pull", "--quiet", &app]);
     assert_eq!(diff_ids(&app), json!(one.diff_ids()));
-    // Another one in its place, while it is served; what they share is not pulled again.
+    // Another image replaces the first one while it is served; the layers that both have are not
+    // pulled again.
     symlink(&two.spec_file, served.path("link")).unwrap();
     std::fs::rename(served.path("link"), served.path("images/app/now")).unwrap();
     let pulled = until("there is another image", || {
@@ -135,7 +136,7 @@ fn skopeo_reads_and_copies() {
         &format!("docker://{}", served.reference("e2e/full")),
     ]));
     assert_eq!(parsed(&tags)["Tags"], json!(["all"]));
-    // Made, and from the cache.
+    // The first copy has the layers made, the second gets them from the cache.
     for name in ["first", "second"] {
         let target = format!("oci:{}:all", served.path(name).display());
         let copy = ["copy", "--quiet", "--src-tls-verify=false", &source, &target];
@@ -156,7 +157,7 @@ fn skopeo_is_let_in_by_tls_and_password() {
         path.to_str().unwrap().to_owned()
     };
     let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
-    // By the name that it has in a `--cert-dir`.
+    // The file has the name that it needs in a `--cert-dir`.
     let certificate = file("ca.crt", &made.cert.pem());
     let key = file("server.pem", &made.signing_key.serialize_pem());
     let users = file("users", &format!("ann:{}\n", bcrypt::hash("secret", 10).unwrap()));
@@ -180,7 +181,7 @@ fn skopeo_is_let_in_by_tls_and_password() {
     assert!(unknown.contains("x509: "), "{unknown}");
 }
 
-/// containerd by itself, as in Kubernetes: it checks the diff IDs when it unpacks.
+/// Checks containerd alone, as in Kubernetes: it checks the diff IDs when it unpacks.
 #[test]
 fn containerd_pulls() {
     if Command::new("ctr").arg("--version").stdout(Stdio::null()).status().is_err() {

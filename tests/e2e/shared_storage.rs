@@ -1,4 +1,4 @@
-//! `stowage serve --packages --storage`: servers that know nothing of each other, and one bucket.
+//! Tests `stowage serve --packages --storage`: several independent servers with one bucket.
 
 use std::io;
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -8,7 +8,7 @@ use crate::on_demand::{Server, packages, serve, skopeo};
 use crate::s3::{Mode, S3, SECRET_KEY};
 use crate::support::{Docker, stderr};
 
-/// A package set for several servers, and where they keep images.
+/// A package set for several servers, and their storage.
 struct Shared {
     s3: S3,
     directory: tempfile::TempDir,
@@ -33,14 +33,14 @@ impl Shared {
     }
 }
 
-/// Passes connections on, to each server in turn, and to those alone that answer.
+/// Passes connections on to the servers in turn, and only to those that answer.
 struct Balancer {
     host: String,
     servers: Arc<Mutex<Vec<Option<Server>>>>,
 }
 
 impl Balancer {
-    /// Just before the `kill_at`-th connection the first server is killed.
+    /// Starts the balancer. It kills the first server just before the `kill_at`-th connection.
     fn start(servers: Vec<Server>, kill_at: usize) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let host = listener.local_addr().unwrap().to_string();
@@ -85,14 +85,14 @@ fn three_servers_answer_for_each_other() {
     let servers = vec![shared.server(), shared.server(), shared.server()];
     let first = servers[0].manifest("shell/git/curl");
     assert_eq!(first.status, 200, "{}", first.body);
-    // Others have it without a build, byte for byte.
+    // The other servers have the image without a build, byte for byte.
     for server in &servers[1..] {
         assert_eq!(server.manifest("shell/git/curl").body, first.body);
         assert_eq!(server.metric("image_builds_total"), 0);
         assert_eq!(server.metric("images_found_total"), 1);
     }
 
-    // The one that has built it is killed in the middle of a pull by way of all of them.
+    // The server that has built the image is killed in the middle of a pull through the balancer.
     let balancer = Balancer::start(servers, 2);
     let directory = tempfile::tempdir().unwrap();
     let source = format!("docker://{}/shell/git/curl", balancer.host);
@@ -101,11 +101,12 @@ fn three_servers_answer_for_each_other() {
     skopeo(&[&options[..], &["--src-tls-verify=false", &source, &target]].concat());
     assert!(balancer.servers.lock().unwrap()[0].is_none(), "nobody was killed");
     assert_eq!(balancer.sum("image_builds_total"), 0);
-    // Layers come from the storage: of what they have, no server has sent a thousandth.
+    // The layers come from the storage: the servers have sent less than a thousandth of their
+    // bytes.
     let sent = balancer.sum("sent_bytes_total");
     assert!(sent < 1 << 20, "{sent}");
 
-    // Docker follows to where the blobs are, and one more package is one more build.
+    // Docker follows redirections to the blobs, and a further package takes one further build.
     let docker = Docker::start();
     let reference = format!("{}/shell/git/curl/jq", balancer.host);
     docker.run(&["pull", "--quiet", &reference]);
@@ -124,7 +125,7 @@ fn a_server_that_is_started_again_builds_nothing() {
     let by_digest = format!("/v2/hello/manifests/{}", digest.unwrap());
     drop(before);
     let after = shared.server();
-    // Also for who has read the tag from the server before.
+    // This also holds for a client that has read the tag from the earlier server.
     assert_eq!(after.ask("GET", &by_digest).body, manifest.body);
     assert_eq!(after.manifest("hello").body, manifest.body);
     assert_eq!(after.metric("image_builds_total"), 0);
@@ -145,7 +146,7 @@ fn a_server_that_is_started_again_builds_nothing() {
 #[test]
 fn what_is_wrong_with_a_storage_is_said() {
     let shared = Shared::new();
-    // At the start, to who starts it.
+    // At the start, the administrator gets the error.
     let output = shared.command(&[]).env("AWS_SECRET_ACCESS_KEY", "wrong").output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let text = stderr(&output);
@@ -156,7 +157,7 @@ fn what_is_wrong_with_a_storage_is_said() {
     );
     assert!(!text.contains(SECRET_KEY), "{text}");
 
-    // Later, to clients, who learn nothing else of it.
+    // Later, clients get an error without details.
     let server = shared.server();
     shared.s3.set_mode(Mode::Full);
     let answer = server.manifest("hello");

@@ -10,11 +10,11 @@ use stowage::oci::ImageSpec;
 pub const REPOSITORY: &str = env!("CARGO_MANIFEST_DIR");
 const SYSTEM: &str = "x86_64-linux";
 
-/// `checks/nix ARGUMENTS` in the repository.
+/// Returns the command `checks/nix ARGUMENTS`, run in the repository.
 pub fn nix(arguments: &[&str]) -> Command {
     let mut command = Command::new(Path::new(REPOSITORY).join("checks/nix"));
     command.args(arguments).current_dir(REPOSITORY).stdin(Stdio::null());
-    // Images are built by the program that is tested.
+    // The tested program builds the images.
     command.env("STOWAGE_PROGRAM", env!("CARGO_BIN_EXE_stowage"));
     command
 }
@@ -26,7 +26,7 @@ pub fn root_command(program: &str) -> Command {
     command
 }
 
-/// Runs a command that must succeed, and returns what it printed.
+/// Runs a command that must succeed, and returns its output.
 pub fn run(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(output.status.success(), "{command:?}: {}\n{}", output.status, stderr(&output));
@@ -37,7 +37,7 @@ pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Results by name, each made once in a run of the tests: by the first test that asks for it.
+/// Results by name, each made once in a test run, by the first test that asks for it.
 struct Shared<T>(Mutex<BTreeMap<String, Arc<OnceLock<T>>>>);
 
 impl<T: Clone> Shared<T> {
@@ -45,7 +45,7 @@ impl<T: Clone> Shared<T> {
         Self(Mutex::new(BTreeMap::new()))
     }
 
-    /// Returns the result of that name. Tests that ask for it meanwhile wait.
+    /// Returns the result of that name. Other tests that ask for it at the same time wait.
     fn get(&self, name: &str, make: impl FnOnce() -> T) -> T {
         let mut results = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let result = Arc::clone(results.entry(name.to_owned()).or_default());
@@ -58,7 +58,7 @@ impl<T: Clone> Shared<T> {
 static BUILT: Shared<PathBuf> = Shared::new();
 /// Strings of flake outputs.
 static EVALUATED: Shared<String> = Shared::new();
-/// Images, with their specs read and verified.
+/// Images, whose specs were read and verified.
 static IMAGES: Shared<Image> = Shared::new();
 
 /// Builds a flake output, such as `checks.x86_64-linux.full`, and returns its store path.
@@ -84,7 +84,7 @@ pub fn check(name: &str) -> String {
 /// Builds several of `checks` by one evaluation: after this, `build`, `Image::named` and
 /// `Image::reference` have the results of each.
 pub fn build_together(names: &[&str]) {
-    // Attributes that tests ask for, of images; archives have no `spec`.
+    // Also evaluate the attributes that tests ask for. Images have them; archives have no `spec`.
     let apply = format!(
         r#"checks: map
           (name: let image = checks.${{name}}; in {{
@@ -120,13 +120,13 @@ pub fn build_together(names: &[&str]) {
     }
 }
 
-/// One of `images.nix`, built.
+/// A built image of `images.nix`.
 #[derive(Clone)]
 pub struct Image {
     pub attribute: String,
     /// The script.
     pub path: PathBuf,
-    /// `image.json`.
+    /// The image spec, `image.json`.
     pub spec_file: PathBuf,
     pub spec: ImageSpec,
 }
@@ -147,7 +147,7 @@ impl Image {
         })
     }
 
-    /// Every image of every test passes the validator.
+    /// Verifies the image, as is done for every image of every test.
     fn verify(&self) {
         run(stowage(&["verify"]).arg(&self.spec_file));
     }
@@ -156,7 +156,7 @@ impl Image {
         evaluate(&format!("{}.{attribute}", self.attribute))
     }
 
-    /// `name:tag` as Nix code knows it.
+    /// Returns `name:tag` as Nix code has it.
     pub fn reference(&self) -> String {
         format!("{}:{}", self.evaluate("imageName"), self.evaluate("imageTag"))
     }
@@ -165,33 +165,33 @@ impl Image {
         self.spec.layers.iter().map(|layer| layer.diff_id.to_string()).collect()
     }
 
-    /// The program behind `nix run .#IMAGE.copyToDockerDaemon`.
+    /// Returns the program that `nix run .#IMAGE.copyToDockerDaemon` runs.
     pub fn copy_to_docker_daemon(&self) -> Command {
         let package = build(&format!("{}.copyToDockerDaemon", self.attribute));
         Command::new(package.join("bin/copy-to-docker-daemon"))
     }
 
-    /// Runs the script with its output in a file.
+    /// Runs the script, and writes its output to a file.
     pub fn stream_to(&self, file: &Path) {
         let out = std::fs::File::create(file).unwrap();
         run(Command::new(&self.path).stdout(out));
     }
 }
 
-/// The program that this crate makes, as the tests were built.
+/// Returns the program of this crate, as it was built for the tests.
 pub fn stowage(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_stowage"));
     command.args(arguments).stdin(Stdio::null());
     command
 }
 
-/// A Docker daemon of one's own, which ends with the test.
+/// A Docker daemon for one test, which ends with the test.
 pub struct Docker {
     daemon: Child,
     directory: tempfile::TempDir,
 }
 
-/// The group that may talk to the daemon: ours.
+/// Returns the group that may use the daemon: this process's own.
 fn group() -> String {
     nix::unistd::getegid().to_string()
 }
@@ -222,7 +222,7 @@ impl Docker {
         let features = serde_json::json!({"features": {"containerd-snapshotter": is_containerd}});
         std::fs::write(config.path(), features.to_string()).unwrap();
         command.arg("--config-file").arg(config.path());
-        // It has read its configuration when it answers.
+        // When the daemon answers, it has read its configuration.
         Self::start_by(command)
     }
 
@@ -280,14 +280,14 @@ impl Docker {
         run(&mut self.command(arguments))
     }
 
-    /// What a container of the image prints.
+    /// Returns the output of a container of the image.
     pub fn container(&self, reference: &str, arguments: &[&str]) -> String {
         let mut all = vec!["run", "--rm", "--network=none", reference];
         all.extend(arguments);
         self.run(&all)
     }
 
-    /// `IMAGE | docker load`
+    /// Runs `IMAGE | docker load`.
     pub fn load(&self, image: &Image) -> String {
         let mut stream = Command::new(&image.path).stdout(Stdio::piped()).spawn().unwrap();
         let output = run(self.command(&["load"]).stdin(stream.stdout.take().unwrap()));
@@ -299,12 +299,12 @@ impl Docker {
 impl Drop for Docker {
     fn drop(&mut self) {
         let path = self.directory.path();
-        // It ends its own containerd, and unmounts, when it is asked to end.
+        // The daemon ends its own containerd, and unmounts, when it is asked to end.
         if let Ok(pid) = std::fs::read_to_string(path.join("pid")) {
             let _ = root_command("kill").arg(pid.trim()).status();
         }
         let _ = self.daemon.wait();
-        // Its files are root's.
+        // The daemon's files belong to root.
         let _ = root_command("umount").arg(path.join("data")).stderr(Stdio::null()).status();
         let _ =
             root_command("rm").arg("-rf").arg(path.join("data")).arg(path.join("exec")).status();

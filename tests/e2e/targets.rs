@@ -16,19 +16,19 @@ fn copy(image: &Image, target: &str, options: &[&str]) -> Value {
     serde_json::from_str(&json).unwrap()
 }
 
-/// The diff IDs that skopeo finds.
+/// Returns the diff IDs that skopeo finds.
 fn diff_ids(source: &str) -> Value {
     let config: Value = serde_json::from_str(&skopeo(&["inspect", "--config", source])).unwrap();
     config["rootfs"]["diff_ids"].clone()
 }
 
-/// Every target as skopeo sees it, and every byte of it: a copy reads all the layers and
-/// checks their digests.
+/// Checks every target with skopeo, and every byte of it: a copy reads all layers and checks their
+/// digests.
 #[test]
 fn skopeo_reads_every_target() {
     let directory = tempfile::tempdir().unwrap();
     let at = |name: &str| directory.path().join(name).display().to_string();
-    // Made of store paths; on a base, whose layers are compressed; and of no layer.
+    // An image of store paths, one on a base with compressed layers, and one without layers.
     for name in ["full", "based", "empty"] {
         let image = Image::named(name);
         for (target, options, digest_is_kept) in [
@@ -40,7 +40,7 @@ fn skopeo_reads_every_target() {
             (format!("docker-archive:{}", at(&format!("{name}.unnamed"))), &[], false),
             (format!("oci-archive:{}:{name}", at(&format!("{name}.oci"))), &[], true),
             (format!("oci-archive:{}", at(&format!("{name}.oci-unnamed"))), &[], true),
-            // One layout for all.
+            // All images go into one layout.
             (format!("oci:{}:{name}", at("layout")), &[], true),
             (format!("dir:{}", at("dir")), &[], true),
             (format!("dir:{}", at("dir")), &["--format", "v2s2"], true),
@@ -63,7 +63,7 @@ fn skopeo_reads_every_target() {
     }
 }
 
-/// skopeo's layouts and ours are each other's.
+/// Checks that skopeo and this program add images to each other's layouts.
 #[test]
 fn a_layout_is_shared_with_skopeo() {
     let directory = tempfile::tempdir().unwrap();
@@ -72,7 +72,7 @@ fn a_layout_is_shared_with_skopeo() {
     let archive = directory.path().join("first.tar");
     first.stream_to(&archive);
     let source = format!("oci-archive:{}", archive.display());
-    // As it is: else skopeo compresses layers.
+    // Keep the layers unchanged: skopeo would otherwise compress them.
     let kept = [
         "copy",
         "--quiet",
@@ -93,8 +93,7 @@ fn a_layout_is_shared_with_skopeo() {
     assert_eq!(diff_ids(&format!("{layout}:second")), serde_json::json!(second.diff_ids()));
 }
 
-/// `copy … docker-archive:/dev/stdout | docker load`, and wherever there is no file system to
-/// speak of.
+/// Checks `copy … docker-archive:/dev/stdout | docker load`, also without a writable file system.
 #[test]
 fn an_archive_is_piped() {
     let directory = tempfile::tempdir().unwrap();
@@ -111,7 +110,7 @@ fn an_archive_is_piped() {
     assert_eq!(digest_of(&file), std::fs::read_to_string(directory.path().join("digest")).unwrap());
 }
 
-/// The digest of the one manifest in an archive that is an image layout as well.
+/// Returns the digest of the one manifest in an archive that is also an image layout.
 fn digest_of(file: &Path) -> String {
     let source = format!("oci-archive:{}", file.display());
     Digest::of(skopeo(&["inspect", "--raw", &source]).as_bytes()).to_string()

@@ -1,13 +1,13 @@
 use std::fs;
 use std::path::Path;
 
-/// In the order of the data, which is that of the alphabet.
+/// The stages in the order of the data, which is also that of the alphabet.
 const STAGES: [&str; 7] = ["closure", "layer", "oci", "outgoing", "registry", "report", "target"];
-/// What every stage shares names none of them.
+/// The modules that every stage shares, which name no stage.
 const VOCABULARY: [&str; 5] = ["digest", "error", "foreign", "sink", "store"];
 const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
 
-/// Every `.rs` file below a path, with its text.
+/// Collects every `.rs` file below a path, with its text.
 fn sources(path: &Path, found: &mut Vec<(String, String)>) {
     if path.is_file() {
         found.push((path.display().to_string(), fs::read_to_string(path).unwrap()));
@@ -19,7 +19,7 @@ fn sources(path: &Path, found: &mut Vec<(String, String)>) {
 }
 
 fn names(text: &str, stage: &str) -> bool {
-    // Doc comments may point ahead: code may not.
+    // Doc comments may name later stages: code may not.
     let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
     let code = code.collect::<Vec<_>>().join("\n");
     let grouped = code.split("use crate::{").skip(1).any(|rest| {
@@ -73,7 +73,7 @@ fn there_are_no_other_stages() {
     assert_eq!(parts, known, "a new part of src/ needs a place in this test and in lib.rs");
 }
 
-/// This test's own test: it does see an import in each form.
+/// Tests this test: it detects imports in each form.
 #[test]
 fn imports_are_seen() {
     for text in [

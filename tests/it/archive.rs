@@ -10,7 +10,7 @@ use stowage::target::{Archive, write_archive};
 
 use crate::support::{FakeStore, stderr};
 
-/// Three layers: `big`, `small` which refers to it, and what is copied to the root.
+/// Makes three layers: `big`, `small` which refers to it, and files that are copied to the root.
 fn three_layers() -> (FakeStore, ImageSpec) {
     let mut store = FakeStore::new();
     let big = store.add_file('1', "big", &[], &"big".repeat(1000));
@@ -36,7 +36,7 @@ fn archive(store: &FakeStore, spec: &ImageSpec, tags: &[&str], skip: usize) -> V
     bytes
 }
 
-/// The members in order, and their bytes.
+/// Returns the names of the members in order, and their bytes.
 fn members(bytes: &[u8]) -> (Vec<String>, BTreeMap<String, Vec<u8>>) {
     let mut names = Vec::new();
     let mut bodies = BTreeMap::new();
@@ -98,14 +98,15 @@ fn both_formats_name_the_same_blobs() {
         (&config["os"], &config["created"]),
         (&"linux".into(), &"1970-01-01T00:00:01Z".into())
     );
-    // oci-spec's types take what was written.
+    // The types of the oci-spec crate accept the documents.
     let as_bytes = |name: &str| &members[name][..];
     oci_spec::image::ImageConfiguration::from_reader(as_bytes(docker["Config"].as_str().unwrap()))
         .unwrap();
     oci_spec::image::ImageIndex::from_reader(as_bytes("index.json")).unwrap();
 }
 
-/// What names the layers comes after them: half a stream is no image to any reader.
+/// Checks that the documents which name the layers come after them: no reader takes half of a
+/// stream for an image.
 #[test]
 fn nothing_names_an_image_before_it_is_whole() {
     let (store, spec) = three_layers();
@@ -160,13 +161,13 @@ fn alter_layers(store: &FakeStore, alter: impl Fn(&mut Map<String, Value>)) {
     std::fs::write(file, spec.to_string()).unwrap();
 }
 
-/// As an earlier version wrote it.
+/// Makes the spec that an earlier version wrote.
 fn forget_checksums(store: &FakeStore) {
     alter_layers(store, |layer| assert!(layer.remove("checksum").is_some()));
 }
 
-/// A store path that changed, in each way: the stream ends before it is an image, and
-/// the error names the layer.
+/// Changes a store path in each way: the stream must end before it is an image, and the error must
+/// name the layer.
 #[test]
 fn a_store_path_that_changed_is_an_error() {
     let size = three_layers().1.layers[1].size;
@@ -203,7 +204,8 @@ fn a_store_path_that_changed_is_an_error() {
     }
 }
 
-/// It is compared with what is recorded, whatever the store has. `verify` finds it as well.
+/// Checks that the checksum of the bytes is compared with the recorded one, and that `verify` finds
+/// an altered one as well.
 #[test]
 fn a_checksum_that_was_altered_is_an_error() {
     let (store, _) = three_layers();
@@ -228,7 +230,7 @@ fn a_checksum_that_was_altered_is_an_error() {
     assert!(stderr(&output).contains("`xxh128:0` is not a checksum"), "{}", stderr(&output));
 }
 
-/// Layers of all sizes, and files that are read and spliced. `stream` writes to a pipe here.
+/// Checks layers of all sizes, and files that are read and spliced. `stream` writes to a pipe here.
 #[test]
 fn a_stream_is_the_same_however_it_is_made() {
     let mut store = FakeStore::new();
@@ -262,7 +264,7 @@ fn a_stream_is_the_same_however_it_is_made() {
     assert!(stream(&[]) == first);
 }
 
-/// It ends the stream all the same, before a byte that would be taken for something else.
+/// Checks that a wrong size ends the stream before a byte that would be taken for something else.
 #[test]
 fn sizes_are_checked_where_digests_are_not() {
     for (how, text) in [
@@ -302,11 +304,12 @@ fn a_full_disk_is_an_error() {
     );
 }
 
-/// Half an image is not success, but there is nobody left to tell.
+/// Checks that a closed output is a failure, without a message.
 #[test]
 fn a_broken_pipe_is_a_quiet_failure() {
     let mut store = FakeStore::new();
-    // More than any pipe holds: else all of it may be written before the reader goes away.
+    // The file is larger than any pipe's buffer: otherwise everything may be written before the
+    // reader goes away.
     store.add_file('1', "big", &[], &"big".repeat(1 << 20));
     store.build("{}");
     let mut stream = store.stowage(&["stream", "image.json"]);

@@ -23,7 +23,7 @@ fn read(path: &Path) -> Result<BaseImage, Error> {
     read_base(&Store::default(), path, &architecture("amd64"))
 }
 
-/// The message on one line, as the program prints it.
+/// Returns the message on one line, as the program prints it.
 fn message(error: &Error, path: &Path) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -34,7 +34,7 @@ fn message(error: &Error, path: &Path) -> String {
     text.replace(&path.display().to_string(), "FILE")
 }
 
-/// Writes one format of an image, and says where it is.
+/// Writes an image in one format, and returns its path.
 type Write = fn(&Path, &BaseFiles) -> PathBuf;
 
 fn file(directory: &Path, bytes: &[u8]) -> PathBuf {
@@ -80,7 +80,7 @@ fn every_format_and_compression_is_the_same_image() {
         ("plain", |tar| (OCI_LAYER.to_owned(), tar.to_vec())),
         ("gzip", |tar| (format!("{OCI_LAYER}+gzip"), gzip(tar))),
         ("zstd", |tar| (format!("{OCI_LAYER}+zstd"), zstd(tar))),
-        // As skopeo names what it copies from a docker-archive.
+        // skopeo gives such names to what it copies from a docker-archive.
         ("misnamed", |tar| (format!("{DOCKER_LAYER}.gzip"), tar.to_vec())),
     ];
     for (format, write) in FORMATS {
@@ -125,7 +125,7 @@ fn every_format_and_compression_is_the_same_image() {
     }
 }
 
-/// Where a blob is: in the file that a link leads to.
+/// Checks that a blob's recorded place is the file that a link leads to.
 #[test]
 fn blobs_are_files_of_their_own() {
     let directory = tempfile::tempdir().unwrap();
@@ -137,7 +137,8 @@ fn blobs_are_files_of_their_own() {
     assert_eq!((blob.offset, blob.size), (0, image.layers[0].1.len() as u64));
 }
 
-/// In an archive of docker's and skopeo's, a layer that is there twice is a link the second time.
+/// Checks archives of docker and skopeo, in which a layer that an image has twice is a link the
+/// second time.
 #[test]
 fn a_layer_may_be_there_twice() {
     let tar = layer(&[Item::File("a", b"a")]);
@@ -179,7 +180,7 @@ fn the_platform_chooses() {
         message(&error, &path),
         "base image FILE: is for linux/amd64, linux/arm64, not for linux/riscv64"
     );
-    // An index within the index, without a platform of its own, as skopeo keeps it.
+    // Write an index within the index, without a platform, as skopeo keeps it.
     let inner = fs::read(path.join("index.json")).unwrap();
     fs::write(path.join("blobs/sha256").join(hex(&inner)), &inner).unwrap();
     let outer = json!({"schemaVersion": 2, "manifests": [{
@@ -190,13 +191,13 @@ fn the_platform_chooses() {
     assert_eq!(base("arm64").unwrap(), 1);
 }
 
-/// A layout whose index has these entries as well; those with bytes have them as a blob.
+/// Writes a layout whose index has further entries; an entry with bytes has them as a blob.
 fn layout_with(at: &Path, others: Vec<(serde_json::Value, Option<Vec<u8>>)>) -> PathBuf {
     let path = write_files(at, &BaseFiles::gzipped().layout(&[]));
     let index = fs::read(path.join("index.json")).unwrap();
     let mut index: serde_json::Value = serde_json::from_slice(&index).unwrap();
     let image = index["manifests"][0].as_object_mut().unwrap();
-    // As image tools other than BuildKit write them.
+    // Other tools than BuildKit write the entry in this way.
     image.remove("platform");
     image.insert("annotations".into(), json!({"org.opencontainers.image.ref.name": "v1"}));
     for (mut entry, bytes) in others {
@@ -211,8 +212,8 @@ fn layout_with(at: &Path, others: Vec<(serde_json::Value, Option<Vec<u8>>)>) -> 
     path
 }
 
-/// What is said about an image beside it, as `oras attach`, `cosign` and BuildKit write it, is no
-/// image.
+/// Checks that data about an image beside it, as `oras attach`, `cosign` and BuildKit write it, is
+/// not taken for an image.
 #[test]
 fn what_is_no_image_is_passed_over() {
     let zeros = format!("sha256:{}", "0".repeat(64));
@@ -272,7 +273,7 @@ fn what_is_no_image_is_passed_over() {
         let base = read(&path).unwrap_or_else(|error| panic!("{what}: {}", message(&error, &path)));
         assert_eq!(base.layers.len(), 3, "{what}");
     }
-    // Alone, it is named.
+    // If there is no image beside it, the error names it.
     let directory = tempfile::tempdir().unwrap();
     let entry = (json!({"mediaType": manifest}), document(packages));
     let path = layout_with(directory.path(), vec![entry]);
@@ -332,7 +333,7 @@ fn one_of_several_images_is_chosen_by_its_name() {
     assert!(text.contains("has no image `base:v2`: it has `base:v1`"), "{text}");
 }
 
-/// What is wrong is said on one line that names the file and the layer.
+/// Checks that errors are on one line, which names the file and the layer.
 #[test]
 fn damage_is_named() {
     let image = BaseFiles::gzipped;

@@ -1,4 +1,4 @@
-//! An image such as others make, in every format that others keep images in.
+//! Makes images in every format that other tools use.
 
 use std::fs;
 use std::io::Write;
@@ -12,7 +12,7 @@ pub const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
 const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 
-/// What to put in a layer's tar.
+/// An item of a layer's tar.
 pub enum Item<'a> {
     Directory(&'a str, u32),
     Symlink(&'a str, &'a str),
@@ -48,7 +48,7 @@ pub fn layer(items: &[Item]) -> Vec<u8> {
     tar.into_inner().unwrap()
 }
 
-/// A small distribution: three layers, of which the second hides a directory of the first.
+/// Makes a small distribution: three layers, of which the second hides a directory of the first.
 pub fn distribution() -> Vec<Vec<u8>> {
     vec![
         layer(&[
@@ -77,16 +77,16 @@ pub fn hex(bytes: &[u8]) -> String {
     Digest::of(bytes).hex()
 }
 
-/// An image as a base is: layers that are compressed or not, and a configuration.
+/// The files of a base image: layers that are compressed or not, and a configuration.
 #[derive(Clone)]
 pub struct BaseFiles {
-    /// Blobs with their media types, from the bottom up.
+    /// The blobs with their media types, from the bottom up.
     pub layers: Vec<(String, Vec<u8>)>,
     pub configuration: Value,
 }
 
 impl BaseFiles {
-    /// Of tars, which are compressed or left as they are by `blob`.
+    /// Makes an image of tars, which `blob` compresses or leaves as they are.
     pub fn new(tars: &[Vec<u8>], blob: impl Fn(&[u8]) -> (String, Vec<u8>)) -> Self {
         let diff_ids: Vec<_> = tars.iter().map(|tar| Digest::of(tar).to_string()).collect();
         let configuration = json!({
@@ -128,7 +128,7 @@ impl BaseFiles {
         })
     }
 
-    /// The files of an OCI layout, `index.json` for those given and this one.
+    /// Returns the files of an OCI layout, with an `index.json` for this image and `others`.
     pub fn layout(&self, others: &[&BaseFiles]) -> Vec<(String, Vec<u8>)> {
         let mut files =
             vec![("oci-layout".to_owned(), br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec())];
@@ -151,7 +151,7 @@ impl BaseFiles {
         files
     }
 
-    /// The files of a docker-archive, with the names of `docker save` before version 25.
+    /// Returns the files of a docker-archive, with the names of `docker save` before version 25.
     pub fn docker(&self) -> Vec<(String, Vec<u8>)> {
         let config = format!("{}.json", hex(&self.config_bytes()));
         let name = |number| format!("layer-{number}/layer.tar");
@@ -164,7 +164,7 @@ impl BaseFiles {
         files
     }
 
-    /// The files of a directory by `skopeo copy … dir:`.
+    /// Returns the files of a directory that `skopeo copy … dir:` writes.
     pub fn directory(&self) -> Vec<(String, Vec<u8>)> {
         let blobs = self.layers.iter().map(|(_, blob)| blob.clone());
         let blobs = blobs.chain([self.config_bytes()]).map(|blob| (hex(&blob), blob));
@@ -175,13 +175,13 @@ impl BaseFiles {
     }
 }
 
-/// Files as an archive.
+/// Packs files into an archive.
 pub fn archive(files: &[(String, Vec<u8>)]) -> Vec<u8> {
     let items: Vec<_> = files.iter().map(|(name, bytes)| File(name, bytes)).collect();
     layer(&items)
 }
 
-/// Files in a directory.
+/// Writes files into a directory.
 pub fn write_files(directory: &Path, files: &[(String, Vec<u8>)]) -> PathBuf {
     for (name, bytes) in files {
         let file = directory.join(name);

@@ -19,7 +19,7 @@ fn base(entries: &[(&str, BaseEntry)]) -> BaseTree {
     tree
 }
 
-/// A distribution's, as they are since `/usr` was merged.
+/// Returns the tree of a distribution with a merged `/usr`.
 fn distribution() -> BaseTree {
     let directory = |mode, uid, gid| BaseEntry::Directory(Attributes { mode, uid, gid });
     base(&[
@@ -97,7 +97,8 @@ fn directories_keep_their_place_and_attributes() {
     ];
     assert_eq!(listing(&bytes), expected);
 
-    // What was met makes the same bytes without the rest of the base, and survives as JSON.
+    // The recorded part of the base gives the same bytes without the rest of the base, also after
+    // it was written as JSON.
     let json = serde_json::to_value(&contents).unwrap();
     assert_eq!(json["over"]["links"], serde_json::json!({"bin": "/usr/bin", "var/run": "/run"}));
     let read: LayerContents = serde_json::from_value(json).unwrap();
@@ -113,7 +114,7 @@ fn a_layer_without_a_base_says_nothing_of_one() {
     assert_eq!(serde_json::to_value(contents).unwrap().get("over"), None);
 }
 
-/// The store itself may be behind a link, and have an owner.
+/// Checks a store that is behind a link, and has an owner.
 #[test]
 fn the_store_is_where_the_base_has_it() {
     let mut store = FakeStore::new();
@@ -138,7 +139,8 @@ fn the_store_is_where_the_base_has_it() {
     assert_eq!(listing(&bytes), expected);
 }
 
-/// By its own name in one, by the link in the other: the same file in the image.
+/// Checks a file that one source has under its own name and the other through a link: both are the
+/// same file in the image.
 #[test]
 fn sources_meet_behind_links() {
     let mut store = FakeStore::new();
@@ -166,7 +168,7 @@ fn what_has_no_place_is_named() {
         ),
         "{error}"
     );
-    // One source replaces the link that another is written through.
+    // One source replaces the link through which another one is written.
     let through = store.add('2', "through", &[], |path| file(path, "bin/tool"));
     let link = store.add('3', "link", &[], |path| {
         fs::create_dir(path).unwrap();

@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 use std::process::Command;
 
-/// The crates of a build with these options of Cargo's.
+/// Returns the crates of a build with these options of Cargo's.
 fn crates(options: &[&str]) -> BTreeSet<String> {
     let mut command = Command::new(env!("CARGO"));
     command

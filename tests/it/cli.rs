@@ -10,7 +10,7 @@ fn one_path() -> FakeStore {
     store
 }
 
-/// What is typed before a host may be a password: no error repeats it.
+/// Checks that errors do not repeat what is typed before a host, which may be a password.
 #[test]
 fn passwords_in_names_are_not_repeated() {
     let store = one_path();
@@ -31,12 +31,13 @@ fn passwords_in_names_are_not_repeated() {
     }
 }
 
-/// Every failure says what, where and why, on one line, exits with 1, and leaves no output.
+/// Checks that every failure is reported on one line with its cause and place, exits with 1, and
+/// leaves no output.
 #[test]
 fn bad_input_is_named() {
     struct Case {
         name: &'static str,
-        /// Spoils one of registration, options and store.
+        /// Damages the registration, the options or the store.
         spoil: fn(&FakeStore),
         error: &'static str,
     }
@@ -133,7 +134,7 @@ fn bad_input_is_named() {
     }
 }
 
-/// Root reads everything, so this one needs somebody else.
+/// Checks a file that can't be read. Root reads every file, so this test needs another user.
 #[test]
 fn an_unreadable_file_is_named() {
     use std::os::unix::fs::PermissionsExt;
@@ -144,10 +145,10 @@ fn an_unreadable_file_is_named() {
     let file = store.store().physical_dir().join(format!("{}-a/file", "1".repeat(32)));
     fs::set_permissions(&file, fs::Permissions::from_mode(0o000)).unwrap();
     fs::set_permissions(store.root(), fs::Permissions::from_mode(0o755)).unwrap();
-    // The program itself may be in a directory that nobody else may enter.
+    // Other users may not be able to enter the program's own directory.
     let program = store.root().join("stowage");
-    // Copied by another process: one that is forked from this one meanwhile, for another test,
-    // would hold the copy open for writing, and what is open for writing can't be run.
+    // Another process copies the program. A process that another test forks meanwhile would keep a
+    // copy made here open for writing, and a file that is open for writing can't be run.
     let copied =
         std::process::Command::new("cp").arg(env!("CARGO_BIN_EXE_stowage")).arg(&program).status();
     assert!(copied.unwrap().success());
@@ -204,7 +205,7 @@ fn plan_prints_store_paths_by_layer() {
     for (layering, expected) in [
         (&["--layering", "largest-first"][..], vec![vec![&big], vec![&small, &tiny]]),
         (&["--hints", "hints.json"], vec![vec![&big, &small], vec![&tiny]]),
-        // To keep a few bytes apart saves nobody anything.
+        // To keep a few bytes in a layer of their own saves nothing.
         (&[], vec![vec![&big, &small, &tiny]]),
     ] {
         let arguments = [&["plan", "registration", "--max-layers", "2"], layering].concat();
@@ -265,7 +266,8 @@ fn a_pipeline_decides_layers_and_what_is_in_none() {
     assert!(text.starts_with(expected), "{text}");
 }
 
-/// The manifest names digests and sizes, and the program has the bytes for each.
+/// Checks that the manifest has digests and sizes, and that the program can write the bytes of each
+/// blob.
 #[test]
 fn manifest_names_what_there_is() {
     let mut store = FakeStore::new();
@@ -309,7 +311,7 @@ fn manifest_names_what_there_is() {
     assert!(text.starts_with(&expected), "{text}");
 }
 
-/// As in a derivation of `nix/lib.nix`.
+/// Checks the builder as a derivation of `nix/lib.nix` runs it.
 #[test]
 fn builder_reads_structured_attributes() {
     let mut store = FakeStore::new();
@@ -326,7 +328,7 @@ fn builder_reads_structured_attributes() {
         "outputs": {"out": store.root().join("out")},
     });
     store.write(".attrs.json", &attributes.to_string());
-    // Nix 2.8 names a file that only exists outside the sandbox.
+    // Nix 2.8 names a file that only exists outside of the sandbox.
     let output = store
         .stowage(&["builder"])
         .env("NIX_ATTRS_JSON_FILE", "/nonexistent/.attrs.json")

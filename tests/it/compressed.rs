@@ -8,7 +8,7 @@ use stowage::oci::{Compression, Form, Image, ImageSpec};
 use crate::base_image::{BaseFiles, write_files};
 use crate::support::{FakeStore, odd_tree, stderr};
 
-/// A store with a tree in it, and a base.
+/// Makes a store with a tree and a base.
 fn store() -> FakeStore {
     let mut store = FakeStore::new();
     store.add('1', "tree", &[], odd_tree);
@@ -38,7 +38,7 @@ fn blobs_are_what_was_recorded() {
     let plain = build(&store, "none", json!({}));
     for (name, compression) in [("gzip", Compression::Gzip), ("zstd", Compression::Zstd)] {
         let spec = build(&store, name, json!({}));
-        // The same image, in another manifest.
+        // The image is the same, in another manifest.
         assert_eq!(Image::new(&spec).id(), Image::new(&plain).id());
         assert_ne!(Image::new(&spec).manifest, Image::new(&plain).manifest);
         for (index, layer) in spec.layers.iter().enumerate() {
@@ -52,7 +52,7 @@ fn blobs_are_what_was_recorded() {
             let mut tar = Vec::new();
             compression.reader(&bytes[..]).unwrap().read_to_end(&mut tar).unwrap();
             assert_eq!(Digest::of(&tar).to_string(), layer.diff_id.to_string());
-            // Docker's daemon gets it as it is made.
+            // The Docker daemon gets the layer uncompressed.
             assert!(blob(&store, &spec, index, Form::Loadable) == tar);
         }
         let verified = store.stowage(&["verify", "image.json"]).output().unwrap();
@@ -83,7 +83,7 @@ fn threads_change_nothing() {
     }
 }
 
-/// A base's layers are what they are.
+/// Checks that a base's layers stay as they are.
 #[test]
 fn a_base_is_not_compressed_again() {
     let store = store();

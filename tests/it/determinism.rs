@@ -8,8 +8,8 @@ use crate::support::{FakeStore, odd_tree, stderr};
 
 const OPTIONS: &str = r#"{"maxLayers": 4, "config": {"Labels": {"b": "2", "a": "1", "c": "3"}, "Env": ["B=1", "A=2"]}}"#;
 
-/// Five store paths with odd files. `reverse` makes the files in another order, which
-/// is the order in which many file systems list them.
+/// Makes five store paths with unusual files. `reverse` makes the files in another order, which is
+/// the order in which many file systems list them.
 fn store(reverse: bool) -> FakeStore {
     let mut store = FakeStore::new();
     store.add('0', "odd", &[], odd_tree);
@@ -86,7 +86,7 @@ fn threads_umask_locale_and_time_zone_do_not_matter() {
 fn what_a_file_system_keeps_beside_contents_does_not_matter() {
     let (one, other) = (store(false), store(true));
     let odd = other.store().physical_dir().join(format!("{}-odd", "0".repeat(32)));
-    // A hard link less, a hole less, another mode of the same meaning, another time.
+    // Remove a hard link and a hole, and change a mode without changing its meaning, and a time.
     fs::remove_file(odd.join("hard-link")).unwrap();
     fs::write(odd.join("hard-link"), fs::read(odd.join("a/file")).unwrap()).unwrap();
     fs::write(odd.join("sparse"), vec![0; 2 << 20]).unwrap();

@@ -1,4 +1,4 @@
-//! What the functions of dockerTools need that `buildImage` has no argument for.
+//! Tests what the functions of dockerTools need and `buildImage` has no argument for.
 
 use std::fs;
 use std::io::Read;
@@ -9,7 +9,7 @@ use stowage::oci::{Form, ImageSpec};
 
 use crate::support::{FakeStore, stderr};
 
-/// Name, owner, names of owner and group, and modification time of each entry of a layer.
+/// Returns name, owner, names of owner and group, and modification time of each entry of a layer.
 fn entries(store: &FakeStore, spec: &ImageSpec, layer: usize) -> Vec<String> {
     let mut bytes = Vec::new();
     spec.layers[layer].write_blob(&store.store(), Form::AsStored, &mut bytes).unwrap();
@@ -65,7 +65,7 @@ fn the_store_has_its_own_owner_and_time() {
         entries(&store, &spec, 0),
         ["nix/", "nix/store/", "a/", "a/file"].map(|name| format!("{name} 1000:100 me:us 86400"))
     );
-    // What is copied to `/` is not in the store.
+    // A file that is copied to `/` is not in the store.
     assert_eq!(entries(&store, &spec, 1), ["file 0:0 root:root 1"]);
 }
 
@@ -74,7 +74,7 @@ fn tars_go_on_top_as_they_are() {
     let mut store = FakeStore::new();
     store.add_file('1', "a", &[], "a");
     let (one, two) = (tar_file(&store, "one.tar", "tmp"), tar_file(&store, "two.tar", "var"));
-    // Named where the options are; the spec may be read anywhere.
+    // One path is relative to the options' directory; the spec may be read in any directory.
     store.build(&format!(r#"{{"tars": ["one.tar", "{two}"]}}"#));
     let spec = spec(&store);
     assert_eq!(spec.layers.len(), 3);

@@ -4,12 +4,13 @@ use crate::support::{FakeStore, stderr};
 
 const LARGE: usize = 100_000;
 
-/// `app` and `tool` refer to `library`, which refers to `libc`; `root` is copied to `/`.
+/// Makes an image in which `app` and `tool` refer to `library`, which refers to `libc`; `root` is
+/// copied to `/`.
 fn image(app: &str) -> FakeStore {
     let mut store = FakeStore::new();
     let libc = store.add_file('1', "libc-2.40", &[], &"l".repeat(LARGE));
     let library = store.add_file('2', "library-1.0", &[&libc], &"i".repeat(LARGE + 1));
-    // Another application is another store path.
+    // Another application has another store path.
     let digit = app.chars().next().unwrap();
     let app = store.add_file(digit, "app-1", &[&library], app);
     store.add_file('4', "tool-1", &[&library, &libc], "tool");
@@ -38,7 +39,8 @@ fn every_layer_and_path_is_shown() {
         let holds = |layer: &&Value| layer["names"].as_array().unwrap().contains(&json!(name));
         layers.iter().find(holds).unwrap_or_else(|| panic!("{name} in {layers:?}"))
     };
-    // Alone; with what it refers to; copied to the root, with all that is below it.
+    // The reasons are: alone; together with its references; copied to the root, with everything
+    // below.
     assert_eq!(
         (&of("libc-2.40")["changesWith"], &of("libc-2.40")["why"]),
         (&json!(1), &json!("alone"))
@@ -74,7 +76,7 @@ fn why_shows_the_shortest_chain_from_a_path_that_nothing_refers_to() {
     assert_eq!(why("libc"), chain);
     assert_eq!(why(&path('1', "libc-2.40")), chain);
     assert_eq!(why("root"), format!("{}\n", path('5', "root")));
-    // Both begin so.
+    // Two names begin like this.
     assert_eq!(why("lib").matches("\n\n").count(), 1);
 
     let output = store.stowage(&["explain", "image.json", "--why", "nonesuch"]).output().unwrap();
@@ -94,7 +96,7 @@ fn the_page_is_complete_and_its_data_cannot_end_it() {
     let page = std::fs::read_to_string(store.root().join("page.html")).unwrap();
     assert!(page.contains("<h1>What is in &lt;script>.json</h1>"), "{page}");
     assert_eq!(page.matches("<script").count(), 2);
-    // Nothing to fetch.
+    // The page has nothing to fetch.
     for words in ["http:", "https:", "src=", "@import", "url("] {
         assert!(!page.contains(words), "{words}");
     }

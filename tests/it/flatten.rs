@@ -1,4 +1,4 @@
-//! `stowage flatten`: what a container sees, beside what GNU tar makes of the layers.
+//! Compares `stowage flatten` with what GNU tar makes of the layers.
 
 use std::fs;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use crate::support::{FakeStore, stderr};
 
-/// A tar of entries: `d NAME`, `f NAME CONTENTS`, `s NAME TARGET`, `h NAME TARGET`.
+/// Writes a tar of entries: `d NAME`, `f NAME CONTENTS`, `s NAME TARGET`, `h NAME TARGET`.
 fn tar_of(file: &Path, entries: &[&str]) {
     let mut tar = tar::Builder::new(Vec::new());
     for entry in entries {
@@ -42,7 +42,7 @@ fn tar_of(file: &Path, entries: &[&str]) {
     fs::write(file, tar.into_inner().unwrap()).unwrap();
 }
 
-/// An image of a store path below these layers.
+/// Makes an image of a store path on top of these layers.
 fn image(layers: &[&[&str]]) -> FakeStore {
     let mut store = FakeStore::new();
     store.add_file('1', "a", &[], "a");
@@ -63,7 +63,7 @@ fn flatten(store: &FakeStore, arguments: &[&str]) -> Output {
     store.stowage(&[&["flatten"], arguments].concat()).output().unwrap()
 }
 
-/// What GNU tar says of an archive, sorted.
+/// Returns GNU tar's listing of an archive, sorted.
 fn listing(archive: &[u8]) -> Vec<String> {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), archive).unwrap();
@@ -109,23 +109,23 @@ fn a_container_would_see_the_same() {
             format!("drwxr-x--- 7/8 0 {date} dir/"),
             format!("-rw-r----- 7/8 2 {date} dir/two"),
             format!("lrw-r----- 7/8 0 {date} link -> dir"),
-            // Its first name is gone.
+            // The first name of the file was removed.
             format!("-rw-r----- 7/8 3 {date} second"),
-            // Where the link led.
+            // The target of the link was removed.
             format!("-rw-r----- 7/8 4 {date} dir/three"),
             format!("-rw-r----- 7/8 3 {date} marked"),
         ]
     );
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(text.contains("SCHILY.xattr.user.said=something"));
-    // What is in the store is there as well, and the same bytes come again, to a file.
+    // The tar also has the store, and a second run writes the same bytes to a file.
     assert!(text.contains("nix/store/"));
     let again = flatten(&store, &["image.json", "--output", "root.tar", "--jobs", "1"]);
     assert!(again.status.success(), "{}", stderr(&again));
     assert!(fs::read(store.root().join("root.tar")).unwrap() == output.stdout);
 }
 
-/// Any format that a base may have.
+/// Checks every format that a base may have.
 #[test]
 fn archives_are_images_too() {
     let store = image(&[&["d dir", "f dir/one 1"]]);

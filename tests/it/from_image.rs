@@ -9,7 +9,7 @@ use stowage::oci::ImageSpec;
 use crate::base_image::{BaseFiles, Item, OCI_LAYER, archive, gzip, layer, write_files, zstd};
 use crate::support::{FakeStore, members, stderr};
 
-/// A store with a base in `bases`, of which `write` makes one, and files for the root.
+/// A store with a base in `bases`, which `write` makes, and files for the root.
 struct OnBase {
     store: FakeStore,
     root: String,
@@ -19,7 +19,7 @@ struct OnBase {
 impl OnBase {
     fn new(write: impl FnOnce(&Path)) -> Self {
         let mut store = FakeStore::new();
-        // Found by the image spec's reference alone: no part of the closure.
+        // The base is found by the reference in the image spec only: it is not in the closure.
         let base = store.store().physical_dir().join(format!("{}-base", "9".repeat(32)));
         write(&base);
         let root = store.add('1', "root", &[], |path| {
@@ -68,7 +68,7 @@ fn blob_name(digest: &Value) -> String {
     digest.as_str().unwrap().replacen("sha256:", "blobs/sha256/", 1)
 }
 
-/// Both formats of the stream, each with the bytes that it names.
+/// Parses both formats of the stream, each with the documents that it names.
 fn manifest_and_config(members: &BTreeMap<String, Vec<u8>>) -> (Value, Value) {
     let index = parse(members, "index.json");
     let manifest = parse(members, &blob_name(&index["manifests"][0]["digest"]));
@@ -119,7 +119,7 @@ fn the_base_is_below_and_inherited() {
         })
     );
 
-    // Ours: through the base's link, and with its modes.
+    // The image's own layer is written through the base's link, and has the base's modes.
     let top = &members[&blob_name(&manifest["layers"][3]["digest"])];
     let mut names = Vec::new();
     for entry in tar::Archive::new(&top[..]).entries().unwrap() {
@@ -146,8 +146,8 @@ fn the_base_is_below_and_inherited() {
     assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
 }
 
-/// The same image whatever its base is kept in, but for the path in its spec: the archive may
-/// be compressed around layers that are.
+/// Checks that the image does not depend on the format of its base, except for the path in the
+/// spec. The archive may be compressed around layers that are compressed too.
 #[test]
 fn every_format_gives_the_same_stream() {
     let image = BaseFiles::gzipped();
@@ -171,7 +171,8 @@ fn every_format_gives_the_same_stream() {
     assert!(streams.windows(2).all(|pair| pair[0] == pair[1]));
 }
 
-/// Or it would be decompressed from the start for each of them.
+/// Checks the order of layers in a compressed archive: in another order, the archive would be
+/// decompressed from the start for each of them.
 #[test]
 fn layers_in_a_compressed_archive_are_sent_as_they_are_there() {
     let image = BaseFiles::gzipped();
@@ -192,7 +193,8 @@ fn layers_in_a_compressed_archive_are_sent_as_they_are_there() {
     assert_eq!(sent, turns, "{offsets:?}");
 }
 
-/// `docker load` of today's distributions knows no Zstandard.
+/// Checks that Zstandard is decompressed for `docker load`: the versions in today's distributions
+/// do not know it.
 #[test]
 fn zstd_is_unpacked_on_its_way_to_docker() {
     let tars = crate::base_image::distribution();
@@ -244,7 +246,7 @@ fn what_does_not_fit_is_named() {
     );
 }
 
-/// A layer that was built without the base obeys it all the same.
+/// Checks that a layer which was built without the base still follows the base's links.
 #[test]
 fn layers_of_build_layer_obey_the_base() {
     let on_base = OnBase::new(|path| drop(write_files(path, &BaseFiles::gzipped().directory())));
@@ -263,12 +265,12 @@ fn layers_of_build_layer_obey_the_base() {
     assert_eq!(spec.layers[3].diff_id, whole.build(json!({})).layers[3].diff_id);
 }
 
-/// `maxLayers` is how many layers there are besides the base's.
+/// Checks that `maxLayers` does not count the base's layers.
 #[test]
 fn the_budget_is_ours_alone() {
     let on_base = OnBase::new(|path| drop(write_files(path, &BaseFiles::gzipped().directory())));
     assert_eq!(on_base.build(json!({"maxLayers": 1})).layers.len(), 4);
-    // An earlier image's spec is a plan; its base was not planned.
+    // An earlier image's spec is used as a plan; its base's layers are not part of the plan.
     on_base.store.write("previous.json", &on_base.image_json());
     let previous = on_base.store.root().join("previous.json");
     let again = on_base.build(json!({"maxLayers": 1, "previousPlan": previous}));

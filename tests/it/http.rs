@@ -4,17 +4,17 @@ use std::net::{SocketAddr, TcpStream};
 
 use serde_json::Value;
 
-/// An answer, as it came.
+/// An answer as it was received.
 pub struct Answer {
     pub status: u16,
     pub headers: BTreeMap<String, String>,
     pub body: Vec<u8>,
 }
 
-/// Sends bytes and returns all that comes.
+/// Sends bytes and returns all that is received.
 pub fn raw(address: SocketAddr, request: &str) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).unwrap();
-    // A server that refuses to read on may have closed it before all is written.
+    // A server that refuses the request may close the connection before everything is written.
     let _ = stream.write_all(request.as_bytes());
     let mut bytes = Vec::new();
     let _ = stream.read_to_end(&mut bytes);
@@ -46,7 +46,7 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap()
     }
 
-    /// The first error's code, or nothing.
+    /// Returns the first error's code, or an empty text.
     pub fn code(&self) -> String {
         let json: Value = serde_json::from_slice(&self.body).unwrap_or_default();
         json["errors"][0]["code"].as_str().unwrap_or_default().to_owned()

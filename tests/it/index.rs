@@ -7,7 +7,8 @@ use stowage::digest::Digest;
 
 use crate::support::{FakeStore, stderr};
 
-/// A store with image specs for two platforms, `amd64.json` and `arm64.json`, which share a layer.
+/// Makes a store with image specs for two platforms, `amd64.json` and `arm64.json`, which share a
+/// layer.
 fn images() -> FakeStore {
     let mut store = FakeStore::new();
     store.add_file('1', "shared", &[], "for all");
@@ -53,7 +54,7 @@ fn blob(layout: &Path, digest: &Value) -> Vec<u8> {
     bytes
 }
 
-/// Everything that an index leads to is there, and says what it should.
+/// Checks that all blobs to which an index leads are there, with the right contents.
 fn check_layout(layout: &Path) {
     let top = &read(&layout.join("index.json"))["manifests"];
     assert_eq!(top.as_array().unwrap().len(), 1);
@@ -87,7 +88,7 @@ fn an_index_leads_to_every_image() {
         serde_json::from_str(&succeed(&store, &["copy", "--json", "index.json", "oci:layout:v1"]))
             .unwrap();
     check_layout(&store.root().join("layout"));
-    // What both have is there once.
+    // The layer that both images have is there once.
     assert_eq!(copied["layersSent"], 3);
     let top = read(&store.root().join("layout/index.json"));
     assert_eq!(copied["manifestDigest"], top["manifests"][0]["digest"]);
@@ -103,7 +104,7 @@ fn an_index_leads_to_every_image() {
     check_layout(&unpacked);
 }
 
-/// Targets that take one image get this machine's.
+/// Checks that targets which take one image get the image for this machine.
 #[test]
 fn one_image_is_chosen_where_there_is_room_for_one() {
     let store = images();

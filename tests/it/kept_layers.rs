@@ -8,7 +8,7 @@ use stowage::store::{Store, StorePath};
 use crate::base_image::{BaseFiles, write_files};
 use crate::support::{FakeStore, stderr};
 
-/// A store with a `buildLayer { reproducible = false; … }` in it, of two paths and one in `/`.
+/// A store with a `buildLayer { reproducible = false; … }` of two paths and one file in `/`.
 struct Kept {
     store: FakeStore,
     layers: String,
@@ -74,7 +74,7 @@ fn layers_are_used_as_they_were_built() {
     let image = kept.store.root().join("image.json");
     let spec = ImageSpec::read(&image).unwrap();
     let before = kept.bytes(&spec);
-    // The image has nothing else: its paths are in the layer.
+    // The image has no other layer: its paths are all in this one.
     assert_eq!(spec.layers.len(), 2);
     assert!(String::from_utf8_lossy(&before[0]).contains("built at noon"));
     assert!(spec.source(&kept.paths[1]).is_some());
@@ -117,7 +117,7 @@ fn a_checksum_that_was_altered_is_named() {
     assert!(text.contains("which it is, but its checksum is xxh128:"), "{text}");
 }
 
-/// What a layer that can't be made again would hide is not hidden.
+/// Checks that a kept layer may not hide files of the base.
 #[test]
 fn a_layer_that_does_not_obey_the_base_is_refused() {
     let kept = Kept::new();

@@ -23,7 +23,8 @@ fn bytes(store: &FakeStore, contents: &LayerContents) -> Result<Vec<u8>, Error> 
     write_layer(&store.store(), contents, &mut bytes).map(|()| bytes)
 }
 
-/// A line for each entry, as the tar crate's reader, which is not ours, has it.
+/// Returns a line for each entry, read by the tar crate, whose code is independent of this
+/// program's.
 fn listing(bytes: &[u8]) -> String {
     let mut text = String::new();
     for entry in Archive::new(bytes).entries().unwrap() {
@@ -76,7 +77,7 @@ fn odd_layer() -> Vec<u8> {
     bytes(&store, &contents(&[&tree, &file, &link], &[&root])).unwrap()
 }
 
-/// What a layer looks like, for people.
+/// Checks a layer's entries against the documentation in a readable form.
 #[test]
 fn entries_are_as_documented() {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/layer.txt");
@@ -92,8 +93,8 @@ fn entries_are_as_documented() {
     );
 }
 
-/// The bytes themselves. A new digest here means that every image changes, and that
-/// whoever updates stowage sends every layer once more: say so in the changelog.
+/// Checks the bytes themselves. A new digest here means that every image changes, and that all
+/// users send every layer once more: say so in the changelog.
 #[test]
 fn bytes_never_change() {
     let digest = Digest::of(&odd_layer()).to_string();
@@ -128,7 +129,8 @@ fn the_store_is_named_once_and_only_if_it_holds_something() {
     assert_eq!(without, [b"file".to_vec()]);
 }
 
-/// In a layer of its own, `nix/` would else replace the mode that it has in the layers below.
+/// Checks that `nix/` has the same mode in every layer: in a layer of its own, it would replace the
+/// mode that it has in the layers below.
 #[test]
 fn the_store_has_one_mode_whoever_brings_it() {
     let mut store = FakeStore::new();
@@ -150,7 +152,7 @@ fn the_store_has_one_mode_whoever_brings_it() {
     assert_eq!(modes, expected);
 }
 
-/// GNU tar's own reading, which is stricter about numbers than the tar crate's.
+/// Checks the layer with GNU tar, which is stricter about numbers than the tar crate.
 #[test]
 fn gnu_tar_reads_it() {
     use std::io::Write;

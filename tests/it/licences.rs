@@ -2,8 +2,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
-/// Every dependency can be had under a licence that `deny.toml` allows. A stand-in for
-/// `cargo deny check licenses` where that program is not installed.
+/// Checks that every dependency has a licence that `deny.toml` allows. Replaces `cargo deny check
+/// licenses` where that program is not installed.
 #[test]
 fn dependencies_have_licences_that_are_allowed() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -22,8 +22,7 @@ fn dependencies_have_licences_that_are_allowed() {
     assert!(packages.len() > 20);
     for package in packages {
         let licence = package["license"].as_str().unwrap_or("none");
-        // SPDX expressions as crates write them: of alternatives one must do, of a
-        // conjunction all.
+        // Licences are SPDX expressions: of alternatives one must be allowed, of a conjunction all.
         let flat = licence.replace(['(', ')'], "").replace('/', " OR ");
         let terms = flat
             .split(" AND ")

@@ -7,7 +7,7 @@ use stowage::store::Store;
 use crate::base_image::{BaseFiles, Item, OCI_LAYER, layer, write_files};
 use crate::support::{FakeStore, stderr};
 
-/// The first bytes of a program: ELF of 64 bits, little-endian, an executable.
+/// Returns the first bytes of a program: ELF of 64 bits, little-endian, an executable.
 fn elf(machine: u8) -> Vec<u8> {
     let mut bytes = vec![0; 64];
     bytes[..6].copy_from_slice(b"\x7fELF\x02\x01");
@@ -15,7 +15,7 @@ fn elf(machine: u8) -> Vec<u8> {
     bytes
 }
 
-/// A store with `/bin/app` for each of two machines, and what a root has.
+/// A store with `/bin/app` for each of two machines, and files for a root.
 struct Sources {
     store: FakeStore,
     root: String,
@@ -49,7 +49,7 @@ impl Sources {
         }
     }
 
-    /// What `stowage lint` has to say of an image with these options.
+    /// Returns the findings of `stowage lint` for an image with these options.
     fn lint(&self, options: Value) -> Vec<String> {
         let mut whole = json!({"copyToRoot": [self.root], "exclude": [self.foreign]});
         whole.as_object_mut().unwrap().extend(options.as_object().unwrap().clone());
@@ -132,12 +132,13 @@ fn files_that_do_not_fit_are_named() {
     );
 }
 
-/// What others put into a layer, and what nobody can tell with a base below.
+/// Checks files that others put into a layer, and files that can't be checked since they may be in
+/// the base.
 #[test]
 fn a_base_is_looked_at_too() {
     let sources = Sources::new();
     let mut tar = layer(&[Item::File("xx/b", b"3"), Item::File("a", b"1"), Item::File("a", b"2")]);
-    // The tar crate doesn't write such a name.
+    // The tar crate does not write such a name.
     tar[..2].copy_from_slice(b"..");
     let mut header = tar::Header::from_byte_slice(&tar[..512]).clone();
     header.set_cksum();
@@ -159,7 +160,7 @@ fn a_base_is_looked_at_too() {
     assert!(!found.iter().any(|line| line.contains("/usr/bin/its-own")), "{found:?}");
 }
 
-/// A copy says what the config lacks, and is done all the same.
+/// Checks that a copy warns of what the config lacks, and still succeeds.
 #[test]
 fn copies_warn() {
     let sources = Sources::new();

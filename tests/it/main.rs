@@ -1,35 +1,36 @@
-//! Integration tests that need nothing but this machine: stores made in temporary
-//! directories, and the `stowage` program.
+//! Integration tests that need nothing but this machine: stores in temporary directories, and the
+//! `stowage` program.
 
 #![allow(clippy::unwrap_used)]
 
-/// No stage names a later one.
+/// The rule that no stage names a later one.
 mod architecture;
-/// What a stream holds, and what a receiver may conclude from half of one.
+/// The contents of a stream, and what a receiver makes of an incomplete one.
 mod archive;
-/// Base images of every format, and what is wrong with others.
+/// Base images of every format, and errors in them.
 mod base;
-/// Images such as others make.
+/// Images in the formats of other tools.
 mod base_image;
-/// What a layer makes of the directories and links of a base image.
+/// The effect of a base image's directories and links on a layer.
 mod base_tree;
-/// The program without features: what derivations run.
+/// The program without features, as derivations run it.
 mod builder;
-/// Messages, exit codes, and what is left behind after a failure.
+/// Messages, exit codes, and files that are left behind after a failure.
 mod cli;
-/// Layers whose digests are known before anybody compresses them.
+/// Layers whose compressed digests are recorded when the image is built.
 mod compressed;
-/// The same inputs give the same bytes, whatever differs around them.
+/// The rule that the same inputs give the same bytes in any environment.
 mod determinism;
-/// What dockerTools needs of a build: owners and times of the store, tars on top.
+/// Options of a build for dockerTools: owners and times of the store, tars on top.
 mod docker_tools;
-/// `stowage explain` and `stowage diff`: what is in an image, why, and what an update costs.
+/// `stowage explain` and `stowage diff`: the contents of an image, the reasons for them, and the
+/// cost of an update.
 mod explain;
-/// `stowage flatten`: one tar of what a container sees.
+/// `stowage flatten`: one tar of the files that a container sees.
 mod flatten;
 /// An image on a base, from `fromImage` to the stream.
 mod from_image;
-/// HTTP, as plain as it can be.
+/// A minimal HTTP client.
 mod http;
 /// Images for several platforms, and their index.
 mod index;
@@ -37,38 +38,38 @@ mod index;
 mod kept_layers;
 /// A layer's bytes, entry by entry and as a digest.
 mod layer;
-/// Dependencies have licences that `deny.toml` allows.
+/// The licences of dependencies, which `deny.toml` must allow.
 mod licences;
 /// `stowage lint`, before a copy and alone.
 mod lint;
-/// How much memory commands take.
+/// The memory that commands take.
 mod memory;
-/// `stowage merge`: archives in one.
+/// `stowage merge`: several archives in one.
 mod merge;
-/// Images in an object storage, and what happens if that fails.
+/// Images in an object storage, and failures of the storage.
 mod object_storage;
-/// Modes and owners that `perms` gives.
+/// Modes and owners that `perms` sets.
 mod permissions;
 /// Plans of real closures, by digest.
 mod plans;
 mod popularity;
-/// `stowage prefetch`: registries that answer, and others.
+/// `stowage prefetch`, with registries that answer and others.
 mod prefetch;
-/// What is not made again since an earlier image has it.
+/// Layers that are not made again since an earlier image has them.
 mod previous;
-/// What is seen of a copy under way.
+/// The progress of a copy, as it is shown.
 mod progress;
-/// Pushes, to a registry that makes every mistake.
+/// Pushes to a registry that makes every mistake.
 mod push;
-/// A registry that makes every mistake, if it is told to.
+/// A registry that makes any mistake on demand.
 mod push_registry;
 /// Registries with the quirks of real ones.
 mod quirks;
-/// How registries are reached, and with which credentials.
+/// Connections to registries, and credentials for them.
 mod reach;
 /// The registry's answers, request by request.
 mod registry;
-/// An object storage as others have it: S3, with one bucket and one user.
+/// An object storage for tests: S3, with one bucket and one user.
 mod s3;
 /// `stowage serve`, from its start to its end.
 mod serve;
@@ -78,7 +79,7 @@ mod serve;
 mod suite;
 /// A store in a temporary directory, and the program run on it.
 mod support;
-/// Every target that is a file or a directory: what is in it, and what never is.
+/// The targets that are files or directories: their contents, and what is never in them.
 mod targets;
-/// `stowage verify` names what changed.
+/// `stowage verify`, which names what changed.
 mod verify;

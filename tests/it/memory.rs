@@ -7,32 +7,32 @@ use serde_json::json;
 
 use crate::support::FakeStore;
 
-/// What a command may take, in KiB: as `benches/run` has it.
+/// The memory that a command may take, in KiB, as in `benches/run`.
 const LIMIT: u64 = 64 << 10;
 
 fn path(number: usize) -> String {
     let digits = b"0123456789abcdfghijklmnpqrsvwxyz";
-    // Spread like hashes, so that paths and names sort differently.
+    // The digits are spread as in hashes, so that paths and names sort differently.
     let spread = |digit: u32| number.wrapping_mul(0x9e37_79b9) >> (digit % 6 * 5) & 31;
     let hash: String = (0..32).map(|digit| char::from(digits[spread(digit)])).collect();
     format!("/nix/store/{hash}-some-package-{number}-1.2.3")
 }
 
-/// So many store paths, each of which refers to ten before it.
+/// Returns a registration of `count` store paths, each of which refers to the ten before it.
 fn registration(count: usize) -> String {
     let mut text = String::new();
     for number in 0..count {
         let references: Vec<_> =
             (1..=10.min(number)).map(|step| path(number - number * step / 11 - 1)).collect();
         let hash = "0".repeat(52);
-        // Of each it says that it is large enough for a layer of its own.
+        // The recorded size is large enough for a layer of its own.
         writeln!(text, "{}\nsha256:{hash}\n100000\n\n{}", path(number), references.len()).unwrap();
         references.iter().for_each(|reference| text += &format!("{reference}\n"));
     }
     text
 }
 
-/// A store of so many paths, each a file, and their registration.
+/// Makes a store of `count` paths, each a file, and their registration.
 fn store(count: usize) -> FakeStore {
     let store = FakeStore::new();
     store.write("registration", &registration(count));
@@ -42,13 +42,13 @@ fn store(count: usize) -> FakeStore {
     store
 }
 
-/// By which [`launcher`] is told what to run: its words, a line each.
+/// The variable that tells [`launcher`] what to run: the command's words, one in each line.
 const COMMAND: &str = "STOWAGE_TEST_COMMAND";
 
-/// The most memory that a command ever had, in KiB.
+/// Returns the peak memory of a command, in KiB.
 fn peak(store: &FakeStore, arguments: &[&str]) -> u64 {
     let mut command = store.stowage(arguments);
-    // Every thread has layers of its own in the making.
+    // Every thread makes layers of its own.
     command.args(["--jobs", "2"]);
     let words = [command.get_program()].into_iter().chain(command.get_args());
     let words: Vec<_> = words.map(|word| word.to_str().unwrap()).collect();
@@ -65,8 +65,9 @@ fn peak(store: &FakeStore, arguments: &[&str]) -> u64 {
     peak.unwrap().1.split(' ').next().unwrap().parse().unwrap()
 }
 
-/// Runs a command and prints what the kernel says of its memory once it has ended. That counts
-/// what the command was before, a copy of this process, which is a small one therefore.
+/// Runs a command, and prints the memory that the kernel reports for it after its end. That
+/// includes the time before `exec`, when the child is a copy of this process: so this process must
+/// be small.
 #[test]
 #[ignore = "no test, but what others run"]
 fn launcher() {
@@ -87,7 +88,7 @@ fn assert_flat(store: &FakeStore, arguments: &[&str]) -> u64 {
     peak
 }
 
-/// Up to 20,000 paths are planned by bitsets, and more by sketches.
+/// Checks both methods: up to 20,000 paths are planned by bitsets, and more by sketches.
 #[test]
 fn plans_of_many_paths_take_little() {
     let store = FakeStore::new();
@@ -112,7 +113,8 @@ fn images_of_many_paths_take_little() {
     }
 }
 
-/// An earlier image takes less than what need not be made then, and little if all is made.
+/// Checks that an earlier image takes less memory than making the layers would, and little memory
+/// if all layers are made.
 #[test]
 fn an_earlier_image_of_many_paths_takes_little() {
     let store = store(25_000);

@@ -1,4 +1,4 @@
-//! `stowage merge`: archives of ours, and such as `docker save` wrote once.
+//! Tests `stowage merge` with archives of this program and with old ones of `docker save`.
 
 use std::fs;
 use std::process::Output;
@@ -12,7 +12,7 @@ fn merge(store: &FakeStore, arguments: &[&str]) -> Output {
     store.stowage(&[&["merge"], arguments].concat()).output().unwrap()
 }
 
-/// Two archives that share a layer: `one.tar` and, compressed, `two.tar.gz`.
+/// Makes two archives that share a layer: `one.tar` and, compressed, `two.tar.gz`.
 fn archives() -> FakeStore {
     let mut store = FakeStore::new();
     let below = store.add_file('1', "below", &[], "below");
@@ -52,14 +52,14 @@ fn images_are_together_with_their_names() {
     assert!(members.contains_key("oci-layout"));
     // The shared layer is there once: two layers, two configurations, two manifests.
     assert_eq!(members.keys().filter(|name| name.len() > 64).count(), 6);
-    // What is one image is one.
+    // The same image twice gives one image.
     let same = merge(&store, &["one.tar", "one.tar", "-o", "same.tar"]);
     assert!(same.status.success(), "{}", stderr(&same));
     let again = merge(&store, &["same.tar"]);
     assert!(again.stdout == fs::read(store.root().join("same.tar")).unwrap());
 }
 
-/// As `docker save` wrote them before version 25, and nixpkgs does.
+/// Checks archives in the format of nixpkgs and of `docker save` before version 25.
 #[test]
 fn old_archives_are_taken_too() {
     let store = archives();
@@ -80,7 +80,7 @@ fn old_archives_are_taken_too() {
     let repositories: Value = serde_json::from_slice(&members["repositories"]).unwrap();
     assert_eq!(repositories, json!({"old": {"v1": "a", "v2": "b"}}));
     assert_eq!(members["b/layer.tar"], b"b");
-    // An index would hide the old ones from containerd.
+    // With an index, containerd would not see the old images.
     assert!(!members.contains_key("index.json") && !members.contains_key("oci-layout"));
 }
 

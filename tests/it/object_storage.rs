@@ -15,7 +15,7 @@ use tokio_stream::StreamExt;
 use crate::s3::{self, Mode, S3, SECRET_KEY};
 use crate::support::{FakeStore, odd_tree};
 
-/// A layer that is sent in parts, in bytes.
+/// The size in bytes of a layer that is sent in parts.
 const BIG: usize = 13 << 20;
 
 /// An image of a large layer and small ones.
@@ -43,7 +43,7 @@ impl Built {
         storage.put_image(&self.store.store(), &self.spec, "shell/git", "latest").await
     }
 
-    /// Digests of all that it consists of.
+    /// Returns the digests of all parts of the image.
     fn blobs(&self) -> Vec<BlobDigest> {
         let image = Image::new(&self.spec);
         let layers = self.spec.layers.iter().map(|layer| layer.blob(Form::AsStored).digest);
@@ -81,7 +81,7 @@ fn name_of(digest: &BlobDigest) -> String {
     format!("blobs/sha256/{}", digest.digest().hex())
 }
 
-/// The bytes that a client gets, who knows nothing of the storage.
+/// Reads a blob as a client does, which knows nothing of the storage.
 async fn fetch(
     storage: &ObjectStorage,
     digest: &BlobDigest,
@@ -113,7 +113,7 @@ async fn fetch(
     }
 }
 
-/// What every storage does.
+/// Checks the properties of every storage.
 async fn stores_an_image(storage: &ObjectStorage) {
     let built = Built::new();
     let image = Image::new(&built.spec);
@@ -146,12 +146,12 @@ async fn stores_an_image(storage: &ObjectStorage) {
     assert_eq!((manifest.bytes, manifest.media_type), (found.bytes, Some(found.media_type)));
     let config = storage.document(&image.config.digest).await.unwrap().unwrap();
     assert_eq!((&*config.bytes, config.media_type), (&*image.config.bytes, None));
-    // A layer is no document.
+    // A layer is not a document.
     assert_eq!(storage.document(&built.big_layer()).await.unwrap(), None);
     for (name, key) in [("shell/git", "v1"), ("shell", "git"), ("shell/git/latest", "latest")] {
         assert_eq!(storage.image(name, key).await.unwrap(), None, "{name} {key}");
     }
-    // A name may begin with another one.
+    // A name may begin with another name.
     storage.put_image(&built.store.store(), &built.spec, "shell", "git").await.unwrap();
     assert!(storage.image("shell", "git").await.unwrap().is_some());
 }
@@ -175,7 +175,7 @@ fn what_is_there_is_not_sent_again() {
     let (s3, built) = (S3::start(), Built::new());
     block_on(async {
         built.put(&open(&s3).await).await.unwrap();
-        // Another server.
+        // Another server opens the same storage.
         let storage = open(&s3).await;
         s3.requests();
         let stored = built.put(&storage).await.unwrap();
@@ -183,7 +183,7 @@ fn what_is_there_is_not_sent_again() {
         assert_eq!(stored.layers_skipped, built.spec.layers.len());
         let written = s3.requests().into_iter().filter(|request| !request.starts_with("GET"));
         let written: Vec<_> = written.filter(|request| !request.starts_with("HEAD")).collect();
-        // When it was last stored.
+        // Only the time of storing is written again.
         assert_eq!(written, ["PUT /images/a/prefix/images/shell/git/_keys/latest"]);
     });
 }
@@ -211,8 +211,8 @@ fn what_is_broken_is_sent_again() {
     });
 }
 
-/// Bytes of a blob that were altered: its size is right. A client never gets all of it, and the
-/// image is stored again.
+/// Checks a blob whose bytes were altered and whose size is right: a client never gets all of it,
+/// and the image is stored again.
 #[test]
 fn a_damaged_blob_is_not_passed_on_and_is_stored_again() {
     let built = Built::new();
@@ -237,7 +237,7 @@ fn a_damaged_blob_is_not_passed_on_and_is_stored_again() {
             }
         }
         assert!(failed && got < size, "{got} of {size}");
-        // The object is removed beside that.
+        // The object is removed in the background.
         while file.exists() {
             tokio::task::yield_now().await;
         }
@@ -247,14 +247,14 @@ fn a_damaged_blob_is_not_passed_on_and_is_stored_again() {
         assert_eq!(Digest::of(&bytes), *digest.digest());
         assert!(storage.image("shell/git", "latest").await.unwrap().is_some());
 
-        // An object that somebody removed, where a client asks for a blob of the image.
+        // An object was removed by another program, and a client asks for a blob of the image.
         fs::remove_file(&file).unwrap();
         assert_eq!(fetch(&storage, &digest, None).await, None);
         let manifest = Image::new(&built.spec).manifest.bytes;
         storage.note_missing(&digest, std::iter::once(&manifest[..]));
         assert_eq!(storage.image("shell/git", "latest").await.unwrap(), None);
         assert_eq!(built.put(&storage).await.unwrap().layers_sent, 1);
-        // One that no image names is of no account.
+        // A missing blob that no image names has no effect.
         storage.note_missing(&BlobDigest::new(Digest::of(b"x")), std::iter::once(&manifest[..]));
         assert!(storage.image("shell/git", "latest").await.unwrap().is_some());
     });
@@ -269,7 +269,7 @@ fn several_may_store_the_same_image() {
         let (first, second, third) =
             tokio::join!(built.put(&one), built.put(&one), built.put(&other));
         let (first, second, third) = (first.unwrap(), second.unwrap(), third.unwrap());
-        // One process sends nothing twice.
+        // A process sends nothing twice.
         assert_eq!(first.layers_sent + second.layers_sent, built.spec.layers.len());
         assert_eq!(first.manifest, third.manifest);
         for digest in built.blobs() {
@@ -387,7 +387,7 @@ fn with(
     environment
 }
 
-/// An address where nobody listens.
+/// Returns an address at which no program listens.
 fn nobody() -> String {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     format!("http://{}", listener.local_addr().unwrap())
@@ -410,7 +410,7 @@ fn a_signed_address_is_not_printed() {
         let BlobSource::Url { url, .. } = &source else { panic!("{source:?}") };
         assert!(url.as_str().contains("X-Amz-Signature"));
         assert!(!format!("{source:?}").contains("X-Amz"), "{source:?}");
-        // It is for this object alone.
+        // The signature is valid for this object only.
         let other = name_of(&Image::new(&built.spec).config.digest);
         let forged = url.as_str().replace(&name_of(&built.big_layer()), &other);
         let status = tokio::task::spawn_blocking(move || ureq::get(&forged).call());
@@ -453,7 +453,7 @@ fn an_upload_that_is_given_up_is_forgotten() {
         let storage = open(&s3).await;
         s3.requests();
         let begun = async {
-            // Until the second part of the large layer is on its way.
+            // Wait until the second part of the large layer is being sent.
             while !s3.requests().iter().any(|request| request.contains("partNumber=2")) {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }

@@ -9,7 +9,7 @@ use stowage::store::Store;
 use crate::base_image::{BaseFiles, Item, OCI_LAYER, layer, write_files};
 use crate::support::{FakeStore, stderr};
 
-/// What a tar header says of a file: mode, numbers and names.
+/// The part of a tar header that describes a file: mode, numbers and names.
 type Header = (u32, u64, u64, String, String);
 
 /// Two paths that are copied to `/`, and a program in the store that nothing refers to.
@@ -42,7 +42,7 @@ impl Sources {
         json!({"copyToRoot": [self.root], "exclude": [self.second], "perms": rules}).to_string()
     }
 
-    /// The headers of all layers; a later layer's take the place of an earlier one's.
+    /// Returns the headers of all layers; a later layer's headers replace an earlier layer's.
     fn headers(&self, options: &str) -> BTreeMap<String, Header> {
         self.store.build(options);
         let spec = ImageSpec::read(&self.store.root().join("image.json")).unwrap();
@@ -89,7 +89,7 @@ fn root_owned(mode: u32) -> Header {
     (mode, 0, 0, "root".to_owned(), "root".to_owned())
 }
 
-/// What Lix's image asks for.
+/// Checks the rules that Lix's image uses.
 #[test]
 fn directories_for_everybody() {
     let sources = Sources::new();
@@ -117,7 +117,7 @@ fn modes_stay_where_only_owners_are_given() {
     assert_eq!(headers["var/tmp/y"], (0o750, 0, 5, "root".to_owned(), String::new()));
 }
 
-/// In the store too, and there also if a layer below has the path as it is.
+/// Checks rules for store paths, also if a layer below has the path unchanged.
 #[test]
 fn store_paths_have_permissions() {
     let sources = Sources::new();
@@ -131,7 +131,7 @@ fn store_paths_have_permissions() {
     assert_eq!(headers["nix/store/"].0, 0o755);
 }
 
-/// What is both copied and in the store is there as Nix has it.
+/// Checks a path that is both copied and in the store: the one in the store stays as Nix has it.
 #[test]
 fn what_is_copied_has_permissions_where_it_is_copied_to() {
     let mut sources = Sources::new();
@@ -143,7 +143,8 @@ fn what_is_copied_has_permissions_where_it_is_copied_to() {
     assert_eq!(headers[&format!("{}/etc/passwd", &sources.root[1..])].0, 0o444);
 }
 
-/// Nor is a rule for what is copied one for the store if a layer below has copied it already.
+/// Checks that a rule for a copied path does not apply to the store if a layer below has already
+/// copied the path.
 #[test]
 fn rules_for_what_another_layer_copied_are_not_for_the_store() {
     let mut sources = Sources::new();
@@ -229,7 +230,7 @@ fn two_sources_must_agree() {
     assert!(error.contains("`perms`: /tmp is in two store paths whose rules"), "{error}");
     assert!(error.contains("-tree/tmp and "), "{error}");
 
-    // A file that both have.
+    // Both paths have this file.
     let file = json!({"path": sources.second, "regex": "passwd", "mode": "0600"});
     let error = sources.error(&both(json!([file])));
     assert!(error.contains("`perms`: /etc/passwd is in two store paths"), "{error}");

@@ -10,14 +10,14 @@ use stowage::store::StorePath;
 
 use crate::suite::{Change, Suite};
 
-/// Either what a plan must digest to, for each budget, or a plan in full.
+/// The expected digest of a plan for each budget, or a plan in full.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 enum Golden {
     Plan(Vec<Vec<String>>),
     Digests {
         paths: usize,
-        /// By budget: how many layers, and the first 16 hex digits of the digest.
+        /// The number of layers and the first 16 hex digits of the digest, by budget.
         #[serde(flatten)]
         plans: BTreeMap<String, (usize, String)>,
     },
@@ -32,8 +32,8 @@ fn names(closure: &Closure, budget: &str) -> Vec<Vec<String>> {
     plan.layers().iter().map(names).collect()
 }
 
-/// What was planned once is planned so again: with another plan, every image that was
-/// made before is sent once more.
+/// Checks that plans never change: with another plan, every image that was made before is sent once
+/// more.
 #[test]
 fn plans_of_real_closures_never_change() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/plans.json");

@@ -2,7 +2,8 @@ use serde_json::{Value, json};
 
 use crate::support::{FakeStore, stderr};
 
-/// Two closures of a set: of `app` and of `tool`, which both need `lib`, and that `libc`.
+/// Makes two closures of a set: those of `app` and of `tool`, which both need `lib`, which needs
+/// `libc`.
 fn package_set() -> FakeStore {
     let mut store = FakeStore::new();
     let libc = store.add_file('1', "libc-2.40", &[], &"c".repeat(300_000));
@@ -26,7 +27,7 @@ fn popularity_is_counted_over_all_closures() {
     let expected = json!({"app": 0, "lib-out": 2, "libc": "lib-out", "tool": 0});
     let text = printed(&store, &["popularity", "app", "both"]);
     assert_eq!(serde_json::from_slice::<Value>(&text).unwrap(), expected);
-    // Sorted, whatever the order and how often a path is there.
+    // The result is sorted, regardless of the order of the files and of repeated paths.
     for files in [&["both", "app"][..], &["both"], &["app", "app", "both"]] {
         assert_eq!(printed(&store, &[&["popularity"], files].concat()), text);
     }
@@ -58,7 +59,8 @@ fn bad_closures_are_named() {
     }
 }
 
-/// With little room, an application's own bulk would have the layer: what others need has it.
+/// Checks that with a small budget a popular package gets the layer, and not the application's
+/// larger path.
 #[test]
 fn plans_and_images_go_by_popularity() {
     let mut store = package_set();
@@ -78,7 +80,7 @@ fn plans_and_images_go_by_popularity() {
     assert!(!plan(&[]).iter().any(is_shared));
     let mut expected = plan(&["--popularity", "popularity.json"]);
     assert!(expected.iter().any(is_shared), "{expected:?}");
-    // A plan sorts by name, an image spec by store path.
+    // A plan is sorted by name, an image spec by store path.
     expected.iter_mut().for_each(|layer| layer.sort());
 
     let file = store.root().join("popularity.json").display().to_string();

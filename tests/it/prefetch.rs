@@ -13,16 +13,16 @@ use crate::support::{FakeStore, stderr};
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
-/// A registry of one repository, `a/b`, which behaves badly when it is told to.
+/// A registry of one repository, `a/b`, which misbehaves on demand.
 #[derive(Default)]
 struct Fickle {
-    /// By what follows the repository's name in a path.
+    /// The files, by the part of the path after the repository's name.
     files: BTreeMap<String, (&'static str, Vec<u8>)>,
-    /// Bytes of a blob after which the connection is broken off.
+    /// The number of bytes of a blob after which the connection breaks.
     cut: Option<usize>,
-    /// Whether parts are sent to who asks for these.
+    /// True if requests for ranges are answered with these.
     parts: bool,
-    /// Whether the password is wanted.
+    /// True if a password is required.
     closed: bool,
     asked: Mutex<Vec<String>>,
 }
@@ -34,7 +34,7 @@ impl Fickle {
         digest
     }
 
-    /// An image of two layers, one of them twice, by its digest.
+    /// Adds an image of two layers, one of them twice. Returns its digest.
     fn add_image(&mut self, arch: &str) -> String {
         let config = json!({"os": "linux", "architecture": arch}).to_string();
         let size = config.len();
@@ -57,7 +57,8 @@ impl Fickle {
         self.files.insert(format!("manifests/{tag}"), manifest);
     }
 
-    /// Three platforms, one of them in two variants, and an attestation.
+    /// Makes a registry with images for three platforms, one of them in two variants, and an
+    /// attestation.
     fn with_images() -> (Self, [String; 4]) {
         let mut this = Self { parts: true, ..Self::default() };
         let images = ["amd64", "arm64", "arm", "arm "].map(|arch| this.add_image(arch));
@@ -78,7 +79,7 @@ impl Fickle {
         (this, images)
     }
 
-    /// Answers until the test ends, and returns host and port.
+    /// Answers until the test ends. Returns host and port.
     fn start(self) -> (Arc<Self>, String) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let host = listener.local_addr().unwrap().to_string();
@@ -86,7 +87,7 @@ impl Fickle {
         let registry = Arc::clone(&this);
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                // A client that goes away is no concern of the next one.
+                // If a client goes away, the next one is served.
                 let _ = stream.and_then(|stream| registry.answer(&stream));
             }
         });
@@ -134,7 +135,7 @@ impl Fickle {
         stream.write_all(body)
     }
 
-    /// What Nix says of the directory that skopeo would write.
+    /// Returns Nix's hash of the directory that skopeo would write.
     fn expected(&self, image: &str) -> String {
         let root = tempfile::tempdir().unwrap();
         let store = Store::below(root.path());
@@ -155,11 +156,11 @@ impl Fickle {
     }
 }
 
-/// What it prints, or says of its failure.
+/// Returns the output, or the error message.
 fn prefetch(arguments: &[&str]) -> Result<String, String> {
     let store = FakeStore::new();
     let mut command = store.stowage(&["prefetch"]);
-    // Nobody's credentials.
+    // No credentials of this machine's user may be found.
     command.env_remove("REGISTRY_AUTH_FILE").env("HOME", store.root());
     let output = command.args(arguments).output().unwrap();
     let said = stderr(&output);
@@ -180,7 +181,7 @@ fn an_image_is_known_before_it_is_pulled() {
     let (fickle, host) = fickle.start();
     let one = &images[1];
     let expected = fickle.expected(one);
-    // It speaks plain HTTP, which Nix has to be told when it pulls.
+    // The registry uses plain HTTP, which `pullImage` has to be told.
     assert_eq!(
         prefetch(&[&format!("{host}/a/b:one")]).unwrap(),
         format!(
@@ -189,7 +190,7 @@ fn an_image_is_known_before_it_is_pulled() {
              arch = \"arm64\";\n  tlsVerify = false;\n}}\n"
         )
     );
-    // What two layers have in common is read once.
+    // The blob that two layers share is read once.
     let asked = fickle.asked.lock().unwrap().clone();
     assert_eq!(asked.iter().filter(|path| path.contains("/blobs/")).count(), 3, "{asked:?}");
     let by_digest = format!("docker://{host}/a/b@{one}");
@@ -232,13 +233,14 @@ fn of_an_index_one_is_chosen_or_all() {
     );
 }
 
-/// Whether or not the registry goes on where it was: hashes can't be taken back.
+/// Checks broken connections, whether or not the registry supports ranges: bytes that were hashed
+/// can't be taken back.
 #[test]
 fn what_breaks_off_goes_on() {
     for parts in [true, false] {
         let (mut fickle, images) = Fickle::with_images();
         fickle.parts = parts;
-        // Where it begins again with the first byte, it breaks off at another one.
+        // A registry that begins again at the first byte breaks off at another byte.
         fickle.cut = parts.then_some(40_000);
         let (fickle, host) = fickle.start();
         let found = json_of(&[&format!("{host}/a/b:one"), "--quiet"]);

@@ -6,7 +6,7 @@ use stowage::oci::{ImageSpec, SpecLayer};
 
 use crate::support::{FakeStore, stderr};
 
-/// An image of two layers and one in `/`; `text` is in the last store path.
+/// Makes an image of two layers and one file in `/`; `text` is in the last store path.
 fn store(text: &str) -> FakeStore {
     let mut store = FakeStore::new();
     let library = store.add_file('1', "library", &[], &"library ".repeat(100_000));
@@ -20,8 +20,8 @@ fn options(more: &serde_json::Value) -> String {
     options.to_string()
 }
 
-/// Builds with the image before, in a store whose unchanged path is lost once it was registered:
-/// who looked into it would fail.
+/// Builds with an earlier image, in a store from which the unchanged path was removed after it was
+/// registered, so that reading the path would fail.
 fn build_after(previous: &[u8], text: &str, more: &serde_json::Value) -> Result<Vec<u8>, String> {
     let after = store(text);
     let previous = after.write("previous.json", std::str::from_utf8(previous).unwrap());
@@ -45,7 +45,7 @@ fn layers_of_the_same_are_not_made_again() {
     let nothing = json!({});
     let before = store("1").build(&options(&nothing));
     let after = build_after(&before, "2", &nothing).unwrap();
-    // The same bytes as if it had looked.
+    // The bytes are the same as without the earlier image.
     assert_eq!(after, store("2").build(&options(&nothing)));
     assert_ne!(after, before);
     let [before, after] =
@@ -54,7 +54,8 @@ fn layers_of_the_same_are_not_made_again() {
     assert_eq!(before.iter().filter(|layer| after.contains(layer)).count(), 1);
 }
 
-/// To have one: else they would never be sent as fast as others.
+/// Checks that layers without a checksum are made, and get one: otherwise they would never be sent
+/// as fast as others.
 #[test]
 fn layers_without_a_checksum_are_made() {
     let nothing = json!({});
@@ -83,7 +84,7 @@ fn layers_of_something_else_are_made() {
         let error = build_after(&previous, "1", &more).unwrap_err();
         assert!(error.contains("does not exist"), "{what}: {error}");
     }
-    // And it must be an image spec, of this version.
+    // The file must be an image spec of this version.
     for (what, previous) in [
         ("no JSON", "nonsense".to_owned()),
         ("a plan", "[]".to_owned()),
@@ -94,7 +95,8 @@ fn layers_of_something_else_are_made() {
     }
 }
 
-/// Layers that were built on their own have their digests: an image of them reads none of it.
+/// Checks that an image does not read layers that were built on their own: it takes their digests
+/// from there.
 #[test]
 fn layers_of_build_layer_are_not_read_again() {
     let store = store("1");
@@ -122,7 +124,7 @@ fn compressed_layers_are_what_they_were() {
     let before = store("1").build(&options(&gzip));
     let after = build_after(&before, "2", &gzip).unwrap();
     assert_eq!(after, store("2").build(&options(&gzip)));
-    // What is to be compressed in another way is made for that.
+    // Layers that are to be compressed in another way are made.
     let error = build_after(&before, "2", &json!({"compression": "zstd"})).unwrap_err();
     assert!(error.contains("does not exist"), "{error}");
     let plain = build_after(&before, "2", &json!({})).unwrap();

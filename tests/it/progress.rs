@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::support::{FakeStore, stderr};
 
-/// An image of two layers, copied to a layout with these options.
+/// Copies an image of two layers to a layout with these options.
 fn copy(store: &FakeStore, options: &[&str]) -> Output {
     let output = store
         .stowage(&[&["copy", "image.json", "oci:layout"], options].concat())
@@ -51,7 +51,7 @@ fn where_nobody_looks_there_is_only_the_account() {
     assert!(in_ci.contains("sent layer 1 of 2"), "{in_ci}");
 }
 
-/// As in `2> >(head -1)`.
+/// Checks that standard error may be closed, as in `2> >(head -1)`.
 #[test]
 fn nobody_has_to_listen() {
     let store = image();
@@ -78,7 +78,7 @@ fn programs_read_events() {
         let text = stderr(&output);
         text.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
     };
-    // Nothing but events, whatever there is to warn of.
+    // All lines are events, even if there are warnings.
     store.build(r#"{"layering": "largest-first", "config": {"Cmd": ["/nowhere"]}}"#);
     let options = ["--progress", "json"];
     let first = events(copy(&store, &options));

@@ -9,7 +9,7 @@ use stowage::oci::{ImageSpec, SpecLayer};
 use crate::push_registry::{Faults, Faulty};
 use crate::support::{FakeStore, odd_tree, stderr};
 
-/// An image of several layers, one of some megabytes.
+/// Makes an image of several layers, one of some megabytes.
 fn image() -> FakeStore {
     let mut store = FakeStore::new();
     store.add('1', "tree", &[], odd_tree);
@@ -67,7 +67,8 @@ fn whatever_goes_wrong_once_is_tried_again() {
         let requests = registry.requests();
         let again = push(&store, &host, &[]).unwrap();
         assert_eq!(again["layersSent"], 0, "{what}");
-        // The manifest, the configuration and the layers, at once; with a token, once more.
+        // The manifest, the configuration and the layers are asked for at once; with a token, once
+        // more.
         let asked = registry.requests() - requests;
         let most = if what.contains("token") { 2 * 5 + 1 } else { 5 };
         assert!(asked <= most, "{what}: {asked} requests to find that nothing is missing");
@@ -88,7 +89,8 @@ fn several_tags_are_pushed() {
     assert_eq!(contents.manifests["v1"], contents.manifests["v2"]);
 }
 
-/// A digest is no place to put another image, and `latest` isn't what was asked for either.
+/// Checks that a digest in the name must be the image's own, and that `latest` is not used in its
+/// place.
 #[test]
 fn a_digest_must_be_the_images_own() {
     let store = image();
@@ -111,7 +113,7 @@ fn a_digest_must_be_the_images_own() {
             format!("`{host}/a/b{name}` names another manifest than the one to push, {ours}");
         assert!(error.contains(&expected) && error.contains("name a tag"), "{error}");
         assert_eq!(registry.requests(), requests, "{name}");
-        // What the image will be is known only when that is asked.
+        // The image's digest is known only after the registry was asked.
         assert_eq!(to(&name, &["--reuse-compressed"]).status.code(), Some(1));
         let contents = registry.contents();
         assert!(contents.blobs.is_empty() && contents.manifests.is_empty());
@@ -124,7 +126,7 @@ fn a_digest_must_be_the_images_own() {
     assert!(contents.manifests.values().all(|there| *there == manifest));
 }
 
-/// Each repository is asked for, and no upload is left behind that nobody goes on with.
+/// Checks that each repository is asked for, and that no unfinished upload is left behind.
 #[test]
 fn layers_are_mounted_from_whichever_has_them() {
     let store = image();
@@ -151,11 +153,12 @@ fn layers_are_mounted_from_whichever_has_them() {
     assert_eq!((contents.received.len(), &contents.received[0]), (2, &neither));
 }
 
-/// Who is refused before he sends a layer hears of it, and does not find a broken connection.
+/// Checks that a client that is refused before it sends a layer gets the refusal, and not a broken
+/// connection.
 #[test]
 fn a_token_that_ends_breaks_no_connection() {
     let store = image();
-    // Longer than the requests that are under way at once.
+    // The token lasts longer than the requests that are under way at once.
     let registry = Faulty::with(Faults { token_lasts: 12, ..Faults::default() });
     let (_runtime, host) = registry.start();
     let target = format!("docker://{host}/a/b:v1");
@@ -165,7 +168,7 @@ fn a_token_that_ends_breaks_no_connection() {
     registry.check();
 }
 
-/// What others have compressed is not sent again as it is.
+/// Checks that layers which others have compressed are not sent again uncompressed.
 #[test]
 fn compressed_layers_are_used_if_asked_for() {
     let store = image();
@@ -183,7 +186,7 @@ fn compressed_layers_are_used_if_asked_for() {
     let ours = push(&store, &host, &[]).unwrap();
     assert_eq!((&ours["layersSent"], &ours["layersSkipped"]), (&json!(3), &json!(0)));
     assert_ne!(ours["manifestDigest"], compressed["manifestDigest"]);
-    // Now there is nothing compressed to be used.
+    // Now the registry has no compressed layer that could be used.
     assert_eq!(
         push(&store, &host, &["--reuse-compressed"]).unwrap(),
         Value::Object({
@@ -199,7 +202,8 @@ fn compressed_layers_are_used_if_asked_for() {
     );
 }
 
-/// Killed at any moment, it leaves nothing wrong, and the next one finishes the job.
+/// Checks that a push that is killed at any moment leaves nothing wrong, and that the next one
+/// completes.
 #[test]
 fn a_push_that_is_killed_can_be_done_again() {
     let store = image();
@@ -211,7 +215,7 @@ fn a_push_that_is_killed_can_be_done_again() {
         while registry.contents().blobs.len() < blobs && child.try_wait().unwrap().is_none() {
             std::thread::yield_now();
         }
-        // It may be done by now: that is right as well.
+        // The push may have ended already, which is right as well.
         let _ = child.kill();
         child.wait().unwrap();
         registry.check();
@@ -221,7 +225,8 @@ fn a_push_that_is_killed_can_be_done_again() {
     assert_eq!(registry.contents().manifests.len(), 1);
 }
 
-/// What is for the registry is for nobody else, even if it is sent there, or if he asks.
+/// Checks that credentials for the registry are sent to no other host, even if the registry
+/// redirects there and that host asks for them.
 #[test]
 fn credentials_stay_with_the_registry() {
     let store = image();
@@ -232,7 +237,7 @@ fn credentials_stay_with_the_registry() {
         let registry = Faulty::with(faults);
         registry.send_uploads_to(elsewhere);
         let (_runtime, host) = registry.start();
-        // The storage has no idea of the uploads; what matters is what it was told.
+        // The other host does not know the uploads; the test only looks at what it was sent.
         let error = push(&store, &host, &["--dest-creds", "me:secret"]).unwrap_err();
         assert!(error.contains("error: "), "{error}");
         let asked = storage.requests();
@@ -242,7 +247,8 @@ fn credentials_stay_with_the_registry() {
     }
 }
 
-/// A helper that knows nothing of the registry is no failure, and no reason to ask no other.
+/// Checks that a helper without credentials for the registry is not an error, and that further
+/// places are asked.
 #[test]
 fn a_helper_may_have_no_credentials() {
     let store = image();
@@ -275,7 +281,7 @@ fn a_helper_may_have_no_credentials() {
         assert_eq!(registry.authorized() > 0, authorized, "{said}");
         registry.check();
     }
-    // What else goes wrong with it is said.
+    // Other failures of the helper are reported.
     let registry = Faulty::default();
     let (_runtime, host) = registry.start();
     says("echo the keychain is locked");
@@ -305,7 +311,7 @@ fn what_stays_wrong_is_said() {
     }
 }
 
-/// The registry never has it, nor anything that names it.
+/// Checks that the registry never has the changed layer, nor a document that names it.
 #[test]
 fn a_layer_that_changed_does_not_arrive() {
     let store = image();
@@ -326,14 +332,15 @@ fn a_layer_that_changed_does_not_arrive() {
     assert!(!contents.blobs.contains_key(&layer));
 }
 
-/// Few enough for every day; `PROPTEST_CASES=1000` for once in a while.
+/// Returns the number of cases: few for every day; `PROPTEST_CASES=1000` sets more.
 fn cases() -> u32 {
     std::env::var("PROPTEST_CASES").map_or(24, |cases| cases.parse().expect("a number"))
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
-    /// Each push ends right or says why; and in the end one does.
+    /// Checks that each push succeeds or reports an error, and that one of them succeeds in the
+    /// end.
     #[test]
     fn a_registry_is_never_left_with_anything_wrong(
         cut in prop::collection::vec(0_usize..3 << 20, 0..6),

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use stowage::digest::Digest;
 use tokio_stream::StreamExt;
 
-/// A registry in memory, which behaves badly when it is told to.
+/// A registry in memory, which misbehaves on demand.
 #[derive(Clone, Default)]
 pub struct Faulty(Arc<Inner>);
 
@@ -20,9 +20,9 @@ struct Inner {
     state: Mutex<Contents>,
     faults: Mutex<Faults>,
     requests: AtomicUsize,
-    /// Requests that said who asks.
+    /// The number of requests with credentials.
     authorized: AtomicUsize,
-    /// Another host, at which uploads are to be sent.
+    /// Another host, to which uploads are to be sent.
     elsewhere: Mutex<Option<String>>,
     port: AtomicUsize,
 }
@@ -31,35 +31,35 @@ struct Inner {
 pub struct Contents {
     pub blobs: BTreeMap<String, Vec<u8>>,
     pub manifests: BTreeMap<String, Vec<u8>>,
-    /// Other repositories' blobs.
+    /// The blobs of other repositories.
     pub others: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
     pub uploads: BTreeMap<String, Vec<u8>>,
-    /// Blobs that arrived, as often as they did.
+    /// The blobs that arrived, each time that they did.
     pub received: Vec<String>,
 }
 
-/// What goes wrong, and how often yet.
+/// The faults that are still to happen.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
-    /// Uploads are cut off after so many bytes.
+    /// The numbers of bytes after which uploads are cut off.
     pub cut: Vec<usize>,
-    /// Requests are answered with these.
+    /// The statuses with which requests are answered.
     pub statuses: Vec<u16>,
-    /// Every so many requests, the token is no longer good.
+    /// The number of requests after which a token expires.
     pub token_lasts: usize,
-    /// Requests for tokens are answered with these; a 0 breaks the connection.
+    /// The statuses with which requests for tokens are answered; 0 breaks the connection.
     pub token_statuses: Vec<u16>,
-    /// Who doesn't say who he is, is asked for it.
+    /// True if a password is required.
     pub password: bool,
-    /// Addresses of uploads begin with the registry's own.
+    /// True if addresses of uploads are absolute.
     pub absolute: bool,
-    /// What was sent is forgotten when an upload is cut off.
+    /// True if the bytes of an upload that is cut off are lost.
     pub forgetful: bool,
-    /// So many uploads are ended as they should be, and the answer is lost on its way.
+    /// The number of uploads that succeed without an answer to the client.
     pub lost: usize,
-    /// So many are forgotten before their end.
+    /// The number of uploads that are lost before their end.
     pub expired: usize,
-    /// Manifests are refused.
+    /// True if manifests are refused.
     pub refuse: bool,
 }
 
@@ -70,22 +70,22 @@ impl Faulty {
         this
     }
 
-    /// Uploads are to be sent to another host.
+    /// Sends uploads to another host.
     pub fn send_uploads_to(&self, host: String) {
         *self.0.elsewhere.lock().unwrap() = Some(host);
     }
 
-    /// How often it was asked for something.
+    /// Returns the number of requests.
     pub fn requests(&self) -> usize {
         self.0.requests.load(Ordering::Relaxed)
     }
 
-    /// And by somebody who said who he is.
+    /// Returns the number of requests with credentials.
     pub fn authorized(&self) -> usize {
         self.0.authorized.load(Ordering::Relaxed)
     }
 
-    /// Starts it, and returns its host and port.
+    /// Starts the registry, and returns its host and port.
     pub fn start(&self) -> (tokio::runtime::Runtime, String) {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
@@ -102,7 +102,7 @@ impl Faulty {
         self.0.state.lock().unwrap()
     }
 
-    /// Nothing that can be read is wrong, and every manifest's blobs are there.
+    /// Checks that everything that can be read is right, and that every manifest's blobs are there.
     pub fn check(&self) {
         let contents = self.contents();
         for (digest, bytes) in &contents.blobs {
@@ -118,7 +118,7 @@ impl Faulty {
     }
 }
 
-/// Whether a fault is still to happen; it has, then.
+/// Returns whether a fault is still to happen, and counts it.
 fn happens(times: &mut usize) -> bool {
     let left = *times;
     *times = left.saturating_sub(1);
@@ -272,14 +272,14 @@ async fn receive(registry: &Faulty, id: &str, location: &str, body: Body) -> Res
             if registry.0.faults.lock().unwrap().forgetful {
                 registry.contents().uploads.remove(id);
             }
-            // As if the line were cut: nothing more is read, and nothing answered.
+            // Behave as if the line were cut: read nothing more, and answer nothing.
             return answer(202, &[], broken());
         }
     }
     answer(202, &[("location", location)], "")
 }
 
-/// A body that breaks the connection.
+/// Returns a body that breaks the connection.
 fn broken() -> Body {
     Body::from_stream(tokio_stream::iter([Err::<Bytes, _>(std::io::Error::other("cut"))]))
 }

@@ -211,7 +211,7 @@ fn who_asks_too_much_is_refused() {
     for request in [
         format!("GET /v2/{long}/manifests/v1 HTTP/1.1\r\nHost: x\r\n\r\n"),
         format!("GET /v2/ HTTP/1.1\r\nHost: x\r\nX: {long}\r\n\r\n"),
-        // Many, each of which is short; and one without an end.
+        // Many short headers, and one without an end.
         format!("GET /v2/ HTTP/1.1\r\nHost: x\r\n{}\r\n", "X: y\r\n".repeat(1000)),
         format!("GET /v2/ HTTP/1.1\r\nHost: x\r\n{long}"),
         "nonsense\r\n\r\n".to_owned(),
@@ -222,7 +222,7 @@ fn who_asks_too_much_is_refused() {
     assert_eq!(served.get("/v2/").status, 200);
 }
 
-/// Never as many bytes as were promised.
+/// Checks that a client never gets as many bytes as were promised.
 #[test]
 fn a_layer_that_changed_is_broken_off() {
     let served = Served::new();
@@ -247,7 +247,7 @@ fn many_are_served_at_once_and_who_goes_away_is_forgotten() {
     let (index, path, _) = served.big();
     let expected = served.spec.layers[index].diff_id.to_string();
     std::thread::scope(|scope| {
-        // They ask, and never read.
+        // These clients ask, and never read.
         let idle: Vec<_> = (0..8)
             .map(|_| {
                 let mut stream = TcpStream::connect(served.registry.address()).unwrap();
@@ -259,7 +259,7 @@ fn many_are_served_at_once_and_who_goes_away_is_forgotten() {
             let (served, path, expected) = (&served, &path, &expected);
             scope.spawn(move || {
                 if number % 4 == 0 {
-                    // Reads a little and goes.
+                    // This client reads a little and goes away.
                     let mut stream = TcpStream::connect(served.registry.address()).unwrap();
                     write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
                     stream.read_exact(&mut [0; 4096]).unwrap();
@@ -281,7 +281,7 @@ fn who_takes_too_long_to_ask_is_not_waited_for() {
     {
         let mut stream = TcpStream::connect(served.registry.address()).unwrap();
         stream.write_all(begin.as_bytes()).unwrap();
-        // One byte now and then is not to help.
+        // Reading a byte now and then must not keep the connection open.
         stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
         let start = Instant::now();
         loop {
@@ -304,11 +304,11 @@ fn who_takes_too_long_to_read_is_not_waited_for() {
     let served = Served::with(ServerOptions { limits, ..ServerOptions::default() });
     let (_, path, size) = served.big();
     let mut slow = TcpStream::connect(served.registry.address()).unwrap();
-    // More of them than the sockets hold: each is asked for when the one before is sent.
+    // Ask for more bytes than the sockets hold: the server sends one answer after the other.
     for _ in 0..10 {
         write!(slow, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
     }
-    // There is but one place, and it becomes free.
+    // There is only one place, and it becomes free.
     assert_eq!(served.get("/v2/").status, 200);
     let mut bytes = Vec::new();
     let _ = slow.read_to_end(&mut bytes);
@@ -316,7 +316,7 @@ fn who_takes_too_long_to_read_is_not_waited_for() {
     assert!(served.registry.take_error().is_none());
 }
 
-/// What was begun with one catalog goes on with it.
+/// Checks that a request that began with one catalog goes on with it.
 #[test]
 fn a_request_goes_on_when_the_catalog_is_replaced() {
     let served = Served::new();

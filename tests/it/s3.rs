@@ -17,7 +17,8 @@ const BUCKET: &str = "images";
 const ACCESS_KEY: &str = "AKIDOFTHETESTS";
 pub const SECRET_KEY: &str = "the-secret-of-the-tests";
 
-/// A server on a loopback port that speaks S3 and verifies signatures. It ends with its value.
+/// A server on a loopback port that speaks S3 and verifies signatures. It ends when the value is
+/// dropped.
 pub struct S3 {
     address: SocketAddr,
     directory: tempfile::TempDir,
@@ -28,18 +29,18 @@ pub struct S3 {
 #[derive(Default)]
 struct State {
     mode: Mode,
-    /// Methods and paths.
+    /// The methods and paths of requests.
     requests: Vec<String>,
 }
 
-/// How it answers.
+/// The way in which the server answers.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub enum Mode {
     #[default]
     Well,
-    /// To whoever wants to write, that it is full.
+    /// Writes are refused: the storage is full.
     Full,
-    /// Not at all.
+    /// Requests are never answered.
     Silent,
 }
 
@@ -62,12 +63,12 @@ impl S3 {
         Self { address, directory, state, _runtime: runtime }
     }
 
-    /// The bucket's address, with a prefix.
+    /// Returns the bucket's address, with a prefix.
     pub fn url(&self) -> String {
         format!("s3://{BUCKET}/a/prefix")
     }
 
-    /// What a process needs to know to use it.
+    /// Returns the environment of a process that uses the server.
     pub fn environment(&self) -> Vec<(String, String)> {
         environment(&format!("http://{}", self.address))
     }
@@ -76,22 +77,22 @@ impl S3 {
         self.state.lock().unwrap().mode = mode;
     }
 
-    /// The methods and paths of all requests since this was asked before.
+    /// Returns the methods and paths of all requests since the last call.
     pub fn requests(&self) -> Vec<String> {
         std::mem::take(&mut self.state.lock().unwrap().requests)
     }
 
-    /// Where an object's bytes are.
+    /// Returns the path of an object's bytes.
     pub fn file(&self, object: &str) -> PathBuf {
         self.directory.path().join(BUCKET).join("a/prefix").join(object)
     }
 
-    /// The names of all objects, sorted.
+    /// Returns the names of all objects, sorted.
     pub fn objects(&self) -> Vec<String> {
         objects(&self.file(""))
     }
 
-    /// Uploads that were begun and neither completed nor aborted.
+    /// Returns the number of uploads that were begun and neither completed nor aborted.
     pub fn unfinished(&self) -> usize {
         let files = fs::read_dir(self.directory.path()).unwrap();
         let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
@@ -99,7 +100,7 @@ impl S3 {
     }
 }
 
-/// Of an S3 at that address.
+/// Returns the environment for an S3 server at that address.
 pub fn environment(endpoint: &str) -> Vec<(String, String)> {
     [
         ("AWS_ENDPOINT", endpoint),
@@ -111,7 +112,7 @@ pub fn environment(endpoint: &str) -> Vec<(String, String)> {
     .to_vec()
 }
 
-/// The names of all files below a directory, sorted.
+/// Returns the names of all files below a directory, sorted.
 pub fn objects(root: &Path) -> Vec<String> {
     fn walk(root: &Path, directory: &Path, found: &mut Vec<String>) {
         for entry in fs::read_dir(directory).into_iter().flatten() {
@@ -143,10 +144,10 @@ async fn serve(listener: TcpListener, service: Arc<S3Service>, state: Arc<Mutex<
                 let writes = matches!(*request.method(), Method::PUT | Method::POST);
                 let bucket = request.uri().path().split('/').nth(1).unwrap_or_default();
                 match mode {
-                    // The file system's makes any bucket that it is asked for.
+                    // The file system's implementation would make any bucket that is asked for.
                     _ if bucket != BUCKET => Ok(refusal(StatusCode::NOT_FOUND, "NoSuchBucket")),
                     Mode::Full if writes => {
-                        // As MinIO says it.
+                        // MinIO answers in this way.
                         Ok(refusal(StatusCode::INSUFFICIENT_STORAGE, "XMinioStorageFull"))
                     }
                     Mode::Silent => std::future::pending().await,

@@ -1,14 +1,14 @@
-/// Users, certificates, and both read again.
+/// Users, certificates, and changes of both.
 mod access;
-/// Layers that are made once.
+/// Layers that are made once and kept.
 mod cache;
-/// Clients that take their time, or too many, and the server's end.
+/// Slow clients, too many clients, and the server's end.
 mod clients;
-/// What is in the registry, and what is said of that.
+/// The contents of the registry, and the messages about them.
 mod content;
-/// Images by the names of packages, with a Nix that only seems to be one.
+/// Images by the names of packages, with a program in place of Nix.
 mod packages;
-/// What it can't begin with, and what it warns of.
+/// Settings with which the server can't start, and warnings.
 mod setup;
 
 use std::fs::{self, File};
@@ -26,7 +26,7 @@ use stowage::oci::{Image, ImageSpec};
 use crate::http::{self, Answer};
 use crate::support::{FakeStore, odd_tree};
 
-/// What no machine takes longer for.
+/// The longest wait, which no machine needs.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A store with `one.json`, `two.json` (the same layers, and one more) and a directory.
@@ -40,7 +40,7 @@ impl Images {
     fn new() -> Self {
         let mut store = FakeStore::new();
         store.add('1', "tree", &[], odd_tree);
-        // More than the sockets of a connection hold.
+        // The file is larger than the buffers of a connection.
         store.add('2', "big", &[], |path| fs::write(path, vec![7; 32 << 20]).unwrap());
         let one = Self::build(&mut store, "one.json");
         store.add_file('3', "more", &[], "more");
@@ -74,14 +74,14 @@ impl Images {
         Server::start(self, arguments)
     }
 
-    /// The path of the biggest layer's blob, and its size.
+    /// Returns the path of the largest layer's blob, and its size.
     fn big(&self, repository: &str) -> (String, u64) {
         let layer = self.one.layers.iter().max_by_key(|layer| layer.size).unwrap();
         (format!("/v2/{repository}/blobs/{}", layer.diff_id), layer.size)
     }
 }
 
-/// `stowage serve`, which ends with the test.
+/// A `stowage serve` that ends with the test.
 struct Server {
     child: Child,
     log: PathBuf,
@@ -93,7 +93,7 @@ impl Server {
         Self::run(images, images.store.stowage(&["serve"]).args(arguments))
     }
 
-    /// With a command that is all but complete.
+    /// Starts a server with a command that lacks only the address file.
     fn run(images: &Images, command: &mut Command) -> Self {
         let file = images.path("address");
         let _ = fs::remove_file(&file);
@@ -101,12 +101,12 @@ impl Server {
         if command.get_args().all(|argument| argument != "--listen") {
             command.args(["--listen", "127.0.0.1:0"]);
         }
-        // Not a pipe, which would be full at some time.
+        // The log is not a pipe, which would be full at some time.
         let log = images.path("log");
         let mut child =
             command.stdout(Stdio::null()).stderr(File::create(&log).unwrap()).spawn().unwrap();
         let begin = Instant::now();
-        // The file is whole once it is there.
+        // The file is complete as soon as it exists.
         while !file.exists() {
             assert!(child.try_wait().unwrap().is_none(), "it ended");
             assert!(begin.elapsed() < DEADLINE, "no address");
@@ -139,7 +139,7 @@ impl Server {
         until("it ends", || self.child.try_wait().unwrap())
     }
 
-    /// Ends it, and returns its log.
+    /// Ends the server, and returns its log.
     fn end(mut self) -> String {
         self.signal(Signal::SIGTERM);
         assert_eq!(self.wait().code(), Some(0));
@@ -195,7 +195,7 @@ impl Slow {
     }
 }
 
-/// A certificate for localhost, and its key.
+/// Makes a certificate for localhost, and its key.
 fn certificate(images: &Images) -> PathBuf {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     images.store.write("key.pem", &made.signing_key.serialize_pem());

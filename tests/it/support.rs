@@ -9,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 use nix::libc;
 use stowage::store::{Store, StorePath};
 
-/// A Nix store in a temporary directory, and the files that go with it.
+/// A Nix store in a temporary directory, and the files that belong to it.
 pub struct FakeStore {
     directory: tempfile::TempDir,
     records: Vec<Record>,
@@ -35,7 +35,7 @@ impl FakeStore {
         Store::below(self.root())
     }
 
-    /// Adds `<digit…>-<name>` and lets `fill` make it, be it a file or a directory.
+    /// Adds `<digit…>-<name>` and lets `fill` make it, as a file or a directory.
     pub fn add(
         &mut self,
         digit: char,
@@ -64,7 +64,7 @@ impl FakeStore {
         })
     }
 
-    /// The registration of all that was added, with true NAR hashes.
+    /// Returns the registration of all added paths, with their real NAR hashes.
     pub fn registration(&self) -> String {
         let store = self.store();
         let mut text = String::new();
@@ -86,7 +86,7 @@ impl FakeStore {
         file
     }
 
-    /// `stowage --root … ARGUMENTS`, run in the directory beside the store.
+    /// Returns the command `stowage --root … ARGUMENTS`, run in the directory beside the store.
     pub fn stowage(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_stowage"));
         command.arg("--root").arg(self.root()).args(arguments).current_dir(self.root());
@@ -94,7 +94,7 @@ impl FakeStore {
         command
     }
 
-    /// Builds `image.json` from all that was added, and returns its bytes.
+    /// Builds `image.json` from all added paths, and returns its bytes.
     pub fn build(&self, options: &str) -> Vec<u8> {
         let output = self.try_build(options);
         assert!(output.status.success(), "{}", stderr(&output));
@@ -114,7 +114,7 @@ pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// What a tar has under each name, which is there once.
+/// Returns the contents of a tar by name. Each name must be there once.
 pub fn members(bytes: &[u8]) -> BTreeMap<String, Vec<u8>> {
     let mut members = BTreeMap::new();
     for entry in tar::Archive::new(bytes).entries().unwrap() {
@@ -135,7 +135,7 @@ fn tree_size(path: &Path) -> u64 {
     fs::read_dir(path).unwrap().map(|entry| tree_size(&entry.unwrap().path())).sum()
 }
 
-/// A directory with one of everything that a store path may hold.
+/// Makes a directory with one of everything that a store path may hold.
 pub fn odd_tree(path: &Path) {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
@@ -158,15 +158,15 @@ pub fn odd_tree(path: &Path) {
     sparse.set_len(2 << 20).unwrap();
 }
 
-/// Keeps others from opening a file until it is dropped: they wait. (The kernel breaks such a
-/// lease after 45 seconds, `/proc/sys/fs/lease-break-time`.)
+/// Keeps others from opening a file until the lease is dropped: they wait. (The kernel breaks such
+/// a lease after 45 seconds, `/proc/sys/fs/lease-break-time`.)
 pub struct Lease {
     _file: fs::File,
 }
 
 impl Lease {
     pub fn on(path: &Path) -> Self {
-        /// `asm-generic/fcntl.h`; the crate lacks it.
+        /// The value in `asm-generic/fcntl.h`, which the crate lacks.
         const F_SETSIG: libc::c_int = 10;
         let file = fs::File::open(path).unwrap();
         let set = |command, argument: libc::c_int| {
@@ -174,7 +174,7 @@ impl Lease {
             let result = unsafe { libc::fcntl(file.as_raw_fd(), command, argument) };
             assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
         };
-        // How the kernel says that somebody waits; nobody listens.
+        // The signal that the kernel sends when another process waits; it is ignored.
         set(F_SETSIG, libc::SIGURG);
         set(libc::F_SETLEASE, libc::F_WRLCK);
         Self { _file: file }

@@ -20,7 +20,7 @@ use crate::support::{FakeStore, Lease, stderr};
 
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 
-/// Three layers, in `image.json`; in `other.json` an image that shares two of them.
+/// Makes three layers, in `image.json`; in `other.json` an image that shares two of them.
 fn images() -> (FakeStore, ImageSpec) {
     let mut store = FakeStore::new();
     let big = store.add_file('1', "big", &[], &"big".repeat(1000));
@@ -38,7 +38,7 @@ fn images() -> (FakeStore, ImageSpec) {
     (store, spec)
 }
 
-/// Copies and returns what it says as JSON.
+/// Copies an image, and returns the result as JSON.
 fn copy(store: &FakeStore, image: &str, target: &str) -> Value {
     let output = try_copy(store, image, target, &["--json"]);
     assert!(output.status.success(), "{}", stderr(&output));
@@ -57,7 +57,7 @@ fn hex(digest: &Value) -> &str {
     digest.as_str().unwrap().strip_prefix("sha256:").unwrap()
 }
 
-/// Every file below a directory with its bytes.
+/// Returns every file below a directory with its bytes.
 fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(directory).unwrap() {
@@ -73,7 +73,7 @@ fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
     found
 }
 
-/// Bytes of the largest file below a directory, in which there is much coming and going.
+/// Returns the size of the largest file below a directory in which files come and go.
 fn largest(path: &Path) -> u64 {
     match (fs::read_dir(path), fs::metadata(path)) {
         (Ok(entries), _) => entries.flatten().map(|entry| largest(&entry.path())).max(),
@@ -95,7 +95,8 @@ fn members(bytes: &[u8]) -> BTreeMap<String, Vec<u8>> {
     found
 }
 
-/// The files of an image layout hold the spec's image, each by its digest, and nothing else.
+/// Checks that the files of an image layout are those of the spec's image, each under its digest,
+/// and no others.
 fn assert_layout(files: &BTreeMap<String, Vec<u8>>, spec: &ImageSpec) -> Value {
     for (name, bytes) in files {
         if let Some(hex) = name.strip_prefix("blobs/sha256/") {
@@ -168,14 +169,15 @@ fn a_layout_is_added_to() {
     assert_eq!([&*manifests[0].0, &*manifests[1].0], ["old", "new"]);
     assert_ne!(manifests[0].1, manifests[1].1);
 
-    // A tag moves.
+    // The tag now stands for the other image.
     copy(&store, "image.json", "oci:layout:old");
     let moved = names(assert_layout(&files(&layout), &spec));
     assert_eq!(moved, [("old".to_owned(), manifests[1].1.clone()), manifests[1].clone()]);
 }
 
-/// Alters blobs that a copy has written, by `alter` with the files of a layer and of the configuration,
-/// and copies again: one layer of the three is made anew, and all is as it was.
+/// Alters blobs that a copy has written, by `alter` with the files of a layer and of the
+/// configuration, and copies again: one layer of the three is made again, and all files are as
+/// before.
 fn is_mended(alter: impl Fn(&Path, &Path)) {
     let (store, spec) = images();
     for target in ["oci:target:v1", "dir:target"] {
@@ -204,7 +206,7 @@ fn a_blob_of_the_wrong_size_is_replaced() {
     });
 }
 
-/// Four bytes of a blob that is there already: its size is right.
+/// Checks a blob of which four bytes were changed: its size is right.
 #[test]
 fn a_blob_with_other_bytes_is_replaced() {
     is_mended(|layer, _| {
@@ -214,7 +216,8 @@ fn a_blob_with_other_bytes_is_replaced() {
     });
 }
 
-/// Other images would find it by that, and take it for theirs.
+/// Checks that a blob is not kept under a digest that it does not have: other images would take it
+/// for theirs.
 #[test]
 fn a_blob_without_its_digest_is_not_kept() {
     let (store, spec) = images();
@@ -229,7 +232,7 @@ fn a_blob_without_its_digest_is_not_kept() {
     assert!(!store.root().join("layout/blobs/sha256").join(wrong).exists());
 }
 
-/// Two at once wait for each other: no tag is lost, and no blob made twice.
+/// Checks that two copies at once wait for each other: no tag is lost, and no blob made twice.
 #[test]
 fn copies_to_one_layout_take_turns() {
     let (store, spec) = images();
@@ -285,7 +288,7 @@ fn a_dir_is_as_skopeo_has_it() {
         }
         assert_eq!(files.len(), 3 + 1 + 2);
     }
-    // One image at a time; what others put there stays.
+    // The directory holds one image at a time; other files in it stay.
     fs::write(directory.join("signature-1"), "").unwrap();
     fs::write(directory.join("notes"), "").unwrap();
     let copied = copy(&store, "other.json", "dir:with:colon");
@@ -323,13 +326,14 @@ fn archives_are_made_for_their_readers() {
     let unnamed = members(&fs::read(store.root().join("unnamed.tar")).unwrap());
     let manifest: Value = serde_json::from_slice(&unnamed["manifest.json"]).unwrap();
     assert_eq!(manifest[0]["RepoTags"], json!([]));
-    // Readable for whom the umask lets read, as any other file.
+    // The umask decides who may read the file, as for any other file.
     let mode = |file: &str| fs::metadata(store.root().join(file)).unwrap().permissions().mode();
     assert_eq!(mode("oci.tar"), mode("image.json") & mode("oci.tar"));
     assert_eq!(mode("oci.tar") & 0o600, 0o600);
 }
 
-/// Standard output is whatever the caller made it, and the account goes elsewhere.
+/// Checks that an archive may go to standard output, of any kind, and that the result is then
+/// printed elsewhere.
 #[test]
 fn an_archive_can_go_to_a_stream() {
     let (store, spec) = images();
@@ -357,7 +361,7 @@ fn an_archive_can_go_to_a_stream() {
     );
 }
 
-/// Other programs read the digest from wherever they want it.
+/// Checks that the digest may be written to a stream.
 #[test]
 fn a_digest_can_go_to_a_stream() {
     let (store, spec) = images();
@@ -370,7 +374,7 @@ fn a_digest_can_go_to_a_stream() {
     assert!(stderr(&output).starts_with(expected), "{}", stderr(&output));
 }
 
-/// An empty file is one that `mktemp` made: it keeps its mode, and links to it.
+/// Checks that an empty file, such as `mktemp` makes, keeps its mode and its links.
 #[test]
 fn an_empty_file_is_filled() {
     let (store, spec) = images();
@@ -425,7 +429,7 @@ fn what_is_in_the_way_is_named() {
     assert_eq!(files(store.root()), before);
 }
 
-/// Neither what was to be made, nor half of it, nor a directory for it.
+/// Checks that nothing is left: neither the file, nor a part of it, nor a directory for it.
 #[test]
 fn a_failing_copy_leaves_nothing() {
     for target in ["docker-archive:new", "oci-archive:new", "oci:new/layout:v1", "dir:new/dir"] {
@@ -440,7 +444,7 @@ fn a_failing_copy_leaves_nothing() {
         assert_eq!(files(store.root()), before, "{target}");
         assert!(!store.root().join("new").exists(), "{target}");
     }
-    // A layout that was there is as it was.
+    // A layout that existed before is unchanged.
     let (store, _) = images();
     copy(&store, "other.json", "oci:layout:v1");
     let file = store.store().physical_dir().join(format!("{}-tiny/file", "3".repeat(32)));
@@ -450,8 +454,8 @@ fn a_failing_copy_leaves_nothing() {
     assert_eq!(files(store.root()), before);
 }
 
-/// Has a program end by signals whatever runs the tests: nohup, or a shell that has them in the
-/// background, has them ignored, and then so they stay.
+/// Lets signals end a program, whatever runs the tests: under nohup, or in the background of a
+/// shell, signals are ignored, and a child inherits that.
 fn heed_signals(command: &mut Command) {
     let heed = || {
         for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
@@ -464,7 +468,7 @@ fn heed_signals(command: &mut Command) {
     unsafe { command.pre_exec(heed) };
 }
 
-/// Ctrl-C at any time, and the same as `kill` says it.
+/// Checks that Ctrl-C at any time, and SIGTERM too, leave nothing behind.
 #[test]
 fn an_interrupted_copy_leaves_nothing() {
     let mut store = FakeStore::new();
@@ -479,7 +483,7 @@ fn an_interrupted_copy_leaves_nothing() {
     ] {
         let new = store.root().join("new");
         fs::create_dir(&new).unwrap();
-        // It gets as far as the second layer, and waits there until the signal was sent.
+        // The copy gets as far as the second layer, and waits there until the signal was sent.
         let lease = Lease::on(&second);
         let mut command = store.stowage(&["copy", "image.json", target, "--digestfile", "digest"]);
         heed_signals(&mut command);
@@ -501,7 +505,8 @@ fn an_interrupted_copy_leaves_nothing() {
     }
 }
 
-/// Nor does it leave a program that it runs, or what that one has written.
+/// Checks that an interrupted copy also ends the program that it runs, and removes the files of
+/// that program.
 #[test]
 fn an_interrupted_copy_by_skopeo_leaves_nothing() {
     let (store, _) = images();
@@ -536,7 +541,8 @@ fn an_interrupted_copy_by_skopeo_leaves_nothing() {
     assert_eq!(left, ["begun"], "which is not in the directory that skopeo is given");
 }
 
-/// What a copy leaves that was killed at the worst time is not in the way of the next.
+/// Checks that the leftovers of a copy that was killed at the worst time do not hinder the next
+/// one.
 #[test]
 fn a_directory_that_is_not_whole_is_completed() {
     let (store, _) = images();
@@ -549,7 +555,8 @@ fn a_directory_that_is_not_whole_is_completed() {
     assert_eq!(files(&store.root().join("dir")), whole);
 }
 
-/// A base's layers are as they are stored for those who can read that, and no others.
+/// Checks that a base's layers stay compressed for readers that know the format, and only for
+/// these.
 #[test]
 fn zstandard_goes_to_readers_of_oci() {
     let tars = crate::base_image::distribution();
@@ -589,7 +596,7 @@ fn zstandard_goes_to_readers_of_oci() {
     }
 }
 
-/// What a killed copy left is no hindrance, and goes with the next one.
+/// Checks that the leftovers of a killed copy do not hinder the next one, which removes them.
 #[test]
 fn what_a_killed_copy_left_is_removed() {
     let (store, spec) = images();
@@ -607,7 +614,7 @@ fn what_a_killed_copy_left_is_removed() {
     assert!(!store.root().join("dir/.stowage-abc.part").exists());
 }
 
-/// No other directory is written to: a container may have none.
+/// Checks that no other directory is written to: a container may have none.
 #[test]
 fn no_temporary_directory_is_needed() {
     let (store, _) = images();

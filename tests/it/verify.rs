@@ -58,7 +58,7 @@ fn a_missing_store_path_is_named() {
     );
 }
 
-/// The digests were altered and not the store.
+/// Checks a spec whose digests were altered, with an unchanged store.
 #[test]
 fn an_altered_spec_is_told_from_an_altered_store() {
     let store = two_layers();

@@ -1,4 +1,4 @@
-//! Who may do what in a registry, and how it says so.
+//! Rules for the access to a registry, and the ways to refuse it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,50 +10,50 @@ use super::registry::{answer, error};
 
 type Answer = axum::response::Response<axum::body::Body>;
 
-/// Who may do what.
+/// The rules for access.
 #[derive(Clone, Debug, Default)]
 pub enum Access {
-    /// Everybody everything.
+    /// Everything is allowed without credentials.
     #[default]
     Open,
-    /// One user, by `name:password`.
+    /// Only one user has access, by `name:password`.
     Basic(&'static str),
-    /// As `Basic`; anybody else is told by this status that there is nothing to read.
+    /// Only one user has access, as with `Basic`; others get this status, as if nothing were there.
     Hidden(&'static str, u16),
-    /// As `Basic`; anybody may read.
+    /// Only one user may write, as with `Basic`; anonymous clients may read.
     WriteBasic(&'static str),
-    /// Whoever has a token.
+    /// Clients with a token have access.
     Token(Token),
-    /// Anybody else is refused with these challenges, and needs this `Authorization`.
+    /// Clients need this `Authorization`; others are refused with these challenges.
     Challenges(Vec<String>, String),
 }
 
-/// A service that gives tokens.
+/// A token service.
 #[derive(Clone, Debug, Default)]
 pub struct Token {
-    /// `name:password` of who gets any; of anybody, if there is none.
+    /// The `name:password` of the user who gets tokens; none if all clients do.
     pub user: Option<&'static str>,
-    /// The refresh token that gets any.
+    /// The refresh token that is accepted.
     pub refresh: Option<&'static str>,
-    /// How the token is called in the answer.
+    /// The token's key in the answer.
     pub named: Named,
-    /// `scope` of the challenge, in place of what is needed.
+    /// The `scope` of the challenge, in place of the one that is needed.
     pub scope: Option<&'static str>,
-    /// Of several scopes, only the first or the last counts.
+    /// The only scope of several that counts, the first or the last.
     pub one_scope: Option<Place>,
     /// Repositories that may not be read.
     pub denied: Vec<&'static str>,
-    /// Who asks for one of these is refused the token.
+    /// True if a request for one of these gets no token at all.
     pub deny_all: bool,
-    /// Nothing may be read.
+    /// True if nothing may be read.
     pub write_only: bool,
-    /// `POST` is answered by this.
+    /// The status with which `POST` is answered.
     pub post: Option<u16>,
-    /// Challenges beside the one for a token, and where.
+    /// A further challenge, and its place.
     pub beside: Option<Beside>,
-    /// Where tokens are, if not here.
+    /// The address of the token service, if it is not this server.
     pub realm: Option<String>,
-    /// A token that may do everything, and was not made here.
+    /// A token from elsewhere that allows everything.
     pub given: Option<&'static str>,
 }
 
@@ -75,16 +75,16 @@ pub enum Named {
     Token,
 }
 
-/// A challenge for a password, too.
+/// The place of a challenge for a password.
 #[derive(Clone, Copy, Debug)]
 pub enum Beside {
-    /// In a header before.
+    /// In a header before the one for a token.
     Before,
-    /// In a header behind.
+    /// In a header after the one for a token.
     Behind,
-    /// In the same header, before.
+    /// In the same header, before the challenge for a token.
     SameBefore,
-    /// In the same header, behind.
+    /// In the same header, after the challenge for a token.
     SameBehind,
 }
 
@@ -102,7 +102,7 @@ fn unauthorized(challenges: &[String]) -> Answer {
 }
 
 impl Access {
-    /// How a request is refused, if it is.
+    /// Returns the refusal of a request, or `None` if it is allowed.
     pub fn refusal(
         &self,
         base: &str,
@@ -159,7 +159,7 @@ impl Token {
         }
     }
 
-    /// What a token may do, or the refusal.
+    /// Returns the actions that a token allows, or the refusal.
     pub fn grant(
         &self,
         is_form: bool,

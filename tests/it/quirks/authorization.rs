@@ -1,4 +1,4 @@
-//! Tokens and challenges.
+//! Tests tokens and challenges.
 
 use super::Pushed;
 use super::access::{Access, Beside, Named, Place, Token, basic};
@@ -31,7 +31,7 @@ fn tokens_have_many_forms() {
         let quirks = Quirks { access: Access::Token(token), ..Quirks::default() };
         image.arrives_twice(what, quirks, &CREDENTIALS, true);
     }
-    // A scope of nothing is none.
+    // An empty scope counts as none.
     let access = Access::Token(Token { scope: Some(""), ..user() });
     let registry = Quirky::start(Quirks { access, ..Quirks::default() });
     image.arrives("an empty scope", &registry, &CREDENTIALS);
@@ -41,7 +41,7 @@ fn tokens_have_many_forms() {
     assert_eq!(asked[0].query, "service=reg&scope=repository%3Aa%2Fb%3Apull%2Cpush");
 }
 
-/// Of several challenges the strongest is answered that can be.
+/// Checks that, of several challenges, the strongest one that can be answered is answered.
 #[test]
 fn challenges_come_in_many_ways() {
     let image = Pushed::new();
@@ -68,7 +68,7 @@ fn challenges_come_in_many_ways() {
         let registry = Quirky::start(Quirks { access, ..Quirks::default() });
         image.arrives(&what, &registry, &CREDENTIALS);
     }
-    // A service of tokens that refuses may be done without.
+    // If the token service refuses, another challenge is answered.
     let refuses = Quirky::start(Quirks::default());
     let bearer = format!("Bearer realm=\"{}/token\",service=\"x\"", refuses.base());
     let access = Access::Challenges(vec![bearer, "Basic realm=x".to_owned()], expected);
@@ -90,7 +90,7 @@ fn a_mount_that_may_not_be_is_none() {
         let quirks = Quirks { access: Access::Token(token), ..Quirks::default() };
         image.arrives_twice(what, quirks, &flags, true);
     }
-    // One that may be is one.
+    // A mount that is allowed succeeds.
     let quirks = Quirks { access: Access::Token(user()), ..Quirks::default() };
     let registry = Quirky::start(quirks);
     image.arrives("first", &registry, &CREDENTIALS);
@@ -119,7 +119,8 @@ fn who_may_only_write_writes() {
     image.arrives_twice("anybody may read", quirks, &CREDENTIALS, true);
 }
 
-/// What `docker login` stores for some registries stands for a password.
+/// Checks that the identity token which `docker login` stores for some registries works in place of
+/// a password.
 #[test]
 fn identity_tokens_are_exchanged() {
     let image = Pushed::new();

@@ -1,4 +1,4 @@
-//! What is said of a push that fails, and what never is.
+//! Tests the messages of pushes that fail, and what they never contain.
 
 use super::Pushed;
 use super::access::{Access, Token};
@@ -28,7 +28,7 @@ fn who_is_not_let_in_learns_why() {
         assert!(!said.contains(SECRET) && !said.contains("refuses this user"), "{said}");
         assert!(said.contains("\nhint: "), "{said}");
         if flags.is_empty() {
-            // Where one would look for it.
+            // The message names the place where a user would look for credentials.
             assert!(said.contains(".docker/config.json"), "{said}");
         }
     }
@@ -74,7 +74,7 @@ fn signed_addresses_and_passwords_are_not_printed() {
     let image = Pushed::new();
     let signed =
         |host: &str| format!("http://user:{SECRET}@{host}/up?X-Amz-Signature={SECRET}#{SECRET}");
-    // Nobody listens; one that refuses; one that doesn't know it.
+    // A host without a server, one that refuses, and one whose name is unknown.
     let refuses =
         Quirky::start_at("127.0.0.2", Quirks { post: Some(500), ..Quirks::default() }, None);
     let hosts = ["127.0.0.1:1".to_owned(), refuses.host(), "host.invalid".to_owned()];
@@ -99,7 +99,7 @@ fn signed_addresses_and_passwords_are_not_printed() {
             }
         }
     });
-    // A name with a password in it is no name.
+    // A name that contains a password is not valid.
     for name in ["user:HUNTER2@host/a:v1", "docker://user:HUNTER2@host/a:v1", "user:HUNTER2@host/a"]
     {
         for verb in ["push", "copy"] {
@@ -110,7 +110,7 @@ fn signed_addresses_and_passwords_are_not_printed() {
     }
 }
 
-/// What the line does is told apart, and what can't change isn't tried again.
+/// Checks that network errors are told apart, and that permanent ones are not tried again.
 #[test]
 fn a_registry_that_is_not_there_is_told_from_others() {
     let image = Pushed::new();

@@ -1,4 +1,4 @@
-//! Pushes to registries with the quirks of real ones, one quirk at a time.
+//! Tests pushes to registries with the quirks of real ones, one quirk at a time.
 
 mod access;
 mod authorization;
@@ -26,7 +26,7 @@ impl Pushed {
         Self::with_layers(3)
     }
 
-    /// With so many layers, at most 26.
+    /// Makes an image of `count` layers, at most 26.
     pub fn with_layers(count: usize) -> Self {
         let mut store = FakeStore::new();
         let big: Vec<u8> = (0..3_u32 << 19).map(|place| (place >> 4) as u8).collect();
@@ -49,14 +49,15 @@ impl Pushed {
         &self.manifest
     }
 
-    /// Digests of the layers and the configuration.
+    /// Returns the digests of the layers and the configuration.
     pub fn blobs(&self) -> Vec<String> {
         let manifest: serde_json::Value = serde_json::from_slice(&self.manifest).unwrap();
         let blobs = manifest["layers"].as_array().unwrap().iter().chain([&manifest["config"]]);
         blobs.map(|blob| blob["digest"].as_str().unwrap().to_owned()).collect()
     }
 
-    /// `stowage push image.json HOST/a/b:v1 FLAGS`, where nobody has any credentials.
+    /// Runs `stowage push image.json HOST/a/b:v1 FLAGS`, without any credentials of this machine's
+    /// user.
     pub fn push(&self, host: &str, flags: &[&str]) -> Output {
         self.push_file("image.json", host, flags)
     }
@@ -72,7 +73,7 @@ impl Pushed {
         command.output().unwrap()
     }
 
-    /// Pushes and has to succeed, so that the image can be pulled.
+    /// Pushes and must succeed, so that the image can be pulled.
     pub fn arrives(&self, what: &str, registry: &Quirky, flags: &[&str]) -> String {
         let output = self.push(&registry.host(), flags);
         let said = stderr(&output);
@@ -81,7 +82,7 @@ impl Pushed {
         said
     }
 
-    /// Pushes to a new registry, twice: the second time with nothing to be sent, if `known`.
+    /// Pushes to a new registry twice. If `known`, the second push must send nothing.
     pub fn arrives_twice(&self, what: &str, quirks: Quirks, flags: &[&str], known: bool) {
         let registry = Quirky::start(quirks);
         self.arrives(what, &registry, flags);
@@ -92,7 +93,7 @@ impl Pushed {
         }
     }
 
-    /// Pushes and has to fail, with this in the message.
+    /// Pushes and must fail, with `what` in the message.
     pub fn fails(&self, what: &str, registry: &Quirky, flags: &[&str]) -> String {
         let output = self.push(&registry.host(), flags);
         let said = stderr(&output);

@@ -17,59 +17,60 @@ use tokio::sync::Barrier;
 use super::access::{Access, Token};
 use super::tls::TlsListener;
 
-/// A registry's own ways. The default has none.
+/// The quirks of a registry. The default has none.
 #[derive(Clone, Debug, Default)]
 pub struct Quirks {
-    /// Status of an upload that begins, in place of 202.
+    /// The status of an upload that begins, in place of 202.
     pub post: Option<u16>,
-    /// Status of bytes that arrived, in place of 202.
+    /// The status after bytes have arrived, in place of 202.
     pub patch: Option<u16>,
-    /// Status of an upload that is complete, in place of 201.
+    /// The status of an upload that is complete, in place of 201.
     pub put_blob: Option<u16>,
-    /// Status of a manifest that is stored, in place of 201.
+    /// The status of a manifest that is stored, in place of 201.
     pub put_manifest: Option<u16>,
-    /// Status by which every read of a manifest is refused.
+    /// The status with which every read of a manifest is refused.
     pub get_manifest: Option<u16>,
-    /// Status by which every `HEAD` of a blob is refused.
+    /// The status with which every `HEAD` of a blob is refused.
     pub head_blob: Option<u16>,
-    /// Status by which every `GET` of a blob is refused.
+    /// The status with which every `GET` of a blob is refused.
     pub get_blob: Option<u16>,
-    /// Status by which every mount is refused.
+    /// The status with which every mount is refused.
     pub mount: Option<u16>,
-    /// Mounts are answered 201 with the address of an upload.
+    /// True if mounts are answered 201 with the address of an upload.
     pub mount_begins: bool,
-    /// Every `Expect` is answered 417.
+    /// True if every `Expect` is answered 417.
     pub no_expect: bool,
-    /// Every request is sent to the same path below `/real`, with this status.
+    /// The status with which every request is redirected to the same path below `/real`.
     pub redirect: Option<u16>,
-    /// Every request is sent to another address, with status 307.
+    /// The address to which every request is redirected, with status 307.
     pub redirect_to: Option<String>,
-    /// Uploads are to be sent to this address.
+    /// The address to which uploads are to be sent.
     pub location: Option<String>,
-    /// Status and code by which a tag that exists is kept from being overwritten.
+    /// The status and code with which replacing a tag is refused.
     pub immutable: Option<(u16, &'static str)>,
-    /// Fewest bytes of a `PATCH` that has a `Content-Range`.
+    /// The fewest bytes of a `PATCH` that has a `Content-Range`.
     pub minimum_chunk: Option<usize>,
-    /// What `Range` says of so many bytes that arrived, in place of `0-` and the last one's place.
+    /// Returns the `Range` of an answer for a number of bytes that arrived, in place of `0-` and
+    /// the last byte's offset.
     pub range: Option<fn(usize) -> Option<String>>,
-    /// The first upload of more bytes than that breaks off after as many.
+    /// The number of bytes after which the first longer upload breaks off.
     pub cut: Option<usize>,
-    /// Status and body by which a manifest is refused whose blobs are not there; `{}` stands for
-    /// their digests.
+    /// The status and body with which a manifest is refused whose blobs are missing; `{}` stands
+    /// for their digests.
     pub unknown: Option<(u16, &'static str)>,
-    /// `HEAD` says of every blob that it is there.
+    /// True if `HEAD` answers for every blob that it is there.
     pub stale: bool,
-    /// `HEAD` says this length of every blob.
+    /// The length that `HEAD` answers for every blob.
     pub length: Option<u64>,
-    /// The manifest that is put is refused by this: status, media type, body.
+    /// The status, media type and body with which a manifest is refused.
     pub refusal: Option<(u16, &'static str, String)>,
-    /// Reads of manifests and blobs are answered once so many wait for an answer.
+    /// The number of reads of manifests and blobs that must be waiting before they are answered.
     pub together: usize,
-    /// Who may do what.
+    /// The rules for access.
     pub access: Access,
 }
 
-/// One request and its answer.
+/// A request and its answer.
 #[derive(Clone, Debug)]
 pub struct Seen {
     #[allow(dead_code)] // for messages
@@ -83,12 +84,12 @@ pub struct Seen {
 
 #[derive(Default)]
 pub struct Contents {
-    /// By repository and digest.
+    /// The blobs, by repository and digest.
     pub blobs: BTreeMap<(String, String), Vec<u8>>,
-    /// By repository and tag or digest.
+    /// The manifests, by repository and tag or digest.
     pub manifests: BTreeMap<(String, String), Vec<u8>>,
     uploads: BTreeMap<String, Vec<u8>>,
-    /// Digests of uploads that were completed, in their order.
+    /// The digests of uploads that were completed, in their order.
     pub received: Vec<String>,
 }
 
@@ -124,12 +125,12 @@ impl Quirky {
         Self::start_at("127.0.0.1", quirks, None)
     }
 
-    /// One that speaks HTTPS, with the certificate and key of `tls`.
+    /// Starts a registry with HTTPS, with the certificate and key of `tls`.
     pub fn start_tls(quirks: Quirks, tls: &rcgen::CertifiedKey<rcgen::KeyPair>) -> Self {
         Self::start_at("127.0.0.1", quirks, Some(tls))
     }
 
-    /// At an address of this machine.
+    /// Starts a registry at an address of this machine.
     pub fn start_at(
         address: &str,
         quirks: Quirks,
@@ -163,7 +164,7 @@ impl Quirky {
         Self(inner)
     }
 
-    /// Host and port.
+    /// Returns the host and the port.
     pub fn host(&self) -> String {
         self.0.base.split_once("://").unwrap().1.to_owned()
     }
@@ -172,7 +173,7 @@ impl Quirky {
         &self.0.base
     }
 
-    /// Changes its ways from now on.
+    /// Changes the quirks from now on.
     pub fn set(&self, quirks: Quirks) {
         *self.0.barrier.lock().unwrap() = Arc::new(Barrier::new(quirks.together.max(1)));
         *self.0.quirks.lock().unwrap() = quirks;
@@ -182,12 +183,12 @@ impl Quirky {
         self.0.contents.lock().unwrap()
     }
 
-    /// What it was asked since the last time.
+    /// Returns the requests since the last call.
     pub fn take_seen(&self) -> Vec<Seen> {
         std::mem::take(&mut *self.0.seen.lock().unwrap())
     }
 
-    /// The image of a tag can be pulled, whole, and is none but the one with this manifest.
+    /// Checks that the image of a tag can be pulled completely, and has this manifest.
     pub fn check(&self, repository: &str, tag: &str, manifest: &[u8]) {
         let contents = self.contents();
         let name = |name: &str| (repository.to_owned(), name.to_owned());
@@ -209,7 +210,7 @@ impl Quirky {
         }
     }
 
-    /// Loses blobs, as a garbage collection does.
+    /// Removes blobs, as a garbage collection does.
     pub fn lose(&self, digests: &[String]) {
         self.contents().blobs.retain(|(_, digest), _| !digests.contains(digest));
     }
@@ -301,7 +302,8 @@ impl Inner {
         }
         if reads && quirks.together > 0 && !rest.starts_with("uploads/") && !repository.is_empty() {
             let barrier = Arc::clone(&self.barrier.lock().unwrap());
-            // Longer than any machine takes: whoever waits in vain is told so.
+            // This limit is longer than any machine takes: a request that waits in vain gets an
+            // error.
             if tokio::time::timeout(Duration::from_secs(20), barrier.wait()).await.is_err() {
                 return error(400, "NOT_TOGETHER");
             }
@@ -525,7 +527,7 @@ impl Inner {
         }
     }
 
-    /// Takes as many bytes, and no more.
+    /// Reads `count` bytes, and no more.
     async fn take_some(&self, id: &str, body: Body, count: usize) {
         use tokio_stream::StreamExt;
         let mut stream = body.into_data_stream();
@@ -542,7 +544,7 @@ impl Inner {
     }
 }
 
-/// Repository, kind and the rest of a path.
+/// Splits a path into repository, kind and rest.
 fn route(path: &str) -> Option<(&str, &str, &str)> {
     let rest = path.strip_prefix("/v2/")?;
     ["blobs", "manifests"].into_iter().find_map(|kind| {
@@ -551,7 +553,7 @@ fn route(path: &str) -> Option<(&str, &str, &str)> {
     })
 }
 
-/// A body that breaks the connection.
+/// Returns a body that breaks the connection.
 fn broken() -> Body {
     let error = Err::<axum::body::Bytes, _>(std::io::Error::other("cut"));
     Body::from_stream(tokio_stream::iter([error]))

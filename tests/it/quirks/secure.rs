@@ -1,4 +1,4 @@
-//! From a registry over HTTPS nothing is sent by plain HTTP.
+//! Tests that nothing is sent by plain HTTP after a registry used HTTPS.
 
 use super::Pushed;
 use super::access::{Access, Token};
@@ -45,13 +45,14 @@ fn https_goes_on_with_https() {
         assert!(said.contains("\nhint: `--dest-tls-verify=false`"), "{what}: {said}");
         assert!(!said.contains("trying again"), "{what}: {said}");
 
-        // Whoever wants it so may have it.
+        // A user may allow it.
         image.push(&registry.host(), &["--dest-tls-verify=false"]);
         assert!(!plain.take_seen().is_empty(), "{what}");
     }
 }
 
-/// A registry behind a proxy that ends TLS calls itself by HTTP: it is asked as before.
+/// Checks a registry behind a proxy that ends TLS, which calls itself by HTTP: clients go on with
+/// HTTPS.
 #[test]
 fn a_registry_may_not_know_that_it_is_spoken_to_by_https() {
     let image = Pushed::new();

@@ -1,4 +1,4 @@
-//! Statuses, redirections and headers that others have.
+//! Tests unusual statuses, redirections and headers.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,8 @@ use super::registry::{Quirks, Quirky};
 use super::{Pushed, access};
 use access::Access;
 
-/// Whatever the step allows is success (distribution-spec names one status; registries have others).
+/// Checks that every 2xx status is a success (distribution-spec names one status; registries have
+/// others).
 #[test]
 fn every_success_is_one() {
     let image = Pushed::new();
@@ -36,14 +37,14 @@ fn every_success_is_one() {
     }
 }
 
-/// A question that is refused is no reason not to send anything.
+/// Checks that a refused question does not keep the image from being sent.
 #[test]
 fn what_may_not_be_asked_is_sent() {
     let image = Pushed::new();
     for status in [400, 401, 403, 405] {
         let quirks = Quirks { get_manifest: Some(status), ..Quirks::default() };
         image.arrives_twice(&format!("GET of the tag {status}"), quirks, &[], true);
-        // What can't be asked by HEAD, can be by GET.
+        // A question that is refused by HEAD is asked by GET.
         let quirks = Quirks { head_blob: Some(status), ..Quirks::default() };
         image.arrives_twice(&format!("HEAD {status}"), quirks, &[], status == 405);
         let quirks =
@@ -59,7 +60,7 @@ fn what_may_not_be_asked_is_sent() {
     }
 }
 
-/// 417 is asked for once: the registry's way is remembered.
+/// Checks that after a 417 no further `Expect` is sent.
 #[test]
 fn an_expectation_may_fail() {
     let image = Pushed::new();
@@ -82,7 +83,7 @@ fn redirections_keep_method_and_body() {
     }
 }
 
-/// Another origin is sent what it should be, and is told nothing of who sends it.
+/// Checks that another origin gets the upload, and no credentials.
 #[test]
 fn no_other_origin_is_told_who_asks() {
     let image = Pushed::new();
@@ -102,7 +103,7 @@ fn no_other_origin_is_told_who_asks() {
     assert!(said.contains("401"), "{said}");
     assert!(other.take_seen().iter().all(|seen| seen.authorization.is_none()));
 
-    // A redirection to oneself ends.
+    // A registry that redirects to itself for ever is an error.
     let registry = Quirky::start(Quirks::default());
     registry.set(Quirks { redirect_to: Some(registry.base().to_owned()), ..Quirks::default() });
     let said = image.fails("a circle", &registry, &[]);
@@ -117,7 +118,7 @@ fn a_mount_that_is_refused_is_an_upload() {
         let quirks = Quirks { mount: Some(status), ..Quirks::default() };
         image.arrives_twice(&format!("mount {status}"), quirks, &flags, true);
     }
-    // One that has only begun is none, whatever its status.
+    // A mount that has only begun an upload is not a mount, whatever its status.
     let registry = Quirky::start(Quirks { mount_begins: true, ..Quirks::default() });
     let others: BTreeMap<_, _> = image
         .blobs()
@@ -139,7 +140,7 @@ fn an_immutable_tag_may_be_the_same() {
         (403, "DENIED"),
         (405, "UNSUPPORTED"),
     ] {
-        // What is there can't be known before.
+        // Nothing is known of what the registry has.
         let registry = Quirky::start(Quirks::default());
         image.arrives("first", &registry, &[]);
         registry.lose(&image.blobs());

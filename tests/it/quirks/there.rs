@@ -1,4 +1,4 @@
-//! What is there is proved, and what isn't is sent again.
+//! Tests that blobs in the registry are proved to be there, and that missing ones are sent again.
 
 use serde_json::Value;
 
@@ -6,7 +6,7 @@ use super::Pushed;
 use super::access::{Access, Token, basic};
 use super::registry::{Quirks, Quirky};
 
-/// After a garbage collection a tag may name what is no more.
+/// Checks a tag that names blobs which a garbage collection has removed.
 #[test]
 fn what_a_registry_lost_is_sent_again() {
     let image = Pushed::new();
@@ -36,7 +36,7 @@ fn what_a_registry_lost_is_sent_again() {
     }
 }
 
-/// A registry may say that a blob is there, and find out only later that it isn't.
+/// Checks a registry that says that a blob is there, and later that it is not.
 #[test]
 fn a_blob_that_is_unknown_is_sent_again() {
     let image = Pushed::new();
@@ -58,7 +58,7 @@ fn a_blob_that_is_unknown_is_sent_again() {
             let registry = Quirky::start(Quirks::default());
             image.arrives("first", &registry, &[]);
             registry.lose(lost);
-            // The image has another name, as far as the registry knows.
+            // For the registry, the image is now a new one.
             registry.contents().manifests.clear();
             registry.set(Quirks {
                 stale: true,
@@ -68,7 +68,7 @@ fn a_blob_that_is_unknown_is_sent_again() {
             image.arrives(&format!("{status} {body} {}", lost.len()), &registry, &[]);
         }
     }
-    // Once, and not for ever; and nothing but that.
+    // The blobs are sent again once, and only for this error.
     for (body, sent) in [
         (r#"{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN"}]}"#, 4),
         (r#"{"errors":[{"code":"MANIFEST_INVALID","message":"no"}]}"#, 0),
@@ -86,7 +86,7 @@ fn a_blob_that_is_unknown_is_sent_again() {
     }
 }
 
-/// A blob of another length is another one.
+/// Checks that a blob of another length counts as missing.
 #[test]
 fn a_blob_is_there_with_its_length() {
     let image = Pushed::new();
@@ -99,7 +99,7 @@ fn a_blob_is_there_with_its_length() {
     image.arrives("a shorter blob", &registry, &[]);
 }
 
-/// The images of an index may be gone as well, as they have no tags.
+/// Checks an index whose images have been removed, as they have no tags.
 #[test]
 fn an_index_is_made_whole() {
     let image = Pushed::new();
@@ -120,12 +120,12 @@ fn an_index_is_made_whole() {
     registry.check("a/b", "v1", &top);
 }
 
-/// All questions are asked at once: what is unchanged costs a round trip.
+/// Checks that all questions are asked at once: an unchanged image takes one round trip.
 #[test]
 fn an_unchanged_image_is_one_round_trip() {
     for layers in [1, 3, 20] {
         let image = Pushed::with_layers(layers);
-        // The manifest, the configuration, and each layer.
+        // The questions are for the manifest, the configuration, and each layer.
         let asked = layers + 2;
         for (access, flags, more) in [
             (Access::Open, &[][..], 0),
@@ -147,7 +147,7 @@ fn an_unchanged_image_is_one_round_trip() {
     }
 }
 
-/// Many questions at once don't try a wrong password as often.
+/// Checks that a wrong password is tried once, even with many requests at once.
 #[test]
 fn a_wrong_password_is_tried_once() {
     let image = Pushed::with_layers(20);

@@ -12,9 +12,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::server::TlsStream;
 
-/// A registry that has every blob and takes every manifest, and remembers what it was asked.
+/// A registry that has every blob, takes every manifest, and remembers the requests.
 pub struct Agreeable {
-    /// Host and port.
+    /// The host and the port.
     pub host: String,
     shared: Arc<Shared>,
     _runtime: tokio::runtime::Runtime,
@@ -26,14 +26,14 @@ struct Shared {
     requests: Mutex<Vec<String>>,
 }
 
-/// How the registry is reached, and who may.
+/// The settings of the registry.
 #[derive(Clone, Default)]
 pub struct Setup {
-    /// Where it listens, instead of 127.0.0.1.
+    /// The address that it listens at, in place of 127.0.0.1.
     pub address: Option<&'static str>,
-    /// The only `Authorization` that it lets in.
+    /// The only `Authorization` that is accepted.
     pub wants: Option<String>,
-    /// Whether it speaks TLS, and by which certificate.
+    /// The configuration for TLS; none for plain HTTP.
     pub tls: Option<Arc<ServerConfig>>,
 }
 
@@ -57,7 +57,8 @@ impl Agreeable {
         Self { host, shared, _runtime: runtime }
     }
 
-    /// Method and path of each request that was let in, and the host by its own word.
+    /// Returns method and path of each request that was accepted, and the host that the request
+    /// names.
     pub fn requests(&self) -> Vec<String> {
         self.shared.requests.lock().unwrap().clone()
     }
@@ -82,7 +83,7 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
             of(201, &[("docker-content-digest", &digest)], Body::empty())
         }
         (_, true) => of(404, &[], Body::empty()),
-        // It has blobs of any length, and so says none.
+        // The registry has blobs of any length, so the answer has no length.
         (Method::HEAD, false) => {
             let nothing = tokio_stream::empty::<Result<axum::body::Bytes, std::io::Error>>();
             of(200, &[], Body::from_stream(nothing))

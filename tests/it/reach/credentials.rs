@@ -9,7 +9,7 @@ fn basic(text: &str) -> String {
     format!("Basic {}", STANDARD.encode(text))
 }
 
-/// A registry that wants `u` and `p`.
+/// Starts a registry that wants the user `u` and the password `p`.
 fn closed() -> Agreeable {
     Agreeable::start(Setup { wants: Some(basic("u:p")), ..Setup::default() })
 }
@@ -46,7 +46,7 @@ fn credentials_are_found_where_clients_have_them() {
     let name = format!("{}/a/b:v1", registry.host);
     let good = json!({"auths": {&registry.host: {"username": "u", "password": "p"}}}).to_string();
     let elsewhere = json!({"auths": {"other.example": {"username": "x", "password": "y"}}});
-    // None, and where they were looked for.
+    // Without credentials, the error names the places that were searched.
     let error = push(&store, &name, &[], &[]).unwrap_err();
     let home = store.root().join("home");
     let docker = home.join(".docker/config.json");
@@ -93,7 +93,7 @@ fn what_needs_no_credentials_is_not_stopped() {
         push(&store, &name, &[], &[]).unwrap_or_else(|error| panic!("{text}: {error}"));
     }
     push(&store, &name, &["--authfile", "/dev/null"], &[]).unwrap();
-    // Where they are needed, what is missing is named.
+    // If credentials are needed, the error names the missing helper.
     let closed = closed();
     write_home(&store, ".docker/config.json", r#"{"credsStore": "nonesuch"}"#);
     let error = push(&store, &format!("{}/a/b:v1", closed.host), &[], &[]).unwrap_err();

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use crate::support::{FakeStore, stderr};
 
-/// An image of one layer.
+/// Makes an image of one layer.
 fn image() -> FakeStore {
     let mut store = FakeStore::new();
     store.add_file('1', "a", &[], "a");
@@ -18,7 +18,7 @@ fn image() -> FakeStore {
     store
 }
 
-/// A user of the machine who has nothing set up, and whose home is `home` beside the store.
+/// Removes all settings of this machine's user from a command. The home is `home` beside the store.
 fn alone<'c>(command: &'c mut Command, store: &FakeStore) -> &'c mut Command {
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy().to_ascii_uppercase();
@@ -33,7 +33,7 @@ fn alone<'c>(command: &'c mut Command, store: &FakeStore) -> &'c mut Command {
     command.env("HOME", store.root().join("home"))
 }
 
-/// Pushes the image as `NAME`, and returns what is said if that fails.
+/// Pushes the image as `NAME`, and returns the message if that fails.
 fn push(
     store: &FakeStore,
     name: &str,
@@ -50,7 +50,7 @@ fn push(
     }
 }
 
-/// Writes a file in the home, with the directories that it is in.
+/// Writes a file in the home directory, and makes the directories for it.
 fn write_home(store: &FakeStore, name: &str, text: &str) -> std::path::PathBuf {
     let file = store.root().join("home").join(name);
     std::fs::create_dir_all(file.parent().unwrap_or(Path::new("/"))).unwrap();

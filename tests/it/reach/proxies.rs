@@ -6,7 +6,7 @@ use std::thread;
 use super::agreeable::{Agreeable, Setup};
 use super::{image, push};
 
-/// A proxy that leads wherever it is asked to one place, and remembers what it was asked.
+/// A proxy that connects every request to one place, and remembers the requests.
 struct Proxy {
     address: String,
     asked: Arc<Mutex<Vec<String>>>,
@@ -32,7 +32,7 @@ impl Proxy {
     }
 }
 
-/// Answers `CONNECT`, and passes on what follows; without a place to lead to, it refuses.
+/// Answers `CONNECT`, and passes on all that follows. Refuses if there is no place to connect to.
 fn lead(mut client: TcpStream, to: Option<&str>, asked: &Mutex<Vec<String>>) -> Option<()> {
     let mut reader = BufReader::new(client.try_clone().ok()?);
     let mut request = String::new();
@@ -57,7 +57,8 @@ fn lead(mut client: TcpStream, to: Option<&str>, asked: &Mutex<Vec<String>>) -> 
     server.shutdown(std::net::Shutdown::Write).ok()
 }
 
-/// A registry is reached by a name that only the proxy knows, through the one for its scheme.
+/// Checks that a registry with a name that only the proxy knows is reached through the proxy for
+/// its scheme.
 #[test]
 fn requests_go_through_the_proxy_for_their_scheme() {
     let store = image();
@@ -101,7 +102,7 @@ fn this_machine_and_exceptions_are_reached_without() {
     }
     for no_proxy in ["reg.invalid", " reg.invalid:5000 ", ".invalid", "a,b *.invalid", "*"] {
         let variables = [&all[..], &[("NO_PROXY", no_proxy)]].concat();
-        // There is no such host, and the proxy is not asked for it.
+        // The host does not exist, and the proxy is not asked for it.
         push(&store, "reg.invalid:5000/a/b:v1", &["--dest-tls-verify=true"], &variables)
             .unwrap_err();
     }
@@ -129,7 +130,7 @@ fn a_proxy_that_fails_is_named() {
     }
 }
 
-/// A proxy that speaks SOCKS 5 is told the name of the host.
+/// Checks that a SOCKS 5 proxy is given the name of the host.
 #[test]
 fn socks_proxies_are_used() {
     let store = image();

@@ -1,7 +1,7 @@
 use super::agreeable::{Agreeable, Setup};
 use super::{image, push, write_home};
 
-/// An image at a host that no resolver knows.
+/// The name of an image at a host that no resolver knows.
 const NAME: &str = "reg.invalid:5000/a/b:v1";
 
 #[test]
@@ -11,19 +11,19 @@ fn registries_conf_says_how_a_host_is_reached() {
     write_home(&store, conf, "[[registry]]\nlocation = \"reg.invalid:5000\"\nblocked = true\n");
     let error = push(&store, NAME, &[], &[]).unwrap_err();
     assert!(error.contains("reg.invalid:5000/a/b: `reg.invalid:5000` is blocked by "), "{error}");
-    // What a variable names is read alone.
+    // A file that a variable names replaces all others.
     let other = store.write("other.conf", "[[registry]\n");
     let variables = [("CONTAINERS_REGISTRIES_CONF", other.to_str().unwrap())];
     let error = push(&store, NAME, &[], &variables).unwrap_err();
     assert!(error.contains("other.conf: line 1: "), "{error}");
-    // Plain HTTP is forbidden for a registry on this machine by a flag, and by no setting.
+    // A flag forbids plain HTTP for a registry on this machine, and no setting does.
     let registry = Agreeable::start(Setup::default());
     let insecure = format!("[[registry]]\nlocation = \"{}\"\ninsecure = true\n", registry.host);
     write_home(&store, conf, &insecure);
     let name = format!("{}/a/b:v1", registry.host);
     push(&store, &name, &[], &[]).unwrap();
     push(&store, &name, &["--dest-tls-verify=true"], &[]).unwrap_err();
-    // What comes later counts.
+    // A later file counts.
     write_home(
         &store,
         ".config/containers/registries.conf.d/9.conf",

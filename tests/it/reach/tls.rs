@@ -14,12 +14,12 @@ use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 use super::agreeable::{Agreeable, Setup};
 use super::{image, push};
 
-/// An authority, as `openssl req -x509` makes it: also for servers that show it themselves.
+/// Makes an authority as `openssl req -x509` does: servers may present its certificate themselves.
 fn authority(names: &[&str]) -> Made {
     made(params(names, true))
 }
 
-/// A certificate, its key, and what it was made of.
+/// A certificate, its key, and the parameters that it was made from.
 struct Made {
     cert: Certificate,
     signing_key: KeyPair,
@@ -40,14 +40,15 @@ fn made(params: CertificateParams) -> Made {
     Made { cert: params.self_signed(&signing_key).unwrap(), signing_key, params }
 }
 
-/// A certificate that an authority has signed.
+/// Makes a certificate that an authority has signed.
 fn signed(params: CertificateParams, by: &Made) -> Made {
     let signing_key = KeyPair::generate().unwrap();
     let issuer = Issuer::from_params(&by.params, &by.signing_key);
     Made { cert: params.signed_by(&signing_key, &issuer).unwrap(), signing_key, params }
 }
 
-/// A registry that shows a certificate, and wants one of its clients if an authority is given.
+/// Starts a registry that presents a certificate. If `clients` is given, it wants certificates of
+/// clients, signed by that authority.
 fn registry(shown: &Made, clients: Option<&Made>) -> Agreeable {
     let provider = Arc::new(ring::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
@@ -79,7 +80,7 @@ fn certificates_are_trusted_from_where_clients_have_them() {
     let trusted = authority(&["127.0.0.1"]);
     let by_authority = signed(params(&["127.0.0.1"], false), &trusted);
     let path = |name: &str| store.root().join(name);
-    // Signed by it, and the same one shown as the server's own.
+    // Check a certificate that the authority has signed, and the authority's own as the server's.
     for shown in [&by_authority, &trusted] {
         let registry = registry(shown, None);
         let name = format!("{}/a/b:v1", registry.host);
@@ -141,7 +142,7 @@ fn what_is_wrong_with_a_certificate_is_said() {
         assert_eq!(registry.requests(), [""; 0]);
         push(&store, &name, &["--dest-tls-verify=false"], &[]).unwrap();
     }
-    // Without TLS.
+    // This registry has no TLS.
     let plain = Agreeable::start(Setup::default());
     let name = format!("{}/a/b:v1", plain.host);
     let error = push(&store, &name, &["--dest-tls-verify=true"], &[]).unwrap_err();
@@ -176,7 +177,7 @@ fn registries_may_want_a_certificate_of_their_clients() {
     assert!(error.contains("client.key: not the key of"), "{error}");
     write(&directory.join("client.cert"), &known.cert.pem());
     push(&store, &name, &flags, &[]).unwrap();
-    // As Docker has it: in a directory for the registry.
+    // Like Docker, find the certificates in a directory for the registry.
     let host = store.root().join("home/.config/containers/certs.d").join(&registry.host);
     fs::create_dir_all(host.parent().unwrap()).unwrap();
     fs::rename(&directory, &host).unwrap();

@@ -19,7 +19,7 @@ use crate::http::{self, Answer};
 #[test]
 fn only_users_are_served() {
     let images = Images::new();
-    // Not a slow hash: here it is to be tried often.
+    // Use a fast hash, since the test tries it often.
     let hash = |password| bcrypt::hash(password, 4).unwrap();
     images.store.write("users", &format!("ann:{}\nbob:{}\n", hash("secret"), hash("other")));
     let server = images.serve(&["images", "--htpasswd", "users"]);
@@ -112,7 +112,7 @@ fn certificates_and_users_are_read_again() {
     let mut begin = vec![0; 4096];
     old.read_exact(&mut begin).unwrap();
 
-    // One after the other, as they are replaced: in between, they don't belong together.
+    // Replace the files one after the other: in between, they don't belong together.
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     replace("cert.pem", &made.cert.pem());
     trusted("second").unwrap();
@@ -147,7 +147,7 @@ fn layers_go_by_tls() {
     let answer = get_by_tls(server.address, &certificate, &blob);
     assert_eq!((answer.status, answer.body.len() as u64), (200, size));
     assert_eq!(format!("/v2/a/b/blobs/{}", Digest::of(&answer.body)), blob);
-    // Without, there is no answer, and others get theirs.
+    // Without TLS there is no answer, and other clients still get theirs.
     let plain = http::raw(server.address, &http::request("GET", "/v2/", ""));
     assert!(!plain.starts_with(b"HTTP"));
     assert_eq!(get_by_tls(server.address, &certificate, "/v2/").status, 200);

@@ -28,7 +28,7 @@ fn a_layer_is_made_once_with_a_cache() {
     assert_eq!(numbers(&server), [1.0, 1.0, 2.0]);
     assert!(server.metric("stowage_sent_bytes_total") > 2.0 * size as f64);
 
-    // What isn't whole is made again; and what is kept is there for the next one.
+    // An incomplete file is made again; a kept one is there for the next request.
     let name = blob.rsplit('/').next().unwrap().replace(':', "-");
     let file = images.path("cache/blobs").join(name);
     assert_eq!(fs::metadata(&file).unwrap().len(), size);
@@ -40,7 +40,7 @@ fn a_layer_is_made_once_with_a_cache() {
     assert!(server.get(&blob).body == first.body);
     assert_eq!(numbers(&server), [0.0, 0.0, 1.0]);
     server.end();
-    // In less than it has, there is no place for it.
+    // A cache that is smaller than the layer does not keep it.
     let server = images.serve(&["images", "--cache", "cache/blobs", "--cache-size", "1M"]);
     for _ in 0..2 {
         assert!(server.get(&blob).body == first.body);
@@ -49,7 +49,7 @@ fn a_layer_is_made_once_with_a_cache() {
     assert!(!file.exists());
 }
 
-/// Whoever of them is the first to ask, and however far that one is when the others do.
+/// Checks that a layer is made once for several clients, in any order and at any progress.
 #[test]
 fn a_layer_is_made_once_for_many_who_ask_at_once() {
     let images = Images::new();
@@ -77,10 +77,10 @@ fn a_layer_is_made_once_for_many_who_ask_at_once() {
             ["joins", "hits"].map(|name| server.metric(&format!("stowage_cache_{name}_total")));
         assert_eq!(joins + hits, f64::from(round) * 11.0);
         assert_eq!(fs::metadata(&file).unwrap().len(), size);
-        // It is made anew.
+        // The layer is made again.
         fs::remove_file(&file).unwrap();
     }
-    // Those who don't wait for it take nothing from those who do.
+    // Clients that go away early do not disturb those that wait.
     std::thread::scope(|scope| {
         for client in 0..12 {
             let (server, blob) = (&server, &blob);
@@ -97,7 +97,7 @@ fn a_layer_is_made_once_for_many_who_ask_at_once() {
     assert_eq!(server.metric("stowage_layers_failed_total"), 0.0);
 }
 
-/// Nothing is kept of a layer that came out wrong, or that nobody waited for.
+/// Checks that nothing is kept of a layer that came out wrong, or whose client went away.
 #[test]
 fn only_checked_layers_are_kept() {
     let images = Images::new();
@@ -111,7 +111,7 @@ fn only_checked_layers_are_kept() {
         let entries = fs::read_dir(images.path("cache")).unwrap();
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect::<Vec<_>>()
     };
-    // It was made to its end before, or it is forgotten.
+    // The layer was completed before that, or it is dropped.
     until("nothing is made", || {
         (server.metric("stowage_requests_in_flight") == 1.0
             && !names().iter().any(|name| name.ends_with(".part")))
@@ -132,7 +132,7 @@ fn only_checked_layers_are_kept() {
     assert!(log.contains("is not what it was") && log.contains("broken off"), "{log}");
 }
 
-/// A digest that is wrong in one image is not to spoil the cache for others that have it rightly.
+/// Checks that a wrong digest in one image does not spoil the cache for others that have it right.
 #[test]
 fn only_what_has_the_digest_is_kept() {
     let images = Images::new();
@@ -146,13 +146,13 @@ fn only_what_has_the_digest_is_kept() {
     let server = images.serve(&["images", "--cache", "cache"]);
     assert!((server.get(&blob).body.len() as u64) < size);
     assert_eq!(fs::read_dir(images.path("cache")).unwrap().count(), 0);
-    // Who is sent it compares it.
+    // A client that is sent the wrong layer compares its digest.
     let server = images.serve(&["images"]);
     assert_eq!(server.get(&blob).body.len() as u64, size);
 }
 
-/// A client that doesn't read holds up nothing: the layer is in the cache before it goes on, and
-/// comes from there.
+/// Checks that a client that does not read holds up nothing: the layer is completed in the cache,
+/// and the client is served from there.
 #[test]
 fn slow_clients_are_sent_what_is_kept() {
     let images = Images::new();
@@ -164,7 +164,7 @@ fn slow_clients_are_sent_what_is_kept() {
     until("it is kept", || file.exists().then_some(()));
     assert_eq!(server.get(&blob).body.len() as u64, size);
     assert_eq!(server.metric("stowage_cache_hits_total"), 1.0);
-    // Also if it is removed in the meantime.
+    // This also holds if the file is removed in the meantime.
     fs::remove_file(&file).unwrap();
     assert_eq!(format!("/v2/a/b/blobs/{}", Digest::of(&slow.finish().body)), blob);
     let part = Slow::ask_with(&server, &blob, "Range: bytes=100-30000000\r\n");

@@ -22,7 +22,7 @@ fn what_was_asked_for_is_sent_to_its_end() {
         server.signal(signal);
         until("it accepts no more", || refuses(server.address).then_some(()));
         assert!(server.child.try_wait().unwrap().is_none());
-        // Who has asked for nothing is not waited for.
+        // The server does not wait for a client without a request.
         assert_eq!(idle.read(&mut [0]).unwrap_or(0), 0);
         let answer = slow.finish();
         assert_eq!(answer.body.len() as u64, size);

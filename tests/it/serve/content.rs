@@ -51,7 +51,7 @@ fn what_changes_in_a_directory_is_served() {
     images.link("two.json", "a/b/v1");
     until("the link is followed", || digest("v1").filter(|found| *found == two));
     assert_eq!(server.metric("stowage_reloads_total"), 1.0);
-    // Who is about to pull what the tag was gets all of it.
+    // A client that is pulling the image that the tag stood for gets all of it.
     assert_eq!(digest(&one).as_ref(), Some(&one));
 
     images.store.write("broken.json", "{");
@@ -70,8 +70,8 @@ fn what_changes_in_a_directory_is_served() {
     assert_eq!(log.matches("a/b:v1 stays as it was").count(), 1, "{log}");
 }
 
-/// The distribution-spec's conformance tests for pull and content discovery, as far as they
-/// concern a registry that nobody pushes to.
+/// Runs the distribution-spec's conformance tests for pull and content discovery, as far as they
+/// apply to a read-only registry.
 #[test]
 fn it_conforms_to_the_distribution_spec() {
     let images = Images::new();
@@ -113,7 +113,7 @@ fn it_conforms_to_the_distribution_spec() {
     }
     let head = server.ask("HEAD", &layer, "");
     assert_eq!(head.headers["content-length"], size.to_string());
-    // Content discovery: all tags, pages, and what is after a tag.
+    // Content discovery: all tags, pages, and the tags after a given one.
     for (query, tags, more) in [
         ("", json!(["v0", "v1"]), false),
         ("?n=1", json!(["v0"]), true),

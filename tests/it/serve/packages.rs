@@ -20,7 +20,7 @@ fn programs(images: &Images, names: &[&str], script: &str) {
 
 const NIX: [&str; 2] = ["nix-instantiate", "nix-store"];
 
-/// `stowage serve --packages`, which finds no other programs.
+/// Returns `stowage serve --packages`, which finds no other programs.
 fn serve(images: &Images, source: &str) -> Command {
     let mut command = images.store.stowage(&["serve", "--packages", source]);
     command.env("PATH", images.path("bin")).env("STOWAGE_LIBRARY", LIBRARY);
@@ -47,7 +47,7 @@ fn what_a_repository_lacks_is_not_found() {
         let answer = server.get(&format!("/v2/hello/manifests/{tag}"));
         assert_eq!((answer.status, &*answer.code()), (status, code), "{tag}: {}", answer.text());
         assert!(!answer.text().contains("srv"), "{}", answer.text());
-        // The same for half a minute.
+        // The answer stays the same for half a minute.
         assert_eq!(server.get(&format!("/v2/hello/manifests/{tag}")).status, status);
     }
     let log = server.end();

@@ -26,7 +26,7 @@ fn what_everybody_can_reach_is_warned_of() {
         let mut command = images.store.stowage(&["serve"]);
         let mut child =
             command.args(all).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        // It has said what there is to say when it prints its address.
+        // When the server prints its address, it has printed all warnings.
         let mut address = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut address).unwrap();
         let scheme = if arguments.contains(&"--tls-cert") { "https" } else { "http" };
@@ -123,7 +123,7 @@ fn what_it_cannot_begin_with_is_said() {
         let said = stderr(&output);
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
         assert!(said.contains(message), "{arguments:?}: {said}");
-        // A sentence of ours is the first thing that is said.
+        // The first line is a message of this program.
         assert!(code == 2 || said.starts_with("error: "), "{arguments:?}: {said}");
     }
 }
