@@ -1,5 +1,6 @@
-//! One blob on its way to a registry (distribution-spec, "Pushing Blobs").
-//! Stage: registry. Input: a blob's digest and what makes it. Output: the blob, there.
+//! Sends one blob to a registry (distribution-spec, "Pushing Blobs").
+//! Stage: registry. Input: a blob's digest, and a function that makes it. Output: the blob in the
+//! registry.
 
 use std::io::{self, BufReader, Read, Write};
 
@@ -15,45 +16,46 @@ use crate::foreign::PublicUrl;
 use crate::outgoing;
 
 const BUFFER: usize = 256 << 10;
-/// How often an upload is sent on to another place, or is to be sent in another way.
+/// The number of times that an upload may be redirected, or be sent in another way.
 const TURNS: usize = 5;
 
 /// A blob that the registry lacks.
 pub struct Upload<'a> {
-    /// Its repository.
+    /// The client for its repository.
     pub client: &'a Client<'a>,
-    /// What it is.
+    /// The digest of the blob.
     pub digest: BlobDigest,
-    /// How many bytes.
+    /// The number of bytes.
     pub size: u64,
-    /// Whether the registry's word is taken for the blob being there. It is not where it turned
-    /// out to be wrong.
+    /// True if the registry is believed when it says that it has the blob. False after that was
+    /// wrong once.
     pub trusts: bool,
 }
 
-/// What came of asking for a blob of another repository.
+/// The result of asking to mount a blob of another repository.
 pub enum Mount {
-    /// It is here now.
+    /// The blob was mounted.
     Mounted,
-    /// It has to be sent, to this address.
+    /// The blob has to be sent, to this address.
     Begun(String),
 }
 
 impl Upload<'_> {
-    /// Asks for the blob of other repositories of the registry, one after the other, or else to
-    /// begin to send it. A repository that can't be asked is no error: the blob is sent, then.
+    /// Asks to mount the blob from other repositories of the registry, one after the other, or else
+    /// to begin an upload. A repository that can't be asked is not an error: the blob is sent
+    /// instead.
     pub fn mount(&self, from: &[String]) -> Result<Mount, ClientError> {
         let mut begun = None;
         for repository in from {
             let Some(answer) = self.client.mount(&self.digest, repository)? else { continue };
             let location = self.client.location(&answer).filter(|_| answer.is_success());
-            // Some say 201 of an upload that has only begun in its place.
+            // Some registries answer 201 for an upload that has only begun.
             let is_upload =
                 location.as_ref().is_some_and(|location| location.contains("/blobs/uploads/"));
             let is_mounted = answer.status == 201 && !is_upload;
             let earlier: Option<String> = match location {
                 _ if is_mounted => begun.take(),
-                // The blob isn't there, or we may not know.
+                // The blob is not in that repository, or the user may not read it.
                 Some(location) => begun.replace(location),
                 None => None,
             };
@@ -70,7 +72,7 @@ impl Upload<'_> {
         }
     }
 
-    /// Tells the registry that nothing more comes. If it doesn't hear of it, it finds out itself.
+    /// Cancels an upload. If the request fails, the registry's own timeout ends the upload.
     fn cancel(&self, location: &str) {
         let _ = self.client.attempt("DELETE", location, Payload::None, &self.client.said());
     }
@@ -83,8 +85,8 @@ impl Upload<'_> {
         }
     }
 
-    /// Sends the bytes that `make` writes, from where the registry lost them if it did, and has
-    /// it check them. A blob that could not be made is not there afterwards.
+    /// Sends the bytes that `make` writes, and lets the registry check them. Resumes where the
+    /// registry lost them. A blob that could not be made is not in the registry afterwards.
     pub fn send(
         &self,
         begun: Option<String>,
@@ -103,8 +105,8 @@ impl Upload<'_> {
             let reason = match self.patch(&here, &said, &make) {
                 Ok(Sent::All(end)) => match self.finish(&end)? {
                     None => return Ok(()),
-                    // It can't be what was sent, which was checked here. An upload that is no
-                    // more was lost by the registry.
+                    // The bytes were checked here, so they are not at fault. If the upload does not
+                    // exist any more, the registry has lost it.
                     Some(answer) if may_be_sent_again(answer.status, 1) => {
                         format!("status {} at the end", answer.status)
                     }
@@ -116,7 +118,7 @@ impl Upload<'_> {
                     next = self.where_it_is(&here);
                     continue;
                 }
-                // What was not sent yet is sent once more, otherwise.
+                // Nothing has been sent yet: send it again in the way that the answer asks for.
                 Ok(Sent::Refused(answer)) if is_turned(&answer) && turns < TURNS => {
                     turns += 1;
                     if answer.status == 417 {
@@ -133,7 +135,7 @@ impl Upload<'_> {
                 }
                 Ok(Sent::Refused(answer)) => return Err(self.client.refused("a blob", &answer)),
                 Err(Failed::Made(error)) => {
-                    // Nobody will want to go on with it.
+                    // The upload will not be resumed.
                     self.cancel(&here.location);
                     return Err(error);
                 }
@@ -148,7 +150,7 @@ impl Upload<'_> {
             }
             self.client.pause(attempt - 1, &format!("{}: {reason}", self.digest))?;
             authenticated = false;
-            // Whoever could not go on once has another idea of how far it is.
+            // If resuming has failed once, the registry's offset can't be relied on: begin again.
             next = if here.offset == 0 { self.where_it_is(&here) } else { None };
         }
     }
@@ -157,8 +159,8 @@ impl Upload<'_> {
         ClientError::Unreachable { url: PublicUrl::of(&place.location), reason }
     }
 
-    /// Asks how much of the blob has arrived, and where the rest goes (distribution-spec,
-    /// "Resuming an interrupted upload"); none if it has to be sent anew.
+    /// Asks how much of the blob has arrived, and where the rest goes (distribution-spec, "Resuming
+    /// an interrupted upload"). Returns `None` if the blob has to be sent from the start.
     fn where_it_is(&self, here: &Place) -> Option<Place> {
         let answer = self.client.request("GET", &here.location).ok()?;
         let location = self.client.location(&answer).unwrap_or_else(|| here.location.clone());
@@ -166,7 +168,8 @@ impl Upload<'_> {
         answer.is_success().then_some(Place { location, offset })
     }
 
-    /// Ends the upload; returns an answer, if the registry does not have the blob then.
+    /// Completes the upload. Returns the registry's answer if the registry then does not have the
+    /// blob.
     fn finish(&self, location: &str) -> Result<Option<Answer>, ClientError> {
         let separator = if location.contains('?') { '&' } else { '?' };
         let url = format!("{location}{separator}digest={}", self.digest);
@@ -174,8 +177,9 @@ impl Upload<'_> {
         if answer.is_success() {
             return Ok(None);
         }
-        // An answer that was lost may have been a good one: then the upload is no more, and a
-        // second request for its end is told just that. What counts is whether the blob is there.
+        // The answer to an earlier attempt may have been lost, although it was a success. The
+        // upload then no longer exists, and a second request to complete it fails. So ask whether
+        // the blob is there.
         let is_there = || self.client.has_blob(&self.digest, self.size);
         if self.trusts && matches!(is_there(), Ok(Presence::There)) {
             return Ok(None);
@@ -183,7 +187,7 @@ impl Upload<'_> {
         Ok(Some(answer))
     }
 
-    /// Sends what has not arrived yet.
+    /// Sends the bytes that have not arrived yet.
     fn patch(
         &self,
         here: &Place,
@@ -201,7 +205,7 @@ impl Upload<'_> {
             let made = scope.spawn(move || {
                 let mut out = Rest { out: writer, skip: offset, gone: false };
                 let result = make(&mut out);
-                // If the reader is gone, its own error says why.
+                // If the receiving side is gone, its own error has the cause.
                 (result, out.gone)
             });
             let mut reader =
@@ -224,26 +228,26 @@ impl Upload<'_> {
 }
 
 enum Sent {
-    /// All bytes have arrived; the upload is to be ended at this address.
+    /// All bytes have arrived; the upload is to be completed at this address.
     All(String),
-    /// The registry did not take them.
+    /// The registry did not accept the bytes.
     Refused(Answer),
 }
 
 enum Failed {
     /// The blob could not be made.
     Made(ClientError),
-    /// It did not arrive.
+    /// The blob did not arrive.
     Sent(NoAnswer),
 }
 
-/// An upload's address, and how many bytes have arrived there.
+/// An upload's address, and the number of bytes that have arrived there.
 struct Place {
     location: String,
     offset: u64,
 }
 
-/// Whether an answer asks to send the same bytes in another way, or to another place.
+/// Returns whether an answer asks to send the same bytes in another way, or to another address.
 fn is_turned(answer: &Answer) -> bool {
     match answer.status {
         417 => true,
@@ -252,23 +256,24 @@ fn is_turned(answer: &Answer) -> bool {
     }
 }
 
-/// Whether an upload that was refused is worth another attempt. One that was to go on somewhere
-/// may have been refused for that place alone.
+/// Returns whether an upload that was refused may succeed in another attempt. An upload that was
+/// resumed may have been refused only because of its offset.
 fn may_be_sent_again(status: u16, offset: u64) -> bool {
     is_transient(status)
         || matches!(status, 404 | 416)
         || (offset > 0 && matches!(status, 400 | 405 | 409 | 411))
 }
 
-/// `0-N`, of which N is the last byte that arrived. Registries say `0-0` of none as well as of
-/// one: then it is sent anew.
+/// Parses `0-N`, in which N is the offset of the last byte that arrived, and returns the number of
+/// bytes. Registries answer `0-0` for no byte as well as for one: then returns `None`, and the blob
+/// is sent again.
 fn arrived(range: &str, size: u64) -> Option<u64> {
     let (first, last) = range.trim().trim_start_matches("bytes=").split_once('-')?;
     let last: u64 = last.parse().ok()?;
     (first == "0" && last > 0 && last < size).then_some(last + 1)
 }
 
-/// Passes on what comes after the first `skip` bytes.
+/// Passes on the bytes after the first `skip`.
 struct Rest<W> {
     out: W,
     skip: u64,
@@ -292,7 +297,8 @@ impl<W: Write> Write for Rest<W> {
     }
 }
 
-/// A reader whose early end is an error: the registry must not wait for what doesn't come.
+/// A reader that fails if the bytes end early: the registry must not wait for bytes that never
+/// come.
 struct Whole<R> {
     reader: R,
     left: u64,

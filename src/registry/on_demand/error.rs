@@ -1,5 +1,5 @@
-//! Why there is no image of some packages.
-//! Stage: registry. Output: messages for clients, who are to learn nothing of this machine.
+//! The errors of building an image of packages.
+//! Stage: registry. Output: messages for clients, which must not reveal anything of this machine.
 
 use std::io;
 use std::time::Duration;
@@ -9,25 +9,25 @@ use thiserror::Error;
 use super::request::ServedTags;
 use crate::registry::storage::StorageError;
 
-/// Why there is no image of some packages. What is in the message is for everybody.
+/// Says why there is no image of some packages. All clients may see the message.
 #[derive(Debug, Error)]
 pub enum OnDemandError {
-    /// Names that no package has.
+    /// No package has these names.
     #[error("there are no packages by the names {}", quoted(.0))]
     NoPackages(Vec<String>),
-    /// The package set refuses a package: it was removed or renamed, is broken, or has a licence that is not
-    /// allowed. Holds the reason that the set gives.
+    /// The package set refuses a package: the package was removed or renamed, is broken, or has a
+    /// licence that is not allowed. Holds the reason that the set gives.
     #[error("there is no such package: {0}")]
     Unavailable(String),
-    /// More names than an image may have.
+    /// The name lists more packages than an image may have.
     #[error("an image may have {most} packages, not {packages}")]
     TooManyPackages {
-        /// How many were asked for.
+        /// The number of packages that were asked for.
         packages: usize,
-        /// How many there may be.
+        /// The number that is allowed.
         most: usize,
     },
-    /// A tag that stands for nothing.
+    /// The source has no tags, so only `latest` is valid.
     #[error("`{0}` is no tag: the packages are from a directory, and have `latest` alone")]
     NoTag(String),
     /// A tag of a kind that is not served.
@@ -38,21 +38,21 @@ pub enum OnDemandError {
         /// The kinds that are.
         served: ServedTags,
     },
-    /// A tag that the packages' repository lacks.
+    /// The packages' repository does not have this revision.
     #[error("there is no `{0}` in the repository that the packages are from")]
     NoRevision(String),
-    /// Too many others wait.
+    /// Too many other images wait.
     #[error("{0} other images are being built or wait for that: try again later")]
     Busy(usize),
-    /// It takes too long.
+    /// The build takes too long.
     #[error("the image was not built within {} s", .0.as_secs())]
     Timeout(Duration),
-    /// It is too large.
+    /// The image is too large.
     #[error("the image has {size} bytes, and may have {most}")]
     TooLarge {
-        /// Bytes of all layers.
+        /// The size of all layers in bytes.
         size: u64,
-        /// Bytes that there may be.
+        /// The size that is allowed.
         most: u64,
     },
     /// Nix would have to fetch too much.
@@ -66,18 +66,18 @@ pub enum OnDemandError {
     /// Evaluating the packages takes too much memory.
     #[error("evaluating the packages takes more than {0} bytes of memory")]
     TooMuchMemory(u64),
-    /// Nix says that it can't be evaluated or built.
+    /// Nix can't evaluate or build the image.
     #[error("the image cannot be built: {0}")]
     Failed(String),
-    /// There is no place to keep it.
+    /// The storage does not take the image.
     #[error("the image cannot be stored: {}", reason(.0))]
     Storage(#[source] StorageError),
-    /// Something is wrong here. The reason is for the log.
+    /// The server has a problem. Clients are not told the cause, which goes to the log.
     #[error("the image cannot be built, for a reason that is none of its packages")]
     Internal(#[source] io::Error),
 }
 
-/// Says what is wrong with the storage, without naming it: for clients.
+/// Says, for clients, why the storage does not take the image, without naming the storage.
 fn reason(error: &StorageError) -> &'static str {
     match error {
         StorageError::Full { .. } => "the storage is full",
@@ -90,8 +90,8 @@ fn quoted(names: &[String]) -> String {
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
-/// Cuts what Nix printed for clients: the last errors alone, of limited length, with store paths by
-/// their names and no other path of this machine.
+/// Reduces Nix's output for clients: only the last errors, of limited length, with store paths
+/// replaced by their names and other paths removed.
 pub fn redacted(output: &str) -> String {
     const LONGEST: usize = 1000;
     let errors = output
@@ -108,9 +108,9 @@ pub fn redacted(output: &str) -> String {
     text.join(" ").chars().take(LONGEST).collect()
 }
 
-/// A word, whose paths are replaced by a store path's name, or by three dots.
+/// Returns a word in which store paths are replaced by their names, and other paths by three dots.
 fn without_paths(word: &str) -> String {
-    // URLs of sources are no path, but may have a user's name and password in them.
+    // URLs of sources are not paths, but may have a user's name and password in them.
     if word.contains("://") {
         return "…".to_owned();
     }

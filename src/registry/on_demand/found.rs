@@ -1,4 +1,4 @@
-//! An image that is there, here or in a storage.
+//! Represents an image that was built here or found in a storage.
 //! Stage: registry (pure). Output: its place in a [`Catalog`].
 
 use std::sync::Arc;
@@ -7,31 +7,31 @@ use crate::oci::{Artifact, Blob, Form, Image, ImageSpec};
 use crate::registry::catalog::{Catalog, CatalogError, Manifest};
 use crate::registry::storage::StoredManifest;
 
-/// An image that is there.
+/// An image that is available.
 #[derive(Clone, Debug)]
 pub enum Found {
-    /// Its layers are made here.
+    /// The image was built here: its layers are made here.
     Here(Artifact),
-    /// Its blobs are in the storage.
+    /// The image is in the storage, with its blobs.
     Stored(Manifest),
 }
 
 impl Found {
-    /// Makes one of what a storage has.
+    /// Wraps an image that was found in a storage.
     pub fn of(stored: StoredManifest) -> Self {
         let StoredManifest { digest, media_type, bytes, .. } = stored;
         let blob = Arc::new(Blob { digest, bytes: bytes.into() });
         Self::Stored(Manifest { blob, media_type })
     }
 
-    /// Makes one of an image that was stored.
+    /// Wraps an image that was just stored.
     pub fn of_spec(spec: &ImageSpec) -> Self {
         let image = Image::new(spec);
         let media_type = image.descriptor().media_type().to_string();
         Self::Stored(Manifest { blob: Arc::new(image.manifest), media_type })
     }
 
-    /// Adds it to a catalog, under a tag or by its digest alone.
+    /// Adds the image to a catalog, under a tag or by its digest only.
     pub fn add_to(
         &self,
         catalog: &mut Catalog,

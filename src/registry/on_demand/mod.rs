@@ -1,10 +1,11 @@
-//! Images that are built when somebody asks for them, of packages that their names name:
+//! Builds images on demand, of the packages that an image's name lists:
 //! `/v2/shell/git/manifests/latest`.
 //! Stage: registry. Input: names and tags. Output: [`Catalog`] with what was built.
 //!
-//! Requests for the same image share one build; a client that disconnects does not end it. What was found, also that there is nothing, is remembered for a while, and what comes
-//! from a commit for as long as there is room. With an object storage, images are kept there as
-//! well, and are found there by who has not built them.
+//! Requests for the same image share one build; a client that disconnects does not end it. The
+//! result is remembered for a while, also if there is no such image; the result for a commit is
+//! remembered as long as there is room. With an object storage, images are kept there as well, and
+//! other servers find them there without a build.
 
 mod error;
 mod found;
@@ -35,35 +36,35 @@ pub use error::OnDemandError;
 pub use nix_build::{Access, NixBuild, NixLimits, PopularityFile};
 pub use request::{PackageRequest, PackageSource, ParseSourceError, ServedTags};
 
-/// How long it is remembered that an image can't be built: clients ask several times.
+/// The time for which a failed build is remembered: clients ask several times.
 const FAILED_FOR: Duration = Duration::from_secs(30);
-/// How long an image that has no tag any more is there by its digest.
+/// The time for which an image that lost its tag is still found by its digest.
 const KEPT: Duration = Duration::from_secs(600);
 
-/// Says what may be built, and how much at a time.
+/// The options: what may be built, and how many images at a time.
 #[derive(Clone, Debug)]
 pub struct OnDemandOptions {
     /// The source of the packages.
     pub source: PackageSource,
     /// The tags that clients may ask for.
     pub tags: ServedTags,
-    /// How images are built.
+    /// The settings for Nix.
     pub nix: NixBuild,
-    /// Directory for links to what is served, which Nix must not collect.
+    /// The directory for links to the images that are served, which Nix must not collect.
     pub roots: PathBuf,
     /// The storage that other servers share, as [`ObjectStorage::open`] takes it.
     pub storage: Option<String>,
-    /// Builds at a time.
+    /// The number of builds at a time.
     pub builds: usize,
-    /// Builds that may wait.
+    /// The number of builds that may wait.
     pub queue: usize,
-    /// Packages of an image.
+    /// The largest number of packages of an image.
     pub most_packages: usize,
-    /// Bytes of an image's layers.
+    /// The largest size of an image's layers, in bytes.
     pub most_bytes: u64,
-    /// Images that are remembered.
+    /// The number of images that are remembered.
     pub most_images: usize,
-    /// How long, where the packages may be others tomorrow.
+    /// The time for which they are remembered if the packages may change.
     pub remember: Duration,
 }
 
@@ -80,13 +81,13 @@ enum Slot {
 #[derive(Default)]
 struct State {
     slots: BTreeMap<Reference, Slot>,
-    /// Images that were replaced, with their repositories.
+    /// The images that were replaced, with their repositories.
     kept: Vec<(String, Found, Instant)>,
-    /// Builds under way, or waiting.
+    /// The number of builds that are under way or wait.
     building: usize,
 }
 
-/// Images by the names of their packages.
+/// Builds images by the names of their packages, and remembers them.
 pub struct OnDemand {
     options: OnDemandOptions,
     store: Store,
@@ -98,7 +99,7 @@ pub struct OnDemand {
 }
 
 impl OnDemand {
-    /// With nothing built so far.
+    /// Starts without any images.
     pub fn new(
         options: OnDemandOptions,
         store: Store,
@@ -120,10 +121,11 @@ impl OnDemand {
         self.catalog.load_full()
     }
 
-    /// Has the catalog have an image. Both name and tag are such as registries have.
+    /// Finds or builds an image, and adds it to the catalog. Name and tag must be valid in
+    /// registries.
     ///
     /// # Errors
-    /// [`OnDemandError`].
+    /// Fails with [`OnDemandError`] if there is no such image, or it can't be built or stored.
     pub async fn want(self: &Arc<Self>, name: &str, tag: &str) -> Outcome {
         let Some(mut outcome) = self.begin(name, tag)? else { return Ok(()) };
         let outcome = outcome.wait_for(Option::is_some).await;
@@ -131,7 +133,8 @@ impl OnDemand {
         outcome.map_or_else(|_| lost(), |outcome| outcome.clone().unwrap_or_else(lost))
     }
 
-    /// Nothing if the image is there; or what to wait for.
+    /// Begins a build if the image is not there. Returns a receiver for the outcome, or `None` if
+    /// the image is there.
     fn begin(
         self: &Arc<Self>,
         name: &str,
@@ -141,7 +144,7 @@ impl OnDemand {
         let options = &self.options;
         let mut state = self.lock();
         match state.slots.get_mut(&reference) {
-            // Unless who builds it is gone without a word.
+            // If the sender was dropped without an outcome, build again.
             Some(Slot::Building(outcome)) if outcome.has_changed().is_ok() => {
                 self.metrics.build_joins.add(1);
                 return Ok(Some(outcome.clone()));
@@ -170,12 +173,12 @@ impl OnDemand {
             state.kept.push((name.to_owned(), found, Instant::now()));
         }
         let this = Arc::clone(self);
-        // Not of the request's own: that may be over before.
+        // The build runs in a task of its own: the request's task may end before.
         tokio::spawn(async move { sender.send_replace(Some(this.find(request).await)) });
         Ok(Some(outcome))
     }
 
-    /// Returns whether a client found a blob of an image missing in the storage, or damaged there.
+    /// Returns whether a client found a blob of an image missing or damaged in the storage.
     fn has_lost_of(&self, found: &Found) -> bool {
         match (found, &self.storage) {
             (Found::Stored(manifest), Some(storage)) => storage.has_lost_of(&manifest.blob.bytes),
@@ -195,7 +198,7 @@ impl OnDemand {
         storage.note_missing(digest, manifests);
     }
 
-    /// Finds an image in the storage, or builds it, and remembers what came of that.
+    /// Finds an image in the storage, or builds it, and remembers the outcome.
     async fn find(&self, request: PackageRequest) -> Outcome {
         let fixed = request.source.is_fixed();
         let found = match self.stored(&request).await {
@@ -214,14 +217,14 @@ impl OnDemand {
         state.building -= 1;
         state.slots.insert((request.name, request.tag), slot);
         for (name, tag) in state.forget(self.options.most_images) {
-            // Who removed it before has saved us the trouble.
+            // The link may have been removed already.
             let _ = std::fs::remove_file(self.link(&name, &tag));
         }
         self.catalog.store(Arc::new(state.catalog()));
         outcome
     }
 
-    /// The image as another server has built it, or this one before it was started again.
+    /// Returns the image if another server, or an earlier run of this one, has stored it.
     async fn stored(&self, request: &PackageRequest) -> Option<Found> {
         let storage = self.storage.as_ref()?;
         let (name, tag) = (&request.name, &request.tag);
@@ -266,8 +269,8 @@ impl OnDemand {
         })
     }
 
-    /// Keeps an image where other servers look for it. If there is no place for it, there is no
-    /// image: they could not send its layers.
+    /// Stores an image for other servers. If the storage has no room for it, the request fails:
+    /// other servers could not send its layers.
     async fn keep(
         &self,
         request: &PackageRequest,
@@ -283,8 +286,8 @@ impl OnDemand {
         Ok(Found::of_spec(&spec))
     }
 
-    /// Returns the key under which an image is stored. It differs between servers of other settings,
-    /// which don't mean the same image by a tag.
+    /// Returns the key under which an image is stored. Servers with different settings, for which a
+    /// tag stands for different images, have different keys.
     fn key(&self, request: &PackageRequest) -> String {
         let settings = format!("{}\n{}", request.source, self.options.nix.settings());
         format!("{}-{}", request.tag, &Digest::of(settings.as_bytes()).hex()[..16])
@@ -311,8 +314,8 @@ impl OnDemand {
 }
 
 impl State {
-    /// Forgets what is too old, and the images that were asked for least recently if there are
-    /// too many; returns whose links are of no use any more.
+    /// Forgets what is too old, and the least recently used images if there are too many. Returns
+    /// the images whose links are no longer needed.
     fn forget(&mut self, most: usize) -> Vec<Reference> {
         self.kept.retain(|(_, _, since)| since.elapsed() < KEPT);
         let excess = self.kept.len().saturating_sub(most);

@@ -1,5 +1,5 @@
-//! Nix, told to build the image of some packages.
-//! Stage: registry. Input: [`PackageRequest`]. Output: an image spec, or why there is none.
+//! Runs Nix to build the image of some packages.
+//! Stage: registry. Input: [`PackageRequest`]. Output: an image spec, or an error.
 //!
 //! Three steps, each a program with limits of its own: the packages' source is fetched; their code is
 //! evaluated, in Nix's restricted mode, where it reads nothing but itself; and what came of that is built.
@@ -24,7 +24,8 @@ use crate::foreign::with_public_urls;
 use crate::oci::{self, ImageSpec, read_popularity};
 use crate::registry::error::SetupError;
 
-/// The line that `nix/package-names.nix` has Nix print before an error that the package set throws for a package.
+/// The line that `nix/package-names.nix` lets Nix print before an error that the package set throws
+/// for a package.
 const UNAVAILABLE: &str = "trace: stowage: unavailable package";
 /// What an evaluator says that has no memory left.
 const NO_MEMORY: &str = "out of memory";
@@ -34,14 +35,14 @@ const EVALUATOR: &str = "nix-instantiate";
 /// The program that builds, and adds files to the store.
 const STORE: &str = "nix-store";
 
-/// How images are built.
+/// The settings for building images.
 #[derive(Clone, Debug)]
 pub struct NixBuild {
     /// The directory with `on-demand.nix`.
     pub library: PathBuf,
-    /// The program that layers are made by, which is this one.
+    /// The program that makes layers, which is this one.
     pub program: PathBuf,
-    /// How many layers an image may have.
+    /// The number of layers that an image may have.
     pub max_layers: u16,
     /// Popularity data of the packages, by which images share layers.
     pub popularity: Option<PopularityFile>,
@@ -79,7 +80,7 @@ pub struct Access {
     pub no_import_from_derivation: bool,
 }
 
-/// A file with popularity data, as it is when the server begins.
+/// A file with popularity data, as it was when the server started.
 #[derive(Clone, Debug)]
 pub struct PopularityFile {
     path: PathBuf,
@@ -87,10 +88,10 @@ pub struct PopularityFile {
 }
 
 impl PopularityFile {
-    /// Reads the file, to see that it is one.
+    /// Reads the file, to check that it is valid.
     ///
     /// # Errors
-    /// [`oci::Error::Read`] or [`oci::Error::Json`].
+    /// Fails with [`oci::Error::Read`] or [`oci::Error::Json`] if it is not.
     pub fn new(path: PathBuf) -> Result<Self, oci::Error> {
         read_popularity(&path)?;
         let read = std::fs::read(&path);
@@ -103,9 +104,9 @@ impl NixBuild {
     /// Finds out whether there are a Nix to build with and, for packages from a repository, git.
     ///
     /// # Errors
-    /// [`SetupError::NoNix`].
+    /// Fails with [`SetupError::NoNix`] if it is not.
     pub fn check(source: &PackageSource) -> Result<(), SetupError> {
-        // As the C library has it where nobody says it.
+        // The C library uses this default if PATH is not set.
         let path = env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
         let git = matches!(source, PackageSource::Git { .. }).then_some(GIT);
         match [EVALUATOR, STORE].into_iter().chain(git).find(|program| !is_in(&path, program)) {
@@ -116,19 +117,20 @@ impl NixBuild {
         }
     }
 
-    /// Returns a text that differs between servers whose images of the same packages differ.
+    /// Returns a text that differs between servers that build different images of the same
+    /// packages.
     pub fn settings(&self) -> String {
         let popularity = self.popularity.as_ref().map(|file| file.digest.to_string());
         format!("restricted {} {}", self.max_layers, popularity.unwrap_or_default())
     }
 
-    /// Ends all that are at work.
+    /// Ends all running builds.
     pub fn end(&self) {
         self.running.end();
     }
 
-    /// Builds an image. `link` will be a link to what Nix must not collect while the image is
-    /// served.
+    /// Builds an image. `link` becomes a link that protects the image from garbage collection while
+    /// it is served.
     ///
     /// # Errors
     /// [`OnDemandError::NoPackages`], [`OnDemandError::Unavailable`],
@@ -229,7 +231,7 @@ impl NixBuild {
         request: &PackageRequest,
         source: &str,
     ) -> Result<String, OnDemandError> {
-        // Not a shell's, nor Nix's own language: what clients ask for is data all the way.
+        // Arguments are passed as data, not through a shell or as Nix code: clients choose them.
         let mut evaluate = command(EVALUATOR);
         evaluate.arg(self.library.join("on-demand.nix"));
         limit_memory(&mut evaluate, self.limits.memory);
@@ -328,7 +330,7 @@ fn bytes_to_fetch(output: &str) -> u64 {
     numbers.fold(0, u64::saturating_add)
 }
 
-/// Whether a program is in one of the directories of a `PATH`.
+/// Returns whether a program is in one of the directories of a `PATH`.
 fn is_in(path: &OsStr, program: &str) -> bool {
     env::split_paths(path).any(|directory| {
         let found = directory.join(program).metadata();

@@ -1,4 +1,4 @@
-//! Reads the packages out of the name of a repository, and says where they are from.
+//! Parses package names from the name of a repository, and chooses the source of the packages.
 //! Stage: registry (pure). Input: a repository's name and a tag. Output: [`PackageRequest`].
 
 use std::fmt;
@@ -18,9 +18,9 @@ const LATEST: &str = "latest";
 pub enum PackageSource {
     /// A branch, tag or commit of nixpkgs.
     Nixpkgs(String),
-    /// One of another repository.
+    /// A branch, tag or commit of another repository.
     Git {
-        /// Its URL, as git and Nix take it.
+        /// The repository's URL, as git and Nix accept it.
         repository: String,
         /// A branch, tag or commit.
         revision: String,
@@ -29,7 +29,7 @@ pub enum PackageSource {
     Path(PathBuf),
 }
 
-/// Why a text names no source of packages.
+/// Says why a text is not a source of packages.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("expected `nixpkgs!CHANNEL`, `git!REPOSITORY!REVISION` or `path!DIRECTORY`")]
 pub struct ParseSourceError;
@@ -53,7 +53,7 @@ impl FromStr for PackageSource {
 }
 
 impl fmt::Display for PackageSource {
-    /// Writes the source as `buildImageFromNames` takes it for `pkgSource`.
+    /// Writes the source in the form of the `pkgSource` of `buildImageFromNames`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Nixpkgs(channel) => write!(f, "nixpkgs!{channel}"),
@@ -64,7 +64,8 @@ impl fmt::Display for PackageSource {
 }
 
 impl PackageSource {
-    /// Returns the source as messages show it: the address of a repository may have a password.
+    /// Returns the source for messages: without a password that the address of a repository may
+    /// have.
     pub fn for_messages(&self) -> String {
         match self {
             Self::Git { repository, revision } => {
@@ -101,7 +102,7 @@ impl PackageSource {
         }
     }
 
-    /// Whether the packages are the same for ever: a commit's.
+    /// Returns whether the packages can never change: those of a commit.
     pub fn is_fixed(&self) -> bool {
         match self {
             Self::Nixpkgs(revision) | Self::Git { revision, .. } => is_commit(revision),
@@ -137,7 +138,7 @@ impl fmt::Display for ServedTags {
     }
 }
 
-/// An image that somebody asks for.
+/// A request for an image of packages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PackageRequest {
     /// The repository: the packages' names between slashes.
@@ -151,9 +152,9 @@ pub struct PackageRequest {
 }
 
 impl PackageRequest {
-    /// Reads a repository's name and a tag, both in the specification's alphabet
-    /// ([`check_reference`](crate::registry::catalog::check_reference)): no letter of it means
-    /// anything to Nix, git or a shell.
+    /// Parses a repository's name and a tag, both in the specification's alphabet
+    /// ([`check_reference`](crate::registry::catalog::check_reference)): no character of it has a
+    /// special meaning in Nix, git or a shell.
     ///
     /// # Errors
     /// [`OnDemandError::TooManyPackages`], [`OnDemandError::NoTag`], [`OnDemandError::NotServed`].
@@ -185,7 +186,7 @@ impl PackageRequest {
         }
     }
 
-    /// The packages' names, as JSON.
+    /// Returns the packages' names as JSON.
     pub fn packages(&self) -> String {
         serde_json::json!(self.name.split('/').collect::<Vec<_>>()).to_string()
     }

@@ -1,4 +1,4 @@
-//! The answer to each request (distribution-spec, "Pull" and "Content discovery").
+//! Answers requests (distribution-spec, "Pull" and "Content discovery").
 //! Stage: registry. Input: a request. Output: a response.
 
 use std::ops::Range;
@@ -34,10 +34,10 @@ const DIGEST: &str = "docker-content-digest";
 pub const HEALTH: &str = "/healthz";
 const METRICS: &str = "/metrics";
 const START_PAGE: &str = include_str!("../on_demand/start_page.html");
-/// How long to wait where too many others do, in seconds.
+/// The value of `Retry-After`, in seconds, if too many images are being built.
 const RETRY_AFTER: &str = "10";
 
-/// Answers a request, and says what kind of request it was.
+/// Answers a request. Returns the kind of the request too.
 pub fn answer(shared: &Arc<Shared>, request: &Request) -> (&'static str, Response) {
     let path = request.uri().path();
     let found = route(path);
@@ -59,12 +59,12 @@ pub fn answer(shared: &Arc<Shared>, request: &Request) -> (&'static str, Respons
     (kind, of_registry(response))
 }
 
-/// Whether nothing is to be changed.
+/// Returns whether a method only reads.
 pub fn reads(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD)
 }
 
-/// To who asked for an image that can't be built.
+/// Returns the answer for an image that can't be built.
 pub fn not_built(failed: &OnDemandError, method: &Method) -> Response {
     use OnDemandError as E;
     let (status, code) = match failed {
@@ -104,7 +104,7 @@ fn start_page(headers: &HeaderMap) -> Response {
     bytes(StatusCode::OK, HTML, START_PAGE.replace("HOST", host).into_bytes())
 }
 
-/// To somebody who may not ask.
+/// Returns the answer for a client without valid credentials.
 pub fn unauthorized() -> Response {
     let message = "a user's name and password are needed";
     let mut response = error(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", message);
@@ -112,7 +112,7 @@ pub fn unauthorized() -> Response {
     of_registry(response)
 }
 
-/// With what docker's client of old asks for.
+/// Adds the header that old versions of docker ask for.
 pub fn of_registry(mut response: Response) -> Response {
     let version = HeaderValue::from_static("registry/2.0");
     response.headers_mut().insert("docker-distribution-api-version", version);
@@ -198,18 +198,18 @@ fn manifest(repository: &Repository, reference: &str, headers: &HeaderMap) -> Re
     found.map_or_else(|| no_manifest(reference), |found| manifest_body(found, headers))
 }
 
-/// There is no such manifest.
+/// Returns the answer for a manifest that does not exist.
 pub fn no_manifest(reference: &str) -> Response {
     let message = format!("there is no manifest `{reference}`");
     error(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", &message)
 }
 
-/// There is no such blob.
+/// Returns the answer for a blob that does not exist.
 pub fn no_blob(digest: &BlobDigest) -> Response {
     error(StatusCode::NOT_FOUND, "BLOB_UNKNOWN", &format!("there is no blob `{digest}`"))
 }
 
-/// A manifest, unless the client has it.
+/// Returns a manifest, unless the client has it.
 pub fn manifest_body(found: &Manifest, headers: &HeaderMap) -> Response {
     let Manifest { blob, media_type } = found;
     if is_known(headers, &blob.digest) {
@@ -242,13 +242,13 @@ fn blob(
     blob_body(body, range, size, digest)
 }
 
-/// Which of so many bytes a request is for.
+/// Returns the part of a blob of `size` bytes that a request asks for.
 pub fn wanted_part(headers: &HeaderMap, size: u64) -> Part {
     let wanted = headers.get(header::RANGE).and_then(|value| value.to_str().ok());
     wanted.map_or(Part::Whole, |header| part(header, size))
 }
 
-/// None of a blob's bytes are those that were asked for.
+/// Returns the answer for a range that the blob does not have.
 pub fn unsatisfiable(size: u64) -> Response {
     let message = format!("the blob has {size} bytes");
     let mut response = error(StatusCode::RANGE_NOT_SATISFIABLE, "SIZE_INVALID", &message);
@@ -256,7 +256,7 @@ pub fn unsatisfiable(size: u64) -> Response {
     response
 }
 
-/// A blob of so many bytes, or a part of it.
+/// Returns the answer with a blob of `size` bytes, or a part of it.
 pub fn blob_body(body: Body, part: Option<Range<u64>>, size: u64, digest: &BlobDigest) -> Response {
     let status = if part.is_some() { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK };
     let range = part.unwrap_or(0..size);
@@ -292,7 +292,7 @@ fn content_body(shared: &Arc<Shared>, content: Content, range: Range<u64>) -> Bo
     }
 }
 
-/// A list, or a page of it.
+/// Returns a list, or a page of it.
 fn list<'n>(
     request: &Request,
     names: impl Iterator<Item = &'n str>,
@@ -307,7 +307,7 @@ fn list<'n>(
     response
 }
 
-/// Whether the client has what the digest stands for.
+/// Returns whether the client already has the contents of a digest.
 pub fn is_known(headers: &HeaderMap, digest: &BlobDigest) -> bool {
     let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
     let tag = format!("\"{digest}\"");
@@ -316,26 +316,26 @@ pub fn is_known(headers: &HeaderMap, digest: &BlobDigest) -> bool {
     })
 }
 
-/// The client has it.
+/// Returns the answer for a client that already has the contents.
 pub fn not_modified(digest: &BlobDigest) -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NOT_MODIFIED;
     with_digest(response, digest)
 }
 
-/// With the digest of what is sent, as clients check it.
+/// Adds the digest of the contents, which clients compare.
 pub fn with_digest(mut response: Response, digest: &BlobDigest) -> Response {
     set(&mut response, header::ETAG, &format!("\"{digest}\""));
     set(&mut response, header::HeaderName::from_static(DIGEST), &digest.to_string());
     response
 }
 
-/// Something is wrong (distribution-spec, "Error Codes").
+/// Returns an error as JSON (distribution-spec, "Error Codes").
 pub fn error(status: StatusCode, code: &str, message: &str) -> Response {
     error_with(status, code, message, &Value::Null)
 }
 
-/// With what a program makes of it (distribution-spec, "Error Codes").
+/// Returns an error as JSON, with details for programs (distribution-spec, "Error Codes").
 fn error_with(status: StatusCode, code: &str, message: &str, detail: &Value) -> Response {
     let mut error = json!({ "code": code, "message": message });
     if !detail.is_null() {
@@ -358,7 +358,7 @@ fn bytes(status: StatusCode, media_type: &str, bytes: Vec<u8>) -> Response {
     response
 }
 
-/// Sets a header, to what has no odd characters.
+/// Sets a header. The value must have no control characters.
 pub fn set(response: &mut Response, name: header::HeaderName, value: &str) {
     let value = HeaderValue::from_str(value).expect("no header of ours has odd characters");
     response.headers_mut().insert(name, value);

@@ -1,8 +1,8 @@
-//! Blobs on disk that were made once.
+//! Keeps blobs on disk once they are made.
 //! Stage: registry. Input: a directory. Output: files with blobs.
 //!
-//! Processes may share the directory: a file has a blob's name when all of it was checked, and
-//! is never changed then.
+//! Several processes may share the directory: a file gets a blob's name when all of its bytes were
+//! checked, and never changes afterwards.
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirEntry, File, TryLockError};
@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use crate::digest::{BlobDigest, DigestReader};
 use crate::registry::error::SetupError;
 
-/// How the name of a file that is not whole begins and ends.
+/// The beginning and the end of the name of an incomplete file.
 const PREFIX: &str = ".stowage-";
 const SUFFIX: &str = ".part";
 const BLOB: &str = "sha256-";
@@ -28,11 +28,12 @@ pub struct Cache {
     directory: PathBuf,
     limit: u64,
     writing: Mutex<BTreeMap<BlobDigest, Follower>>,
-    /// The files whose bytes are known to have the digest of their name, as they were then.
+    /// The files whose bytes are known to have the digest in their name, with their state at that
+    /// time.
     verified: Mutex<BTreeMap<BlobDigest, Identity>>,
 }
 
-/// Tells a file from another one, and from itself before it was written to again.
+/// The identity of a file and of its contents: it changes when the file is written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Identity {
     device: u64,
@@ -57,17 +58,17 @@ pub enum Place {
     Kept(File),
     /// Another request is writing it.
     Followed(Follower),
-    /// It is to be made, and written here.
+    /// The blob is to be made, and written here.
     Begun(Entry),
-    /// It is to be made, and not kept.
+    /// The blob is to be made, and not kept.
     Nowhere,
 }
 
 impl Cache {
-    /// Takes a directory, which is made if it isn't there, for at most `limit` bytes.
+    /// Opens a directory for at most `limit` bytes, and makes it if it does not exist.
     ///
     /// # Errors
-    /// If no files can be made in it.
+    /// Fails if no files can be made in the directory.
     pub fn open(directory: &Path, limit: u64) -> Result<Arc<Self>, SetupError> {
         let directory = directory.to_owned();
         let (writing, verified) = Default::default();
@@ -83,9 +84,9 @@ impl Cache {
         }
     }
 
-    /// Returns the file with that blob, which is the most recently used one now. The bytes of a
-    /// file are compared with its digest when it is asked for first, and whenever somebody has
-    /// written to it since. One that differs is removed, so that the blob is made again.
+    /// Returns the file with a blob, and marks it as the most recently used one. The bytes of a
+    /// file are compared with its digest on the first request, and again after the file was written
+    /// to. A file that differs is removed, so that the blob is made again.
     pub fn get(&self, digest: &BlobDigest, size: u64) -> Option<File> {
         let file = self.open_blob(digest, size)?;
         let identity = Identity::of(&file).ok()?;
@@ -98,9 +99,9 @@ impl Cache {
         Some(file)
     }
 
-    /// Opens the file of a blob, if it is one of that size.
+    /// Opens the file of a blob, if it is a regular file of that size.
     fn open_blob(&self, digest: &BlobDigest, size: u64) -> Option<File> {
-        // What is no file at all, such as a FIFO, must not be waited for.
+        // Opening a path that is not a regular file, such as a FIFO, must not block.
         let flags = nix::libc::O_NONBLOCK;
         let file = File::options().read(true).custom_flags(flags).open(self.path(digest)).ok()?;
         let metadata = file.metadata().ok()?;
@@ -111,7 +112,7 @@ impl Cache {
         None
     }
 
-    /// Removes a file that is not the blob that its name says, such as a power failure leaves.
+    /// Removes a file that is not the blob that its name says, as a power failure may leave it.
     fn discard(&self, digest: &BlobDigest) {
         let path = self.path(digest);
         tracing::warn!(file = %path.display(), "not the blob that it should be: removed");
@@ -119,10 +120,10 @@ impl Cache {
         self.verified().remove(digest);
     }
 
-    /// Notes that a file is used, and that its bytes are right.
+    /// Notes that a file was used, and that its bytes are right.
     fn touch(&self, digest: &BlobDigest, file: &File) {
         let mut verified = self.verified();
-        // A directory that can only be read has its use, too.
+        // A read-only directory can be used as well.
         let _ = file.set_modified(SystemTime::now());
         if let Ok(identity) = Identity::of(file) {
             verified.insert(*digest, identity);
@@ -133,7 +134,8 @@ impl Cache {
         self.verified.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Finds a blob, or begins to keep it: one of all who ask at once.
+    /// Finds a blob, or begins to write it: of concurrent requests, one writes the blob and the
+    /// others follow.
     pub fn place(self: &Arc<Self>, digest: BlobDigest, size: u64) -> Place {
         let mut writing = loop {
             if let Some(file) = self.get(&digest, size) {
@@ -146,7 +148,7 @@ impl Cache {
             if let Some(other) = writing.get(&digest) {
                 return Place::Followed(other.clone());
             }
-            // It may have got its name since. Its bytes are looked at without the lock.
+            // The blob may have been completed since. Its bytes are compared without the lock.
             if self.open_blob(&digest, size).is_none() {
                 break writing;
             }
@@ -183,13 +185,13 @@ impl Cache {
         self.directory.join(digest.to_string().replace(':', "-"))
     }
 
-    /// A file beside the blobs. It is locked for as long as somebody writes it: one that isn't
-    /// was left by a process that was killed.
+    /// Makes a temporary file beside the blobs. The file is locked as long as it is being written:
+    /// an unlocked one was left by a process that was killed.
     fn temporary(&self) -> io::Result<NamedTempFile> {
         self.temporary_with(|| ())
     }
 
-    /// With what is done meanwhile, before the file is locked.
+    /// Makes a temporary file, and calls `meanwhile` before the file is locked.
     fn temporary_with(&self, mut meanwhile: impl FnMut()) -> io::Result<NamedTempFile> {
         loop {
             let file = Builder::new().prefix(PREFIX).suffix(SUFFIX).tempfile_in(&self.directory)?;
@@ -201,7 +203,7 @@ impl Cache {
         }
     }
 
-    /// Removes what was not used for longest, until `size` bytes have their place.
+    /// Removes the least recently used files, until there is room for `size` bytes.
     fn make_room(&self, size: u64) -> io::Result<()> {
         let mut blobs = Vec::new();
         let mut total = size;
@@ -211,7 +213,7 @@ impl Cache {
             if name.starts_with(PREFIX) && name.ends_with(SUFFIX) {
                 remove_if_left(&entry);
             } else if name.starts_with(BLOB) {
-                // Another process may have removed it by now.
+                // Another process may have removed the file meanwhile.
                 let Ok(metadata) = entry.metadata() else { continue };
                 total += metadata.len();
                 blobs.push((metadata.modified()?, metadata.len(), entry.path()));
@@ -231,13 +233,14 @@ impl Cache {
     }
 }
 
-/// Returns whether the bytes of a file have that digest, and goes back to the first of them.
+/// Returns whether the bytes of a file have the digest, and seeks to the start.
 fn has_digest(mut file: &File, digest: &BlobDigest) -> bool {
     let found = DigestReader::new(file).finish();
     found.is_ok_and(|(found, _)| found == *digest.digest()) && file.rewind().is_ok()
 }
 
-/// Whether nobody took the file for one that was left, before it was locked.
+/// Returns whether the file still has its name: another process may have removed it as a leftover
+/// before it was locked.
 fn has_its_name(file: &NamedTempFile) -> io::Result<bool> {
     let ours = file.as_file().metadata()?;
     match fs::symlink_metadata(file.path()) {
@@ -250,26 +253,27 @@ fn has_its_name(file: &NamedTempFile) -> io::Result<bool> {
 fn remove_if_left(entry: &DirEntry) {
     let Ok(file) = File::open(entry.path()) else { return };
     match file.try_lock() {
-        // Locked until it is gone: who has just made it sees then that it is.
+        // Hold the lock until the file is removed: a process that has just made it then notices
+        // that.
         Ok(()) => drop(fs::remove_file(entry.path())),
         Err(TryLockError::WouldBlock | TryLockError::Error(_)) => {}
     }
 }
 
-/// How far a blob is.
+/// The progress of a blob that is being written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Growth {
-    /// So many bytes are there.
+    /// This number of bytes is written.
     Written(u64),
-    /// All of it is there, and was checked.
+    /// All bytes are written, and were checked.
     Whole,
-    /// The layer can't be made: those that follow fail too.
+    /// The layer can't be made: the followers fail too.
     Failed,
     /// The writer gave up, since its client is gone or the disk is full: a follower takes over.
     Abandoned,
 }
 
-/// A blob that somebody else writes.
+/// A blob that another request writes.
 #[derive(Clone)]
 pub struct Follower {
     file: Arc<File>,
@@ -277,31 +281,32 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// Waits until there are more than so many bytes, or no more to come.
+    /// Waits until more than `beyond` bytes are written, or writing has ended.
     pub async fn grown(&mut self, beyond: u64) -> Growth {
         let more = |growth: &Growth| !matches!(growth, Growth::Written(size) if *size <= beyond);
-        // Without a word, who began is gone.
+        // The channel is closed without a result: the writer is gone.
         self.growth.wait_for(more).await.map_or(Growth::Abandoned, |growth| *growth)
     }
 
-    /// Reads bytes that are there.
+    /// Reads bytes that are already written.
     pub fn read(&self, buffer: &mut [u8], position: u64) -> io::Result<()> {
         self.file.read_exact_at(buffer, position)
     }
 }
 
-/// A blob on its way into the cache. Dropped, it was never there.
+/// A blob that is being written to the cache. Dropping it removes it.
 pub struct Entry {
     cache: Arc<Cache>,
     digest: BlobDigest,
-    /// None if there is no place for it: it isn't among those that are written then.
+    /// The file; none if there is no room for it. It is then not in `Cache::writing`.
     file: Option<NamedTempFile>,
     growth: watch::Sender<Growth>,
     written: u64,
 }
 
 impl Entry {
-    /// Takes more bytes. If there is no place for them, that is no reason not to send them.
+    /// Writes more bytes. If there is no room for them, gives up the file without an error: the
+    /// client still gets the bytes.
     pub fn write(&mut self, bytes: &[u8]) {
         let Some(file) = &mut self.file else { return };
         match file.write_all(bytes) {
@@ -316,28 +321,28 @@ impl Entry {
         }
     }
 
-    /// Whether all that was written is there.
+    /// Returns whether everything that was written is in the file.
     pub fn is_whole(&self) -> bool {
         self.file.is_some()
     }
 
-    /// Whether somebody else waits for it.
+    /// Returns whether another request follows this blob.
     pub fn is_followed(&self) -> bool {
-        // The cache itself has one.
+        // One receiver belongs to the cache itself.
         self.file.is_some() && self.growth.receiver_count() > 1
     }
 
-    /// Says that the blob can't be made: nobody has to try it again.
+    /// Notes that the blob can't be made, so that no follower tries again.
     pub fn fail(mut self) {
         self.leave(Growth::Failed);
     }
 
-    /// Gives the blob its name: all its bytes are there, and were checked. Returns its file,
-    /// whatever becomes of the name: it may have to make room for others at once. None if there
-    /// was no place for all that was written.
+    /// Gives the blob its name: all bytes are written and were checked. Returns the file in any
+    /// case: it may be removed at once to make room for others. Returns `None` if there was no room
+    /// for all bytes.
     pub fn keep(mut self) -> Option<File> {
         let file = self.file.take()?;
-        // Who follows need not wait for the disk.
+        // Followers need not wait for the disk.
         self.growth.send_replace(Growth::Whole);
         let (file, named) = match file.as_file().sync_data() {
             Ok(()) => match file.persist(self.cache.path(&self.digest)) {
@@ -346,7 +351,7 @@ impl Entry {
             },
             Err(error) => (file.into_file(), Err(error)),
         };
-        // Only now: who comes next finds the file.
+        // Do this after the file has its name: the next request then finds it.
         if named.is_ok() {
             self.cache.touch(&self.digest, &file);
         }
@@ -413,7 +418,7 @@ mod tests {
         let cache = Cache::open(&directory.path().join("a/b"), 100).unwrap();
         let digest = put(&cache, "text");
         let mut text = String::new();
-        // By another process as well.
+        // Another process finds the blob as well.
         let other = Cache::open(&directory.path().join("a/b"), 100).unwrap();
         other.get(&digest, 4).unwrap().read_to_string(&mut text).unwrap();
         assert_eq!(text, "text");
@@ -429,7 +434,7 @@ mod tests {
         entry.write(b"te");
         assert!(cache.get(&digest, 4).is_none());
         assert!(begin(&cache, digest, 4).is_none());
-        // Who comes now leaves alone what is being written.
+        // Another process leaves a file alone that is being written.
         Cache::open(directory.path(), 100).unwrap();
         assert_eq!(names(directory.path()).len(), 1);
         drop(entry);
@@ -453,13 +458,13 @@ mod tests {
         entry.keep();
         assert_eq!(follower.grown(4).await, Growth::Whole);
         assert!(matches!(cache.place(digest, 4), Place::Kept(_)));
-        // Also if it has to make room.
+        // The follower can read, even if the file was removed to make room.
         fs::remove_file(cache.path(&digest)).unwrap();
         let mut bytes = [0; 2];
         follower.read(&mut bytes, 1).unwrap();
         assert_eq!(&bytes, b"ex");
 
-        // Who comes next begins again, whatever became of the one before.
+        // The next request begins again, in both cases.
         for (failed, growth) in [(false, Growth::Abandoned), (true, Growth::Failed)] {
             let mut entry = begin(&cache, digest, 4).unwrap();
             entry.write(b"te");
@@ -486,11 +491,11 @@ mod tests {
         let mut bytes = [0; 4];
         file.read_exact_at(&mut bytes, 0).unwrap();
         assert_eq!(&bytes, b"text");
-        // It is made again.
+        // The blob is made again.
         assert!(cache.get(&digest, 4).is_none());
         assert!(begin(&cache, digest, 4).is_some());
 
-        // No room can be made where there is no directory any more.
+        // In a directory that does not exist any more, no room can be made.
         let mut entry = begin(&cache, digest, 4).unwrap();
         entry.write(b"text");
         directory.close().unwrap();
@@ -546,7 +551,7 @@ mod tests {
         };
         let found = |cache: &Arc<Cache>| cache.get(&digest, 4).is_some();
         assert!(found(&cache));
-        // While this process has it in use, and before another one has.
+        // Alter the file while this process uses it, and before another process does.
         alter();
         assert!(!found(&cache));
         assert_eq!(names(directory.path()), [""; 0]);

@@ -1,4 +1,4 @@
-//! Connections, from the first byte to the last, and how many and how slow they may be.
+//! Accepts connections, with limits on their number and on slow clients.
 //! Stage: registry. Input: a listening socket. Output: requests to answer.
 
 use std::convert::Infallible;
@@ -20,20 +20,20 @@ use super::handle::handle;
 use super::impatient::Impatient;
 use super::shared::Shared;
 
-/// Bytes of a request's line and headers, of which registries' clients need some hundreds.
+/// The size of a request's line and headers in bytes. Clients of registries need some hundreds.
 const HEADERS: usize = 64 << 10;
-/// How long to wait where the system has nothing left to open a connection with.
+/// The time to wait if the system has no resources to accept a connection.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Limits for clients.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at a time; further ones wait.
+    /// The number of connections at a time; further ones wait.
     pub connections: usize,
-    /// How long a request's headers may take from the end of the answer before: also how long a
-    /// connection may be idle.
+    /// The time for a request's headers, from the end of the answer before: also the time for which
+    /// a connection may be idle.
     pub headers: Duration,
-    /// How long a client may not read what it asked for.
+    /// The time for which a client may stop reading an answer.
     pub patience: Option<Duration>,
 }
 
@@ -50,14 +50,14 @@ pub struct Connections {
     pub shared: Arc<Shared>,
     /// The limits.
     pub limits: Limits,
-    /// Place for those that are open.
+    /// The places for open connections.
     pub places: Arc<Semaphore>,
-    /// Whether to come to an end.
+    /// True if the server is to stop.
     pub stop: watch::Receiver<bool>,
 }
 
 impl Connections {
-    /// Accepts them until it is told to stop.
+    /// Accepts connections until the server is to stop.
     pub async fn accept(self, listener: TcpListener) {
         let mut stop = self.stop.clone();
         tokio::select! {
@@ -88,7 +88,7 @@ impl Connections {
     }
 
     async fn serve(self, stream: TcpStream) {
-        // The end of a body is not to wait for more.
+        // The end of a body must not wait for further data.
         let _ = stream.set_nodelay(true);
         let stream = Impatient::new(stream, self.limits.patience);
         let Some(tls) = self.shared.tls.load_full() else { return self.answer(stream).await };
@@ -116,7 +116,7 @@ impl Connections {
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
             () = stopped(&mut self.stop) => {
-                // What is under way is finished, and nothing more begun.
+                // Requests that are under way are finished, and no others begun.
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
@@ -127,12 +127,13 @@ impl Connections {
     }
 }
 
-/// Waits until it is time to end. That nobody is left to say so is as good.
+/// Waits until the server is to stop. If the sender is gone, that means the same.
 async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-/// Whether the connection ended before it began, which says nothing about the next one.
+/// Returns whether the connection ended before it was accepted, which is not a problem of the
+/// server.
 fn is_clients(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)

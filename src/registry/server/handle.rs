@@ -1,5 +1,6 @@
-//! The way of a request: users first, then images that are to be built, the storage, the catalog.
-//! Stage: registry. Input: a request. Output: a response, which is accounted for.
+//! Handles a request: checks the user, builds the image if necessary, and asks the storage or the
+//! catalog.
+//! Stage: registry. Input: a request. Output: a response, which is counted and logged.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -14,11 +15,11 @@ use super::shared::Shared;
 use super::stored;
 use super::watched_body::{Exchange, WatchedBody};
 
-/// Answers a request of somebody who may ask.
+/// Answers a request, if its user is allowed.
 pub async fn handle(shared: &Arc<Shared>, request: Request) -> Response<WatchedBody> {
     let path = request.uri().path().to_owned();
     let exchange = Exchange::new(&shared.metrics, request.method().clone(), path);
-    // Whether it is alive is asked by machines that have no password.
+    // Monitoring asks for the health without a password.
     let open = request.uri().path() == answer::HEALTH;
     if let Some(users) = shared.users.load_full().filter(|_| !open) {
         let given = request.headers().get(header::AUTHORIZATION);
@@ -40,7 +41,7 @@ pub async fn handle(shared: &Arc<Shared>, request: Request) -> Response<WatchedB
     exchange.watch(route, response)
 }
 
-/// The image that a request is for, if that is to be built.
+/// Returns the image that a request asks for, if that image is to be built.
 fn wanted<'r>(shared: &Shared, request: &'r Request) -> Option<(&'r str, Cow<'r, str>)> {
     match route(request.uri().path()) {
         Ok(Route::Manifest(name, tag))

@@ -1,8 +1,8 @@
-//! A connection whose other end must not stop to read.
+//! Ends connections of clients that stop reading.
 //! Stage: registry. Input: a connection. Output: a connection that may fail with `TimedOut`.
 //!
-//! Every client may have some bytes that are ready for it, and a thread that makes more: that is
-//! not for one that doesn't want them.
+//! Each client takes memory for bytes that are ready, and a thread that makes more. A client that
+//! does not read must not keep these for ever.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-/// Fails when nothing could be written for as long as `patience`.
+/// A stream whose writes fail with `TimedOut` if the peer accepts nothing for `patience`.
 pub struct Impatient<S> {
     stream: S,
     patience: Option<Duration>,
@@ -20,7 +20,7 @@ pub struct Impatient<S> {
 }
 
 impl<S> Impatient<S> {
-    /// Without `patience`, it waits forever.
+    /// Wraps a stream. Without `patience`, writes wait for ever.
     pub fn new(stream: S, patience: Option<Duration>) -> Self {
         Self { stream, patience, waiting: None }
     }

@@ -1,4 +1,4 @@
-//! A layer from the cache, or made and kept there.
+//! Sends a layer from the cache, or makes it and keeps it there.
 //! Stage: registry. Input: an image's layer. Output: its bytes to a client.
 
 use std::fs::File;
@@ -21,17 +21,17 @@ pub struct Layer {
     pub shared: Arc<Shared>,
     /// The image.
     pub spec: Arc<ImageSpec>,
-    /// Which of its layers.
+    /// The index of the layer.
     pub index: usize,
-    /// Which of its bytes.
+    /// The form of the layer's bytes.
     pub form: Form,
-    /// Digest and size of these.
+    /// Digest and size of the bytes.
     pub blob: LayerBlob,
 }
 
 impl Layer {
-    /// Writes it to a client, or as much of it as was asked for. Of all who ask at once for what
-    /// is to be kept, one makes it and the others are sent what it writes.
+    /// Writes the layer to a client, or the part that was asked for. Of concurrent requests for a
+    /// layer that is to be kept, one makes the layer and the others are sent what it writes.
     pub fn write(&self, out: &mut Chunks) -> Result<(), Error> {
         let metrics = &self.shared.metrics;
         let Some(cache) = self.shared.cache.as_ref().filter(|_| !self.is_file()) else {
@@ -72,7 +72,8 @@ impl Layer {
         let layer = ImageLayer { spec, index: *index, form: *form };
         let (store, to_be_kept) = (&self.shared.store, both.entry.is_some());
         let out = Plain(&mut both);
-        // What is kept is for other images as well, whose specs may be right where this one isn't.
+        // Other images use the kept blob as well. Their specs may be right even if this one is
+        // wrong: check the digest.
         let made = if to_be_kept {
             write_hashed_layer(store, layer, hashing, out)
         } else {
@@ -104,13 +105,14 @@ impl Layer {
             .map_err(Error::Write)
     }
 
-    /// Sends what another request has made. Returns whether that came to its end: if not, the
+    /// Sends the bytes that another request writes. Returns false if that request gave up, and the
     /// rest is still to be sent.
     fn follow(&self, mut follower: Follower, out: &mut Chunks) -> io::Result<bool> {
         let Range { start: mut position, end } = out.begin_at_part();
         let mut buffer = vec![0; CHUNK];
         loop {
-            // Also for the last byte: until all of it was checked, the last chunk is held back.
+            // This also holds for the last byte: until all bytes were checked, the last chunk is
+            // held back.
             let beyond = if position < end { position } else { u64::MAX };
             let growth = out.wait(follower.grown(beyond))?;
             let there = match growth {
@@ -136,7 +138,8 @@ impl Layer {
         }
     }
 
-    /// Whether it is in a file as it is: another one would be of no use.
+    /// Returns whether the layer is already in a file in this form: a second copy would be of no
+    /// use.
     fn is_file(&self) -> bool {
         match &self.spec.layers[self.index].source {
             LayerSource::Made(_) => false,
@@ -147,7 +150,7 @@ impl Layer {
     }
 }
 
-/// Sends a part of a file from where it begins.
+/// Sends the part of a file that was asked for.
 fn send_file(mut file: File, out: &mut Chunks) -> io::Result<()> {
     let part = out.begin_at_part();
     file.seek(SeekFrom::Start(part.start))?;
@@ -159,15 +162,15 @@ fn send_file(mut file: File, out: &mut Chunks) -> io::Result<()> {
     }
 }
 
-/// To a client and into the cache. A client that can't keep up is sent the rest from there: it
-/// is not to hold up what is made, nor what that needs in memory.
+/// Writes to a client and to the cache. A client that is too slow is sent the rest from the cache,
+/// so that it does not hold up the layer, nor the memory that making it takes.
 struct Both<'o> {
     out: &'o mut Chunks,
-    /// None if it is for the client alone.
+    /// The blob in the cache; none if the layer is only for the client.
     entry: Option<Entry>,
-    /// Bytes that the client was given.
+    /// The number of bytes that were given to the client.
     sent: u64,
-    /// Whether it has to wait for the rest.
+    /// True if the client gets the rest later.
     behind: bool,
 }
 
@@ -195,7 +198,7 @@ impl Write for Both<'_> {
         }
         self.behind |= entry.is_whole() && self.out.would_wait(bytes.len());
         if let Err(error) = self.send(bytes) {
-            // The client went away, and others may have asked for it.
+            // The client went away, but other requests may follow the blob.
             self.behind = true;
             if !self.entry.as_ref().is_some_and(Entry::is_followed) {
                 return Err(error);

@@ -1,5 +1,5 @@
-//! A layer on its way to a client, made while it is sent.
-//! Stage: registry. Input: what makes it. Output: chunks.
+//! Sends a layer to a client, and makes it while it is sent.
+//! Stage: registry. Input: a function that makes the layer. Output: chunks.
 
 use std::io::{self, Write};
 use std::ops::Range;
@@ -11,21 +11,21 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Bytes of a chunk.
+/// The number of bytes of a chunk.
 pub const CHUNK: usize = 128 << 10;
-/// Chunks that are ready before the client takes them. Together with the one in the making
-/// that is what a connection costs in memory, however slow it is.
+/// The number of chunks that are ready before the client takes them. With the one that is being
+/// filled, this is all the memory that a connection takes, however slow it is.
 const READY: usize = 2;
 
 /// Bytes for a client, or the reason why there are no more.
 pub type Chunk = Result<Bytes, io::Error>;
 
-/// How many layers may be made at a time: as many as there are processors.
+/// Limits the number of layers that are made at a time, to the number of processors.
 #[derive(Clone)]
 pub struct Makers(Arc<Semaphore>);
 
 impl Makers {
-    /// With so many places.
+    /// Makes a limit of `places` layers.
     pub fn new(places: usize) -> Self {
         Self(Arc::new(Semaphore::new(places)))
     }
@@ -33,8 +33,8 @@ impl Makers {
 
 /// Runs `make` on a blocking thread, and streams the bytes of `part` of what it writes.
 ///
-/// The last chunk is held back until `make` has succeeded, so that a client never has all the
-/// bytes it was promised of a blob that came out wrong.
+/// The last chunk is held back until `make` has succeeded, so that a client never gets all the
+/// bytes of a wrong blob.
 pub fn send<E: Send>(
     makers: Makers,
     part: Range<u64>,
@@ -58,11 +58,11 @@ pub fn send<E: Send>(
         match made {
             Ok(()) => drop(out.send_chunk()),
             Err(error) => {
-                // That the client went away is its own affair.
+                // If the client went away, that is not a failure of the server.
                 if !gone {
                     failed(error);
                 }
-                // Only now: who hears of it looks for the reason.
+                // Send the error last: a caller that receives it then looks for the cause.
                 let broken = io::Error::other("the layer could not be made");
                 drop(out.sender.blocking_send(Err(broken)));
             }
@@ -71,11 +71,11 @@ pub fn send<E: Send>(
     receiver
 }
 
-/// Cuts what is written into chunks, and drops what the client didn't ask for.
+/// Cuts what is written into chunks, and drops the bytes that the client did not ask for.
 pub struct Chunks {
     sender: Sender<Chunk>,
     makers: Makers,
-    /// Given back while the client is waited for.
+    /// The place among the makers, which is given back while the client is waited for.
     place: Option<OwnedSemaphorePermit>,
     skip: u64,
     left: u64,
@@ -85,52 +85,52 @@ pub struct Chunks {
 }
 
 impl Chunks {
-    /// Waits for a place to make something.
+    /// Waits for a place to make a layer.
     ///
     /// # Errors
-    /// If there will be none.
+    /// Fails if the client goes away, or no further layers are made.
     pub fn take_place(&mut self) -> io::Result<()> {
         let place = Arc::clone(&self.makers.0).acquire_owned();
         self.place = Some(self.wait(place)?.map_err(io::Error::other)?);
         Ok(())
     }
 
-    /// Lets somebody else make something.
+    /// Gives the place back, so that another layer can be made.
     pub fn give_place_back(&mut self) {
         self.place = None;
     }
 
-    /// Whether to write some bytes, at most [`CHUNK`], is to wait for the client.
+    /// Returns whether writing `bytes` bytes, at most [`CHUNK`], would wait for the client.
     pub fn would_wait(&self, bytes: usize) -> bool {
         self.chunk.len() + bytes > CHUNK && self.sender.capacity() == 0
     }
 
-    /// Fails if the client went away.
+    /// Checks that the client is still there.
     ///
     /// # Errors
-    /// With [`io::ErrorKind::BrokenPipe`].
+    /// Fails with [`io::ErrorKind::BrokenPipe`] if the client went away.
     pub fn check_client(&mut self) -> io::Result<()> {
         self.gone |= self.sender.is_closed();
         if self.gone { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(()) }
     }
 
-    /// The part that the client asked for, where it can be written without what is before it:
-    /// the next byte is taken for the part's first one.
+    /// Returns the part that the client asked for, for callers that can begin there: the next byte
+    /// that is written is taken for the part's first one.
     pub fn begin_at_part(&mut self) -> Range<u64> {
         let start = std::mem::take(&mut self.skip);
         start..start + self.left
     }
 
-    /// The next byte that is written from now on is the blob's first one again, and the client
-    /// has had those before `position`.
+    /// Returns to writing from the blob's first byte: the bytes before `position` are skipped,
+    /// since the client has them.
     pub fn go_on_at(&mut self, position: u64) {
         self.skip = position;
     }
 
-    /// Waits for something, on a thread that may, unless the client goes away.
+    /// Waits for a future, on a thread that may block, unless the client goes away.
     ///
     /// # Errors
-    /// With [`io::ErrorKind::BrokenPipe`].
+    /// Fails with [`io::ErrorKind::BrokenPipe`] if the client went away.
     pub fn wait<T>(&mut self, what: impl Future<Output = T>) -> io::Result<T> {
         let found = tokio::runtime::Handle::current().block_on(async {
             tokio::select! {
@@ -143,12 +143,12 @@ impl Chunks {
         found.ok_or_else(|| io::ErrorKind::BrokenPipe.into())
     }
 
-    /// How long the client, or a place, was waited for.
+    /// Returns the time that was spent waiting for the client, or for a place.
     pub fn waited(&self) -> Duration {
         self.waited
     }
 
-    /// Whether the client went away.
+    /// Returns whether the client went away.
     pub fn gone(&self) -> bool {
         self.gone
     }
@@ -162,7 +162,7 @@ impl Chunks {
         let sent = match self.sender.try_send(Ok(chunk)) {
             Err(TrySendError::Full(chunk)) => {
                 let begin = Instant::now();
-                // A slow client does not keep others waiting.
+                // A slow client does not keep a place from others.
                 let had_place = self.place.take().is_some();
                 let sent = self.sender.blocking_send(chunk).is_ok();
                 if had_place && sent {
@@ -181,7 +181,7 @@ impl Chunks {
 
 impl Write for Chunks {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // Also where nothing is sent, since it is not of the part that was asked for.
+        // Check this even if the bytes are skipped and nothing is sent.
         self.check_client()?;
         let skipped = self.skip.min(bytes.len() as u64);
         self.skip -= skipped;

@@ -1,5 +1,5 @@
-//! A read-only registry (OCI distribution-spec 1.1) over image specs: layers are made as they
-//! are asked for. For one copy on a loopback port, or as a service.
+//! Serves image specs as a read-only registry (OCI distribution-spec 1.1), for one copy on a
+//! loopback port or as a service. Layers are made on demand.
 //! Stage: registry. Input: a [`Catalog`](crate::registry::catalog::Catalog) and the store. Output: HTTP responses.
 
 mod answer;

@@ -1,18 +1,18 @@
-//! Which names of a list a request is for (distribution-spec, "Listing Tags").
+//! Chooses the names of a list that a request asks for (distribution-spec, "Listing Tags").
 //! Stage: registry (pure). Input: a request's query and all names. Output: [`Page`].
 
 use url::form_urlencoded;
 
-/// Some of a list's names.
+/// A page of a list's names.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Page<'n> {
-    /// In the list's order.
+    /// The names, in the list's order.
     pub names: Vec<&'n str>,
-    /// The query for those behind them, if there are such.
+    /// The query for the next page, if there is one.
     pub next: Option<String>,
 }
 
-/// The first `n` names after `last`, as a query has the two.
+/// Returns the first `n` names after `last`, which are parameters of the query.
 pub fn page<'n>(query: &str, names: impl Iterator<Item = &'n str>) -> Page<'n> {
     let parameter = |key: &str| {
         let mut pairs = form_urlencoded::parse(query.as_bytes());
@@ -58,7 +58,7 @@ mod tests {
             ("n=1&last=a/b", &["b"], None),
             ("last=%61", &["a/b", "b"], None),
             ("n=0", &[], None),
-            // Before all names, as `%` is.
+            // These sort before all names, like `%`.
             ("last=%", &["a", "a/b", "b"], None),
             ("last=%2", &["a", "a/b", "b"], None),
             ("last=%+1", &["a", "a/b", "b"], None),

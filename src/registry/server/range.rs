@@ -1,4 +1,4 @@
-//! Parts of a blob (RFC 9110, 14.1.2).
+//! Parses ranges of a blob (RFC 9110, 14.1.2).
 //! Stage: registry (pure). Input: a `Range` header. Output: [`Part`].
 
 use std::ops::Range;
@@ -6,15 +6,16 @@ use std::ops::Range;
 /// The part of a blob that is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// All of it: also for what isn't understood, as RFC 9110, 14.2 wants.
+    /// The whole blob: also for a header that can't be parsed, as RFC 9110, 14.2 demands.
     Whole,
     /// These bytes.
     Bytes(Range<u64>),
-    /// Bytes that aren't there.
+    /// Bytes that the blob does not have.
     Unsatisfiable,
 }
 
-/// Reads the header for a blob of `size` bytes. Of several ranges at once nobody has need.
+/// Parses the header for a blob of `size` bytes. Several ranges in one header are not supported:
+/// they count as the whole blob.
 pub fn part(header: &str, size: u64) -> Part {
     let Some(range) = header.trim().strip_prefix("bytes=") else { return Part::Whole };
     let Some((first, last)) = range.split_once('-') else { return Part::Whole };

@@ -1,4 +1,4 @@
-//! The registry as a server on a port, from its start to its end.
+//! Runs the registry as a server on a port.
 //! Stage: registry. Input: [`Catalog`]. Output: [`Registry`].
 
 use std::fmt;
@@ -26,17 +26,16 @@ use crate::registry::on_demand::{OnDemand, OnDemandOptions};
 use crate::registry::storage::ObjectStorage;
 use crate::store::Store;
 
-/// How a registry serves. By default as one copy needs it: to everybody, without TLS, from no
-/// cache.
+/// The options of a server. The defaults are those for one copy: every user, no TLS, no cache.
 #[derive(Default)]
 pub struct ServerOptions {
-    /// A certificate and its key.
+    /// The certificate and its key.
     pub tls: Option<TlsAcceptor>,
-    /// The users that may ask, if not everybody may.
+    /// The users that are allowed; none allows every client.
     pub users: Option<Users>,
     /// The cache for blobs.
     pub cache: Option<Arc<Cache>>,
-    /// Images that are built when they are asked for.
+    /// The options for images that are built on demand.
     pub on_demand: Option<OnDemandOptions>,
     /// Limits for clients.
     pub limits: Limits,
@@ -53,11 +52,12 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Begins to answer at an address, or at the first that can be had of those that a name
-    /// stands for; port 0 takes one that is free.
+    /// Starts to answer at an address. If a name stands for several addresses, takes the first one
+    /// that is free; port 0 takes any free port.
     ///
     /// # Errors
-    /// [`SetupError`].
+    /// Fails with [`SetupError`] if the storage can't be used, the address is not free, or there
+    /// are no threads.
     pub fn start(
         catalog: Catalog,
         store: Store,
@@ -67,7 +67,7 @@ impl Registry {
         let ServerOptions { tls, users, cache, on_demand, limits } = options;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
-            // One for each connection's layer, and some for passwords.
+            // There is one thread for the layer of each connection, and some for passwords.
             .max_blocking_threads(limits.connections + 8)
             .enable_io()
             .enable_time()
@@ -111,30 +111,31 @@ impl Registry {
         Ok(Self { address, shared, stop, places, limits, runtime: Some(runtime) })
     }
 
-    /// Returns the address at which it answers.
+    /// Returns the address at which the server answers.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Has other images from now on. Requests under way go on with those that they found.
+    /// Replaces the images from now on. Requests that are under way go on with the images that they
+    /// found.
     pub fn replace(&self, catalog: Catalog) {
         self.shared.catalog.store(Arc::new(catalog));
         self.shared.metrics.reloads.add(1);
-        // It would have digests that nobody asks for any more.
+        // Otherwise digests of replaced images would accumulate.
         *self.shared.served.lock().unwrap_or_else(PoisonError::into_inner) = Served::default();
     }
 
-    /// Opens connections by another certificate from now on.
+    /// Uses another certificate for new connections from now on.
     pub fn replace_tls(&self, tls: TlsAcceptor) {
         self.shared.tls.store(Some(Arc::new(tls)));
     }
 
-    /// Answers other users from now on.
+    /// Replaces the users from now on.
     pub fn replace_users(&self, users: Users) {
         self.shared.users.store(Some(Arc::new(users)));
     }
 
-    /// Returns what it has sent up to now.
+    /// Returns counts of what was sent up to now.
     pub fn served(&self) -> Served {
         self.shared.served.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -144,13 +145,13 @@ impl Registry {
         self.shared.metrics.has_answered()
     }
 
-    /// The first error that kept a layer from being sent.
+    /// Returns the first error that kept a layer from being sent, and forgets it.
     pub fn take_error(&self) -> Option<Error> {
         self.shared.error.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Accepts no more, and waits for at most `grace` until what was asked for is sent. Returns
-    /// whether it was.
+    /// Accepts no further connections, and waits at most `grace` until all requests are answered.
+    /// Returns whether they were.
     pub fn stop(mut self, grace: Duration) -> bool {
         self.stop.send_replace(true);
         let Some(runtime) = self.runtime.take() else { return true };
@@ -169,7 +170,7 @@ impl Drop for Registry {
     fn drop(&mut self) {
         self.stop.send_replace(true);
         if let Some(runtime) = self.runtime.take() {
-            // Who is still being sent something has no use for the rest.
+            // A client that is still being sent something has no use for an incomplete answer.
             runtime.shutdown_background();
         }
     }

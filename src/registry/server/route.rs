@@ -11,7 +11,7 @@ use crate::outgoing::{RepositoryName, Tag};
 /// The thing that a path asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route<'p> {
-    /// Whether this is a registry at all.
+    /// The registry itself: clients ask whether there is one.
     Base,
     /// The names of all repositories.
     Catalog,
@@ -23,27 +23,27 @@ pub enum Route<'p> {
     Blob(&'p str, BlobDigest),
     /// The manifests that refer to a manifest.
     Referrers(&'p str, BlobDigest),
-    /// To begin to write a blob, or to go on.
+    /// The beginning of an upload, or a step of it.
     Upload(&'p str),
 }
 
-/// Why a path asks for nothing.
+/// Says why a path can't be answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoRoute {
-    /// No path of a registry's.
+    /// The path is not one of a registry.
     NotFound,
-    /// Not a name that a repository could have.
+    /// The name is not valid for a repository.
     Name,
-    /// Not a digest.
+    /// The digest is not valid.
     Digest,
-    /// Neither a tag nor a digest.
+    /// The reference is neither a tag nor a digest.
     Reference,
 }
 
-/// Parses a path. A repository's name may have slashes and even `manifests` in it: what
-/// follows it is found from the right. That, a tag or a digest, is decoded once (`sha256%3A…`), since
-/// clients may encode a colon in a path (RFC 3986, 2.2 and 3.3); nothing of a name has to be
-/// encoded.
+/// Parses a path. A repository's name may have slashes and even `manifests` in it, so the path is
+/// parsed from the right. The last part, a tag or a digest, is decoded once (`sha256%3A…`), since
+/// clients may encode a colon in a path (RFC 3986, 2.2 and 3.3); names have no characters that need
+/// encoding.
 pub fn route(path: &str) -> Result<Route<'_>, NoRoute> {
     match path {
         "/v2/" | "/v2" => return Ok(Route::Base),
@@ -60,13 +60,13 @@ pub fn route(path: &str) -> Result<Route<'_>, NoRoute> {
     }
     let (before, last) = rest.rsplit_once('/').ok_or(NoRoute::NotFound)?;
     let (name, kind) = before.rsplit_once('/').ok_or(NoRoute::NotFound)?;
-    // What is encoded twice still has a `%` in it, which neither a tag nor a digest has.
+    // A part that was encoded twice still has a `%`, which neither a tag nor a digest may have.
     let last = percent_decode_str(last).decode_utf8_lossy();
     let digest = || last.parse().map_err(|_| NoRoute::Digest);
     match kind {
         "manifests" => {
             let name = named(name)?;
-            // With an algorithm, it is meant for a digest.
+            // A part with an algorithm is meant to be a digest.
             let digest = last.contains(':');
             match (digest, last.parse::<BlobDigest>().is_ok(), Tag::is_valid(&last)) {
                 (true, true, _) | (false, _, true) => Ok(Route::Manifest(name, last)),

@@ -1,4 +1,4 @@
-//! State that every request of a server finds: images, users, blobs that are kept, and figures.
+//! Holds the state that all requests of a server share: images, users, kept blobs, and metrics.
 //! Stage: registry. Output: [`Shared`].
 
 use std::collections::BTreeMap;
@@ -18,40 +18,40 @@ use crate::registry::metrics::Metrics;
 use crate::registry::on_demand::OnDemand;
 use crate::store::Store;
 
-/// Counts what was sent of the blob of each layer.
+/// Counts of what was sent of each layer's blob.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Served {
-    /// Blobs that were asked for, with the number of bytes that were on their way.
+    /// The blobs that were asked for, with the number of bytes that were sent.
     pub layers: BTreeMap<BlobDigest, u64>,
 }
 
-/// The state that every request finds.
+/// The state that all requests share.
 pub struct Shared {
     /// The images that the server has.
     pub catalog: ArcSwap<Catalog>,
-    /// Builds images for names that the catalog hasn't.
+    /// Builds images for names that the catalog does not have.
     pub on_demand: Option<Arc<OnDemand>>,
     /// The store that layers are made from.
     pub store: Store,
-    /// Limits how many layers are made at a time.
+    /// The limit on the number of layers that are made at a time.
     pub makers: Makers,
     /// The cache for blobs.
     pub cache: Option<Arc<Cache>>,
-    /// Figures of what was done.
+    /// The metrics of the server.
     pub metrics: Arc<Metrics>,
-    /// The certificate by which connections are opened, if by any.
+    /// The certificate for connections; none for plain HTTP.
     pub tls: ArcSwapOption<TlsAcceptor>,
-    /// The users that may ask, if not everybody may.
+    /// The users that are allowed; none allows every client.
     pub users: ArcSwapOption<Users>,
-    /// Bytes that were sent of each layer.
+    /// Counts of the bytes that were sent of each layer.
     pub served: Mutex<Served>,
     /// The first error that kept a layer from being sent.
     pub error: Mutex<Option<Error>>,
 }
 
 impl Shared {
-    /// How to compute a layer's digest just now: many clients keep all processors busy, and each
-    /// is to cost little memory.
+    /// Returns how to compute a layer's digest at present: with many clients all processors are
+    /// busy, and each request must take little memory.
     pub fn hashing(&self) -> Hashing {
         let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
         if self.metrics.in_flight.get() <= processors as u64 {
@@ -61,7 +61,7 @@ impl Shared {
         }
     }
 
-    /// The catalog that has a repository, if there is one.
+    /// Returns the catalog that has a repository; if none has, the one of built images.
     pub fn catalog_with(&self, name: &str) -> Arc<Catalog> {
         let catalog = self.catalog.load_full();
         match &self.on_demand {
@@ -70,13 +70,13 @@ impl Shared {
         }
     }
 
-    /// Notes that a layer is being sent.
+    /// Counts bytes of a layer that are sent.
     pub fn count(&self, digest: BlobDigest, bytes: u64) {
         let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
         *served.layers.entry(digest).or_default() += bytes;
     }
 
-    /// Keeps the first error, for who can do something about it.
+    /// Logs an error, and keeps the first one for `Registry::take_error`.
     pub fn fail(&self, error: Error) {
         tracing::error!(error = %crate::error::with_causes(&error), "cannot make a layer");
         self.error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);

@@ -1,4 +1,4 @@
-//! Answers about what is in an object storage: where blobs are, and manifests that another
+//! Answers requests from an object storage: redirects to blobs, and sends manifests that another
 //! server has stored.
 //! Stage: registry. Input: a request. Output: a response.
 
@@ -19,7 +19,8 @@ use crate::oci::Blob;
 use crate::registry::catalog::Manifest;
 use crate::registry::storage::{BlobSource, Document, ObjectStorage, StorageError};
 
-/// Answers a request that is for the storage; none is for the catalogs.
+/// Answers a request from the storage. Returns `None` if the request is to be answered from the
+/// catalogs.
 pub async fn answer(shared: &Shared, request: &Parts) -> Option<(&'static str, Response)> {
     let on_demand = shared.on_demand.as_ref()?;
     let storage = on_demand.storage()?;
@@ -54,7 +55,7 @@ pub async fn answer(shared: &Shared, request: &Parts) -> Option<(&'static str, R
     Some((kind, answer::of_registry(response)))
 }
 
-/// Answers for a storage that failed. Its own words go to the log, not to the client.
+/// Returns the answer for a storage that failed. The details go to the log, not to the client.
 fn unanswered(error: &StorageError) -> Response {
     tracing::error!(error = with_causes(error), "cannot read from the storage");
     answer::error(StatusCode::BAD_GATEWAY, "UNKNOWN", "the storage of images can't be read")
@@ -74,7 +75,7 @@ async fn manifest(
     })
 }
 
-/// Sends the client to the storage, where it may read for a while; or passes on what comes.
+/// Redirects the client to the storage, or passes on the blob's bytes.
 async fn blob(
     storage: &ObjectStorage,
     digest: &BlobDigest,
@@ -83,7 +84,7 @@ async fn blob(
     if answer::is_known(&request.headers, digest) {
         return Ok(answer::not_modified(digest));
     }
-    // Of which bytes there are, the storage knows more than we do.
+    // Ask for the whole blob first: only the storage knows the blob's size.
     let Some(source) = storage.blob(digest, None).await? else {
         return Ok(answer::no_blob(digest));
     };
@@ -92,7 +93,7 @@ async fn blob(
         BlobSource::Url { url, .. } => (Some(url), None),
         BlobSource::Stream { body, .. } => (None, Some(body)),
     };
-    // An address is signed for GET alone; and what HEAD asks is known here.
+    // An address is signed for GET only, and the answer to HEAD is known here.
     if let Some(url) = url.filter(|_| request.method == Method::GET) {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;

@@ -1,5 +1,5 @@
-//! A certificate and its key.
-//! Stage: registry. Input: PEM files. Output: what speaks TLS.
+//! Reads a certificate and its key.
+//! Stage: registry. Input: PEM files. Output: a [`TlsAcceptor`].
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::registry::error::SetupError;
 
-/// Reads a chain of certificates, the server's own first, and its key.
+/// Reads a chain of certificates, the server's own first, and the key.
 ///
 /// # Errors
-/// With the file that can't be used.
+/// Fails with [`SetupError`], which names the file, if a file can't be used.
 pub fn read(certificate: &Path, key: &Path) -> Result<TlsAcceptor, SetupError> {
     let wrong = |file: &Path, what: &'static str, reason: String| SetupError::Tls {
         file: file.to_owned(),

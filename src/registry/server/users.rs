@@ -14,15 +14,15 @@ use tokio_rustls::rustls::crypto::ring;
 
 use crate::registry::error::SetupError;
 
-/// Passwords that are tried at a time: each takes a processor for a good part of a second, and
-/// who guesses shall not keep layers from being made.
+/// The number of passwords that are checked at a time: each takes a processor for a good part of a
+/// second, and guesses must not keep layers from being made.
 const TRIED_AT_ONCE: usize = 2;
 
-/// Users and what their passwords' hashes are.
+/// Users and the hashes of their passwords.
 pub struct Users {
     hashes: BTreeMap<String, String>,
     /// Keyed hashes of passwords that were right: a client sends its password with every blob, and
-    /// bcrypt is slow on purpose. The hashes are of no use without the key.
+    /// bcrypt is slow on purpose. Without the key, these hashes are useless to an attacker.
     verified: Mutex<BTreeMap<String, [u8; 32]>>,
     key: [u8; 32],
     tries: Semaphore,
@@ -32,7 +32,7 @@ impl Users {
     /// Reads a file of `USER:HASH` lines.
     ///
     /// # Errors
-    /// With file and line, where a hash isn't bcrypt's.
+    /// Fails with file and line if a line is not valid or a hash is not bcrypt's.
     pub fn read(file: &Path) -> Result<Self, SetupError> {
         let text = std::fs::read_to_string(file)
             .map_err(|source| SetupError::Read { path: file.to_owned(), source })?;
@@ -54,8 +54,8 @@ impl Users {
         Self { hashes, verified: Mutex::default(), key, tries: Semaphore::new(TRIED_AT_ONCE) }
     }
 
-    /// Whether these credentials are a user's. That nobody has that name is found out in the
-    /// time that it takes for a wrong password.
+    /// Returns whether these credentials are valid. For an unknown user this takes as long as for a
+    /// wrong password.
     pub async fn admits(self: &Arc<Self>, authorization: Option<&str>) -> bool {
         let Some((user, password)) = authorization.and_then(credentials) else { return false };
         let digest: [u8; 32] =
@@ -64,7 +64,7 @@ impl Users {
             return true;
         }
         let Ok(_place) = self.tries.acquire().await else { return false };
-        // While it was waited, another request may have had the answer.
+        // While this request waited, another one may have had the answer.
         if self.was_right(&user, &digest) {
             return true;
         }
@@ -89,7 +89,7 @@ impl Users {
     }
 }
 
-/// The users of a file, or the line that is wrong and why.
+/// Parses the users of a file. An error has the line's number and the reason.
 fn parse(text: &str) -> Result<BTreeMap<String, String>, (usize, String)> {
     let mut hashes = BTreeMap::new();
     for (number, line) in (1..).zip(text.lines()) {
@@ -98,7 +98,7 @@ fn parse(text: &str) -> Result<BTreeMap<String, String>, (usize, String)> {
             continue;
         }
         let error = |reason: &str| (number, reason.to_owned());
-        // Not the line itself: it may have a password in it.
+        // The message does not quote the line: there may be a password in it.
         let (user, hash) = line.split_once(':').ok_or_else(|| error("not `USER:HASH`"))?;
         if user.is_empty() {
             return Err(error("not `USER:HASH`"));
@@ -113,7 +113,7 @@ fn parse(text: &str) -> Result<BTreeMap<String, String>, (usize, String)> {
     Ok(hashes)
 }
 
-/// User and password of an `Authorization` header.
+/// Returns user and password of an `Authorization` header.
 fn credentials(header: &str) -> Option<(String, Vec<u8>)> {
     let (scheme, encoded) = header.trim().split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") {

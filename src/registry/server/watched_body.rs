@@ -1,5 +1,5 @@
-//! An answer's body on its way, counted; and what the log has to say of it in the end.
-//! Stage: registry. Input: a response. Output: the same response, and a line in the log.
+//! Counts the bytes of an answer, and writes a line to the log at its end.
+//! Stage: registry. Input: a response. Output: the response, and a line in the log.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use hyper::body::{Frame, SizeHint};
 
 use crate::registry::metrics::Metrics;
 
-/// A request, from its first byte to the last one of its answer.
+/// A request, from its beginning to the last byte of its answer.
 pub struct Exchange {
     metrics: Arc<Metrics>,
     method: Method,
@@ -21,7 +21,7 @@ pub struct Exchange {
     begin: Instant,
     status: u16,
     bytes: u64,
-    /// Bytes that the client was promised.
+    /// The number of bytes that the answer's headers announce.
     promised: Option<u64>,
 }
 
@@ -33,7 +33,7 @@ impl Exchange {
         Self { metrics, method, path, begin: Instant::now(), status: 0, bytes: 0, promised: None }
     }
 
-    /// Goes on with the answer, until all of it was sent or nobody wants it any more.
+    /// Follows the answer, until all of it was sent or the client has gone away.
     pub fn watch(mut self, route: &'static str, response: Response) -> Response<WatchedBody> {
         self.status = response.status().as_u16();
         self.metrics.answered(route, self.status);
@@ -59,7 +59,7 @@ impl Drop for Exchange {
     }
 }
 
-/// See [`Exchange::watch`].
+/// The body that [`Exchange::watch`] returns.
 pub struct WatchedBody {
     body: Body,
     exchange: Exchange,

@@ -8,7 +8,7 @@ use object_store::client::HttpError;
 
 use crate::foreign::{element, with_public_urls};
 
-/// Longest message of a storage that is passed on, in bytes.
+/// The length of the longest message of a storage that is passed on, in bytes.
 const LONGEST: usize = 300;
 
 /// An error of an object storage, classified.
@@ -16,35 +16,36 @@ const LONGEST: usize = 300;
 pub struct Answer {
     /// The class of the error.
     pub verdict: Verdict,
-    /// In the storage's words, without anything that was sent to it.
+    /// The message, in the storage's words, without anything that was sent to it.
     pub reason: String,
 }
 
 /// The classes of errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// There is no such object.
+    /// The object does not exist.
     Missing,
-    /// There is no such bucket.
+    /// The bucket does not exist.
     NoBucket,
-    /// The credentials are unknown, or don't allow it.
+    /// The credentials are unknown, or do not allow the request.
     Denied,
     /// There is no space left.
     Full,
-    /// There was no answer, or none to the question.
+    /// The storage did not answer, or could not answer at present.
     Silent,
-    /// It was not asked, since the settings don't allow it.
+    /// The request was not sent, since the settings do not allow it.
     Unusable,
-    /// It said no.
+    /// The storage refused the request.
     Refused,
 }
 
 impl Answer {
-    /// Reads an error of the client. Its own text is not for messages: it names the address,
-    /// with what is signed in it.
+    /// Classifies an error of the client. The client's own text is not used in messages: it has the
+    /// address, with the signature in it.
     pub fn of(error: &object_store::Error) -> Self {
         let chain = chain(error);
-        // Who finds no credentials in the environment asks the cloud's machines for them.
+        // Without credentials in the environment, the client asks the cloud's metadata service for
+        // them.
         if chain.iter().any(|error| names_metadata_service(&error.to_string())) {
             let reason = "there are no credentials in the environment, nor for this machine";
             return Self { verdict: Verdict::Denied, reason: reason.to_owned() };
@@ -54,7 +55,7 @@ impl Answer {
         }
         if let Some(error) = chain.iter().find_map(|error| error.downcast_ref::<HttpError>()) {
             let reason = causes(error);
-            // There was no question.
+            // The request was not sent.
             let is_ours = reason.starts_with("builder error");
             let verdict = if is_ours { Verdict::Unusable } else { Verdict::Silent };
             return Self { verdict, reason };
@@ -64,7 +65,7 @@ impl Answer {
             .enumerate()
             .find_map(|(at, error)| error.downcast_ref::<io::Error>().map(|error| (at, error)))
         {
-            // What it is an error of names the file.
+            // The error that has this one as its cause names the file.
             let reason = shorten(&chain[at.saturating_sub(1)].to_string());
             return Self { verdict: of_io(error.kind()), reason };
         }
@@ -78,7 +79,7 @@ impl Answer {
         Self { verdict, reason: shorten(&reason.unwrap_or_default()) }
     }
 
-    /// The client has no type for it that others could name.
+    /// Classifies an error by its text: the client's type for HTTP errors is private.
     fn of_http(text: &str) -> Option<Self> {
         let status = text.strip_prefix("Server returned non-2xx status code: ");
         let (status, body) = match status {
@@ -86,7 +87,7 @@ impl Answer {
             None => ("200", text.strip_prefix("Server returned error response: ")?),
         };
         let number = status.split(' ').next()?.parse().ok()?;
-        // S3 and Azure, and Google in the same way: an XML document.
+        // S3, Azure and Google answer with an XML document of the same form.
         let (code, message) = (element(body, "Code"), element(body, "Message"));
         let parts = [Some(status), code, message];
         let reason = parts.into_iter().flatten().collect::<Vec<_>>().join(", ");
@@ -96,7 +97,7 @@ impl Answer {
 }
 
 fn of_status(status: u16, code: &str) -> Verdict {
-    // Whatever the status: Ceph says 403 of a quota, and MinIO 400.
+    // The status does not matter: for a quota, Ceph answers 403, and MinIO 400.
     let full = ["Quota", "StorageFull", "InsufficientStorage"];
     if status == 507 || full.iter().any(|word| code.contains(word)) {
         return Verdict::Full;
@@ -119,7 +120,8 @@ fn of_io(kind: io::ErrorKind) -> Verdict {
     }
 }
 
-/// Amazon's, Google's and Microsoft's have the same address, where nobody has changed it.
+/// Returns whether a text names a cloud's metadata service. Amazon's, Google's and Microsoft's have
+/// the same address by default.
 fn names_metadata_service(text: &str) -> bool {
     let parts =
         ["//169.254.", "//metadata.google.internal", "/latest/api/token", "/latest/meta-data"];
@@ -134,12 +136,12 @@ fn chain<'e>(error: &'e (dyn Error + 'static)) -> Vec<&'e (dyn Error + 'static)>
     chain
 }
 
-/// All that an error came of. It names no address: the client takes it out.
+/// Returns all causes of an error. The client has removed the address from them.
 fn causes(error: &HttpError) -> String {
     let mut causes = Vec::<String>::new();
     for error in &chain(error)[1..] {
         let text = with_public_urls(&error.to_string());
-        // Some say what their cause says.
+        // Some errors repeat the text of their cause.
         if causes.last().is_none_or(|last| !last.ends_with(&text)) {
             causes.push(text);
         }

@@ -1,4 +1,4 @@
-//! An object storage by its address.
+//! Opens an object storage by its address.
 //! Stage: registry. Input: a URL and the environment. Output: a client.
 
 use std::path::{Path as FilePath, PathBuf};
@@ -20,28 +20,28 @@ use webpki_root_certs::TLS_SERVER_ROOT_CERTS;
 use super::answer::Answer;
 use super::error::StorageError;
 
-/// How long there may be no connection.
+/// The longest time to wait for a connection.
 const CONNECT: Duration = Duration::from_secs(5);
-/// How often a request is repeated.
+/// The number of times that a request is repeated.
 const RETRIES: usize = 4;
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
-/// How long a storage is waited for.
+/// The time limits for a storage.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// For all of the answer to a request.
+    /// The limit for a request and its whole answer.
     pub request: Duration,
-    /// How long one begins to repeat a request.
+    /// The time after which no further attempt begins.
     pub retrying: Duration,
-    /// For more bytes of what is passed on, of which all may take as long as it likes.
+    /// The limit for the next bytes of a blob that is passed on. The whole blob may take any time.
     pub silence: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            // A part of an upload arrives in that time at 1.4 Mbit/s.
+            // At 1.4 Mbit/s, a part of an upload arrives in this time.
             request: Duration::from_secs(30),
             retrying: Duration::from_secs(45),
             silence: Duration::from_secs(30),
@@ -49,18 +49,18 @@ impl Default for Limits {
     }
 }
 
-/// A storage, and what this program may know of it.
+/// A storage, with the clients that access it.
 pub struct Backend {
-    /// Its address for messages.
+    /// The address, for messages.
     pub address: String,
-    /// Reads and writes.
+    /// The client that reads and writes.
     pub store: Arc<dyn ObjectStore>,
-    /// Reads what is passed on, however long that takes: its client has no limits. Where it
-    /// breaks off, it is resumed [`RETRIES`] times.
+    /// The client that reads blobs that are passed on, in any time: it has no limits. A read that
+    /// breaks off is resumed [`RETRIES`] times.
     pub reader: Arc<dyn ObjectStore>,
-    /// [`Limits::silence`].
+    /// The limit [`Limits::silence`].
     pub silence: Duration,
-    /// Signs addresses of objects, if it can.
+    /// Signs addresses of objects, if the storage supports that.
     pub signer: Option<Arc<dyn Signer>>,
     /// The prefix of the names of all objects.
     pub prefix: Path,
@@ -111,7 +111,7 @@ impl Address {
 }
 
 impl Address {
-    /// The variables that its client knows.
+    /// Returns the environment variables that the storage's client knows.
     fn settings(
         &self,
         environment: impl IntoIterator<Item = (String, String)>,
@@ -128,7 +128,7 @@ impl Address {
             Self::Azure { .. } => "AZURE_",
             Self::Directory(_) => "",
         };
-        // One that is empty is none, as for most programs.
+        // Like most programs, treat an empty variable as unset.
         let settings = environment.into_iter().filter(|(name, value)| {
             name.starts_with(prefix) && !value.is_empty() && is_known(name)
         });
@@ -141,7 +141,7 @@ fn is_key<K: FromStr>(name: &str) -> bool {
 }
 
 impl Backend {
-    /// Makes clients, and asks for nothing yet.
+    /// Makes the clients, and sends no request yet.
     pub fn new(
         url: &str,
         environment: impl IntoIterator<Item = (String, String)>,
@@ -157,13 +157,13 @@ impl Backend {
         if matches!(&address, Address::Directory(directory) if !directory.is_dir()) {
             return Err(StorageError::NoBucket { storage });
         }
-        // For who makes clients without to say which: the only one that is linked. That there is
-        // one already is as good.
+        // Choose the provider for clients that do not choose one: the only one that is linked. If
+        // one was chosen before, that is fine too.
         let _ = ring::default_provider().install_default();
         let client = ClientOptions::new().with_connect_timeout(CONNECT);
         let build = |client: ClientOptions, retrying| {
             match Built::new(&address, client.clone(), retrying, &settings) {
-                // A container may have none, and needs none without TLS.
+                // A container may have no certificates, and needs none without TLS.
                 Err(error) if Answer::of(&error).reason.contains("No CA certificates") => {
                     Built::new(&address, with_own_certificates(client), retrying, &settings)
                 }
@@ -172,7 +172,7 @@ impl Backend {
         };
         let Limits { request, retrying, silence } = limits;
         let built = build(client.clone().with_timeout(request), retrying).and_then(|built| {
-            // The client's own limit for silence counts also while nobody wants to read on.
+            // The client's own limit would also count the time in which the receiver reads nothing.
             let reader = build(client.with_timeout_disabled(), Duration::MAX)?;
             Ok((built, reader.store))
         });
@@ -232,7 +232,7 @@ impl Built {
             }
             Address::Directory(directory) => {
                 let store = LocalFileSystem::new_with_prefix(directory)?;
-                // An object has its name when its bytes are on the disk, also after a power
+                // An object gets its name when its bytes are on the disk, to survive a power
                 // failure.
                 Ok(Self::directory(store.with_fsync(true)))
             }
@@ -249,14 +249,14 @@ impl Built {
     }
 }
 
-/// Trusts those that the program has with it, as it does where it asks registries.
+/// Trusts the compiled-in certificates, as the registry client does.
 fn with_own_certificates(client: ClientOptions) -> ClientOptions {
     let certificates = TLS_SERVER_ROOT_CERTS.iter();
     let certificates = certificates.filter_map(|bytes| Certificate::from_der(bytes).ok());
     certificates.fold(client, ClientOptions::with_root_certificate)
 }
 
-/// Configures a builder like its own `from_env`, with any environment variables.
+/// Configures a builder like its own `from_env`, from any environment variables.
 fn configure<B, K: FromStr>(
     builder: B,
     settings: &[(String, String)],
@@ -270,10 +270,10 @@ fn configure<B, K: FromStr>(
     })
 }
 
-/// Finds what the clients have no error for: they end the program, or say that a signature is
-/// wrong. The value is not told, since it may be a secret.
+/// Finds values for which the clients have no error: they panic, or report a wrong signature. The
+/// message does not have the value, which may be a secret.
 fn check(name: &str, value: &str) -> Result<(), String> {
-    // Documents have lines.
+    // Only these variables may have several lines.
     let is_line = !name.starts_with("GOOGLE_") && !name.contains("CERTIFICATE");
     if is_line && value.contains(char::is_control) {
         return Err(format!("{name} has a line break in it, or another control character"));
@@ -293,7 +293,7 @@ fn check(name: &str, value: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Removes from an address what could be a password: the text before an `@` and after a `?`.
+/// Removes from an address what may be a password: the text before an `@` and after a `?`.
 fn without_secrets(url: &str) -> String {
     let url = url.split(['?', '#']).next().unwrap_or_default();
     match (url.split_once("://"), url.rsplit_once('@')) {

@@ -1,4 +1,4 @@
-//! Why an object storage does not give or take something.
+//! The errors of an object storage.
 //! Stage: registry. Output: messages, without credentials or signed addresses.
 
 use thiserror::Error;
@@ -8,10 +8,10 @@ use crate::digest::Digest;
 use crate::error::Hint;
 use crate::outgoing;
 
-/// Why an object storage does not give or take something.
+/// Says why an object storage did not give or take something.
 #[derive(Debug, Error)]
 pub enum StorageError {
-    /// Not the address of a storage.
+    /// The text is not the address of a storage.
     #[error("`{url}` is no object storage: {reason}")]
     Url {
         /// The address as it was given, without what could be a secret.
@@ -22,77 +22,76 @@ pub enum StorageError {
     /// Environment variables for the storage can't be used.
     #[error("cannot use {storage}: {reason}")]
     Settings {
-        /// Its address.
+        /// The storage's address.
         storage: String,
         /// The reason.
         reason: String,
     },
-    /// There is nothing at the address.
+    /// The bucket, container or directory does not exist.
     #[error("{storage}: there is no such bucket, container or directory")]
     NoBucket {
-        /// Its address.
+        /// The storage's address.
         storage: String,
     },
-    /// It does not know who asks, or does not let them.
+    /// The storage does not accept the credentials, or they do not allow the request.
     #[error("{storage} does not let this program {what}: {reason}")]
     Denied {
-        /// Its address.
+        /// The storage's address.
         storage: String,
-        /// "write probe" …
+        /// The request, such as "write probe".
         what: String,
-        /// The storage's own words.
+        /// The storage's own message.
         reason: String,
     },
-    /// It is full, or as full as it may be.
+    /// The storage is full, or its quota is used up.
     #[error("{storage} has no space left to {what}: {reason}")]
     Full {
-        /// Its address.
+        /// The storage's address.
         storage: String,
-        /// "write blobs/sha256/…" …
+        /// The request, such as "write blobs/sha256/…".
         what: String,
-        /// The storage's own words.
+        /// The storage's own message.
         reason: String,
     },
-    /// It was asked as often as makes sense.
+    /// The storage did not answer, although it was asked several times.
     #[error("{storage} does not answer, asked to {what}: {reason}")]
     Unreachable {
-        /// Its address.
+        /// The storage's address.
         storage: String,
-        /// "read images/…" …
+        /// The request, such as "read images/…".
         what: String,
         /// The reason.
         reason: String,
     },
-    /// It says no for another reason.
+    /// The storage refused the request for another reason.
     #[error("{storage} refuses to {what}: {reason}")]
     Refused {
-        /// Its address.
+        /// The storage's address.
         storage: String,
-        /// "read images/…" …
+        /// The request, such as "read images/…".
         what: String,
-        /// The storage's own words.
+        /// The storage's own message.
         reason: String,
     },
-    /// An object is not what its name says.
+    /// An object does not have the contents that its name says.
     #[error("{object} in {storage} is not what it should be: expected {expected}, found {found}")]
     Damaged {
         /// The storage's address.
         storage: String,
         /// The object's name.
         object: String,
-        /// A digest, or "a pointer to an image".
+        /// The expected digest, or "a pointer to an image".
         expected: String,
         /// The digest or the text that was found.
         found: String,
     },
-    /// A layer could not be made, or came out other than when the image was built. It is not
-    /// stored.
+    /// A layer could not be made, or differs from what was built. It is not stored.
     #[error(transparent)]
     Layer(#[from] outgoing::Error),
 }
 
 impl StorageError {
-    /// Makes an error of the answer of a storage that was asked to do `what`.
+    /// Builds the error for the answer of a storage that was asked to do `what`.
     pub(super) fn new(storage: &str, what: String, error: &object_store::Error) -> Self {
         let storage = storage.to_owned();
         let Answer { verdict, reason } = Answer::of(error);

@@ -1,4 +1,4 @@
-//! One after the other, for each of many things.
+//! A mutex for each key.
 //! Stage: registry.
 
 use std::collections::BTreeMap;
@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio::sync::OwnedMutexGuard;
 
-/// Has everybody wait who wants the same at a time.
+/// A set of mutexes, one for each key: tasks that work on the same key wait for each other.
 #[derive(Debug)]
 pub struct InTurn<K>(Mutex<BTreeMap<K, Weak<tokio::sync::Mutex<()>>>>);
 
@@ -17,11 +17,11 @@ impl<K> Default for InTurn<K> {
 }
 
 impl<K: Ord> InTurn<K> {
-    /// Waits until nobody else has it. Dropped, the next one's turn begins.
+    /// Waits until no other task holds the key. Dropping the guard lets the next task go on.
     pub async fn take(&self, key: K) -> OwnedMutexGuard<()> {
         let turn = {
             let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            // What nobody waits for is forgotten.
+            // Forget the keys that no task holds or waits for.
             turns.retain(|_, turn| turn.strong_count() > 0);
             let known = turns.get(&key).and_then(Weak::upgrade);
             known.unwrap_or_else(|| {

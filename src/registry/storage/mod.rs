@@ -1,9 +1,10 @@
-//! Images in an object storage, which any number of servers share.
+//! Stores images in an object storage, which any number of servers share.
 //! Stage: registry. Input: image specs and the store. Output: objects, and addresses of them.
 //!
-//! Servers need not know of each other: what has a blob's name is whole and right, and an image
-//! has its name when all of its blobs are there. Nothing is removed but an object that is found not
-//! to be the blob that its name says: it is stored again with the next image that has it.
+//! Servers need not know of each other: an object with a blob's name is complete and right, and an
+//! image gets its name when all of its blobs are there. Objects are never removed, with one
+//! exception: an object whose bytes do not have the digest in its name. It is stored again with the
+//! next image that has the blob.
 
 mod answer;
 mod backend;
@@ -42,79 +43,79 @@ use in_turn::InTurn;
 use names::Names;
 use verified::VerifiedStream;
 
-/// Longest document, in bytes. Registries take no longer manifests (distribution-spec, "Pushing
-/// Manifests").
+/// The size of the longest document in bytes. Registries take no longer manifests
+/// (distribution-spec, "Pushing Manifests").
 const LONGEST_DOCUMENT: u64 = 4 << 20;
-/// How long a client that wants to read is left waiting, whatever is tried again meanwhile.
+/// The longest time that a client waits for an answer, including all further attempts.
 const ANSWER: Duration = Duration::from_secs(20);
-/// Layers that are sent at once, whatever the number of images: each takes 15 MiB ([`upload`])
-/// and, while it is made, a processor.
+/// The number of layers that are sent at once, for all images together: each takes 15 MiB
+/// ([`upload`]) and, while it is made, a processor.
 const UPLOADS: usize = 4;
-/// Blobs that are asked for at once.
+/// The number of blobs that are asked for at once.
 const QUESTIONS: usize = 16;
 
-/// Images and their blobs, in an object storage. Clones are of the same.
+/// Images and their blobs in an object storage. Clones share one storage.
 #[derive(Clone)]
 pub struct ObjectStorage(Arc<Inner>);
 
 struct Inner {
     address: String,
     store: Arc<dyn ObjectStore>,
-    /// For what is passed on.
+    /// The client for blobs that are passed on.
     reader: Arc<dyn ObjectStore>,
-    /// [`Limits::silence`].
+    /// The limit [`Limits::silence`].
     silence: Duration,
     signer: Option<Arc<dyn Signer>>,
     names: Names,
     in_turn: InTurn<BlobDigest>,
     uploads: Semaphore,
     questions: Semaphore,
-    /// [`ANSWER`].
+    /// The limit [`ANSWER`].
     patience: Duration,
-    /// The blobs that a client asked for and that were missing, or were not what their digest
-    /// says. An image that names one is not there, until it is stored again.
+    /// The blobs that a client asked for and that were missing or damaged. An image that names one
+    /// counts as missing until it is stored again.
     lost: Mutex<BTreeSet<BlobDigest>>,
-    /// The objects that were read whole and had their digest, with when they were
+    /// The objects that were read completely and had their digest, with the time when they were
     /// stored, in nanoseconds since 1970.
     verified: Mutex<BTreeMap<BlobDigest, Option<i64>>>,
 }
 
-/// A manifest that has a name.
+/// A manifest that is stored under a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredManifest {
-    /// Digest of the bytes.
+    /// The digest of the bytes.
     pub digest: BlobDigest,
-    /// Their media type.
+    /// The media type of the bytes.
     pub media_type: String,
     /// The bytes.
     pub bytes: Bytes,
-    /// When somebody last stored it under this name.
+    /// The time when it was last stored under this name.
     pub stored: OffsetDateTime,
 }
 
 /// A manifest or configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Document {
-    /// The bytes, which are those of the digest.
+    /// The bytes, which have the digest.
     pub bytes: Bytes,
-    /// The media type that they name themselves. Manifests do, configurations do not.
+    /// The media type that the bytes name themselves. Manifests have one, configurations do not.
     pub media_type: Option<String>,
 }
 
-/// Counts what was sent to store an image.
+/// Counts of what was sent to store an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stored {
-    /// Digest of its manifest.
+    /// The digest of the image's manifest.
     pub manifest: BlobDigest,
     /// Layers that were sent.
     pub layers_sent: usize,
-    /// Layers that were there.
+    /// Layers that the storage had.
     pub layers_skipped: usize,
     /// Bytes of blobs that were sent.
     pub bytes_sent: u64,
 }
 
-/// Which manifest an image's name is.
+/// The manifest that an image's name stands for.
 #[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Pointer {
@@ -123,15 +124,16 @@ struct Pointer {
 }
 
 impl ObjectStorage {
-    /// Takes `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX`, `az://CONTAINER/PREFIX` or
-    /// `file:///DIRECTORY`, with credentials and endpoint as the environment has them
-    /// (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT`, `AWS_ALLOW_HTTP` …), and finds out whether it can be
-    /// read and written. A full one can't be written, and is taken nevertheless.
+    /// Opens `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX`, `az://CONTAINER/PREFIX` or
+    /// `file:///DIRECTORY`, with credentials and endpoint from the environment
+    /// (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT`, `AWS_ALLOW_HTTP` …). Checks that it can be read and
+    /// written. A full storage can't be written, and is accepted nevertheless.
     ///
     /// # Errors
-    /// [`StorageError`].
+    /// Fails with [`StorageError`] if the address or the settings can't be used, or the storage
+    /// does not answer or refuses.
     pub async fn open(url: &str) -> Result<Self, StorageError> {
-        // What is not UTF-8 is no setting.
+        // Variables that are not UTF-8 are no settings.
         let environment = std::env::vars_os().filter_map(|(name, value)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))
         });
@@ -141,7 +143,7 @@ impl ObjectStorage {
     /// Opens a storage like [`ObjectStorage::open`], with other environment variables.
     ///
     /// # Errors
-    /// [`StorageError`].
+    /// Returns the errors of [`ObjectStorage::open`].
     pub async fn open_in(
         url: &str,
         environment: impl IntoIterator<Item = (String, String)>,
@@ -151,10 +153,11 @@ impl ObjectStorage {
         Ok(Self(Arc::new(inner)))
     }
 
-    /// The image that was stored under a name and a key, such as a tag.
+    /// Returns the image that was stored under a name and a key, such as a tag.
     ///
     /// # Errors
-    /// [`StorageError`]. A manifest that is gone is none: who stores the image again mends that.
+    /// Fails with [`StorageError`] if the storage does not answer or refuses. A pointer to a
+    /// missing manifest counts as "no image": storing the image again repairs it.
     pub async fn image(
         &self,
         name: &str,
@@ -183,16 +186,17 @@ impl ObjectStorage {
         Ok(Some(StoredManifest { digest, media_type, bytes, stored }))
     }
 
-    /// Returns whether a client has asked for a blob of this manifest that was not there, or not
-    /// right, and that has not been stored since.
+    /// Returns whether a client has asked for a blob of this manifest that was missing or damaged,
+    /// and that has not been stored since.
     pub fn has_lost_of(&self, manifest: &[u8]) -> bool {
         let lost = self.0.lost();
-        // Most of the time nothing is.
+        // Usually no blob is lost.
         !lost.is_empty() && blobs_of(manifest).any(|digest| lost.contains(&digest))
     }
 
-    /// Notes that a blob of an image is not there, if a manifest of `images` names it: anybody can
-    /// ask for blobs that never were. The image is stored again when it is asked for next.
+    /// Notes that a blob is missing, if a manifest of `images` names it. Clients may ask for blobs
+    /// that never existed, which are not noted. The image is stored again when it is next asked
+    /// for.
     pub fn note_missing<'m>(
         &self,
         digest: &BlobDigest,
@@ -203,11 +207,11 @@ impl ObjectStorage {
         }
     }
 
-    /// A manifest or configuration, whatever it is called. A blob that is larger than such are
-    /// is none.
+    /// Returns a manifest or configuration by its digest. A blob that is larger than such documents
+    /// is not one.
     ///
     /// # Errors
-    /// [`StorageError`].
+    /// Fails with [`StorageError`] if the storage does not answer or refuses.
     pub async fn document(&self, digest: &BlobDigest) -> Result<Option<Document>, StorageError> {
         let object = self.0.names.blob(digest);
         let Some((_, bytes)) = self.0.read(&object).await? else { return Ok(None) };
@@ -225,10 +229,11 @@ impl ObjectStorage {
         Ok(Some(Document { bytes, media_type: typed.ok().map(|typed| typed.media_type) }))
     }
 
-    /// Finds the place from which a client gets a blob, or a part of it. None if it isn't there.
+    /// Finds the place from which a client gets a blob, or a part of it. Returns `None` if the blob
+    /// does not exist.
     ///
     /// # Errors
-    /// [`StorageError`].
+    /// Fails with [`StorageError`] if the storage does not answer or refuses.
     pub async fn blob(
         &self,
         digest: &BlobDigest,
@@ -263,15 +268,16 @@ impl ObjectStorage {
         Ok(Some(source))
     }
 
-    /// Stores an image, or as much of it as is missing, under a name and a key, in place of what
-    /// has them. The layers are those of [`Form::AsStored`], the manifest is [`Image::new`]'s.
+    /// Stores an image, or the parts of it that are missing, under a name and a key, and replaces
+    /// what had these before. The layers are those of [`Form::AsStored`], the manifest is
+    /// [`Image::new`]'s.
     ///
-    /// Several may do it at once. If it fails, or is given up, what it stored stays for the next
-    /// time, and the name is as it was.
+    /// Several servers may do this at once. If it fails, or the future is dropped, the stored blobs
+    /// stay for the next time, and the name is unchanged.
     ///
     /// # Errors
-    /// [`StorageError::Layer`] if a layer is not what it was when the image was built, and
-    /// whatever the storage says.
+    /// Fails with [`StorageError::Layer`] if a layer differs from what was built, and with other
+    /// [`StorageError`]s if the storage does not answer or refuses.
     pub async fn put_image(
         &self,
         store: &Store,
@@ -287,7 +293,7 @@ impl ObjectStorage {
             bytes_sent: 0,
         };
         let layers = spec.layers.iter().enumerate();
-        // Layers may be the same.
+        // An image may have a layer twice.
         let layers: BTreeMap<_, _> =
             layers.map(|(index, layer)| (layer.blob(Form::AsStored).digest, index)).collect();
         let mut sending = JoinSet::new();
@@ -296,7 +302,7 @@ impl ObjectStorage {
             let inner = Arc::clone(&self.0);
             sending.spawn(async move { inner.put_layer(layer).await });
         }
-        // Dropped after an error, it ends those that are not finished.
+        // Dropping the set after an error ends the unfinished uploads.
         while let Some(sent) = sending.join_next().await {
             match sent.map_err(upload::lost)?? {
                 Some(bytes) => {
@@ -315,8 +321,8 @@ impl ObjectStorage {
         Ok(stored)
     }
 
-    /// Stores a document unless it is there, and returns how many bytes were sent. They are few:
-    /// one that is not what it should be is stored anew.
+    /// Stores a document unless it is there, and returns the number of bytes that were sent.
+    /// Documents are small: a damaged one is stored again.
     async fn put_document(&self, blob: &Blob) -> Result<u64, StorageError> {
         match self.document(&blob.digest).await {
             Ok(Some(_)) => {
@@ -359,8 +365,8 @@ impl Inner {
         self.verified.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Compares a blob with its digest on its way, unless that was done before. If it differs, the
-    /// object is removed.
+    /// Compares a blob with its digest while it is passed on, unless that was done before. If the
+    /// two differ, removes the object.
     fn verify(
         self: &Arc<Self>,
         body: BlobStream,
@@ -382,22 +388,22 @@ impl Inner {
         Box::pin(VerifiedStream::new(body, digest, meta.size, ended))
     }
 
-    /// Removes an object that is not the blob that its name says.
+    /// Removes an object that does not have the digest in its name.
     async fn discard(&self, digest: &BlobDigest) {
         let object = self.names.blob(digest);
         tracing::error!(storage = self.address, %object, "not the blob that it should be: removed");
         self.lost().insert(*digest);
         if let Err(error) = self.store.delete(&object).await {
-            // It is stored anew all the same.
+            // The blob is stored again nevertheless.
             tracing::warn!(storage = self.address, %object, %error, "cannot remove the object");
         }
     }
 
-    /// Finds out whether objects can be written and read, and addresses signed.
+    /// Checks that objects can be written and read, and addresses signed.
     async fn probe(&mut self) -> Result<(), StorageError> {
         let probe = self.names.probe();
         match self.put(&probe, b"stowage\n".to_vec().into()).await {
-            // What is there can still be read.
+            // The images that are there can still be read.
             Err(error @ StorageError::Full { .. }) => {
                 tracing::warn!(%error, "images are not stored as long as that is so");
             }
@@ -406,7 +412,7 @@ impl Inner {
                 self.read(&probe).await?;
             }
         }
-        // It must be said that something is missing, not that it is secret.
+        // The answer must be that the object is missing, not that it is forbidden.
         let missing = self.names.missing();
         self.in_time("look for", &missing, self.head(&missing)).await?;
         if let Some(signer) = &self.signer {
@@ -427,7 +433,7 @@ impl Inner {
         StorageError::new(&self.address, format!("{what} {object}"), error)
     }
 
-    /// Waits for `work`, and fails if it takes longer than a client is left waiting.
+    /// Waits for `work`, and fails if that takes longer than a client may wait.
     async fn in_time<T>(
         &self,
         what: &str,
@@ -444,7 +450,7 @@ impl Inner {
         }
     }
 
-    /// Whether an object is there, and how large it is.
+    /// Returns the properties of an object, or `None` if it does not exist.
     async fn head(&self, object: &Path) -> Result<Option<ObjectMeta>, StorageError> {
         match self.store.head(object).await {
             Ok(meta) => Ok(Some(meta)),
@@ -453,7 +459,7 @@ impl Inner {
         }
     }
 
-    /// A small object with its bytes.
+    /// Reads a small object.
     async fn read(&self, object: &Path) -> Result<Option<(ObjectMeta, Bytes)>, StorageError> {
         let read = async {
             let found = self.store.get(object).await?;
@@ -472,18 +478,19 @@ impl Inner {
         self.in_time("read", object, read).await
     }
 
-    /// A small object. It has its name when it is whole: the storage compares its bytes with a
-    /// digest that is sent, or they come over TLS, or it is a directory and the file is renamed.
+    /// Writes a small object. It gets its name when it is complete: the storage compares the bytes
+    /// with a digest that is sent along, or they come over TLS, or the storage is a directory, in
+    /// which the file is renamed.
     async fn put(&self, object: &Path, bytes: PutPayload) -> Result<(), StorageError> {
         let put = self.store.put(object, bytes).await;
         put.map(drop).map_err(|error| self.error("write", object, &error))
     }
 
-    /// Sends a layer unless it is there, and returns how many bytes were sent.
+    /// Sends a layer unless it is there, and returns the number of bytes that were sent.
     async fn put_layer(&self, layer: upload::Layer) -> Result<Option<u64>, StorageError> {
         let LayerBlob { digest, size, .. } = layer.blob();
         let object = self.names.blob(&digest);
-        // Who comes second finds it there. Images have most layers in common.
+        // A second task finds the layer there. Images have most layers in common.
         let _turn = self.in_turn.take(digest).await;
         let found = {
             let _question = self.questions.acquire().await;

@@ -5,30 +5,32 @@ use object_store::path::{Path, PathPart};
 
 use crate::digest::BlobDigest;
 
-/// Between an image's name and its key. No component of a name is that (distribution-spec,
-/// "Pulling manifests"): in a directory, an image's file is never where another's directory is.
+/// The component between an image's name and its key. No component of a repository's name is equal
+/// to it (distribution-spec, "Pulling manifests"), so in a directory an image's file never has the
+/// place of another image's directory.
 const KEYS: &str = "_keys";
 
-/// Objects below a prefix.
+/// The names of objects, below a prefix.
 #[derive(Clone, Debug)]
 pub struct Names {
     prefix: Path,
 }
 
 impl Names {
-    /// Names objects that begin with a prefix, which may be empty.
+    /// Returns names that begin with a prefix, which may be empty.
     pub fn new(prefix: Path) -> Self {
         Self { prefix }
     }
 
-    /// `blobs/sha256/<hex>`, as in an image layout: layers, configurations and manifests.
+    /// Returns `blobs/sha256/<hex>`, as in an image layout: for layers, configurations and
+    /// manifests.
     pub fn blob(&self, digest: &BlobDigest) -> Path {
         let hex = digest.digest().hex();
         self.below(["blobs", "sha256", &hex])
     }
 
-    /// `images/<name>/_keys/<key>`: which manifest that is. Whatever the name and the key are, it
-    /// is there and nowhere else.
+    /// Returns `images/<name>/_keys/<key>`: the object that names the manifest. Different names and
+    /// keys have different objects.
     pub fn image(&self, name: &str, key: &str) -> Path {
         self.below(["images"].into_iter().chain(name.split('/')).chain([KEYS, key]))
     }
@@ -44,7 +46,7 @@ impl Names {
     }
 
     fn below<'p>(&self, parts: impl IntoIterator<Item = &'p str>) -> Path {
-        // It encodes `..` and the like.
+        // `PathPart` encodes `..` and the like.
         let below: Path = parts.into_iter().map(PathPart::from).collect();
         self.prefix.parts().chain(below.parts()).collect()
     }

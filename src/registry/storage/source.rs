@@ -20,9 +20,10 @@ use tokio::time::{Sleep, sleep};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 
-/// How long a client may begin to read at a signed address.
+/// The time for which a signed address is valid: a client must begin to read within it.
 const VALIDITY: Duration = Duration::from_secs(15 * 60);
-/// Bytes of a file's chunk, and how many of them are ready before the client takes them.
+/// The number of bytes of a file's chunk, and the number of chunks that are ready before the client
+/// takes them.
 const CHUNK: usize = 128 << 10;
 const READY: usize = 2;
 
@@ -31,27 +32,28 @@ pub type BlobStream = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
 
 /// The place from which a client gets a blob.
 pub enum BlobSource {
-    /// At the storage itself: it is redirected there (307). The address is for GET alone, not for
-    /// HEAD.
+    /// The storage itself: the client is redirected there (307). The address is valid for GET only,
+    /// not for HEAD.
     Url {
-        /// The address. It takes ranges.
+        /// The address. It supports ranges.
         url: SignedUrl,
-        /// Bytes of the blob.
+        /// The size of the blob in bytes.
         size: u64,
     },
-    /// From here.
+    /// This server, which passes on the bytes.
     Stream {
         /// The bytes of the range.
         body: BlobStream,
-        /// Bytes of the blob.
+        /// The size of the blob in bytes.
         size: u64,
-        /// Which of them come: all, or what was asked for, as far as there is such.
+        /// The range of the bytes: the whole blob, or the range that was asked for as far as the
+        /// blob has it.
         range: Range<u64>,
     },
 }
 
 impl BlobSource {
-    /// Bytes of the blob.
+    /// Returns the size of the blob in bytes.
     pub fn size(&self) -> u64 {
         match self {
             Self::Url { size, .. } | Self::Stream { size, .. } => *size,
@@ -73,13 +75,13 @@ impl fmt::Debug for BlobSource {
     }
 }
 
-/// An address with which everybody can read an object, for a quarter of an hour. It is for the
-/// client alone: it has no `Display`, and says nothing in `Debug`.
+/// An address with which any client can read an object, for a quarter of an hour. It is meant for
+/// one client only: it has no `Display`, and `Debug` does not show it.
 #[derive(Clone)]
 pub struct SignedUrl(String);
 
 impl SignedUrl {
-    /// The address, for a `Location` header.
+    /// Returns the address, for a `Location` header.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -91,14 +93,14 @@ impl fmt::Debug for SignedUrl {
     }
 }
 
-/// The object's address, signed.
+/// Returns the object's address, signed.
 pub async fn sign(signer: &dyn Signer, object: &Path) -> object_store::Result<SignedUrl> {
     let url = signer.signed_url(Method::GET, object, VALIDITY).await?;
     Ok(SignedUrl(url.into()))
 }
 
-/// The object's bytes, or those of a range, and which these are. They may take as long as they
-/// like, but for a `silence` before more of them come.
+/// Reads an object, or a range of it. Returns the bytes and the actual range. Reading may take any
+/// time, but fails after a `silence` without bytes.
 pub async fn read(
     store: &dyn ObjectStore,
     object: &Path,
@@ -124,8 +126,8 @@ pub async fn read(
     Ok((body, range))
 }
 
-/// Bytes that end with an error if there are none for too long. The time in which nobody wants
-/// any doesn't count: a client may be slow.
+/// Fails if the stream has no bytes for too long. The time in which the receiver does not ask for
+/// bytes does not count: a client may be slow.
 struct Unsilent {
     stream: BlobStream,
     silence: Duration,
@@ -148,12 +150,12 @@ impl Stream for Unsilent {
     }
 }
 
-/// Reads on a thread of its own, since files make their readers wait.
+/// Reads a file on a blocking thread, since reading a file blocks.
 fn read_file(file: File, range: Range<u64>) -> impl Stream<Item = io::Result<Bytes>> + Send {
     let (sender, receiver) = channel(READY);
     tokio::task::spawn_blocking(move || {
         if let Err(error) = send_file(&file, range, &sender) {
-            // Whether somebody still listens is their affair.
+            // The receiver may be gone.
             let _ = sender.blocking_send(Err(error));
         }
     });

@@ -1,4 +1,4 @@
-//! Storages that take their time, or say nothing.
+//! Tests storages that are slow, or do not answer.
 
 use std::time::Instant;
 
@@ -8,7 +8,7 @@ use tokio_stream::StreamExt;
 
 use super::*;
 
-/// What it takes to read and write at an address that speaks S3.
+/// Returns a listener, and a backend for its address as an S3 storage.
 async fn listen(limits: Limits) -> (TcpListener, Backend) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
@@ -23,13 +23,13 @@ async fn listen(limits: Limits) -> (TcpListener, Backend) {
 }
 
 fn storage(backend: Backend, patience: Duration) -> ObjectStorage {
-    // As with credentials that can't sign.
+    // Credentials that can't sign have the same effect.
     ObjectStorage(Arc::new(Inner { patience, signer: None, ..Inner::new(backend) }))
 }
 
 #[tokio::test]
 async fn nobody_is_left_waiting() {
-    // It takes connections, as the system does for it, and says nothing.
+    // The system accepts connections for the listener, which never answers.
     let (_listener, backend) = listen(Limits::default()).await;
     let storage = storage(backend, Duration::from_millis(100));
     let begin = Instant::now();
@@ -47,7 +47,7 @@ async fn nobody_is_left_waiting() {
     assert!(begin.elapsed() < Duration::from_secs(10));
 }
 
-/// Says that there are ten bytes, and sends some of them, one after each pause.
+/// Announces ten bytes, and sends some of them, one after each pause.
 async fn drip(mut stream: TcpStream, pause: Duration, bytes: usize) {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -68,7 +68,7 @@ async fn drip(mut stream: TcpStream, pause: Duration, bytes: usize) {
         tokio::time::sleep(pause).await;
         stream.write_all(b"x").await.unwrap();
     }
-    // Open, and silent.
+    // Keep the connection open, and send nothing.
     std::future::pending().await
 }
 
@@ -76,7 +76,7 @@ async fn drip(mut stream: TcpStream, pause: Duration, bytes: usize) {
 async fn only_silence_ends_what_is_passed_on() {
     let silence = Duration::from_secs(1);
     let limits = Limits { request: silence, retrying: Duration::ZERO, silence };
-    // Far from it, on whatever machine.
+    // The pause is well below the limit on any machine.
     let pause = silence / 4;
     for sent in [10, 5] {
         let (listener, backend) = listen(limits).await;
@@ -102,7 +102,7 @@ async fn only_silence_ends_what_is_passed_on() {
         }
         assert_eq!(bytes, sent, "{error:?}");
         if sent == 10 {
-            // Longer than a request may take, and longer than there may be nothing.
+            // This takes longer than a request may take, and longer than a silence may last.
             assert!(begin.elapsed() > 2 * silence);
             assert!(error.is_none(), "{error:?}");
         } else {
@@ -112,7 +112,7 @@ async fn only_silence_ends_what_is_passed_on() {
     }
 }
 
-/// A client that doesn't want to read on is no silence of the storage's.
+/// Checks that a client that stops reading does not count as a silence of the storage.
 #[tokio::test]
 async fn a_slow_client_is_no_silent_storage() {
     let silence = Duration::from_millis(500);

@@ -1,5 +1,5 @@
-//! One layer on its way to an object storage, made while it is sent.
-//! Stage: registry. Input: a layer. Output: an object with its name, or none.
+//! Sends one layer to an object storage, and makes it while it is sent.
+//! Stage: registry. Input: a layer. Output: an object with the layer's name, or none.
 
 use std::io::{self, Write};
 use std::mem;
@@ -21,16 +21,16 @@ use crate::store::Store;
 
 use crate::outgoing::Error;
 
-/// Bytes of a part. Amazon takes no smaller ones (S3, "Multipart upload limits"), and some take
-/// only parts of one size.
+/// The size of a part in bytes. Amazon takes no smaller parts (S3, "Multipart upload limits"), and
+/// some storages only take parts of one size.
 const PART: u64 = 5 << 20;
-/// Parts that an object may have (the same).
+/// The number of parts that an object may have (S3, "Multipart upload limits").
 const PARTS: u64 = 10_000;
-/// Parts in memory at a time: one in the making, one that waits in the channel, and one on its
-/// way. Only a layer of more than 48 GiB has larger ones.
+/// The number of parts in memory at a time: one that is being made, one that waits in the channel,
+/// and one that is being sent. Only layers of more than 48 GiB have larger parts.
 const AT_ONCE: u64 = 3;
 const _: () = assert!(PART * AT_ONCE <= 16 << 20);
-/// How long is waited for the storage to forget what came of an upload.
+/// The longest time to wait until the storage has forgotten an unfinished upload.
 const FORGETTING: Duration = Duration::from_secs(10);
 
 /// A layer of an image.
@@ -39,22 +39,22 @@ pub struct Layer {
     pub store: Store,
     /// The image.
     pub spec: Arc<ImageSpec>,
-    /// Which of its layers.
+    /// The index of the layer.
     pub index: usize,
 }
 
 impl Layer {
-    /// The blob that it is stored as.
+    /// Returns the blob that the layer is stored as.
     pub fn blob(&self) -> LayerBlob {
         self.spec.layers[self.index].blob(Form::AsStored)
     }
 }
 
-/// Why a layer is not stored.
+/// Says why a layer is not stored.
 pub enum Failed {
-    /// It could not be made.
+    /// The layer could not be made.
     Made(Error),
-    /// The storage did not take it.
+    /// The storage did not take the layer.
     Sent(object_store::Error),
 }
 
@@ -64,31 +64,31 @@ impl From<object_store::Error> for Failed {
     }
 }
 
-/// Makes and sends a layer. Nothing has its name unless all of it was sent, and was what it was
-/// when the image was built.
+/// Makes and sends a layer. The object gets its name only if all of the layer was sent, and is as
+/// it was built.
 pub async fn send(store: &dyn ObjectStore, object: &Path, layer: Layer) -> Result<(), Failed> {
     let (sender, mut parts) = channel(1);
     let making = tokio::task::spawn_blocking(move || make(&layer, sender));
     let Some(first) = parts.recv().await else {
-        // One that was made has a part.
+        // A layer that was made has at least one part.
         let lost = Failed::Made(Error::Write(io::ErrorKind::UnexpectedEof.into()));
         return made(making).await.and(Err(lost));
     };
     if first.is_last {
-        // It was checked before it came.
+        // The only part was checked before it was passed on.
         store.put(object, first.bytes.into()).await?;
         return made(making).await;
     }
     let mut upload = Upload::begin(store, object).await?;
     let mut sent = upload.send(first, &mut parts).await;
-    // Whoever makes it must not wait for who sends no more.
+    // The maker must not wait for a receiver that takes no more.
     drop(parts);
     let made = made(making).await;
     if sent.is_ok() && made.is_ok() {
         sent = upload.complete().await;
     }
     upload.end().await;
-    // What could not be sent was not made to its end, either.
+    // If sending has failed, making has failed as well: report the first cause.
     sent.map_err(Failed::Sent).and(made)
 }
 
@@ -97,19 +97,19 @@ async fn made(making: JoinHandle<Result<(), Error>>) -> Result<(), Failed> {
     made.map_err(Failed::Made)
 }
 
-/// That a task came to no end.
+/// Returns the error for a task that did not end normally.
 pub fn lost(error: JoinError) -> StorageError {
     StorageError::Layer(Error::Write(io::Error::other(error)))
 }
 
 /// Returns the size of the parts, in bytes, in which a blob of `size` bytes is sent.
 fn part_size(size: u64) -> usize {
-    // The parts of a layer that has more are as small as they can be, by the megabyte.
+    // Larger layers have parts that are as small as possible, in steps of a mebibyte.
     let smallest = size.div_ceil(PARTS).next_multiple_of(1 << 20);
     usize::try_from(smallest.max(PART)).unwrap_or(usize::MAX)
 }
 
-/// An upload in parts. Dropped before it is complete, the storage is told to forget it.
+/// An upload in parts. Dropping it before it is complete tells the storage to forget it.
 struct Upload(Option<Box<dyn MultipartUpload>>);
 
 impl Upload {
@@ -117,7 +117,7 @@ impl Upload {
         Ok(Self(Some(store.put_multipart(object).await?)))
     }
 
-    /// Sends what comes, until there is no more.
+    /// Sends the parts until there are no more.
     async fn send(&mut self, first: Part, parts: &mut Receiver<Part>) -> object_store::Result<()> {
         let Some(upload) = &mut self.0 else { return Ok(()) };
         let mut next = Some(first);
@@ -145,7 +145,7 @@ impl Upload {
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        // Somebody gave up on the image.
+        // The image was given up.
         if let (Some(upload), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current())
         {
             runtime.spawn(abort(upload));
@@ -153,12 +153,12 @@ impl Drop for Upload {
     }
 }
 
-/// Gives an upload up. Where that fails, the bucket's own rules for unfinished uploads apply.
+/// Aborts an upload. If that fails, the bucket's own rules for unfinished uploads apply.
 async fn abort(mut upload: Box<dyn MultipartUpload>) {
     let _ = tokio::time::timeout(FORGETTING, upload.abort()).await;
 }
 
-/// Some of a layer's bytes.
+/// A part of a layer.
 struct Part {
     bytes: Bytes,
     is_last: bool,
@@ -173,8 +173,8 @@ fn make(layer: &Layer, parts: Sender<Part>) -> Result<(), Error> {
     out.finish().map_err(Error::Write)
 }
 
-/// Cuts what is written into parts of one size, of which the last one may be smaller. That one
-/// is held back until somebody says that all is well.
+/// Cuts the bytes into parts of one size, of which the last may be smaller. The last part is held
+/// back until the layer was checked.
 struct PartWriter {
     parts: Sender<Part>,
     size: usize,
@@ -182,7 +182,7 @@ struct PartWriter {
 }
 
 impl PartWriter {
-    /// For a blob of so many bytes.
+    /// Prepares for a blob of `blob` bytes, in parts of `size` bytes.
     fn new(parts: Sender<Part>, size: usize, blob: u64) -> Self {
         let first = usize::try_from(blob).map_or(size, |blob| blob.min(size));
         Self { parts, size, part: Vec::with_capacity(first) }
@@ -203,7 +203,7 @@ impl Write for PartWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.part.len() == self.size {
             self.send(false)?;
-            // Grown as it is filled, it could become twice as large.
+            // A vector that grows by itself could become twice as large.
             self.part.reserve_exact(self.size);
         }
         let bytes = &bytes[..bytes.len().min(self.size - self.part.len())];
@@ -243,7 +243,7 @@ mod tests {
             let (sender, mut parts) = channel(10);
             let mut out = PartWriter::new(sender, 10, written as u64);
             out.write_all(&vec![0; written]).unwrap();
-            // Until it is known to be right, the last one is not passed on.
+            // The last part is not passed on until the layer is known to be right.
             assert_eq!(parts.len(), expected.len() - 1);
             out.finish().unwrap();
             let mut found = Vec::new();

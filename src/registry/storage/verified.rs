@@ -1,4 +1,4 @@
-//! A blob's bytes on their way from a storage, compared with its digest.
+//! Compares a blob with its digest while it is read from a storage.
 //! Stage: registry. Input: a stream of bytes. Output: the same stream, or an error before its end.
 
 use std::io;
@@ -13,20 +13,20 @@ use super::source::BlobStream;
 use crate::digest::BlobDigest;
 
 /// Passes on a whole blob, and holds back its last piece until all of it was compared: a client
-/// never gets as many bytes of a wrong blob as it was promised.
+/// never gets all bytes of a wrong blob.
 pub struct VerifiedStream<F> {
     stream: BlobStream,
     digest: BlobDigest,
-    /// Bytes that are still to come.
+    /// The number of bytes that are still to come.
     left: u64,
     hasher: Sha256,
     held: Option<Bytes>,
-    /// Called once, at the end, with whether the bytes have the digest.
+    /// The function that is called once, at the end, with whether the bytes have the digest.
     ended: Option<F>,
 }
 
 impl<F: FnOnce(bool) + Unpin> VerifiedStream<F> {
-    /// Compares the `size` bytes of `stream` with `digest`, and tells `ended` what came of it.
+    /// Compares the `size` bytes of `stream` with `digest`, and calls `ended` with the result.
     pub fn new(stream: BlobStream, digest: BlobDigest, size: u64, ended: F) -> Self {
         Self { stream, digest, left: size, hasher: Sha256::new(), held: None, ended: Some(ended) }
     }
