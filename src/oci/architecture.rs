@@ -1,4 +1,4 @@
-//! What the programs of an image run on.
+//! The processor architecture that an image's programs are for.
 //! Stage: oci. Input: text, or this machine. Output: [`Architecture`].
 
 use std::fmt;
@@ -7,12 +7,12 @@ use std::str::FromStr;
 use oci_spec::image::Arch;
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// A processor architecture by the name that Go has for it (`GOARCH`), as OCI wants.
+/// A processor architecture by Go's name (`GOARCH`), as OCI demands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Default)]
 pub struct Architecture(Arch);
 
 impl Architecture {
-    /// What this program itself runs on.
+    /// Returns the architecture that this program runs on.
     pub fn of_this_machine() -> Self {
         let name = match std::env::consts::ARCH {
             "x86_64" => "amd64",
@@ -25,7 +25,7 @@ impl Architecture {
         Self(Arch::from(name))
     }
 
-    /// OCI's own type.
+    /// Returns the architecture as OCI's own type.
     pub fn as_oci(&self) -> Arch {
         self.0.clone()
     }

@@ -1,9 +1,9 @@
-//! Bytes in the middle of a compressed archive.
+//! Reads bytes in the middle of a compressed archive.
 //! Stage: oci. Input: a file. Output: its bytes from an offset on, uncompressed.
 //!
-//! They can't be had without all before them. The layers of a base image are read one after
-//! the other, as they are in the archive or nearly so: who is done leaves the decoder where it
-//! is, for the next.
+//! To reach these bytes, everything before them must be decompressed. The layers of a base image
+//! are read one after the other, about in the order of the archive: so each reader leaves its
+//! decoder for the next one.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -12,36 +12,36 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::compression::Compression;
 
-/// Size of a decoder's input buffer.
+/// The size of a decoder's input buffer.
 const BUFFER: usize = 256 << 10;
-/// No more decoders wait than this: they have a file open, and up to 8 MiB of memory.
+/// The largest number of idle decoders: each has a file open, and up to 8 MiB of memory.
 const MOST: usize = 2;
 
-/// Decoders that nobody reads from, the last that was left first.
+/// Idle decoders, most recently used first.
 #[derive(Default)]
 struct Waiting(Mutex<Vec<Decoder>>);
 
-/// An archive that is read from the start.
+/// A decoder that reads an archive from the start.
 struct Decoder {
     file: PathBuf,
-    /// Bytes that were read, uncompressed.
+    /// The number of uncompressed bytes that were read.
     at: u64,
     reader: Box<dyn Read + Send>,
 }
 
-/// Reads some bytes of a compressed archive.
+/// Reads a range of a compressed archive's bytes.
 pub struct ArchiveReader {
-    /// None once it has failed.
+    /// The decoder; none after an error.
     decoder: Option<Decoder>,
     left: u64,
     waiting: &'static Waiting,
 }
 
 impl ArchiveReader {
-    /// Reads `size` bytes from `offset` on, or as many as there are.
+    /// Opens the `size` bytes from `offset` on, or as many as there are.
     ///
     /// # Errors
-    /// If the file can't be read, as far as to the offset.
+    /// Fails if the file can't be read up to the offset.
     pub fn open(file: &Path, compression: Compression, offset: u64, size: u64) -> io::Result<Self> {
         static WAITING: Waiting = Waiting(Mutex::new(Vec::new()));
         WAITING.open(file, compression, offset, size)
@@ -65,7 +65,7 @@ impl Waiting {
         Ok(ArchiveReader { decoder: Some(decoder), left: size, waiting: self })
     }
 
-    /// The decoder of a file that has the least to skip.
+    /// Removes and returns the decoder of a file that has the least to skip, if there is one.
     fn take_before(&self, file: &Path, offset: u64) -> Option<Decoder> {
         let mut waiting = self.lock();
         let is_usable = |decoder: &Decoder| decoder.file == file && decoder.at <= offset;
@@ -81,7 +81,7 @@ impl Waiting {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Decoder>> {
-        // Nobody panics while it is locked.
+        // No code panics while it holds this lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -132,7 +132,7 @@ mod tests {
         file
     }
 
-    /// Reads as the only one.
+    /// Returns a function that reads with idle decoders of its own.
     fn alone() -> impl Fn(&Path, u64, u64) -> io::Result<Vec<u8>> {
         let waiting: &'static Waiting = Box::leak(Box::default());
         move |file, offset, size| {
@@ -142,7 +142,8 @@ mod tests {
         }
     }
 
-    /// The file is gone then: who had to open it again would fail.
+    /// Checks that the idle decoder is used: the file has been removed, so that opening it again
+    /// would fail.
     #[test]
     fn what_comes_next_is_read_on() {
         let read = alone();

@@ -1,4 +1,4 @@
-//! What is copied: one image, or several for different platforms with their index.
+//! The thing that is copied: one image, or several for different platforms with their index.
 //! Stage: oci. Input: the JSON of an image spec or an index spec. Output: [`Artifact`].
 
 use std::collections::BTreeMap;
@@ -21,15 +21,15 @@ use super::spec::ImageSpec;
 use crate::digest::DiffId;
 use crate::store::Store;
 
-/// The one version of the index spec there is. A reader refuses all others.
+/// The only version of the index spec. A reader refuses all others.
 const VERSION: u32 = 1;
-/// image-spec, image-index.md.
+/// The media type of an index (image-spec, image-index.md).
 const INDEX_MEDIA_TYPE: &str = "application/vnd.oci.image.index.v1+json";
 
 /// Annotations by key (image-spec, annotations.md).
 pub type Annotations = BTreeMap<String, String>;
 
-/// Images, and what makes them one thing.
+/// One image, or several images and their index.
 #[derive(Clone, Debug)]
 pub struct Artifact {
     images: Vec<Arc<ImageSpec>>,
@@ -39,7 +39,7 @@ pub struct Artifact {
 #[derive(Clone, Debug)]
 struct Index {
     annotations: Annotations,
-    /// Of each image's entry.
+    /// The annotations of each image's entry.
     entries: Vec<Annotations>,
 }
 
@@ -53,24 +53,24 @@ pub struct IndexSpec {
     images: Vec<IndexEntry>,
 }
 
-/// One image of an index.
+/// An entry of an index: one image.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct IndexEntry {
-    /// The file with its image spec.
+    /// The file with the image spec.
     pub spec: PathBuf,
-    /// What the index says of it.
+    /// The annotations of the entry.
     #[serde(default, skip_serializing_if = "Annotations::is_empty")]
     pub annotations: Annotations,
 }
 
 impl IndexSpec {
-    /// Of images and annotations.
+    /// Builds an index spec of annotations and images.
     pub fn new(annotations: Annotations, images: Vec<IndexEntry>) -> Self {
         Self { version: VERSION, annotations, images }
     }
 
-    /// The bytes of its file.
+    /// Returns the bytes of the file.
     pub fn to_json(&self) -> Vec<u8> {
         let mut bytes = serde_json::to_vec_pretty(self).expect("an index spec is JSON");
         bytes.push(b'\n');
@@ -80,7 +80,8 @@ impl IndexSpec {
     /// Reads the images.
     ///
     /// # Errors
-    /// [`Error::EmptyIndex`], [`Error::SamePlatform`], or whatever keeps one from being read.
+    /// Fails with [`Error::EmptyIndex`] if there are no images, with [`Error::SamePlatform`] if two
+    /// are for one platform, or if an image spec can't be read.
     pub fn load(self, store: &Store) -> Result<Artifact, Error> {
         let mut images: Vec<Arc<ImageSpec>> = Vec::new();
         let mut entries = Vec::new();
@@ -104,13 +105,13 @@ impl IndexSpec {
     }
 }
 
-/// `linux/arm/v7`, as engines print it.
+/// Returns the platform as engines print it, such as `linux/arm/v7`.
 fn platform(spec: &ImageSpec) -> String {
     let variant = spec.variant.as_ref().map(|variant| format!("/{variant}"));
     format!("linux/{}{}", spec.architecture, variant.unwrap_or_default())
 }
 
-/// What can be read twice: a file, or all that came out of a pipe.
+/// Bytes that can be read twice: those of a file, or all that came out of a pipe.
 enum Rereadable {
     File(File),
     Bytes(Cursor<Vec<u8>>),
@@ -154,11 +155,12 @@ impl Artifact {
     /// Reads an image spec or an index spec, whichever the file holds.
     ///
     /// # Errors
-    /// [`Error::Read`], [`Error::Json`], and those of [`IndexSpec::load`].
+    /// Fails with [`Error::Read`] or [`Error::Json`] if the file can't be read, or with the errors
+    /// of [`IndexSpec::load`].
     pub fn read(store: &Store, file: &Path) -> Result<Self, Error> {
         let mut open = Rereadable::open(file)
             .map_err(|source| Error::Read { file: file.to_owned(), source })?;
-        // Only an index has images in it.
+        // Only an index has the key `images`.
         let is_index = json_file::read_from::<BTreeMap<String, IgnoredAny>>(&mut open, file, "")
             .is_ok_and(|json| json.contains_key("images"));
         open.rewind().map_err(|source| Error::Read { file: file.to_owned(), source })?;
@@ -172,20 +174,20 @@ impl Artifact {
         spec.load(store)
     }
 
-    /// Whether it is several images with their index, or made like that.
+    /// Returns whether there is an index, which may have only one image.
     pub fn is_index(&self) -> bool {
         self.index.is_some()
     }
 
-    /// The images.
+    /// Returns the images.
     pub fn images(&self) -> &[Arc<ImageSpec>] {
         &self.images
     }
 
-    /// The one image that there is, or the one for an architecture.
+    /// Returns the single image, or the image of the index for an architecture.
     ///
     /// # Errors
-    /// [`Error::NoSuchPlatform`].
+    /// Fails with [`Error::NoSuchPlatform`] if the index has none.
     pub fn image_for(&self, architecture: &Architecture) -> Result<&Arc<ImageSpec>, Error> {
         if self.index.is_none() {
             return Ok(&self.images[0]);
@@ -197,7 +199,7 @@ impl Artifact {
         })
     }
 
-    /// The same images, of layers that are these blobs when they are compressed.
+    /// Returns the artifact with these blobs as the compressed form of its layers.
     #[must_use]
     pub fn with_compressed(&self, blobs: &BTreeMap<DiffId, LayerBlob>) -> Self {
         let with_compressed = |image: &Arc<ImageSpec>| {
@@ -214,7 +216,7 @@ impl Artifact {
         }
     }
 
-    /// The documents that make it whole.
+    /// Returns the manifests, configurations and index.
     pub fn documents(&self, form: Form, format: ManifestFormat) -> Documents {
         let images: Vec<_> =
             self.images.iter().map(|spec| Image::in_form(spec, form, format)).collect();
@@ -222,7 +224,7 @@ impl Artifact {
         Documents { images, index }
     }
 
-    /// image-spec, image-index.md.
+    /// Builds the index (image-spec, image-index.md).
     fn index_document(&self, index: &Index, images: &[Image]) -> Blob {
         let entries = self.images.iter().zip(images).zip(&index.entries);
         let entries = entries.map(|((spec, image), annotations)| {
@@ -249,12 +251,12 @@ fn annotated(mut document: Value, annotations: &Annotations) -> Value {
     document
 }
 
-/// Manifests and configurations, and the index if there is one.
+/// The manifests and configurations, and the index if there is one.
 #[derive(Clone, Debug)]
 pub struct Documents {
-    /// Of each image.
+    /// The documents of each image.
     pub images: Vec<Image>,
-    /// The index of these.
+    /// The index of the images.
     pub index: Option<Blob>,
 }
 
@@ -265,17 +267,17 @@ impl From<Image> for Documents {
 }
 
 impl Documents {
-    /// All of them, what is named before what names it.
+    /// Returns all documents, each after those that it names.
     pub fn blobs(&self) -> impl Iterator<Item = &Blob> {
         self.images.iter().flat_map(|image| [&image.config, &image.manifest]).chain(&self.index)
     }
 
-    /// The one that names all others.
+    /// Returns the document that names all others: the index, or the manifest.
     pub fn top(&self) -> &Blob {
         self.index.as_ref().unwrap_or(&self.images[0].manifest)
     }
 
-    /// Names that one in another index.
+    /// Returns the descriptor of the top document, for another index.
     pub fn descriptor(&self) -> Descriptor {
         match &self.index {
             Some(index) => index.descriptor(INDEX_MEDIA_TYPE.into()),
@@ -283,7 +285,7 @@ impl Documents {
         }
     }
 
-    /// What stands for it in an account: an image's ID, or an index's digest.
+    /// Returns the identity for the result of a copy: an image's ID, or an index's digest.
     pub fn id(&self) -> String {
         match &self.index {
             Some(index) => index.digest.to_string(),

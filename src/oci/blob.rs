@@ -1,4 +1,4 @@
-//! A layer as it is transferred: which bytes, their digest and media type.
+//! Describes and writes a layer as it is transferred: its bytes, digest and media type.
 //! Stage: oci. Input: [`SpecLayer`]. Output: its blob.
 
 use std::io::{self, Read, Write};
@@ -15,15 +15,15 @@ use crate::layer::{self, Error};
 use crate::sink::{PIECE, Plain, Sink};
 use crate::store::Store;
 
-/// Which of a layer's bytes are transferred.
+/// The encoding in which layers are sent: as recorded, or as every `docker load` reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// Those that are recorded: a base's as they are stored, and ours compressed if that is
-    /// wanted. For whoever goes by OCI's media types.
+    /// As recorded: a base's layers as they are stored, others compressed if the author wants that.
+    /// For receivers that know OCI's media types.
     AsStored,
-    /// Those that every `docker load` takes: it finds out by itself what is gzip, but version
-    /// 20.10 knows nothing of Zstandard, and takes it for a broken tar. What is made here is
-    /// not compressed for a reader who would only undo it.
+    /// As every `docker load` reads it. `docker load` recognises gzip by itself, but version 20.10
+    /// does not know Zstandard, and takes it for a broken tar. Layers that are made here are not
+    /// compressed, since the receiver would only decompress them.
     Loadable,
 }
 
@@ -33,14 +33,14 @@ pub enum Form {
 pub struct LayerBlob {
     /// Digest of the bytes that are transferred.
     pub digest: BlobDigest,
-    /// How many they are.
+    /// The number of these bytes.
     pub size: u64,
-    /// What they are.
+    /// The media type of these bytes.
     pub media_type: LayerMediaType,
 }
 
 impl SpecLayer {
-    /// The blob that stands for this layer.
+    /// Returns the blob of this layer.
     pub fn blob(&self, form: Form) -> LayerBlob {
         match self.stored_as_is(form) {
             Some(StoredBlob { digest, size, media_type, .. }) => {
@@ -54,7 +54,7 @@ impl SpecLayer {
         }
     }
 
-    /// The checksum of the blob's bytes, if they are those of which it was recorded.
+    /// Returns the recorded checksum, if it is the checksum of this form's bytes.
     pub fn checksum_in(&self, form: Form) -> Option<Checksum> {
         self.checksum.filter(|_| self.blob(form).media_type.compression.is_none())
     }
@@ -69,10 +69,10 @@ impl SpecLayer {
         (form == Form::AsStored || !zstd).then_some(blob)
     }
 
-    /// Writes the blob's bytes. They are not checked here.
+    /// Writes the blob's bytes, without checking them.
     ///
     /// # Errors
-    /// Whatever keeps the sources from being read, and [`Error::Write`].
+    /// Fails if the sources can't be read, and with [`Error::Write`] if `out` fails.
     pub fn write_blob(&self, store: &Store, form: Form, out: impl Sink) -> Result<(), Error> {
         let Some(blob) = self.compressed_in(form) else {
             return self.write_stored_blob(store, form, out);
@@ -80,10 +80,10 @@ impl SpecLayer {
         self.write_compressed(store, blob.media_type.compression, out).map(drop)
     }
 
-    /// Writes the tar compressed, and returns what it was written to.
+    /// Writes the tar compressed, and returns `out`.
     ///
     /// # Errors
-    /// As [`SpecLayer::write_blob`].
+    /// Returns the errors of [`SpecLayer::write_blob`].
     pub(super) fn write_compressed<W: Write>(
         &self,
         store: &Store,
@@ -110,7 +110,7 @@ impl SpecLayer {
     }
 }
 
-/// `io::copy` that says which side failed.
+/// Copies like `io::copy`, but tells errors of the reader from those of the writer.
 fn copy(
     mut reader: impl Read,
     mut out: impl Write,

@@ -1,16 +1,16 @@
-//! How stored bytes are compressed, found by their first bytes.
-//! Stage: oci (pure but for the reader it reads through).
+//! Recognises and removes compression.
+//! Stage: oci (pure, except for the reader that it reads from).
 
 use std::io::{self, BufRead, Read};
 
 use flate2::bufread::MultiGzDecoder;
 use serde::{Deserialize, Serialize};
 
-/// What bytes are compressed with.
+/// The compression of some bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Compression {
-    /// Not at all.
+    /// No compression.
     #[default]
     None,
     /// gzip (RFC 1952), of one member or several.
@@ -20,25 +20,26 @@ pub enum Compression {
 }
 
 impl Compression {
-    /// By the first bytes; what is neither gzip nor Zstandard counts as not compressed.
+    /// Recognises the compression by the first bytes. Anything but gzip and Zstandard counts as not
+    /// compressed.
     pub fn of(start: &[u8]) -> Self {
         match start {
             [0x1f, 0x8b, ..] => Self::Gzip,
-            // A frame, or a skippable one, with which some compressors begin.
+            // A frame, or a skippable frame, with which some compressors begin.
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
             _ => Self::None,
         }
     }
 
-    /// Whether this is no compression, for serde.
+    /// Returns whether there is no compression; also for serde.
     pub fn is_none(&self) -> bool {
         *self == Self::None
     }
 
-    /// The uncompressed bytes.
+    /// Returns a reader of the uncompressed bytes.
     ///
     /// # Errors
-    /// If the decoder can't be made; what is wrong with the bytes comes while they are read.
+    /// Fails if the decoder can't be made. Errors in the bytes are reported while they are read.
     pub fn reader<'r>(
         self,
         from: impl BufRead + Send + 'r,

@@ -1,10 +1,10 @@
-//! Compression in parallel, with the same bytes for any number of threads.
+//! Compresses in parallel, with the same result for any number of threads.
 //! Stage: oci. Input: bytes. Output: their compressed form, in order.
 //!
-//! What comes in is cut into blocks of one size, each of which is compressed on its own: a
-//! gzip member (RFC 1952, 2.2) or a Zstandard frame (RFC 8878, 3.1), of which both formats
-//! allow several in a row. So the result depends on the bytes, the libraries' versions
-//! (`Cargo.lock` pins them) and the constants below, and on nothing else.
+//! The input is cut into blocks of one size. Each block is compressed on its own, as a gzip member
+//! (RFC 1952, 2.2) or a Zstandard frame (RFC 8878, 3.1): both formats allow several in a row. So
+//! the result depends only on the bytes, the versions of the libraries (`Cargo.lock` pins them) and
+//! the constants below.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -17,30 +17,32 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::compression::Compression;
 
-/// Bytes of a block: `cargo bench --bench compression` has what smaller and larger ones cost.
+/// Returns the number of bytes of a block. `cargo bench --bench compression` measures the cost of
+/// other sizes.
 const fn block_size(compression: Compression) -> usize {
     match compression {
-        // Nothing further back than 32 KiB is ever referred to.
+        // gzip never refers further back than 32 KiB.
         Compression::Gzip => 1 << 20,
-        // Much further: a block is where that begins anew.
+        // Zstandard refers much further back, and begins anew with each block.
         Compression::Zstd | Compression::None => 4 << 20,
     }
 }
 
-// By `cargo bench --bench compression`: 6 takes 1.4 times as long for 2 % fewer bytes.
+// Measured by `cargo bench --bench compression`: level 6 takes 1.4 times as long for 2 % fewer
+// bytes.
 const GZIP_LEVEL: i32 = 4;
 const ZSTD_LEVEL: i32 = 3;
 
-/// Blocks on their way through any compressor.
+/// A count of the blocks in all compressors.
 #[derive(Debug, Default)]
 struct Blocks(AtomicUsize);
 
-/// One of them.
+/// A block that is counted as long as this value exists.
 struct Counted(&'static Blocks);
 
 impl Blocks {
-    /// Whether there are as many as keep all threads busy: another for each is ready when it
-    /// has finished the one at hand.
+    /// Returns whether there are enough blocks to keep all threads busy: one in work and one
+    /// waiting for each thread.
     fn are_enough(&self, threads: usize) -> bool {
         self.0.load(Ordering::Relaxed) >= 2 * threads
     }
@@ -57,10 +59,10 @@ impl Drop for Counted {
     }
 }
 
-/// A block in the making.
+/// A block that is being compressed.
 struct Pending {
     compressed: Receiver<io::Result<Vec<u8>>>,
-    /// Until it is passed on.
+    /// Counts the block until it is passed on.
     _counted: Counted,
 }
 
@@ -70,22 +72,22 @@ impl Pending {
     }
 }
 
-/// Compresses what is written to it, on threads that all have in common, and passes it on in
-/// order.
+/// Compresses what is written to it, on threads that all compressors share, and passes the result
+/// on in order.
 ///
 /// Memory is bounded: two blocks for each thread, and two more for each compressor.
 pub struct Compressor<W: Write> {
     out: W,
     compression: Compression,
     block: Vec<u8>,
-    /// The oldest first.
+    /// The blocks that are being compressed, the oldest first.
     pending: VecDeque<Pending>,
     blocks: &'static Blocks,
     written_any: bool,
 }
 
 impl<W: Write> Compressor<W> {
-    /// Compresses into `out`.
+    /// Creates a compressor that writes to `out`.
     pub fn new(compression: Compression, out: W) -> Self {
         static BLOCKS: Blocks = Blocks(AtomicUsize::new(0));
         Self::among(&BLOCKS, compression, out)
@@ -96,12 +98,12 @@ impl<W: Write> Compressor<W> {
         Self { out, compression, block, pending: VecDeque::new(), blocks, written_any: false }
     }
 
-    /// Writes what is left, and returns what it was all written to.
+    /// Writes the remaining blocks, and returns `out`.
     ///
     /// # Errors
-    /// The writer's, or the compressor's own.
+    /// Fails if the writer or the compressor fails.
     pub fn finish(mut self) -> io::Result<W> {
-        // Nothing at all is compressed as well: no reader takes an empty file for gzip.
+        // Compress an empty input as well: no reader takes an empty file for gzip.
         if !self.block.is_empty() || !self.written_any {
             self.start_block();
         }
@@ -119,7 +121,7 @@ impl<W: Write> Compressor<W> {
         let compression = self.compression;
         let (sender, compressed_block) = sync_channel(1);
         threads().spawn(move || {
-            // Whoever gave up before the end has no use for it.
+            // If the compressor was dropped, nothing receives this.
             let _ = sender.send(compressed(compression, &block));
         });
         let _counted = self.blocks.one_more();
@@ -137,7 +139,8 @@ impl<W: Write> Write for Compressor<W> {
         let taken = bytes.len().min(size - self.block.len());
         self.block.extend_from_slice(&bytes[..taken]);
         if self.block.len() == size {
-            // However many others have, one of ours is compressed while the next is filled.
+            // Even if other compressors have many blocks, one block of this one is compressed while
+            // the next is filled.
             while self.blocks.are_enough(threads().current_num_threads())
                 && let Some(oldest) = self.pending.pop_front()
             {
@@ -148,13 +151,15 @@ impl<W: Write> Write for Compressor<W> {
         Ok(taken)
     }
 
-    /// What is written here is on its way; a block that isn't full is not cut short.
+    /// Does nothing: blocks are passed on by themselves, and a block that is not full is not cut
+    /// short.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }
 
-/// Not rayon's own pool: who makes layers there waits for blocks here.
+/// Returns the threads for compression. rayon's own pool could deadlock: layers are made there,
+/// which wait for blocks here.
 fn threads() -> &'static ThreadPool {
     static THREADS: OnceLock<ThreadPool> = OnceLock::new();
     THREADS.get_or_init(|| {
@@ -201,7 +206,7 @@ mod tests {
         bytes
     }
 
-    /// Bytes that are no worse to compress than programs are.
+    /// Returns bytes that compress about as well as programs do.
     fn text(length: usize) -> Vec<u8> {
         (0..length).map(|place| ((place * place) >> 7) as u8 % 64).collect()
     }
@@ -220,8 +225,8 @@ mod tests {
         assert_eq!(compress(Compression::None, &[b"as it is"]), b"as it is");
     }
 
-    /// They stand for the bytes of every compressed layer: others mean that everybody sends
-    /// everything once more.
+    /// Checks the digests that stand for the bytes of every compressed layer: if they change, all
+    /// users send everything once more.
     #[test]
     fn the_bytes_are_the_same_with_every_version() {
         let bytes = text(5 << 20);
@@ -230,7 +235,8 @@ mod tests {
         assert_eq!(&digest(Compression::Zstd)[..16], "ae9259b19d1b51f7");
     }
 
-    /// Many that nobody reads from have no more than one of them would have, and one each.
+    /// Checks that many idle compressors together hold at most as many blocks as one would, and one
+    /// each.
     #[test]
     fn compressors_share_the_blocks() {
         let blocks: &'static Blocks = Box::leak(Box::default());

@@ -1,4 +1,4 @@
-//! The `config` of an image: how its container runs.
+//! Checks the `config` of an image, which says how its container runs.
 //! Stage: oci (pure). Input: JSON as people write it. Output: [`ContainerConfig`].
 
 use serde::{Deserialize, Deserializer, Serialize};
@@ -7,38 +7,38 @@ use thiserror::Error;
 
 /// A container's execution parameters, checked and in canonical spelling.
 ///
-/// The keys of image-spec's config.md, "config", and those that Docker adds. As
-/// Docker's own reader (Go's `encoding/json`) does, any letter case is taken, and
-/// null is as good as absent; unlike it, an unknown key is an error.
+/// The keys are those of image-spec's config.md, "config", and those that Docker adds. Like
+/// Docker's own reader (Go's `encoding/json`), any letter case is accepted, and null means absent.
+/// Unlike there, an unknown key is an error.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct ContainerConfig(Map<String, Value>);
 
-/// Why a `config` can't be used.
+/// Says why a `config` can't be used.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum ConfigError {
-    /// No object at all.
+    /// The value is not an object.
     #[error("`config` must be an attribute set, not {0}")]
     NotAnObject(&'static str),
-    /// A key that no container runtime knows.
+    /// The key is not known to any container runtime.
     #[error("`config` has an unknown key `{key}`{}", suggestion.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default())]
     UnknownKey {
-        /// As it was written.
+        /// The key as it was written.
         key: String,
-        /// The known key that looks most like it.
+        /// The most similar known key.
         suggestion: Option<&'static str>,
     },
-    /// One key in two spellings.
+    /// A key is there in two spellings.
     #[error("`config` has the key `{0}` twice, in different letter case")]
     RepeatedKey(&'static str),
-    /// A value of the wrong shape.
+    /// A value has the wrong type.
     #[error("`config.{key}` must be {expected}, not {found}")]
     WrongType {
         /// The key in canonical spelling.
         key: &'static str,
-        /// With an example.
+        /// The expected type, with an example.
         expected: &'static str,
-        /// What it is.
+        /// The type that was found.
         found: &'static str,
     },
 }
@@ -59,7 +59,8 @@ enum Shape {
 
 use Shape::{Flag, List, Number, Object, Set, Text, Texts};
 
-/// image-spec, config.md, and `Config` in moby's `api/types/container/config.go`.
+/// The known keys: those of image-spec, config.md, and of `Config` in moby's
+/// `api/types/container/config.go`.
 const KEYS: [(&str, Shape); 27] = [
     ("ArgsEscaped", Flag),
     ("AttachStderr", Flag),
@@ -126,18 +127,18 @@ impl ContainerConfig {
     /// Checks and normalises a `config`.
     ///
     /// # Errors
-    /// [`ConfigError`], naming the key.
+    /// Fails with [`ConfigError`], which names the key.
     pub fn new(value: Value) -> Result<Self, ConfigError> {
         Self::normalise(value, |key, _| {
             Err(ConfigError::UnknownKey { suggestion: nearest(&key), key })
         })
     }
 
-    /// Checks and normalises a `config` that others wrote: what this program doesn't know
-    /// may have a meaning to them, and is kept as it is.
+    /// Checks and normalises a `config` that other programs wrote: unknown keys may have a meaning
+    /// for these, and are kept unchanged.
     ///
     /// # Errors
-    /// [`ConfigError`], naming the key.
+    /// Fails with [`ConfigError`], which names the key.
     pub fn of_any_keys(value: Value) -> Result<Self, ConfigError> {
         let mut unknown = Map::new();
         let Self(mut config) = Self::normalise(value, |key, value| {
@@ -148,10 +149,10 @@ impl ContainerConfig {
         Ok(Self(config))
     }
 
-    /// [`ContainerConfig::of_any_keys`] for serde.
+    /// Deserialises with [`ContainerConfig::of_any_keys`], for serde.
     ///
     /// # Errors
-    /// As there.
+    /// Returns the errors of [`ContainerConfig::of_any_keys`].
     pub fn deserialize_any_keys<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Self, D::Error> {
@@ -194,17 +195,17 @@ impl ContainerConfig {
         Ok(Self(config))
     }
 
-    /// Of keys and values that were checked before.
+    /// Wraps keys and values that were checked before.
     pub(super) fn from_checked(config: Map<String, Value>) -> Self {
         Self(config)
     }
 
-    /// The canonical JSON object.
+    /// Returns the canonical JSON object.
     pub(super) fn into_map(self) -> Map<String, Value> {
         self.0
     }
 
-    /// The canonical JSON object, its keys sorted.
+    /// Returns the canonical JSON object, its keys sorted.
     pub fn as_map(&self) -> &Map<String, Value> {
         &self.0
     }
@@ -227,7 +228,7 @@ fn kind_of(value: &Value) -> &'static str {
     }
 }
 
-/// Of a container, what it contains that it shouldn't, as far as one word tells.
+/// Describes a value, and the first wrong item if it is a list or an object.
 fn kind_within(value: &Value) -> &'static str {
     let odd = |value: &&Value| !value.is_string();
     match value {
@@ -247,7 +248,7 @@ fn kind_within(value: &Value) -> &'static str {
     }
 }
 
-/// The known key within two edits of what was written.
+/// Returns the known key within two edits of what was written, if there is one.
 fn nearest(written: &str) -> Option<&'static str> {
     let written = written.to_ascii_lowercase();
     keys()
@@ -257,7 +258,7 @@ fn nearest(written: &str) -> Option<&'static str> {
         .map(|(_, key)| key)
 }
 
-/// Levenshtein distance.
+/// Computes the Levenshtein distance.
 fn edits(a: &str, b: &str) -> usize {
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.bytes().enumerate() {

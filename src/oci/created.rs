@@ -1,4 +1,4 @@
-//! When an image says that it was made.
+//! The creation time of an image.
 //! Stage: oci (pure). Input: text. Output: [`Created`].
 
 use std::fmt;
@@ -12,7 +12,7 @@ use time::format_description::well_known::Rfc3339;
 pub struct Created(String);
 
 impl Default for Created {
-    /// The second of the modification times.
+    /// Returns the second that is also the modification time of all files.
     fn default() -> Self {
         Self("1970-01-01T00:00:01Z".to_owned())
     }

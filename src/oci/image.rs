@@ -1,4 +1,4 @@
-//! An image's configuration and manifest, byte for byte.
+//! Writes an image's configuration and manifest, byte for byte.
 //! Stage: oci (pure). Input: [`ImageSpec`]. Output: [`Image`].
 
 use oci_spec::image::{
@@ -23,23 +23,24 @@ pub struct Blob {
 }
 
 impl Blob {
-    /// Names it.
+    /// Returns a descriptor of the bytes.
     pub fn descriptor(&self, media_type: MediaType) -> Descriptor {
         descriptor(media_type, self.digest, self.bytes.len() as u64)
     }
 
     pub(super) fn json(value: &impl Serialize) -> Self {
-        // Through `Value`, whose objects are sorted by key: no hash map's order gets out.
+        // The objects of `Value` are sorted by key, so that no hash map's order affects the bytes.
         let value = serde_json::to_value(value).expect("OCI's documents are JSON");
         let bytes = serde_json::to_vec(&value).expect("a value is JSON");
         Self { digest: BlobDigest::new(Digest::of(&bytes)), bytes }
     }
 }
 
-/// Whose manifest it is, and whose names are in it. The bytes it names are the same in both.
+/// The format of a manifest, which also decides the media types in it. The manifest names the same
+/// bytes in both formats.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ManifestFormat {
-    /// image-spec, manifest.md.
+    /// OCI's format (image-spec, manifest.md).
     #[default]
     Oci,
     /// Docker's image manifest V2, schema 2 (distribution, manifest-v2-2.md).
@@ -47,7 +48,8 @@ pub enum ManifestFormat {
 }
 
 impl ManifestFormat {
-    /// The form in which its readers take every layer: of Zstandard, those of Docker's know nothing.
+    /// Returns the form in which all readers of the format take layers: readers of Docker's format
+    /// do not know Zstandard.
     pub const fn form(self) -> Form {
         match self {
             Self::Oci => Form::AsStored,
@@ -84,18 +86,18 @@ pub struct Image {
     pub config: Blob,
     /// The image manifest.
     pub manifest: Blob,
-    /// Whose manifest that is.
+    /// The format of the manifest.
     pub format: ManifestFormat,
 }
 
 impl Image {
-    /// Writes both documents; the same spec gives the same bytes.
+    /// Writes both documents. Equal specs give equal bytes.
     pub fn new(spec: &ImageSpec) -> Self {
         Self::in_form(spec, Form::AsStored, ManifestFormat::Oci)
     }
 
-    /// Writes both documents for layers that are transferred in some other form, or for
-    /// readers of another format. The configuration is the same in all.
+    /// Writes both documents for layers in another form, or for another format of the manifest. The
+    /// configuration is the same in all cases.
     pub fn in_form(spec: &ImageSpec, form: Form, format: ManifestFormat) -> Self {
         let config = config(spec);
         let layers = spec.layers.iter().map(|layer| {
@@ -113,12 +115,13 @@ impl Image {
         Self { config, manifest: Blob::json(&manifest), format }
     }
 
-    /// Digest of the configuration: what Docker's classic store calls the image's ID.
+    /// Returns the digest of the configuration, which Docker's classic store uses as the image's
+    /// ID.
     pub fn id(&self) -> ImageId {
         ImageId::new(*self.config.digest.digest())
     }
 
-    /// Names the manifest in an index.
+    /// Returns the manifest's descriptor, for an index.
     pub fn descriptor(&self) -> Descriptor {
         self.manifest.descriptor(self.format.manifest())
     }
@@ -145,7 +148,7 @@ fn config(spec: &ImageSpec) -> Blob {
         .build()
         .expect("every required field is set");
     let mut document = serde_json::to_value(configuration).expect("OCI's documents are JSON");
-    // Not by oci-spec's type: it lacks what Docker adds to `config`, such as `Healthcheck`.
+    // oci-spec's type for `config` lacks the keys that Docker adds, such as `Healthcheck`.
     document["config"] = Value::Object(spec.config.as_map().clone());
     if let Some(variant) = &spec.variant {
         document["variant"] = Value::String(variant.clone());

@@ -1,6 +1,6 @@
-//! JSON in files, read and written as it goes: an image spec may be longer than all else that
-//! a command has in memory.
-//! Stage: oci. Input: a file. Output: what is in it.
+//! Reads and writes JSON files as streams: an image spec may be larger than everything else that a
+//! command has in memory.
+//! Stage: oci. Input: a file. Output: its contents.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
@@ -12,22 +12,22 @@ use serde::de::DeserializeOwned;
 use super::Error;
 use crate::store;
 
-/// How much of a file is read at a time.
+/// The number of bytes of a file that are read at a time.
 const BUFFER: usize = 64 << 10;
 
 /// Reads `what` from a file. Equal store paths in it share their memory.
 ///
 /// # Errors
-/// [`Error::Read`] or [`Error::Json`].
+/// Fails with [`Error::Read`] or [`Error::Json`] if the file is not valid.
 pub fn read<T: DeserializeOwned>(file: &Path, what: &'static str) -> Result<T, Error> {
     let open = File::open(file).map_err(|source| Error::Read { file: file.to_owned(), source })?;
     read_from(open, file, what)
 }
 
-/// [`read`] for a file that is open.
+/// Reads like [`read`], from an open file.
 ///
 /// # Errors
-/// [`Error::Read`] or [`Error::Json`].
+/// Fails with [`Error::Read`] or [`Error::Json`] if the file is not valid.
 pub fn read_from<T: DeserializeOwned>(
     open: impl Read,
     file: &Path,
@@ -42,7 +42,7 @@ pub fn read_from<T: DeserializeOwned>(
     })
 }
 
-/// Keeps the error of a file that can't be read: what is read from it has errors of its own.
+/// Keeps the error of reading the file, which serde would report as an error of its own.
 struct Input<R> {
     open: R,
     failed: Option<io::Error>,
@@ -60,10 +60,10 @@ impl<R: Read> Read for Input<R> {
     }
 }
 
-/// Writes JSON for people to read as well, with a newline at the end.
+/// Writes JSON that people can read as well, with a newline at the end.
 ///
 /// # Errors
-/// Those of `out`.
+/// Returns the errors of `out`.
 pub fn write(value: &impl Serialize, mut out: impl Write) -> io::Result<()> {
     serde_json::to_writer_pretty(&mut out, value)?;
     out.write_all(b"\n")

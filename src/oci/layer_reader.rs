@@ -1,5 +1,5 @@
-//! A layer's tar, to be read: made on one thread while it is read on another.
-//! Stage: oci. Input: [`SpecLayer`]. Output: what a reader makes of it.
+//! Provides a layer's tar to a reader: the tar is made on one thread and read on another.
+//! Stage: oci. Input: [`SpecLayer`]. Output: the reader's result.
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
@@ -13,11 +13,10 @@ use crate::store::Store;
 
 const BUFFER: usize = 256 << 10;
 
-/// Lets `read` have the tar of a layer, uncompressed.
+/// Lets `read` read the tar of a layer, uncompressed.
 ///
 /// # Errors
-/// Whatever keeps the layer from being made, and then what `read` fails with, as
-/// [`Error::Write`].
+/// Fails if the layer can't be made, and else with the error of `read`, as [`Error::Write`].
 pub fn read_tar<T>(
     store: &Store,
     layer: &SpecLayer,
@@ -31,7 +30,8 @@ pub fn read_tar<T>(
         });
         let mut reader = BufReader::with_capacity(BUFFER, reader);
         let result = uncompressed(&mut reader).and_then(|mut tar| read(&mut tar));
-        // What is behind the archive's end; and who makes the layer must not wait for us.
+        // Read what follows the end of the archive, so that the thread that makes the layer does
+        // not wait.
         let drained = io::copy(&mut reader, &mut io::sink());
         drop(reader);
         made.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
@@ -41,7 +41,7 @@ pub fn read_tar<T>(
     })
 }
 
-/// A base's layer may come compressed.
+/// Decompresses the tar if necessary: a base's layer may be compressed.
 fn uncompressed<'r>(
     reader: &'r mut (impl BufRead + Send),
 ) -> io::Result<Box<dyn Read + Send + 'r>> {

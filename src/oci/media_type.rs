@@ -1,4 +1,4 @@
-//! Media types of layers, OCI's and Docker's.
+//! The media types of layers, OCI's and Docker's.
 //! Stage: oci (pure).
 
 use std::fmt;
@@ -9,16 +9,17 @@ use thiserror::Error;
 
 use super::compression::Compression;
 
-/// What a layer's blob is (image-spec, layer.md, and Docker's image manifest V2, schema 2).
+/// The media type of a layer's blob (image-spec, layer.md, and Docker's image manifest V2, schema
+/// 2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LayerMediaType {
-    /// Whose name it goes by.
+    /// The family of the name.
     pub family: Family,
-    /// How the tar is compressed.
+    /// The compression of the tar.
     pub compression: Compression,
 }
 
-/// Who names it.
+/// The family of media types.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     /// `application/vnd.oci.image.layer.v1.tar…`
@@ -27,16 +28,16 @@ pub enum Family {
     Docker,
 }
 
-/// Why a layer can't be used.
+/// Says why a layer can't be used.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum MediaTypeError {
-    /// Its bytes are somewhere else, by their author's licence.
+    /// The bytes are elsewhere, as their licence demands.
     #[error("is not distributed with the image (`{0}`)")]
     Foreign(String),
-    /// Nobody can read it without a key.
+    /// The bytes are encrypted.
     #[error("is encrypted (`{0}`)")]
     Encrypted(String),
-    /// Something else.
+    /// The media type is unknown.
     #[error("has the unknown media type `{0}`")]
     Unknown(String),
 }
@@ -46,12 +47,13 @@ const DOCKER: &str = "application/vnd.docker.image.rootfs.diff.tar";
 const COMPRESSIONS: [Compression; 3] = [Compression::None, Compression::Gzip, Compression::Zstd];
 
 impl LayerMediaType {
-    /// OCI's name for what is compressed like this.
+    /// Returns OCI's media type for a compression.
     pub const fn oci(compression: Compression) -> Self {
         Self { family: Family::Oci, compression }
     }
 
-    /// The same bytes by the other's name: a manifest calls its layers by those of its own family.
+    /// Returns the media type of the same bytes in another family: a manifest names its layers in
+    /// its own family.
     pub const fn in_family(self, family: Family) -> Self {
         Self { family, ..self }
     }

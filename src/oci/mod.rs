@@ -50,7 +50,7 @@ pub use stored::{Place, StoredBlob};
 use crate::error::Hint;
 use crate::{closure, layer};
 
-/// Why there is no image.
+/// Says why an image can't be built or read.
 #[derive(Debug, Error)]
 pub enum Error {
     /// A file could not be read.
@@ -61,89 +61,89 @@ pub enum Error {
         /// The error of the system.
         source: std::io::Error,
     },
-    /// A file isn't the JSON that it should be.
+    /// A file is not JSON of the expected form.
     #[error("{}: not {what}", file.display())]
     Json {
         /// The file.
         file: PathBuf,
-        /// "an image spec", "build options" …
+        /// The expected contents, such as "an image spec" or "build options".
         what: &'static str,
-        /// What is wrong, with line and column.
+        /// The reason, with line and column.
         source: serde_json::Error,
     },
     /// The closure can't be used.
     #[error(transparent)]
     Closure(#[from] closure::Error),
-    /// The base image can't be one.
+    /// The base image can't be used.
     #[error(transparent)]
     Base(#[from] base::Error),
     /// `copyToRoot` names a path that is not in the closure.
     #[error("`copyToRoot`: {0} is not in the closure")]
     NotInClosure(String),
-    /// A layer that is kept as it was built would be another on this base image.
+    /// A layer that is kept as it was built would have to be different on this base image.
     #[error(
         "a layer of `buildLayer {{ reproducible = false; … }}` ({names}) has directories that the base image has too, with other attributes or as links: it would hide them"
     )]
     KeptLayerOnBase {
-        /// What is in the layer.
+        /// The names of the layer's contents.
         names: String,
     },
-    /// A layer that was made a moment ago came out otherwise.
+    /// A layer came out differently when it was made a second time.
     #[error("a layer ({names}) changed while it was built")]
     Unsteady {
-        /// What is in the layer.
+        /// The names of the layer's contents.
         names: String,
     },
-    /// An index without images.
+    /// An index has no images.
     #[error("an index needs one image at least")]
     EmptyIndex,
-    /// An index in which a client could not choose.
+    /// Two images of an index are for the same platform.
     #[error("two images of an index are for {platform}: {} and {}", first.display(), second.display())]
     SamePlatform {
         /// Operating system, architecture, variant.
         platform: String,
         /// One image spec.
         first: PathBuf,
-        /// The other.
+        /// The other image spec.
         second: PathBuf,
     },
-    /// A target that takes one image, and an index without one for this machine.
+    /// The target takes one image, and the index has none for this machine.
     #[error("there is no image for {wanted}, only for {}", there.join(", "))]
     NoSuchPlatform {
-        /// What this machine is.
+        /// The platform of this machine.
         wanted: String,
-        /// What there is.
+        /// The platforms of the index.
         there: Vec<String>,
     },
-    /// An index spec by another version of this program.
+    /// An index spec was written by another version of this program.
     #[error("{}: version {version} of the format of index specs, where this program knows 1", file.display())]
     IndexVersion {
         /// The file.
         file: PathBuf,
-        /// Its version.
+        /// The version of its format.
         version: u32,
     },
-    /// More layers than containers can have.
+    /// The image would have more layers than containers can have.
     #[error("the image would have {0} layers, and {max} is the most that image tools take", max = layer::LayerBudget::MAX)]
     TooManyLayers(usize),
-    /// Those that are there already leave none for the image's store.
+    /// No layer is left for the image's store after those that are already there.
     #[error(
         "`maxLayers` is {max_layers}, of which the base image has {base} and others are {others}: no layer is left for store paths"
     )]
     NoLayersLeft {
-        /// The text as it was given.
+        /// The budget that the author set.
         max_layers: layer::LayerBudget,
-        /// Of the base image.
+        /// The number of layers of the base image.
         base: usize,
-        /// Of `buildLayer`, and on top.
+        /// The number of layers of `buildLayer`, and on top.
         others: usize,
     },
-    /// Layers that make no root file system.
+    /// A layer can't be part of a root file system.
     #[error("layer {layer} of {count}: {problem}")]
     Flatten {
-        /// From 1, at the bottom.
+        /// The number of the layer, from 1 at the bottom.
         layer: usize,
-        /// Layers of the image.
+        /// The number of the image's layers.
         count: usize,
         /// The reason.
         problem: flatten::Problem,

@@ -1,4 +1,4 @@
-//! What Nix registered of the store paths that an image is made of.
+//! The information that Nix registered about the store paths from which an image is made.
 //! Stage: oci. Vocabulary of the image spec.
 
 use serde::{Deserialize, Serialize};
@@ -22,7 +22,8 @@ pub struct SourceInfo {
     pub references: Vec<StorePath>,
 }
 
-/// A record, with its references left out: read as such, they are gone before the next one.
+/// A record without its references: deserialising drops them at once, so that the references of a
+/// whole spec are never in memory.
 #[derive(Debug, Deserialize)]
 #[serde(from = "SourceInfo")]
 pub struct WithoutReferences(SourceInfo);

@@ -1,4 +1,4 @@
-//! The image spec: what a build leaves behind in place of layers.
+//! The image spec: the file that a build leaves in place of layers.
 //! Stage: oci. Input: JSON. Output: [`ImageSpec`].
 
 use std::io::{self, Read, Write};
@@ -16,39 +16,41 @@ use super::sources::{SourceInfo, WithoutReferences};
 use super::spec_layer::SpecLayer;
 use crate::store::StorePath;
 
-/// The one version of the format there is. A reader refuses all others. It goes up as well
-/// when layers that are made of the same come to have other bytes: digests would be wrong.
+/// The only version of the format. A reader refuses all others. The version must also be increased
+/// when layers with the same contents get other bytes: the recorded digests would be wrong.
 const VERSION: u32 = 1;
 
-/// Everything about an image but its name: any of its bytes can be made from this
+/// A complete description of an image except for its name: any of its bytes can be made from this
 /// and the store. Written as `image.json`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(try_from = "ImageSpecJson<SpecLayer, SourceInfo>")]
 pub struct ImageSpec {
-    /// What its programs run on.
+    /// The architecture of the image's programs.
     pub architecture: Architecture,
-    /// Which of the architecture's variants, if the base image says it.
+    /// The variant of the architecture, if the base image has one.
     pub variant: Option<String>,
-    /// When it was made, by its own account.
+    /// The creation time that the image has.
     pub created: Created,
-    /// How its container runs.
+    /// The way in which the container runs.
     pub config: ContainerConfig,
-    /// One entry a layer, from the bottom up.
+    /// The history: one entry for each layer, from the bottom up.
     pub history: Vec<History>,
     /// The layers from the bottom up.
     pub layers: Vec<SpecLayer>,
-    /// What Nix registered of every store path that a layer is made of, sorted by path.
+    /// The information that Nix registered about every store path from which a layer is made,
+    /// sorted by path.
     pub sources: Vec<SourceInfo>,
 }
 
-/// What is read of it: of each layer and each store path as much as is wanted.
+/// The JSON as it is read, with types for the parts of each layer and store path that the caller
+/// needs.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct ImageSpecJson<L, S> {
     version: u32,
     platform: PlatformJson,
     created: Created,
-    // It may have keys of a base image that this program doesn't know.
+    // The config may have keys of a base image that this program does not know.
     #[serde(deserialize_with = "ContainerConfig::deserialize_any_keys")]
     config: ContainerConfig,
     history: Vec<History>,
@@ -56,7 +58,7 @@ pub(super) struct ImageSpecJson<L, S> {
     pub store_paths: Vec<S>,
 }
 
-/// An image spec in which no store path refers to any.
+/// An image spec whose store paths have no references.
 #[derive(Deserialize)]
 #[serde(try_from = "ImageSpecJson<SpecLayer, WithoutReferences>")]
 struct Outline(ImageSpec);
@@ -69,7 +71,7 @@ impl TryFrom<ImageSpecJson<SpecLayer, WithoutReferences>> for Outline {
     }
 }
 
-/// What is written of it, in the same order.
+/// The JSON as it is written, with the fields in the order of reading.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct ImageSpecOut<'s> {
@@ -91,9 +93,9 @@ struct PlatformJson {
     variant: Option<String>,
 }
 
-/// For messages.
+/// The name of the format, for messages.
 pub(super) const WHAT: &str = "an image spec";
-/// Containers of Nix packages are Linux containers.
+/// The operating system: containers of Nix packages are Linux containers.
 const OS: &str = "linux";
 
 impl Serialize for ImageSpec {
@@ -108,7 +110,8 @@ impl Serialize for ImageSpec {
 }
 
 impl<L, S> ImageSpecJson<L, S> {
-    /// Refuses what is no image spec of this version, even if it has its fields.
+    /// Checks that this is an image spec of the supported version, and not only JSON with the same
+    /// fields.
     pub fn checked(self) -> Result<Self, String> {
         let Self { version, platform, history, layers, .. } = &self;
         if *version != VERSION {
@@ -144,49 +147,49 @@ impl ImageSpec {
     /// Reads and checks `image.json`.
     ///
     /// # Errors
-    /// [`Error::Read`] or [`Error::Json`].
+    /// Fails with [`Error::Read`] or [`Error::Json`] if the file is not valid.
     pub fn read(file: &Path) -> Result<Self, Error> {
         json_file::read(file, WHAT)
     }
 
-    /// [`ImageSpec::read`] but for what the store paths refer to, which is half of it and
-    /// changes nothing about the image.
+    /// Reads like [`ImageSpec::read`], but without the references of store paths, which are half of
+    /// the file and do not affect the image.
     ///
     /// # Errors
-    /// [`Error::Read`] or [`Error::Json`].
+    /// Fails with [`Error::Read`] or [`Error::Json`] if the file is not valid.
     pub fn read_outline(file: &Path) -> Result<Self, Error> {
         json_file::read(file, WHAT).map(|Outline(spec)| spec)
     }
 
-    /// [`ImageSpec::read_outline`] for a file that is open.
+    /// Reads like [`ImageSpec::read_outline`], from an open file.
     ///
     /// # Errors
-    /// [`Error::Read`] or [`Error::Json`].
+    /// Fails with [`Error::Read`] or [`Error::Json`] if the file is not valid.
     pub(super) fn read_outline_from(open: impl Read, file: &Path) -> Result<Self, Error> {
         json_file::read_from(open, file, WHAT).map(|Outline(spec)| spec)
     }
 
-    /// Writes `image.json`: the same bytes for the same spec.
+    /// Writes `image.json`. Equal specs give equal bytes.
     ///
     /// # Errors
-    /// Those of `out`.
+    /// Returns the errors of `out`.
     pub fn write_json(&self, out: impl Write) -> io::Result<()> {
         json_file::write(self, out)
     }
 
-    /// The bytes of `image.json`.
+    /// Returns the bytes of `image.json`.
     pub fn to_json(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         self.write_json(&mut bytes).expect("an image spec is JSON");
         bytes
     }
 
-    /// Bytes of all layers, uncompressed.
+    /// Returns the number of bytes of all layers, uncompressed.
     pub fn size(&self) -> u64 {
         self.layers.iter().map(|layer| layer.size).sum()
     }
 
-    /// What Nix registered of a store path of this image.
+    /// Returns the information that Nix registered about a store path of this image.
     pub fn source(&self, path: &StorePath) -> Option<&SourceInfo> {
         self.sources.binary_search_by(|info| info.path.cmp(path)).ok().map(|at| &self.sources[at])
     }

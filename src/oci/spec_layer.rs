@@ -9,34 +9,34 @@ use crate::digest::{Checksum, DiffId};
 use crate::layer::{Layer, LayerContents};
 use crate::store::StorePath;
 
-/// image-spec, layer.md: a tar that is not compressed.
+/// The media type of a tar that is not compressed (image-spec, layer.md).
 pub const LAYER_MEDIA_TYPE: &str = "application/vnd.oci.image.layer.v1.tar";
 
-/// One layer of an image spec.
+/// A layer of an image spec.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "SpecLayerJson")]
 pub struct SpecLayer {
-    /// Digest of the uncompressed tar.
+    /// The digest of the uncompressed tar.
     pub diff_id: DiffId,
-    /// Bytes of the uncompressed tar.
+    /// The number of bytes of the uncompressed tar.
     pub size: u64,
-    /// Checksum of the uncompressed tar: none if others made it, or an earlier version wrote
-    /// the spec.
+    /// The checksum of the uncompressed tar; none if another program made the tar, or an earlier
+    /// version wrote the spec.
     pub checksum: Option<Checksum>,
-    /// Where its bytes are from.
+    /// The source of the layer's bytes.
     pub source: LayerSource,
-    /// What it is when it is compressed, if the image's author wants that.
+    /// The compressed blob, if the image's author wants compression.
     pub compressed: Option<LayerBlob>,
 }
 
-/// Where a layer's bytes are from.
+/// The source of a layer's bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LayerSource {
-    /// They are made whenever they are asked for, of this.
+    /// Made from these contents on demand.
     Made(LayerContents),
-    /// They were made of this once, and are in a file since then.
+    /// Made from these contents once, and kept in a file (`reproducible = false`).
     Kept(LayerContents, StoredBlob),
-    /// They are in a file, and nobody here made it: a base image's.
+    /// In a file that another program made: a base image's layer.
     Stored(StoredBlob),
 }
 
@@ -47,7 +47,7 @@ struct SpecLayerJson {
     size: u64,
     #[serde(default)]
     checksum: Option<Checksum>,
-    /// Of the bytes that `contents` makes.
+    /// The media type of the bytes that are made from `contents`.
     #[serde(default)]
     media_type: Option<String>,
     #[serde(default)]
@@ -58,7 +58,7 @@ struct SpecLayerJson {
     compressed: Option<LayerBlob>,
 }
 
-/// What is written of it, in the same order.
+/// The JSON as it is written, with the fields in the order of reading.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct SpecLayerOut<'s> {
@@ -123,7 +123,7 @@ impl TryFrom<SpecLayerJson> for SpecLayer {
 }
 
 impl SpecLayer {
-    /// What it is made of; none for a base image's.
+    /// Returns the contents that the layer is made from; none for a base image's layer.
     pub fn contents(&self) -> Option<&LayerContents> {
         match &self.source {
             LayerSource::Made(contents) | LayerSource::Kept(contents, _) => Some(contents),
@@ -131,7 +131,7 @@ impl SpecLayer {
         }
     }
 
-    /// The blob that it is kept as, if it is.
+    /// Returns the blob that the layer is stored as, if it is stored.
     pub fn stored(&self) -> Option<&StoredBlob> {
         match &self.source {
             LayerSource::Made(_) => None,
@@ -139,12 +139,12 @@ impl SpecLayer {
         }
     }
 
-    /// The store paths that it is made of; none for a base image's.
+    /// Returns the store paths that the layer is made from; none for a base image's layer.
     pub fn sources(&self) -> impl Iterator<Item = &StorePath> {
         self.contents().into_iter().flat_map(LayerContents::sources)
     }
 
-    /// What is in it, for messages: names of store paths, or the file that it is in.
+    /// Describes the layer for messages: the names of its store paths, or its file.
     pub fn names(&self) -> String {
         match &self.source {
             LayerSource::Made(contents) | LayerSource::Kept(contents, _) => {

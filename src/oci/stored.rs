@@ -1,5 +1,5 @@
-//! Blobs that are not made but stored: a base image's layers, where they are.
-//! Stage: oci. Output: their bytes.
+//! Reads blobs that are stored and not made, such as a base image's layers.
+//! Stage: oci. Output: the bytes of these blobs.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
@@ -13,40 +13,40 @@ use super::media_type::LayerMediaType;
 use crate::digest::BlobDigest;
 use crate::store::Store;
 
-/// Size of a reader's buffer.
+/// The size of a reader's buffer.
 const BUFFER: usize = 256 << 10;
 
-/// Bytes in a file, or in the middle of one.
+/// A range of bytes in a file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
-    /// The file by its whole path, as in the store.
+    /// The whole path of the file, as in the store.
     pub file: PathBuf,
-    /// Where they begin: bytes from the start of the file, uncompressed.
+    /// The offset of the first byte in the file, uncompressed.
     pub offset: u64,
-    /// How many they are, as they are stored there.
+    /// The number of bytes, as they are stored.
     pub size: u64,
-    /// How the whole file is compressed, if it is an archive that was.
+    /// The compression of the whole file, if the file is a compressed archive.
     pub archive: Compression,
 }
 
-/// A layer's blob in a file, to be transferred byte for byte.
+/// A layer's blob in a file, which is transferred byte for byte.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct StoredBlob {
-    /// The file by its whole path, as in the store.
+    /// The whole path of the file, as in the store.
     pub file: PathBuf,
-    /// Where the blob begins: bytes from the start of the file, uncompressed.
+    /// The offset of the blob in the file, uncompressed.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub offset: u64,
-    /// How the whole file is compressed, if it is an archive that was: the blob's own
-    /// compression is another matter.
+    /// The compression of the whole file, if the file is a compressed archive. The blob may also be
+    /// compressed itself.
     #[serde(default, skip_serializing_if = "Compression::is_none")]
     pub archive: Compression,
-    /// Digest of the blob as it is, compressed or not.
+    /// The digest of the blob as it is stored, compressed or not.
     pub digest: BlobDigest,
-    /// Bytes of the blob as it is.
+    /// The number of bytes of the blob as it is stored.
     pub size: u64,
-    /// What it is, by its author's name for it.
+    /// The media type that its author gave it.
     pub media_type: LayerMediaType,
 }
 
@@ -55,10 +55,10 @@ fn is_zero(number: &u64) -> bool {
 }
 
 impl Place {
-    /// Reads the bytes from the first on; there may be fewer than announced.
+    /// Reads the bytes from the first one on; there may be fewer than expected.
     ///
     /// # Errors
-    /// If the file can't be read.
+    /// Fails if the file can't be read.
     pub fn open(&self, store: &Store) -> io::Result<Box<dyn Read + Send>> {
         let file = store.locate(&self.file);
         if !self.archive.is_none() {
@@ -72,24 +72,24 @@ impl Place {
 }
 
 impl StoredBlob {
-    /// Where its bytes are.
+    /// Returns the place of the blob's bytes.
     pub fn place(&self) -> Place {
         let Self { file, offset, archive, size, .. } = self;
         Place { file: file.clone(), offset: *offset, size: *size, archive: *archive }
     }
 
-    /// The blob as it is stored.
+    /// Returns a reader of the blob as it is stored.
     ///
     /// # Errors
-    /// If the file can't be read.
+    /// Fails if the file can't be read.
     pub fn open(&self, store: &Store) -> io::Result<Box<dyn Read + Send>> {
         self.place().open(store)
     }
 
-    /// The blob's tar.
+    /// Returns a reader of the blob's tar.
     ///
     /// # Errors
-    /// If the file can't be read.
+    /// Fails if the file can't be read.
     pub fn open_uncompressed(&self, store: &Store) -> io::Result<Box<dyn Read + Send>> {
         let reader = BufReader::with_capacity(BUFFER, self.open(store)?);
         self.media_type.compression.reader(reader)

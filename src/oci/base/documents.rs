@@ -1,4 +1,4 @@
-//! The documents of a base image, as far as they are read here.
+//! Parses the documents of a base image, as far as they are needed.
 //! Stage: oci (pure). Input: JSON. Output: descriptors and platforms.
 
 use std::collections::BTreeMap;
@@ -11,37 +11,38 @@ use super::error::Problem;
 use super::platform::Platform;
 use crate::digest::{BlobDigest, DiffId, Digest};
 
-/// Names other bytes (image-spec, descriptor.md; Docker's own are the same).
+/// A descriptor of other bytes (image-spec, descriptor.md; Docker's own is the same).
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {
-    /// What they are.
+    /// The media type of the bytes.
     #[serde(default)]
     pub media_type: String,
-    /// Of the bytes as they are.
+    /// The digest of the bytes.
     pub digest: BlobDigest,
-    /// How many they are.
+    /// The number of the bytes.
     pub size: u64,
-    /// In an index: what the image runs on.
+    /// The platform of an image in an index.
     pub platform: Option<Platform>,
-    /// In an index: the type of what is no image, such as a list of packages or a signature.
+    /// The type of an entry of an index that is not an image, such as a list of packages or a
+    /// signature.
     pub artifact_type: Option<String>,
-    /// In an index: names of the image, among others.
+    /// The annotations of an entry of an index; some are names of the image.
     pub annotations: Option<BTreeMap<String, String>>,
 }
 
-/// A manifest, or an index of several: Docker's schema 2 and OCI's have the same shape.
+/// A manifest, or an index of several. Docker's schema 2 and OCI's manifests have the same shape.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Manifest {
-    /// Of an image: its configuration.
+    /// The configuration of an image.
     pub config: Option<Descriptor>,
-    /// Of an image: its layers, from the bottom up.
+    /// The layers of an image, from the bottom up.
     #[serde(default)]
     pub layers: Vec<Descriptor>,
-    /// Of an index: the manifests.
+    /// The manifests of an index.
     pub manifests: Option<Vec<Descriptor>>,
-    /// Of what is said about an image: that image's manifest.
+    /// The image that an attached artifact, such as a signature, belongs to.
     pub subject: Option<IgnoredAny>,
 }
 
@@ -49,32 +50,32 @@ pub struct Manifest {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct DockerImage {
-    /// Name of the configuration's file.
+    /// The name of the configuration's file.
     pub config: String,
-    /// Names of the layers' files, from the bottom up.
+    /// The names of the layers' files, from the bottom up.
     #[serde(default)]
     pub layers: Vec<String>,
-    /// Names of the image. Docker writes null for none.
+    /// The names of the image. Docker writes null if there are none.
     pub repo_tags: Option<Vec<String>>,
 }
 
-/// Media types of image configurations.
+/// The media types of image configurations.
 const CONFIGURATIONS: [&str; 2] =
     ["application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"];
 
-/// Media types of manifests and of their indexes.
+/// The media types of manifests and of their indexes.
 const MANIFESTS: [&str; 4] = [
     "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.docker.distribution.manifest.v2+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
 ];
-/// Keys of annotations that name an image in its layout: image-spec's, and containerd's, which
+/// The keys of annotations that name an image in its layout: image-spec's, and containerd's, which
 /// Docker writes as well.
 const NAMES: [&str; 2] = ["org.opencontainers.image.ref.name", "io.containerd.image.name"];
 
 impl Descriptor {
-    /// Tells whether an index says by itself that this is no image and no index.
+    /// Returns whether an index marks this entry as something other than an image or an index.
     pub fn is_something_else(&self) -> bool {
         self.artifact_type.is_some()
             || !(self.media_type.is_empty() || MANIFESTS.contains(&&self.media_type[..]))
@@ -85,10 +86,10 @@ impl Descriptor {
         NAMES.iter().filter_map(|key| Some(&**self.annotations.as_ref()?.get(*key)?))
     }
 
-    /// That bytes are those that this names.
+    /// Checks that bytes have the digest of this descriptor.
     ///
     /// # Errors
-    /// [`Problem::Mismatch`].
+    /// Fails with [`Problem::Mismatch`] if they do not.
     pub fn check(&self, name: &str, bytes: &[u8], by: &'static str) -> Result<(), Problem> {
         let found = BlobDigest::new(Digest::of(bytes));
         if found == self.digest {
@@ -103,7 +104,7 @@ impl Descriptor {
 /// Parses a document.
 ///
 /// # Errors
-/// [`Problem::Document`], naming it.
+/// Fails with [`Problem::Document`], which names the document, if it is not valid.
 pub fn parse<T: DeserializeOwned>(
     name: &str,
     what: &'static str,
@@ -120,12 +121,12 @@ impl Manifest {
     /// Parses a manifest or an index.
     ///
     /// # Errors
-    /// [`Problem::Document`], also for those of schema 1.
+    /// Fails with [`Problem::Document`] if it is not valid, or has schema 1.
     pub fn parse(name: &str, bytes: &[u8]) -> Result<Self, Problem> {
         const WHAT: &str = "image manifest";
         let error =
             |reason: String| Problem::Document { name: name.to_owned(), what: WHAT, reason };
-        // Before the rest, which has another shape in schema 1.
+        // Check this first: schema 1 has another shape.
         let value: Value = parse(name, WHAT, bytes)?;
         match value.get("schemaVersion").and_then(Value::as_u64) {
             Some(2) => {}
@@ -137,15 +138,16 @@ impl Manifest {
         serde_json::from_value(value).map_err(|source| error(source.to_string()))
     }
 
-    /// Tells whether this is an image, or an index that may have some: not what is said about one.
+    /// Returns whether this is an image, or an index that may have images: an artifact that is
+    /// attached to an image is neither.
     pub fn may_be_image(&self) -> bool {
         self.subject.is_none() && (self.manifests.is_some() || self.configuration("").is_ok())
     }
 
-    /// The configuration's descriptor, of an image and nothing else.
+    /// Returns the configuration's descriptor, if this is the manifest of an image.
     ///
     /// # Errors
-    /// [`Problem::Document`].
+    /// Fails with [`Problem::Document`] if it is the manifest of something else.
     pub fn configuration(&self, name: &str) -> Result<&Descriptor, Problem> {
         let reason = match &self.config {
             Some(config) if CONFIGURATIONS.contains(&&config.media_type[..]) => return Ok(config),
@@ -160,11 +162,11 @@ impl Manifest {
     }
 }
 
-/// What must be known of an image configuration.
+/// The parts of an image configuration that are needed.
 pub struct Configuration {
-    /// What it runs on.
+    /// The platform of the image.
     pub platform: Platform,
-    /// Digests of the uncompressed layers, from the bottom up.
+    /// The digests of the uncompressed layers, from the bottom up.
     pub diff_ids: Vec<DiffId>,
     /// The whole document.
     pub document: Value,
@@ -174,7 +176,7 @@ impl Configuration {
     /// Parses an image configuration (image-spec, config.md).
     ///
     /// # Errors
-    /// [`Problem::Document`].
+    /// Fails with [`Problem::Document`] if it is not valid.
     pub fn parse(name: &str, bytes: &[u8]) -> Result<Self, Problem> {
         #[derive(Deserialize)]
         struct Json {
@@ -184,7 +186,7 @@ impl Configuration {
         }
         #[derive(Deserialize)]
         struct RootFs {
-            // Docker's own has null for an image without layers.
+            // Docker writes null for an image without layers.
             diff_ids: Option<Vec<DiffId>>,
         }
         const WHAT: &str = "image configuration";

@@ -1,4 +1,4 @@
-//! What is wrong with a base image: the file, the layer, and why.
+//! The errors of a base image: the file, the layer, and the reason.
 //! Stage: oci.
 
 use std::io;
@@ -11,13 +11,14 @@ use crate::error::Hint;
 use crate::oci::config::ConfigError;
 use crate::oci::media_type::MediaTypeError;
 
-/// Why an image can't be the base of another.
+/// Says why an image can't be a base.
 #[derive(Debug, Error)]
 #[error("base image {}{}", file.display(), place(layer))]
 pub struct Error {
-    /// The image, as it was named.
+    /// The image, as the user named it.
     pub file: PathBuf,
-    /// Which layer from 1 at the bottom, and how many there are, if it is one's fault.
+    /// The number of the layer, from 1 at the bottom, and the number of layers, if the error is in
+    /// a layer.
     pub layer: Option<(usize, usize)>,
     /// The reason.
     #[source]
@@ -35,7 +36,7 @@ fn named(there: &[String]) -> String {
     format!("it has `{}`", there.join("`, `"))
 }
 
-/// The reason, for people.
+/// Says what is wrong with a base image.
 #[derive(Debug, Error)]
 pub enum Problem {
     /// A file could not be read.
@@ -46,43 +47,43 @@ pub enum Problem {
         /// The error of the system.
         source: io::Error,
     },
-    /// Neither an archive nor a directory that anybody writes images to.
+    /// The path has neither an archive nor a directory in a known format.
     #[error("is no image: {0}")]
     NotAnImage(String),
-    /// An archive that ends too early.
+    /// An archive ends too early.
     #[error("is cut short: {0}")]
     Truncated(String),
-    /// An archive or a layer that can't be unpacked.
+    /// An archive or a layer can't be unpacked.
     #[error("is no whole {what}")]
     Unpack {
-        /// "tar archive", "gzip stream" …
+        /// The format, such as "tar archive" or "gzip stream".
         what: &'static str,
-        /// What the reader says.
+        /// The error of the reader.
         source: io::Error,
     },
-    /// A file that the image's documents name is not there.
+    /// A file that the image's documents name is missing.
     #[error("`{0}` is missing")]
     Missing(String),
     /// A file has a name that JSON can't hold.
     #[error("the name of {} is not UTF-8", .0.display())]
     OddName(PathBuf),
-    /// A document isn't what it should be.
+    /// A document is not valid.
     #[error("`{name}` is no {what}: {reason}")]
     Document {
-        /// Its name in the archive or directory.
+        /// The document's name in the archive or directory.
         name: String,
-        /// "image manifest", "image configuration" …
+        /// The expected document, such as "image manifest" or "image configuration".
         what: &'static str,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// The manifest lists a layer that can't be used.
+    /// The manifest names a layer that can't be used.
     #[error(transparent)]
     MediaType(#[from] MediaTypeError),
-    /// Bytes that are not those that were digested.
+    /// Bytes do not have the recorded digest or size.
     #[error("{what} has {found}, but {expected} by {by}")]
     Mismatch {
-        /// "the blob", "the uncompressed layer", "`manifest.json`" …
+        /// The bytes: "the blob", "the uncompressed layer", "`manifest.json`" …
         what: String,
         /// Digest or size as recorded.
         expected: String,
@@ -91,20 +92,20 @@ pub enum Problem {
         /// The document that recorded it.
         by: &'static str,
     },
-    /// It has none for the platform.
+    /// The base has no image for the platform.
     #[error("is for {found}, not for {wanted}")]
     Platform {
-        /// What is there.
+        /// The platforms that it has images for.
         found: String,
-        /// What was asked for.
+        /// The platform that was asked for.
         wanted: Platform,
     },
-    /// It has more than one for the platform.
+    /// The base has several images for the platform.
     #[error("holds {count} images{}: which one is meant?", platform.as_ref().map(|platform| format!(" for {platform}")).unwrap_or_default())]
     Ambiguous {
-        /// How many.
+        /// The number of images.
         count: usize,
-        /// Of this platform.
+        /// The platform, if one was asked for.
         platform: Option<Platform>,
     },
     /// None of its images has the name that was asked for.
@@ -115,7 +116,7 @@ pub enum Problem {
         /// The names that its images have.
         there: Vec<String>,
     },
-    /// Its `config` can't be inherited.
+    /// The `config` of the base can't be inherited.
     #[error(transparent)]
     Config(#[from] ConfigError),
 }

@@ -1,4 +1,4 @@
-//! The files of a base image, in a directory or an archive: by name, where they are.
+//! Finds the files of a base image, in a directory or an archive, by their names.
 //! Stage: oci. Opens files. Input: a path. Output: [`Files`].
 
 use std::collections::BTreeMap;
@@ -13,17 +13,18 @@ use crate::oci::compression::Compression;
 use crate::oci::stored::Place;
 use crate::store::Store;
 
-/// No document of an image is larger: registries refuse manifests over 4 MiB.
+/// The size of the largest document that is read: registries refuse manifests over 4 MiB.
 const DOCUMENT: u64 = 32 << 20;
-/// Of a compressed archive, files up to this size are kept, to be read without starting over …
+/// The size up to which files of a compressed archive are kept in memory, since reading them later
+/// would start over.
 const SMALL: u64 = 1 << 20;
-/// … and this much of them.
+/// The total size of these files.
 const SMALL_TOTAL: u64 = 16 << 20;
 const BUFFER: usize = 256 << 10;
-/// How many links may lead to a file.
+/// The largest number of links that may lead to a file.
 const LINKS: usize = 40;
 
-/// Named files, wherever they are.
+/// The files of an image, in a directory or an archive.
 pub struct Files<'s> {
     store: &'s Store,
     kind: Kind,
@@ -35,7 +36,7 @@ enum Kind {
         file: PathBuf,
         compression: Compression,
         members: BTreeMap<String, Member>,
-        /// Bytes of the small ones of a compressed archive.
+        /// The bytes of the small files of a compressed archive.
         small: BTreeMap<String, Vec<u8>>,
     },
 }
@@ -45,7 +46,7 @@ enum Member {
         offset: u64,
         size: u64,
     },
-    /// Another member by its name from the root.
+    /// A link to another member, by its name from the root.
     Link(String),
 }
 
@@ -53,7 +54,8 @@ impl<'s> Files<'s> {
     /// Lists an archive, or looks at a directory.
     ///
     /// # Errors
-    /// [`Problem::Read`], [`Problem::NotAnImage`], [`Problem::Truncated`] or [`Problem::Unpack`].
+    /// Fails with [`Problem::Read`], [`Problem::NotAnImage`], [`Problem::Truncated`] or
+    /// [`Problem::Unpack`] if it can't be read or listed.
     pub fn open(store: &'s Store, path: &Path) -> Result<Self, Problem> {
         let path = without_links(store, path)?;
         let physical = store.locate(&path);
@@ -77,10 +79,10 @@ impl<'s> Files<'s> {
         Ok(Self { store, kind })
     }
 
-    /// Where a file is; none if it isn't there.
+    /// Returns the place of a file, or `None` if there is no such file.
     ///
     /// # Errors
-    /// [`Problem::Read`], and [`Problem::Unpack`] for links without an end.
+    /// Fails with [`Problem::Read`], and with [`Problem::Unpack`] if links lead in a circle.
     pub fn find(&self, name: &str) -> Result<Option<Place>, Problem> {
         match &self.kind {
             Kind::Directory(directory) => {
@@ -122,10 +124,11 @@ impl<'s> Files<'s> {
         None
     }
 
-    /// The bytes of a document; none if it isn't there.
+    /// Returns the bytes of a document, or `None` if there is no such file.
     ///
     /// # Errors
-    /// [`Problem::Read`], and [`Problem::Document`] for what is too large to be one.
+    /// Fails with [`Problem::Read`], and with [`Problem::Document`] if the file is too large for a
+    /// document.
     pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>, Problem> {
         if let (Kind::Archive { small, .. }, Some((member, ..))) = (&self.kind, self.member(name))
             && let Some(bytes) = small.get(member)
@@ -146,8 +149,8 @@ impl<'s> Files<'s> {
     }
 }
 
-/// A path whose last component is no symbolic link, by which a file in the store is known as
-/// part of its own store path. What leads into the store stays below the store's root.
+/// Returns a path whose last component is not a symbolic link, so that a file in the store is named
+/// by its own store path. Links into the store stay below the store's root.
 pub fn without_links(store: &Store, path: &Path) -> Result<PathBuf, Problem> {
     let mut path = path.to_owned();
     for _ in 0..LINKS {
@@ -162,7 +165,7 @@ pub fn without_links(store: &Store, path: &Path) -> Result<PathBuf, Problem> {
     Err(Problem::Read { source: io::Error::other("too many levels of symbolic links"), file: path })
 }
 
-/// What can't be a tar archive is told from one that is damaged.
+/// Checks that bytes can begin a tar archive, to tell another format from a damaged archive.
 fn check_tar(start: &[u8]) -> Result<(), Problem> {
     let other = match start {
         [] => "the file is empty",
@@ -176,7 +179,7 @@ fn check_tar(start: &[u8]) -> Result<(), Problem> {
     Err(Problem::NotAnImage(other.to_owned()))
 }
 
-/// Whether a header without a magic number has the right check sum.
+/// Returns whether a header without a magic number has the right checksum.
 fn old_tar(start: &[u8]) -> bool {
     let mut header = tar::Header::new_old();
     header.as_mut_bytes().copy_from_slice(&start[..512]);
@@ -188,7 +191,7 @@ fn old_tar(start: &[u8]) -> bool {
     header.cksum().is_ok_and(|recorded| recorded == sum)
 }
 
-/// Lists an archive without reading what is in it.
+/// Lists an archive without reading the contents of its members.
 fn archive(file: PathBuf, reader: BufReader<File>, length: u64) -> Result<Kind, Problem> {
     let mut members = BTreeMap::new();
     let mut archive = Archive::new(reader);
@@ -209,7 +212,7 @@ fn archive(file: PathBuf, reader: BufReader<File>, length: u64) -> Result<Kind, 
     Ok(Kind::Archive { file, compression: Compression::None, members, small: BTreeMap::new() })
 }
 
-/// Lists an archive that has to be decompressed for it.
+/// Lists an archive that has to be decompressed for this.
 fn compressed_archive(
     file: PathBuf,
     compression: Compression,
@@ -238,7 +241,7 @@ fn compressed_archive(
         }
         members.insert(name, member);
     }
-    // A compressed stream that was cut behind the last entry lacks its check sum.
+    // Read to the end: a compressed stream that was cut after the last entry lacks its checksum.
     io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(unpack_error)?;
     Ok(Kind::Archive { file, compression, members, small })
 }
@@ -254,7 +257,7 @@ fn member<R: Read>(entry: &tar::Entry<R>) -> Option<(String, Member)> {
         EntryType::Regular | EntryType::Continuous => {
             Member::File { offset: entry.raw_file_position(), size: entry.size() }
         }
-        // As `docker save` and skopeo write a layer that is there twice.
+        // `docker save` and skopeo write the second copy of a layer as a link.
         EntryType::Symlink => {
             let parent = name.rsplit_once('/').map_or("", |(parent, _)| parent);
             Member::Link(normal(&format!("{parent}/{}", target())))
@@ -265,7 +268,7 @@ fn member<R: Read>(entry: &tar::Entry<R>) -> Option<(String, Member)> {
     Some((name, member))
 }
 
-/// A member's name without what has no meaning: `./a/../b` is `b`.
+/// Normalises a member's name: `./a/../b` is `b`.
 fn normal(name: &str) -> String {
     let mut normal: Vec<&str> = Vec::new();
     for component in name.split('/') {

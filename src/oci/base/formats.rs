@@ -1,5 +1,5 @@
-//! The formats that images are kept in, each found by what is there.
-//! Stage: oci. Input: [`Files`]. Output: [`Parts`], the same for all.
+//! Recognises the format of an image by its files.
+//! Stage: oci. Input: [`Files`]. Output: [`Parts`], in one form for all formats.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use super::platform::{Platform, choose};
 use crate::digest::BlobDigest;
 use crate::oci::stored::Place;
 
-/// An image's configuration and layers, before any layer was read.
+/// The configuration and layers of an image, before any layer was read.
 pub struct Parts {
     /// The configuration.
     pub configuration: Configuration,
@@ -18,28 +18,28 @@ pub struct Parts {
     pub layers: Vec<Part>,
 }
 
-/// A layer as the image's documents name it.
+/// A layer as the image's documents describe it.
 pub struct Part {
-    /// Its file's name.
+    /// The name of the layer's file.
     pub name: String,
-    /// What a manifest says of it; a docker-archive says nothing.
+    /// The descriptor in the manifest; none in a docker-archive.
     pub descriptor: Option<Descriptor>,
 }
 
-/// How deep an index may be in an index.
+/// The largest depth of an index within an index.
 const DEPTH: usize = 4;
 const INDEX: &str = "index.json";
 const MANIFEST: &str = "manifest.json";
 const BY_MANIFEST: &str = "the image manifest";
 const BY_INDEX: &str = "the index";
 
-/// Finds the image for a platform, in whatever format it is.
+/// Finds the image for a platform, in any format.
 ///
 /// # Errors
-/// [`Problem::NotAnImage`], [`Problem::Platform`], [`Problem::Ambiguous`], or what is wrong
-/// with a document.
+/// Fails with [`Problem::NotAnImage`], [`Problem::Platform`] or [`Problem::Ambiguous`] if there is
+/// not exactly one such image, or with another [`Problem`] if a document is not valid.
 pub fn parts(files: &Files, wanted: &Platform, reference: Option<&str>) -> Result<Parts, Problem> {
-    // Where both are, the archive is two formats at once: OCI's has digests to check.
+    // If there are both, the archive has two formats: prefer OCI's, which has digests to check.
     if let Some(bytes) = files.read(INDEX)? {
         let mut index = Manifest::parse(INDEX, &bytes)?;
         if let Some(reference) = reference {
@@ -59,7 +59,7 @@ pub fn parts(files: &Files, wanted: &Platform, reference: Option<&str>) -> Resul
         let reference = reference.to_owned();
         return Err(Problem::NoReference { reference, there: Vec::new() });
     }
-    // A directory by skopeo, or a manifest beside its blobs.
+    // A directory that skopeo wrote, or a manifest beside its blobs.
     let blobs = Blobs {
         files,
         names: &[
@@ -77,7 +77,7 @@ pub fn parts(files: &Files, wanted: &Platform, reference: Option<&str>) -> Resul
     checked_platform(parts, wanted)
 }
 
-/// A docker-archive (moby, image/spec/v1.2.md, "Combined Image JSON + Filesystem Changeset
+/// Reads a docker-archive (moby, image/spec/v1.2.md, "Combined Image JSON + Filesystem Changeset
 /// Format"): one `manifest.json` for all images, and layers of any name.
 fn docker_archive(
     files: &Files,
@@ -108,7 +108,7 @@ fn docker_archive(
     checked_platform(Parts { configuration, layers }, wanted)
 }
 
-/// Leaves in an index only what has a name.
+/// Removes from an index all entries that do not have the name.
 fn keep_named(index: &mut Manifest, reference: &str) -> Result<(), Problem> {
     let manifests = index.manifests.get_or_insert_default();
     let there: BTreeSet<_> =
@@ -121,8 +121,8 @@ fn keep_named(index: &mut Manifest, reference: &str) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Tells whether what is called `name` is meant by `reference`, which may leave out what Docker adds
-/// to names: its registry and `latest`.
+/// Returns whether `reference` means an image called `name`. The reference may leave out what
+/// Docker adds to names: its registry and `latest`.
 fn is_called(name: &str, reference: &str) -> bool {
     let whole = |text: &str| {
         let text = text.strip_prefix("docker.io/").unwrap_or(text);
@@ -143,12 +143,12 @@ fn checked_platform(parts: Parts, wanted: &Platform) -> Result<Parts, Problem> {
 /// Files that are named by their digests.
 struct Blobs<'a> {
     files: &'a Files<'a>,
-    /// Names that a blob may have, by the digits of its digest.
+    /// The names that a blob may have, from the digits of its digest.
     names: &'a [fn(&str) -> String],
 }
 
 impl Blobs<'_> {
-    /// Where a blob is, by name and place.
+    /// Returns the name and the place of a blob.
     fn find(&self, digest: &BlobDigest) -> Result<(String, Place), Problem> {
         let hex = digest.digest().hex();
         for name in self.names.iter().map(|name| name(&hex)) {
@@ -170,7 +170,7 @@ impl Blobs<'_> {
         Ok((name, bytes))
     }
 
-    /// The image of an index for a platform.
+    /// Reads the image of an index for a platform.
     fn chosen(&self, index: &Manifest, wanted: &Platform) -> Result<Parts, Problem> {
         let (mut found, mut other) = (Vec::new(), None);
         self.candidates(index, 0, &mut found, &mut other)?;
@@ -179,12 +179,12 @@ impl Blobs<'_> {
         }
         let descriptor = choose(found, wanted, |descriptor| descriptor.digest)?;
         let (name, bytes) = self.read(&descriptor, BY_INDEX)?;
-        // An index may say what it likes: the configuration counts.
+        // The index may be wrong: the platform in the configuration counts.
         checked_platform(self.parts(&name, &Manifest::parse(&name, &bytes)?)?, wanted)
     }
 
-    /// Finds every image of an index, with what it runs on. What is no image, such as a signature
-    /// or a list of packages beside one, is passed over; `other` keeps what the first of these is.
+    /// Finds every image of an index, with its platform. Skips entries that are not images, such as
+    /// a signature or a list of packages; `other` keeps the description of the first of these.
     fn candidates(
         &self,
         index: &Manifest,
@@ -231,7 +231,7 @@ impl Blobs<'_> {
         let configuration = Configuration::parse(&config_name, &bytes)?;
         let hex_name = |descriptor: &Descriptor| match self.find(&descriptor.digest) {
             Ok((name, _)) => Ok(name),
-            // Told together with the layer's number, when it is read.
+            // The error is reported with the layer's number when the layer is read.
             Err(Problem::Missing(name)) => Ok(name),
             Err(problem) => Err(problem),
         };

@@ -1,4 +1,4 @@
-//! A base image, checked against its bytes.
+//! Reads a base image, and checks its bytes against its digests.
 //! Stage: oci. Opens files. Input: a path. Output: [`BaseImage`].
 
 use std::collections::BTreeMap;
@@ -24,20 +24,20 @@ use crate::oci::media_type::LayerMediaType;
 use crate::oci::stored::{Place, StoredBlob};
 use crate::store::Store;
 
-/// What an image of ours stands on.
+/// The image below the layers that a build adds.
 #[derive(Debug)]
 pub struct BaseImage {
     /// The whole image configuration (image-spec, config.md), as it was written.
     pub configuration: Value,
-    /// One entry a layer, and those without a layer between them.
+    /// The history: one entry for each layer, and entries without a layer between them.
     pub history: Vec<History>,
-    /// From the bottom up.
+    /// The layers, from the bottom up.
     pub layers: Vec<BaseLayer>,
-    /// The directories and links that all layers together make.
+    /// The directories and links of all layers together.
     pub tree: BaseTree,
 }
 
-/// A layer of a base, where it is.
+/// A layer of a base image, and the place of its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BaseLayer {
     /// Digest of the uncompressed tar.
@@ -48,14 +48,15 @@ pub struct BaseLayer {
     pub blob: StoredBlob,
 }
 
-/// Reads a base image of any format, all of it: every digest is checked, in parallel.
+/// Reads a base image of any format completely, and checks every digest, in parallel.
 ///
 /// `path` is a docker-archive or an OCI archive, which may be compressed as a whole, or a
-/// directory: an OCI layout, one by `skopeo copy … dir:`, or a `manifest.json` beside
-/// its blobs. A transport may be named before it, and which image of several is meant ([`BaseName`]).
+/// directory: an OCI layout, one that `skopeo copy … dir:` wrote, or a `manifest.json` beside its
+/// blobs. A transport may stand before it, and the name of one of its images after it
+/// ([`BaseName`]).
 ///
 /// # Errors
-/// [`Error`], which names the file and the layer.
+/// Fails with [`Error`], which names the file and the layer, if the image is not valid.
 pub fn read_base(
     store: &Store,
     path: &Path,
@@ -86,7 +87,7 @@ pub fn read_base(
 
     let (mut read, mut tree) = (Vec::new(), BaseTree::default());
     for (index, ((part, place), diff_id)) in layers.iter().zip(places).zip(diff_ids).enumerate() {
-        // A layer may be there twice.
+        // An image may have a layer twice.
         let Some(Ok(scanned)) = scans.get(&place) else {
             return Err(layer_error(index)(failure(&mut scans, &place)));
         };
@@ -98,13 +99,13 @@ pub fn read_base(
     Ok(BaseImage { configuration: configuration.document, history, layers: read, tree })
 }
 
-/// Where a layer's bytes are, if they are of a kind that can be passed on.
+/// Returns the place of a layer's bytes. Fails if their media type is not supported.
 fn place(files: &Files, part: &Part) -> Result<Place, Problem> {
     if let Some(Descriptor { media_type, .. }) = &part.descriptor {
         media_type.parse::<LayerMediaType>()?;
     }
     let place = files.find(&part.name)?.ok_or_else(|| Problem::Missing(part.name.clone()))?;
-    // The image spec, which is JSON, has to name it.
+    // The image spec, which is JSON, has to name the file.
     if place.file.to_str().is_none() {
         return Err(Problem::OddName(place.file));
     }
@@ -113,8 +114,8 @@ fn place(files: &Files, part: &Part) -> Result<Place, Problem> {
 
 type Scans = BTreeMap<Place, Result<Scan, Problem>>;
 
-/// Reads every place once: side by side, but one after the other in what must be
-/// decompressed from its beginning.
+/// Reads every place once: in parallel, except for places in a compressed archive, which are read
+/// in order.
 fn scan_all(store: &Store, places: &[Place]) -> Scans {
     let unique: BTreeMap<&Place, ()> = places.iter().map(|place| (place, ())).collect();
     let unique: Vec<&Place> = unique.into_keys().collect();
@@ -124,14 +125,15 @@ fn scan_all(store: &Store, places: &[Place]) -> Scans {
     unique.into_par_iter().map(|place| (place.clone(), scan_at(store, place))).collect()
 }
 
-/// All are in one archive, and sorted by their offsets: it is read once.
+/// Reads the places of one archive, sorted by their offsets, so that the archive is decompressed
+/// once.
 fn scan_in_turn(store: &Store, places: &[&Place]) -> Scans {
     let mut scans = Scans::new();
     for place in places {
         let scanned = scan_at(store, place);
         let failed = scanned.is_err();
         scans.insert((*place).clone(), scanned);
-        // The others would fail as well, each after it has read the archive from the start.
+        // The others would fail as well, each after decompressing the archive from the start.
         if failed {
             break;
         }
@@ -143,7 +145,7 @@ fn scan_at(store: &Store, place: &Place) -> Result<Scan, Problem> {
     scan(place.open(store).map_err(|source| read_error(place, source))?)
 }
 
-/// Why nothing is known of a place.
+/// Returns the reason why a place was not read.
 fn failure(scans: &mut Scans, place: &Place) -> Problem {
     match scans.remove(place) {
         Some(Err(problem)) => problem,
@@ -155,7 +157,7 @@ fn read_error(place: &Place, source: io::Error) -> Problem {
     Problem::Read { file: place.file.clone(), source }
 }
 
-/// That the bytes are those that the image's documents say.
+/// Checks that the bytes are those that the image's documents describe.
 fn checked(
     scanned: &Scan,
     part: &Part,
@@ -182,7 +184,7 @@ fn checked(
         let (expected, found) = (diff_id.to_string(), scanned.diff_id.to_string());
         return mismatch("the uncompressed layer", expected, found, "the image configuration");
     }
-    // skopeo calls a layer `…tar.gzip` that it copied from a docker-archive as it was.
+    // skopeo names a layer `…tar.gzip` even if it copied it uncompressed from a docker-archive.
     let media_type = LayerMediaType { compression: scanned.compression, ..declared };
     let Place { file, offset, archive, size } = place;
     Ok(StoredBlob { file, offset, archive, digest: scanned.digest, size, media_type })

@@ -1,4 +1,4 @@
-//! What an image inherits from the one below it: how its container runs, and its history.
+//! Computes what an image inherits from its base: the config and the history.
 //! Stage: oci (pure). Input: the base's configuration as JSON, and ours. Output: both in one.
 
 use oci_spec::image::{History, HistoryBuilder};
@@ -6,16 +6,17 @@ use serde_json::{Map, Value};
 
 use crate::oci::config::{ConfigError, ContainerConfig};
 
-/// The `config` of an image on a base (image-spec, config.md, "config").
+/// Merges the `config` of an image with the `config` of its base (image-spec, config.md, "config").
 ///
-/// Environment variables are merged by name, the base's first and in its order; labels,
-/// ports and volumes are united, ours before the base's; of everything else the base's
-/// is kept unless ours sets it, keys that nobody knows included. An entrypoint of ours
-/// takes the base's `Cmd` away, whose words were arguments to another program: Docker's
-/// own rule for `ENTRYPOINT`.
+/// Environment variables are merged by name, the base's first and in their order. Labels, ports and
+/// volumes are united; the image's own labels replace the base's. For all other keys, also unknown
+/// ones, the image's own value counts, or else the base's. If the image has an entrypoint, the
+/// base's `Cmd` is dropped, since it was meant for another program: this is Docker's rule for
+/// `ENTRYPOINT`.
 ///
 /// # Errors
-/// [`ConfigError`] if a known key of the base has a value of another shape, or two spellings.
+/// Fails with [`ConfigError`] if a known key of the base has a value of another shape, or two
+/// spellings.
 pub fn inherit(base: &Value, ours: &ContainerConfig) -> Result<ContainerConfig, ConfigError> {
     let mut merged = ContainerConfig::of_any_keys(base.clone())?.into_map();
     let ours = ours.as_map();
@@ -39,7 +40,7 @@ pub fn inherit(base: &Value, ours: &ContainerConfig) -> Result<ContainerConfig, 
     Ok(ContainerConfig::from_checked(merged))
 }
 
-/// One entry a name: the last one's value in the first one's place, as Docker has it.
+/// Returns one entry for each name: the last value, in the first one's place, as Docker does.
 fn merge_environment<'v>(entries: impl Iterator<Item = &'v Value>) -> Vec<Value> {
     let name = |entry: &Value| {
         entry.as_str().and_then(|entry| entry.split('=').next()).unwrap_or_default().to_owned()
@@ -60,11 +61,11 @@ fn united(mut base: Map<String, Value>, ours: &Map<String, Value>) -> Map<String
     base
 }
 
-/// The base's history, from the bottom up, for its `layers` layers.
+/// Returns the base's history, from the bottom up, for its `layers` layers.
 ///
-/// Entries without a layer (`empty_layer`) are kept as they are. If the others don't
-/// match the layers one by one, nobody can tell which belongs to which, and builders
-/// refuse an image whose history and layers disagree: then there is one new entry a layer.
+/// Entries without a layer (`empty_layer`) are kept unchanged. If the other entries do not match
+/// the layers in number, they can't be assigned to the layers, and builders refuse an image whose
+/// history and layers disagree: then there is one new entry for each layer.
 pub fn inherit_history(configuration: &Value, layers: usize) -> Vec<History> {
     let history = configuration.get("history").cloned().unwrap_or_default();
     let history: Vec<History> = serde_json::from_value(history).unwrap_or_default();

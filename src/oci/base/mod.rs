@@ -1,4 +1,4 @@
-//! Base images: what an image of ours stands on.
+//! Reads base images, on which a build puts its own layers.
 //! Stage: oci. Input: an image in any format. Output: [`BaseImage`].
 //!
 //! ```text

@@ -1,18 +1,18 @@
-//! The name of a base image: a file or directory, and perhaps which of its images is meant.
+//! The name of a base image: a file or directory, and optionally one of the images in it.
 //! Stage: oci (pure). Input: text. Output: [`BaseName`].
 
 use std::path::{Path, PathBuf};
 
-/// Names a base image: a path, or a path with a transport and perhaps a reference
+/// The name of a base image: a path, or a path with a transport and optionally a reference
 /// (containers-transports(5)): `oci:PATH[:REF]`, `oci-archive:PATH[:REF]`,
 /// `docker-archive:PATH[:NAME:TAG]`, `dir:PATH`.
 ///
-/// The format is found by what is there: the transport only says where the path ends.
+/// The format is recognised by the files: the transport only says where the path ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BaseName {
     /// The file or directory.
     pub path: PathBuf,
-    /// Which of its images is meant: the name that it has there.
+    /// The name of the image in the archive or layout.
     pub reference: Option<String>,
     /// The transport, if one is named.
     transport: Option<&'static str>,
@@ -22,7 +22,7 @@ pub struct BaseName {
 const WITH_REFERENCE: [&str; 3] = ["oci", "oci-archive", "docker-archive"];
 
 impl BaseName {
-    /// Parses a name. A path that begins as a transport does can be given with `./` before it.
+    /// Parses a name. A path that begins like a transport can be written with `./` before it.
     pub fn parse(text: &Path) -> Self {
         let plain = || Self { path: text.to_owned(), reference: None, transport: None };
         let Some((name, rest)) = text.to_str().and_then(|text| text.split_once(':')) else {

@@ -1,5 +1,5 @@
-//! Which image of several: the one for a platform.
-//! Stage: oci (pure). Input: the platforms of an index. Output: one entry, or why none.
+//! Chooses, of several images, the one for a platform.
+//! Stage: oci (pure). Input: the platforms of an index. Output: one entry, or an error.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -8,15 +8,14 @@ use serde::Deserialize;
 
 use super::error::Problem;
 
-/// An operating system and a processor by Go's names for them (image-spec, image-index.md,
-/// "platform").
+/// An operating system and a processor by Go's names (image-spec, image-index.md, "platform").
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub struct Platform {
     /// `GOOS`.
     pub os: String,
     /// `GOARCH`.
     pub architecture: String,
-    /// `v7` and the like, where there is more than one.
+    /// The variant, such as `v7`, if the architecture has several.
     #[serde(default)]
     pub variant: Option<String>,
 }
@@ -29,12 +28,12 @@ impl fmt::Display for Platform {
 }
 
 impl Platform {
-    /// Whether what is for `self` runs on what is called `wanted`, variants aside.
+    /// Returns whether operating system and architecture are equal. Variants do not count.
     pub fn is(&self, wanted: &Self) -> bool {
         (&self.os, &self.architecture) == (&wanted.os, &wanted.architecture)
     }
 
-    /// The variant that any machine of the architecture has.
+    /// Returns whether every machine of the architecture supports this variant.
     fn common_variant(&self) -> bool {
         matches!(
             (&self.architecture[..], self.variant.as_deref()),
@@ -43,10 +42,10 @@ impl Platform {
     }
 }
 
-/// The one entry for a platform. Entries with the same key are one.
+/// Returns the one entry for a platform. Entries with the same key count as one.
 ///
-/// Of several variants it is the one that any machine runs; there is no such one for
-/// 32-bit ARM, and so no guess.
+/// Of several variants, chooses the one that every machine supports. For 32-bit ARM there is no
+/// such variant, and none is guessed.
 pub fn choose<T, K: Ord>(
     entries: Vec<(Platform, T)>,
     wanted: &Platform,

@@ -1,4 +1,5 @@
-//! One layer of a base, read once: digests, sizes, and what it does to the tree.
+//! Reads one layer of a base once: computes digests and sizes, and collects the changes to the
+//! tree.
 //! Stage: oci. Input: a blob's bytes. Output: [`Scan`].
 
 use std::io::{self, BufRead, BufReader, Read};
@@ -12,26 +13,26 @@ use crate::oci::compression::Compression;
 
 const BUFFER: usize = 256 << 10;
 
-/// What was found.
+/// The result of reading a layer.
 pub struct Scan {
-    /// Digest of the blob as it is.
+    /// The digest of the blob as it is stored.
     pub digest: BlobDigest,
-    /// Bytes of the blob as it is.
+    /// The number of bytes of the blob as it is stored.
     pub size: u64,
-    /// How the tar is compressed.
+    /// The compression of the tar.
     pub compression: Compression,
-    /// Digest of the tar.
+    /// The digest of the tar.
     pub diff_id: DiffId,
-    /// Bytes of the tar.
+    /// The number of bytes of the tar.
     pub uncompressed_size: u64,
-    /// Its directories and links.
+    /// The directories and links of the layer.
     pub tree: BaseLayerTree,
 }
 
 /// Reads a whole blob.
 ///
 /// # Errors
-/// [`Problem::Truncated`] and [`Problem::Unpack`].
+/// Fails with [`Problem::Truncated`] or [`Problem::Unpack`] if the blob is not a complete layer.
 pub fn scan(blob: impl Read + Send) -> Result<Scan, Problem> {
     let mut blob = BufReader::with_capacity(BUFFER, DigestReader::new(blob));
     let start = blob.fill_buf().map_err(|error| unpack_error(Compression::None, error))?;
@@ -52,7 +53,7 @@ pub fn scan(blob: impl Read + Send) -> Result<Scan, Problem> {
     Ok(Scan { digest, size, compression, diff_id, uncompressed_size, tree })
 }
 
-/// The entries of a tar as far as they matter, and the reader behind the last one.
+/// Reads the directories and links of a tar. Also returns the reader, after the last entry.
 fn tree_of<R: Read>(tar: R) -> io::Result<(BaseLayerTree, R)> {
     let mut tree = BaseLayerTree::default();
     let mut archive = Archive::new(tar);
@@ -98,7 +99,7 @@ mod tests {
     use crate::digest::Digest;
     use crate::layer::BaseTree;
 
-    /// A tar with a directory, a link, a file, and padding as GNU tar has it.
+    /// Returns a tar with a directory, a link, a file, and GNU tar's padding.
     fn tar() -> Vec<u8> {
         let mut tar = tar::Builder::new(Vec::new());
         let mut header = tar::Header::new_gnu();
@@ -139,7 +140,7 @@ mod tests {
             assert_eq!(tree.attributes(b"tmp"), Some(attributes));
             assert_eq!(tree.attributes(b"etc"), Some(Attributes::IMPLIED));
             assert_eq!(tree.resolve(b"bin").unwrap(), b"tmp");
-            // Cut short in the middle, or something else altogether.
+            // Cut the blob in the middle, and try another format.
             assert!(scan(&blob[..blob.len() / 10 + 5]).is_err(), "{compression:?}");
         }
         let problem = scan(&[b'x'; 4096][..]).map(|_| ()).unwrap_err().to_string();

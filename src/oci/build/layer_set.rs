@@ -1,4 +1,4 @@
-//! Layers that were built on their own, for images to be put on.
+//! Layers that were built on their own, for images to use.
 //! Stage: oci. Input: `layers.json` of one or more `buildLayer`s. Output: [`LayerSet`].
 
 use std::collections::BTreeSet;
@@ -23,36 +23,37 @@ use crate::store::{self, Store, StorePath};
 /// The file in a `buildLayer`'s output.
 pub const FILE: &str = "layers.json";
 
-/// Layers with all that an image spec says of them.
+/// A list of layers, with everything that an image spec says about them.
 ///
-/// A set names the sets below it and does not repeat them: a long chain of layers costs
-/// as much as there is in it.
+/// A set refers to the sets below it and does not repeat them: a long chain of sets takes as much
+/// space as its layers need.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LayerSet {
-    /// The outputs of the `buildLayer`s that go below, from the bottom up.
+    /// The outputs of the `buildLayer`s below, from the bottom up.
     #[serde(with = "store::full_paths")]
     pub parents: Vec<StorePath>,
-    /// One entry a layer.
+    /// The history: one entry for each layer.
     pub history: Vec<History>,
-    /// From the bottom up.
+    /// The layers, from the bottom up.
     pub layers: Vec<SpecLayer>,
-    /// What Nix registered of every store path that a layer is made of, sorted by path.
+    /// The information that Nix registered about every store path from which a layer is made,
+    /// sorted by path.
     #[serde(rename = "storePaths")]
     pub sources: Vec<SourceInfo>,
 }
 
 impl LayerSet {
-    /// Reads the outputs of `buildLayer`s and of all below them, each once, parents first.
-    /// All of them are the result's parents.
+    /// Reads the outputs of `buildLayer`s and of all sets below them, each once, parents first. All
+    /// of them are parents of the result.
     ///
     /// # Errors
-    /// [`Error::Read`] or [`Error::Json`].
+    /// Fails with [`Error::Read`] or [`Error::Json`] if a file is not valid.
     pub fn read_all(store: &Store, roots: &[StorePath]) -> Result<Self, Error> {
         let mut whole = Self::default();
         let mut seen = BTreeSet::new();
-        // Not by recursion: a chain of layers may be long. A set is opened, then its
-        // parents, and it is added when these are done.
+        // Without recursion, since a chain of sets may be long. A set is read, then its parents,
+        // and it is added when these are done.
         let mut open: Vec<(StorePath, Option<Self>)> =
             roots.iter().rev().map(|root| (root.clone(), None)).collect();
         while let Some((path, read)) = open.pop() {
@@ -77,12 +78,13 @@ impl LayerSet {
         Ok(whole)
     }
 
-    /// Writes each layer to a file in `directory`, to be used from there ever after. In
-    /// `layers.json` the file is named relative to it: outputs that name themselves are no good
-    /// for Nix.
+    /// Writes each layer to a file in `directory`, and uses it from there from then on.
+    /// `layers.json` names the file relative to itself, since Nix does not allow outputs that name
+    /// themselves.
     ///
     /// # Errors
-    /// Whatever keeps a layer from being made or written, and [`Error::Unsteady`].
+    /// Fails if a layer can't be made or written, and with [`Error::Unsteady`] if it came out
+    /// differently.
     pub fn keep_in(self, store: &Store, directory: &Path) -> Result<Self, Error> {
         let keep = |layer: SpecLayer| {
             let LayerBlob { digest, size, media_type } = layer.blob(Form::AsStored);
@@ -117,24 +119,24 @@ impl LayerSet {
     /// Writes `layers.json`.
     ///
     /// # Errors
-    /// Those of `out`.
+    /// Returns the errors of `out`.
     pub fn write_json(&self, out: impl Write) -> io::Result<()> {
         json_file::write(self, out)
     }
 
-    /// The bytes of `layers.json`.
+    /// Returns the bytes of `layers.json`.
     pub fn to_json(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         self.write_json(&mut bytes).expect("layers are JSON");
         bytes
     }
 
-    /// This set with another on top.
+    /// Returns this set with another one on top.
     pub fn followed_by(mut self, above: Self) -> Self {
         self.history.extend(above.history);
         self.layers.extend(above.layers);
         match self.sources.is_empty() {
-            // They may be many: not twice in memory.
+            // The list may be long: do not copy it.
             true => self.sources = above.sources,
             false => self.sources.extend(above.sources),
         }
@@ -143,18 +145,19 @@ impl LayerSet {
         self
     }
 
-    /// The store paths that are in the store of an image with these layers.
+    /// Returns the store paths that an image with these layers has in its store.
     pub fn store_paths(&self) -> BTreeSet<StorePath> {
         let contents = self.layers.iter().filter_map(SpecLayer::contents);
         contents.flat_map(|contents| &contents.store_paths).cloned().collect()
     }
 
-    /// Leaves each store path in the first layer that has it, and drops layers that are there
-    /// twice or have nothing left. A layer that lost a path is made anew, and one that has to
-    /// obey the base image; the others keep their digests. Returns the store paths that are there.
+    /// Keeps each store path in the lowest layer that has it, and drops layers that are repeated or
+    /// have become empty. Makes a layer again if it lost a path or must follow the base image's
+    /// directories and links; the others keep their digests. Returns the store paths that are in
+    /// the layers.
     ///
     /// # Errors
-    /// Whatever keeps a layer from being made.
+    /// Fails if a layer can't be made.
     pub fn settle(
         &mut self,
         store: &Store,
@@ -192,8 +195,8 @@ impl LayerSet {
                 contents.copy_to_root.clear();
             }
             let LayerContents { store_paths, copy_to_root, permissions, .. } = &mut contents;
-            // Those for what was copied are not for the same path in the store, now that it is
-            // copied by another layer.
+            // A rule for a path that another layer copies to `/` does not apply to the same path in
+            // the store.
             permissions.retain(|PermissionRule { path, .. }| {
                 copy_to_root.contains(path)
                     || store_paths.contains(path) && !in_root.0.contains(path)

@@ -1,4 +1,4 @@
-//! From a closure and options to an image spec, or to layers for other images.
+//! Builds an image spec, or layers for other images, from a closure and options.
 //! Stage: oci. Input: [`Closure`] and [`BuildOptions`]. Output: [`ImageSpec`] or [`LayerSet`].
 
 mod layer_set;
@@ -39,15 +39,15 @@ use crate::store::{Store, StorePath};
 use previous::{PreviousImage, PreviousLayer};
 use warning::idle_rules;
 
-/// Plans and makes every layer, and keeps what is needed to make them again.
+/// Plans and makes every layer, and records what is needed to make the layers again.
 ///
-/// The base image's layers are the lowest, as they are. Layers that were built on their own
-/// go on them, in the order given. A store path that several of them hold is in the first alone.
+/// The base image's layers are the lowest, unchanged. Layers that were built on their own come
+/// next, in the order given. A store path that several of these hold stays in the lowest of them.
 ///
-/// `done` is told of each layer as it is finished.
+/// `done` is called for each layer when it is finished.
 ///
 /// # Errors
-/// Whatever keeps a store path from being in the image, and [`Error::TooManyLayers`].
+/// Fails if a store path can't be put into the image, and with [`Error::TooManyLayers`].
 pub fn build_image(
     store: &Store,
     closure: Closure,
@@ -79,7 +79,8 @@ pub fn build_image(
     Ok(Built { made, warnings })
 }
 
-/// How many layers are left when those are counted that are there already, and those on top.
+/// Returns the number of layers that are left for the store, after those that are already there and
+/// those on top.
 fn left_for_store(
     base: Option<&BaseImage>,
     given: &LayerSet,
@@ -94,7 +95,7 @@ fn left_for_store(
     })
 }
 
-/// Layers of tars that somebody else made, and that are kept where they are.
+/// Makes layers of tars that other programs made, which stay in their files.
 fn tar_layers(store: &Store, options: &BuildOptions) -> Result<LayerSet, Error> {
     let mut set = LayerSet::default();
     for file in &options.tars {
@@ -119,15 +120,15 @@ fn tar_layers(store: &Store, options: &BuildOptions) -> Result<LayerSet, Error> 
     Ok(set)
 }
 
-/// A store path's name without its hash, or the file's name.
+/// Returns a store path's name without its hash, or the file's name.
 fn name_of(file: &Path) -> String {
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     let parsed = Store::default().parse(&file.to_string_lossy());
     parsed.map_or_else(|_| name.into_owned(), |path| path.name().to_string())
 }
 
-/// Records what the layers are when they are compressed: all but the base's, which are what
-/// they are. Whoever pushes them then knows their digests beforehand.
+/// Records the digests of the compressed layers, except for the base's layers, which stay as they
+/// are. A push then knows these digests beforehand.
 fn compress_layers(
     store: &Store,
     layers: &mut [SpecLayer],
@@ -137,7 +138,7 @@ fn compress_layers(
         return Ok(());
     }
     let ours = layers.iter_mut().filter(|layer| !matches!(layer.source, LayerSource::Stored(_)));
-    // One after the other: the compressor keeps all processors busy.
+    // One layer at a time: the compressor keeps all processors busy.
     for layer in ours.filter(|layer| layer.compressed.is_none()) {
         let digest = DigestWriter::new(io::sink());
         let (digest, size) = layer.write_compressed(store, compression, digest)?.finish();
@@ -148,7 +149,8 @@ fn compress_layers(
     Ok(())
 }
 
-/// The configuration and the architecture's variant, on a base or not.
+/// Returns the config and the architecture's variant, merged with those of the base if there is
+/// one.
 fn inherited(
     base: Option<&BaseImage>,
     options: &BuildOptions,
@@ -166,7 +168,7 @@ fn inherited(
     Ok((config, variant))
 }
 
-/// A base's layers, as a set to put others on.
+/// Returns a base's layers as a set, on which others can be put.
 pub fn base_layers(base: BaseImage) -> LayerSet {
     let layers = base.layers.into_iter().map(|layer| SpecLayer {
         diff_id: layer.diff_id,
@@ -178,10 +180,10 @@ pub fn base_layers(base: BaseImage) -> LayerSet {
     LayerSet { layers: layers.collect(), history: base.history, ..LayerSet::default() }
 }
 
-/// Builds the layers of a `buildLayer`. What the layers below hold stays out of them.
+/// Builds the layers of a `buildLayer`. Leaves out what the layers below hold.
 ///
 /// # Errors
-/// As [`build_image`].
+/// Returns the errors of [`build_image`].
 pub fn build_layer_set(
     store: &Store,
     closure: Closure,
@@ -195,30 +197,30 @@ pub fn build_layer_set(
     Ok(Built { made: LayerSet { parents: options.layers, ..made }, warnings })
 }
 
-/// What a Nix database of the image has: its own store paths and those of the layers below.
+/// Returns the store paths for the image's Nix database: its own and those of the layers below.
 ///
 /// # Errors
-/// If a layer below can't be read.
+/// Fails if a layer below can't be read.
 pub fn registered(
     store: &Store,
     closure: Closure,
     options: &BuildOptions,
 ) -> Result<Closure, Error> {
-    // `closure` is also that of the layers' outputs, which name their store paths.
+    // `closure` also includes the outputs of the layers, which name their store paths.
     let below = LayerSet::read_all(store, &options.layers)?;
     let files = below.parents.into_iter().collect();
     Ok(in_store(closure.without(&files), options))
 }
 
-/// The part of a closure that an image's store holds: not what is excluded, nor what is
-/// copied to `/` and nowhere else.
+/// Returns the part of a closure that is in the image's store: without the excluded paths, and
+/// without paths that are only copied to `/`.
 fn in_store(closure: Closure, options: &BuildOptions) -> Closure {
-    // Before the exclusion: what an excluded file refers to was asked for by name.
+    // Do this before the exclusion: a path that an excluded file refers to was asked for by name.
     let copied_only = copied_only(&closure, &options.copy_to_root);
     closure.without(&options.exclude).without(&copied_only)
 }
 
-/// The layers of what is not in the layers below.
+/// Builds the layers of the paths that the layers below do not have.
 fn own_layers(
     store: &Store,
     closure: Closure,
@@ -255,7 +257,7 @@ fn own_layers(
     Ok(Built { made, warnings })
 }
 
-/// Of each layer what the earlier image says of it, if that has it.
+/// Returns, for each layer, the earlier image's record of it, if there is one.
 fn known(
     store: &Store,
     closure: &Closure,
@@ -267,19 +269,20 @@ fn known(
     Ok(contents.iter().map(|contents| previous.find(contents, closure)).collect())
 }
 
-/// What is left out since layers below have it: not what `perms` wants otherwise than they do.
+/// Returns the paths that are left out since layers below have them. A path to which `perms`
+/// applies is not left out.
 fn unaltered(below: &BTreeSet<StorePath>, options: &BuildOptions) -> BTreeSet<StorePath> {
     let altered: BTreeSet<_> = in_store_rules(options).map(|rule| &rule.path).collect();
     below.iter().filter(|path| !altered.contains(path)).cloned().collect()
 }
 
-/// The rules of `perms` that are for store paths where they are in the store.
+/// Returns the rules of `perms` for store paths in the store.
 fn in_store_rules(options: &BuildOptions) -> impl Iterator<Item = &PermissionRule> {
     options.perms.iter().filter(|rule| !options.copy_to_root.contains(&rule.path))
 }
 
-/// What goes in each layer: store paths as planned, and what is copied to `/` on top,
-/// in a layer of its own if the budget has one for it.
+/// Returns the contents of each layer: store paths as planned, and the paths that are copied to
+/// `/`, in a layer of their own on top if the budget allows it.
 fn contents(in_store: Closure, options: &BuildOptions) -> Result<Vec<LayerContents>, Error> {
     let copies = !options.copy_to_root.is_empty();
     let (budget, merged) = match options.max_layers.less(1).filter(|_| copies) {
@@ -322,11 +325,11 @@ fn plan_options(options: &BuildOptions) -> Result<PlanOptions, Error> {
     })
 }
 
-/// The `copyToRoot` paths that the store needs not hold: their files are in `/`.
+/// Returns the `copyToRoot` paths that are not needed in the store: their files are in `/`.
 ///
-/// One that another path refers to (the file with the image's `config`, say), or that
-/// refers to itself (as a program does that finds its data by its own store path),
-/// stays in the store too: else these references would lead nowhere.
+/// A path to which another path refers (the file with the image's `config`, say), or that refers to
+/// itself (like a program that finds its data by its own store path), also stays in the store:
+/// otherwise these references would lead nowhere.
 fn copied_only(closure: &Closure, copy_to_root: &[StorePath]) -> BTreeSet<StorePath> {
     let mut alone: BTreeSet<_> = copy_to_root.iter().cloned().collect();
     for reference in closure.nodes().flat_map(|node| closure.references(node)) {
@@ -354,8 +357,8 @@ fn sources(closure: &Closure, contents: &[LayerContents]) -> Vec<SourceInfo> {
     paths.into_iter().map(info).collect()
 }
 
-/// What `docker history` shows of a layer: what its author says, or the names of what is in
-/// it, without hashes, the first few if there are many.
+/// Returns a layer's entry for `docker history`: the author's text, or the names of the layer's
+/// paths without hashes, the first few if there are many.
 fn history(contents: &LayerContents, options: &BuildOptions) -> History {
     history_of(&contents.names(), options)
 }

@@ -1,4 +1,4 @@
-//! What the author of an image asks for.
+//! The options of a build, which the author of an image chooses.
 //! Stage: oci (pure). Input: the JSON that `nix/lib.nix` writes. Output: [`BuildOptions`].
 
 use std::collections::BTreeSet;
@@ -13,73 +13,72 @@ use crate::oci::compression::Compression;
 use crate::oci::config::ContainerConfig;
 use crate::store::{self, StorePath};
 
-/// The arguments of `buildImage` that decide the image's bytes. Its name and tag
-/// don't: an image can be renamed without being made again.
+/// The arguments of `buildImage` that decide the image's bytes. Name and tag are not among them: an
+/// image can be renamed without being made again.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BuildOptions {
-    /// How the container runs.
+    /// The way in which the container runs.
     #[serde(default)]
     pub config: ContainerConfig,
-    /// The image to stand on, of any format that [`read_base`](crate::oci::base::read_base) takes.
+    /// The base image, in any format that [`read_base`](crate::oci::base::read_base) reads.
     #[serde(default)]
     pub from_image: Option<PathBuf>,
     /// Store paths whose files are copied to `/`.
     #[serde(with = "store::full_paths", default)]
     pub copy_to_root: Vec<StorePath>,
-    /// Layers that were built on their own, by `buildLayer`: they go below, and what they hold
-    /// is not in the image twice.
+    /// Layers that were built on their own by `buildLayer`. They go below the image's own layers,
+    /// which leave out the paths that these hold.
     #[serde(with = "store::full_paths", default)]
     pub layers: Vec<StorePath>,
-    /// Whether the layers of a `buildLayer` can be made again, so that they need not be kept.
+    /// True if the layers of a `buildLayer` can be made again, so that they need not be kept.
     #[serde(default = "yes")]
     pub reproducible: bool,
-    /// How layers are compressed for registries.
+    /// The compression of layers for registries.
     #[serde(default)]
     pub compression: Compression,
-    /// Modes and owners of some files, where not the usual.
+    /// Modes and owners of some files, if they are not the usual ones.
     #[serde(default)]
     pub perms: Vec<PermissionRule>,
-    /// What all that is in the image's store has, where `perms` don't say otherwise.
+    /// Attributes of all files in the image's store, unless `perms` changes them.
     #[serde(default)]
     pub store_attributes: StoreAttributes,
-    /// Tars that go on top of all, as they are.
+    /// Tars that are the topmost layers, unchanged.
     #[serde(default)]
     pub tars: Vec<PathBuf>,
-    /// What the layers' history says, where not the names of their contents.
+    /// The text of the layers' history, in place of the names of their contents.
     #[serde(default)]
     pub metadata: Metadata,
-    /// Members of the closure that stay out of the image, such as the file that served to find it.
+    /// Members of the closure that are left out, such as the file by which the closure was found.
     #[serde(with = "store::full_paths", default)]
     pub exclude: BTreeSet<StorePath>,
-    /// When the image was made, as far as anyone should know.
+    /// The image's creation time.
     #[serde(default)]
     pub created: Created,
-    /// What the image's programs run on.
+    /// The architecture of the image's programs.
     #[serde(default)]
     pub architecture: Architecture,
-    /// How many layers there may be, besides those of `layers` and of the base image.
+    /// The largest number of layers, without those of `layers` and of the base image.
     #[serde(default)]
     pub max_layers: LayerBudget,
-    /// Whether the layers of the base image, and those on top, count for `max_layers` as well.
+    /// True if the layers of the base image, and those on top, count for `max_layers` as well.
     #[serde(default)]
     pub max_layers_is_total: bool,
-    /// How store paths are grouped.
+    /// The way to group store paths.
     #[serde(default)]
     pub layering: Layering,
-    /// What the author decides of that himself.
+    /// The author's own decisions about the grouping.
     #[serde(default)]
     pub layering_hints: LayeringHints,
-    /// A file that says what other images are likely to have as well: what `stowage
-    /// popularity` prints.
+    /// A file with the popularity of packages in other images, as printed by `stowage popularity`.
     #[serde(default)]
     pub popularity: Option<PathBuf>,
-    /// A file with the plan that store paths keep to: what `stowage plan` prints, or the
-    /// image spec of the last release.
+    /// A file with a plan whose layers are kept: as printed by `stowage plan`, or the image spec of
+    /// the last release.
     #[serde(default)]
     pub previous_plan: Option<PathBuf>,
-    /// The image spec of an earlier build, whose digests are believed: layers that are made of
-    /// the same are not made again. Its plan is kept to, if there is no other.
+    /// The image spec of an earlier build, whose digests are trusted: layers with the same contents
+    /// are not made again. Its plan is kept, if there is no `previous_plan`.
     #[serde(default)]
     pub previous_image: Option<PathBuf>,
 }
@@ -88,15 +87,15 @@ fn yes() -> bool {
     true
 }
 
-/// The free fields of a history entry (image-spec, config.md, "history").
+/// The optional fields of a history entry (image-spec, config.md, "history").
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Metadata {
-    /// What made the layer.
+    /// The command that made the layer.
     pub created_by: Option<String>,
-    /// Who made it.
+    /// The author of the layer.
     pub author: Option<String>,
-    /// What there is to say of it.
+    /// A comment on the layer.
     pub comment: Option<String>,
 }
 

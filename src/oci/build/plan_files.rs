@@ -1,4 +1,4 @@
-//! What a plan goes by besides the closure, from files: an earlier plan, popularity and hints.
+//! Reads the files that a plan depends on: an earlier plan, popularity and hints.
 //! Stage: oci. Input: a file. Output: [`PreviousPlan`], [`Popularity`] or [`LayeringHints`].
 
 use std::path::Path;
@@ -7,26 +7,26 @@ use crate::layer::{LayeringHints, Popularity, PreviousPlan};
 use crate::oci::Error;
 use crate::oci::json_file;
 
-/// Reads what `stowage plan` prints, or an image spec.
+/// Reads a plan as printed by `stowage plan`, or an image spec.
 ///
 /// # Errors
-/// [`Error::Read`] or [`Error::Json`].
+/// Fails with [`Error::Read`] or [`Error::Json`] if the file is not valid.
 pub fn read_previous_plan(file: &Path) -> Result<PreviousPlan, Error> {
     json_file::read(file, "a layer plan")
 }
 
-/// Reads what `stowage popularity` prints.
+/// Reads popularity data as printed by `stowage popularity`.
 ///
 /// # Errors
-/// [`Error::Read`] or [`Error::Json`].
+/// Fails with [`Error::Read`] or [`Error::Json`] if the file is not valid.
 pub fn read_popularity(file: &Path) -> Result<Popularity, Error> {
     json_file::read(file, "popularity data")
 }
 
-/// Reads what an author knows of the packages.
+/// Reads an author's hints about the packages.
 ///
 /// # Errors
-/// [`Error::Read`] or [`Error::Json`].
+/// Fails with [`Error::Read`] or [`Error::Json`] if the file is not valid.
 pub fn read_layering_hints(file: &Path) -> Result<LayeringHints, Error> {
     json_file::read(file, "layering hints")
 }

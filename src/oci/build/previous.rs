@@ -1,4 +1,4 @@
-//! The layers of an earlier image, which need not be made again.
+//! Finds the layers of an earlier image, which need not be made again.
 //! Stage: oci. Input: an image spec. Output: [`PreviousImage`].
 
 use std::path::Path;
@@ -17,26 +17,27 @@ use crate::oci::spec::{self, ImageSpecJson};
 use crate::oci::spec_layer::{LayerSource, SpecLayer};
 use crate::store::{self, StorePath};
 
-/// The layers of an earlier image, and what they were made of.
+/// The layers of an earlier image, and the store paths that they were made from.
 ///
-/// A layer's bytes depend on what it holds and on these store paths' NARs, and on nothing else
-/// (docs/determinism.md) but this program, whose next version of the image spec's format is one
-/// that makes other bytes. So one that is made of the same has the same digest.
+/// A layer's bytes depend on its contents, on the NARs of its store paths (docs/determinism.md),
+/// and on this program. A version of the program that makes other bytes also changes the version of
+/// the image spec. So a layer with the same contents has the same digest.
 ///
-/// Of what they were made of there are digests alone: it may be as much as the new image.
+/// Only digests of the contents are kept: the contents themselves may take as much memory as the
+/// new image.
 #[derive(Debug, Default, Deserialize)]
 #[serde(try_from = "ImageSpecJson<PreviousLayer, PreviousSource>")]
 pub struct PreviousImage {
     layers: Vec<PreviousLayer>,
-    /// Sorted.
+    /// The store paths, sorted.
     sources: Vec<PreviousSource>,
 }
 
-/// What there is to keep of a layer.
+/// The part of a layer's record that is kept.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(from = "SpecLayer")]
 pub struct PreviousLayer {
-    /// Of its contents; none for a base image's.
+    /// The digest of the layer's contents; none for a base image's layer.
     contents: Option<Digest>,
     diff_id: DiffId,
     size: u64,
@@ -44,7 +45,7 @@ pub struct PreviousLayer {
     compressed: Option<LayerBlob>,
 }
 
-/// A store path and the hash of its NAR, by their digest.
+/// The digest of a store path and the hash of its NAR.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(from = "SourceInfo")]
 struct PreviousSource(Digest);
@@ -69,7 +70,7 @@ impl From<SpecLayer> for PreviousLayer {
 
 impl PreviousSource {
     fn of(path: &StorePath, nar_hash: &NarHash) -> Self {
-        // No store path has a space.
+        // A store path has no space in it, so this is unambiguous.
         Self(Digest::of(format!("{path} {nar_hash}").as_bytes()))
     }
 }
@@ -80,7 +81,8 @@ impl From<SourceInfo> for PreviousSource {
     }
 }
 
-/// Of contents as an image spec has them: equal ones are written alike, and others are not.
+/// Returns the digest of contents as an image spec has them: equal contents are written in the same
+/// way, and different ones are not.
 fn digest_of(contents: &LayerContents) -> Digest {
     let mut digest = DigestWriter::new(std::io::sink());
     serde_json::to_writer(&mut digest, contents).expect("contents are JSON");
@@ -88,22 +90,22 @@ fn digest_of(contents: &LayerContents) -> Digest {
 }
 
 impl PreviousImage {
-    /// Reads an image spec of about the same store paths as those of `closure`.
+    /// Reads an image spec that has about the same store paths as `closure`.
     ///
     /// # Errors
-    /// [`Error::Read`] or [`Error::Json`].
+    /// Fails with [`Error::Read`] or [`Error::Json`] if the file is not valid.
     pub fn read(file: &Path, closure: &Closure) -> Result<Self, Error> {
         let known = closure.infos().iter().map(|info| info.path.clone());
         store::sharing_known(known, || json_file::read(file, spec::WHAT))
     }
 
-    /// The layer that was made of the same.
+    /// Returns the layer that was made from the same contents, if there is one.
     pub fn find(&self, contents: &LayerContents, closure: &Closure) -> Option<PreviousLayer> {
         if self.layers.is_empty() {
             return None;
         }
         let digest = Some(digest_of(contents));
-        // One without a checksum is made once more, to have one.
+        // A layer without a checksum is made once more, to get one.
         let is_it = |layer: &&PreviousLayer| layer.contents == digest && layer.checksum.is_some();
         let layer = self.layers.iter().find(is_it)?;
         let is_same = |path: &StorePath| {
@@ -115,7 +117,8 @@ impl PreviousImage {
 }
 
 impl PreviousLayer {
-    /// The same layer in another image. Where the earlier one kept a copy of it is another matter.
+    /// Returns the layer for the new image, to be made on demand. A copy that the earlier image may
+    /// have kept is not used.
     pub fn made_of(self, contents: LayerContents, compression: Compression) -> SpecLayer {
         SpecLayer {
             diff_id: self.diff_id,

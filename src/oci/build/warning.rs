@@ -1,4 +1,4 @@
-//! What is most likely a mistake, though an image can be made.
+//! Warnings about likely mistakes in the options of a build.
 //! Stage: oci. Output: [`Warning`].
 
 use std::fmt;
@@ -7,16 +7,16 @@ use crate::layer::{self, LayerContents, PermissionRule};
 use crate::oci::Error;
 use crate::store::{Store, StorePath};
 
-/// A result, and what there is to say of it.
+/// A result, and warnings about it.
 #[derive(Clone, Debug)]
 pub struct Built<T> {
     /// The result.
     pub made: T,
-    /// What its author may not have meant.
+    /// Options that the author may not have meant.
     pub warnings: Vec<Warning>,
 }
 
-/// A part of the options that did nothing.
+/// A part of the options that had no effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Warning {
     /// A rule of `perms` for a store path that no layer of this build has.
@@ -46,7 +46,7 @@ impl fmt::Display for Warning {
     }
 }
 
-/// The rules that did nothing in layers of these contents.
+/// Returns the rules that had no effect on layers with these contents.
 pub fn idle_rules(
     store: &Store,
     rules: &[PermissionRule],

@@ -1,5 +1,5 @@
-//! What an entry of a tar has besides its name and its contents.
-//! Stage: oci. Input: an entry. Output: one with the same attributes.
+//! The attributes of a tar's entry besides its name and its contents.
+//! Stage: oci. Input: an entry. Output: an entry with the same attributes.
 
 use std::ffi::OsStr;
 use std::io::{self, Read, Write};
@@ -8,16 +8,17 @@ use std::path::Path;
 
 use tar::{Builder, Entry, EntryType, Header};
 
-/// Of PAX records (POSIX.1-2001 `pax`, "pax Header Block"): in the header where they fit.
+/// The keys of PAX records (POSIX.1-2001 `pax`, "pax Header Block"). Values that fit are in the
+/// header instead.
 const UID: &str = "uid";
 const GID: &str = "gid";
 const MTIME: &str = "mtime";
-/// Extended attributes, as GNU tar and bsdtar have them.
+/// The prefix of extended attributes, as GNU tar and bsdtar write them.
 const XATTR: &str = "SCHILY.xattr.";
-/// Largest number that a PAX record isn't needed for: seven octal digits.
+/// The largest number that fits into the header: seven octal digits.
 const ID_FIELD: u64 = 0o7777777;
 
-/// Mode, owner, time, extended attributes, and where it points to or which device it is.
+/// Mode, owner, time, extended attributes, and the target of a link or the numbers of a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attributes {
     mode: u32,
@@ -32,10 +33,10 @@ pub struct Attributes {
 }
 
 impl Attributes {
-    /// Those of an entry.
+    /// Reads the attributes of an entry.
     ///
     /// # Errors
-    /// If its header can't be read.
+    /// Fails if the header can't be read.
     pub fn of(entry: &mut Entry<impl Read>) -> io::Result<Self> {
         let target = entry.link_name_bytes().unwrap_or_default().into_owned();
         let header = entry.header();
@@ -78,7 +79,7 @@ impl Attributes {
         Ok(attributes)
     }
 
-    /// The same of another name of a file.
+    /// Returns the attributes of a hard link to a file with these.
     pub fn linked_to(&self, name: &[u8]) -> Self {
         Self { target: name.to_vec(), xattrs: Vec::new(), ..self.clone() }
     }
@@ -86,7 +87,7 @@ impl Attributes {
     /// Writes an entry whose kind and size are in the header.
     ///
     /// # Errors
-    /// The writer's and the body's.
+    /// Fails if the writer or the body fails.
     pub fn write(
         &self,
         out: &mut Builder<impl Write>,

@@ -1,9 +1,9 @@
-//! The root file system of an image: what a container of it sees, as one tar.
+//! Writes the root file system of an image, the files that a container sees, as one tar.
 //! Stage: oci. Input: layers. Output: a tar.
 //!
-//! Layers are read twice: first for which of their entries is left in the end, then for these.
-//! Directories come first, sorted; then what is in them, in the order of the layers. Contents are
-//! never in memory.
+//! Layers are read twice: first to find the entries that are left in the end, then to copy these.
+//! Directories come first, sorted; then the other entries, in the order of the layers. Contents are
+//! never held in memory.
 
 mod attributes;
 mod tree;
@@ -27,16 +27,17 @@ use super::spec::ImageSpec;
 use super::spec_layer::SpecLayer;
 use crate::store::Store;
 
-/// The layers of an image: of an image spec, or of any format that [`super::base::read_base`] takes.
+/// Reads the layers of an image: of an image spec, or of any format that [`super::base::read_base`]
+/// reads.
 ///
 /// # Errors
-/// If it can't be read, or is not what its digests say.
+/// Fails if the image can't be read, or does not have its digests.
 pub fn layers_of(
     store: &Store,
     image: &Path,
     architecture: &Architecture,
 ) -> Result<Vec<SpecLayer>, Error> {
-    // An archive begins with a name, or with a compressor's own bytes.
+    // An archive begins with a name, or with a compressor's magic number.
     let mut start = [0];
     let is_json = File::open(image).and_then(|mut file| file.read_exact(&mut start)).is_ok()
         && start == *b"{";
@@ -46,10 +47,10 @@ pub fn layers_of(
     Ok(base_layers(base::read_base(store, image, architecture)?).layers)
 }
 
-/// Writes what `layers`, from the bottom up, make together.
+/// Writes the files that `layers`, from the bottom up, have together.
 ///
 /// # Errors
-/// [`Error::Flatten`] if a layer is not one, and whatever keeps it from being made or written.
+/// Fails with [`Error::Flatten`] if a layer is not valid, or if a layer can't be made or written.
 pub fn flatten(store: &Store, layers: &[SpecLayer], out: impl Write) -> Result<(), Error> {
     let Plan { tree, directories } = plan(store, layers)?;
     let mut names = tree.names();
@@ -74,7 +75,7 @@ fn write_error(error: io::Error) -> Error {
     crate::layer::Error::Write(error).into()
 }
 
-/// What is left of all layers.
+/// The entries of all layers that are left.
 #[derive(Default)]
 struct Plan {
     tree: RootTree,
@@ -95,7 +96,8 @@ fn plan(store: &Store, layers: &[SpecLayer]) -> Result<Plan, Error> {
 }
 
 impl Plan {
-    /// What is wrong with the layer is no matter of reading it.
+    /// Reads a layer. The outer error is one of reading, the inner one a problem with the layer
+    /// itself.
     fn layer(&mut self, layer: usize, tar: impl Read) -> io::Result<Result<(), Problem>> {
         for (index, entry) in Archive::new(tar).entries()?.enumerate() {
             let mut entry = entry?;

@@ -1,14 +1,14 @@
-//! What layers leave of each other: which entry of which layer is behind each name.
+//! Computes which entry of which layer has each name after all layers.
 //! Stage: oci (pure). Input: layers' entries in order. Output: [`RootTree`].
 //!
-//! An upper layer's entry takes the place of a lower one's and of all below it, unless both are
-//! directories; whiteouts remove what is in lower layers (image-spec, layer.md, "Whiteouts").
+//! An upper layer's entry replaces a lower layer's entry and everything below it, unless both are
+//! directories; whiteouts remove entries of lower layers (image-spec, layer.md, "Whiteouts").
 
 use std::collections::BTreeMap;
 
 use thiserror::Error;
 
-/// So many links lead to one another at most, as in Linux.
+/// The largest number of links in a row, as in Linux.
 const LINKS: usize = 40;
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
@@ -16,49 +16,49 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 /// An entry of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct EntryId {
-    /// From 0, at the bottom.
+    /// The number of the layer, from 0 at the bottom.
     pub layer: usize,
-    /// From 0, by its place in the layer's tar.
+    /// The index of the entry in the layer's tar, from 0.
     pub index: usize,
 }
 
-/// What an entry is, as far as others matter to it.
+/// The kind of an entry, as far as it affects others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change<'a> {
     /// A directory.
     Directory,
-    /// A symbolic link, and where it points.
+    /// A symbolic link, with its target.
     Symlink(&'a [u8]),
-    /// Another name of the file of this name.
+    /// A further name of the file with this name.
     HardLink(&'a [u8]),
-    /// A file, a device or the like.
+    /// A file, a device or another kind.
     Other,
 }
 
-/// Why a layer is not one.
+/// Says why a layer is not valid.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum Problem {
-    /// It would be somewhere else.
+    /// A name leads out of the image.
     #[error("`{0}` leads out of the image")]
     LeadsOut(String),
-    /// A name with nothing behind it.
+    /// A hard link has a target that does not exist.
     #[error("`{name}` is a hard link to `{target}`, which is not there")]
     NoTarget {
         /// The link.
         name: String,
-        /// What it is a name of.
+        /// The target.
         target: String,
     },
-    /// Links to one another.
+    /// Symbolic links form a circle.
     #[error("the links on the way to `{0}` lead in a circle")]
     Loop(String),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Node {
-    /// The entry with its contents.
+    /// The entry that has the contents.
     entry: EntryId,
-    /// The layer that gave it this name.
+    /// The layer that gave the entry this name.
     layer: usize,
     kind: Kind,
 }
@@ -70,20 +70,20 @@ enum Kind {
     Other,
 }
 
-/// A root file system in the making.
+/// A root file system that is being composed.
 #[derive(Debug, Default)]
 pub struct RootTree {
     nodes: BTreeMap<Vec<u8>, Node>,
 }
 
 impl RootTree {
-    /// Adds an entry. Entries come layer by layer from the bottom up, and in their order.
+    /// Adds an entry. Entries come layer by layer from the bottom up, in the order of each layer.
     ///
     /// # Errors
-    /// [`Problem`].
+    /// Fails with [`Problem`] if the entry is not valid.
     pub fn apply(&mut self, entry: EntryId, name: &[u8], change: Change) -> Result<(), Problem> {
         let Some(path) = self.resolve(name)? else {
-            // The root itself, which is always there.
+            // The root itself always exists.
             return Ok(());
         };
         let (parent, base) = split(&path);
@@ -120,7 +120,7 @@ impl RootTree {
         Ok(())
     }
 
-    /// The names that each entry has in the end, sorted. The others are gone.
+    /// Returns the names that each entry has in the end, sorted. Entries without a name are gone.
     pub fn names(&self) -> BTreeMap<EntryId, Vec<&[u8]>> {
         let mut names = BTreeMap::<_, Vec<_>>::new();
         for (name, node) in &self.nodes {
@@ -129,7 +129,7 @@ impl RootTree {
         names
     }
 
-    /// Removes what layers below `layer` have in a directory.
+    /// Removes from a directory the entries of layers below `layer`.
     fn remove_below(&mut self, directory: &[u8], layer: usize) {
         let below = joined(directory, b"");
         let first = if directory.is_empty() { Vec::new() } else { below };
@@ -145,7 +145,8 @@ impl RootTree {
         }
     }
 
-    /// The path that a name stands for, its parents' links followed; none for the root.
+    /// Returns the path that a name stands for, after following the links of its parents; `None`
+    /// for the root.
     fn resolve(&self, name: &[u8]) -> Result<Option<Vec<u8>>, Problem> {
         let parts: Vec<_> = parts(name).collect();
         if parts.contains(&&b".."[..]) {
@@ -204,8 +205,8 @@ mod tests {
 
     use super::*;
 
-    /// `d NAME`, `f NAME`, `s NAME TARGET`, `h NAME TARGET`; `-` begins another layer. Gives the
-    /// names that are left, each with its entry.
+    /// Applies lines such as `d NAME`, `f NAME`, `s NAME TARGET`, `h NAME TARGET`; `-` begins
+    /// another layer. Returns the names that are left, each with its entry.
     fn tree(lines: &[&str]) -> Result<Vec<String>, Problem> {
         let mut tree = RootTree::default();
         let (mut layer, mut index) = (0, 0);
@@ -239,9 +240,9 @@ mod tests {
     fn upper_layers_replace_lower_ones() {
         for (lines, expected) in [
             (&["d ./", "d a/", "f ./a/x", "-", "f a/x"][..], &["a 0.1", "a/x 1.0"][..]),
-            // A directory keeps what is in it, and has the upper one's attributes.
+            // A directory keeps its entries, and has the attributes of the upper layer.
             (&["d a", "f a/x", "-", "d a"], &["a 1.0", "a/x 0.1"]),
-            // A file in a directory's place hides all of it; and the other way round.
+            // A file in place of a directory hides the whole directory; and the reverse.
             (&["d a", "f a/x", "f ab", "-", "f a"], &["a 1.0", "ab 0.2"]),
             (&["f a", "-", "d a", "f a/x"], &["a 1.0", "a/x 1.1"]),
             // Whiteouts.
@@ -250,9 +251,9 @@ mod tests {
             (&["d a", "f a/x", "-", "d a", "f a/y", "f a/.wh..wh..opq"], &["a 1.0", "a/y 1.1"]),
             (&["f x", "-", "f x", "f .wh.x"], &["x 1.0"]),
             (&["f x", "f y", "-", "f .wh..wh..opq"], &[]),
-            // What was hidden stays so.
+            // Hidden entries stay hidden.
             (&["f x", "-", "f .wh.x", "-", "d y"], &["y 2.0"]),
-            // Of one layer's entries the last counts.
+            // Of two entries in one layer with the same name, the last one counts.
             (&["f x", "f x"], &["x 0.1"]),
         ] {
             assert_eq!(tree(lines).unwrap(), expected, "{lines:?}");
@@ -263,7 +264,7 @@ mod tests {
     fn hard_links_are_names() {
         for (lines, expected) in [
             (&["f a", "h b a"][..], &["a 0.0", "b 0.0"][..]),
-            // The file stays as long as a name does.
+            // A file stays as long as it has a name.
             (&["f a", "h b a", "-", "f .wh.a"], &["b 0.0"]),
             (&["f a", "-", "h b a", "f a"], &["a 1.1", "b 0.0"]),
         ] {
@@ -296,7 +297,8 @@ mod tests {
     }
 
     proptest! {
-        /// Nothing is below what is not a directory, and no whiteout is left, whatever the layers.
+        /// Checks, for any layers, that only directories have entries below them, and that no
+        /// whiteout is left.
         #[test]
         fn it_is_a_tree(
             lines in prop::collection::vec(
