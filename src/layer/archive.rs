@@ -1,4 +1,5 @@
-//! A layer's bytes: its tree in order, every store path walked as it is written.
+//! Writes a layer's bytes: the entries of its tree in order, with every store path read as it is
+//! written.
 //! Stage: layer. Input: [`LayerContents`]. Output: an uncompressed tar.
 
 use std::cmp::Ordering;
@@ -17,14 +18,14 @@ use super::tree::{DIRECTORY, layer_tree};
 use crate::sink::Sink;
 use crate::store::Store;
 
-/// Writes the uncompressed tar of a layer, the same bytes wherever and however often.
+/// Writes the uncompressed tar of a layer. The bytes are the same on every machine and every time.
 ///
-/// Names are relative, a directory's ends in `/`, and as written they are in the
-/// order of their bytes (`tar -tf … | LC_ALL=C sort -c` agrees), so that parents
-/// come before their children and nothing has to be kept to sort it.
+/// Names are relative, and a directory's name ends in `/`. As written, names are sorted by their
+/// bytes (`tar -tf … | LC_ALL=C sort -c` agrees), so that parents come before their children and
+/// nothing has to be kept in memory to sort it.
 ///
 /// # Errors
-/// Whatever keeps the sources from being read, and [`Error::Write`].
+/// Fails if the sources can't be read, and with [`Error::Write`] if `out` fails.
 pub fn write_layer(store: &Store, contents: &LayerContents, out: impl Sink) -> Result<(), Error> {
     let tree = layer_tree(store, contents)?;
     let mut walk = Walk {
@@ -38,7 +39,7 @@ pub fn write_layer(store: &Store, contents: &LayerContents, out: impl Sink) -> R
     Ok(())
 }
 
-/// Within a file's body both sides can fail; what comes as a bare `io::Error` is the writer's.
+/// Within a file's body, reading and writing can fail: a bare `io::Error` is the writer's.
 impl From<io::Error> for Error {
     fn from(error: io::Error) -> Self {
         Error::Write(error)
@@ -49,12 +50,12 @@ struct Walk<'s, S: Sink> {
     tar: TarWriter<Pieces<S>>,
     store: &'s Store,
     contents: &'s LayerContents,
-    /// Of the entry at hand, without a final slash.
+    /// The name of the current entry, without a final slash.
     name: Vec<u8>,
 }
 
 impl<S: Sink> Walk<'_, S> {
-    /// Goes on with `step` at the entry `name` below this one.
+    /// Runs `step` at the entry `name` below the current one.
     fn below<T>(
         &mut self,
         name: &[u8],
@@ -147,8 +148,8 @@ impl<S: Sink> Walk<'_, S> {
     }
 }
 
-/// The order of names as they are written: a directory's ends in a slash, so `a-b`
-/// comes before `a/`, and `a/` and all that is in it before `a0`.
+/// Compares names as they are written: a directory's name ends in a slash, so `a-b` comes before
+/// `a/`, and `a/` and everything in it before `a0`.
 fn tar_order((a, a_is_directory): (&[u8], bool), (b, b_is_directory): (&[u8], bool)) -> Ordering {
     let written = |name, is_directory: bool| -> std::iter::Chain<std::slice::Iter<u8>, _> {
         <[u8]>::iter(name).chain(is_directory.then_some(&b'/'))

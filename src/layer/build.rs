@@ -1,4 +1,4 @@
-//! The layers of a plan with their digests and checksums, hashed in parallel.
+//! Makes the layers of a plan in parallel, and computes their digests and checksums.
 //! Stage: layer. Input: [`LayerContents`] of each. Output: [`Layer`] of each.
 
 use std::io;
@@ -11,23 +11,23 @@ use crate::digest::{
 };
 use crate::store::Store;
 
-/// What a layer was when it was made: the digest, size and checksum of its *uncompressed* tar.
+/// The digest, size and checksum of a layer's *uncompressed* tar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layer {
-    /// Digest of the uncompressed tar.
+    /// The digest of the uncompressed tar.
     pub diff_id: DiffId,
-    /// Bytes of the uncompressed tar.
+    /// The number of bytes of the uncompressed tar.
     pub size: u64,
-    /// Checksum of the uncompressed tar: who makes it again compares it by this, and is done
-    /// before SHA-256 would be.
+    /// The checksum of the uncompressed tar. Comparing it when the layer is made again is faster
+    /// than comparing SHA-256.
     pub checksum: Checksum,
 }
 
-/// Makes one layer's bytes, hashed beside other layers', and keeps nothing but their digest and
-/// checksum.
+/// Makes one layer's bytes and hashes them together with those of other layers. Keeps only their
+/// digest and checksum.
 ///
 /// # Errors
-/// Whatever keeps the sources from being read.
+/// Fails if the sources can't be read.
 pub fn layer_at(
     place: &Place<'_>,
     store: &Store,
@@ -48,15 +48,15 @@ fn hashed(
     Ok(Layer { diff_id: DiffId::new(digest), size, checksum })
 }
 
-/// Makes every layer, on as many threads as rayon has, several on each where they are hashed
-/// together.
+/// Makes every layer, on as many threads as rayon has, and several at once on each thread where
+/// they are hashed together.
 ///
-/// The heaviest is begun first: begun last, it would keep one thread busy after all
-/// others are done. `weight` is a guess of its bytes; it changes nothing but the time.
-/// Each layer goes to `done` when it is made, in any order.
+/// The heaviest layer begins first: if it began last, it would keep one thread busy after all
+/// others are finished. `weight` guesses the number of bytes, and affects nothing but the time.
+/// `done` is called for each layer when it is made, in any order.
 ///
 /// # Errors
-/// Of the lowest layer that could not be made, whichever failed first.
+/// Returns the error of the lowest layer that could not be made, whichever failed first.
 pub fn build_layers(
     store: &Store,
     contents: &[&LayerContents],
@@ -65,7 +65,7 @@ pub fn build_layers(
 ) -> Result<Vec<Layer>, Error> {
     let jobs = rayon::current_num_threads();
     let total = contents.iter().map(|contents| weight(contents)).fold(0, u64::saturating_add);
-    // It is at work when the others are done: hash it on another thread than it is read on.
+    // This layer takes longer than all others: hash it on a thread beside the one that reads it.
     let outlasts =
         |contents: &LayerContents| jobs > 1 && weight(contents).saturating_mul(jobs as u64) > total;
     let make = |place: &Place<'_>, contents: &LayerContents| {

@@ -1,4 +1,4 @@
-//! What a layer holds: enough to make its bytes again.
+//! The contents of a layer: enough to make its bytes again.
 //! Stage: layer (pure).
 
 use std::collections::BTreeSet;
@@ -17,24 +17,24 @@ pub struct LayerContents {
     /// Store paths that are in the image where they are in the store.
     #[serde(with = "store::full_paths", default, skip_serializing_if = "BTreeSet::is_empty")]
     pub store_paths: BTreeSet<StorePath>,
-    /// Store paths whose files are copied to `/`. The order counts: of two
-    /// `nix-support` directories, and for messages.
+    /// Store paths whose files are copied to `/`. Their order matters for messages, and for the
+    /// choice between two `nix-support` directories.
     #[serde(with = "store::full_paths", default, skip_serializing_if = "Vec::is_empty")]
     pub copy_to_root: Vec<StorePath>,
-    /// Modes and owners of some of their files. They are for the files in `/` of what is
-    /// copied there, and for the others where they are in the store.
+    /// Modes and owners of some of the files. For a path that is copied to `/`, they apply to the
+    /// files there, and for other paths to the files in the store.
     #[serde(rename = "perms", default, skip_serializing_if = "Vec::is_empty")]
     pub permissions: Vec<PermissionRule>,
-    /// What all that is in the store has, where `perms` don't say otherwise.
+    /// Attributes of everything in the store, unless `perms` changes them.
     #[serde(default, skip_serializing_if = "StoreAttributes::is_usual")]
     pub store_attributes: StoreAttributes,
-    /// What the base image has where this layer has directories.
+    /// The part of the base image's tree that this layer has directories in.
     #[serde(default, skip_serializing_if = "BaseTree::is_empty")]
     pub over: BaseTree,
 }
 
 impl LayerContents {
-    /// What `perms` says of a path where it is in the store.
+    /// Returns the rules of `perms` for a path in the store.
     pub(super) fn rules_in_store(&self, path: &StorePath) -> RulesOf<'_> {
         if self.copy_to_root.contains(path) {
             return RulesOf::default();
@@ -42,17 +42,17 @@ impl LayerContents {
         RulesOf::new(&self.permissions, path)
     }
 
-    /// Whether this layer has a store path with other modes or owners than all others would.
+    /// Returns whether this layer has a store path with unusual modes or owners.
     pub fn alters(&self, path: &StorePath) -> bool {
         self.store_paths.contains(path) && !self.rules_in_store(path).is_empty()
     }
 
-    /// Every store path that is read to make the layer.
+    /// Returns every store path that is read to make the layer.
     pub fn sources(&self) -> impl Iterator<Item = &StorePath> {
         self.store_paths.iter().chain(&self.copy_to_root)
     }
 
-    /// The names of its sources without their hashes, sorted, each once.
+    /// Returns the names of the sources without their hashes, sorted, each once.
     pub fn names(&self) -> Vec<String> {
         let names: BTreeSet<_> = self.sources().map(|path| path.name().to_string()).collect();
         names.into_iter().collect()

@@ -1,8 +1,7 @@
-//! Tar headers: one way to write each entry, the same on every machine.
+//! Writes tar headers: each entry in one way, the same on every machine.
 //! Stage: layer (pure). Input: an entry's name and kind. Output: header bytes.
 //!
-//! Every constant here reaches the bytes of every layer: changing one changes
-//! every diff ID.
+//! Every constant here affects the bytes of every layer: changing one changes every diff ID.
 
 use std::io::Write;
 
@@ -14,49 +13,51 @@ use super::permissions::Given;
 /// Tar's unit: headers are one block, and bodies are padded to whole blocks.
 pub const BLOCK: usize = 512;
 
-/// Nix's canonical modification time. 0 would do as well, but some tools take it for "unset".
+/// Nix's canonical modification time. 0 would work as well, but some tools take it for "unset".
 const MTIME: u64 = 1;
-/// Owner of an entry, by number and by name, unless a base image's directories or `perms` say otherwise.
+/// The owner of an entry, by number and by name, unless a base image's directories or `perms` set
+/// another.
 const OWNER: u64 = 0;
 const OWNER_NAME: &str = "root";
-/// Name of a PAX header itself, which readers ignore.
+/// The name of a PAX header itself, which readers ignore.
 const PAX_NAME: &[u8] = b"PaxHeaders.0";
 const PAX_MODE: u32 = 0o644;
-/// Length of a name or link target in a ustar header.
+/// The length of a name or link target in a ustar header.
 const NAME_FIELD: usize = 100;
-/// Largest size that fits a ustar header: eleven octal digits.
+/// The largest size that fits a ustar header: eleven octal digits.
 const SIZE_FIELD: u64 = 0o77777777777;
-/// Largest number of a user or group that fits one: seven octal digits.
+/// The largest number of a user or group that fits a ustar header: seven octal digits.
 const ID_FIELD: u64 = 0o7777777;
 
-/// What an entry is.
+/// The kind of an entry, with the data that its header needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entry<'a> {
     /// A directory with its mode and owner.
     Directory(Attributes),
     /// A regular file of `size` bytes.
     File {
-        /// Whether it may be executed.
+        /// True if the file may be executed.
         executable: bool,
-        /// Bytes.
+        /// The number of bytes.
         size: u64,
     },
     /// A symbolic link.
     Symlink {
-        /// Where it points, as bytes.
+        /// The target, as bytes.
         target: &'a [u8],
     },
 }
 
-/// The header blocks of an entry, its PAX extensions first where it needs them.
+/// Returns the header blocks of an entry, with PAX extensions before the header where they are
+/// needed.
 ///
-/// `name` is relative; a directory's gets its final slash here. What a ustar header
-/// can't hold goes to PAX records (POSIX.1-2001 `pax`, "pax Header Block"): names
-/// and targets over 100 bytes or with a byte outside ASCII, files over 8 GiB. Names
-/// that are no UTF-8 are written as they are, as GNU tar does. ustar's own `prefix`
-/// field is never used: then a name has one spelling.
+/// `name` is relative; a directory's name gets its final slash here. Values that a ustar header
+/// can't hold go to PAX records (POSIX.1-2001 `pax`, "pax Header Block"): names and targets over
+/// 100 bytes or with a byte outside of ASCII, files over 8 GiB. Names that are not UTF-8 are
+/// written unchanged, as GNU tar does. ustar's own `prefix` field is never used, so that each name
+/// is written in one way only.
 ///
-/// What `given` has takes the place of the entry's own; a link's mode means nothing, and stays.
+/// Values in `given` replace the entry's own. A link's mode has no meaning, and is not replaced.
 pub fn header_blocks(name: &[u8], entry: Entry, given: Given) -> Vec<u8> {
     let mut name = name.to_vec();
     let mut owner = (OWNER, OWNER);
@@ -74,12 +75,12 @@ pub fn header_blocks(name: &[u8], entry: Entry, given: Given) -> Vec<u8> {
 
     let mode = if kind == EntryType::Symlink { mode } else { given.mode.unwrap_or(mode) };
     let (uid, gid) = (given.uid.unwrap_or(owner.0), given.gid.unwrap_or(owner.1));
-    // Others' names are another image's business: the numbers are what counts.
+    // Other owners have no name here, since names depend on the image: the numbers are what counts.
     let usual_name = |id| if id == OWNER { OWNER_NAME } else { "" };
     let mtime = given.mtime.unwrap_or(MTIME);
     let names = (given.uname.unwrap_or(usual_name(uid)), given.gname.unwrap_or(usual_name(gid)));
 
-    // In this order, which is that of the keys.
+    // The records are sorted by key.
     let mut records = Vec::new();
     if gid > ID_FIELD {
         pax_record(&mut records, "gid", gid.to_string().as_bytes());
@@ -124,7 +125,7 @@ pub fn header_blocks(name: &[u8], entry: Entry, given: Given) -> Vec<u8> {
     blocks
 }
 
-/// What a field has of a number that only fits a PAX record.
+/// Returns the value of a header field for a number that may only fit a PAX record.
 fn fitting(number: u64, largest: u64) -> u64 {
     if number > largest { 0 } else { number }
 }
@@ -133,7 +134,7 @@ fn needs_record(text: &[u8]) -> bool {
     text.len() > NAME_FIELD || !text.is_ascii()
 }
 
-/// `<length> <key>=<value>\n`, where the length counts its own digits.
+/// Appends `<length> <key>=<value>\n`, in which the length counts its own digits.
 fn pax_record(records: &mut Vec<u8>, key: &str, value: &[u8]) {
     let rest = key.len() + value.len() + 3; // " ", "=" and "\n"
     let mut length = rest;
@@ -145,7 +146,7 @@ fn pax_record(records: &mut Vec<u8>, key: &str, value: &[u8]) {
     records.push(b'\n');
 }
 
-/// A ustar header block. Names that are too long are cut: a PAX record has them.
+/// Returns a ustar header block. Names that are too long are cut: a PAX record has them in full.
 fn ustar(
     name: &[u8],
     kind: EntryType,
@@ -222,7 +223,7 @@ mod tests {
         }
     }
 
-    /// Reads the entry back with the tar crate, whose reader is not ours.
+    /// Reads the entry with the tar crate, whose code is independent of this program's.
     fn read_back(bytes: &[u8]) -> (Vec<u8>, Option<Vec<u8>>, u64, u32) {
         let mut archive = tar::Archive::new(bytes);
         let entry = archive.entries().unwrap().next().unwrap().unwrap();

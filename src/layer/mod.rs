@@ -38,7 +38,7 @@ pub use tree::met_by;
 
 use crate::error::Hint;
 
-/// Why a layer could not be made.
+/// Says why a layer could not be made.
 #[derive(Debug, Error)]
 pub enum Error {
     /// A file of the store could not be read.
@@ -49,43 +49,44 @@ pub enum Error {
         /// The error of the system.
         source: io::Error,
     },
-    /// A store path isn't there.
+    /// A store path does not exist.
     #[error("store path {} does not exist", path.display())]
     Missing {
         /// The store path on this machine.
         path: PathBuf,
     },
-    /// A file is not as long as it said.
+    /// A file has another length than its metadata says.
     #[error("{} changed while it was read: expected {expected} bytes, found {found}", path.display())]
     Changed {
         /// The file on this machine.
         path: PathBuf,
-        /// Bytes by its metadata.
+        /// The number of bytes in the metadata.
         expected: u64,
-        /// Bytes that could be read.
+        /// The number of bytes that could be read.
         found: u64,
     },
-    /// A kind of file that neither a Nix store nor a layer holds.
+    /// The file is of a kind that neither a Nix store nor a layer can hold.
     #[error("{} is a {kind}: a layer may hold files, directories and symbolic links only", path.display())]
     Special {
         /// The file on this machine.
         path: PathBuf,
-        /// "socket", "FIFO", "character device" …
+        /// The kind, such as "socket", "FIFO" or "character device".
         kind: &'static str,
     },
-    /// A name that OCI gives another meaning.
+    /// The name has a special meaning in OCI layers.
     #[error("{} has a name that would delete files in an image: names beginning with `.wh.` are whiteouts", path.display())]
     Whiteout {
         /// The file on this machine.
         path: PathBuf,
     },
-    /// Two entries of a directory have the same name, once what Nix appends to it on macOS is off.
+    /// Two entries of a directory have the same name, after the suffix is removed that Nix appends
+    /// on macOS.
     #[error("{} has the name of another file in its directory, without what macOS needs to tell them apart", path.display())]
     SameName {
-        /// One of them on this machine.
+        /// The path of one of them on this machine.
         path: PathBuf,
     },
-    /// `copyToRoot` with something that has no files to copy.
+    /// A path in `copyToRoot` is not a directory, and so has no files to copy.
     #[error("`copyToRoot`: {} is not a directory", path.display())]
     NotADirectory {
         /// The store path on this machine.
@@ -108,21 +109,21 @@ pub enum Error {
         name: String,
         /// The file or directory that came first.
         first: PathBuf,
-        /// The one that came second.
+        /// The file or directory that came second.
         second: PathBuf,
     },
-    /// There is no plan.
+    /// The plan could not be made.
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// A directory of ours is where the base has links that lead to each other.
+    /// A directory of the layer is at a place where the base has links that form a circle.
     #[error("{} has no place in the image: {link}", path.display())]
     LinkLoop {
         /// The directory on this machine.
         path: PathBuf,
-        /// Which link.
+        /// The link.
         link: LinkLoop,
     },
-    /// A directory of ours has a name in the base that no JSON can hold.
+    /// A directory of the layer has a name in the base that JSON can't represent.
     #[error(
         "the base image's directory /{name}, which is in `copyToRoot` too, has a name that is not UTF-8"
     )]

@@ -1,9 +1,8 @@
-//! The NAR hash of a store path: what Nix itself says a path's contents are.
+//! Computes the NAR hash of a store path: Nix's own digest of the path's contents.
 //! Stage: layer. Input: a store path. Output: [`NarHash`].
 //!
-//! Layers don't need it, but it tells *which* store path of a layer is not what it
-//! was. Written here, as the crates that read and write NARs refuse names that are
-//! no UTF-8, which real packages have.
+//! Layers do not need it, but it shows *which* store path of a layer has changed. It is computed
+//! here, since the crates for NARs refuse names that are not UTF-8, which real packages have.
 
 use std::io::{self, Write};
 
@@ -15,11 +14,11 @@ use crate::digest::DigestWriter;
 use crate::sink::Sink;
 use crate::store::{Store, StorePath};
 
-/// Hashes the NAR serialisation of a store path as it is now (Nix manual, "Nix
-/// Archive (NAR) format").
+/// Hashes the NAR serialisation of a store path as it is now (Nix manual, "Nix Archive (NAR)
+/// format").
 ///
 /// # Errors
-/// Whatever keeps it from being read.
+/// Fails if the path can't be read.
 pub fn nar_hash(store: &Store, path: &StorePath) -> Result<NarHash, Error> {
     let mut nar = Nar { out: Pieces::new(DigestWriter::new(io::sink())) };
     nar.text(b"nix-archive-1")?;
@@ -29,13 +28,13 @@ pub fn nar_hash(store: &Store, path: &StorePath) -> Result<NarHash, Error> {
     Ok(NarHash::new(nar.out.finish()?.finish().0.bytes()))
 }
 
-/// The NAR of a directory of plain files that nobody has to store: their bytes are written to it,
-/// one file after the other.
+/// Hashes the NAR of a directory of plain files, which need not be stored: their bytes are written
+/// to this value, one file after the other.
 pub struct DirectoryNar {
     nar: Nar<DigestWriter<io::Sink>>,
     name: String,
     size: u64,
-    /// Bytes of the last file that are still to come.
+    /// The number of bytes of the last file that are still to come.
     left: u64,
 }
 
@@ -43,17 +42,18 @@ impl DirectoryNar {
     /// Begins with an empty directory.
     ///
     /// # Errors
-    /// None that a hash could have.
+    /// Never fails in practice: a hash can't fail.
     pub fn new() -> io::Result<Self> {
         let mut nar = Nar { out: Pieces::new(DigestWriter::with_thread(io::sink())) };
         nar.texts(&[b"nix-archive-1", b"(", b"type", b"directory"])?;
         Ok(Self { nar, name: String::new(), size: 0, left: 0 })
     }
 
-    /// Begins a file, whose bytes are to be written next. Names come in the order of their bytes.
+    /// Begins a file, whose bytes are to be written next. Files must come in the order of the bytes
+    /// of their names.
     ///
     /// # Errors
-    /// None that a hash could have.
+    /// Never fails in practice: a hash can't fail.
     pub fn begin(&mut self, name: &str, size: u64) -> io::Result<()> {
         assert!(*name > *self.name, "a NAR has its files in order");
         name.clone_into(&mut self.name);
@@ -66,7 +66,7 @@ impl DirectoryNar {
     /// Ends the file.
     ///
     /// # Errors
-    /// [`io::ErrorKind::InvalidData`] if bytes are missing.
+    /// Fails with [`io::ErrorKind::InvalidData`] if bytes are missing.
     pub fn end(&mut self) -> io::Result<()> {
         if self.left > 0 {
             return Err(io::ErrorKind::InvalidData.into());
@@ -75,10 +75,10 @@ impl DirectoryNar {
         self.nar.texts(&[b")", b")"])
     }
 
-    /// The hash of what there is.
+    /// Returns the hash of the directory.
     ///
     /// # Errors
-    /// None that a hash could have.
+    /// Never fails in practice: a hash can't fail.
     pub fn finish(mut self) -> io::Result<NarHash> {
         self.nar.text(b")")?;
         Ok(NarHash::new(self.nar.out.finish()?.finish().0.bytes()))
@@ -105,7 +105,7 @@ struct Nar<S: Sink> {
 }
 
 impl<S: Sink> Nar<S> {
-    /// Length as 64 bits in little endian, bytes, zeros up to a multiple of 8.
+    /// Writes the length as 64 bits in little endian, the bytes, and zeros up to a multiple of 8.
     fn text(&mut self, text: &[u8]) -> io::Result<()> {
         self.out.write_all(&(text.len() as u64).to_le_bytes())?;
         self.out.write_all(text)?;
@@ -161,7 +161,7 @@ mod tests {
 
     use super::*;
 
-    /// Golden: `nix-hash --type sha256 --base32` of the same tree.
+    /// Compares with the output of `nix-hash --type sha256 --base32` for the same tree.
     #[test]
     fn agrees_with_nix() {
         let root = tempfile::tempdir().unwrap();

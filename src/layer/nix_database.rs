@@ -1,16 +1,16 @@
-//! The Nix database of an image, for a Nix that runs in it.
+//! Builds the Nix database of an image, for a Nix that runs in it.
 //! Stage: layer. Input: [`Closure`]. Output: the bytes of `db.sqlite`.
 //!
-//! Written by SQLite itself, in memory, from rows in a fixed order: the same bytes on every
-//! build. What differs from one version of SQLite to the next, and from one write to the
-//! next, is in the file's header, and is set to constants.
+//! SQLite itself writes the database, in memory, from rows in a fixed order: the bytes are the same
+//! on every build. The fields of the file's header that differ between versions of SQLite, or
+//! between writes, are set to constants.
 
 use rusqlite::{Connection, params};
 
 use crate::closure::{Closure, NodeIdx};
 use crate::store::Store;
 
-/// Version of the schema, as it stands in `/nix/var/nix/db/schema`.
+/// The version of the schema, as in `/nix/var/nix/db/schema`.
 pub const SCHEMA_VERSION: &str = "10";
 
 /// Nix's own schema (Nix, `src/libstore/schema.sql` and `ca-specific-schema.sql` is added by
@@ -52,13 +52,13 @@ create table DerivationOutputs (
 create index IndexDerivationOutputs on DerivationOutputs(path);
 ";
 
-/// The time of every registration: there is no clock, and 0 means never to some.
+/// The time of every registration: the clock is not used, and to some programs 0 means never.
 const REGISTRATION_TIME: i64 = 1;
 
-/// Makes the database that has these paths, and no others, as valid.
+/// Builds a database in which these paths, and no others, are valid.
 ///
 /// # Errors
-/// Those of SQLite, which has no reason for any: nothing is read or written.
+/// Fails if SQLite fails, for which there is no reason: no file is read or written.
 pub fn nix_database(closure: &Closure) -> Result<Vec<u8>, rusqlite::Error> {
     let mut database = Connection::open_in_memory()?;
     database.execute_batch(SCHEMA)?;
@@ -88,9 +88,9 @@ pub fn nix_database(closure: &Closure) -> Result<Vec<u8>, rusqlite::Error> {
     Ok(bytes)
 }
 
-/// Fields of the header that count writes and name the program that wrote last (SQLite,
-/// "Database File Format", 1.3): they tell other programs what to keep in mind, and any
-/// consistent value will do.
+/// Sets the fields of the header that count writes and name the program that wrote last (SQLite,
+/// "Database File Format", 1.3). Other programs use them to manage their caches, for which any
+/// consistent value is right.
 fn pin_header(bytes: &mut [u8]) {
     const CHANGE_COUNTER: usize = 24;
     const SCHEMA_COOKIE: usize = 40;
@@ -134,7 +134,7 @@ mod tests {
         ]
     }
 
-    /// A closure that was cut short.
+    /// Returns a closure from which a path was removed.
     fn closure(infos: &[ValidPathInfo]) -> Closure {
         let whole = Closure::new(infos.to_vec()).unwrap();
         whole.without(&BTreeSet::from([path('z', "elsewhere")]))
@@ -163,7 +163,7 @@ mod tests {
         assert_eq!(references, "1>1,2>1,3>1,3>2");
     }
 
-    /// A new digest here changes every image with a database.
+    /// Checks the bytes: a new digest here changes every image with a database.
     #[test]
     fn bytes_never_change() {
         let digest = Digest::of(&nix_database(&closure(&infos())).unwrap()).to_string();

@@ -15,9 +15,9 @@ pub type Children<'c> = BTreeMap<Cow<'c, [u8]>, Node<'c>>;
 /// An entry of a layer.
 #[derive(Debug)]
 pub enum Node<'c> {
-    /// Everything of a store path, in its place. Many layers have nothing else.
+    /// A whole store path, in its place. Many layers have nothing else.
     StorePath(&'c StorePath),
-    /// All else, in few places.
+    /// Any other entry, of which there are few.
     Entry(Box<TreeEntry<'c>>),
 }
 
@@ -26,11 +26,11 @@ pub enum Node<'c> {
 pub enum TreeEntry<'c> {
     /// A directory made of one or more sources.
     Directory {
-        /// Mode and owner.
+        /// The mode and the owner.
         attributes: Attributes,
-        /// What `perms` gives it instead.
+        /// The attributes that `perms` sets instead.
         given: Given<'c>,
-        /// What is in it.
+        /// The entries of the directory.
         children: Children<'c>,
         /// The directory on this machine, for messages; none for `nix/` and `nix/store/`.
         source: Option<PathBuf>,
@@ -39,22 +39,22 @@ pub enum TreeEntry<'c> {
     File {
         /// The file on this machine.
         source: PathBuf,
-        /// What `perms` gives it.
+        /// The attributes that `perms` sets.
         given: Given<'c>,
     },
     /// A link below `/`.
     Symlink {
-        /// Where it points, as bytes.
+        /// The target, as bytes.
         target: Vec<u8>,
         /// The link on this machine, for messages.
         source: PathBuf,
-        /// What `perms` gives it.
+        /// The attributes that `perms` sets.
         given: Given<'c>,
     },
 }
 
 impl<'c> Node<'c> {
-    /// What is in it, if it is a directory.
+    /// Returns the entries of the node, if it is a directory.
     pub fn children(&self) -> Option<&Children<'c>> {
         match self.entry()? {
             TreeEntry::Directory { children, .. } => Some(children),
@@ -62,7 +62,7 @@ impl<'c> Node<'c> {
         }
     }
 
-    /// [`Node::children`], to add to.
+    /// Returns the entries of the node, to add to them, if it is a directory.
     pub fn children_mut(&mut self) -> Option<&mut Children<'c>> {
         match self.entry_mut()? {
             TreeEntry::Directory { children, .. } => Some(children),
@@ -70,7 +70,7 @@ impl<'c> Node<'c> {
         }
     }
 
-    /// None of a store path.
+    /// Returns the entry, or `None` for a store path.
     pub fn entry(&self) -> Option<&TreeEntry<'c>> {
         match self {
             Node::StorePath(_) => None,
@@ -78,7 +78,7 @@ impl<'c> Node<'c> {
         }
     }
 
-    /// [`Node::entry`], to change.
+    /// Returns the entry, to change it, or `None` for a store path.
     pub fn entry_mut(&mut self) -> Option<&mut TreeEntry<'c>> {
         match self {
             Node::StorePath(_) => None,
@@ -86,7 +86,7 @@ impl<'c> Node<'c> {
         }
     }
 
-    /// What `perms` gives it.
+    /// Returns the attributes that `perms` sets.
     pub fn given(&self) -> Given<'c> {
         match self.entry() {
             Some(
@@ -98,7 +98,7 @@ impl<'c> Node<'c> {
         }
     }
 
-    /// Where it is from, for messages.
+    /// Returns the place on this machine that the node comes from, for messages.
     pub fn source(&self, store: &Store) -> PathBuf {
         let entry = match self {
             Node::StorePath(path) => return store.physical(path),

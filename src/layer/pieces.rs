@@ -1,34 +1,35 @@
-//! The bytes of a layer on their way, in pieces: headers are written and files read to the same
-//! buffer, which the sink then has whole.
+//! Collects the bytes of a layer in pieces: headers and files go to one buffer, which is passed to
+//! the sink when it is full.
 //! Stage: layer. Output: bytes to any [`Sink`].
 
 use std::io::{self, Write};
 
 use crate::sink::{FileBytes, PIECE, Sink};
 
-/// A buffer before a [`Sink`].
+/// A buffer in front of a [`Sink`].
 pub struct Pieces<S> {
     sink: S,
-    /// Of length [`PIECE`]; what is filled of it has not been passed on.
+    /// The buffer, of length [`PIECE`]; its filled part has not been passed on.
     piece: Vec<u8>,
     filled: usize,
 }
 
 impl<S: Sink> Pieces<S> {
-    /// With an empty buffer.
+    /// Starts with an empty buffer.
     pub fn new(sink: S) -> Self {
         Self { sink, piece: vec![0; PIECE], filled: 0 }
     }
 
-    /// Where to read to, not empty. What was read counts when [`advance`](Self::advance) says so.
+    /// Returns the free part of the buffer, which is never empty. Bytes that are read into it count
+    /// after a call of [`advance`](Self::advance).
     pub fn room(&mut self) -> &mut [u8] {
         &mut self.piece[self.filled..]
     }
 
-    /// So many bytes of the [`room`](Self::room) are filled.
+    /// Notes that `bytes` bytes of the [`room`](Self::room) are filled.
     ///
     /// # Errors
-    /// The sink's.
+    /// Fails if the sink fails.
     pub fn advance(&mut self, bytes: usize) -> io::Result<()> {
         self.filled += bytes;
         assert!(self.filled <= PIECE, "more than there was room for");
@@ -40,24 +41,24 @@ impl<S: Sink> Pieces<S> {
         self.sink.write_all(&self.piece[..filled])
     }
 
-    /// Whether [`pass_file`](Self::pass_file) is of any use.
+    /// Returns whether the sink takes files by [`pass_file`](Self::pass_file).
     pub fn passes_files(&self) -> bool {
         self.sink.takes_files()
     }
 
-    /// [`Sink::take_file`], behind what is in the buffer.
+    /// Passes on the buffer, and then a file, by [`Sink::take_file`].
     ///
     /// # Errors
-    /// The sink's.
+    /// Fails if the sink fails.
     pub fn pass_file(&mut self, bytes: FileBytes) -> io::Result<u64> {
         self.hand_over()?;
         self.sink.take_file(bytes)
     }
 
-    /// Passes the rest on, and returns the sink.
+    /// Passes on the rest of the buffer, and returns the sink.
     ///
     /// # Errors
-    /// The sink's.
+    /// Fails if the sink fails.
     pub fn finish(mut self) -> io::Result<S> {
         self.flush()?;
         Ok(self.sink)
@@ -83,7 +84,7 @@ impl<S: Sink> Write for Pieces<S> {
 mod tests {
     use super::*;
 
-    /// Keeps what it is given.
+    /// Keeps the bytes that it is given.
     #[derive(Default)]
     struct Kept(Vec<Vec<u8>>);
 

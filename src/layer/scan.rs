@@ -1,8 +1,8 @@
-//! Reading the store: directories by descriptor, and the bodies of files.
-//! Stage: layer. The only file of this stage that opens anything.
+//! Reads the store: directories by descriptor, and the bytes of files.
+//! Stage: layer. The only module of this stage that opens files.
 //!
-//! Everything is opened relative to its directory's descriptor: the kernel walks one
-//! component instead of the whole path, which for small files is most of the cost.
+//! Files are opened relative to their directory's descriptor: the kernel then resolves one
+//! component instead of a whole path, which is most of the cost for small files.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
@@ -21,7 +21,7 @@ use super::pieces::Pieces;
 use crate::sink::{FileBytes, Sink};
 use crate::store::Store;
 
-/// What a layer can hold.
+/// The kinds of files that a layer can hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A directory.
@@ -36,18 +36,18 @@ pub enum Kind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Child {
     name: CString,
-    /// How much of that is the name that Nix has for it.
+    /// The length of the name without the suffix that Nix appended.
     length: usize,
-    /// What it is.
+    /// The kind of the entry.
     pub kind: Kind,
 }
 
-/// What Nix appends to names that differ in case alone, and a number after it, where the
-/// file system takes them for one (nix, `libutil/archive.cc`).
+/// The suffix, before a number, that Nix appends to names that differ only in case, on file systems
+/// that ignore case (nix, `libutil/archive.cc`).
 const CASE_HACK: &[u8] = b"~nix~case~hack~";
 
 impl Child {
-    /// Its name as bytes.
+    /// Returns the name as bytes.
     pub fn name(&self) -> &[u8] {
         &self.name.as_bytes()[..self.length]
     }
@@ -56,26 +56,26 @@ impl Child {
 /// An open directory.
 pub struct Directory {
     dir: Dir,
-    /// For messages, and for `perms`.
+    /// The path, for messages and for `perms`.
     path: PathBuf,
     case_hack: bool,
 }
 
 impl Directory {
-    /// Opens a store's own directory.
+    /// Opens the store directory.
     pub fn of_store(store: &Store) -> Result<Self, Error> {
         let directory = Self::open(&store.physical_dir())?;
         Ok(Self { case_hack: store.case_hack(), ..directory })
     }
 
-    /// Opens a directory by its path. Names in it are as they are.
+    /// Opens a directory by its path. Names in it are taken unchanged.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let dir = Dir::open(path, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
         let dir = dir.map_err(|errno| read_error(path, errno))?;
         Ok(Self { dir, path: path.to_owned(), case_hack: false })
     }
 
-    /// Opens a child of this one.
+    /// Opens a subdirectory of this directory.
     pub fn open_directory(&self, child: &Child) -> Result<Self, Error> {
         let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let path = self.path_of(child);
@@ -84,10 +84,10 @@ impl Directory {
         Ok(Self { dir, path, case_hack: self.case_hack })
     }
 
-    /// The entry of that name, whatever it is.
+    /// Returns the entry of a name, of any kind.
     ///
     /// # Errors
-    /// [`Error::Missing`] if there is none.
+    /// Fails with [`Error::Missing`] if there is no such entry.
     pub fn child(&self, name: impl AsRef<OsStr>) -> Result<Child, Error> {
         let path = self.path.join(name.as_ref());
         let name = CString::new(name.as_ref().as_bytes());
@@ -107,11 +107,11 @@ impl Directory {
         Child { name, length, kind }
     }
 
-    /// All entries, sorted by the bytes of their names.
+    /// Returns all entries, sorted by the bytes of their names.
     ///
     /// # Errors
-    /// [`Error::Special`] and [`Error::Whiteout`] for what a layer can't hold, and
-    /// [`Error::SameName`] for what Nix would not have written.
+    /// Fails with [`Error::Special`] or [`Error::Whiteout`] for an entry that a layer can't hold,
+    /// and with [`Error::SameName`] for one that Nix would not have written.
     pub fn children(&mut self) -> Result<Vec<Child>, Error> {
         let mut children = Vec::new();
         for entry in self.dir.iter() {
@@ -140,7 +140,8 @@ impl Directory {
             Some(Type::Directory) => Kind::Directory,
             Some(Type::File) => Kind::File,
             Some(Type::Symlink) => Kind::Symlink,
-            // Some file systems don't tell, and for all others `kind_of` has the message.
+            // Some file systems do not report the type; for unsupported types `kind_of` has the
+            // message.
             _ => {
                 let stat = fstatat(&self.dir, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW);
                 kind_of(&stat.map_err(|errno| read_error(&path(), errno))?, &path())?
@@ -149,7 +150,7 @@ impl Directory {
         Ok(self.named(name, kind))
     }
 
-    /// Opens a child that is a regular file.
+    /// Opens an entry that is a regular file.
     pub fn open_file(&self, child: &Child) -> Result<OpenFile, Error> {
         self.try_open_file(&child.name).map_err(|errno| read_error(&self.path_of(child), errno))
     }
@@ -165,20 +166,20 @@ impl Directory {
         })
     }
 
-    /// Where a child that is a symbolic link points.
+    /// Returns the target of an entry that is a symbolic link.
     pub fn read_link(&self, child: &Child) -> Result<Vec<u8>, Error> {
         let target = readlinkat(&self.dir, child.name.as_c_str());
         let target = target.map_err(|errno| read_error(&self.path_of(child), errno))?;
         Ok(target.into_vec())
     }
 
-    /// A child's path, for messages.
+    /// Returns an entry's path, for messages.
     pub fn path_of(&self, child: &Child) -> PathBuf {
         self.path.join(OsStr::from_bytes(child.name.as_bytes()))
     }
 }
 
-/// Where `needle` is last in `bytes`.
+/// Returns the last position of `needle` in `bytes`.
 fn last_place(bytes: &[u8], needle: &[u8]) -> Option<usize> {
     bytes.windows(needle.len()).rposition(|window| window == needle)
 }
@@ -201,28 +202,30 @@ fn read_error(path: &Path, errno: Errno) -> Error {
     Error::Read { path: path.to_owned(), source: errno.into() }
 }
 
-/// A file with what its header says.
+/// An open file, with the values for its header.
 pub struct OpenFile {
     file: File,
-    /// Bytes.
+    /// The number of bytes.
     pub size: u64,
-    /// Whether its owner may execute it, which is all that Nix records.
+    /// True if the owner may execute the file, which is the only permission that Nix records.
     pub executable: bool,
 }
 
-/// Smaller files are read: to splice one costs more than to copy it.
+/// The size from which on files are spliced: below it, to splice costs more than to copy.
 const SPLICE_FROM: u64 = 64 << 10;
-/// Whoever looks on wants to hear of a large file before its end.
+/// The number of bytes that are passed on at a time, so that progress is reported within a large
+/// file.
 const PASSED: u64 = 8 << 20;
 
 impl OpenFile {
     /// Writes the file's bytes, exactly [`OpenFile::size`] of them.
     ///
-    /// They are read and not mapped: page faults, and telling the other processors of what is no
-    /// longer mapped, cost more than the copy, which is hashed while it is in the cache.
+    /// The bytes are read and not mapped: page faults, and removing a mapping on all processors,
+    /// cost more than the copy, which is hashed while it is in the cache.
     ///
     /// # Errors
-    /// [`Error::Changed`] if the file is shorter or longer, [`Error::Write`] if `out` fails.
+    /// Fails with [`Error::Changed`] if the file is shorter or longer, and with [`Error::Write`] if
+    /// `out` fails.
     pub fn copy_to(
         mut self,
         out: &mut Pieces<impl Sink>,
@@ -236,7 +239,7 @@ impl OpenFile {
                 .map_err(|source| Error::Read { path: path(), source })?;
         }
         loop {
-            // One more than there should be: so a file that grew is noticed.
+            // Ask for one byte more than expected, to notice a file that has grown.
             let wanted = usize::try_from(self.size - copied).unwrap_or(usize::MAX);
             let room = out.room();
             let room_size = room.len().min(wanted.saturating_add(1));
@@ -250,14 +253,14 @@ impl OpenFile {
                 return Err(Error::Changed { path: path(), expected: self.size, found: copied });
             }
             out.advance(read).map_err(Error::Write)?;
-            // A regular file gives all that was asked for, but at its end.
+            // A regular file returns all bytes that were asked for, except at its end.
             if copied == self.size && read < room_size {
                 return Ok(());
             }
         }
     }
 
-    /// Lets the sink have as much of the file as it takes.
+    /// Lets the sink take as much of the file as it can. Returns the number of bytes.
     fn pass(&self, out: &mut Pieces<impl Sink>) -> Result<u64, Error> {
         let mut offset = 0;
         while offset < self.size {
@@ -315,7 +318,7 @@ mod tests {
         assert_eq!(dir.read_link(&children[2]).unwrap(), b"nowhere");
     }
 
-    /// Around the size of a piece, and of several of them.
+    /// Checks sizes around that of a piece, and of several pieces.
     #[test]
     fn files_of_every_size_are_read_whole() {
         for size in [0, 1, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE - 1, 2 * PIECE, 9 * PIECE + 1] {

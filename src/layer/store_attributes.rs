@@ -1,4 +1,4 @@
-//! What every entry of an image's store has, where its author wants something unusual.
+//! Unusual attributes of all entries of an image's store, which the author may set.
 //! Stage: layer (pure). Input: the JSON of an image's options. Output: [`Given`].
 
 use serde::{Deserialize, Serialize};
@@ -7,23 +7,24 @@ use time::format_description::well_known::Rfc3339;
 
 use super::permissions::{Given, check_name};
 
-/// Owner and modification time of the store directory and all below it; `perms` go before.
+/// Owner and modification time of the store directory and everything below it; `perms` take
+/// precedence.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", try_from = "StoreAttributesJson")]
 pub struct StoreAttributes {
-    /// Number of the owner.
+    /// The number of the owner.
     #[serde(skip_serializing_if = "Option::is_none")]
     uid: Option<u64>,
-    /// Number of the group.
+    /// The number of the group.
     #[serde(skip_serializing_if = "Option::is_none")]
     gid: Option<u64>,
-    /// Name of the owner.
+    /// The name of the owner.
     #[serde(skip_serializing_if = "Option::is_none")]
     uname: Option<String>,
-    /// Name of the group.
+    /// The name of the group.
     #[serde(skip_serializing_if = "Option::is_none")]
     gname: Option<String>,
-    /// Seconds since 1970.
+    /// The modification time, in seconds since 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
     mtime: Option<u64>,
 }
@@ -38,7 +39,7 @@ struct StoreAttributesJson {
     mtime: Option<Mtime>,
 }
 
-/// As specs have it, or as people write it.
+/// A modification time, in the form of image specs or as people write it.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Mtime {
@@ -74,12 +75,12 @@ impl Mtime {
 }
 
 impl StoreAttributes {
-    /// Whether everything is as usual.
+    /// Returns whether no attribute is set.
     pub fn is_usual(&self) -> bool {
         *self == Self::default()
     }
 
-    /// What an entry has.
+    /// Returns the attributes of every entry.
     pub fn given(&self) -> Given<'_> {
         Given {
             mode: None,

@@ -1,4 +1,4 @@
-//! The tar format of a layer: headers, bodies, padding, end.
+//! Writes the tar format of a layer: headers, bodies, padding, end.
 //! Stage: layer. Output: bytes to any writer.
 
 use std::io::{self, Write};
@@ -12,7 +12,7 @@ pub struct TarWriter<W> {
 }
 
 impl<W: Write> TarWriter<W> {
-    /// An archive without entries yet.
+    /// Starts an archive without entries.
     pub fn new(out: W) -> Self {
         Self { out }
     }
@@ -23,7 +23,7 @@ impl<W: Write> TarWriter<W> {
         self.out.write_all(&header_blocks(name, entry, given))
     }
 
-    /// Adds a file whose body is what `body` writes, which must be `size` bytes.
+    /// Adds a file. `body` writes the contents, which must be `size` bytes.
     pub fn file<E: From<io::Error>>(
         &mut self,
         name: &[u8],
@@ -37,8 +37,8 @@ impl<W: Write> TarWriter<W> {
         Ok(())
     }
 
-    /// Ends the archive with two zero blocks and nothing more: POSIX asks for these,
-    /// and padding to a record of 20 blocks as some tars do would only be more bytes.
+    /// Ends the archive with two zero blocks, which POSIX demands. Padding to a record of 20
+    /// blocks, as some tars do, would only add bytes.
     pub fn finish(mut self) -> io::Result<W> {
         self.out.write_all(&[0; 2 * BLOCK])?;
         self.out.flush()?;
@@ -46,7 +46,7 @@ impl<W: Write> TarWriter<W> {
     }
 }
 
-/// Bytes from the end of a body to the next block.
+/// Returns the number of bytes from the end of a body to the next block.
 fn padding(size: u64) -> usize {
     let block = BLOCK as u64;
     usize::try_from((block - size % block) % block).expect("less than a block")

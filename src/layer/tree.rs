@@ -1,10 +1,11 @@
-//! The tree of a layer's entries, before any byte is written.
+//! Builds the tree of a layer's entries, before any byte is written.
 //! Stage: layer. Input: [`LayerContents`]. Output: [`Children`], ready to be walked in order.
 //!
-//! Store paths are leaves here, to be walked when they are written: a layer's size
-//! in memory is that of `copyToRoot` and not of its store paths.
+//! Store paths are leaves of this tree, and are read when they are written: a layer takes memory
+//! for `copyToRoot`, not for its store paths.
 //!
-//! Directories are where the base image has them, and as it has them: [`BaseTree`] says why.
+//! Directories have the place and the attributes that they have in the base image: [`BaseTree`]
+//! says why.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as Slot;
@@ -21,21 +22,22 @@ use super::permissions::{Given, RulesOf};
 use super::scan::{Child, Directory, Kind};
 use crate::store::Store;
 
-/// `nix/` and `nix/store/`, the same in every layer: a later layer's entry for a
-/// directory replaces an earlier one's attributes, and a host's own mode (1775, of
-/// a group of builders) has no meaning in an image.
+/// The attributes of `nix/` and `nix/store/`, which are the same in every layer: a later layer's
+/// entry for a directory replaces an earlier one's attributes. A host's own mode (1775, with a
+/// group of builders) has no meaning in an image.
 const STORE: Attributes = Attributes { mode: 0o755, uid: 0, gid: 0 };
-/// Every other directory, as Nix has them.
+/// The attributes of every other directory, as Nix sets them.
 pub const DIRECTORY: Attributes = Attributes { mode: 0o555, uid: 0, gid: 0 };
-/// Describes packaging to Nix, and is in nearly every package: no use in an image's root.
+/// The name of directories that describe packaging to Nix. Nearly every package has one, which is
+/// useless in an image's root.
 const NIX_SUPPORT: &[u8] = b"nix-support";
 
-/// Builds the tree, on what `contents` says of the base.
+/// Builds the tree, with the part of the base in `contents`.
 ///
 /// # Errors
-/// What [`Directory`] refuses, [`Error::NotADirectory`], [`Error::LinkLoop`], and
-/// [`Error::Conflict`] where two sources disagree: equal files, equal links and two
-/// directories don't.
+/// Fails with the errors of [`Directory`], with [`Error::NotADirectory`] or [`Error::LinkLoop`],
+/// and with [`Error::Conflict`] if two sources have different entries of one name; equal files,
+/// equal links and two directories are no conflict.
 pub fn layer_tree<'c>(
     store: &'c Store,
     contents: &'c LayerContents,
@@ -43,12 +45,13 @@ pub fn layer_tree<'c>(
     merge(store, contents, &contents.over).map(|merged| merged.root)
 }
 
-/// The part of the base's tree that a layer meets: its directories that the layer has an
-/// entry for, and its links that lead there. With it in place of the whole, the layer's
-/// bytes are the same.
+/// Returns the part of the base's tree that a layer meets: the base's directories for which the
+/// layer has an entry, and the links that lead there. With this part in place of the whole tree,
+/// the layer's bytes are the same.
 ///
 /// # Errors
-/// Those of [`super::write_layer`] before the first byte, and [`Error::OddName`] for a part that can't be written as JSON.
+/// Fails with the errors of [`super::write_layer`] before the first byte, and with
+/// [`Error::OddName`] if the part can't be written as JSON.
 pub fn met_by(store: &Store, contents: &LayerContents, base: &BaseTree) -> Result<BaseTree, Error> {
     if base.is_empty() {
         return Ok(BaseTree::default());
@@ -97,10 +100,10 @@ fn merge<'c>(
     Ok(merge)
 }
 
-/// A link of the base that entries of ours are written through.
+/// A link of the base through which entries of the layer are written.
 struct Followed {
     place: Vec<u8>,
-    /// The directory of ours, for messages.
+    /// The layer's directory, for messages.
     source: PathBuf,
 }
 
@@ -112,7 +115,7 @@ struct Merge<'c> {
 }
 
 impl<'c> Merge<'c> {
-    /// Adds what is in `from`, which is `/place` in the image.
+    /// Adds the entries of `from`, which is `/place` in the image.
     fn directory(
         &mut self,
         mut from: Directory,
@@ -169,9 +172,9 @@ impl<'c> Merge<'c> {
         Ok(())
     }
 
-    /// Gives the directory at a resolved place what `perms` has for it.
+    /// Sets the attributes that `perms` has for the directory at a resolved place.
     fn permit(&mut self, place: &[u8], wanted: Given<'c>, from: &Path) -> Result<(), Error> {
-        // A link of the base to its root leads to what has no entry.
+        // A link of the base to its root leads to a place that has no entry.
         if wanted == Given::default() || place.is_empty() {
             return Ok(());
         }
@@ -189,7 +192,7 @@ impl<'c> Merge<'c> {
         }
     }
 
-    /// Where a directory of ours belongs.
+    /// Returns the place of a layer's directory.
     fn resolve(&mut self, parent: &[u8], name: &[u8], source: &Path) -> Result<Vec<u8>, Error> {
         let place = self
             .base
@@ -203,8 +206,8 @@ impl<'c> Merge<'c> {
         Ok(place)
     }
 
-    /// What is in the directory at a resolved place, which is made if it isn't there. Where
-    /// the base has one too, it keeps its mode and owner.
+    /// Returns the entries of the directory at a resolved place, and makes the directory if it does
+    /// not exist. A directory of the base keeps its mode and owner.
     fn directory_at(
         &mut self,
         place: &[u8],
@@ -234,8 +237,8 @@ impl<'c> Merge<'c> {
         Ok(children)
     }
 
-    /// A link of the base that we write through and put something else in the place of: what
-    /// was written would not be found by that name.
+    /// Checks that the layer does not replace a link of the base through which it also writes: the
+    /// written entries would not be found under that name.
     fn check_links(&self) -> Result<(), Error> {
         for (link, Followed { source, .. }) in &self.followed {
             if let Some(node) = node_at(&self.root, link) {
@@ -246,14 +249,15 @@ impl<'c> Merge<'c> {
     }
 }
 
-/// What is copied to `/` may have a `nix/` too, perhaps in a layer without store paths.
+/// Returns the usual attributes of a directory that is copied to `/`: it may be `nix/` too, perhaps
+/// in a layer without store paths.
 fn usual_attributes(store: &Store, name: &[u8]) -> Attributes {
     let store_dir = Path::new(store.dir().trim_start_matches('/'));
     let holds_store = store_dir.starts_with(OsStr::from_bytes(name));
     if holds_store { STORE } else { DIRECTORY }
 }
 
-/// Every directory's name, from the root down.
+/// Calls `each` with every directory's name, from the root down.
 fn each_directory(children: &Children, name: &mut Vec<u8>, each: &mut impl FnMut(&[u8])) {
     for (child, node) in children {
         if let Some(children) = node.children() {
@@ -298,7 +302,7 @@ fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
     if directory.is_empty() { name.to_vec() } else { [directory, b"/", name].concat() }
 }
 
-/// Whether two entries would be written alike.
+/// Returns whether two entries would be written in the same way.
 fn same(first: &Node, second: &Node) -> Result<bool, Error> {
     use TreeEntry::{File, Symlink};
     Ok(match (first.entry(), second.entry()) {

@@ -1,5 +1,5 @@
-//! What each layer of a base does to those below it, whiteouts included.
-//! Stage: layer (pure). Input: the entries of a layer. Output: [`BaseTree`], one layer higher.
+//! Collects the changes of each layer of a base to the layers below it, including whiteouts.
+//! Stage: layer (pure). Input: the entries of a layer. Output: [`BaseTree`] with that layer on top.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -8,7 +8,7 @@ use std::ops::Bound;
 use super::names::{Name, join, normal, split};
 use super::{Attributes, BaseNode, BaseTree};
 
-/// What one layer of a base does to the layers below it.
+/// The changes of one layer of a base to the layers below it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BaseLayerTree {
     entries: BTreeMap<Name, Change>,
@@ -16,30 +16,33 @@ pub struct BaseLayerTree {
     removed: BTreeSet<Name>,
     /// Directories whose contents an opaque whiteout removes from the layers below.
     emptied: BTreeSet<Name>,
-    /// Of everything else: enough to notice a directory or link below that it takes the place of.
+    /// Hashes of all other names: enough to notice that an entry replaces a directory or link
+    /// below.
     others: Vec<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Change {
     Node(BaseNode),
-    /// A directory by its contents alone: one that is below keeps its attributes.
+    /// A directory that has entries but none of its own: if it exists below, it keeps its
+    /// attributes.
     Implied,
 }
 
-/// What an entry of a base layer is, as far as matters here.
+/// The kind of an entry of a base layer, as far as it matters here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BaseEntry<'a> {
     /// A directory.
     Directory(Attributes),
     /// A symbolic link to this target.
     Symlink(&'a [u8]),
-    /// A file, a hard link, a device.
+    /// A file, a hard link or a device.
     Other,
 }
 
 impl BaseLayerTree {
-    /// Adds an entry by its name as the archive has it. The last of a name counts.
+    /// Adds an entry, by its name in the archive. Of several entries with one name, the last
+    /// counts.
     pub fn add(&mut self, name: &[u8], entry: BaseEntry) {
         let name = normal(name);
         let (parent, last) = split(&name);
@@ -47,7 +50,7 @@ impl BaseLayerTree {
             self.emptied.insert(parent.to_vec());
             return;
         }
-        // What aufs kept for itself, in images of its time.
+        // aufs kept such names for itself, and old images have them.
         if last.starts_with(b".wh..wh.") {
             return;
         }
@@ -80,7 +83,7 @@ impl BaseLayerTree {
 }
 
 impl BaseTree {
-    /// The tree after one more layer.
+    /// Applies one more layer to the tree.
     pub fn apply(&mut self, layer: &BaseLayerTree) {
         let BaseLayerTree { entries, removed, emptied, others } = layer;
         for name in removed {
@@ -123,7 +126,7 @@ impl BaseTree {
         let below: Vec<Name> = if name.is_empty() {
             self.nodes.keys().filter(|name| !name.is_empty()).cloned().collect()
         } else {
-            // `/` and the byte after it: all names that go on with a slash.
+            // The range from `/` to the byte after it covers all names that go on with a slash.
             let (from, to) = ([name, b"/"].concat(), [name, b"0"].concat());
             let range = (Bound::Excluded(from), Bound::Excluded(to));
             self.nodes.range(range).map(|(name, _)| name.clone()).collect()
@@ -134,8 +137,8 @@ impl BaseTree {
     }
 }
 
-/// Stands for the name of a file while layers are put together: a base has more files
-/// than there is any need to remember.
+/// Returns a hash that stands for the name of a file while layers are combined: a base has too many
+/// files to remember all names.
 fn hash(name: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     name.hash(&mut hasher);

@@ -1,4 +1,4 @@
-//! A base's tree as `image.json` has it.
+//! Reads and writes a base's tree in the form of `image.json`.
 //! Stage: layer (pure).
 
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use super::names::normal;
 use super::{Attributes, BaseNode, BaseTree, Name};
 
 impl BaseTree {
-    /// The first name that JSON has no way to write.
+    /// Returns the first name that JSON can't represent, if there is one.
     pub(in crate::layer) fn unwritable(&self) -> Option<String> {
         let utf8 = |name: &[u8]| std::str::from_utf8(name).is_ok();
         let odd = |(name, node): &(&Name, &BaseNode)| {
@@ -19,7 +19,7 @@ impl BaseTree {
     }
 }
 
-/// As `image.json` has it.
+/// The form of `image.json`.
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct BaseTreeJson {
@@ -30,7 +30,7 @@ pub struct BaseTreeJson {
 }
 
 impl From<BaseTree> for BaseTreeJson {
-    /// What is no UTF-8 was refused before ([`BaseTree::unwritable`]).
+    /// Converts a tree. Names that are not UTF-8 were refused before ([`BaseTree::unwritable`]).
     fn from(tree: BaseTree) -> Self {
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         let (mut directories, mut links) = (BTreeMap::new(), BTreeMap::new());
@@ -71,7 +71,7 @@ impl TryFrom<BaseTreeJson> for BaseTree {
     }
 }
 
-/// Permission bits as people write them: four octal digits in a string.
+/// Reads and writes permission bits as people write them: four octal digits in a string.
 pub mod octal {
     use serde::{Deserialize, Deserializer, Serializer, de};
 

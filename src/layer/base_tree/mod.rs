@@ -1,10 +1,10 @@
-//! The directories and links that a layer finds below it, in the base image.
-//! Stage: layer (pure). Input: what each layer of the base holds. Output: [`BaseTree`].
+//! The directories and links of the base image, which the layers above must respect.
+//! Stage: layer (pure). Input: the entries of each layer of the base. Output: [`BaseTree`].
 //!
-//! A later layer's entry for a directory replaces an earlier one's attributes, and if
-//! there was a link in its place, the link (image-spec, layer.md, "Changeset over existing
-//! files"). So an entry for `tmp/` would take its mode 1777 away, and one for `bin/` hide
-//! all that `bin -> usr/bin` leads to. Layers ask here first.
+//! A later layer's entry for a directory replaces an earlier directory's attributes; if there was a
+//! link in its place, the entry replaces the link (image-spec, layer.md, "Changeset over existing
+//! files"). So an entry for `tmp/` would take away the mode 1777, and an entry for `bin/` would
+//! hide everything that `bin -> usr/bin` leads to. Layers are therefore built with this tree.
 
 mod changes;
 mod json;
@@ -18,7 +18,7 @@ use thiserror::Error;
 pub use changes::{BaseEntry, BaseLayerTree};
 use names::{Name, components, join, split};
 
-/// How many links a path may lead through, as on Linux (`MAXSYMLINKS`).
+/// The largest number of links that a path may lead through, as on Linux (`MAXSYMLINKS`).
 const LINKS: usize = 40;
 
 /// Mode and owner of a directory.
@@ -28,18 +28,19 @@ pub struct Attributes {
     /// Permission bits, with set-ID and sticky bits.
     #[serde(with = "json::octal")]
     pub mode: u32,
-    /// Number of the owner.
+    /// The number of the owner.
     pub uid: u64,
-    /// Number of the group.
+    /// The number of the group.
     pub gid: u64,
 }
 
 impl Attributes {
-    /// Of a directory that an archive implies and doesn't have: what tools that unpack it make.
+    /// The attributes of a directory without an entry of its own in the archive: those that
+    /// unpacking tools give it.
     pub const IMPLIED: Self = Self { mode: 0o755, uid: 0, gid: 0 };
 }
 
-/// The directories and symbolic links of an image, without its files: memory is theirs alone.
+/// The directories and symbolic links of an image, without its files, which would take more memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "json::BaseTreeJson", into = "json::BaseTreeJson")]
 pub struct BaseTree {
@@ -49,33 +50,33 @@ pub struct BaseTree {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum BaseNode {
     Directory(Attributes),
-    /// Where it points, as written.
+    /// A symbolic link, with its target as written.
     Symlink(Vec<u8>),
 }
 
-/// Links that lead to each other.
+/// Says which links form a circle.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("in the base image, /{link} is a symbolic link that leads to itself")]
 pub struct LinkLoop {
-    /// The first of them that was met.
+    /// The first of the links.
     pub link: String,
 }
 
 impl BaseTree {
-    /// Whether there is nothing to obey.
+    /// Returns whether there are no directories or links.
     pub fn is_empty(&self) -> bool {
         self.nodes.is_empty()
     }
 
-    /// Where the contents of a directory of ours belong: `path` itself, unless the base has
-    /// links to directories on the way, through which they are written. A link that leads
-    /// elsewhere, to a file or nowhere, is replaced by our directory.
+    /// Returns the place for the contents of a layer's directory: `path` itself, unless the base
+    /// has links to directories on the way, through which the contents are written. A link that
+    /// leads to a file, or to nothing, is replaced by the directory.
     ///
-    /// `path` and the result are relative to the image's root; a link that climbs above it
-    /// stays there, as it would in a container.
+    /// `path` and the result are relative to the image's root. As in a container, `..` at the root
+    /// stays there.
     ///
     /// # Errors
-    /// [`LinkLoop`].
+    /// Fails with [`LinkLoop`] if links form a circle.
     pub fn resolve(&self, path: &[u8]) -> Result<Vec<u8>, LinkLoop> {
         let mut place = Name::new();
         for component in components(path) {
@@ -84,10 +85,10 @@ impl BaseTree {
         Ok(place)
     }
 
-    /// [`BaseTree::resolve`] for one more component below a directory that was resolved.
+    /// Resolves one more component below a directory that was resolved, like [`BaseTree::resolve`].
     ///
     /// # Errors
-    /// [`LinkLoop`].
+    /// Fails with [`LinkLoop`] if links form a circle.
     pub fn resolve_below(&self, place: &[u8], component: &[u8]) -> Result<Vec<u8>, LinkLoop> {
         let path = join(place, component);
         match self.nodes.get(&path) {
@@ -100,10 +101,10 @@ impl BaseTree {
         Ok(if leads_to_directory { end } else { path })
     }
 
-    /// Follows links to the end, whatever is there.
+    /// Follows links to their end. There need not be anything at the end.
     fn follow(&self, path: &[u8]) -> Result<Name, LinkLoop> {
         let mut place = Name::new();
-        // The next component is the last.
+        // Components are taken from the end.
         let mut left: Vec<Vec<u8>> = components(path).map(<[u8]>::to_vec).collect();
         left.reverse();
         let mut links = 0;
@@ -135,7 +136,8 @@ impl BaseTree {
         Ok(place)
     }
 
-    /// Mode and owner of the base's directory at a resolved path, if it has one there.
+    /// Returns mode and owner of the base's directory at a resolved path, if the base has one
+    /// there.
     pub fn attributes(&self, path: &[u8]) -> Option<Attributes> {
         match self.nodes.get(path) {
             Some(BaseNode::Directory(attributes)) => Some(*attributes),
@@ -143,12 +145,12 @@ impl BaseTree {
         }
     }
 
-    /// Keeps a directory and its attributes in mind, as part of another tree.
+    /// Adds a directory and its attributes to this tree, as a part of another tree.
     pub(super) fn insert_directory(&mut self, path: &[u8], attributes: Attributes) {
         self.nodes.insert(path.to_vec(), BaseNode::Directory(attributes));
     }
 
-    /// Keeps in mind that a link leads to a directory, as part of another tree.
+    /// Adds a link that leads to a directory to this tree, as a part of another tree.
     pub(super) fn insert_link(&mut self, path: &[u8], directory: &[u8]) {
         self.nodes.insert(path.to_vec(), BaseNode::Symlink([b"/", directory].concat()));
     }
@@ -244,7 +246,7 @@ mod tests {
                 format!("in the base image, /{named} is a symbolic link that leads to itself");
             assert_eq!(resolve(&tree, path), Err(error), "{path}");
         }
-        // Nothing of ours goes through it.
+        // No entry of the layer is written through this link.
         assert_eq!(resolve(&tree, "c").as_deref(), Ok("c"));
     }
 }

@@ -1,4 +1,4 @@
-//! Names in a base image, as bytes.
+//! Handles names in a base image, as bytes.
 //! Stage: layer (pure).
 
 /// A path below the image's root: no slash at either end, no `.`, `..` or empty component.
@@ -9,7 +9,7 @@ pub fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.split(|byte| *byte == b'/').filter(|component| !component.is_empty())
 }
 
-/// A name as archives have it, without what has no meaning: `./a//b/` is `a/b`.
+/// Normalises a name of an archive: `./a//b/` is `a/b`.
 pub fn normal(name: &[u8]) -> Name {
     let mut normal: Vec<&[u8]> = Vec::new();
     for component in components(name) {
@@ -22,7 +22,7 @@ pub fn normal(name: &[u8]) -> Name {
     normal.join(&b'/')
 }
 
-/// The directory that a name is in, and the last component.
+/// Splits a name into the directory that contains it, and the last component.
 pub fn split(name: &[u8]) -> (&[u8], &[u8]) {
     match name.iter().rposition(|byte| *byte == b'/') {
         Some(slash) => (&name[..slash], &name[slash + 1..]),

@@ -1,10 +1,10 @@
-//! Modes and owners that an image's author asks for, by `perms`.
-//! Stage: layer. Input: rules, and the file at hand. Output: [`Given`].
+//! Finds the modes and owners that an image's author sets by `perms`.
+//! Stage: layer. Input: rules, and a file. Output: [`Given`].
 //!
-//! Rules and their meaning are nix2container's: a rule is for one store path, and its regular
-//! expression is searched for in each file's whole path, `/nix/store/<hash>-<name>/…`,
-//! unanchored. Of several rules that match, a later one overrides what it gives and leaves
-//! the rest.
+//! Rules and their meaning are nix2container's. A rule is for one store path, and its regular
+//! expression is searched for, without anchors, in each file's whole path,
+//! `/nix/store/<hash>-<name>/…`. Of several rules that match, a later one overrides the attributes
+//! that it sets.
 
 use std::path::PathBuf;
 
@@ -18,15 +18,15 @@ mod pattern;
 
 use pattern::Pattern;
 
-/// Longest name of a user or group: ustar's field for it.
+/// The length of the longest name of a user or group: that of ustar's field.
 const NAME_FIELD: usize = 32;
 const LARGEST_MODE: u32 = 0o7777;
 
-/// One entry of `perms`.
+/// A rule: one entry of `perms`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "RuleJson", into = "RuleJson")]
 pub struct PermissionRule {
-    /// The store path whose files it is for.
+    /// The store path to whose files the rule applies.
     pub path: StorePath,
     regex: Pattern,
     mode: Option<u32>,
@@ -79,7 +79,7 @@ impl TryFrom<RuleJson> for PermissionRule {
     }
 }
 
-/// Whether a header has room for the name of a user or group.
+/// Checks that a header has room for the name of a user or group.
 pub fn check_name(key: &str, name: Option<&str>) -> Result<(), String> {
     match name {
         Some(name) if name.len() > NAME_FIELD || name.contains('\0') => {
@@ -90,7 +90,7 @@ pub fn check_name(key: &str, name: Option<&str>) -> Result<(), String> {
 }
 
 fn parse_mode(text: &str) -> Option<u32> {
-    // `from_str_radix` takes a sign, too.
+    // Check the digits first: `from_str_radix` would accept a sign.
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     u32::from_str_radix(text, 8).ok().filter(|mode| digits && *mode <= LARGEST_MODE)
 }
@@ -103,25 +103,25 @@ impl From<PermissionRule> for RuleJson {
     }
 }
 
-/// What rules say of one entry; the rest is as it would be without them.
+/// The attributes that rules set for one entry; others stay as they are without rules.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Given<'r> {
     /// Permission bits, with set-ID and sticky bits.
     pub mode: Option<u32>,
-    /// Number of the owner.
+    /// The number of the owner.
     pub uid: Option<u64>,
-    /// Number of the group.
+    /// The number of the group.
     pub gid: Option<u64>,
-    /// Name of the owner.
+    /// The name of the owner.
     pub uname: Option<&'r str>,
-    /// Name of the group.
+    /// The name of the group.
     pub gname: Option<&'r str>,
     /// Modification time, in seconds since 1970.
     pub mtime: Option<u64>,
 }
 
 impl Given<'_> {
-    /// This, and the other where this has nothing.
+    /// Returns these attributes, and those of `other` where these are not set.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
         Self {
@@ -142,17 +142,17 @@ pub struct RulesOf<'r> {
 }
 
 impl<'r> RulesOf<'r> {
-    /// Those of `rules` that are for `path`.
+    /// Selects those of `rules` that are for `path`.
     pub fn new(rules: &'r [PermissionRule], path: &StorePath) -> Self {
         Self { rules: rules.iter().filter(|rule| rule.path == *path).collect() }
     }
 
-    /// Whether there is none.
+    /// Returns whether there are no rules.
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty()
     }
 
-    /// What they say of a file on this machine.
+    /// Returns the attributes that the rules set for a file on this machine.
     pub fn given(&self, store: &Store, file: impl FnOnce() -> PathBuf) -> Given<'r> {
         let mut given = Given::default();
         if self.is_empty() {
@@ -174,10 +174,10 @@ impl<'r> RulesOf<'r> {
     }
 }
 
-/// Those of `rules` that match no file, each with its regular expression: most likely a mistake.
+/// Returns those of `rules` that match no file, which is most likely a mistake.
 ///
 /// # Errors
-/// If their store paths can't be read.
+/// Fails if their store paths can't be read.
 pub fn unmatched_rules<'r>(
     store: &Store,
     rules: &'r [PermissionRule],
@@ -194,7 +194,7 @@ pub fn unmatched_rules<'r>(
 }
 
 impl PermissionRule {
-    /// As it was written, for messages.
+    /// Returns the regular expression as it was written, for messages.
     pub fn regex(&self) -> &str {
         self.regex.as_str()
     }

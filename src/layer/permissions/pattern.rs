@@ -1,19 +1,19 @@
-//! Regular expressions as the authors of `perms` write them: RE2, as Go has it.
-//! Stage: layer (pure). Input: a pattern and a path. Output: whether it is found there.
+//! Compiles regular expressions in the syntax of `perms`: RE2, as in Go.
+//! Stage: layer (pure). Input: a pattern and a path. Output: whether the path matches.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use regex::bytes::Regex;
 
-/// A regular expression that is searched for, unanchored.
+/// A regular expression that is searched for, without anchors.
 #[derive(Clone, Debug)]
 pub struct Pattern {
     written: String,
     compiled: Regex,
 }
 
-/// As written: that is what tells two apart.
+/// Patterns are equal if they are written in the same way.
 impl PartialEq for Pattern {
     fn eq(&self, other: &Self) -> bool {
         self.written == other.written
@@ -29,27 +29,26 @@ impl From<Pattern> for String {
 }
 
 impl Pattern {
-    /// Compiles a pattern in the syntax of RE2 (<https://github.com/google/re2/wiki/Syntax>),
-    /// as far as paths have a use for it. Rust's syntax is the same but for `\Q…\E`, which it
-    /// lacks, `{` where no number follows, which it refuses, and `\d`, `\w` and `\b`, which
-    /// for it go beyond ASCII.
+    /// Compiles a pattern in the syntax of RE2 (<https://github.com/google/re2/wiki/Syntax>), as
+    /// far as it is useful for paths. Rust's syntax differs in three points: it has no `\Q…\E`,
+    /// refuses `{` without a number after it, and takes `\d`, `\w` and `\b` beyond ASCII.
     pub fn new(text: &str) -> Result<Self, regex::Error> {
         let compiled = Regex::new(&unquoted(text))?;
         Ok(Self { written: text.to_owned(), compiled })
     }
 
-    /// Whether it is found in a path.
+    /// Returns whether the pattern is found in a path.
     pub fn is_match(&self, path: &Path) -> bool {
         self.compiled.is_match(path.as_os_str().as_bytes())
     }
 
-    /// As it was written.
+    /// Returns the pattern as it was written.
     pub fn as_str(&self) -> &str {
         &self.written
     }
 }
 
-/// The pattern with what is between `\Q` and `\E`, or the end, escaped piece by piece.
+/// Escapes the text between `\Q` and `\E`, or between `\Q` and the end.
 fn unquoted(text: &str) -> String {
     let mut result = String::new();
     let mut rest = text;
@@ -61,7 +60,7 @@ fn unquoted(text: &str) -> String {
             result += &regex::escape(literal);
             rest = after;
         } else {
-            // `\\Q` is a backslash and a Q.
+            // A doubled backslash begins no escape: `\\Q` is a backslash and a Q.
             let escaped = from.char_indices().nth(2).map_or(from.len(), |(end, _)| end);
             result += &from[..escaped];
             rest = &from[escaped..];
@@ -74,7 +73,7 @@ fn unquoted(text: &str) -> String {
 mod tests {
     use super::*;
 
-    /// Each as Go's `regexp.MatchString` answers.
+    /// Compares with the answers of Go's `regexp.MatchString`.
     #[test]
     fn patterns_mean_what_they_mean_in_go() {
         const PATH: &str = "/nix/store/00000000000000000000000000000000-a.b+c/var/tmp/x-1";

@@ -9,9 +9,9 @@ use super::graph::Graph;
 /// Groups paths as nixpkgs does by default since 24.11 (`dockerAutoLayer`).
 ///
 /// # Algorithm
-/// The largest path is split off, then the next, and so on while the layers fit. With
-/// each go the paths that it refers to and that no path without a way to it needs.
-/// What several of the chosen need in common makes a layer for each set of them.
+/// The largest path is split off, then the next, and so on while the layers fit. Each takes along
+/// the paths that it refers to, unless a path that does not reach it needs them too. Paths that
+/// several of the chosen paths need make a layer for each set of these.
 ///
 /// So each path has a set of chosen paths, its *users*, and paths with the same set
 /// share a layer. Layers are listed by the size of their closure, smallest first.
@@ -41,7 +41,7 @@ pub(super) fn layers(graph: &Graph, budget: LayerBudget) -> Vec<Vec<usize>> {
     layers
 }
 
-/// The users of each path once the last of `chosen` is split off as well.
+/// Returns the users of each path once the last of `chosen` is split off as well.
 fn split_off(graph: &Graph, users: &[u128], chosen: &[usize], bit: u128) -> Vec<u128> {
     let Some(path) = chosen.last() else { return users.to_vec() };
     let below = reached(graph.len(), &[*path], |path| graph.references(path));
@@ -54,8 +54,8 @@ fn split_off(graph: &Graph, users: &[u128], chosen: &[usize], bit: u128) -> Vec<
     let mut next = users.to_vec();
     next[*path] = bit;
     for reference in graph.paths().filter(|other| below[*other] && other != path) {
-        // Who needs this path is the nearest above it: those that need it by way of
-        // the new one make room for the new one.
+        // The users of a path are the chosen paths nearest above it: a path that needs it only
+        // through the new one is replaced by the new one.
         next[reference] &= !chosen_above;
         if next[reference] & chosen_below == 0 {
             next[reference] |= bit;
@@ -64,7 +64,7 @@ fn split_off(graph: &Graph, users: &[u128], chosen: &[usize], bit: u128) -> Vec<
     next
 }
 
-/// The paths of each layer, by name.
+/// Returns the paths of each layer, by name.
 fn by_users(users: &[u128]) -> BTreeMap<u128, Vec<usize>> {
     let mut layers = BTreeMap::<_, Vec<_>>::new();
     for (path, users) in users.iter().enumerate() {
@@ -110,7 +110,8 @@ mod tests {
             layers.into_iter().map(|layer| names(layer).collect()).collect()
         };
         assert_eq!(plan(1), [vec!["app", "common", "env", "own", "tool"]]);
-        // The tool does not fit: it would need two, for itself and what both need.
+        // The tool does not fit: it would need two layers, one for itself and one for what both
+        // need.
         assert_eq!(plan(3), [vec!["app", "common", "own"], vec!["env", "tool"]]);
         assert_eq!(plan(4), [vec!["common"], vec!["tool"], vec!["app", "own"], vec!["env"]]);
         assert_eq!(plan(5), [vec!["common"], vec!["own"], vec!["tool"], vec!["app"], vec!["env"]]);

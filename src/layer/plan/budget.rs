@@ -24,10 +24,10 @@ impl LayerBudget {
     /// directories at the length of Docker's paths, and the container needs one of them).
     pub const MAX: u8 = 127;
 
-    /// A budget of `layers`.
+    /// Returns a budget of `layers`.
     ///
     /// # Errors
-    /// If there are none or more than [`LayerBudget::MAX`].
+    /// Fails if there are none or more than [`LayerBudget::MAX`].
     pub fn new(layers: u64) -> Result<Self, ParseBudgetError> {
         let checked = u8::try_from(layers).ok().filter(|layers| *layers <= Self::MAX);
         checked
@@ -36,7 +36,7 @@ impl LayerBudget {
             .ok_or_else(|| ParseBudgetError { given: layers.to_string() })
     }
 
-    /// The number of layers.
+    /// Returns the number of layers.
     pub fn get(self) -> usize {
         usize::from(self.0.get())
     }
@@ -74,7 +74,7 @@ impl FromStr for LayerBudget {
 
 impl<'de> Deserialize<'de> for LayerBudget {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // Through JSON's own number, so that -1 and 1.5 get the same answer as 0.
+        // Parse any JSON number, so that -1 and 1.5 get the same message as 0.
         let number = serde_json::Number::deserialize(deserializer)?;
         number.to_string().parse().map_err(serde::de::Error::custom)
     }

@@ -129,7 +129,7 @@ impl<'c> Graph<'c> {
         self.infos[path].nar_size
     }
 
-    /// The other paths that it refers to, by name.
+    /// Returns the other paths that it refers to, by name.
     pub fn references(
         &self,
         path: usize,
@@ -137,7 +137,7 @@ impl<'c> Graph<'c> {
         self.references.of(path)
     }
 
-    /// The other paths that refer to it, by name.
+    /// Returns the other paths that refer to it, by name.
     pub fn referrers(&self, path: usize) -> impl ExactSizeIterator<Item = usize> + Clone + use<'_> {
         self.referrers.get_or_init(|| self.references.reversed()).of(path)
     }
@@ -152,7 +152,7 @@ impl<'c> Graph<'c> {
         &self.topological
     }
 
-    /// The paths that nothing refers to, by name.
+    /// Returns the paths that nothing refers to, by name.
     pub fn roots(&self) -> impl Iterator<Item = usize> + use<> {
         let counts = self.referrer_counts();
         self.paths().filter(move |path| counts[*path] == 0)

@@ -18,11 +18,11 @@ pub(super) enum Reach {
     Sketch(Sketch),
 }
 
-/// Counts how many kinds of update there are that hit a layer: one for each path that
-/// it is made of or refers to. The paths on top of the image, which nothing refers to,
-/// are the author's own and change with every build: each counts half as much as all
-/// others together. What only one of those refers to is often his own too (an
-/// application below its environment) and counts an eighth.
+/// Counts the kinds of update that hit a layer: one for each path in the layer or below it. The
+/// paths on top of the image, which nothing refers to, are the author's own and change with every
+/// build: each counts half as much as all other paths together. A path that only one of these
+/// refers to is often the author's own too (an application below its environment), and counts an
+/// eighth.
 #[derive(Debug)]
 pub(super) struct Heat {
     paths: usize,
@@ -31,9 +31,9 @@ pub(super) struct Heat {
     /// The number of paths with exactly one referrer, which is itself a path that nothing refers
     /// to.
     seconds: usize,
-    /// Masks of these bits; none where there are sketches.
+    /// The masks of these bits; empty if sketches are used.
     masks: Vec<(u64, u64)>,
-    /// None where there are bits.
+    /// The hashes of the paths; empty if bits are used.
     hashes: Hashes,
 }
 
@@ -42,7 +42,7 @@ pub(super) struct Heat {
 const EXACT: usize = 20_000;
 
 impl Heat {
-    /// The measure for a graph, and the weight of each of its paths as a layer.
+    /// Returns the measure for a graph, and the weight of each of its paths as a layer.
     pub fn new(graph: &Graph) -> (Self, Vec<Weight>) {
         Self::with_exact_up_to(graph, EXACT)
     }
@@ -83,7 +83,8 @@ impl Heat {
         (heat, weights)
     }
 
-    /// A path reaches none that comes after it: half of all bits need not be there.
+    /// Computes the weights by bits. A path reaches no path that comes after it: half of all bits
+    /// need not be stored.
     fn exact_weights(
         &mut self,
         graph: &Graph,
@@ -171,7 +172,7 @@ impl Heat {
 
 const ONE_KIND: &str = "reaches of one graph are of one kind";
 
-/// Nothing.
+/// The reach of no paths.
 impl Default for Reach {
     fn default() -> Self {
         Self::Exact(Box::default())
@@ -179,7 +180,7 @@ impl Default for Reach {
 }
 
 impl Reach {
-    /// Takes in what another reaches. The layers must not have a path in common.
+    /// Adds what another reach has. The layers must not have a path in common.
     pub fn unite(&mut self, other: &Reach) {
         match (self, other) {
             (Reach::Exact(bits), Reach::Exact(others)) => {
@@ -216,7 +217,7 @@ pub(super) struct Weight {
 }
 
 impl Group {
-    /// The group of several paths; none if there is no path.
+    /// Returns the group of several paths, or `None` if there is no path.
     pub fn of(heat: &Heat, paths: &[usize], weights: &[Weight]) -> Option<Self> {
         let (first, others) = paths.split_first()?;
         let mut weight = weights[*first].clone();
@@ -237,7 +238,7 @@ impl Weight {
         self.heat = heat.of(&self.reach);
     }
 
-    /// Expected bytes that are sent again for nothing once the two are one layer.
+    /// Returns the expected number of bytes that are sent unnecessarily once the two are one layer.
     pub fn cost_of_joining(&self, heat: &Heat, other: &Self) -> u128 {
         let joined = heat.of_union(&self.reach, &other.reach);
         let more = |weight: &Self| {
@@ -251,9 +252,9 @@ impl Weight {
 /// Orders layers from the bottom up: first the layers that are least likely to change for their
 /// size.
 ///
-/// A client that keys a layer by all those below it (Docker does) takes everything above
-/// the first change anew. The measure is heat² / size, compared exactly: big layers that
-/// seldom change sink, small ones that often do rise.
+/// A client that keys a layer by all layers below it, as Docker does, takes everything above the
+/// first change again. The measure is heat² / size, compared exactly: big layers that seldom change
+/// sink, small layers that often change rise.
 pub(super) fn coolest_first(mut groups: Vec<Group>) -> Vec<Vec<usize>> {
     for group in &mut groups {
         group.members.sort_unstable();
@@ -268,8 +269,8 @@ pub(super) fn coolest_first(mut groups: Vec<Group>) -> Vec<Vec<usize>> {
     groups.into_iter().map(|group| group.members).collect()
 }
 
-/// Compares a/b with c/d, which are not 0, by their continued fractions: exact for every
-/// number, where the products might not fit.
+/// Compares a/b with c/d, which are not 0, by their continued fractions: exact for all numbers,
+/// even if the products would overflow.
 fn compare_fractions((a, b): (u128, u128), (c, d): (u128, u128)) -> Ordering {
     let by_whole = (a / b).cmp(&(c / d));
     by_whole.then_with(|| match (a % b, c % d) {

@@ -6,10 +6,10 @@ use serde::Deserialize;
 use super::graph::Graph;
 use super::package::is_meant;
 
-/// Rules by package name, as `openssl`: for all of its outputs in any version; or
-/// `openssl-bin`, or the whole name in a store path. A name that no path has is passed
-/// over, so that several images can share their rules; of several rules for one path the
-/// first counts, in the order of the fields.
+/// Rules by package name: `openssl` means all outputs in any version, `openssl-bin` one output; the
+/// whole name in a store path also works. A name that no path has is ignored, so that several
+/// images can share their rules. Of several rules for one path the first counts, in the order of
+/// the fields.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LayeringHints {
@@ -26,7 +26,7 @@ pub struct LayeringHints {
 pub(super) struct Hinted {
     /// The layers that are decided, in no particular order.
     pub layers: Vec<Vec<usize>>,
-    /// The topmost one.
+    /// The topmost layer, if there is one.
     pub last: Option<Vec<usize>>,
 }
 

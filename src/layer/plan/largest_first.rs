@@ -4,7 +4,7 @@
 use super::budget::LayerBudget;
 use super::graph::Graph;
 
-/// The largest paths get a layer each and the others share the last one.
+/// Returns the largest paths get a layer each and the others share the last one.
 ///
 /// # Algorithm
 /// The budget's N−1 largest paths by NAR size, and the rest. A client keys a layer

@@ -18,15 +18,16 @@ use super::{auto, largest_first, nixery, popularity, runs};
 /// directory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Layering {
-    /// Large paths alone, the others in runs that change together: re-sends least.
+    /// Large paths alone, the others in runs that change together: sends the fewest bytes on an
+    /// update.
     #[default]
     Runs,
     /// The largest paths, each with what only it needs: nixpkgs' default.
     Auto,
-    /// The most referenced paths alone, the rest together: nixpkgs' former default,
-    /// and nearly what nix2container does.
+    /// The most referenced paths alone, the rest together: nixpkgs' former default, and nearly the
+    /// method of nix2container.
     Popularity,
-    /// Subtrees that only one way leads to, as Nixery has them.
+    /// Subtrees that only one way leads to, as in Nixery.
     Nixery,
     /// The largest paths alone, the rest together.
     LargestFirst,
@@ -115,7 +116,7 @@ impl fmt::Display for Layering {
 impl FromStr for Layering {
     type Err = ParseLayeringError;
 
-    /// A name, or a pipeline as JSON.
+    /// Returns a name, or a pipeline as JSON.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match serde_json::from_str::<Value>(text) {
             Ok(json @ Value::Array(_)) => Ok(Self::Pipeline(Pipeline::parse(&json)?)),

@@ -40,7 +40,7 @@ use hints::Hinted;
 /// An assignment of a closure's paths to layers, from the bottom up: each path in
 /// exactly one layer, no layer empty, no more layers than the budget.
 ///
-/// A path that a [`Pipeline`] was told to remove is in none.
+/// A path that a [`Pipeline`] removes is in no layer.
 #[derive(Clone, PartialEq, Eq)]
 pub struct LayerPlan(Vec<Vec<StorePath>>);
 
@@ -53,7 +53,7 @@ pub struct PlanOptions {
     pub hints: LayeringHints,
     /// The packages that other images are likely to have too; may be empty.
     pub popularity: Popularity,
-    /// An earlier plan, whose layers paths stay in.
+    /// An earlier plan, in whose layers paths stay.
     pub previous: Option<PreviousPlan>,
 }
 
@@ -67,14 +67,14 @@ impl LayerPlan {
     /// Plans the layers of a closure. The result is the same for the same closure, whatever the
     /// order of its records and the hashes in its store paths.
     ///
-    /// The hints' layers come first out of the budget, and those of popular paths next; the
-    /// layering plans what is left of the closure with what is left of the budget. With any
-    /// of these, or a previous plan, the layers are then listed from the least to the most likely to change for their
-    /// size, whatever order the layering has for them.
+    /// The hints' layers are taken from the budget first, and those of popular paths next. The
+    /// layering plans the rest of the closure with the rest of the budget. With any of these, or
+    /// with a previous plan, the layers are then listed from the least to the most likely to change
+    /// for their size, in place of the layering's own order.
     ///
     /// # Errors
-    /// If the hints leave no layer for the rest, or a pipeline does not fit the closure
-    /// or makes too many layers.
+    /// Fails if the hints leave no layer for the rest, or if a pipeline does not fit the closure or
+    /// makes too many layers.
     pub fn new(
         closure: &Closure,
         budget: LayerBudget,
@@ -112,18 +112,18 @@ impl LayerPlan {
         Self(layers.into_iter().map(|layer| layer.into_iter().map(path).collect()).collect())
     }
 
-    /// The layers from the bottom up, the paths of each sorted by name.
+    /// Returns the layers from the bottom up, the paths of each sorted by name.
     pub fn layers(&self) -> &[Vec<StorePath>] {
         &self.0
     }
 
-    /// The layers from the bottom up, to take apart.
+    /// Returns the layers from the bottom up, to take apart.
     pub fn into_layers(self) -> Vec<Vec<StorePath>> {
         self.0
     }
 }
 
-/// The hints' layers and those of popular paths, and the others around them.
+/// Returns the hints' layers and those of popular paths, and the others around them.
 fn arranged(
     graph: &Graph,
     budget: LayerBudget,
@@ -149,7 +149,7 @@ fn arranged(
     Ok(layers)
 }
 
-/// The layers of popular paths, and the others as the layering and the previous plan have
+/// Returns the layers of popular paths, and the others as the layering and the previous plan have
 /// them.
 fn around_popular(
     graph: &Graph,
@@ -163,7 +163,7 @@ fn around_popular(
     };
     let (rest, paths) = graph.without(&layers.concat());
     let left = budget.less(layers.len()).expect("popular paths leave a layer for the rest");
-    // Its store paths need no memory any more when others are planned.
+    // The store paths of the previous plan need no memory any more while the others are planned.
     let places = previous.map(|previous| previous.places(&rest));
     let mut planned = options.layering.layers(&rest, left, &options.popularity)?;
     if let Some(places) = places {
@@ -213,7 +213,7 @@ pub(crate) mod tests {
         prop::sample::select(Layering::ALL.to_vec())
     }
 
-    /// The nth store path; `salt` changes its hash but not its name.
+    /// Returns the nth store path; `salt` changes its hash but not its name.
     fn path(number: usize, name: &str, salt: u8) -> StorePath {
         let hash: String = (0..32u8)
             .map(|place| {
@@ -359,7 +359,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// An application on a tool and a library, what configures it, and data that nothing
+    /// Returns an application on a tool and a library, what configures it, and data that nothing
     /// has to do with.
     pub(crate) fn library_tool_app() -> Closure {
         named(&[

@@ -9,23 +9,23 @@ use super::graph::Graph;
 use super::popular::Popularity;
 use super::sums;
 
-/// Bytes of a closure above which its root gets a layer.
+/// The number of bytes of a closure above which its root gets a layer.
 const LARGE: u128 = 100_000_000;
-/// Packages that refer to one from which on it gets a layer.
+/// The number of referrers from which on a path gets a layer.
 const POPULAR: u64 = 100;
 /// Packages that every image of Nixery has, with a popularity above all others.
 const EVERYWHERE: [(&str, u64); 2] = [("nss-cacert", 500_000), ("iana-etc", 500_000)];
 
 /// # Algorithm
-/// A path stands at the top if nothing refers to it, if its closure is large, or if it
-/// is popular. Every other path is *dominated* by one at the top, if all ways to it lead
-/// through that one, or else stands at the top as well. Each at the top makes a layer
-/// with what it dominates. A layer's rating is the popularity of its top times the
-/// closure sizes of its members; the lowest are merged until the layers fit, and they
-/// are listed by rating, highest first.
+/// A path stands at the top if nothing refers to it, if its closure is large, or if it is popular.
+/// Every other path is *dominated* by a path at the top if all ways to it lead through that path;
+/// otherwise it stands at the top as well. Each path at the top makes a layer with the paths that
+/// it dominates. A layer's rating is the popularity of its top times the closure sizes of its
+/// members. The layers with the lowest ratings are merged until the number fits, and layers are
+/// listed by rating, highest first.
 ///
-/// Source: Nixery, `layers/layers.go`. Without popularity, which takes an evaluation of
-/// all of nixpkgs, every path counts 1, as it does there.
+/// Source: Nixery, `layers/layers.go`. Popularity takes an evaluation of all of nixpkgs; without
+/// it, every path counts 1, as in Nixery.
 pub(super) fn layers(
     graph: &Graph,
     budget: LayerBudget,
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
     use crate::layer::plan::tests::named;
 
-    /// The example of Nixery's own documentation, in which E is popular and G is large.
+    /// Checks the example of Nixery's own documentation, in which E is popular and G is large.
     #[test]
     fn layers_are_as_documented() {
         let closure = named(&[
@@ -101,7 +101,7 @@ mod tests {
             let names = |layer: Vec<usize>| layer.into_iter().map(|path| graph.name(path));
             layers.into_iter().map(|layer| names(layer).collect()).collect()
         };
-        // Large are G and all above it; A and B are small, and only the image has them.
+        // G and all paths above it are large; A and B are small, and only the image has them.
         assert_eq!(
             plan(10),
             [vec!["E"], vec!["A", "B", "img"], vec!["C"], vec!["D", "F"], vec!["G"]]

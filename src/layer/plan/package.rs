@@ -1,9 +1,9 @@
-//! Compares the names of packages, whatever their versions.
+//! Compares the names of packages regardless of their versions.
 //! Stage: layer (pure). Vocabulary of the plan.
 
-/// The name without its version: `openssl-3.0.14-bin` is `openssl-bin`, which every
-/// later version is as well. What begins with a digit is taken for (a part of) a version,
-/// but never the name's first part.
+/// Returns the name without its version: `openssl-3.0.14-bin` is `openssl-bin`, and so is every
+/// later version. A part that begins with a digit is taken for a version or a part of one, except
+/// for the first part of the name.
 pub(super) fn package(name: &str) -> String {
     let is_version = |part: &str| part.starts_with(|first: char| first.is_ascii_digit());
     let mut parts = name.split('-');

@@ -1,4 +1,4 @@
-//! Packages that many others need, for layers that images of different names share.
+//! Finds packages that many others need, to make layers that images of different names share.
 //! Stage: layer (pure). Input: the closure of a package set; a [`Graph`]. Output: [`Popularity`]; layers.
 
 use std::cmp::Reverse;
@@ -14,22 +14,23 @@ use super::sums;
 use crate::closure::Closure;
 use crate::store::StorePath;
 
-/// A path of more bytes than this divided by the number of layers is bulky: above 4 MiB, with 100.
+/// The number that, divided by the number of layers, is the size above which a path is bulky: 4 MiB
+/// with 100 layers.
 const BULK: u64 = 400 << 20;
 
 /// Counts, for each package of a package set, how many packages need it, and tells which packages
 /// go together.
 ///
-/// In JSON an object with a count, or the name of the package that one goes with:
-/// `{ "glibc": 120, "libgcc": "glibc", "git": 0 }`.
+/// In JSON, an object with a count for each package, or with the name of the package that it goes
+/// with: `{ "glibc": 120, "libgcc": "glibc", "git": 0 }`.
 ///
-/// Packages go by their names without versions (`package.rs`): so the file of one state of
-/// a package set holds for the next, and for images of packages that it has in another
-/// version. Whole names are found as well, as in the file of Nixery's `popcount`.
+/// Packages are identified by their names without versions (`package.rs`), so that the file for one
+/// state of a package set also serves the next one, and images with other versions of packages.
+/// Whole names are found as well, as in the file of Nixery's `popcount`.
 ///
-/// Nixery counts direct references alone. An image has all that its packages need, and by
-/// whom it is referred to is nothing to it: a library that only one other library names,
-/// which everything needs, is in every image.
+/// Nixery counts direct references only. But an image has everything that its packages need,
+/// directly or not: a library to which only one other library refers, which every package needs, is
+/// in every image.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Popularity(BTreeMap<String, Entry>);
@@ -40,24 +41,25 @@ enum Entry {
     /// The number of store paths of the set that need the package, directly or not, without the
     /// package itself.
     NeededBy(u64),
-    /// Hardly anything needs it that does not need this one, which needs it too.
+    /// The name of the leader: nearly every path that needs this package needs the leader too, and
+    /// the leader needs this package.
     GoesWith(String),
 }
 
 impl Popularity {
-    /// Counts in the closure of a package set, of which `packages` are those that images are asked
-    /// for. If a package is there several times, in two versions for example, the highest count
-    /// stands.
+    /// Counts in the closure of a package set. `packages` are the paths that images can ask for. If
+    /// the set has a package several times, for example in two versions, the highest count is kept.
     ///
     /// # Algorithm
-    /// From the top down, a path goes with the most needed one of those that its referrers
-    /// go with, if at most a quarter more paths need it than that one and what goes with that
-    /// one. What is asked for by name goes with nothing: it is in images without the other.
+    /// From the top down, each path goes with the leader of one of its referrers: the most needed
+    /// one. It does so if at most a quarter more paths need it than need the leader and what goes
+    /// with the leader. A package that can be asked for by name goes with no other: it is in images
+    /// without the other.
     pub fn of(set: &Closure, packages: &BTreeSet<StorePath>) -> Self {
         let graph = Graph::new(set);
         let counts: Vec<_> = sums::over_referrers(&graph, &vec![1; graph.len()])
             .into_iter()
-            // Itself is in the sum.
+            // The sum includes the path itself.
             .map(|paths| u64::try_from(paths.saturating_sub(1)).unwrap_or(u64::MAX))
             .collect();
         let leaders = leaders(&graph, &counts, |path| packages.contains(&graph.info(path).path));
@@ -70,7 +72,7 @@ impl Popularity {
             }
         }
         let entry = |(name, (count, leader)): (&String, &(u64, String))| {
-            // Another version of the leader may go with somebody else.
+            // Another version of the leader may go with another package.
             let leads = found.get(leader).is_some_and(|(_, its)| its == leader);
             let entry = match leader != name && leads {
                 true => Entry::GoesWith(leader.clone()),
@@ -86,8 +88,8 @@ impl Popularity {
         self.0.is_empty()
     }
 
-    /// The package that decides for a name in a store path, and how many need that one; none if
-    /// the set has no such package.
+    /// Returns the package that decides for a name in a store path, and the number of paths that
+    /// need it; `None` if the set has no such package.
     fn leader<'p>(&'p self, name: &str) -> Option<(&'p str, u64)> {
         let get = |name: &str| self.0.get_key_value(name);
         match get(name).or_else(|| get(&package(name)))? {
@@ -105,18 +107,18 @@ impl Popularity {
         self.leader(name).map(|(_, count)| count)
     }
 
-    /// Makes a layer for each package of the set with what goes with it, most valuable first, as
-    /// far as the budget goes.
+    /// Makes a layer for each package of the set with the paths that go with it, most valuable
+    /// first, as far as the budget allows.
     ///
     /// # Algorithm
-    /// Bulky members have layers of their own; the fewer layers, the bulkier. A layer's value
-    /// is its size times the number of binary digits of its popularity: by the popularity
-    /// itself, what is large but rare would be left to layers that images do not share. No
-    /// small layer is made, nor one of paths that the set does not have. As many layers are
-    /// left as `runs` would have for small paths. (`docs/layering.md` has the figures.)
+    /// Bulky members have layers of their own; the fewer layers there are, the bulkier they must
+    /// be. A layer's value is its size times the number of binary digits of its popularity: with
+    /// the popularity itself, large and rare paths would be left to layers that images do not
+    /// share. No small layer is made, and none of paths that the set does not have. As many layers
+    /// are left over as `runs` would use for small paths. (`docs/layering.md` has the figures.)
     ///
-    /// What is in such a layer depends on the package set and the budget alone: so it is the
-    /// same in every image that has the package, and room for it, whatever else is there.
+    /// The contents of such a layer depend only on the package set and the budget. So the layer is
+    /// the same in every image that has the package and room for the layer.
     pub(super) fn layers(&self, graph: &Graph, budget: LayerBudget) -> Vec<Vec<usize>> {
         let bulky = BULK / budget.get() as u64;
         let mut groups = BTreeMap::<_, (u64, Vec<usize>)>::new();
@@ -187,7 +189,8 @@ mod tests {
         layers.into_iter().map(|layer| layer.into_iter().map(name).collect()).collect()
     }
 
-    /// Ten tools need `libc` and with it `locale`; two of them need `plugins` as well.
+    /// Returns a set in which ten tools need `libc`, and through it `locale`; two of them also need
+    /// `plugins`.
     fn package_set() -> Closure {
         let tools: Vec<_> = (0..10).map(|number| format!("tool{number}-1.0")).collect();
         let mut rows: Vec<(&str, u64, &[&str])> = vec![
@@ -207,7 +210,7 @@ mod tests {
     fn what_always_comes_together_goes_together() {
         let popularity = Popularity::of(&package_set(), &BTreeSet::new());
         assert_eq!(popularity.leader("libc-2.40"), Some(("libc", 11)));
-        // Of another version as well.
+        // The rule also holds for another version.
         assert_eq!(popularity.leader("locale-3.0"), Some(("libc", 11)));
         assert_eq!(popularity.leader("plugins-7"), Some(("plugins", 2)));
         assert_eq!(popularity.leader("tool9-1.0"), Some(("tool9", 0)));
@@ -217,7 +220,7 @@ mod tests {
         assert_eq!(read(&json), popularity);
     }
 
-    /// `locale` is in images without `libc` as well.
+    /// Checks that `locale` is found in images without `libc` as well.
     #[test]
     fn what_is_asked_for_goes_with_nothing() {
         let set = package_set();
@@ -256,7 +259,7 @@ mod tests {
             (1, vec![]),
             (2, vec![&libc[..]]),
             (8, vec![&libc, &["plugins-8"], &["tool3-1.1"]]),
-            // With more layers, bulk is kept apart.
+            // With more layers, bulky paths are kept apart.
             (60, vec![&libc[..1], &libc[1..], &["plugins-8"], &["tool3-1.1"]]),
         ] {
             assert_eq!(layers(&closure, budget, &popularity), expected, "{budget} layers");
@@ -271,13 +274,13 @@ mod tests {
         for bad in [r#"{"libc": -1}"#, r#"{"libc": 1.5}"#, r#"["libc"]"#, r#"{"libc": {}}"#] {
             assert!(serde_json::from_str::<Popularity>(bad).is_err(), "{bad}");
         }
-        // Nobody made these, but they are JSON.
+        // No program writes such files, but they are valid JSON.
         for odd in [r#"{"libc": "gone"}"#, r#"{"libc": "locale", "locale": "libc"}"#] {
             assert_eq!(read(odd).count("libc"), Some(0), "{odd}");
         }
     }
 
-    /// The part of a package set that some of its packages need.
+    /// Returns the part of a package set that some of its packages need.
     fn image(shape: &Shape, roots: &[bool]) -> Closure {
         let infos = closure(shape, 0);
         let mut needed = BTreeSet::new();
@@ -308,7 +311,7 @@ mod tests {
             let has = |image: &Closure, name: &str| {
                 image.infos().iter().any(|info| info.path.name() == name)
             };
-            // With room for all, and with room for some.
+            // Check with room for all layers, and with room for some.
             for (budget, has_room) in [(127, true), (budget, false)] {
                 let [one, other] = [0, 1].map(|image| layers(&images[image], budget, &popularity));
                 let layer_of = |layers: &[Vec<String>], name: &str| {

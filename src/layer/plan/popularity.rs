@@ -1,4 +1,4 @@
-//! The most referenced paths alone, the rest together.
+//! Puts the most referenced paths into layers of their own, and the rest together.
 //! Stage: layer (pure). Input: [`Graph`] and a budget. Output: layers.
 
 use std::cmp::Reverse;
@@ -7,16 +7,16 @@ use super::budget::LayerBudget;
 use super::graph::Graph;
 use super::sums;
 
-/// The most popular paths get a layer each, most popular first, and the others share
-/// the last one.
+/// Returns the most popular paths get a layer each, most popular first, and the others share the
+/// last one.
 ///
 /// # Algorithm
-/// [`by_popularity`], and the first N−1 alone. This is what nixpkgs' `dockerTools` did
-/// until 2024, and what a `layeringPipeline` of `popularity_contest` and `limit_layers`
-/// still does. nix2container does nearly the same.
+/// Sorts by [`by_popularity`], and gives the first N−1 paths a layer each. This is what nixpkgs'
+/// `dockerTools` did until 2024, and what a `layeringPipeline` of `popularity_contest` and
+/// `limit_layers` still does. nix2container uses nearly the same method.
 ///
-/// The application and everything large that only it needs share the last layer, so
-/// that nearly every update sends it: see `docs/layering.md`.
+/// The application and all large paths that only it needs share the last layer, so that nearly
+/// every update sends it: see `docs/layering.md`.
 pub(super) fn layers(graph: &Graph, budget: LayerBudget) -> Vec<Vec<usize>> {
     let mut paths = by_popularity(graph);
     let alone = if paths.len() <= budget.get() { paths.len() } else { budget.get() - 1 };
@@ -26,12 +26,12 @@ pub(super) fn layers(graph: &Graph, budget: LayerBudget) -> Vec<Vec<usize>> {
 
 /// Returns every path, most popular first; equally popular ones are in the order of names.
 ///
-/// If the references were written out as a tree from each root, a path's popularity is
-/// the number of places in these trees from which it can be reached: for each path that
-/// reaches it, itself among them, the number of ways from the roots to that one.
+/// If the references were written out as a tree from each root, a path's popularity would be the
+/// number of places in these trees from which it can be reached: the sum, over the path itself and
+/// each path that reaches it, of the number of ways from the roots to that path.
 ///
-/// Source: nixpkgs, `pkgs/build-support/references-by-popularity/closure-graph.py`. It
-/// counts to any size; here 2^128 − 1 is as many as there are.
+/// Source: nixpkgs, `pkgs/build-support/references-by-popularity/closure-graph.py`. There, numbers
+/// have no limit; here, counts stop at 2^128 − 1.
 pub(super) fn by_popularity(graph: &Graph) -> Vec<usize> {
     let mut ways = vec![0_u128; graph.len()];
     for path in graph.topological().iter().rev() {
@@ -49,8 +49,8 @@ mod tests {
     use super::*;
     use crate::layer::plan::tests::named;
 
-    /// The example of nixpkgs' own documentation: A refers to B and G, B to C, C to D
-    /// and E, B to E, D and E to F.
+    /// Checks the example of nixpkgs' own documentation: A refers to B and G, B to C, C to D and E,
+    /// B to E, D and E to F.
     #[test]
     fn popularity_is_as_documented() {
         let closure = named(&[

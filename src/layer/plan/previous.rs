@@ -1,4 +1,4 @@
-//! Keeping to the plan of the last release.
+//! Keeps paths in the layers of an earlier plan, such as that of the last release.
 //! Stage: layer (pure). Input: JSON, a [`Graph`] and a fresh plan. Output: layers.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -17,13 +17,12 @@ use crate::store::{Store, StorePath};
 
 /// The layers of an earlier plan, each a list of store paths or of their names.
 ///
-/// In JSON what `stowage plan` prints, or the image spec of the last release. Names in
-/// place of whole store paths will do: a plan that is kept with the sources need not
-/// change when hashes do.
+/// In JSON, the output of `stowage plan`, or the image spec of the last release. Names may replace
+/// whole store paths: a plan that is kept with the sources then need not change when hashes do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PreviousPlan(Vec<Vec<Planned>>);
 
-/// Names a path of an earlier plan.
+/// The name of a path of an earlier plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Planned {
     /// A whole store path. Several paths may have the same name, and are then told apart.
@@ -50,7 +49,7 @@ impl<'de> Deserialize<'de> for Planned {
 
 #[derive(Deserialize)]
 struct LayerJson {
-    /// A base image's layers have none: they were not planned.
+    /// A base image's layers have no contents: they were not planned.
     contents: Option<ContentsJson>,
 }
 
@@ -63,14 +62,14 @@ struct ContentsJson {
 
 impl<'de> Deserialize<'de> for PreviousPlan {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // Where it is no such thing is of less use than what it should be.
+        // The message says what the file should be, which is more useful than where it differs.
         let expected: &dyn Expected = &Shapes;
         let error = |_| D::Error::custom(format_args!("expected {expected}"));
         deserializer.deserialize_any(Shapes).map_err(error)
     }
 }
 
-/// A visitor and not an untagged enum: that one has all of an image spec in memory first.
+/// Visits either format. An untagged enum would first hold a whole image spec in memory.
 struct Shapes;
 
 impl<'de> Visitor<'de> for Shapes {
@@ -147,16 +146,16 @@ impl PreviousPlan {
     }
 }
 
-/// For each path of a graph, the number of the earlier layer that it was in, if any.
+/// The number of the earlier layer of each path of a graph, if the path was in one.
 pub(super) struct Places(Vec<Option<u32>>);
 
 impl Places {
-    /// The fresh plan's paths in the layers where they were.
+    /// Moves the fresh plan's paths to the layers in which they were before.
     ///
     /// # Algorithm
-    /// A path stays in its place. A new one gets a layer if it is large and there is room, and else
-    /// joins the run that grows the least in expected bytes. If the fresh plan expects
-    /// to send over 15 % less, or the layers are too many, that is taken instead.
+    /// A path stays in its layer. A new path gets a layer if it is large and the budget allows it;
+    /// otherwise it joins the run whose expected bytes grow the least. If the fresh plan expects to
+    /// send over 15 % less, or there are too many layers, the fresh plan is used instead.
     pub(super) fn keep(
         &self,
         graph: &Graph,
@@ -211,7 +210,7 @@ fn assign<K: Ord>(
     }
 }
 
-/// Adds a path that is new.
+/// Adds a new path.
 fn add(heat: &Heat, groups: &mut Vec<Group>, new: Group, budget: LayerBudget) {
     let is_room = groups.len() < budget.get();
     let is_run = |group: &Group| group.members.len() > 1;
@@ -283,7 +282,7 @@ mod tests {
             [&["app"], &["curl-8.9", "zlib-1.3"], &["libc-2.40"], &["openssl-3.1"]];
         assert_eq!(plan, kept);
 
-        // A small one joins the run that grows least; a large one is alone if there is room.
+        // A small path joins the run that grows least; a large one gets a layer if there is room.
         let with = |size| {
             let new: (&str, u64, &[&str]) = ("brotli-1.1", size, &["libc-2.40"]);
             let app: (&str, u64, &[&str]) = ("app", 9 * MIB, &["curl-8.9", "brotli-1.1"]);

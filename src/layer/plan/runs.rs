@@ -1,4 +1,4 @@
-//! Layers for the next update: what changes together goes together.
+//! Plans layers for the next update: paths that change together share a layer.
 //! Stage: layer (pure). Input: [`Graph`] and a budget. Output: layers.
 
 use std::cmp::Reverse;
@@ -8,18 +8,18 @@ use super::budget::LayerBudget;
 use super::graph::Graph;
 use super::heat::{Group, Heat, Weight, coolest_first};
 
-/// Bytes below which a layer of its own saves nobody anything: a request costs as much.
+/// The number of bytes below which a layer of its own saves nothing: a request costs as much.
 pub(super) const SMALL: u64 = 64 << 10;
 
 /// Gives the largest paths a layer each, and cuts the others into runs.
 ///
 /// # Algorithm
-/// Large paths are alone: so they are shared between images, and never sent because of
-/// a neighbour. The others are written down in the order of a depth-first walk, each
-/// after the paths that only it needs; what changes together then stands together. This
-/// list is cut into runs: of single paths, the two neighbours are joined whose union
-/// costs the fewest expected bytes ([`Heat`]), again and again until the layers fit.
-/// Layers that could save a few KiB only are joined as well.
+/// Large paths get layers of their own, so that images share them, and they are never sent because
+/// of a neighbour. The others are listed in the order of a depth-first walk, each after the paths
+/// that only it needs; so paths that change together are neighbours. This list is cut into runs:
+/// beginning with single paths, the two neighbours whose union costs the fewest expected bytes
+/// ([`Heat`]) are joined, again and again until the layers fit. Layers that could save only a few
+/// KiB are joined as well.
 ///
 /// With V paths and E references: O((V + E) · V / 64 + V log V) operations, and above
 /// 20,000 paths, by sketches, O((V + E) log V).
@@ -47,7 +47,7 @@ fn layers_by(
     coolest_first(groups)
 }
 
-/// The largest paths, as many as leave a few layers for the rest, and none that is small.
+/// Returns the largest paths, as many as leave a few layers for the rest, and no small ones.
 fn alone(graph: &Graph, budget: LayerBudget) -> Vec<usize> {
     let layers = budget.get();
     let mut paths = graph.by_size();
@@ -72,7 +72,7 @@ fn depth_first(graph: &Graph) -> Vec<usize> {
     };
     let mut seen = vec![false; graph.len()];
     let mut order = Vec::with_capacity(graph.len());
-    // A stack of its own: chains of references may be longer than a thread's stack.
+    // An explicit stack: chains of references may be longer than a thread's stack.
     let mut open: Vec<(Option<usize>, _)> = vec![(None, by_depth(graph.roots().collect()))];
     while let Some((path, below)) = open.last_mut() {
         if let Some(next) = below.next() {
@@ -87,13 +87,13 @@ fn depth_first(graph: &Graph) -> Vec<usize> {
     order
 }
 
-/// Joins neighbours, cheapest first, until at most `count` groups are left and no join
-/// is nearly free any more.
+/// Joins neighbours, cheapest first, until at most `count` groups are left and no further join is
+/// nearly free.
 fn runs(heat: &Heat, mut line: Line, count: usize) -> Vec<Group> {
     let nearly_free = u128::from(SMALL) * u128::from(heat.of_all());
     let mut left = line.paths.len();
-    // Twice as many pairs may be waiting as there are: now and then those are dropped that no
-    // longer hold, before there are so many.
+    // The queue may hold twice as many pairs as there are. From time to time, outdated pairs are
+    // removed, before it grows further.
     let mut queue = BinaryHeap::with_capacity(left + left / 4 + 64);
     queue.extend((1..left).filter_map(|place| line.pair(heat, place - 1, place)));
     while let Some(Reverse(pair)) = queue.pop() {
@@ -127,7 +127,7 @@ struct Pair {
     joined: (u32, u32),
 }
 
-/// Runs in a line, which closes up where two are joined.
+/// Runs in a line. Where two are joined, the line closes up.
 #[derive(Debug)]
 struct Line {
     paths: Vec<usize>,
@@ -144,7 +144,7 @@ struct Line {
 }
 
 impl Line {
-    /// `weights` are those of all paths there are.
+    /// Begins with a run for each path. `weights` has the weights of all paths.
     fn new(paths: Vec<usize>, weights: Vec<Weight>) -> Self {
         let end = u32::try_from(paths.len()).expect("a closure has fewer than 2^32 paths");
         Self {
@@ -172,7 +172,7 @@ impl Line {
     fn pair(&self, heat: &Heat, first: usize, second: usize) -> Option<Reverse<Pair>> {
         let cost = self.weight(first)?.cost_of_joining(heat, self.weight(second)?);
         let joined = (self.joined[first], self.joined[second]);
-        // Each is a place in a line that `Line::new` found short enough.
+        // Each number is a place in a line, whose length `Line::new` has checked.
         Some(Reverse(Pair { cost, first: first as u32, second: second as u32, joined }))
     }
 
@@ -220,7 +220,8 @@ mod tests {
     }
 
     proptest! {
-        /// A graph of fewer paths than a sketch keeps is counted exactly either way.
+        /// Checks that a graph of fewer paths than a sketch keeps is counted exactly by both
+        /// methods.
         #[test]
         fn sketches_plan_small_graphs_as_bitsets_do(shape in shapes(), budget in 1u64..=127) {
             let closure = Closure::new(closure(&shape, 0)).unwrap();

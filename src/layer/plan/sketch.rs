@@ -1,4 +1,4 @@
-//! The size of a set of paths by a sample of it.
+//! Estimates the size of a set of paths by a sample.
 //! Stage: layer (pure). Vocabulary of the plan.
 
 use std::cmp::Ordering;
@@ -12,7 +12,8 @@ use super::graph::Graph;
 #[derive(Clone, Debug)]
 pub(super) struct Sketch {
     all: Sample,
-    /// Absent for most sets, which hold no path that counts for more than others.
+    /// The counts of special paths; absent for most sets, which hold no path that counts for more
+    /// than others.
     special: Option<Box<Special>>,
 }
 
@@ -22,7 +23,7 @@ struct Special {
     /// The number of paths that nothing refers to. It is exact, since such a path is in the set of
     /// one layer only.
     tops: u32,
-    /// The paths that have one referrer, which nothing refers to.
+    /// The number of paths that have one referrer, which nothing refers to.
     seconds: Sample,
 }
 
@@ -62,13 +63,13 @@ impl Sketch {
         [hashes.size(&self.all.ranks()), self.tops() as usize, seconds]
     }
 
-    /// [`Sketch::counts`] of the union, without making it.
+    /// Returns the [`Sketch::counts`] of the union, without making it.
     pub fn union_counts(&self, other: &Self, hashes: &Hashes) -> [usize; 3] {
         let (all, tops, seconds) = self.union(other);
         [hashes.size(&all), tops as usize, hashes.size(&seconds)]
     }
 
-    /// Takes in the other set.
+    /// Adds the members of the other set.
     pub fn unite(&mut self, other: &Self) {
         let (all, tops, seconds) = self.union(other);
         *self = Self { all: all.packed(), special: Special::of(tops, &seconds) };
@@ -83,14 +84,14 @@ impl Sketch {
 }
 
 impl Special {
-    /// None if there are none.
+    /// Returns the counts, or `None` if both are 0.
     fn of(tops: u32, seconds: &Ranks) -> Option<Box<Self>> {
         let some = tops > 0 || seconds.count > 0;
         some.then(|| Box::new(Self { tops, seconds: seconds.packed() }))
     }
 }
 
-/// The hashes of a graph's paths, ascending. In samples they go by their ranks here.
+/// The hashes of a graph's paths, ascending. Samples refer to them by their ranks in this list.
 #[derive(Debug, Default)]
 pub(super) struct Hashes(Vec<u64>);
 
@@ -106,14 +107,14 @@ impl Hashes {
         u32::try_from(rank).expect("a closure has fewer than 2^32 paths")
     }
 
-    /// Estimates the size of a set: below the largest hash that is kept there are `KEPT - 1`
+    /// Estimates the size of a set: below the largest hash in the sample there are `KEPT - 1`
     /// others, evenly spread.
     fn size(&self, kept: &Ranks) -> usize {
         match kept.as_slice() {
             full if full.len() == KEPT => {
                 let largest = self.0[full[KEPT - 1] as usize];
                 let size = ((KEPT as u128 - 1) << 64) / u128::from(largest.max(1));
-                // Not below what was seen: sets that grow must not seem to shrink.
+                // The estimate is not below what was seen: sets that grow must not seem to shrink.
                 usize::try_from(size).unwrap_or(usize::MAX).max(KEPT)
             }
             few => few.len(),
@@ -121,12 +122,12 @@ impl Hashes {
     }
 }
 
-/// The ranks of at most [`KEPT`] hashes, ascending, by the gaps between them: these are small,
-/// and there is a sample for each path. Seven bits of a gap are in each byte, the lowest first.
+/// The ranks of at most [`KEPT`] hashes, ascending, as the gaps between them: gaps are small, and
+/// there is a sample for each path. Each byte has seven bits of a gap, the lowest first.
 #[derive(Clone, Debug)]
 struct Sample(Box<[u8]>);
 
-/// Set in the bytes that the gap goes on after.
+/// The bit that is set in a byte after which the gap goes on.
 const MORE: u8 = 1 << 7;
 
 impl Sample {
@@ -147,7 +148,7 @@ impl Sample {
     }
 }
 
-/// A sample to work with.
+/// A sample in a form to work with.
 struct Ranks {
     kept: [u32; KEPT],
     count: usize,
@@ -199,7 +200,7 @@ impl Ranks {
     }
 }
 
-/// The smallest ranks of both, each once, ascending.
+/// Returns the smallest ranks of both samples, each once, ascending.
 fn union<'s>(mut a: &'s [u32], mut b: &'s [u32]) -> impl Iterator<Item = u32> + 's {
     let next = move || {
         let (rank, from_a, from_b) = match (a.first(), b.first()) {
@@ -218,8 +219,8 @@ fn union<'s>(mut a: &'s [u32], mut b: &'s [u32]) -> impl Iterator<Item = u32> + 
     std::iter::from_fn(next).take(KEPT)
 }
 
-/// A hash for each path, from its name: neither a rebuild nor another path in the graph
-/// changes it. Paths of the same name are counted off.
+/// Returns a hash for each path, from its name: neither a rebuild nor other paths in the graph
+/// change it. Paths of the same name are numbered.
 pub(super) fn hashes(graph: &Graph) -> Vec<u64> {
     let mut hashes = Vec::with_capacity(graph.len());
     let (mut before, mut count) = ("", 0);
@@ -227,7 +228,7 @@ pub(super) fn hashes(graph: &Graph) -> Vec<u64> {
         let name = graph.name(path);
         count = if name == before { count + 1 } else { 0 };
         before = name;
-        // FNV-1a, mixed as SplitMix64 does it, for FNV alone spreads its highest bits badly.
+        // FNV-1a, followed by SplitMix64's mixing, since FNV alone spreads its highest bits badly.
         let fnv = name.bytes().fold(0xcbf2_9ce4_8422_2325 ^ count, |hash: u64, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         });

@@ -1,4 +1,4 @@
-//! Sums over all that a path refers to, or all that refers to it.
+//! Computes sums over all paths that a path refers to, or over all that refer to it.
 //! Stage: layer (pure). Input: [`Graph`] and weights. Output: a sum for each path.
 
 use super::graph::Graph;

@@ -1,4 +1,4 @@
-//! Layers by a program: nixpkgs' `layeringPipeline`.
+//! Makes layers by a program: nixpkgs' `layeringPipeline`.
 //! Stage: layer (pure). Input: [`Graph`] and a [`Pipeline`]. Output: layers.
 
 mod run;
@@ -34,11 +34,11 @@ use crate::store::{Store, StorePath};
 /// | `["map", STEP]` | a list | the list, with the step done to each |
 /// | `["pipe", [STEP…]]` | what the first takes | what the last gives |
 ///
-/// In `split_paths` a PATH may also be `{"children_of": PATH or [PATH…]}`. Paths that
-/// are not in the graph are passed over.
+/// In `split_paths` a PATH may also be `{"children_of": PATH or [PATH…]}`. Paths that are not in
+/// the graph are ignored.
 ///
-/// Source: nixpkgs, `pkgs/build-support/flatten-references-graph`. Two things differ: ties
-/// are broken by name, and `over` a part that a split lacks leaves it so, where nixpkgs fails.
+/// Source: nixpkgs, `pkgs/build-support/flatten-references-graph`. Two things differ: ties are
+/// broken by name, and `over` has no effect if a split lacks the part, where nixpkgs fails.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pipeline(Vec<Step>);
 
@@ -75,17 +75,17 @@ enum Part {
 /// Says why a pipeline makes no plan.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum PipelineError {
-    /// A value is no pipeline.
+    /// A value is not a pipeline.
     #[error("`layering`: {0}")]
     Malformed(String),
-    /// A step was given something that it can't work on.
+    /// A step was given a value that it can't work on.
     #[error("`layering`: `{step}` takes {takes}, but was given {given}")]
     Type {
         /// The step's name.
         step: &'static str,
-        /// "a graph", "a list", "a split".
+        /// The expected value: "a graph", "a list", "a split".
         takes: &'static str,
-        /// Likewise.
+        /// The value that was found, in the same words.
         given: &'static str,
     },
     /// The pipeline makes more layers than the budget has left.
@@ -110,10 +110,10 @@ impl Hint for PipelineError {
 }
 
 impl Pipeline {
-    /// Reads the steps.
+    /// Parses the steps.
     ///
     /// # Errors
-    /// [`PipelineError::Malformed`] that quotes the step.
+    /// Fails with [`PipelineError::Malformed`], which quotes the step, if a step is not valid.
     pub fn parse(value: &Value) -> Result<Self, PipelineError> {
         steps(value).map(Self).map_err(PipelineError::Malformed)
     }

@@ -16,7 +16,7 @@ enum Item {
     Split(BTreeMap<Part, Item>),
 }
 
-/// The graphs that are left in the end, in order.
+/// Runs the steps, and returns the graphs that are left in the end, in order.
 pub(super) fn layers(steps: &[Step], graph: &Graph) -> Result<Vec<Vec<usize>>, PipelineError> {
     let item = pipe(steps, graph, Item::Graph(Subgraph::whole(graph)))?;
     Ok(item.flatten().into_iter().map(|graph| graph.paths).collect())
@@ -94,8 +94,8 @@ fn split_paths(wanted: &[SplitPath], graph: &Graph, whole: Subgraph) -> Item {
     let referrers = whole.referrers();
     let mut roots: Vec<_> =
         whole.paths.iter().copied().filter(|path| !referrers.contains_key(path)).collect();
-    // With several roots the paths to split off may be among them. The one root of all
-    // can't be: then nothing is left without it.
+    // One of several roots may be a path to split off. If the single root is one, everything
+    // belongs to it: nothing would be left.
     if let [root] = roots[..]
         && targets.contains(&root)
     {
@@ -115,7 +115,7 @@ fn split_paths(wanted: &[SplitPath], graph: &Graph, whole: Subgraph) -> Item {
     )
 }
 
-/// The parts of a graph that are not empty.
+/// Returns the parts of a graph that are not empty.
 fn split<const PARTS: usize>(
     graph: &Subgraph,
     parts: [(Part, &dyn Fn(usize) -> bool); PARTS],
@@ -191,7 +191,7 @@ mod tests {
     use crate::layer::plan::tests::named;
     use crate::store::Store;
 
-    /// `app` and `tool` share `libc`; `app` needs `lib` alone.
+    /// Returns a graph in which `app` and `tool` share `libc`, and only `app` needs `lib`.
     fn plan(pipeline: &Value) -> Result<Vec<Vec<String>>, PipelineError> {
         let closure = named(&[
             ("env", 6, &["app", "tool"]),

@@ -9,14 +9,14 @@ use crate::store::StorePath;
 /// Some paths of a graph, with some of the references between them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Subgraph {
-    /// Smallest first, where no step has another order.
+    /// The paths, the smallest first unless a step has sorted them.
     pub paths: Vec<usize>,
     /// The references of the paths that refer to others of this subgraph.
     references: BTreeMap<usize, Vec<usize>>,
 }
 
 impl Subgraph {
-    /// Returns all of the graph.
+    /// Returns the whole graph.
     pub fn whole(graph: &Graph) -> Self {
         let mut paths: Vec<_> = graph.paths().collect();
         paths.sort_by_key(|path| graph.size(*path)); // stable: then by name
@@ -24,23 +24,23 @@ impl Subgraph {
         Self { paths, references: references.collect() }
     }
 
-    /// Returns one path alone.
+    /// Returns a single path.
     pub fn single(path: usize) -> Self {
         Self { paths: vec![path], references: BTreeMap::new() }
     }
 
-    /// Returns those of the store paths that are in this subgraph.
+    /// Returns the given store paths that are in this subgraph.
     pub fn find(&self, graph: &Graph, wanted: &[StorePath]) -> Vec<usize> {
         let is_wanted = |path: &usize| wanted.contains(&graph.info(*path).path);
         self.paths.iter().copied().filter(is_wanted).collect()
     }
 
-    /// The other paths that one refers to here.
+    /// Returns the other paths that a path refers to in this subgraph.
     pub fn references(&self, path: usize) -> &[usize] {
         self.references.get(&path).map_or(&[], Vec::as_slice)
     }
 
-    /// The other paths that refer to one here.
+    /// Returns the other paths that refer to a path in this subgraph.
     pub fn referrers(&self) -> BTreeMap<usize, Vec<usize>> {
         let mut referrers = BTreeMap::<_, Vec<_>>::new();
         for (path, references) in &self.references {
@@ -51,12 +51,12 @@ impl Subgraph {
         referrers
     }
 
-    /// The paths given and all that they refer to, directly or not.
+    /// Returns the given paths and all that they refer to, directly or not.
     pub fn below(&self, paths: &[usize]) -> BTreeSet<usize> {
         reached(paths, |path| self.references(path))
     }
 
-    /// The paths given and all that refer to them, directly or not.
+    /// Returns the given paths and all that refer to them, directly or not.
     pub fn above(&self, paths: &[usize]) -> BTreeSet<usize> {
         let referrers = self.referrers();
         reached(paths, |path| referrers.get(&path).map_or(&[], Vec::as_slice))
@@ -84,7 +84,7 @@ impl Subgraph {
         rest
     }
 
-    /// Both, side by side: what one refers to in the other stays forgotten.
+    /// Returns both subgraphs side by side. References between the two stay removed.
     pub fn merge(mut self, other: Self) -> Self {
         self.paths.extend(other.paths);
         self.references.extend(other.references);
