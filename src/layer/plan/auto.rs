@@ -1,4 +1,4 @@
-//! The largest paths, each with what only it needs.
+//! Splits off the largest paths, each with the paths that only it needs.
 //! Stage: layer (pure). Input: [`Graph`] and a budget. Output: layers.
 
 use std::collections::BTreeMap;

@@ -124,12 +124,12 @@ impl<'c> Graph<'c> {
         self.infos[path].path.name()
     }
 
-    /// Bytes of its NAR serialisation.
+    /// Returns the number of bytes of a path's NAR serialisation.
     pub fn size(&self, path: usize) -> u64 {
         self.infos[path].nar_size
     }
 
-    /// Returns the other paths that it refers to, by name.
+    /// Returns the other paths that a path refers to, by name.
     pub fn references(
         &self,
         path: usize,
@@ -137,7 +137,7 @@ impl<'c> Graph<'c> {
         self.references.of(path)
     }
 
-    /// Returns the other paths that refer to it, by name.
+    /// Returns the other paths that refer to a path, by name.
     pub fn referrers(&self, path: usize) -> impl ExactSizeIterator<Item = usize> + Clone + use<'_> {
         self.referrers.get_or_init(|| self.references.reversed()).of(path)
     }

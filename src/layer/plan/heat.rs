@@ -42,7 +42,7 @@ pub(super) struct Heat {
 const EXACT: usize = 20_000;
 
 impl Heat {
-    /// Returns the measure for a graph, and the weight of each of its paths as a layer.
+    /// Returns the measure for a graph, and the weight of each path as a layer.
     pub fn new(graph: &Graph) -> (Self, Vec<Weight>) {
         Self::with_exact_up_to(graph, EXACT)
     }

@@ -116,7 +116,7 @@ impl fmt::Display for Layering {
 impl FromStr for Layering {
     type Err = ParseLayeringError;
 
-    /// Returns a name, or a pipeline as JSON.
+    /// Parses a name, or a pipeline as JSON.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match serde_json::from_str::<Value>(text) {
             Ok(json @ Value::Array(_)) => Ok(Self::Pipeline(Pipeline::parse(&json)?)),

@@ -117,13 +117,13 @@ impl LayerPlan {
         &self.0
     }
 
-    /// Returns the layers from the bottom up, to take apart.
+    /// Returns the layers from the bottom up, by value.
     pub fn into_layers(self) -> Vec<Vec<StorePath>> {
         self.0
     }
 }
 
-/// Returns the hints' layers and those of popular paths, and the others around them.
+/// Returns the hints' layers and those of popular paths, with the other layers around them.
 fn arranged(
     graph: &Graph,
     budget: LayerBudget,
@@ -149,8 +149,8 @@ fn arranged(
     Ok(layers)
 }
 
-/// Returns the layers of popular paths, and the others as the layering and the previous plan have
-/// them.
+/// Returns the layers of popular paths, with the other layers as the layering and the previous plan
+/// arrange them.
 fn around_popular(
     graph: &Graph,
     budget: LayerBudget,
@@ -359,8 +359,8 @@ pub(crate) mod tests {
         }
     }
 
-    /// Returns an application on a tool and a library, what configures it, and data that nothing
-    /// has to do with.
+    /// Returns an application on a tool and a library, with its configuration, and data that is
+    /// unrelated.
     pub(crate) fn library_tool_app() -> Closure {
         named(&[
             ("libc", 30, &[]),

@@ -7,8 +7,7 @@ use super::budget::LayerBudget;
 use super::graph::Graph;
 use super::sums;
 
-/// Returns the most popular paths get a layer each, most popular first, and the others share the
-/// last one.
+/// Gives the most popular paths a layer each, most popular first; the others share the last layer.
 ///
 /// # Algorithm
 /// Sorts by [`by_popularity`], and gives the first N−1 paths a layer each. This is what nixpkgs'
