@@ -162,19 +162,19 @@ fn main() {
 
     println!("{} images, with one layer a path {ideal:.1} % per update", fleet.images.len());
     table("Sent per update, % of the image", &rows, |score| tenths(of_mix(score).layers));
-    table("Of that for nothing", &rows, |score| tenths(of_mix(score).excess()));
+    table("Sent unnecessarily", &rows, |score| tenths(of_mix(score).excess()));
     for (kind, (name, _)) in KINDS.iter().enumerate() {
         let of_kind = |score: &Score| score.kinds[kind].value().unwrap();
         let ideal = of_kind(&rows[0].1[0]).ideal;
-        let title = format!("For nothing per `{name}` update, which needs {ideal:.1} %");
+        let title = format!("Sent unnecessarily per `{name}` update, which needs {ideal:.1} %");
         table(&title, &rows, |score| tenths(of_kind(score).excess()));
     }
     table("Shared between the images, % of what they have in common", &rows, |score| {
         format!("{:.0}", score.shared)
     });
     let excess = |mean: Mean| tenths(mean.value().unwrap().excess());
-    table("For nothing when a path of 200 KiB is added", &rows, |score| excess(score.added));
-    table("For nothing when a package is dropped", &rows, |score| excess(score.dropped));
+    table("Sent unnecessarily when a path of 200 KiB is added", &rows, |score| excess(score.added));
+    table("Sent unnecessarily when a package is dropped", &rows, |score| excess(score.dropped));
     table("Above the lowest layer that changed", &rows, |score| tenths(of_mix(score).chain));
     let per_image = |count: usize| format!("{:.1}", count as f64 / fleet.images.len() as f64);
     table("Layers", &rows, |score| per_image(score.layers));
