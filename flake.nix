@@ -7,18 +7,18 @@
     let
       inherit (nixpkgs) lib;
       linux = [ "x86_64-linux" "aarch64-linux" ];
-      # There too, everything can be evaluated; what is built says that it wants Linux.
+      # On macOS everything can be evaluated too; building fails with a message that Linux is needed.
       darwin = [ "x86_64-darwin" "aarch64-darwin" ];
       eachOf = systems: f: lib.genAttrs systems (system: f self.legacyPackages.${system});
     in
     {
-      # A container image of one's own: nix flake init -t
+      # A flake with a container image of your own: nix flake init -t
       templates.default = {
         path = ./template;
         description = "A container image with stowage, and Nix' own changed to taste";
       };
 
-      # pkgs.stowage: the program, and with it the functions of nix/lib.nix.
+      # pkgs.stowage: the program, with the functions of nix/lib.nix.
       overlays.default = final: _prev:
         let
           program = onlyBuilder: packages: packages.callPackage ./nix/package.nix { inherit onlyBuilder; };
@@ -30,7 +30,7 @@
         in
         { stowage = program false final // functions; };
 
-      # pkgs.dockerTools: ours in the place of nixpkgs' own.
+      # pkgs.dockerTools: stowage's functions in place of nixpkgs' own.
       overlays.dockerTools = final: prev: self.overlays.default final prev // { inherit (final.stowage) dockerTools; };
 
       # nixpkgs with the overlay.
@@ -42,12 +42,12 @@
         inherit (pkgs) stowage;
         # `nix run .#serve -- --packages nixpkgs!nixos-unstable`
         inherit (pkgs.stowage) serve;
-        # By the names that flakes with nix2container as an input have for them.
+        # The names that flakes with nix2container as an input use.
         nix2container = pkgs.stowage;
         nix2container-bin = pkgs.stowage;
         skopeo-nix2container = pkgs.stowage.skopeo;
       } // lib.optionalAttrs pkgs.stdenv.hostPlatform.isLinux {
-        # Not by `callPackage`, which would look for `config` and the like in nixpkgs.
+        # `callPackage` would look for `config` and other arguments in nixpkgs.
         dockerImage = lib.makeOverridable (import ./nix/docker-image.nix) { inherit lib pkgs; inherit (pkgs) stowage; };
       });
 
@@ -63,7 +63,7 @@
         // {
           inherit (packages) dockerImage skopeo-nix2container;
           stowage = packages.stowage.override { withTests = true; };
-          # As a release would have it, made in a sandbox.
+          # The program as in a release, built in a sandbox.
           nixTarball = pkgs.runCommand "nix-image-tarball" { nativeBuildInputs = [ pkgs.gzip ]; } ''
             mkdir $out
             ${lib.getExe packages.dockerImage.copyTo} docker-archive:$out/image.tar

@@ -1,7 +1,7 @@
 # Shell functions shared by the scripts in this directory and in benches/. Sourced, not run.
 # shellcheck shell=bash
 
-# What is made once and kept: Debian packages, tools, the package set's flake.
+# The cache of things that are made once: Debian packages, tools, the package set's flake.
 stowage_cache=${STOWAGE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/stowage}
 
 # The directory of these scripts.
@@ -9,18 +9,18 @@ checks=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 as_root() { "$checks/as-root" "$@"; }
 
-# Whether this user builds with Nix as it is: as root, through a daemon, or in a store of the
-# user's own. Without a daemon the store belongs to root, also before it is there at all.
+# Succeeds if this user can build with Nix: as root, through a daemon, or in a store of the
+# user's own. Without a daemon the store belongs to root, even before it exists.
 builds_without_root() {
     [ "$(id -u)" -eq 0 ] || [ -S /nix/var/nix/daemon-socket/socket ] || [ -w /nix/var/nix/db ]
 }
 
-# Fails if this user can't become what builds with Nix, before anything long begins.
+# Fails if this user can't become root to build with Nix, before anything long begins.
 require_nix_access() {
     builds_without_root || as_root --check 'Nix, without a daemon,'
 }
 
-# Fails without Rust, which nothing here installs.
+# Fails if Rust is missing, which these scripts do not install.
 require_rust() {
     command -v cargo >/dev/null || {
         cat >&2 <<'END'
@@ -46,18 +46,18 @@ install_tools() {
     as_root --check "to install ${missing[*]}"
     echo "installing ${missing[*]}" >&2
     mkdir -p "$stowage_cache"
-    # One at a time: apt does not wait for another one that updates its lists.
+    # Take a lock: apt does not wait for another apt that updates its lists.
     (
         flock 9
-        # After an installation that was interrupted, apt does nothing before this. A service
-        # that is started must not keep the lock.
+        # After an interrupted installation, apt refuses to work before this command. A service
+        # that is started must not inherit the lock.
         as_root env DEBIAN_FRONTEND=noninteractive dpkg --configure --pending >&2 9>&-
         apt_get_quietly update 9>&-
         apt_get_quietly install --yes --no-install-recommends "${missing[@]}" 9>&-
     ) 9>"$stowage_cache/apt.lock"
 }
 
-# apt-get, whose output shows only if it fails.
+# Runs apt-get, and shows its output only if it fails.
 apt_get_quietly() {
     local output
     output=$(as_root env DEBIAN_FRONTEND=noninteractive apt-get "$@" 2>&1) || {
@@ -67,7 +67,7 @@ apt_get_quietly() {
     }
 }
 
-# Prints the mirror from which this machine's apt has Debian's packages.
+# Prints the mirror from which this machine's apt gets Debian's packages.
 debian_mirror() {
     local mirror
     mirror=$(apt-get indextargets --format '$(REPO_URI) $(LABEL) $(RELEASE)' 'Created-By: Packages' |
@@ -80,8 +80,8 @@ debian_mirror() {
     echo "$mirror"
 }
 
-# use_release DIRECTORY RELEASE: has `apt_of_release` read the packages of another Debian release,
-# as if nothing were installed, and keep what it downloads in the directory.
+# use_release DIRECTORY RELEASE: makes `apt_of_release` read the packages of another Debian release,
+# as if nothing were installed, and keep its downloads in the directory.
 use_release() {
     release_directory=$1
     mkdir -p "$1"/apt/{lists,cache/archives}/partial
@@ -99,7 +99,7 @@ apt_of_release() {
         --option APT::Sandbox::User=root --option APT::Architectures=amd64 "$@"
 }
 
-# Formatter and linter of Nix code, which Debian lacks: from crates.io, once.
+# Installs the formatter and the linter of Nix code, which Debian lacks, from crates.io, once.
 install_nix_linters() {
     local tools=$stowage_cache/tools
     export PATH=$tools/bin:$PATH
@@ -110,27 +110,28 @@ install_nix_linters() {
     done
 }
 
-# Builds the program as the tests use it, and prints its path. On a terminal cargo says how far it
-# is, since the first time takes minutes.
+# Builds the program for the tests, and prints its path. On a terminal cargo shows its progress,
+# since the first build takes minutes.
 build_stowage() {
     local quiet=()
     [ -t 2 ] || quiet=(--quiet)
     (cd "$checks/.." && cargo build --locked "${quiet[@]}" >&2) && stowage_binary debug
 }
 
-# stowage_binary PROFILE: the program that cargo built last, by the profile `debug` or `release`.
+# stowage_binary PROFILE: prints the path of the program that cargo built last, with the profile
+# `debug` or `release`.
 stowage_binary() {
     local target candidate newest=
     target=${CARGO_TARGET_DIR:-$checks/../target}
-    # .cargo/config.toml names a target, whose directory comes in between.
+    # .cargo/config.toml names a target, which adds a directory to the path.
     for candidate in "$target"/*/"$1"/stowage "$target/$1/stowage"; do
         if [ -x "$candidate" ] && [ "$candidate" -nt "$newest" ]; then newest=$candidate; fi
     done
     realpath "$newest"
 }
 
-# Starts a Docker daemon on a socket of its own and has `docker` talk to it, until this
-# script ends.
+# Starts a Docker daemon on a socket of its own, and makes `docker` use it, until this script
+# ends.
 start_private_docker() {
     local state
     state=$(mktemp -d)
@@ -159,7 +160,7 @@ stop_private_docker() {
         as_root kill "$pid"
         wait
     fi
-    # Where the file system above is shared, the daemon leaves its directory mounted on itself.
+    # If the file system above is shared, the daemon leaves its directory mounted on itself.
     as_root umount "$state/data" 2>/dev/null || true
     as_root rm -rf "$state"
 }

@@ -20,7 +20,7 @@
       packages = eachSystem (pkgs: rec {
         default = hello;
 
-        # An application and all it needs. What it shares with the last version is not sent again.
+        # An application and everything that it needs. Layers that the last version had are not sent again.
         #   nix run .#hello.copyToDockerDaemon
         hello = pkgs.stowage.buildImage {
           name = "hello";
@@ -28,13 +28,13 @@
           config.Cmd = [ "${pkgs.hello}/bin/hello" ];
         };
 
-        # stowage's own image with a Nix in it, and other people and programs.
+        # stowage's own image with a Nix in it, and further users and programs.
         #   nix run .#development.copyToPodman
         development = stowage.packages.${pkgs.stdenv.hostPlatform.system}.dockerImage.override {
           name = "development";
           tag = "latest";
           extraPkgs = [ pkgs.tree ];
-          # A layer for each list: what changes together, and what seldom changes first.
+          # A layer for each list: put together what changes together, and first what seldom changes.
           extraLayerPkgs = [ [ pkgs.python3 ] [ pkgs.jq ] ];
           nixConf.experimental-features = [ "nix-command" "flakes" ];
           users.alice = { uid = 1000; description = "Alice"; groups = [ "wheel" ]; };

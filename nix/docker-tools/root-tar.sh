@@ -1,10 +1,10 @@
 # shellcheck shell=bash
-# Runs commands that seem to be root's in a directory that seems to be `/`, and writes what they
-# leave to a tar.
+# Runs commands as a simulated root, in a directory that they may see as `/`, and writes the
+# resulting files to a tar.
 #
-# fakeroot(1) notes the owners and modes that are asked for, and tells tar about them. Where a
-# command needs the directory to be `/`, a user namespace of its own lets anybody chroot(2): the
-# store, /dev and /proc are mounted there meanwhile, in a mount namespace that ends with it.
+# fakeroot(1) records the owners and modes that commands set, and reports them to tar. If a
+# command needs the directory to be `/`, it runs in a user namespace of its own, in which every user
+# may chroot(2). The store, /dev and /proc are mounted there, in a mount namespace that ends with it.
 #
 # From the derivation: copyToRoot, rsyncFlag, writable, extraCommands, fakeRootCommands, chrooted,
 # runAsRoot, flatten, uid, gid, out.
@@ -15,8 +15,8 @@ fail() {
     exit 1
 }
 
-# Every entry below the directory, with whatever changes when it changes; of directories not the
-# time, which changes with what is in them.
+# Lists every entry below the directory, with all attributes that show a change. The time of a
+# directory is left out, since it changes with the entries.
 list() {
     find . -mindepth 1 \( -type d -printf '%y %m %U %G\t%P\0' -o -printf '%y %m %U %G %s %T@ %C@ %i\t%P\0' \) |
         LC_ALL=C sort -z
@@ -26,7 +26,7 @@ names() {
     sed -z 's/^[^\t]*\t//' | LC_ALL=C sort -z
 }
 
-# chrooted_run COMMAND…: with this directory as `/`.
+# chrooted_run COMMAND…: runs a command with this directory as `/`.
 chrooted_run() {
     local made=() directory
     for directory in dev proc ".${NIX_STORE%/*}" ".$NIX_STORE"; do
@@ -48,11 +48,11 @@ chrooted_run() {
     done
 }
 
-# step NAME COMMAND…: says which of the commands failed.
+# step NAME COMMAND…: runs commands, and names them if they fail.
 step() {
     local name=$1 status=0
     shift
-    # Not `||` behind it: that would turn off `-e` within.
+    # `||` after the command would turn off `-e` within it.
     set +e
     (
         set -e
@@ -99,7 +99,8 @@ as_fake_root() {
     pack
 }
 
-# Writes what was changed since `before`, and a whiteout for what is gone (image-spec, layer.md).
+# Writes the entries that have changed since `before`, and a whiteout for each removed one
+# (image-spec, layer.md).
 pack() {
     LC_ALL=C comm -z -13 ../before ../after | names >../changed
     local name parent
@@ -107,13 +108,13 @@ pack() {
     names <../after >../names-after
     while IFS= read -r -d '' name; do
         parent=$(dirname -- "$name")
-        # What was in a directory that is gone too is gone with it.
+        # The entries of a removed directory need no whiteouts of their own.
         if [ -d "$parent" ] && [ ! -L "$parent" ]; then
             : >"$parent/.wh.$(basename -- "$name")"
             printf '%s/.wh.%s\0' "$parent" "$(basename -- "$name")" | sed -z 's,^\./,,' >>../changed
         fi
     done < <(LC_ALL=C comm -z -23 ../names-before ../names-after)
-    # A directory that a layer doesn't have is made as nobody's in particular by who unpacks it.
+    # Add the parent directories too: a tool that unpacks a layer gives a missing one any attributes.
     while IFS= read -r -d '' name; do
         while [[ $name == */* ]]; do
             name=${name%/*}
@@ -132,7 +133,7 @@ pack() {
     elif [ "$uid:$gid" != 0:0 ]; then
         owner=(--owner="$uid" --group="$gid")
     fi
-    # Every option that might reach the bytes is given.
+    # Every option that may affect the bytes is set.
     tar --create --file="$out" --null --no-recursion --files-from=../packed --hard-dereference \
         --format=posix --pax-option='exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime' \
         --xattrs --xattrs-include='*' --numeric-owner "${owner[@]}" --mtime=@1
