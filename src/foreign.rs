@@ -148,7 +148,7 @@ fn without_markup(text: &str) -> String {
             }
             None => "",
         };
-        // Of a closing tag, `</` was skipped: skip its name and bracket too.
+        // If this was a closing tag, only `</` was skipped: skip its name and bracket too.
         if end.starts_with("</") {
             rest = rest.split_once('>').map_or("", |(_, after)| after);
         }

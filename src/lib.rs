@@ -1,20 +1,20 @@
 //! Container images from Nix closures.
 //!
-//! Data flows one way, one directory a stage, in the order of the alphabet; no stage names a
-//! later one (`tests/it/architecture.rs` checks that):
+//! Data flows one way. Each stage is a directory, in the order of the alphabet, and no stage names a
+//! later one (`tests/it/architecture.rs` checks this):
 //!
 //! ```text
-//! closure/   registration → references graph            what Nix wrote, parsed and checked
-//! layer/     plan → tar and diff IDs                    which store paths go together; their bytes
-//! oci/       image spec, configuration, manifest        what a build leaves behind
-//! outgoing/  a layer's bytes, checked on their way      what every receiver of an image is given
+//! closure/   registration → references graph            Nix's data, parsed and checked
+//! layer/     plan → tar and diff IDs                    groups of store paths, and their bytes
+//! oci/       image spec, configuration, manifest        the documents of an image
+//! outgoing/  layers, checked while they are sent        the way to every receiver of an image
 //! registry/  client, server, storage                    images in registries
-//! report/    explain, diff, verify, lint                what people ask of an image
+//! report/    explain, diff, verify, lint                reports on an image
 //! target/    archives, directories, daemons             images everywhere else
-//! cli/       the command line, which ties them together
+//! cli/       the command line, which uses all stages
 //! ```
 //!
-//! [`digest`], [`error`], [`foreign`], [`sink`] and [`store`] are the vocabulary that every stage shares.
+//! Every stage may use [`digest`], [`error`], [`foreign`], [`sink`] and [`store`].
 //!
 //! The library serves the program and its tests. It is not published, and its interface may
 //! change with every release.

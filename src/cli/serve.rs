@@ -235,12 +235,12 @@ fn warn_of_openness(arguments: &ServeArguments, address: SocketAddr) {
         return;
     }
     if arguments.htpasswd.is_none() {
-        tracing::warn!(%address, "everybody who reaches this address can read every image (`--htpasswd`)");
+        tracing::warn!(%address, "every client that reaches this address can read every image (`--htpasswd`)");
     }
     if arguments.tls_cert.is_none() {
         tracing::warn!(
             %address,
-            "everybody on the way can read, and change, what is sent, passwords included (`--tls-cert`)"
+            "anyone on the network path can read and change what is sent, passwords included (`--tls-cert`)"
         );
     }
 }

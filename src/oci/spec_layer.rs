@@ -1,4 +1,4 @@
-//! One layer of an image spec.
+//! A layer of an image spec, and the source of its bytes.
 //! Stage: oci. Input: JSON. Output: [`SpecLayer`].
 
 use serde::{Deserialize, Serialize, Serializer};

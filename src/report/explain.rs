@@ -190,7 +190,7 @@ impl<'a> References<'a> {
             .iter()
             .map(|source| {
                 let places = source.references.iter().filter_map(|path| references.place(path));
-                // As `u32` they take half of the memory: there are many, and never 2^32.
+                // Half of the memory is enough: there are many numbers, all below 2^32.
                 places.map(|place| place as u32).collect()
             })
             .collect();

@@ -41,7 +41,7 @@ pub fn locations(spec: &ImageSpec, file: &Path) -> Locations {
     let layers = spec.layers.iter().enumerate().map(|(layer, from)| {
         (from.blob(Form::AsStored).digest, Location::Layer { spec: file.to_owned(), layer })
     });
-    // Of several equal layers, the topmost is named.
+    // If layers are equal, the topmost one is named.
     let mut layer_locations: BTreeMap<_, _> = layers.collect();
     let content = String::from_utf8(config.bytes).expect("JSON is UTF-8");
     layer_locations.insert(config.digest, Location::Content { content });

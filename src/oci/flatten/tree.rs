@@ -253,7 +253,7 @@ mod tests {
             (&["f x", "f y", "-", "f .wh..wh..opq"], &[]),
             // Hidden entries stay hidden.
             (&["f x", "-", "f .wh.x", "-", "d y"], &["y 2.0"]),
-            // Of two entries in one layer with the same name, the last one counts.
+            // If a layer has two entries of one name, the last one counts.
             (&["f x", "f x"], &["x 0.1"]),
         ] {
             assert_eq!(tree(lines).unwrap(), expected, "{lines:?}");

@@ -76,7 +76,7 @@ pub enum Payload<'a> {
     Bytes {
         /// The bytes.
         bytes: &'a [u8],
-        /// Their media type.
+        /// The media type of the bytes.
         media_type: &'a str,
     },
     /// A form that contains credentials: it is not sent on to another origin.
