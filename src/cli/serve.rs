@@ -32,7 +32,8 @@ const HEADERS: Duration = Duration::from_secs(30);
 /// The longest time that a client may stop reading an answer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Bytes that may be fetched for compilers and the like, besides those of an image.
+/// The number of bytes that may be fetched for compilers and other tools, in addition to those of
+/// an image.
 const FOR_BUILDING: u64 = 2 << 30;
 
 pub fn serve(store: &Store, arguments: &ServeArguments) -> Result<(), Failure> {
@@ -198,7 +199,8 @@ fn on_demand(arguments: &PackagesArguments) -> Result<Option<(OnDemandOptions, R
     Ok(Some((options, temporary)))
 }
 
-/// The user's directory for what can be had again; that for links, if there is none.
+/// Returns the directory for clones: the user's cache directory, or the directory for links if
+/// there is none.
 fn directory_for_clones(roots: &Path) -> PathBuf {
     let of = |name| std::env::var_os(name).filter(|path| !path.is_empty()).map(PathBuf::from);
     let cache = of("XDG_CACHE_HOME").or_else(|| of("HOME").map(|home| home.join(".cache")));

@@ -17,7 +17,7 @@ use serde_json::Value;
 use crate::podman::podman;
 use crate::support::{Docker, build, nix, run};
 
-/// The directory of the embedded packages.
+/// Returns the directory of the embedded packages.
 fn embedded() -> &'static str {
     static SET: OnceLock<String> = OnceLock::new();
     SET.get_or_init(|| {
@@ -26,7 +26,7 @@ fn embedded() -> &'static str {
     })
 }
 
-/// A package set with what goes wrong, beside the embedded packages.
+/// Makes a package set with packages that fail, beside the embedded packages.
 pub fn packages(directory: &Path) -> PathBuf {
     let set = embedded();
     let code = format!(
@@ -47,7 +47,8 @@ pub fn packages(directory: &Path) -> PathBuf {
     packages
 }
 
-/// The program that has all that it takes to serve packages, which may be made of the embedded ones.
+/// Returns the program with everything that it needs to serve packages, which may be made from the
+/// embedded ones.
 pub fn serve(source: &str) -> Command {
     let program = build("packages.x86_64-linux.serve").join("bin/stowage-serve");
     let mut command = nix(&["--exec"]);
@@ -393,8 +394,8 @@ fn packages_come_from_git() {
     assert!(!answer.body.contains("/tmp"), "{}", answer.body);
 }
 
-/// A commit of a pull request is anybody's code: it is there under a ref that is no branch. And what a
-/// branch has reads nothing but itself.
+/// Checks that a commit of a pull request is not built: it is untrusted code, under a ref that is
+/// not a branch. Also checks that the code of a branch reads only itself.
 #[test]
 fn strangers_commits_are_not_evaluated_and_others_read_nothing_else() {
     let directory = tempfile::tempdir().unwrap();
@@ -477,14 +478,14 @@ fn strangers_commits_are_not_evaluated_and_others_read_nothing_else() {
     assert_eq!(ours.status, 200, "{}", ours.body);
     assert_eq!(theirs.status, 404, "{}", theirs.body);
     for (tag, answer) in evil {
-        // What Nix can catch is the package set's affair, as if it had no such package.
+        // An error that Nix can catch counts as a missing package of the set.
         assert!([404, 500].contains(&answer.status), "{tag}: {}", answer.body);
     }
     let log = server.log();
     assert!(log.contains("restricted mode") && !log.contains("0600-TEXT"), "{log}");
     listener.set_nonblocking(true).unwrap();
     assert!(listener.accept().is_err(), "something was fetched");
-    // What the environment has is not in it.
+    // The image has nothing of the server's environment.
     assert_eq!(environment.status, 200, "{}", environment.body);
     let layers = digest(&environment);
     let texts = layers

@@ -238,18 +238,19 @@ pub struct PackagesArguments {
     #[arg(long, value_name = "DIR", env = "STOWAGE_LIBRARY")]
     pub library: Option<PathBuf>,
 
-    /// Which tags clients may ask for: `latest`, which is what SOURCE says; `branches` and tags of its
-    /// repository as well; or `commits` that these have as well. Who can name a revision has its code evaluated
+    /// Tags that clients may ask for: `latest`, the revision in SOURCE; `branches`, which adds
+    /// branches and tags of the repository; or `commits`, which adds the commits in these. The code
+    /// of a revision that a client names is evaluated
     #[arg(long, value_name = "WHICH", default_value = "latest", requires = "packages")]
     pub tags: TagsArgument,
 
-    /// File or directory that the packages' code may read besides its own source; can be given more than
-    /// once
+    /// File or directory that the packages' code may read besides its own source; can be given more
+    /// than once
     #[arg(long, value_name = "[NAME=]PATH", requires = "packages")]
     pub include: Vec<String>,
 
-    /// Beginning of addresses that the packages' code may fetch while it is evaluated; can be given more
-    /// than once
+    /// Beginning of addresses that the packages' code may fetch during evaluation; can be given
+    /// more than once
     #[arg(long, value_name = "URI", requires = "packages", value_parser = uri)]
     pub allowed_uri: Vec<String>,
 
@@ -285,12 +286,12 @@ pub struct PackagesArguments {
     #[arg(long, value_name = "BYTES", default_value = "10G", value_parser = bytes)]
     pub max_image_size: u64,
 
-    /// How many bytes Nix may fetch into the store for an image, compilers included, as far as it knows
-    /// before it begins [default: --max-image-size and 2G]
+    /// Largest number of bytes that Nix may fetch into the store for an image, compilers included,
+    /// as far as Nix knows beforehand [default: --max-image-size and 2G]
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     pub max_fetch: Option<u64>,
 
-    /// How much memory evaluating an image's packages may take
+    /// Largest amount of memory for evaluating an image's packages
     #[arg(long, value_name = "BYTES", default_value = "4G", value_parser = bytes)]
     pub max_eval_memory: u64,
 
@@ -306,7 +307,7 @@ pub struct PackagesArguments {
     #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
     pub build_timeout: u64,
 
-    /// How long a builder may print nothing
+    /// Longest time for which a builder may print nothing
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
     pub build_silence: u64,
 
@@ -320,18 +321,18 @@ pub struct PackagesArguments {
     pub remember: u64,
 }
 
-/// Which tags clients may ask for.
+/// The tags that clients may ask for.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum TagsArgument {
-    /// What the server was told
+    /// The configured revision
     Latest,
     /// Branches and tags of the packages' repository as well
     Branches,
-    /// Commits that these have as well
+    /// Commits in these branches and tags as well
     Commits,
 }
 
-/// Nix has such in a list, with spaces between them.
+/// Parses the beginning of an address. Nix has these in a list, separated by spaces.
 fn uri(text: &str) -> Result<String, String> {
     match text.contains(char::is_whitespace) {
         false if text.contains(':') => Ok(text.to_owned()),

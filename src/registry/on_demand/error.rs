@@ -30,12 +30,12 @@ pub enum OnDemandError {
     /// The source has no tags, so only `latest` is valid.
     #[error("`{0}` is no tag: the packages are from a directory, and have `latest` alone")]
     NoTag(String),
-    /// A tag of a kind that is not served.
+    /// Tags of this kind are not served.
     #[error("`{tag}` is no tag here: this registry serves {served}")]
     NotServed {
         /// The tag.
         tag: String,
-        /// The kinds that are.
+        /// The kinds of tags that are served.
         served: ServedTags,
     },
     /// The packages' repository does not have this revision.
@@ -58,9 +58,9 @@ pub enum OnDemandError {
     /// Nix would have to fetch too much.
     #[error("for the image, {bytes} bytes would have to be fetched, and {most} may be")]
     TooMuchToFetch {
-        /// Bytes, unpacked.
+        /// The number of bytes that would be fetched, unpacked.
         bytes: u64,
-        /// Bytes that may be fetched.
+        /// The number that is allowed.
         most: u64,
     },
     /// Evaluating the packages takes too much memory.

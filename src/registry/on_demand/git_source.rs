@@ -1,8 +1,9 @@
-//! A tree of files out of a git repository: of a branch, a tag, or a commit that one of these has.
+//! Checks out the files of a git repository: of a branch, a tag, or a commit that one of these
+//! contains.
 //! Stage: registry. Input: a repository and a revision. Output: a directory with the files.
 //!
-//! Branches and tags are those under `refs/heads` and `refs/tags` alone. What a host keeps under other
-//! refs, such as `refs/pull/1/head`, may be anybody's.
+//! Branches and tags are only those under `refs/heads` and `refs/tags`. Other refs of a host, such
+//! as `refs/pull/1/head`, may come from any user.
 
 use std::fs::{self, File};
 use std::io;
@@ -13,17 +14,17 @@ use super::request::is_commit;
 use crate::digest::Digest;
 use crate::foreign::with_public_urls;
 
-/// The program.
+/// The program that is run.
 pub const GIT: &str = "git";
 
-/// Why there are no files.
+/// Says why the files could not be checked out.
 #[derive(Debug)]
 pub enum GitError {
     /// The repository has no such branch, tag or commit.
     NoRevision,
-    /// git failed, and printed this.
+    /// git failed, with this output.
     Failed(String),
-    /// It can't be run, or there is no place for the files.
+    /// git can't be run, or the files can't be written.
     Io(io::Error),
 }
 
@@ -33,13 +34,13 @@ impl From<io::Error> for GitError {
     }
 }
 
-/// Clones of the repositories that were asked for, on disk.
+/// A repository, and its clone on disk.
 pub struct GitSource<'a> {
-    /// The address of the repository, as git takes it.
+    /// The address of the repository, as git accepts it.
     pub repository: &'a str,
     /// The directory for clones.
     pub clones: &'a Path,
-    /// Programs under way.
+    /// The programs that are running.
     pub running: &'a RunningBuilds,
 }
 
@@ -47,10 +48,11 @@ impl GitSource<'_> {
     /// Writes the files of a branch, a tag or a commit into a directory, which must not exist.
     ///
     /// # Errors
-    /// [`GitError`].
+    /// Fails with [`GitError`] if there is no such revision, or git or the disk fails.
     pub async fn check_out(&self, revision: &str, target: &Path) -> Result<(), GitError> {
         let commits = is_commit(revision);
-        // A clone of all branches says which commits they have; others need no history.
+        // For a commit, a clone of all branches shows which of them contain it. Branches and tags
+        // need no history.
         let kind = if commits { "all" } else { "shallow" };
         let name = Digest::of(format!("{kind}\n{}", self.repository).as_bytes()).hex();
         let clone = self.clones.join(&name[..32]);
@@ -92,7 +94,7 @@ impl GitSource<'_> {
         let fetch = ["fetch", "--quiet", "--force", "--no-tags", "--depth=1", "--"];
         let fetch = [&fetch[..], &[self.repository, &refspec]].concat();
         if let Err(error) = self.git(clone, &fetch).await {
-            // Servers without a program of their own have whole histories only.
+            // Servers without a git program of their own only offer whole histories.
             if !matches!(&error, GitError::Failed(said) if said.contains("shallow")) {
                 return Err(error);
             }
@@ -103,7 +105,7 @@ impl GitSource<'_> {
         Ok(self.git(clone, &["rev-parse", "--verify", &commit]).await?.trim().to_owned())
     }
 
-    /// Fetches all branches and tags, and makes sure that one of them has a commit.
+    /// Fetches all branches and tags, and checks that one of them contains a commit.
     async fn fetch_commit(&self, clone: &Path, commit: &str) -> Result<String, GitError> {
         let branches = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"];
         let fetch = ["fetch", "--quiet", "--force", "--prune", "--no-tags", "--"];
@@ -113,7 +115,7 @@ impl GitSource<'_> {
         let refs = ["for-each-ref", "--count=1", &contains, "refs/heads", "refs/tags"];
         match self.git(clone, &refs).await {
             Ok(refs) if !refs.trim().is_empty() => Ok(commit.to_owned()),
-            // It is in no branch and no tag, or isn't there at all, or is no commit.
+            // The commit is in no branch and no tag, or does not exist, or is not a commit.
             Ok(_) | Err(GitError::Failed(_)) => Err(GitError::NoRevision),
             Err(error) => Err(error),
         }
@@ -122,7 +124,7 @@ impl GitSource<'_> {
     fn command(&self, clone: &Path) -> tokio::process::Command {
         let mut git = command(GIT);
         git.arg("--git-dir").arg(clone);
-        // Nothing of a repository is run here.
+        // Code of a repository is never run.
         git.args(["-c", "core.hooksPath=/dev/null", "-c", "gc.autoDetach=false"]);
         git
     }
@@ -134,13 +136,14 @@ impl GitSource<'_> {
     }
 }
 
-/// Keeps the list of what was checked out elsewhere than in the clone, which others use as well.
+/// Keeps the index outside of the clone, which other checkouts use too.
 fn checkout_index(mut git: tokio::process::Command, index: &Path) -> tokio::process::Command {
     git.env("GIT_INDEX_FILE", index);
     git
 }
 
-/// Returns whether a line of `git ls-remote` is about a ref: it lists others that end with its name.
+/// Returns whether a line of `git ls-remote` is about a ref: the list also has refs that only end
+/// with the name.
 fn names_ref(line: &str, name: &str) -> bool {
     line.split_once('\t').is_some_and(|(_, found)| found == name)
 }
@@ -153,7 +156,7 @@ fn succeeded(ended: Ended) -> Result<String, GitError> {
     Err(GitError::Failed(ended.stderr))
 }
 
-/// Keeps other servers from a clone until the file is closed.
+/// Locks a clone against other servers until the file is closed.
 async fn lock(path: PathBuf) -> io::Result<File> {
     let locked = tokio::task::spawn_blocking(move || {
         let file = File::options().create(true).append(true).open(path)?;
@@ -229,7 +232,7 @@ mod tests {
                 None => assert!(matches!(done, Err(GitError::NoRevision)), "{revision}: {done:?}"),
             }
         }
-        // A branch that was written anew has its old commits no longer.
+        // A branch that was rewritten does not contain its old commits any more.
         git(&["reset", "--quiet", "--hard", &first]).await;
         let done = source.check_out(&second, &path("again")).await;
         assert!(matches!(done, Err(GitError::NoRevision)), "{done:?}");

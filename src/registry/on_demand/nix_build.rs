@@ -1,8 +1,9 @@
 //! Runs Nix to build the image of some packages.
 //! Stage: registry. Input: [`PackageRequest`]. Output: an image spec, or an error.
 //!
-//! Three steps, each a program with limits of its own: the packages' source is fetched; their code is
-//! evaluated, in Nix's restricted mode, where it reads nothing but itself; and what came of that is built.
+//! There are three steps, each a program with limits of its own: the packages' source is fetched;
+//! the packages' code is evaluated in Nix's restricted mode, in which it reads only itself; and the
+//! result is built.
 
 use std::env;
 use std::ffi::OsStr;
@@ -27,7 +28,7 @@ use crate::registry::error::SetupError;
 /// The line that `nix/package-names.nix` lets Nix print before an error that the package set throws
 /// for a package.
 const UNAVAILABLE: &str = "trace: stowage: unavailable package";
-/// What an evaluator says that has no memory left.
+/// The message of an evaluator that has no memory left.
 const NO_MEMORY: &str = "out of memory";
 
 /// The program that evaluates.
@@ -46,37 +47,38 @@ pub struct NixBuild {
     pub max_layers: u16,
     /// Popularity data of the packages, by which images share layers.
     pub popularity: Option<PopularityFile>,
-    /// Limits for Nix.
+    /// The limits for Nix.
     pub limits: NixLimits,
-    /// What the packages' code may read besides its own source.
+    /// The things that the packages' code may read besides its own source.
     pub access: Access,
     /// The directory for clones of repositories.
     pub clones: PathBuf,
-    /// Those that are at work.
+    /// The builds that are running.
     pub running: RunningBuilds,
 }
 
-/// Limits for Nix.
+/// The limits for Nix.
 #[derive(Clone, Copy, Debug)]
 pub struct NixLimits {
-    /// How long an image may take, from fetching the packages' source to its end.
+    /// The longest time for an image, from fetching the packages' source to the end of the build.
     pub time: Duration,
-    /// How long a builder may print nothing.
+    /// The longest time for which a builder may print nothing.
     pub silence: Duration,
-    /// Bytes of the evaluator's heap.
+    /// The size of the evaluator's heap in bytes.
     pub memory: u64,
-    /// Bytes that may be fetched into the store for an image, as far as Nix knows before.
+    /// The number of bytes that may be fetched into the store for an image, as far as Nix knows it
+    /// beforehand.
     pub fetched: u64,
 }
 
-/// What the packages' code may read besides its own source.
+/// The things that the packages' code may read besides its own source.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
-    /// Files and directories, as `-I` takes them.
+    /// Files and directories, in the form of Nix's option `-I`.
     pub paths: Vec<String>,
-    /// The beginnings of addresses that may be fetched while it is evaluated.
+    /// The beginnings of addresses that may be fetched during evaluation.
     pub uris: Vec<String>,
-    /// Whether evaluation may not wait for a build (import from derivation).
+    /// True if evaluation may not wait for a build (import from derivation).
     pub no_import_from_derivation: bool,
 }
 
@@ -101,10 +103,10 @@ impl PopularityFile {
 }
 
 impl NixBuild {
-    /// Finds out whether there are a Nix to build with and, for packages from a repository, git.
+    /// Checks that Nix is installed and, for packages from a repository, git.
     ///
     /// # Errors
-    /// Fails with [`SetupError::NoNix`] if it is not.
+    /// Fails with [`SetupError::NoNix`] if one of them is missing.
     pub fn check(source: &PackageSource) -> Result<(), SetupError> {
         // The C library uses this default if PATH is not set.
         let path = env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
@@ -133,16 +135,15 @@ impl NixBuild {
     /// it is served.
     ///
     /// # Errors
-    /// [`OnDemandError::NoPackages`], [`OnDemandError::Unavailable`],
-    /// [`OnDemandError::NoRevision`], [`OnDemandError::Timeout`],
-    /// [`OnDemandError::TooMuchMemory`], [`OnDemandError::TooMuchToFetch`],
-    /// [`OnDemandError::Failed`] or [`OnDemandError::Internal`].
+    /// Fails with [`OnDemandError::NoPackages`], [`OnDemandError::Unavailable`],
+    /// [`OnDemandError::NoRevision`], [`OnDemandError::Timeout`], [`OnDemandError::TooMuchMemory`],
+    /// [`OnDemandError::TooMuchToFetch`], [`OnDemandError::Failed`] or [`OnDemandError::Internal`].
     pub async fn run(
         &self,
         request: &PackageRequest,
         link: &Path,
     ) -> Result<ImageSpec, OnDemandError> {
-        // Dropped before its end, it ends the program that is at work.
+        // Dropping the future ends the program that is running.
         let built = timeout(self.limits.time, self.build(request, link)).await;
         built.map_err(|_| OnDemandError::Timeout(self.limits.time))??;
         let link = link.to_owned();
@@ -166,8 +167,8 @@ impl NixBuild {
         self.succeed(request, build).await.map(drop)
     }
 
-    /// Returns the directory that the packages are imported from: one in the store, but for a
-    /// directory that the server was told of.
+    /// Returns the directory from which the packages are imported: a directory of this machine if
+    /// the server was given one, else a path in the store.
     async fn fetch(&self, request: &PackageRequest) -> Result<String, OnDemandError> {
         match &request.source {
             PackageSource::Path(directory) => Ok(directory.display().to_string()),
@@ -176,7 +177,7 @@ impl NixBuild {
                 for (number, url) in urls.iter().enumerate() {
                     let ended = self.fetch_archive(url).await?;
                     if ended.succeeded {
-                        // It is printed as Nix code.
+                        // The path is printed as a Nix string.
                         return Ok(ended.stdout.trim().trim_matches('"').to_owned());
                     }
                     let missing = ended.stderr.contains(&format!("{url}': HTTP error 404"));
@@ -215,7 +216,7 @@ impl NixBuild {
         }
     }
 
-    /// Has Nix fetch an archive, by code that has nothing of the packages'.
+    /// Lets Nix fetch an archive, by code that is independent of the packages.
     async fn fetch_archive(&self, url: &str) -> Result<Ended, OnDemandError> {
         let mut fetch = command(EVALUATOR);
         fetch.args(["--eval", "--read-write-mode"]).arg(self.library.join("fetch-archive.nix"));
@@ -225,7 +226,7 @@ impl NixBuild {
         self.running.run(fetch).await.map_err(OnDemandError::Internal)
     }
 
-    /// Evaluates the packages' code, which reads nothing but itself, and returns what is to be built.
+    /// Evaluates the packages' code, which reads only itself. Returns the derivation to build.
     async fn evaluate(
         &self,
         request: &PackageRequest,
@@ -258,7 +259,7 @@ impl NixBuild {
         }
         let library = self.library.display().to_string();
         let ours = [&*library, &*program, source].into_iter().chain(popularity.as_deref());
-        // Named, so that no `=` of theirs divides them.
+        // Give each path a name, so that an `=` in a path is not taken for a separator.
         for (number, path) in ours.enumerate() {
             evaluate.args(["-I", &format!("stowage-{number}={path}")]);
         }
@@ -275,7 +276,7 @@ impl NixBuild {
         self.with_times(realise)
     }
 
-    /// Has Nix end a builder that takes too long: it may be another machine's.
+    /// Lets Nix end a builder that takes too long, also on another machine.
     fn with_times(&self, mut nix: Command) -> Command {
         let (time, silence) = (self.limits.time.as_secs(), self.limits.silence.as_secs());
         nix.args(["--option", "timeout", &time.to_string()]);
@@ -283,7 +284,7 @@ impl NixBuild {
         nix
     }
 
-    /// Runs a program of Nix's, which must succeed.
+    /// Runs one of Nix's programs, which must succeed.
     async fn succeed(
         &self,
         request: &PackageRequest,
@@ -310,8 +311,8 @@ fn log_failure(request: &PackageRequest, output: &str) {
     tracing::warn!(name = request.name, output = with_public_urls(output), "Nix failed");
 }
 
-/// Reads how many bytes Nix would fetch, unpacked, off the lines that a dry run prints:
-/// `these 2 paths will be fetched (1.20 MiB download, 4.56 MiB unpacked):`.
+/// Returns the number of bytes that Nix would fetch, unpacked, from the lines that a dry run
+/// prints: `these 2 paths will be fetched (1.20 MiB download, 4.56 MiB unpacked):`.
 fn bytes_to_fetch(output: &str) -> u64 {
     let lines = output.lines().filter(|line| line.contains("will be fetched ("));
     let numbers = lines.filter_map(|line| {
@@ -324,7 +325,7 @@ fn bytes_to_fetch(output: &str) -> u64 {
             "TiB" => 40,
             _ => return None,
         };
-        // Too large a number becomes the largest.
+        // A number that is too large becomes the largest.
         Some((number.parse::<f64>().ok()? * f64::from(1u32 << (shift - 10)) * 1024.0) as u64)
     });
     numbers.fold(0, u64::saturating_add)

@@ -1,5 +1,5 @@
-//! Programs that the server runs, each within limits and in a process group of its own.
-//! Stage: registry. Input: a command. Output: how it ended, and what it printed last.
+//! Runs programs for the server, each within limits and in a process group of its own.
+//! Stage: registry. Input: a command. Output: its exit status, and the end of its output.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -16,14 +16,14 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-/// Bytes of a program's messages that are kept, from the end.
+/// The number of bytes of a program's messages that are kept, from the end.
 const TAIL: usize = 64 << 10;
-/// How long Nix may take to end its builders when it is told to.
+/// The longest time that Nix may take to end its builders after a signal.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// What an evaluator takes besides its heap: its code, its threads' stacks, what it maps of files.
+/// The memory of an evaluator besides its heap: code, the stacks of threads, and mapped files.
 const BESIDES_HEAP: u64 = 1 << 30;
 
-/// Programs under way, by their process groups.
+/// The process groups of running programs.
 #[derive(Clone, Debug, Default)]
 pub struct RunningBuilds(Arc<Mutex<BTreeSet<i32>>>);
 
@@ -32,18 +32,19 @@ impl RunningBuilds {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends all that are at work.
+    /// Ends all running programs.
     pub fn end(&self) {
         self.lock().iter().for_each(|group| send(*group, Signal::SIGTERM));
     }
 
-    /// Runs a program to its end. Dropped before that, the future ends the program and what it began.
+    /// Runs a program to its end. Dropping the future before that ends the program and its
+    /// children.
     ///
     /// # Errors
-    /// Where it can't be run.
+    /// Fails if the program can't be run.
     pub async fn run(&self, mut command: Command) -> io::Result<Ended> {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // Ctrl-C at a terminal is for the server, which then ends what it has begun.
+        // Ctrl-C at a terminal must only reach the server, which then ends its programs.
         let child = command.process_group(0).spawn().map_err(|error| {
             let program = command.as_std().get_program().to_string_lossy();
             io::Error::new(error.kind(), format!("cannot run {program}: {error}"))
@@ -52,30 +53,30 @@ impl RunningBuilds {
     }
 }
 
-/// How a program ended.
+/// The result of a program.
 #[derive(Clone, Debug)]
 pub struct Ended {
-    /// Whether it did what it was told.
+    /// True if the program succeeded.
     pub succeeded: bool,
-    /// What it printed last on standard output.
+    /// The end of its standard output.
     pub stdout: String,
-    /// What it printed last on standard error.
+    /// The end of its standard error.
     pub stderr: String,
 }
 
-/// Returns a command with the variables of the environment that Nix and git need, and no keys of the
-/// server's.
+/// Returns a command with the environment variables that Nix and git need, and without secrets of
+/// the server.
 pub fn command(program: &str) -> Command {
     let mut command = Command::new(program);
     command.env_clear().envs(env::vars_os().filter(|(name, _)| is_for_nix(name)));
-    // Nothing is looked up in Nix's search path but what is named by `-I`.
+    // Nix's search path only has the entries of `-I`.
     command.env("NIX_PATH", "");
-    // Nobody is there to answer.
+    // There is no user to answer.
     command.env("GIT_TERMINAL_PROMPT", "0");
     command
 }
 
-/// Returns whether Nix, or git for it, needs an environment variable.
+/// Returns whether Nix, or git when Nix runs it, needs an environment variable.
 fn is_for_nix(name: &OsStr) -> bool {
     const NAMES: [&str; 12] = [
         "CURL_CA_BUNDLE",
@@ -96,8 +97,8 @@ fn is_for_nix(name: &OsStr) -> bool {
     NAMES.contains(&&*name.to_uppercase()) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// Has an evaluator do with so much memory: its garbage collector says so when there is no more, and
-/// the system has the last word.
+/// Limits the memory of an evaluator: its garbage collector reports when the heap is full, and the
+/// system limits the whole process.
 pub fn limit_memory(command: &mut Command, bytes: u64) {
     command.env("GC_MAXIMUM_HEAP_SIZE", bytes.to_string());
     let most = bytes.saturating_add(BESIDES_HEAP);
@@ -107,15 +108,15 @@ pub fn limit_memory(command: &mut Command, bytes: u64) {
         setrlimit(Resource::RLIMIT_AS, most, most)?;
         Ok(())
     };
-    // SAFETY: Between fork and exec it makes two system calls, and allocates nothing.
+    // SAFETY: Between fork and exec the closure makes two system calls, and allocates nothing.
     unsafe { command.pre_exec(limit) };
 }
 
-/// A program at work: whoever is not interested any more ends it.
+/// A running program. Dropping it ends its process group.
 struct Running {
-    /// None once it has ended.
+    /// The process; none after its end.
     child: Option<Child>,
-    /// Its process group, which is its own.
+    /// The process group of the program and its children; none after the end.
     group: Option<i32>,
     all: RunningBuilds,
 }
@@ -132,7 +133,7 @@ impl Running {
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let (stdout, stderr, status) = tokio::join!(tail(stdout), tail(stderr), child.wait());
         let succeeded = status?.success();
-        // It has come to its end: its number may be another one's soon.
+        // Forget the process group after its end: another process may soon have the number.
         self.child = None;
         self.forget();
         Ok(Ended { succeeded, stdout: stdout?, stderr: stderr? })
@@ -150,7 +151,7 @@ impl Drop for Running {
         let (Some(group), Some(mut child)) = (self.group, self.child.take()) else { return };
         send(group, Signal::SIGTERM);
         let all = self.all.clone();
-        // A builder that doesn't listen is ended by force. Until then the group is known to be there.
+        // A builder that ignores the signal is killed. Until then the process group still exists.
         self.group = None;
         let end = async move {
             if timeout(PATIENCE, child.wait()).await.is_err() {
@@ -167,11 +168,11 @@ impl Drop for Running {
 }
 
 fn send(group: i32, signal: Signal) {
-    // It may have ended just now.
+    // The process group may have ended just now.
     let _ = killpg(Pid::from_raw(group), signal);
 }
 
-/// The end of what is printed.
+/// Reads a stream to its end, and returns the last part of it.
 async fn tail(stream: Option<impl AsyncRead + Unpin>) -> io::Result<String> {
     let Some(mut stream) = stream else { return Ok(String::new()) };
     let (mut tail, mut buffer) = (Vec::new(), vec![0; 4096]);
@@ -220,7 +221,7 @@ mod tests {
         command.args(["-c", "trap '' TERM; echo started >&2; while :; do sleep 1; done"]);
         let waited = timeout(Duration::from_millis(300), running.run(command)).await;
         assert!(waited.is_err());
-        // It is still known: the server's end would be its end as well.
+        // The group is still listed: the end of the server would end it too.
         assert_eq!(running.lock().len(), 1);
         let group = *running.lock().first().unwrap();
         send(group, Signal::SIGKILL);

@@ -75,8 +75,8 @@ impl PackageSource {
         }
     }
 
-    /// The source that a tag stands for: `latest` for what was configured, others for the branch,
-    /// tag or commit of that name, if such tags are served.
+    /// Returns the source that a tag stands for: the configured one for `latest`, or the branch,
+    /// tag or commit with the tag's name, if such tags are served.
     fn tagged(&self, tag: &str, served: ServedTags) -> Result<Self, OnDemandError> {
         let not_served = || OnDemandError::NotServed { tag: tag.to_owned(), served };
         if tag == LATEST {
@@ -90,7 +90,7 @@ impl PackageSource {
             return Err(not_served());
         }
         match self {
-            // GitHub's archives have the commits of all forks: nobody knows whose it is.
+            // GitHub's archives have the commits of all forks: a commit may come from any user.
             Self::Nixpkgs(_) if is_commit(tag) => {
                 Err(OnDemandError::NotServed { tag: tag.to_owned(), served: ServedTags::Branches })
             }
@@ -111,20 +111,20 @@ impl PackageSource {
     }
 }
 
-/// Returns whether a revision is a commit by its form.
+/// Returns whether a revision has the form of a commit.
 pub fn is_commit(text: &str) -> bool {
     text.len() == 40 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// The tags that clients may ask for: whoever can name a revision has its code evaluated.
+/// The tags that clients may ask for. The code of a revision that a client can name is evaluated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ServedTags {
-    /// `latest` alone, which is what the server was told to serve.
+    /// Only `latest`, which stands for the configured revision.
     #[default]
     Latest,
     /// The branches and tags of the packages' repository as well.
     Branches,
-    /// The commits that these have as well.
+    /// The commits in these branches and tags as well.
     Commits,
 }
 
@@ -147,7 +147,7 @@ pub struct PackageRequest {
     pub tag: String,
     /// The source of the packages.
     pub source: PackageSource,
-    /// The branch, tag or commit that the client has named.
+    /// The branch, tag or commit that the client named.
     pub named: Option<String>,
 }
 
@@ -157,7 +157,9 @@ impl PackageRequest {
     /// special meaning in Nix, git or a shell.
     ///
     /// # Errors
-    /// [`OnDemandError::TooManyPackages`], [`OnDemandError::NoTag`], [`OnDemandError::NotServed`].
+    /// Fails with [`OnDemandError::TooManyPackages`] if the name lists too many, with
+    /// [`OnDemandError::NoTag`] if the source has no tags, and with [`OnDemandError::NotServed`] if
+    /// such tags are not served.
     pub fn new(
         name: &str,
         tag: &str,
@@ -174,9 +176,9 @@ impl PackageRequest {
         Ok(Self { name: name.to_owned(), tag: tag.to_owned(), source, named })
     }
 
-    /// Returns the addresses of archives of nixpkgs, of which the first that is there is meant: for what
-    /// the server was told, any revision; for what a client has named, a branch or else a tag of the
-    /// repository itself. (GitHub takes a mere name for a commit of any fork as well.)
+    /// Returns the addresses of archives of nixpkgs, of which the first existing one is used. The
+    /// configured revision may be of any kind; a revision that a client named is a branch or else a
+    /// tag of the repository itself. (For a bare name, GitHub also accepts a commit of any fork.)
     pub fn archives(&self) -> Vec<String> {
         let PackageSource::Nixpkgs(revision) = &self.source else { return Vec::new() };
         let archive = |prefix: &str| format!("{NIXPKGS}/archive/{prefix}{revision}.tar.gz");
@@ -255,7 +257,7 @@ mod tests {
         };
         let archive = |name| format!("https://github.com/NixOS/nixpkgs/archive/{name}.tar.gz");
         assert_eq!(archives("latest"), [archive("main")]);
-        // An abbreviated commit is one by a name alone.
+        // An abbreviated commit is treated like any other name.
         assert_eq!(
             archives("abcdef0"),
             [archive("refs/heads/abcdef0"), archive("refs/tags/abcdef0")]

@@ -7,7 +7,7 @@ use crate::support::stderr;
 
 const LIBRARY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/nix");
 
-/// Puts Nix's programs, or others, into the directory `bin`, which are a shell's.
+/// Puts programs in place of Nix's, or others, into the directory `bin`: shell scripts.
 fn programs(images: &Images, names: &[&str], script: &str) {
     let directory = images.path("bin");
     fs::create_dir_all(&directory).unwrap();
@@ -54,7 +54,7 @@ fn what_a_repository_lacks_is_not_found() {
     assert!(log.contains("/srv/private") && !log.contains("secret"), "{log}");
 }
 
-/// What a client may name is said before anything is run.
+/// Checks that a name that clients may not use is refused before any program runs.
 #[test]
 fn tags_are_served_as_the_server_is_told() {
     let images = Images::new();
@@ -90,7 +90,8 @@ fn a_program_that_is_gone_is_named_in_the_log() {
     assert!(log.contains("cannot run nix-instantiate: No such file"), "{log}");
 }
 
-/// What Nix would fetch is asked before it does, and who takes too much memory is told so.
+/// Checks that the size of a fetch is asked for beforehand, and that an evaluation that takes too
+/// much memory is reported.
 #[test]
 fn images_that_cost_too_much_are_refused() {
     let images = Images::new();
