@@ -238,12 +238,10 @@ pub fn write_file(
         // A signal would otherwise leave the temporary file behind. `write` is short enough to
         // delay the signal.
         interrupt::hold();
-        let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let temporary = tempfile::NamedTempFile::new_in(directory.unwrap_or(Path::new(".")))?;
-        write_to(temporary.as_file())?;
-        temporary.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
-        temporary.persist(file)?;
-        Ok(())
+        let mut new = outgoing::UnnamedFile::beside(file)?;
+        write_to(new.file())?;
+        new.set_permissions(fs::Permissions::from_mode(mode))?;
+        new.persist(file)
     };
     replace().map_err(|source| Failure::Output { file: file.to_owned(), source })
 }

@@ -57,7 +57,7 @@ pub fn verify(store: &Store, arguments: &VerifyArguments) -> Result<(), Failure>
 }
 
 pub fn tarsum() -> Result<(), Failure> {
-    print(&report::tarsum(io::stdin().lock()).map_err(Failure::Stdin)?)
+    print(&report::tarsum(io::stdin().lock()).map_err(|error| Failure::Stdin(error.into()))?)
 }
 
 pub fn lint(store: &Store, arguments: &LintArguments) -> Result<(), Failure> {

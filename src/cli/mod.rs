@@ -30,6 +30,7 @@ use clap::error::{ContextKind, ContextValue};
 use thiserror::Error;
 
 use crate::error::{Hint, with_causes};
+use crate::oci::unpack::UnpackLimits;
 use crate::outgoing::{ParseReferenceError, without_user_information};
 #[cfg(feature = "registry")]
 use crate::registry::{self, client};
@@ -199,7 +200,8 @@ pub fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<(), Failure> {
-    let Arguments { command, root, jobs } = arguments;
+    let Arguments { command, root, jobs, max_unpacked, max_ratio } = arguments;
+    UnpackLimits { total: max_unpacked, ratio: max_ratio }.choose();
     let store = crate::store::Store::below(root);
     let jobs = jobs.unwrap_or(0);
     rayon::ThreadPoolBuilder::new()

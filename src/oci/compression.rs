@@ -6,7 +6,13 @@ use std::io::{self, BufRead, Read};
 use flate2::bufread::MultiGzDecoder;
 use serde::{Deserialize, Serialize};
 
-/// The compression of some bytes.
+use super::unpack::{Counted, Limited, UnpackLimits};
+
+/// Largest window of Zstandard that is taken, as a power of two: 32 MiB, which `zstd -20 --ultra` has.
+/// Each decoder has one in memory.
+const WINDOW_LOG: u32 = 25;
+
+/// What bytes are compressed with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Compression {
@@ -36,7 +42,7 @@ impl Compression {
         *self == Self::None
     }
 
-    /// Returns a reader of the uncompressed bytes.
+    /// The uncompressed bytes, within the limits of the program ([`UnpackLimits`]).
     ///
     /// # Errors
     /// Fails if the decoder can't be made. Errors in the bytes are reported while they are read.
@@ -44,11 +50,17 @@ impl Compression {
         self,
         from: impl BufRead + Send + 'r,
     ) -> io::Result<Box<dyn Read + Send + 'r>> {
-        Ok(match self {
-            Self::None => Box::new(from),
-            Self::Gzip => Box::new(MultiGzDecoder::new(from)),
-            Self::Zstd => Box::new(zstd::Decoder::with_buffer(from)?),
-        })
+        if self == Self::None {
+            return Ok(Box::new(from));
+        }
+        let (from, taken) = Counted::new(from);
+        let limits = UnpackLimits::chosen();
+        if self == Self::Gzip {
+            return Ok(Box::new(Limited::new(MultiGzDecoder::new(from), taken, limits)));
+        }
+        let mut decoder = zstd::Decoder::with_buffer(from)?;
+        decoder.window_log_max(WINDOW_LOG)?;
+        Ok(Box::new(Limited::new(decoder, taken, limits)))
     }
 }
 

@@ -7,21 +7,22 @@ use std::os::fd::OwnedFd;
 use super::blob::Form;
 use super::compression::Compression;
 use super::spec_layer::SpecLayer;
+use super::unpack::TarError;
 use crate::layer::Error;
 use crate::sink::Spliced;
 use crate::store::Store;
 
 const BUFFER: usize = 256 << 10;
 
-/// Lets `read` read the tar of a layer, uncompressed.
+/// Lets `read` have the tar of a layer, uncompressed, and returns what it returns.
 ///
 /// # Errors
-/// Fails if the layer can't be made, and else with the error of `read`, as [`Error::Write`].
-pub fn read_tar<T>(
+/// Whatever keeps the layer from being made.
+pub fn read_tar<T, E: From<TarError>>(
     store: &Store,
     layer: &SpecLayer,
-    read: impl FnOnce(&mut (dyn Read + Send)) -> io::Result<T>,
-) -> Result<T, Error> {
+    read: impl FnOnce(&mut (dyn Read + Send)) -> Result<T, E>,
+) -> Result<Result<T, E>, Error> {
     let (reader, writer) = io::pipe().map_err(Error::Write)?;
     std::thread::scope(|scope| {
         let made = scope.spawn(move || {
@@ -29,15 +30,18 @@ pub fn read_tar<T>(
             layer.write_blob(store, Form::Loadable, out)
         });
         let mut reader = BufReader::with_capacity(BUFFER, reader);
-        let result = uncompressed(&mut reader).and_then(|mut tar| read(&mut tar));
-        // Read what follows the end of the archive, so that the thread that makes the layer does
-        // not wait.
+        let result = match uncompressed(&mut reader) {
+            Ok(mut tar) => read(&mut tar),
+            Err(error) => Err(TarError::from(error).into()),
+        };
+        // What is behind the archive's end; and who makes the layer must not wait for us.
         let drained = io::copy(&mut reader, &mut io::sink());
         drop(reader);
         made.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        let result = result.map_err(Error::Write)?;
-        drained.map_err(Error::Write)?;
-        Ok(result)
+        Ok(match drained {
+            Err(error) if result.is_ok() => Err(TarError::from(error).into()),
+            _ => result,
+        })
     })
 }
 

@@ -21,6 +21,7 @@ mod sources;
 mod spec;
 mod spec_layer;
 mod stored;
+pub mod unpack;
 
 use std::path::PathBuf;
 

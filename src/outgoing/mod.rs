@@ -11,6 +11,7 @@ mod ref_name;
 mod reference;
 mod skopeo;
 mod temporary;
+mod unnamed;
 mod watch;
 
 pub use checked_layer::{
@@ -29,4 +30,5 @@ pub use reference::{
 };
 pub use skopeo::{SkopeoError, run_skopeo};
 pub use temporary::{NewFile, remove_stale};
+pub use unnamed::UnnamedFile;
 pub use watch::{ImageLayer, LayerStep, Unwatched, Watch, Watched, WatchedLayer};

@@ -1,31 +1,18 @@
 //! Makes files that get their final names when they are complete.
 //! Stage: outgoing. Output: files, all or none.
 //!
-//! Temporary files are made in the directory of the final file: nothing has to be copied, and no
-//! other directory has to exist. They are removed if anything ends a copy early ([`Watch::hold`]).
+//! They are made where they will be: nothing is to be copied, and no other directory has
+//! to be there. Whatever ends a copy early, they go with it ([`UnnamedFile`], [`Watch::hold`]).
 
 use std::fs::{self, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use tempfile::{Builder, NamedTempFile, TempPath};
-
 use super::error::{At, Error};
+use super::unnamed::{PREFIX, SUFFIX, UnnamedFile};
 use super::watch::{Watch, Watched};
 
-/// The beginning and the end of the name of an incomplete file.
-const PREFIX: &str = ".stowage-";
-const SUFFIX: &str = ".part";
-
-/// Makes a file in a directory, with the default mode of new files.
-fn temporary_in(directory: &Path) -> io::Result<NamedTempFile> {
-    let mode = Permissions::from_mode(0o666); // and the umask
-    Builder::new().prefix(PREFIX).suffix(SUFFIX).permissions(mode).tempfile_in(directory)
-}
-
-/// Removes the temporary files of a copy that was killed. No other copy may be at work in the
-/// directory.
+/// Removes what a copy left that was killed. No other may be at work in the directory.
 pub fn remove_stale(directory: &Path) -> io::Result<()> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
@@ -39,7 +26,7 @@ pub fn remove_stale(directory: &Path) -> io::Result<()> {
 
 /// A file that is complete except for its name.
 pub struct NewFile {
-    temporary: TempPath,
+    file: UnnamedFile,
     path: PathBuf,
 }
 
@@ -55,16 +42,15 @@ impl NewFile {
         write: impl FnOnce(&mut dyn Write) -> Result<(), E>,
     ) -> Result<Self, E> {
         let at = |source| Error::File { path: path.to_owned(), source };
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         watch.hold();
-        let mut file = temporary_in(parent.unwrap_or(Path::new("."))).map_err(at)?;
-        write(&mut Watched { out: file.as_file_mut(), watch }).map_err(|error| error.at(path))?;
-        // The name must not survive a power failure without the bytes: the next copy finds by name
-        // and size that the file is there.
-        file.as_file().sync_data().map_err(at)?;
-        // `sync_data` may take longer than the writes. The copy may have been ended meanwhile.
+        let mut file = UnnamedFile::beside(path).map_err(at)?;
+        write(&mut Watched { out: file.file(), watch }).map_err(|error| error.at(path))?;
+        // A name must not outlive a power failure that its bytes don't: by name and size the
+        // next copy finds that they are there.
+        file.file().sync_data().map_err(at)?;
+        // That may take longer than to write them.
         watch.advance(0).map_err(at)?;
-        Ok(Self { temporary: file.into_temp_path(), path: path.to_owned() })
+        Ok(Self { file, path: path.to_owned() })
     }
 
     /// Makes a file with the bytes, to be named `path`.
@@ -74,13 +60,14 @@ impl NewFile {
 
     /// Gives the file the mode of the file that it replaces.
     pub fn set_permissions(&self, permissions: Permissions) -> Result<(), Error> {
-        fs::set_permissions(&self.temporary, permissions)
+        self.file
+            .set_permissions(permissions)
             .map_err(|source| Error::File { path: self.path.clone(), source })
     }
 
     /// Gives the file its name, and replaces any other file of that name.
     pub fn persist(self) -> Result<(), Error> {
-        let Self { temporary, path } = self;
-        temporary.persist(&path).map_err(|error| Error::File { path, source: error.error })
+        let Self { file, path } = self;
+        file.persist(&path).map_err(|source| Error::File { path, source })
     }
 }

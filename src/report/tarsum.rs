@@ -8,9 +8,10 @@
 
 use std::io::{self, Read, Write};
 
-use tar::{Archive, Entry, EntryType};
+use tar::EntryType;
 
 use crate::digest::{Digest, DigestWriter};
+use crate::oci::unpack::{Budget, Member, TarError, TarReader};
 
 /// The prefix of PAX records that are extended attributes.
 const XATTR: &str = "SCHILY.xattr.";
@@ -18,23 +19,27 @@ const XATTR: &str = "SCHILY.xattr.";
 /// Computes the TarSum of an uncompressed tar: `tarsum.v1+sha256:` and 64 hex digits.
 ///
 /// # Errors
-/// Fails if the tar can't be read, or the bytes are not a tar.
-pub fn tarsum(tar: impl Read) -> io::Result<String> {
-    let mut sums = Vec::new();
-    for entry in Archive::new(tar).entries()? {
-        let mut entry = entry?;
+/// If it can't be read, or is no tar.
+pub fn tarsum(tar: impl Read) -> Result<String, TarError> {
+    let mut sums: Vec<Digest> = Vec::new();
+    let budget = Budget::default();
+    let mut archive = TarReader::new(tar);
+    while let Some(mut entry) = archive.next_member()? {
         let mut sum = DigestWriter::new(io::sink());
-        write_header(&mut entry, &mut sum)?;
+        write_header(&entry, &mut sum)?;
         io::copy(&mut entry, &mut sum)?;
-        sums.push(sum.finish().0.hex());
+        // Of a list that doubles.
+        budget.take(2 * size_of::<Digest>() as u64)?;
+        sums.push(sum.finish().0);
     }
     sums.sort_unstable();
-    Ok(format!("tarsum.v1+{}", Digest::of(sums.concat().as_bytes())))
+    let mut sum = DigestWriter::new(io::sink());
+    sums.iter().try_for_each(|of_entry| sum.write_all(of_entry.hex().as_bytes()))?;
+    Ok(format!("tarsum.v1+{}", sum.finish().0))
 }
 
-fn write_header(entry: &mut Entry<impl Read>, out: &mut impl Write) -> io::Result<()> {
-    let (name, size) = (entry.path_bytes().into_owned(), entry.size());
-    let target = entry.link_name_bytes().unwrap_or_default().into_owned();
+fn write_header<R>(entry: &Member<'_, R>, out: &mut impl Write) -> io::Result<()> {
+    let (name, target, size) = (entry.path(), entry.target(), entry.size());
     let header = entry.header();
     let kind = match header.entry_type() {
         // Type 0 is from a time without other types. Like Go, read a name with a slash at its end
@@ -49,13 +54,13 @@ fn write_header(entry: &mut Entry<impl Read>, out: &mut impl Write) -> io::Resul
         _ => (None, None),
     };
     for (field, value) in [
-        ("name", &*name),
+        ("name", name),
         ("mode", header.mode()?.to_string().as_bytes()),
         ("uid", header.uid()?.to_string().as_bytes()),
         ("gid", header.gid()?.to_string().as_bytes()),
         ("size", size.to_string().as_bytes()),
         ("typeflag", &[kind.as_byte()]),
-        ("linkname", &target),
+        ("linkname", target),
         ("uname", header.username_bytes().unwrap_or_default()),
         ("gname", header.groupname_bytes().unwrap_or_default()),
         ("devmajor", major.unwrap_or_default().to_string().as_bytes()),
@@ -65,16 +70,15 @@ fn write_header(entry: &mut Entry<impl Read>, out: &mut impl Write) -> io::Resul
         out.write_all(value)?;
     }
     let mut attributes = Vec::new();
-    for record in entry.pax_extensions()?.into_iter().flatten() {
-        let record = record?;
-        if let Some(name) = record.key_bytes().strip_prefix(XATTR.as_bytes()) {
-            attributes.push((name.to_vec(), record.value_bytes().to_vec()));
+    for (key, value) in entry.records().iter() {
+        if let Some(name) = key.strip_prefix(XATTR.as_bytes()) {
+            attributes.push((name, value));
         }
     }
-    attributes.sort();
+    attributes.sort_unstable();
     for (name, value) in attributes {
-        out.write_all(&name)?;
-        out.write_all(&value)?;
+        out.write_all(name)?;
+        out.write_all(value)?;
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ use crate::oci::Form;
 use crate::oci::ImageSpec;
 use crate::oci::StoredBlob;
 use crate::oci::base;
+use crate::oci::unpack::Budget;
 use crate::oci::{LayerSource, SpecLayer};
 use crate::store::{self, Store, StorePath};
 
@@ -166,7 +167,8 @@ fn recompressed(store: &Store, layer: &SpecLayer) -> Result<(), String> {
 /// ID and size of its tar.
 fn stored(store: &Store, blob: &StoredBlob) -> Result<DigestAndSize, String> {
     let opened = blob.open(store).map_err(|error| error.to_string())?;
-    let scan = base::scan(opened).map_err(|problem| format!("it {}", with_causes(&problem)))?;
+    let scan = base::scan(opened, &Budget::default());
+    let scan = scan.map_err(|problem| format!("it {}", with_causes(&problem)))?;
     if (scan.digest, scan.size) != (blob.digest, blob.size) {
         return Err(format!(
             "its blob is {} of {} bytes, not {} of {} bytes",

@@ -59,13 +59,13 @@ const FORMATS: [(&str, Write); 12] = [
     ("dir: in an archive", |at, image| file(at, &archive(&image.directory()))),
     ("manifest and links to blobs", |at, image| {
         let directory = at.join("links");
-        fs::create_dir(&directory).unwrap();
+        fs::create_dir_all(directory.join("blobs")).unwrap();
         for (name, bytes) in image.directory() {
             if name == "manifest.json" {
                 fs::write(directory.join(name), bytes).unwrap();
             } else {
-                write_files(at, &[(name.clone(), bytes)]);
-                symlink(at.join(&name), directory.join(name)).unwrap();
+                fs::write(directory.join("blobs").join(&name), bytes).unwrap();
+                symlink(format!("blobs/{name}"), directory.join(name)).unwrap();
             }
         }
         directory
@@ -133,7 +133,7 @@ fn blobs_are_files_of_their_own() {
     let (_, links) = FORMATS[11];
     let base = read(&links(directory.path(), &image)).unwrap();
     let blob = &base.layers[0].blob;
-    assert_eq!(blob.file, directory.path().join(hex(&image.layers[0].1)));
+    assert_eq!(blob.file, directory.path().join("links/blobs").join(hex(&image.layers[0].1)));
     assert_eq!((blob.offset, blob.size), (0, image.layers[0].1.len() as u64));
 }
 
@@ -333,7 +333,51 @@ fn one_of_several_images_is_chosen_by_its_name() {
     assert!(text.contains("has no image `base:v2`: it has `base:v1`"), "{text}");
 }
 
-/// Checks that errors are on one line, which names the file and the layer.
+/// What is wrong is said on one line that names the file and the layer.
+/// A directory from others names its own files, and those of the store.
+#[test]
+fn a_directory_does_not_lead_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path().join("base");
+    let image = BaseFiles::plain();
+    for (name, expected) in [
+        (
+            "../outside/layer.tar",
+            "`../outside/layer.tar` is not in the image's directory, but leads out of it",
+        ),
+        ("/etc/passwd", "`/etc/passwd` is not in the image's directory, but leads out of it"),
+        ("link.tar", "`link.tar` is not in the image's directory, but leads out of it"),
+        ("sub/layer.tar", "`sub/layer.tar` is not in the image's directory, but leads out of it"),
+    ] {
+        let _ = fs::remove_dir_all(&at);
+        fs::create_dir_all(&at).unwrap();
+        fs::create_dir_all(directory.path().join("outside")).unwrap();
+        fs::write(directory.path().join("outside/layer.tar"), &image.layers[0].1).unwrap();
+        std::os::unix::fs::symlink("../outside/layer.tar", at.join("link.tar")).unwrap();
+        std::os::unix::fs::symlink("../outside", at.join("sub")).unwrap();
+        let mut configuration = image.configuration.clone();
+        configuration["rootfs"]["diff_ids"].as_array_mut().unwrap().truncate(1);
+        fs::write(at.join("config.json"), configuration.to_string()).unwrap();
+        let manifest = serde_json::json!([{"Config": "config.json", "Layers": [name]}]);
+        fs::write(at.join("manifest.json"), manifest.to_string()).unwrap();
+        assert!(message(&read(&at).unwrap_err(), &at).contains(expected), "{name}");
+    }
+    // What Nix makes of links to other store paths is one.
+    let store = Store::below(directory.path());
+    let [links, blobs] =
+        ["links", "blobs"].map(|name| format!("/nix/store/{}-{name}", "1".repeat(32)));
+    for path in [&links, &blobs] {
+        fs::create_dir_all(store.locate(Path::new(path))).unwrap();
+    }
+    for (name, bytes) in image.directory() {
+        fs::write(store.locate(Path::new(&format!("{blobs}/{name}"))), bytes).unwrap();
+        let link = store.locate(Path::new(&format!("{links}/{name}")));
+        std::os::unix::fs::symlink(format!("{blobs}/{name}"), link).unwrap();
+    }
+    let base = read_base(&store, Path::new(&links), &architecture("amd64")).unwrap();
+    assert!(base.layers[0].blob.file.starts_with(&blobs));
+}
+
 #[test]
 fn damage_is_named() {
     let image = BaseFiles::gzipped;
@@ -387,7 +431,7 @@ fn damage_is_named() {
         (
             "cut in a header",
             bytes(docker[..4700].to_vec()),
-            "base image FILE: is no whole tar archive: failed to read entire block".to_owned(),
+            "base image FILE: is cut short: the archive has no end".to_owned(),
         ),
         (
             "compressed and cut",
@@ -479,7 +523,7 @@ fn damage_is_named() {
                 let image = BaseFiles::new(&[vec![b'x'; 2000]], |tar| (format!("{OCI_LAYER}+gzip"), gzip(tar)));
                 write_files(at, &image.directory())
             }),
-            "base image FILE: layer 1 of 1: is no whole tar archive in a gzip stream: numeric field was not a number: xxxxxxxx when getting cksum for xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx".to_owned(),
+            "base image FILE: layer 1 of 1: is no whole tar archive in a gzip stream: it has no header of a tar's member at byte 0".to_owned(),
         ),
         (
             "another architecture",

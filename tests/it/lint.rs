@@ -137,12 +137,15 @@ fn files_that_do_not_fit_are_named() {
 #[test]
 fn a_base_is_looked_at_too() {
     let sources = Sources::new();
-    let mut tar = layer(&[Item::File("xx/b", b"3"), Item::File("a", b"1"), Item::File("a", b"2")]);
-    // The tar crate does not write such a name.
-    tar[..2].copy_from_slice(b"..");
-    let mut header = tar::Header::from_byte_slice(&tar[..512]).clone();
+    let tar = layer(&[Item::File("a", b"1"), Item::File("a", b"2")]);
+    // A base would be refused for it. The tar crate doesn't write such a name.
+    let mut odd = layer(&[Item::File("xx/b", b"3")]);
+    odd[..2].copy_from_slice(b"..");
+    let mut header = tar::Header::from_byte_slice(&odd[..512]).clone();
     header.set_cksum();
-    tar[..512].copy_from_slice(header.as_bytes());
+    odd[..512].copy_from_slice(header.as_bytes());
+    let odd_file = sources.store.root().join("odd.tar");
+    std::fs::write(&odd_file, odd).unwrap();
     let files = BaseFiles::new(&[tar.clone(), tar], |bytes| {
         (format!("{OCI_LAYER}+gzip"), crate::base_image::gzip(bytes))
     });
@@ -150,6 +153,7 @@ fn a_base_is_looked_at_too() {
     write_files(&base, &files.layout(&[]));
     let found = sources.lint(json!({
         "fromImage": format!("/nix/store/{}-base", "9".repeat(32)),
+        "tars": [odd_file],
         "config": {"Cmd": ["/usr/bin/its-own"], "User": "its-own"},
     }));
     assert!(

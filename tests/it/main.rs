@@ -13,7 +13,8 @@ mod base;
 mod base_image;
 /// The effect of a base image's directories and links on a layer.
 mod base_tree;
-/// The program without features, as derivations run it.
+/// The program without features: what derivations run.
+mod bombs;
 mod builder;
 /// Messages, exit codes, and files that are left behind after a failure.
 mod cli;

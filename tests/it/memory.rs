@@ -45,8 +45,19 @@ fn store(count: usize) -> FakeStore {
 /// The variable that tells [`launcher`] what to run: the command's words, one in each line.
 const COMMAND: &str = "STOWAGE_TEST_COMMAND";
 
-/// Returns the peak memory of a command, in KiB.
-fn peak(store: &FakeStore, arguments: &[&str]) -> u64 {
+/// By which it is told what standard input is.
+const INPUT: &str = "STOWAGE_TEST_INPUT";
+
+/// What became of a command.
+pub struct Ended {
+    /// The most memory that it ever had, in KiB.
+    pub peak: u64,
+    pub code: i32,
+    pub said: String,
+}
+
+/// Runs a command in the store's directory.
+pub fn measure(store: &FakeStore, arguments: &[&str], input: &str) -> Ended {
     let mut command = store.stowage(arguments);
     // Every thread makes layers of its own.
     command.args(["--jobs", "2"]);
@@ -56,30 +67,41 @@ fn peak(store: &FakeStore, arguments: &[&str]) -> u64 {
         .args(["--exact", "memory::launcher", "--ignored", "--nocapture"])
         .current_dir(store.root())
         .env(COMMAND, words.join("\n"))
+        .env(INPUT, input)
         .env_remove("NIX_BUILD_CORES")
         .output()
         .unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success(), "{arguments:?}: {text}");
-    let peak = text.lines().find_map(|line| line.split_once("peak of "));
-    peak.unwrap().1.split(' ').next().unwrap().parse().unwrap()
+    let (_, found) = text.split_once("peak of ").unwrap_or_else(|| panic!("{arguments:?}: {text}"));
+    let mut words = found.split_whitespace();
+    let mut number = || words.next().unwrap().parse::<i64>().unwrap();
+    let (peak, code) = (number() as u64, number() as i32);
+    Ended { peak, code, said: String::from_utf8_lossy(&output.stderr).into_owned() }
 }
 
-/// Runs a command, and prints the memory that the kernel reports for it after its end. That
-/// includes the time before `exec`, when the child is a copy of this process: so this process must
-/// be small.
+/// The most memory that a command ever had, in KiB.
+fn peak(store: &FakeStore, arguments: &[&str]) -> u64 {
+    let Ended { peak, code, said } = measure(store, arguments, "/dev/null");
+    assert_eq!(code, 0, "{arguments:?}: {said}");
+    peak
+}
+
+/// Runs a command and prints what the kernel says of its memory once it has ended, and its exit
+/// code. That counts what the command was before, a copy of this process, which is a small one
+/// therefore.
 #[test]
 #[ignore = "no test, but what others run"]
 fn launcher() {
     let Ok(command) = env::var(COMMAND) else { return };
     let mut words = command.split('\n');
     let mut command = Command::new(words.next().unwrap());
-    command.args(words).stdin(Stdio::null()).stdout(Stdio::piped());
+    let input = fs::File::open(env::var(INPUT).unwrap()).unwrap();
+    command.args(words).stdin(input).stdout(Stdio::piped());
     let mut child = command.spawn().unwrap();
     io::copy(&mut child.stdout.take().unwrap(), &mut io::sink()).unwrap();
-    assert!(child.wait().unwrap().success());
+    let code = child.wait().unwrap().code().unwrap_or(-1);
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN).unwrap();
-    println!("\npeak of {} KiB", usage.max_rss());
+    println!("\npeak of {} {code}", usage.max_rss());
 }
 
 fn assert_flat(store: &FakeStore, arguments: &[&str]) -> u64 {

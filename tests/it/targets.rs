@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::thread::sleep;
@@ -73,14 +73,14 @@ fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
     found
 }
 
-/// Returns the size of the largest file below a directory in which files come and go.
-fn largest(path: &Path) -> u64 {
-    match (fs::read_dir(path), fs::metadata(path)) {
-        (Ok(entries), _) => entries.flatten().map(|entry| largest(&entry.path())).max(),
-        (_, Ok(metadata)) => Some(metadata.len()),
-        _ => None,
-    }
-    .unwrap_or(0)
+/// Bytes of the largest file below a directory that a program has open, whether it has a name or
+/// not.
+fn largest(program: u32, path: &Path) -> u64 {
+    let open = fs::read_dir(format!("/proc/{program}/fd")).into_iter().flatten().flatten();
+    let below = open
+        .map(|file| file.path())
+        .filter(|file| fs::read_link(file).is_ok_and(|target| target.starts_with(path)));
+    below.filter_map(|file| fs::metadata(file).ok()).map(|file| file.len()).max().unwrap_or(0)
 }
 
 fn members(bytes: &[u8]) -> BTreeMap<String, Vec<u8>> {
@@ -458,7 +458,7 @@ fn a_failing_copy_leaves_nothing() {
 /// shell, signals are ignored, and a child inherits that.
 fn heed_signals(command: &mut Command) {
     let heed = || {
-        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT] {
             // SAFETY: no handler is set.
             unsafe { signal::signal(signal, SigHandler::SigDfl)? };
         }
@@ -480,6 +480,10 @@ fn an_interrupted_copy_leaves_nothing() {
         ("oci-archive:new/image.tar", Signal::SIGINT, 130),
         ("oci:new/layout", Signal::SIGTERM, 143),
         ("dir:new/dir", Signal::SIGHUP, 129),
+        ("docker-archive:new/image.tar", Signal::SIGQUIT, 131),
+        // Of this one nobody is told: it leaves directories.
+        ("oci-archive:new/image.tar", Signal::SIGKILL, 128 + 9),
+        ("oci:new/layout", Signal::SIGKILL, 128 + 9),
     ] {
         let new = store.root().join("new");
         fs::create_dir(&new).unwrap();
@@ -489,7 +493,7 @@ fn an_interrupted_copy_leaves_nothing() {
         heed_signals(&mut command);
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let start = Instant::now();
-        while largest(&new) < 1 << 20 {
+        while largest(child.id(), &new) < 1 << 20 {
             assert!(start.elapsed() < Duration::from_secs(60));
             assert!(child.try_wait().unwrap().is_none(), "{target} was too fast");
             sleep(Duration::from_millis(1));
@@ -497,11 +501,13 @@ fn an_interrupted_copy_leaves_nothing() {
         kill(Pid::from_raw(child.id() as i32), signal).unwrap();
         drop(lease);
         let output = child.wait_with_output().unwrap();
-        assert_eq!(output.status.code(), Some(code), "{target}: {}", stderr(&output));
+        let ended = output.status.code().or(output.status.signal().map(|signal| 128 + signal));
+        assert_eq!(ended, Some(code), "{target}: {}", stderr(&output));
         assert_eq!(stderr(&output), "", "{target}");
-        assert_eq!(fs::read_dir(&new).unwrap().count(), 0, "{target}");
+        assert_eq!(files(&new).keys().collect::<Vec<_>>(), [""; 0], "{target}");
+        assert!(signal == Signal::SIGKILL || fs::read_dir(&new).unwrap().count() == 0, "{target}");
         assert!(!store.root().join("digest").exists());
-        fs::remove_dir(&new).unwrap();
+        fs::remove_dir_all(&new).unwrap();
     }
 }
 

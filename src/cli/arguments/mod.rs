@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::layer::{LayerBudget, Layering};
 use crate::oci::Architecture;
+use crate::oci::unpack::UnpackLimits;
 use crate::outgoing::ImageReference;
 
 #[cfg(feature = "registry")]
@@ -37,6 +38,27 @@ pub struct Arguments {
     /// Number of threads that make layers [default: one for each processor]
     #[arg(long, short, value_name = "N", env = "NIX_BUILD_CORES", global = true)]
     pub jobs: Option<usize>,
+
+    /// How many bytes a layer or an archive of others may unpack to; K, M, G and T are powers of 1024
+    #[arg(long, value_name = "BYTES", default_value = "128G", value_parser = bytes, env = "STOWAGE_MAX_UNPACKED", global = true)]
+    pub max_unpacked: u64,
+
+    /// How many times its size it may unpack to, beyond 512 MiB
+    #[arg(long, value_name = "N", default_value_t = UnpackLimits::RATIO, env = "STOWAGE_MAX_RATIO", global = true)]
+    pub max_ratio: u64,
+}
+
+/// Parses a number of bytes with a unit or none.
+fn bytes(text: &str) -> Result<u64, String> {
+    let (digits, shift) = match text.char_indices().next_back() {
+        Some((end, 'K')) => (&text[..end], 10),
+        Some((end, 'M')) => (&text[..end], 20),
+        Some((end, 'G')) => (&text[..end], 30),
+        Some((end, 'T')) => (&text[..end], 40),
+        _ => (text, 0),
+    };
+    let number: u64 = digits.parse().map_err(|_| "not a number of bytes".to_owned())?;
+    number.checked_mul(1 << shift).ok_or_else(|| "too many bytes".to_owned())
 }
 
 #[derive(Debug, Subcommand)]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::ProgressArgument;
+use super::{ProgressArgument, bytes};
 use crate::registry::on_demand::PackageSource;
 use crate::target::{ParseTargetError, Target};
 
@@ -357,19 +357,7 @@ fn host_and_port(text: &str) -> Result<String, String> {
     }
 }
 
-fn bytes(text: &str) -> Result<u64, String> {
-    let (digits, shift) = match text.char_indices().next_back() {
-        Some((end, 'K')) => (&text[..end], 10),
-        Some((end, 'M')) => (&text[..end], 20),
-        Some((end, 'G')) => (&text[..end], 30),
-        Some((end, 'T')) => (&text[..end], 40),
-        _ => (text, 0),
-    };
-    let number: u64 = digits.parse().map_err(|_| "not a number of bytes".to_owned())?;
-    number.checked_mul(1 << shift).ok_or_else(|| "too many bytes".to_owned())
-}
-
-/// The format of a manifest.
+/// Whose manifest is written.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum FormatArgument {
     /// OCI's image manifest

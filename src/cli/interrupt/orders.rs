@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, channel};
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
@@ -24,12 +24,12 @@ pub enum Order {
 pub fn orders() -> io::Result<Receiver<Order>> {
     DECIDED.call_once(|| ());
     let ended = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
+    for signal in [SIGINT, SIGTERM, SIGQUIT] {
         flag::register_conditional_shutdown(signal, 128 + signal, ended.clone())?;
         flag::register(signal, ended.clone())?;
     }
-    // Administrators send SIGHUP on purpose, also to a service that `nohup` started.
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    // Sent by hand, also to what `nohup` started.
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGQUIT, SIGHUP])?;
     let (sender, receiver) = channel();
     std::thread::spawn(move || {
         for signal in signals.forever() {

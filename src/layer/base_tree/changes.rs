@@ -41,44 +41,52 @@ pub enum BaseEntry<'a> {
 }
 
 impl BaseLayerTree {
-    /// Adds an entry, by its name in the archive. Of several entries with one name, the last
-    /// counts.
-    pub fn add(&mut self, name: &[u8], entry: BaseEntry) {
+    /// Adds an entry by its name as the archive has it. The last of a name counts. Returns about how
+    /// many bytes of memory that takes.
+    pub fn add(&mut self, name: &[u8], entry: BaseEntry) -> u64 {
         let name = normal(name);
+        let size = memory(&name);
         let (parent, last) = split(&name);
         if last == b".wh..wh..opq" {
             self.emptied.insert(parent.to_vec());
-            return;
+            return size;
         }
         // aufs kept such names for itself, and old images have them.
         if last.starts_with(b".wh..wh.") {
-            return;
+            return 0;
         }
         if let Some(hidden) = last.strip_prefix(b".wh.") {
             self.removed.insert(join(parent, hidden));
-            return;
+            return size;
         }
-        self.imply(parent);
+        let implied = self.imply(parent);
         match entry {
             BaseEntry::Directory(attributes) => {
                 self.entries.insert(name, Change::Node(BaseNode::Directory(attributes)));
+                implied + size
             }
             BaseEntry::Symlink(target) => {
                 self.entries.insert(name, Change::Node(BaseNode::Symlink(target.to_vec())));
+                implied + size + target.len() as u64
             }
             BaseEntry::Other => {
                 self.others.push(hash(&name));
                 self.entries.remove(&name);
+                // Eight bytes, in a list that doubles.
+                implied + 16
             }
         }
     }
 
-    fn imply(&mut self, directory: &[u8]) {
+    fn imply(&mut self, directory: &[u8]) -> u64 {
         let mut directory = directory;
+        let mut size = 0;
         while !directory.is_empty() && !self.entries.contains_key(directory) {
             self.entries.insert(directory.to_vec(), Change::Implied);
+            size += memory(directory);
             directory = split(directory).0;
         }
+        size
     }
 }
 
@@ -137,8 +145,13 @@ impl BaseTree {
     }
 }
 
-/// Returns a hash that stands for the name of a file while layers are combined: a base has too many
-/// files to remember all names.
+/// About how many bytes a name takes in the tree of a layer, and then in that of all.
+fn memory(name: &[u8]) -> u64 {
+    160 + 2 * name.len() as u64
+}
+
+/// Stands for the name of a file while layers are put together: a base has more files
+/// than there is any need to remember.
 fn hash(name: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     name.hash(&mut hasher);

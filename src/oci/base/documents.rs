@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::error::Problem;
 use super::platform::Platform;
 use crate::digest::{BlobDigest, DiffId, Digest};
+use crate::oci::unpack::parse_json;
 
 /// A descriptor of other bytes (image-spec, descriptor.md; Docker's own is the same).
 #[derive(Clone, Debug, Deserialize)]
@@ -110,11 +111,7 @@ pub fn parse<T: DeserializeOwned>(
     what: &'static str,
     bytes: &[u8],
 ) -> Result<T, Problem> {
-    serde_json::from_slice(bytes).map_err(|error| Problem::Document {
-        name: name.to_owned(),
-        what,
-        reason: error.to_string(),
-    })
+    parse_json(bytes).map_err(|reason| Problem::Document { name: name.to_owned(), what, reason })
 }
 
 impl Manifest {

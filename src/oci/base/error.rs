@@ -8,8 +8,10 @@ use thiserror::Error;
 
 use super::platform::Platform;
 use crate::error::Hint;
+use crate::layer::LayerBudget;
 use crate::oci::config::ConfigError;
 use crate::oci::media_type::MediaTypeError;
+use crate::oci::unpack::TarError;
 
 /// Says why an image can't be a base.
 #[derive(Debug, Error)]
@@ -61,9 +63,18 @@ pub enum Problem {
         /// The error of the reader.
         source: io::Error,
     },
-    /// A file that the image's documents name is missing.
+    /// An archive or a layer with a member that can't be one.
+    #[error("can't be unpacked: {0}")]
+    Archive(TarError),
+    /// More layers than containers can have.
+    #[error("has {0} layers, and {max} is the most that image tools take", max = LayerBudget::MAX)]
+    TooManyLayers(usize),
+    /// A file that the image's documents name is not there.
     #[error("`{0}` is missing")]
     Missing(String),
+    /// A file that the image's documents name is not in the image's directory.
+    #[error("`{0}` is not in the image's directory, but leads out of it")]
+    Outside(String),
     /// A file has a name that JSON can't hold.
     #[error("the name of {} is not UTF-8", .0.display())]
     OddName(PathBuf),

@@ -4,19 +4,18 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
-use tar::{Archive, EntryType};
+use tar::EntryType;
 
+use super::beneath::{is_beneath, is_relative};
 use super::error::Problem;
 use crate::oci::compression::Compression;
 use crate::oci::stored::Place;
+use crate::oci::unpack::{self, Budget, TarError, TarReader, has_check_sum};
 use crate::store::Store;
 
-/// The size of the largest document that is read: registries refuse manifests over 4 MiB.
-const DOCUMENT: u64 = 32 << 20;
-/// The size up to which files of a compressed archive are kept in memory, since reading them later
-/// would start over.
+/// Of a compressed archive, files up to this size are kept, to be read without starting over …
 const SMALL: u64 = 1 << 20;
 /// The total size of these files.
 const SMALL_TOTAL: u64 = 16 << 20;
@@ -86,11 +85,21 @@ impl<'s> Files<'s> {
     pub fn find(&self, name: &str) -> Result<Option<Place>, Problem> {
         match &self.kind {
             Kind::Directory(directory) => {
+                if !is_relative(name) {
+                    return Err(Problem::Outside(name.to_owned()));
+                }
                 let path = directory.join(name);
                 if fs::symlink_metadata(self.store.locate(&path)).is_err() {
                     return Ok(None);
                 }
                 let file = without_links(self.store, &path)?;
+                let beneath = is_beneath(&self.store.locate(directory), name);
+                // A directory that Nix made may consist of links to other store paths.
+                if !self.is_in_store(&file)
+                    && !beneath.map_err(|source| Problem::Read { file: path, source })?
+                {
+                    return Err(Problem::Outside(name.to_owned()));
+                }
                 let metadata = fs::metadata(self.store.locate(&file))
                     .map_err(|source| Problem::Read { file: file.clone(), source })?;
                 let (offset, archive) = (0, Compression::None);
@@ -112,6 +121,12 @@ impl<'s> Files<'s> {
         }
     }
 
+    /// Tells whether a path is one of the store, which everybody may read.
+    fn is_in_store(&self, file: &Path) -> bool {
+        let climbs = file.components().any(|component| component == Component::ParentDir);
+        !climbs && file.starts_with(self.store.dir())
+    }
+
     fn member(&self, name: &str) -> Option<(&str, u64, u64)> {
         let Kind::Archive { members, .. } = &self.kind else { return None };
         let mut name = name;
@@ -127,17 +142,16 @@ impl<'s> Files<'s> {
     /// Returns the bytes of a document, or `None` if there is no such file.
     ///
     /// # Errors
-    /// Fails with [`Problem::Read`], and with [`Problem::Document`] if the file is too large for a
-    /// document.
-    pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>, Problem> {
+    /// [`Problem::Read`], and [`Problem::Document`] for what has more than `most` bytes.
+    pub fn read(&self, name: &str, most: u64) -> Result<Option<Vec<u8>>, Problem> {
         if let (Kind::Archive { small, .. }, Some((member, ..))) = (&self.kind, self.member(name))
             && let Some(bytes) = small.get(member)
         {
             return Ok(Some(bytes.clone()));
         }
         let Some(place) = self.find(name)? else { return Ok(None) };
-        if place.size > DOCUMENT {
-            let reason = format!("it has {} bytes", place.size);
+        if place.size > most {
+            let reason = format!("it has {} bytes, and {most} are the most", place.size);
             return Err(Problem::Document { name: name.to_owned(), what: "document", reason });
         }
         let mut bytes = Vec::new();
@@ -173,30 +187,22 @@ fn check_tar(start: &[u8]) -> Result<(), Problem> {
         [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => "xz is not supported",
         [b'#', b'!', ..] => "it is a script; its output may be one",
         _ if start.len() < 512 => "it is no tar archive",
-        _ if start.get(257..262) != Some(b"ustar") && !old_tar(start) => "it is no tar archive",
+        _ if start.get(257..262) != Some(b"ustar")
+            && !start.first_chunk().is_some_and(has_check_sum) =>
+        {
+            "it is no tar archive"
+        }
         _ => return Ok(()),
     };
     Err(Problem::NotAnImage(other.to_owned()))
 }
 
-/// Returns whether a header without a magic number has the right checksum.
-fn old_tar(start: &[u8]) -> bool {
-    let mut header = tar::Header::new_old();
-    header.as_mut_bytes().copy_from_slice(&start[..512]);
-    let sum: u32 = start[..512]
-        .iter()
-        .enumerate()
-        .map(|(place, byte)| if (148..156).contains(&place) { 32 } else { u32::from(*byte) })
-        .sum();
-    header.cksum().is_ok_and(|recorded| recorded == sum)
-}
-
-/// Lists an archive without reading the contents of its members.
+/// Lists an archive without reading what is in it.
 fn archive(file: PathBuf, reader: BufReader<File>, length: u64) -> Result<Kind, Problem> {
     let mut members = BTreeMap::new();
-    let mut archive = Archive::new(reader);
-    for entry in archive.entries_with_seek().map_err(unpack_error)? {
-        let entry = entry.map_err(unpack_error)?;
+    let mut archive = TarReader::seeking(reader);
+    let budget = Budget::default();
+    while let Some(entry) = archive.next_member().map_err(tar_error)? {
         if let Some((name, member)) = member(&entry) {
             if let Member::File { offset, size } = member
                 && offset.saturating_add(size) > length
@@ -206,6 +212,7 @@ fn archive(file: PathBuf, reader: BufReader<File>, length: u64) -> Result<Kind, 
                     offset.saturating_add(size)
                 )));
             }
+            remember(&budget, &name)?;
             members.insert(name, member);
         }
     }
@@ -220,16 +227,14 @@ fn compressed_archive(
 ) -> Result<Kind, Problem> {
     let (mut members, mut small) = (BTreeMap::new(), BTreeMap::new());
     let mut kept = 0;
-    let mut archive = Archive::new(reader);
-    let mut empty = true;
-    for entry in archive.entries().map_err(unpack_error)? {
-        let mut entry = entry.map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => unpack_error(error),
-            _ if empty => Problem::NotAnImage("it holds no tar archive".to_owned()),
-            _ => unpack_error(error),
-        })?;
-        empty = false;
+    let mut archive = TarReader::new(reader);
+    let budget = Budget::default();
+    while let Some(mut entry) = archive.next_member().map_err(|error| match error {
+        TarError::NoHeader(0) => Problem::NotAnImage("it holds no tar archive".to_owned()),
+        error => tar_error(error),
+    })? {
         let Some((name, member)) = member(&entry) else { continue };
+        remember(&budget, &name)?;
         if let Member::File { size, .. } = member
             && size <= SMALL
             && kept + size <= SMALL_TOTAL
@@ -246,16 +251,17 @@ fn compressed_archive(
     Ok(Kind::Archive { file, compression, members, small })
 }
 
-fn member<R: Read>(entry: &tar::Entry<R>) -> Option<(String, Member)> {
-    let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-    let name = normal(&name);
-    let target = || {
-        let target = entry.link_name_bytes().unwrap_or_default();
-        String::from_utf8_lossy(&target).into_owned()
-    };
-    let member = match entry.header().entry_type() {
+/// Takes the memory of a name, twice if its bytes are kept too.
+fn remember(budget: &Budget, name: &str) -> Result<(), Problem> {
+    budget.take(128 + 2 * name.len() as u64).map_err(unpack_error)
+}
+
+fn member<R>(entry: &unpack::Member<R>) -> Option<(String, Member)> {
+    let name = normal(&String::from_utf8_lossy(entry.path()));
+    let target = || String::from_utf8_lossy(entry.target());
+    let member = match entry.kind() {
         EntryType::Regular | EntryType::Continuous => {
-            Member::File { offset: entry.raw_file_position(), size: entry.size() }
+            Member::File { offset: entry.offset(), size: entry.size() }
         }
         // `docker save` and skopeo write the second copy of a layer as a link.
         EntryType::Symlink => {
@@ -285,5 +291,15 @@ fn unpack_error(source: io::Error) -> Problem {
     if source.kind() == io::ErrorKind::UnexpectedEof {
         return Problem::Truncated("the archive has no end".to_owned());
     }
-    Problem::Unpack { what: "tar archive", source }
+    match TarError::from(source) {
+        TarError::Read(source) => Problem::Unpack { what: "tar archive", source },
+        error @ TarError::NoHeader(_) => {
+            Problem::Unpack { what: "tar archive", source: io::Error::other(error) }
+        }
+        error => Problem::Archive(error),
+    }
+}
+
+fn tar_error(error: TarError) -> Problem {
+    unpack_error(error.into())
 }

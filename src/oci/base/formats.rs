@@ -9,6 +9,7 @@ use super::files::Files;
 use super::platform::{Platform, choose};
 use crate::digest::BlobDigest;
 use crate::oci::stored::Place;
+use crate::oci::unpack;
 
 /// The configuration and layers of an image, before any layer was read.
 pub struct Parts {
@@ -39,8 +40,8 @@ const BY_INDEX: &str = "the index";
 /// Fails with [`Problem::NotAnImage`], [`Problem::Platform`] or [`Problem::Ambiguous`] if there is
 /// not exactly one such image, or with another [`Problem`] if a document is not valid.
 pub fn parts(files: &Files, wanted: &Platform, reference: Option<&str>) -> Result<Parts, Problem> {
-    // If there are both, the archive has two formats: prefer OCI's, which has digests to check.
-    if let Some(bytes) = files.read(INDEX)? {
+    // Where both are, the archive is two formats at once: OCI's has digests to check.
+    if let Some(bytes) = files.read(INDEX, unpack::MANIFEST)? {
         let mut index = Manifest::parse(INDEX, &bytes)?;
         if let Some(reference) = reference {
             keep_named(&mut index, reference)?;
@@ -48,7 +49,7 @@ pub fn parts(files: &Files, wanted: &Platform, reference: Option<&str>) -> Resul
         return Blobs { files, names: &[|hex| format!("blobs/sha256/{hex}")] }
             .chosen(&index, wanted);
     }
-    let Some(bytes) = files.read(MANIFEST)? else {
+    let Some(bytes) = files.read(MANIFEST, unpack::MANIFEST)? else {
         let reason = format!("there is neither `{INDEX}` nor `{MANIFEST}` in it");
         return Err(Problem::NotAnImage(reason));
     };
@@ -101,7 +102,7 @@ fn docker_archive(
     let Some(image) = images.pop() else {
         return Err(Problem::NotAnImage(format!("`{MANIFEST}` lists no image")));
     };
-    let bytes = files.read(&image.config)?;
+    let bytes = files.read(&image.config, unpack::CONFIG)?;
     let bytes = bytes.ok_or_else(|| Problem::Missing(image.config.clone()))?;
     let configuration = Configuration::parse(&image.config, &bytes)?;
     let layers = image.layers.into_iter().map(|name| Part { name, descriptor: None }).collect();
@@ -163,9 +164,10 @@ impl Blobs<'_> {
         &self,
         descriptor: &Descriptor,
         by: &'static str,
+        most: u64,
     ) -> Result<(String, Vec<u8>), Problem> {
         let (name, _) = self.find(&descriptor.digest)?;
-        let bytes = self.files.read(&name)?.ok_or_else(|| Problem::Missing(name.clone()))?;
+        let bytes = self.files.read(&name, most)?.ok_or_else(|| Problem::Missing(name.clone()))?;
         descriptor.check(&name, &bytes, by)?;
         Ok((name, bytes))
     }
@@ -178,8 +180,8 @@ impl Blobs<'_> {
             return Err(problem);
         }
         let descriptor = choose(found, wanted, |descriptor| descriptor.digest)?;
-        let (name, bytes) = self.read(&descriptor, BY_INDEX)?;
-        // The index may be wrong: the platform in the configuration counts.
+        let (name, bytes) = self.read(&descriptor, BY_INDEX, unpack::MANIFEST)?;
+        // An index may say what it likes: the configuration counts.
         checked_platform(self.parts(&name, &Manifest::parse(&name, &bytes)?)?, wanted)
     }
 
@@ -203,7 +205,7 @@ impl Blobs<'_> {
                 found.push((platform.clone(), descriptor.clone()));
                 continue;
             }
-            let (name, bytes) = self.read(descriptor, BY_INDEX)?;
+            let (name, bytes) = self.read(descriptor, BY_INDEX, unpack::MANIFEST)?;
             let manifest = Manifest::parse(&name, &bytes)?;
             if !manifest.may_be_image() {
                 let about = || Problem::NotAnImage(format!("`{name}` is about another manifest"));
@@ -227,7 +229,8 @@ impl Blobs<'_> {
     }
 
     fn parts(&self, name: &str, manifest: &Manifest) -> Result<Parts, Problem> {
-        let (config_name, bytes) = self.read(manifest.configuration(name)?, BY_MANIFEST)?;
+        let (config_name, bytes) =
+            self.read(manifest.configuration(name)?, BY_MANIFEST, unpack::CONFIG)?;
         let configuration = Configuration::parse(&config_name, &bytes)?;
         let hex_name = |descriptor: &Descriptor| match self.find(&descriptor.digest) {
             Ok((name, _)) => Ok(name),

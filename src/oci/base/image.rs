@@ -18,10 +18,11 @@ use super::name::BaseName;
 use super::platform::Platform;
 use super::scan::{Scan, scan};
 use crate::digest::DiffId;
-use crate::layer::BaseTree;
+use crate::layer::{BaseTree, LayerBudget};
 use crate::oci::architecture::Architecture;
 use crate::oci::media_type::LayerMediaType;
 use crate::oci::stored::{Place, StoredBlob};
+use crate::oci::unpack::Budget;
 use crate::store::Store;
 
 /// The image below the layers that a build adds.
@@ -70,6 +71,9 @@ pub fn read_base(
     let Parts { configuration, layers } =
         parts(&files, &wanted, reference.as_deref()).map_err(|problem| error(None, problem))?;
     let count = layers.len();
+    if count > usize::from(LayerBudget::MAX) {
+        return Err(error(None, Problem::TooManyLayers(count)));
+    }
     let diff_ids = configuration.diff_ids;
     if diff_ids.len() != count {
         let found = format!("{count} layers");
@@ -119,18 +123,18 @@ type Scans = BTreeMap<Place, Result<Scan, Problem>>;
 fn scan_all(store: &Store, places: &[Place]) -> Scans {
     let unique: BTreeMap<&Place, ()> = places.iter().map(|place| (place, ())).collect();
     let unique: Vec<&Place> = unique.into_keys().collect();
+    let budget = &Budget::default();
     if unique.iter().any(|place| !place.archive.is_none()) {
-        return scan_in_turn(store, &unique);
+        return scan_in_turn(store, &unique, budget);
     }
-    unique.into_par_iter().map(|place| (place.clone(), scan_at(store, place))).collect()
+    unique.into_par_iter().map(|place| (place.clone(), scan_at(store, place, budget))).collect()
 }
 
-/// Reads the places of one archive, sorted by their offsets, so that the archive is decompressed
-/// once.
-fn scan_in_turn(store: &Store, places: &[&Place]) -> Scans {
+/// All are in one archive, and sorted by their offsets: it is read once.
+fn scan_in_turn(store: &Store, places: &[&Place], budget: &Budget) -> Scans {
     let mut scans = Scans::new();
     for place in places {
-        let scanned = scan_at(store, place);
+        let scanned = scan_at(store, place, budget);
         let failed = scanned.is_err();
         scans.insert((*place).clone(), scanned);
         // The others would fail as well, each after decompressing the archive from the start.
@@ -141,8 +145,8 @@ fn scan_in_turn(store: &Store, places: &[&Place]) -> Scans {
     scans
 }
 
-fn scan_at(store: &Store, place: &Place) -> Result<Scan, Problem> {
-    scan(place.open(store).map_err(|source| read_error(place, source))?)
+fn scan_at(store: &Store, place: &Place, budget: &Budget) -> Result<Scan, Problem> {
+    scan(place.open(store).map_err(|source| read_error(place, source))?, budget)
 }
 
 /// Returns the reason why a place was not read.

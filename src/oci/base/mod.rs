@@ -6,6 +6,7 @@
 //! (by name) (which config, which layers)   (bytes)  (checked)
 //! ```
 
+mod beneath;
 mod documents;
 mod error;
 mod files;

@@ -4,12 +4,13 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 
-use tar::{Archive, EntryType};
+use tar::EntryType;
 
 use super::error::Problem;
 use crate::digest::{BlobDigest, DiffId, DigestReader};
 use crate::layer::{Attributes, BaseEntry, BaseLayerTree};
 use crate::oci::compression::Compression;
+use crate::oci::unpack::{Budget, TarError, TarReader};
 
 const BUFFER: usize = 256 << 10;
 
@@ -29,23 +30,23 @@ pub struct Scan {
     pub tree: BaseLayerTree,
 }
 
-/// Reads a whole blob.
+/// Reads a whole blob. What is remembered of it is taken from the budget.
 ///
 /// # Errors
-/// Fails with [`Problem::Truncated`] or [`Problem::Unpack`] if the blob is not a complete layer.
-pub fn scan(blob: impl Read + Send) -> Result<Scan, Problem> {
+/// [`Problem::Truncated`], [`Problem::Unpack`] and [`Problem::Archive`].
+pub fn scan(blob: impl Read + Send, budget: &Budget) -> Result<Scan, Problem> {
     let mut blob = BufReader::with_capacity(BUFFER, DigestReader::new(blob));
     let start = blob.fill_buf().map_err(|error| unpack_error(Compression::None, error))?;
     let compression = Compression::of(start);
     let error = |error| unpack_error(compression, error);
     if compression.is_none() {
-        let (tree, blob) = tree_of(blob).map_err(error)?;
+        let (tree, blob) = tree_of(blob, budget).map_err(error)?;
         let (digest, size) = blob.into_inner().finish().map_err(error)?;
         let (diff_id, digest) = (DiffId::new(digest), BlobDigest::new(digest));
         return Ok(Scan { digest, size, compression, diff_id, uncompressed_size: size, tree });
     }
     let tar = DigestReader::new(compression.reader(&mut blob).map_err(error)?);
-    let (tree, tar) = tree_of(BufReader::with_capacity(BUFFER, tar)).map_err(error)?;
+    let (tree, tar) = tree_of(BufReader::with_capacity(BUFFER, tar), budget).map_err(error)?;
     let (diff_id, uncompressed_size) = tar.into_inner().finish().map_err(error)?;
     // A decoder may stop before the end of its input.
     let (digest, size) = blob.into_inner().finish().map_err(error)?;
@@ -53,28 +54,26 @@ pub fn scan(blob: impl Read + Send) -> Result<Scan, Problem> {
     Ok(Scan { digest, size, compression, diff_id, uncompressed_size, tree })
 }
 
-/// Reads the directories and links of a tar. Also returns the reader, after the last entry.
-fn tree_of<R: Read>(tar: R) -> io::Result<(BaseLayerTree, R)> {
+/// The entries of a tar as far as they matter, and the reader behind the last one.
+fn tree_of<R: Read>(tar: R, budget: &Budget) -> io::Result<(BaseLayerTree, R)> {
     let mut tree = BaseLayerTree::default();
-    let mut archive = Archive::new(tar);
-    for entry in archive.entries()? {
-        let entry = entry?;
-        let header = entry.header();
-        let target;
-        let kind = match header.entry_type() {
+    let mut archive = TarReader::new(tar);
+    while let Some(member) = archive.next_member()? {
+        if member.kind() == EntryType::XGlobalHeader {
+            continue;
+        }
+        member.check()?;
+        let header = member.header();
+        let kind = match member.kind() {
             EntryType::Directory => BaseEntry::Directory(Attributes {
                 mode: header.mode()? & 0o7777,
                 uid: header.uid()?,
                 gid: header.gid()?,
             }),
-            EntryType::Symlink => {
-                target = entry.link_name_bytes().unwrap_or_default();
-                BaseEntry::Symlink(&target)
-            }
-            EntryType::XGlobalHeader => continue,
+            EntryType::Symlink => BaseEntry::Symlink(member.target()),
             _ => BaseEntry::Other,
         };
-        tree.add(&entry.path_bytes(), kind);
+        budget.take(tree.add(member.path(), kind))?;
     }
     Ok((tree, archive.into_inner()))
 }
@@ -88,7 +87,11 @@ fn unpack_error(compression: Compression, source: io::Error) -> Problem {
     if source.kind() == io::ErrorKind::UnexpectedEof {
         return Problem::Truncated(format!("it is no whole {what}"));
     }
-    Problem::Unpack { what, source }
+    match TarError::from(source) {
+        TarError::Read(source) => Problem::Unpack { what, source },
+        error @ TarError::NoHeader(_) => Problem::Unpack { what, source: io::Error::other(error) },
+        error => Problem::Archive(error),
+    }
 }
 
 #[cfg(test)]
@@ -129,7 +132,7 @@ mod tests {
             (gzip.finish().unwrap(), Compression::Gzip),
             (zstd::encode_all(&tar[..], 1).unwrap(), Compression::Zstd),
         ] {
-            let found = scan(&blob[..]).unwrap();
+            let found = scan(&blob[..], &Budget::default()).unwrap();
             assert_eq!((found.compression, found.size), (compression, blob.len() as u64));
             assert_eq!(found.digest.digest(), &Digest::of(&blob));
             assert_eq!(found.uncompressed_size, 10240);
@@ -140,10 +143,14 @@ mod tests {
             assert_eq!(tree.attributes(b"tmp"), Some(attributes));
             assert_eq!(tree.attributes(b"etc"), Some(Attributes::IMPLIED));
             assert_eq!(tree.resolve(b"bin").unwrap(), b"tmp");
-            // Cut the blob in the middle, and try another format.
-            assert!(scan(&blob[..blob.len() / 10 + 5]).is_err(), "{compression:?}");
+            // Cut short in the middle, or something else altogether.
+            assert!(
+                scan(&blob[..blob.len() / 10 + 5], &Budget::default()).is_err(),
+                "{compression:?}"
+            );
         }
-        let problem = scan(&[b'x'; 4096][..]).map(|_| ()).unwrap_err().to_string();
+        let problem =
+            scan(&[b'x'; 4096][..], &Budget::default()).map(|_| ()).unwrap_err().to_string();
         assert_eq!(problem, "is no whole tar archive");
     }
 }

@@ -6,7 +6,9 @@ use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use tar::{Builder, Entry, EntryType, Header};
+use tar::{Builder, EntryType, Header};
+
+use crate::oci::unpack::Member;
 
 /// The keys of PAX records (POSIX.1-2001 `pax`, "pax Header Block"). Values that fit are in the
 /// header instead.
@@ -36,9 +38,9 @@ impl Attributes {
     /// Reads the attributes of an entry.
     ///
     /// # Errors
-    /// Fails if the header can't be read.
-    pub fn of(entry: &mut Entry<impl Read>) -> io::Result<Self> {
-        let target = entry.link_name_bytes().unwrap_or_default().into_owned();
+    /// If its header can't be read.
+    pub fn of<R>(entry: &Member<'_, R>) -> io::Result<Self> {
+        let target = entry.target().to_vec();
         let header = entry.header();
         let device = match header.entry_type() {
             EntryType::Char | EntryType::Block => {
@@ -58,10 +60,8 @@ impl Attributes {
             target,
             device,
         };
-        for record in entry.pax_extensions()?.into_iter().flatten() {
-            let record = record?;
-            let Ok(key) = record.key() else { continue };
-            let value = record.value_bytes();
+        for (key, value) in entry.records().iter() {
+            let Ok(key) = std::str::from_utf8(key) else { continue };
             // A time may have a fraction.
             let whole = value.split(|byte| *byte == b'.').next().unwrap_or_default();
             let number = std::str::from_utf8(whole).ok().and_then(|text| text.parse().ok());
@@ -79,7 +79,14 @@ impl Attributes {
         Ok(attributes)
     }
 
-    /// Returns the attributes of a hard link to a file with these.
+    /// About how many bytes of memory they take.
+    pub fn memory(&self) -> u64 {
+        let xattrs: usize =
+            self.xattrs.iter().map(|(key, value)| key.len() + value.len() + 96).sum();
+        (400 + self.target.len() + xattrs) as u64
+    }
+
+    /// The same of another name of a file.
     pub fn linked_to(&self, name: &[u8]) -> Self {
         Self { target: name.to_vec(), xattrs: Vec::new(), ..self.clone() }
     }

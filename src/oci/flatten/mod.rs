@@ -13,11 +13,11 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
-use tar::{Archive, Builder, EntryType, Header};
+use tar::{Builder, EntryType, Header};
 
 use self::attributes::Attributes;
 pub use self::tree::Problem;
-use self::tree::{Change, EntryId, RootTree};
+use self::tree::{Change, EntryId, Names, RootTree};
 use super::Error;
 use super::architecture::Architecture;
 use super::base;
@@ -25,6 +25,7 @@ use super::build::base_layers;
 use super::layer_reader::read_tar;
 use super::spec::ImageSpec;
 use super::spec_layer::SpecLayer;
+use super::unpack::{self, Budget, TarError, TarReader};
 use crate::store::Store;
 
 /// Reads the layers of an image: of an image spec, or of any format that [`super::base::read_base`]
@@ -52,12 +53,12 @@ pub fn layers_of(
 /// # Errors
 /// Fails with [`Error::Flatten`] if a layer is not valid, or if a layer can't be made or written.
 pub fn flatten(store: &Store, layers: &[SpecLayer], out: impl Write) -> Result<(), Error> {
-    let Plan { tree, directories } = plan(store, layers)?;
-    let mut names = tree.names();
+    let Plan { tree, directories, .. } = plan(store, layers)?;
+    let names = tree.names();
     let mut tar = Tar { builder: Builder::new(out) };
     let mut sorted: Vec<_> = directories
         .iter()
-        .filter_map(|(entry, attributes)| Some((*names.remove(entry)?.first()?, attributes)))
+        .filter_map(|(entry, attributes)| Some((names.of(*entry).next()?, attributes)))
         .collect();
     sorted.sort_unstable_by_key(|(name, _)| *name);
     for (name, attributes) in sorted {
@@ -65,7 +66,13 @@ pub fn flatten(store: &Store, layers: &[SpecLayer], out: impl Write) -> Result<(
         tar.entry(&name, attributes, EntryType::Directory, 0, io::empty()).map_err(write_error)?;
     }
     for (number, layer) in layers.iter().enumerate() {
-        read_tar(store, layer, |reader| tar.layer(number, reader, &names))?;
+        let copied = read_tar(store, layer, |reader| tar.layer(number, reader, &names))?;
+        copied.map_err(|error| match error {
+            CopyError::Archive(error) => {
+                Error::Flatten { layer: number + 1, count: layers.len(), problem: error.into() }
+            }
+            CopyError::Write(error) => write_error(error),
+        })?;
     }
     let mut out = tar.builder.into_inner().map_err(write_error)?;
     out.flush().map_err(write_error)
@@ -75,18 +82,25 @@ fn write_error(error: io::Error) -> Error {
     crate::layer::Error::Write(error).into()
 }
 
-/// The entries of all layers that are left.
-#[derive(Default)]
+/// Memory that names and the attributes of directories may take: those of some 400,000 files.
+const MEMORY: u64 = 80 << 20;
+
+/// What is left of all layers.
 struct Plan {
     tree: RootTree,
     directories: BTreeMap<EntryId, Attributes>,
+    budget: Budget,
 }
 
 fn plan(store: &Store, layers: &[SpecLayer]) -> Result<Plan, Error> {
-    let mut plan = Plan::default();
+    let mut plan = Plan {
+        tree: RootTree::default(),
+        directories: BTreeMap::new(),
+        budget: Budget::of(MEMORY),
+    };
     for (number, layer) in layers.iter().enumerate() {
-        let problem = read_tar(store, layer, |reader| plan.layer(number, reader))?;
-        problem.map_err(|problem| Error::Flatten {
+        let planned = read_tar(store, layer, |reader| plan.layer(number, reader))?;
+        planned.map_err(|problem| Error::Flatten {
             layer: number + 1,
             count: layers.len(),
             problem,
@@ -96,29 +110,63 @@ fn plan(store: &Store, layers: &[SpecLayer]) -> Result<Plan, Error> {
 }
 
 impl Plan {
-    /// Reads a layer. The outer error is one of reading, the inner one a problem with the layer
-    /// itself.
-    fn layer(&mut self, layer: usize, tar: impl Read) -> io::Result<Result<(), Problem>> {
-        for (index, entry) in Archive::new(tar).entries()?.enumerate() {
-            let mut entry = entry?;
+    fn layer(&mut self, layer: usize, tar: impl Read) -> Result<(), Problem> {
+        let mut archive = TarReader::new(tar);
+        let mut index = 0;
+        while let Some(entry) = archive.next_member()? {
             let id = EntryId { layer, index };
-            let name = entry.path_bytes().into_owned();
-            let target = entry.link_name_bytes().unwrap_or_default().into_owned();
-            let change = match entry.header().entry_type() {
+            index += 1;
+            if entry.kind() == EntryType::XGlobalHeader {
+                continue;
+            }
+            entry.check()?;
+            let take = |bytes| self.budget.take(bytes).map_err(TarError::from);
+            take(160 + (entry.path().len() + entry.target().len()) as u64)?;
+            let change = match entry.kind() {
                 EntryType::Directory => {
-                    self.directories.insert(id, Attributes::of(&mut entry)?);
+                    let attributes = Attributes::of(&entry).map_err(TarError::from)?;
+                    take(attributes.memory())?;
+                    self.directories.insert(id, attributes);
                     Change::Directory
                 }
-                EntryType::Symlink => Change::Symlink(&target),
-                EntryType::Link => Change::HardLink(&target),
-                EntryType::XGlobalHeader => continue,
+                EntryType::Symlink => Change::Symlink(entry.target()),
+                EntryType::Link => Change::HardLink(entry.target()),
                 _ => Change::Other,
             };
-            if let Err(problem) = self.tree.apply(id, &name, change) {
-                return Ok(Err(problem));
-            }
+            self.tree.apply(id, entry.path(), change)?;
         }
-        Ok(Ok(()))
+        Ok(())
+    }
+}
+
+/// Why the members of a layer could not be copied.
+enum CopyError {
+    Archive(TarError),
+    Write(io::Error),
+}
+
+impl From<TarError> for CopyError {
+    fn from(error: TarError) -> Self {
+        Self::Archive(error)
+    }
+}
+
+/// Reads a body, and keeps the error of one that can't be read: what is copied from it has errors
+/// of its own.
+struct Input<R> {
+    body: R,
+    failed: Option<io::Error>,
+}
+
+impl<R: Read> Read for Input<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.body.read(buffer).map_err(|error| {
+            let kind = error.kind();
+            if kind != io::ErrorKind::Interrupted {
+                self.failed = Some(error);
+            }
+            kind.into()
+        })
     }
 }
 
@@ -128,29 +176,31 @@ struct Tar<W: Write> {
 
 impl<W: Write> Tar<W> {
     /// Adds those entries of a layer that have a name.
-    fn layer(
-        &mut self,
-        layer: usize,
-        tar: impl Read,
-        names: &BTreeMap<EntryId, Vec<&[u8]>>,
-    ) -> io::Result<()> {
-        for (index, entry) in Archive::new(tar).entries()?.enumerate() {
-            let mut entry = entry?;
-            let Some((first, others)) =
-                names.get(&EntryId { layer, index }).and_then(|names| names.split_first())
-            else {
-                continue;
-            };
-            let attributes = Attributes::of(&mut entry)?;
-            let kind = match entry.header().entry_type() {
+    fn layer(&mut self, layer: usize, tar: impl Read, names: &Names) -> Result<(), CopyError> {
+        let mut archive = TarReader::new(tar);
+        let mut index = 0;
+        while let Some(entry) = archive.next_member()? {
+            let mut names = names.of(EntryId { layer, index });
+            index += 1;
+            // Directories were written first.
+            let Some(first) = names.next().filter(|_| !entry.kind().is_dir()) else { continue };
+            let attributes = Attributes::of(&entry).map_err(TarError::from)?;
+            let kind = match entry.kind() {
                 EntryType::Continuous | EntryType::GNUSparse => EntryType::Regular,
                 kind => kind,
             };
             let size = entry.size();
-            self.entry(first, &attributes, kind, size, entry)?;
-            for other in others {
+            let name = unpack::shown(entry.path());
+            let mut body = Input { body: entry, failed: None };
+            let written = self.entry(first, &attributes, kind, size, &mut body);
+            if let Some(error) = body.failed {
+                return Err(TarError::Body { name, error }.into());
+            }
+            written.map_err(CopyError::Write)?;
+            for other in names {
                 let link = attributes.linked_to(first);
-                self.entry(other, &link, EntryType::Link, 0, io::empty())?;
+                self.entry(other, &link, EntryType::Link, 0, io::empty())
+                    .map_err(CopyError::Write)?;
             }
         }
         Ok(())

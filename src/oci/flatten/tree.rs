@@ -4,11 +4,13 @@
 //! An upper layer's entry replaces a lower layer's entry and everything below it, unless both are
 //! directories; whiteouts remove entries of lower layers (image-spec, layer.md, "Whiteouts").
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use thiserror::Error;
 
-/// The largest number of links in a row, as in Linux.
+use crate::oci::unpack::{self, TarError};
+
+/// So many links lead to one another at most, as in Linux.
 const LINKS: usize = 40;
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
@@ -35,10 +37,16 @@ pub enum Change<'a> {
     Other,
 }
 
-/// Says why a layer is not valid.
-#[derive(Debug, Error, PartialEq, Eq)]
+/// Why a layer is not one.
+#[derive(Debug, Error)]
 pub enum Problem {
-    /// A name leads out of the image.
+    /// Its archive can't be read, or has a member that can't be in a layer.
+    #[error("{0}")]
+    Archive(#[from] TarError),
+    /// Links that lead to a path that no file can have.
+    #[error("the links on the way to `{0}` make too long a path")]
+    LongPath(String),
+    /// It would be somewhere else.
     #[error("`{0}` leads out of the image")]
     LeadsOut(String),
     /// A hard link has a target that does not exist.
@@ -74,6 +82,8 @@ enum Kind {
 #[derive(Debug, Default)]
 pub struct RootTree {
     nodes: BTreeMap<Vec<u8>, Node>,
+    /// What the layer in the making has removed from those below already: once is enough.
+    removed: (usize, BTreeSet<Vec<u8>>),
 }
 
 impl RootTree {
@@ -88,11 +98,16 @@ impl RootTree {
         };
         let (parent, base) = split(&path);
         if base == OPAQUE {
-            self.remove_below(parent, entry.layer);
+            if self.removes_first(entry.layer, parent) {
+                self.remove_below(parent, entry.layer);
+            }
             return Ok(());
         }
         if let Some(hidden) = base.strip_prefix(WHITEOUT) {
             let hidden = joined(parent, hidden);
+            if !self.removes_first(entry.layer, &hidden) {
+                return Ok(());
+            }
             self.remove_below(&hidden, entry.layer);
             if self.nodes.get(&hidden).is_some_and(|node| node.layer < entry.layer) {
                 self.nodes.remove(&hidden);
@@ -120,13 +135,20 @@ impl RootTree {
         Ok(())
     }
 
-    /// Returns the names that each entry has in the end, sorted. Entries without a name are gone.
-    pub fn names(&self) -> BTreeMap<EntryId, Vec<&[u8]>> {
-        let mut names = BTreeMap::<_, Vec<_>>::new();
-        for (name, node) in &self.nodes {
-            names.entry(node.entry).or_default().push(&**name);
+    /// The names that entries have in the end. The others are gone.
+    pub fn names(&self) -> Names<'_> {
+        let mut names: Vec<_> =
+            self.nodes.iter().map(|(name, node)| (node.entry, &**name)).collect();
+        names.sort_unstable();
+        Names(names)
+    }
+
+    /// Notes that a layer removes something from those below, and returns whether it is the first time.
+    fn removes_first(&mut self, layer: usize, path: &[u8]) -> bool {
+        if self.removed.0 != layer {
+            self.removed = (layer, BTreeSet::new());
         }
-        names
+        self.removed.1.insert(path.to_vec())
     }
 
     /// Removes from a directory the entries of layers below `layer`.
@@ -173,10 +195,28 @@ impl RootTree {
             if target.starts_with(b"/") {
                 path.clear();
             }
+            if path.len() + target.len() > unpack::PATH {
+                return Err(Problem::LongPath(shown(name)));
+            }
             let target: Vec<_> = self::parts(target).map(<[u8]>::to_vec).collect();
             open.extend(target.into_iter().rev());
         }
-        Ok(Some(joined(&path, base)))
+        let path = joined(&path, base);
+        if path.len() > unpack::PATH {
+            return Err(Problem::LongPath(shown(name)));
+        }
+        Ok(Some(path))
+    }
+}
+
+/// Entries with their names, sorted.
+pub struct Names<'t>(Vec<(EntryId, &'t [u8])>);
+
+impl<'t> Names<'t> {
+    /// Returns the names of an entry, sorted.
+    pub fn of(&self, entry: EntryId) -> impl Iterator<Item = &'t [u8]> {
+        let first = self.0.partition_point(|(other, _)| *other < entry);
+        self.0[first..].iter().take_while(move |(other, _)| *other == entry).map(|(_, name)| *name)
     }
 }
 
@@ -196,7 +236,7 @@ fn joined(parent: &[u8], name: &[u8]) -> Vec<u8> {
 }
 
 fn shown(name: &[u8]) -> String {
-    name.escape_ascii().to_string()
+    unpack::shown(name)
 }
 
 #[cfg(test)]
@@ -226,12 +266,10 @@ mod tests {
             index += 1;
         }
         let names = tree.names();
-        let mut all: Vec<_> = names
-            .iter()
-            .flat_map(|(entry, names)| {
-                names.iter().map(|name| format!("{} {}.{}", shown(name), entry.layer, entry.index))
-            })
-            .collect();
+        let shown = |(entry, name): &(EntryId, &[u8])| {
+            format!("{} {}.{}", shown(name), entry.layer, entry.index)
+        };
+        let mut all: Vec<_> = names.0.iter().map(shown).collect();
         all.sort();
         Ok(all)
     }

@@ -2,9 +2,7 @@
 //! Stage: report. Input: [`SpecLayer`]. Output: [`Finding`]s.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, Read};
-
-use tar::Archive;
+use std::io::Read;
 
 use super::program::{HEAD, misfit};
 use super::{Check, Finding, LARGEST_ID};
@@ -12,6 +10,7 @@ use crate::layer::Error;
 use crate::oci::Architecture;
 use crate::oci::SpecLayer;
 use crate::oci::read_tar;
+use crate::oci::unpack::{Budget, MemberProblem, TarError, TarReader};
 use crate::store::Store;
 
 const SET_ID: u32 = 0o6000;
@@ -27,7 +26,14 @@ pub fn lint(
     architecture: &Architecture,
 ) -> Result<Vec<Finding>, Error> {
     let mut notes = Notes { number, found: BTreeMap::new() };
-    read_tar(store, layer, |tar| read(tar, layer, architecture, &mut notes))?;
+    if let Err(error) = read_tar(store, layer, |tar| read(tar, layer, architecture, &mut notes))? {
+        let (path, message) = match error {
+            TarError::Member { name, problem } => (format!("/{name}"), problem.to_string()),
+            TarError::Body { name, error } => (format!("/{name}"), error.to_string()),
+            error => ("/".to_owned(), format!("is in a layer that can't be read on: {error}")),
+        };
+        notes.add(Check::Name, &path, message);
+    }
     Ok(notes.found.into_values().collect())
 }
 
@@ -58,18 +64,27 @@ fn read(
     layer: &SpecLayer,
     architecture: &Architecture,
     notes: &mut Notes,
-) -> io::Result<()> {
-    // Only the layers of others can have a name twice. The names take much memory, so they are
-    // not remembered for layers that are made here, `loadable` or not.
+) -> Result<(), TarError> {
+    // What is made here, `loadable` or not, has each name once; and names are much to remember.
     let mut names = layer.contents().is_none().then(BTreeSet::new);
     let mut head = Vec::with_capacity(HEAD);
-    for entry in Archive::new(tar).entries()? {
-        let mut entry = entry?;
-        let name = entry.path_bytes().into_owned();
+    let budget = Budget::default();
+    let mut archive = TarReader::new(tar);
+    while let Some(mut entry) = archive.next_member()? {
+        let name = entry.path().to_vec();
         let path = format!("/{}", name.escape_ascii().to_string().trim_start_matches('/'));
         let header = entry.header().clone();
         if name.starts_with(b"/") || name.split(|byte| *byte == b'/').any(|part| part == b"..") {
             notes.add(Check::Name, &path, "has a name that leads out of the image".to_owned());
+        }
+        if let Err(TarError::Member { problem, .. }) = entry.check()
+            && problem != MemberProblem::LeadsOut
+        {
+            notes.add(Check::Name, &path, problem.to_string());
+            continue;
+        }
+        if names.is_some() {
+            budget.take(64 + name.len() as u64)?;
         }
         if names.as_mut().is_some_and(|names| !names.insert(name)) {
             notes.add(Check::Name, &path, "is in this layer twice".to_owned());

@@ -13,20 +13,19 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
-use tar::EntryType;
+use tar::{EntryType, Header};
 
 use super::file::write_archive_file;
 use super::writer::{ArchiveWriter, BodyError};
 use crate::digest::{Digest, DigestReader};
 use crate::oci::Compression;
+use crate::oci::unpack::{self, Budget, Member, TarError, TarReader};
 use crate::outgoing::{self, Watch};
 use crate::target::error::ArchiveError;
 use crate::target::image_layout::{INDEX, OCI_LAYOUT, oci_layout};
 
 const MANIFEST: &str = "manifest.json";
 const REPOSITORIES: &str = "repositories";
-/// The largest size of a document in bytes. A larger one is refused.
-const LARGEST: u64 = 16 << 20;
 const BUFFER: usize = 256 << 10;
 /// The annotation by which containerd finds an image's name.
 const NAME: &str = "io.containerd.image.name";
@@ -50,6 +49,7 @@ pub fn merge_archives(
             tar: ArchiveWriter::new(out),
             seen: BTreeMap::new(),
             documents: Documents::default(),
+            budget: Budget::default(),
         };
         for archive in archives {
             merge.add(archive)?;
@@ -63,6 +63,8 @@ struct Merge<W> {
     /// The members that were written, with their digests; a directory has none.
     seen: BTreeMap<String, Option<Digest>>,
     documents: Documents,
+    /// For the names of members.
+    budget: Budget,
 }
 
 /// An image in `manifest.json`, or a manifest in an index, with all of its fields.
@@ -95,17 +97,24 @@ impl<W: Write> Merge<W> {
             |source| ArchiveError::from(outgoing::Error::Read { path: archive.to_owned(), source });
         let mut reader = BufReader::with_capacity(BUFFER, File::open(archive).map_err(read)?);
         let compression = Compression::of(reader.fill_buf().map_err(read)?);
-        let mut tar = tar::Archive::new(compression.reader(reader).map_err(read)?);
+        let mut tar = TarReader::new(compression.reader(reader).map_err(read)?);
+        let bad = |error: TarError| match error {
+            TarError::Read(source) => read(source),
+            error => unreadable(error.to_string()),
+        };
         let mut has_manifest = false;
-        for entry in tar.entries().map_err(read)? {
-            let mut entry = entry.map_err(read)?;
-            let name = entry.path_bytes().into_owned();
+        while let Some(mut entry) = tar.next_member().map_err(bad)? {
+            entry.check().map_err(bad)?;
+            let name = entry.path().to_vec();
             let name = String::from_utf8(name).map_err(|error| unreadable(error.to_string()))?;
             let name = name.trim_start_matches("./").to_owned();
+            self.budget
+                .take(128 + name.len() as u64)
+                .map_err(|error| unreadable(error.to_string()))?;
             let problem = |problem| match problem {
                 Problem::Read(source) => read(source),
                 Problem::Odd(reason) => unreadable(format!("{name} {reason}")),
-                Problem::Json(error) => unreadable(format!("{name}: {error}")),
+                Problem::Json(reason) => unreadable(format!("{name}: {reason}")),
                 Problem::Write(error) => error.into(),
             };
             match &*name {
@@ -127,8 +136,12 @@ impl<W: Write> Merge<W> {
         if has_manifest { Ok(()) } else { Err(unreadable(format!("there is no {MANIFEST}"))) }
     }
 
-    fn member(&mut self, name: &str, entry: &mut tar::Entry<impl Read>) -> Result<(), Problem> {
-        let kind = entry.header().entry_type();
+    fn member(&mut self, name: &str, entry: &mut Member<impl Read>) -> Result<(), Problem> {
+        let kind = entry.kind();
+        let fits = |header: &mut Header| header.set_path(name).is_ok();
+        if !fits(&mut Header::new_gnu()) {
+            return Err(Problem::Odd("has a longer name than any file of an image".to_owned()));
+        }
         let size = entry.size();
         let before = self.seen.get(name).copied();
         let digest = match kind {
@@ -140,8 +153,12 @@ impl<W: Write> Merge<W> {
             }
             // The images of nixpkgs have links for layers that they hold twice.
             EntryType::Symlink => {
-                let target = entry.link_name_bytes().unwrap_or_default().into_owned();
-                let target = String::from_utf8_lossy(&target).into_owned();
+                let target = String::from_utf8_lossy(entry.target()).into_owned();
+                if Header::new_gnu().set_link_name(&target).is_err() {
+                    return Err(Problem::Odd(
+                        "links to a longer name than any file of an image has".to_owned(),
+                    ));
+                }
                 if before.is_none() {
                     self.tar.link(name, &target).map_err(Problem::Write)?;
                 }
@@ -193,9 +210,9 @@ enum Problem {
     Read(io::Error),
     /// The member is not valid.
     Odd(String),
-    /// The document is not valid.
-    Json(serde_json::Error),
-    /// The result can't be written.
+    /// Nor is a document.
+    Json(String),
+    /// The result fails.
     Write(outgoing::Error),
 }
 
@@ -211,8 +228,11 @@ impl From<BodyError> for Problem {
 /// Reads a member that names images.
 fn document<T: DeserializeOwned>(entry: impl Read) -> Result<T, Problem> {
     let mut bytes = Vec::new();
-    entry.take(LARGEST).read_to_end(&mut bytes).map_err(Problem::Read)?;
-    serde_json::from_slice(&bytes).map_err(Problem::Json)
+    entry.take(unpack::MANIFEST + 1).read_to_end(&mut bytes).map_err(Problem::Read)?;
+    if bytes.len() as u64 > unpack::MANIFEST {
+        return Err(Problem::Json(format!("it has more than {} bytes", unpack::MANIFEST)));
+    }
+    unpack::parse_json(&bytes).map_err(Problem::Json)
 }
 
 impl Documents {

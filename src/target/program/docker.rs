@@ -19,6 +19,7 @@ use thiserror::Error;
 
 use super::loopback::{Loopback, LoopbackError};
 use crate::error::Hint;
+use crate::oci::unpack::TarReader;
 use crate::oci::{Form, Image, ImageSpec, ManifestFormat, SpecLayer};
 use crate::outgoing::{
     self, CheckedBy, Copied, Hashing, ImageLayer, ImageReference, Tally, Watch, Watched,
@@ -241,10 +242,9 @@ fn has_blobs(spec: &ImageSpec, name: &str) -> bool {
         spec.layers.iter().map(|layer| blob_path(&layer.blob(Form::AsStored).digest)).collect();
     let saved = command(&["save", name]).stdin(Stdio::null()).stderr(Stdio::null()).spawn();
     let Ok(mut saved) = saved else { return false };
-    let mut archive = tar::Archive::new(saved.stdout.take().expect("it was asked for"));
-    for entry in archive.entries().into_iter().flatten() {
-        let Ok(entry) = entry else { break };
-        missing.remove(&*String::from_utf8_lossy(&entry.path_bytes()));
+    let mut archive = TarReader::new(saved.stdout.take().expect("it was asked for"));
+    while let Ok(Some(member)) = archive.next_member() {
+        missing.remove(&*String::from_utf8_lossy(member.path()));
     }
     drop(archive);
     // The client has written everything, or fails since its output is no longer read.

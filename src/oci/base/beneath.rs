@@ -1,0 +1,85 @@
+//! Whether a name in a directory from others stays in it.
+//! Stage: oci. Opens files. Input: a directory and a name. Output: the answer.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Component, Path};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+
+/// Tells whether a name is one of a file below the directory that it is in, by its text.
+pub fn is_relative(name: &str) -> bool {
+    let inside = |component| matches!(component, Component::Normal(_) | Component::CurDir);
+    Path::new(name).components().all(inside)
+}
+
+/// Tells whether `name` leads to something in `directory`, whatever links are on the way.
+///
+/// # Errors
+/// Those of the system.
+pub fn is_beneath(directory: &Path, name: &str) -> io::Result<bool> {
+    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+    let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_BENEATH);
+    match openat2(File::open(directory)?, name, how) {
+        Ok(_) => Ok(true),
+        Err(Errno::EXDEV) => Ok(false),
+        // Linux before 5.6, or a sandbox that has not heard of it.
+        Err(Errno::ENOSYS | Errno::EPERM | Errno::EINVAL | Errno::EAGAIN) => {
+            by_paths(directory, name)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The same with more calls.
+fn by_paths(directory: &Path, name: &str) -> io::Result<bool> {
+    let file = fs::canonicalize(directory.join(name))?;
+    Ok(file.starts_with(fs::canonicalize(directory)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn links_may_lead_where_names_may() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = parent.path().join("d");
+        fs::create_dir_all(directory.join("sub")).unwrap();
+        for file in [parent.path().join("outside"), directory.join("f"), directory.join("sub/g")] {
+            fs::write(file, "x").unwrap();
+        }
+        for (link, target) in [
+            ("in", "sub/g"),
+            ("sub/up", "../f"),
+            ("out", "../outside"),
+            ("abs", "/etc"),
+            ("dir", ".."),
+        ] {
+            symlink(target, directory.join(link)).unwrap();
+        }
+        for (name, beneath) in [
+            ("f", true),
+            ("./sub/g", true),
+            ("in", true),
+            ("sub/up", true),
+            ("out", false),
+            ("abs/passwd", false),
+            ("dir/outside", false),
+            ("dir/d/f", false),
+        ] {
+            assert!(is_relative(name));
+            assert_eq!(is_beneath(&directory, name).unwrap(), beneath, "{name}");
+            // What leaves and comes back is still inside by its path.
+            let by_paths = by_paths(&directory, name).unwrap();
+            assert_eq!(by_paths, beneath || name == "dir/d/f", "{name}");
+        }
+        for name in ["../outside", "/etc/passwd", "sub/../f"] {
+            assert!(!is_relative(name), "{name}");
+        }
+        assert!(is_beneath(&directory, "none").is_err());
+    }
+}

@@ -1,0 +1,141 @@
+//! Files without a name: what ends the program before they get one leaves nothing behind.
+//! Stage: outgoing. Output: files.
+//!
+//! Linux has them in most of its file systems (`O_TMPFILE`, open(2)). In the others a file has a
+//! temporary name, and is removed unless the program is killed.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
+use nix::unistd::linkat;
+use tempfile::{Builder, TempPath};
+
+/// How the name of a file that is not whole begins and ends.
+pub const PREFIX: &str = ".stowage-";
+pub const SUFFIX: &str = ".part";
+
+/// The mode that new files have, of which the umask takes some.
+const MODE: u32 = 0o666;
+
+/// A file that is to get a name in a directory.
+pub struct UnnamedFile {
+    file: File,
+    /// The name that it has meanwhile, where the file system wants one.
+    temporary: Option<TempPath>,
+}
+
+impl UnnamedFile {
+    /// Makes one in the directory that `path` is in, for it to become `path`.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn beside(path: &Path) -> io::Result<Self> {
+        let directory = directory_of(path);
+        Self::without_name(directory).or_else(|_| Self::with_name(directory))
+    }
+
+    fn without_name(directory: &Path) -> io::Result<Self> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).mode(MODE).custom_flags(OFlag::O_TMPFILE.bits());
+        let file = options.open(directory)?;
+        // By this it gets its name.
+        fs::symlink_metadata(handle(&file))?;
+        Ok(Self { file, temporary: None })
+    }
+
+    fn with_name(directory: &Path) -> io::Result<Self> {
+        let temporary = temporary(Permissions::from_mode(MODE)).tempfile_in(directory)?;
+        let (file, temporary) = temporary.into_parts();
+        Ok(Self { file, temporary: Some(temporary) })
+    }
+
+    /// Returns the open file.
+    pub fn file(&mut self) -> &mut File {
+        &mut self.file
+    }
+
+    /// Gives it a mode, of which nothing takes any.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn set_permissions(&self, permissions: Permissions) -> io::Result<()> {
+        self.file.set_permissions(permissions)
+    }
+
+    /// Gives it its name. If another file has it, this one takes its place at once.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn persist(self, path: &Path) -> io::Result<()> {
+        let Self { file, temporary } = self;
+        if let Some(temporary) = temporary {
+            return temporary.persist(path).map_err(|error| error.error);
+        }
+        let link = |path: &Path| -> io::Result<()> {
+            Ok(linkat(AT_FDCWD, &handle(&file), AT_FDCWD, path, AtFlags::AT_SYMLINK_FOLLOW)?)
+        };
+        match link(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            linked => return linked,
+        }
+        // A link replaces nothing, and to rename it does.
+        let linked =
+            self::temporary(Permissions::from_mode(MODE)).make_in(directory_of(path), link)?;
+        linked.into_temp_path().persist(path).map_err(|error| error.error)
+    }
+}
+
+fn temporary(mode: Permissions) -> Builder<'static, 'static> {
+    let mut builder = Builder::new();
+    builder.prefix(PREFIX).suffix(SUFFIX).permissions(mode);
+    builder
+}
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// A name by which the system knows an open file.
+fn handle(file: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn names(directory: &Path) -> Vec<String> {
+        let name = |entry: io::Result<fs::DirEntry>| entry.unwrap().file_name().into_string();
+        fs::read_dir(directory).unwrap().map(|entry| name(entry).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_file_has_a_name_once_it_is_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("f");
+        for (text, make) in [
+            ("first", UnnamedFile::without_name as fn(&Path) -> io::Result<UnnamedFile>),
+            ("second", UnnamedFile::without_name),
+            ("third", UnnamedFile::with_name),
+        ] {
+            let before = names(directory.path());
+            let mut file = make(directory.path()).unwrap();
+            file.file().write_all(text.as_bytes()).unwrap();
+            assert_eq!(names(directory.path()) == before, file.temporary.is_none());
+            file.set_permissions(Permissions::from_mode(0o640)).unwrap();
+            file.persist(&path).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o640);
+            assert_eq!(names(directory.path()), ["f"]);
+        }
+        drop(UnnamedFile::beside(&path).unwrap());
+        assert_eq!(names(directory.path()), ["f"]);
+        assert!(UnnamedFile::beside(&directory.path().join("no/f")).is_err());
+    }
+}

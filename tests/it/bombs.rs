@@ -1,0 +1,218 @@
+//! Archives that are made to cost much: what each command takes for them, and what it says.
+
+use std::fs;
+use std::io::{self, Read};
+use std::time::Instant;
+
+use serde_json::{Value, json};
+use stowage::digest::Digest;
+use tar::{EntryType, Header};
+
+use crate::memory::measure;
+use crate::support::FakeStore;
+
+/// What a command may take, in KiB and seconds. It is built without optimisation here, and other
+/// tests run beside it: the time is for what never ends.
+const LIMIT: u64 = 128 << 10;
+const SECONDS: u64 = 60;
+
+fn header(kind: EntryType, name: &str, size: u64) -> Vec<u8> {
+    let mut header = Header::new_gnu();
+    header.set_path(name).unwrap();
+    header.set_entry_type(kind);
+    header.set_size(size);
+    header.set_mode(0o755);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_cksum();
+    header.as_bytes().to_vec()
+}
+
+fn padded(mut bytes: Vec<u8>) -> Vec<u8> {
+    bytes.resize(bytes.len().next_multiple_of(512), 0);
+    bytes
+}
+
+/// An empty file of that name.
+fn named(name: &str) -> Vec<u8> {
+    let name = format!("{name}\0").into_bytes();
+    let long = header(EntryType::GNULongName, "long", name.len() as u64);
+    [long, padded(name), header(EntryType::Regular, "f", 0)].concat()
+}
+
+/// A header, so many MiB of zeros, and a file, in a gzip stream. With the digest of what is in it.
+fn zeros(kind: EntryType, mebibytes: u64) -> (Vec<u8>, String) {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    let (begin, end) = (header(kind, "z", mebibytes << 20), header(EntryType::Regular, "f", 0));
+    let body = io::repeat(0).take(mebibytes << 20);
+    let mut all = begin.chain(body).chain(&end[..]);
+    let digest = stowage::digest::DigestWriter::new(&mut encoder);
+    let mut digest = digest;
+    io::copy(&mut all, &mut digest).unwrap();
+    let digest = digest.finish().0;
+    (encoder.finish().unwrap(), digest.to_string())
+}
+
+fn plain(tar: Vec<u8>) -> (Vec<u8>, String) {
+    let digest = Digest::of(&tar).to_string();
+    (tar, digest)
+}
+
+fn member(name: &str, bytes: &[u8]) -> Vec<u8> {
+    [header(EntryType::Regular, name, bytes.len() as u64), padded(bytes.to_vec())].concat()
+}
+
+fn configuration(diff_ids: &[&str]) -> Value {
+    json!({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": diff_ids}})
+}
+
+/// A docker-archive that has a layer so many times.
+fn archive((layer, digest): &(Vec<u8>, String), times: usize, more: &str) -> Vec<u8> {
+    let mut config = configuration(&vec![&**digest; times]).to_string();
+    config.truncate(config.len() - 1);
+    config += more;
+    config.push('}');
+    let manifest = json!([{"Config": "c.json", "Layers": vec!["l.tar"; times]}]).to_string();
+    let mut tar = [
+        member("manifest.json", manifest.as_bytes()),
+        member("c.json", config.as_bytes()),
+        member("l.tar", layer),
+    ]
+    .concat();
+    tar.extend([0; 1024]);
+    tar
+}
+
+/// What each command that reads archives says of this one, if it fails.
+fn assert_cheap(what: &str, bytes: &[u8], expected: &str) {
+    let store = FakeStore::new();
+    store.write("registration", "");
+    fs::write(store.root().join("base.tar"), bytes).unwrap();
+    store.write("options.json", r#"{"fromImage": "base.tar", "architecture": "amd64"}"#);
+    for command in [
+        &["build", "--closure", "registration", "--options", "options.json", "-o", "i.json"][..],
+        &["flatten", "base.tar", "--arch", "amd64"],
+        &["merge", "base.tar"],
+        &["tarsum"],
+    ] {
+        let begin = Instant::now();
+        let ended = measure(&store, command, "base.tar");
+        let name = command[0];
+        let seconds = begin.elapsed().as_secs();
+        println!("{what} {name}: {} MiB, {seconds} s, {}", ended.peak >> 10, ended.said.trim());
+        assert!(ended.peak <= LIMIT, "{what}: {name}: {} MiB", ended.peak >> 10);
+        assert!(seconds <= SECONDS, "{what}: {name}: {seconds} s");
+        assert!([0, 1].contains(&ended.code), "{what}: {name}: {}", ended.said);
+        // What is in layers is nothing to the others, which copy or hash them as they are.
+        if ["build", "flatten"].contains(&name) {
+            let first = ended.said.lines().find(|line| line.starts_with("error: "));
+            let first = first.unwrap_or_else(|| panic!("{what}: {name}: {}", ended.said));
+            assert!(first.contains(expected), "{what}: {name}: {first}");
+            assert!(first.len() < 500, "{what}: {name}: {first}");
+        }
+    }
+}
+
+#[test]
+fn long_records_are_not_read() {
+    for kind in [EntryType::XHeader, EntryType::GNULongName, EntryType::GNULongLink] {
+        let layer = zeros(kind, 200);
+        let expected = "layer 1 of 1: can't be unpacked: its member `z` has 209715200 bytes of names and records, \
+                        and 1048576 are the most";
+        assert_cheap("record in a layer", &archive(&layer, 1, ""), expected);
+    }
+    let (outer, _) = zeros(EntryType::XHeader, 200);
+    assert_cheap("record in the archive", &outer, "its member `z` has 209715200 bytes");
+}
+
+#[test]
+fn deep_paths_are_not_kept() {
+    let deep = plain(named(&("a/".repeat(100_000) + "x")));
+    assert_cheap("one deep path", &archive(&deep, 1, ""), "has a path of more than 4096 bytes");
+    let paths: Vec<_> =
+        (0..300).map(|number| named(&format!("{number}/{}x", "a/".repeat(2000)))).collect();
+    assert_cheap(
+        "many deep paths",
+        &archive(&plain(paths.concat()), 1, ""),
+        "it has more directories, links and names than fit in memory",
+    );
+}
+
+#[test]
+fn layers_are_counted_first() {
+    let directories: Vec<_> =
+        (0..5000).map(|number| header(EntryType::Directory, &number.to_string(), 0)).collect();
+    let layer = plain(directories.concat());
+    let expected = "has 1000 layers, and 127 is the most that image tools take";
+    assert_cheap("a layer 1000 times", &archive(&layer, 1000, ""), expected);
+}
+
+#[test]
+fn large_documents_are_not_parsed() {
+    let layer = plain(header(EntryType::Regular, "f", 0));
+    for (what, item, count, expected) in [
+        (
+            "small objects",
+            r#"{"a":{}},"#,
+            900_000,
+            "`c.json` is no image configuration: it has more than 100000 values",
+        ),
+        ("numbers", "0,", 5_000_000, "`c.json` is no document: it has 10"),
+    ] {
+        let more = format!(r#","x":[{}0]"#, item.repeat(count));
+        assert_cheap(what, &archive(&layer, 1, &more), expected);
+    }
+}
+
+#[test]
+fn much_does_not_come_of_little() {
+    let expected = "layer 1 of 1: is no whole tar archive in a gzip stream: ";
+    assert_cheap("zeros", &archive(&zeros(EntryType::Regular, 700), 1, ""), expected);
+    // By hand it may.
+    let store = FakeStore::new();
+    fs::write(store.root().join("base.tar"), archive(&zeros(EntryType::Regular, 1), 1, ""))
+        .unwrap();
+    let flatten = ["flatten", "base.tar", "--arch", "amd64"];
+    for (limit, code) in [("1M", 1), ("2M", 0)] {
+        let ended =
+            measure(&store, &[&flatten[..], &["--max-unpacked", limit]].concat(), "/dev/null");
+        assert_eq!(ended.code, code, "{limit}: {}", ended.said);
+        assert_eq!(ended.said.contains("(`--max-unpacked`)"), code == 1, "{}", ended.said);
+    }
+}
+
+/// `build` and `flatten` refuse the same.
+#[test]
+fn odd_members_are_refused_by_all() {
+    let hard = |target: &str| {
+        let mut header = Header::new_gnu();
+        header.as_mut_bytes().copy_from_slice(&self::header(EntryType::Link, "h", 0));
+        header.as_gnu_mut().unwrap().linkname[..target.len()].copy_from_slice(target.as_bytes());
+        header.set_cksum();
+        header.as_bytes().to_vec()
+    };
+    for (what, layer, expected) in [
+        (
+            "parent",
+            named("../../etc/evil"),
+            "layer 1 of 1: can't be unpacked: its member `../../etc/evil` leads out of the image",
+        ),
+        (
+            "link out",
+            hard("../etc/passwd"),
+            "its member `h` is a hard link to `../etc/passwd`, which leads out of the image",
+        ),
+        (
+            "device",
+            header(EntryType::Block, "blk", 0),
+            "its member `blk` has no valid device number",
+        ),
+        (
+            "records",
+            [header(EntryType::XHeader, "x", 5), padded(b"5 a=b".to_vec())].concat(),
+            "its member `x` has malformed PAX records",
+        ),
+    ] {
+        assert_cheap(what, &archive(&plain(layer), 1, ""), expected);
+    }
+}
