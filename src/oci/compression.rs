@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use super::unpack::{Counted, Limited, UnpackLimits};
 
-/// Largest window of Zstandard that is taken, as a power of two: 32 MiB, which `zstd -20 --ultra` has.
-/// Each decoder has one in memory.
+/// The largest window of Zstandard that is decoded, as a power of two: 32 MiB, which
+/// `zstd -20 --ultra` uses. Each decoder has one in memory.
 const WINDOW_LOG: u32 = 25;
 
-/// What bytes are compressed with.
+/// The compression of some bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Compression {
@@ -42,7 +42,7 @@ impl Compression {
         *self == Self::None
     }
 
-    /// The uncompressed bytes, within the limits of the program ([`UnpackLimits`]).
+    /// Returns a reader of the uncompressed bytes, which applies [`UnpackLimits`].
     ///
     /// # Errors
     /// Fails if the decoder can't be made. Errors in the bytes are reported while they are read.

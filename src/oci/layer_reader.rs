@@ -14,10 +14,10 @@ use crate::store::Store;
 
 const BUFFER: usize = 256 << 10;
 
-/// Lets `read` have the tar of a layer, uncompressed, and returns what it returns.
+/// Lets `read` read the tar of a layer, uncompressed, and returns its result.
 ///
 /// # Errors
-/// Whatever keeps the layer from being made.
+/// Fails if the layer can't be made.
 pub fn read_tar<T, E: From<TarError>>(
     store: &Store,
     layer: &SpecLayer,
@@ -34,7 +34,8 @@ pub fn read_tar<T, E: From<TarError>>(
             Ok(mut tar) => read(&mut tar),
             Err(error) => Err(TarError::from(error).into()),
         };
-        // What is behind the archive's end; and who makes the layer must not wait for us.
+        // Read what follows the end of the archive, so that the thread that makes the layer does
+        // not wait.
         let drained = io::copy(&mut reader, &mut io::sink());
         drop(reader);
         made.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;

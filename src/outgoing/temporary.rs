@@ -1,8 +1,9 @@
 //! Makes files that get their final names when they are complete.
 //! Stage: outgoing. Output: files, all or none.
 //!
-//! They are made where they will be: nothing is to be copied, and no other directory has
-//! to be there. Whatever ends a copy early, they go with it ([`UnnamedFile`], [`Watch::hold`]).
+//! Files are made in the directory of the final file: nothing has to be copied, and no other
+//! directory has to exist. They vanish if anything ends a copy early ([`UnnamedFile`],
+//! [`Watch::hold`]).
 
 use std::fs::{self, Permissions};
 use std::io::{self, Write};

@@ -1,8 +1,8 @@
-//! Files without a name: what ends the program before they get one leaves nothing behind.
+//! Makes files that have no name until they are complete: a killed program leaves none behind.
 //! Stage: outgoing. Output: files.
 //!
-//! Linux has them in most of its file systems (`O_TMPFILE`, open(2)). In the others a file has a
-//! temporary name, and is removed unless the program is killed.
+//! Most of Linux's file systems have such files (`O_TMPFILE`, open(2)). In other file systems, a file
+//! has a temporary name, and a killed program leaves it.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
@@ -14,25 +14,25 @@ use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
 use nix::unistd::linkat;
 use tempfile::{Builder, TempPath};
 
-/// How the name of a file that is not whole begins and ends.
+/// The beginning and the end of the name of an incomplete file.
 pub const PREFIX: &str = ".stowage-";
 pub const SUFFIX: &str = ".part";
 
-/// The mode that new files have, of which the umask takes some.
+/// The mode of new files, before the umask.
 const MODE: u32 = 0o666;
 
-/// A file that is to get a name in a directory.
+/// A new file that has no final name yet.
 pub struct UnnamedFile {
     file: File,
-    /// The name that it has meanwhile, where the file system wants one.
+    /// The temporary name, if the file system needs one.
     temporary: Option<TempPath>,
 }
 
 impl UnnamedFile {
-    /// Makes one in the directory that `path` is in, for it to become `path`.
+    /// Makes a file that can become `path`, in the same directory.
     ///
     /// # Errors
-    /// Those of the system.
+    /// Fails with the error of the system.
     pub fn beside(path: &Path) -> io::Result<Self> {
         let directory = directory_of(path);
         Self::without_name(directory).or_else(|_| Self::with_name(directory))
@@ -42,7 +42,7 @@ impl UnnamedFile {
         let mut options = OpenOptions::new();
         options.read(true).write(true).mode(MODE).custom_flags(OFlag::O_TMPFILE.bits());
         let file = options.open(directory)?;
-        // By this it gets its name.
+        // `persist` needs this path.
         fs::symlink_metadata(handle(&file))?;
         Ok(Self { file, temporary: None })
     }
@@ -58,18 +58,18 @@ impl UnnamedFile {
         &mut self.file
     }
 
-    /// Gives it a mode, of which nothing takes any.
+    /// Sets the mode, whatever the umask.
     ///
     /// # Errors
-    /// Those of the system.
+    /// Fails with the error of the system.
     pub fn set_permissions(&self, permissions: Permissions) -> io::Result<()> {
         self.file.set_permissions(permissions)
     }
 
-    /// Gives it its name. If another file has it, this one takes its place at once.
+    /// Gives the file its name, and atomically replaces another file of that name.
     ///
     /// # Errors
-    /// Those of the system.
+    /// Fails with the error of the system.
     pub fn persist(self, path: &Path) -> io::Result<()> {
         let Self { file, temporary } = self;
         if let Some(temporary) = temporary {
@@ -82,7 +82,7 @@ impl UnnamedFile {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             linked => return linked,
         }
-        // A link replaces nothing, and to rename it does.
+        // linkat(2) replaces no file, and rename(2) does.
         let linked =
             self::temporary(Permissions::from_mode(MODE)).make_in(directory_of(path), link)?;
         linked.into_temp_path().persist(path).map_err(|error| error.error)
@@ -99,7 +99,7 @@ fn directory_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// A name by which the system knows an open file.
+/// Returns a path of an open file.
 fn handle(file: &File) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }

@@ -357,7 +357,7 @@ fn host_and_port(text: &str) -> Result<String, String> {
     }
 }
 
-/// Whose manifest is written.
+/// The format of a manifest.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum FormatArgument {
     /// OCI's image manifest

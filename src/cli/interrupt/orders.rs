@@ -28,7 +28,7 @@ pub fn orders() -> io::Result<Receiver<Order>> {
         flag::register_conditional_shutdown(signal, 128 + signal, ended.clone())?;
         flag::register(signal, ended.clone())?;
     }
-    // Sent by hand, also to what `nohup` started.
+    // Administrators send SIGHUP on purpose, also to a service that `nohup` started.
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGQUIT, SIGHUP])?;
     let (sender, receiver) = channel();
     std::thread::spawn(move || {

@@ -41,8 +41,8 @@ pub enum BaseEntry<'a> {
 }
 
 impl BaseLayerTree {
-    /// Adds an entry by its name as the archive has it. The last of a name counts. Returns about how
-    /// many bytes of memory that takes.
+    /// Adds an entry, by its name in the archive. Of several entries with one name, the last
+    /// counts. Returns an estimate of the memory that it takes, in bytes.
     pub fn add(&mut self, name: &[u8], entry: BaseEntry) -> u64 {
         let name = normal(name);
         let size = memory(&name);
@@ -145,13 +145,13 @@ impl BaseTree {
     }
 }
 
-/// About how many bytes a name takes in the tree of a layer, and then in that of all.
+/// Estimates the memory that a name takes in the tree of a layer and in the tree of all, in bytes.
 fn memory(name: &[u8]) -> u64 {
     160 + 2 * name.len() as u64
 }
 
-/// Stands for the name of a file while layers are put together: a base has more files
-/// than there is any need to remember.
+/// Returns a hash that stands for the name of a file while layers are combined: a base has too many
+/// files to remember all names.
 fn hash(name: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     name.hash(&mut hasher);

@@ -1,5 +1,5 @@
-//! Whether a name in a directory from others stays in it.
-//! Stage: oci. Opens files. Input: a directory and a name. Output: the answer.
+//! Checks that a name in a directory does not lead out of it.
+//! Stage: oci. Opens files. Input: a directory and a name. Output: whether it is inside.
 
 use std::fs::{self, File};
 use std::io;
@@ -8,23 +8,23 @@ use std::path::{Component, Path};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 
-/// Tells whether a name is one of a file below the directory that it is in, by its text.
+/// Returns whether the text of a name leads to no other directory: it is relative and has no `..`.
 pub fn is_relative(name: &str) -> bool {
     let inside = |component| matches!(component, Component::Normal(_) | Component::CurDir);
     Path::new(name).components().all(inside)
 }
 
-/// Tells whether `name` leads to something in `directory`, whatever links are on the way.
+/// Returns whether `name` leads to a file in `directory`, with all symbolic links followed.
 ///
 /// # Errors
-/// Those of the system.
+/// Fails with the error of the system, such as a missing file.
 pub fn is_beneath(directory: &Path, name: &str) -> io::Result<bool> {
     let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
     let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_BENEATH);
     match openat2(File::open(directory)?, name, how) {
         Ok(_) => Ok(true),
         Err(Errno::EXDEV) => Ok(false),
-        // Linux before 5.6, or a sandbox that has not heard of it.
+        // Linux before 5.6, and sandboxes that refuse unknown calls, have no openat2.
         Err(Errno::ENOSYS | Errno::EPERM | Errno::EINVAL | Errno::EAGAIN) => {
             by_paths(directory, name)
         }
@@ -32,7 +32,7 @@ pub fn is_beneath(directory: &Path, name: &str) -> io::Result<bool> {
     }
 }
 
-/// The same with more calls.
+/// Does the work of [`is_beneath`] without openat2.
 fn by_paths(directory: &Path, name: &str) -> io::Result<bool> {
     let file = fs::canonicalize(directory.join(name))?;
     Ok(file.starts_with(fs::canonicalize(directory)?))
@@ -73,7 +73,7 @@ mod tests {
         ] {
             assert!(is_relative(name));
             assert_eq!(is_beneath(&directory, name).unwrap(), beneath, "{name}");
-            // What leaves and comes back is still inside by its path.
+            // A path that leaves the directory and comes back is inside for this one.
             let by_paths = by_paths(&directory, name).unwrap();
             assert_eq!(by_paths, beneath || name == "dir/d/f", "{name}");
         }

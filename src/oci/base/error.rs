@@ -63,16 +63,16 @@ pub enum Problem {
         /// The error of the reader.
         source: io::Error,
     },
-    /// An archive or a layer with a member that can't be one.
+    /// An archive or a layer has a member that is not valid.
     #[error("can't be unpacked: {0}")]
     Archive(TarError),
-    /// More layers than containers can have.
+    /// The image has more layers than containers can have.
     #[error("has {0} layers, and {max} is the most that image tools take", max = LayerBudget::MAX)]
     TooManyLayers(usize),
-    /// A file that the image's documents name is not there.
+    /// A file that the image's documents name is missing.
     #[error("`{0}` is missing")]
     Missing(String),
-    /// A file that the image's documents name is not in the image's directory.
+    /// A file that the image's documents name is outside of the image's directory.
     #[error("`{0}` is not in the image's directory, but leads out of it")]
     Outside(String),
     /// A file has a name that JSON can't hold.

@@ -15,7 +15,8 @@ use crate::oci::stored::Place;
 use crate::oci::unpack::{self, Budget, TarError, TarReader, has_check_sum};
 use crate::store::Store;
 
-/// Of a compressed archive, files up to this size are kept, to be read without starting over …
+/// The size up to which files of a compressed archive are kept in memory, since reading them later
+/// would start over.
 const SMALL: u64 = 1 << 20;
 /// The total size of these files.
 const SMALL_TOTAL: u64 = 16 << 20;
@@ -121,7 +122,7 @@ impl<'s> Files<'s> {
         }
     }
 
-    /// Tells whether a path is one of the store, which everybody may read.
+    /// Returns whether a path is in the store, which everybody may read.
     fn is_in_store(&self, file: &Path) -> bool {
         let climbs = file.components().any(|component| component == Component::ParentDir);
         !climbs && file.starts_with(self.store.dir())
@@ -142,7 +143,8 @@ impl<'s> Files<'s> {
     /// Returns the bytes of a document, or `None` if there is no such file.
     ///
     /// # Errors
-    /// [`Problem::Read`], and [`Problem::Document`] for what has more than `most` bytes.
+    /// Fails with [`Problem::Read`], and with [`Problem::Document`] if the file has more than `most`
+    /// bytes.
     pub fn read(&self, name: &str, most: u64) -> Result<Option<Vec<u8>>, Problem> {
         if let (Kind::Archive { small, .. }, Some((member, ..))) = (&self.kind, self.member(name))
             && let Some(bytes) = small.get(member)
@@ -197,7 +199,7 @@ fn check_tar(start: &[u8]) -> Result<(), Problem> {
     Err(Problem::NotAnImage(other.to_owned()))
 }
 
-/// Lists an archive without reading what is in it.
+/// Lists an archive without reading the contents of its members.
 fn archive(file: PathBuf, reader: BufReader<File>, length: u64) -> Result<Kind, Problem> {
     let mut members = BTreeMap::new();
     let mut archive = TarReader::seeking(reader);
@@ -251,7 +253,7 @@ fn compressed_archive(
     Ok(Kind::Archive { file, compression, members, small })
 }
 
-/// Takes the memory of a name, twice if its bytes are kept too.
+/// Takes the memory of a name, which two maps may hold, from a budget.
 fn remember(budget: &Budget, name: &str) -> Result<(), Problem> {
     budget.take(128 + 2 * name.len() as u64).map_err(unpack_error)
 }

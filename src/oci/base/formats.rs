@@ -40,7 +40,7 @@ const BY_INDEX: &str = "the index";
 /// Fails with [`Problem::NotAnImage`], [`Problem::Platform`] or [`Problem::Ambiguous`] if there is
 /// not exactly one such image, or with another [`Problem`] if a document is not valid.
 pub fn parts(files: &Files, wanted: &Platform, reference: Option<&str>) -> Result<Parts, Problem> {
-    // Where both are, the archive is two formats at once: OCI's has digests to check.
+    // If there are both, the archive has two formats: prefer OCI's, which has digests to check.
     if let Some(bytes) = files.read(INDEX, unpack::MANIFEST)? {
         let mut index = Manifest::parse(INDEX, &bytes)?;
         if let Some(reference) = reference {
@@ -181,7 +181,7 @@ impl Blobs<'_> {
         }
         let descriptor = choose(found, wanted, |descriptor| descriptor.digest)?;
         let (name, bytes) = self.read(&descriptor, BY_INDEX, unpack::MANIFEST)?;
-        // An index may say what it likes: the configuration counts.
+        // The index may be wrong: the platform in the configuration counts.
         checked_platform(self.parts(&name, &Manifest::parse(&name, &bytes)?)?, wanted)
     }
 

@@ -130,7 +130,8 @@ fn scan_all(store: &Store, places: &[Place]) -> Scans {
     unique.into_par_iter().map(|place| (place.clone(), scan_at(store, place, budget))).collect()
 }
 
-/// All are in one archive, and sorted by their offsets: it is read once.
+/// Reads the places of one archive, sorted by their offsets, so that the archive is decompressed
+/// once.
 fn scan_in_turn(store: &Store, places: &[&Place], budget: &Budget) -> Scans {
     let mut scans = Scans::new();
     for place in places {

@@ -30,10 +30,11 @@ pub struct Scan {
     pub tree: BaseLayerTree,
 }
 
-/// Reads a whole blob. What is remembered of it is taken from the budget.
+/// Reads a whole blob. The memory of its tree is taken from the budget.
 ///
 /// # Errors
-/// [`Problem::Truncated`], [`Problem::Unpack`] and [`Problem::Archive`].
+/// Fails with [`Problem::Truncated`], [`Problem::Unpack`] or [`Problem::Archive`] if the blob is
+/// not a complete layer.
 pub fn scan(blob: impl Read + Send, budget: &Budget) -> Result<Scan, Problem> {
     let mut blob = BufReader::with_capacity(BUFFER, DigestReader::new(blob));
     let start = blob.fill_buf().map_err(|error| unpack_error(Compression::None, error))?;
@@ -54,7 +55,7 @@ pub fn scan(blob: impl Read + Send, budget: &Budget) -> Result<Scan, Problem> {
     Ok(Scan { digest, size, compression, diff_id, uncompressed_size, tree })
 }
 
-/// The entries of a tar as far as they matter, and the reader behind the last one.
+/// Reads the directories and links of a tar. Also returns the reader, after the last entry.
 fn tree_of<R: Read>(tar: R, budget: &Budget) -> io::Result<(BaseLayerTree, R)> {
     let mut tree = BaseLayerTree::default();
     let mut archive = TarReader::new(tar);
@@ -143,7 +144,7 @@ mod tests {
             assert_eq!(tree.attributes(b"tmp"), Some(attributes));
             assert_eq!(tree.attributes(b"etc"), Some(Attributes::IMPLIED));
             assert_eq!(tree.resolve(b"bin").unwrap(), b"tmp");
-            // Cut short in the middle, or something else altogether.
+            // Cut the blob in the middle, and try another format.
             assert!(
                 scan(&blob[..blob.len() / 10 + 5], &Budget::default()).is_err(),
                 "{compression:?}"

@@ -38,7 +38,7 @@ impl Attributes {
     /// Reads the attributes of an entry.
     ///
     /// # Errors
-    /// If its header can't be read.
+    /// Fails if the header can't be read.
     pub fn of<R>(entry: &Member<'_, R>) -> io::Result<Self> {
         let target = entry.target().to_vec();
         let header = entry.header();
@@ -79,14 +79,14 @@ impl Attributes {
         Ok(attributes)
     }
 
-    /// About how many bytes of memory they take.
+    /// Estimates the memory that they take, in bytes.
     pub fn memory(&self) -> u64 {
         let xattrs: usize =
             self.xattrs.iter().map(|(key, value)| key.len() + value.len() + 96).sum();
         (400 + self.target.len() + xattrs) as u64
     }
 
-    /// The same of another name of a file.
+    /// Returns the attributes of a hard link to a file with these.
     pub fn linked_to(&self, name: &[u8]) -> Self {
         Self { target: name.to_vec(), xattrs: Vec::new(), ..self.clone() }
     }

@@ -82,10 +82,10 @@ fn write_error(error: io::Error) -> Error {
     crate::layer::Error::Write(error).into()
 }
 
-/// Memory that names and the attributes of directories may take: those of some 400,000 files.
+/// The memory for names and for attributes of directories: enough for some 400,000 files.
 const MEMORY: u64 = 80 << 20;
 
-/// What is left of all layers.
+/// The entries of all layers that are left.
 struct Plan {
     tree: RootTree,
     directories: BTreeMap<EntryId, Attributes>,
@@ -110,6 +110,7 @@ fn plan(store: &Store, layers: &[SpecLayer]) -> Result<Plan, Error> {
 }
 
 impl Plan {
+    /// Reads a layer.
     fn layer(&mut self, layer: usize, tar: impl Read) -> Result<(), Problem> {
         let mut archive = TarReader::new(tar);
         let mut index = 0;
@@ -139,7 +140,7 @@ impl Plan {
     }
 }
 
-/// Why the members of a layer could not be copied.
+/// Says why the members of a layer could not be copied.
 enum CopyError {
     Archive(TarError),
     Write(io::Error),
@@ -151,8 +152,7 @@ impl From<TarError> for CopyError {
     }
 }
 
-/// Reads a body, and keeps the error of one that can't be read: what is copied from it has errors
-/// of its own.
+/// Reads a body and keeps its error, to tell it from errors of the writer.
 struct Input<R> {
     body: R,
     failed: Option<io::Error>,
@@ -182,7 +182,7 @@ impl<W: Write> Tar<W> {
         while let Some(entry) = archive.next_member()? {
             let mut names = names.of(EntryId { layer, index });
             index += 1;
-            // Directories were written first.
+            // Directories are written already.
             let Some(first) = names.next().filter(|_| !entry.kind().is_dir()) else { continue };
             let attributes = Attributes::of(&entry).map_err(TarError::from)?;
             let kind = match entry.kind() {

@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use crate::oci::unpack::{self, TarError};
 
-/// So many links lead to one another at most, as in Linux.
+/// The largest number of links in a row, as in Linux.
 const LINKS: usize = 40;
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
@@ -37,16 +37,16 @@ pub enum Change<'a> {
     Other,
 }
 
-/// Why a layer is not one.
+/// Says why a layer is not valid.
 #[derive(Debug, Error)]
 pub enum Problem {
-    /// Its archive can't be read, or has a member that can't be in a layer.
+    /// The archive can't be read, or has a member that is not valid.
     #[error("{0}")]
     Archive(#[from] TarError),
-    /// Links that lead to a path that no file can have.
+    /// Links lead to a path that is too long for Linux.
     #[error("the links on the way to `{0}` make too long a path")]
     LongPath(String),
-    /// It would be somewhere else.
+    /// A name leads out of the image.
     #[error("`{0}` leads out of the image")]
     LeadsOut(String),
     /// A hard link has a target that does not exist.
@@ -82,7 +82,7 @@ enum Kind {
 #[derive(Debug, Default)]
 pub struct RootTree {
     nodes: BTreeMap<Vec<u8>, Node>,
-    /// What the layer in the making has removed from those below already: once is enough.
+    /// The number of the current layer, and the paths that it has removed from those below.
     removed: (usize, BTreeSet<Vec<u8>>),
 }
 
@@ -135,7 +135,7 @@ impl RootTree {
         Ok(())
     }
 
-    /// The names that entries have in the end. The others are gone.
+    /// Returns the names that entries have in the end. Entries without a name are gone.
     pub fn names(&self) -> Names<'_> {
         let mut names: Vec<_> =
             self.nodes.iter().map(|(name, node)| (node.entry, &**name)).collect();
@@ -143,7 +143,7 @@ impl RootTree {
         Names(names)
     }
 
-    /// Notes that a layer removes something from those below, and returns whether it is the first time.
+    /// Records that a layer removes a path of those below. Returns whether it is the first time.
     fn removes_first(&mut self, layer: usize, path: &[u8]) -> bool {
         if self.removed.0 != layer {
             self.removed = (layer, BTreeSet::new());
@@ -209,7 +209,7 @@ impl RootTree {
     }
 }
 
-/// Entries with their names, sorted.
+/// The names of entries, sorted by entry and name.
 pub struct Names<'t>(Vec<(EntryId, &'t [u8])>);
 
 impl<'t> Names<'t> {

@@ -1,19 +1,19 @@
-//! Documents of images, which are JSON, as far as they are of a size that anybody can use.
-//! Stage: oci (pure). Input: bytes. Output: what is in them.
+//! Parses the JSON documents of images, with limits on their size.
+//! Stage: oci (pure). Input: bytes. Output: a value.
 
 use serde::de::DeserializeOwned;
 
-/// Bytes of a manifest or an index: registries refuse more.
+/// The largest size of a manifest or an index: registries refuse more.
 pub const MANIFEST: u64 = 4 << 20;
-/// Bytes of a configuration: containerd refuses more.
+/// The largest size of a configuration: containerd refuses more.
 pub const CONFIG: u64 = 8 << 20;
-/// Values in a document. Each takes up to 700 bytes of memory, and no image has a tenth as many.
+/// The largest number of values in a document. Each takes up to 700 bytes of memory.
 const VALUES: usize = 100_000;
 
 /// Parses a document.
 ///
 /// # Errors
-/// A reason, for people.
+/// Fails with a reason for people.
 pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     if bytes.len() as u64 > CONFIG {
         return Err(format!("it has {} bytes, and {CONFIG} are the most", bytes.len()));
@@ -24,7 +24,7 @@ pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     serde_json::from_slice(bytes).map_err(|error| error.to_string())
 }
 
-/// Counts what begins a value outside of strings: no more values are there.
+/// Counts brackets and commas outside of strings: there are no more values than these.
 fn values(json: &[u8]) -> usize {
     let (mut count, mut in_string, mut escaped) = (0, false, false);
     for byte in json {

@@ -1,16 +1,16 @@
-//! How much may come out of compressed and sparse bytes, and how much of it is remembered.
+//! Limits what is unpacked, and how much of it is kept in memory.
 //! Stage: oci (pure).
 
 use std::io::{self, BufRead, Read};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-/// Says how large what is unpacked may be: a layer, or an archive that is compressed as a whole.
+/// The largest size of an unpacked layer, or of an unpacked archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnpackLimits {
-    /// Most bytes that may come out.
+    /// The most unpacked bytes.
     pub total: u64,
-    /// Most bytes that may come out of each byte that goes in, once more than [`Self::FREE`] came.
+    /// The most unpacked bytes for each packed byte, beyond [`Self::FREE`].
     pub ratio: u64,
 }
 
@@ -23,15 +23,14 @@ impl Default for UnpackLimits {
 }
 
 impl UnpackLimits {
-    /// The most that a layer or an archive unpacks to by default, in bytes.
+    /// The default of [`Self::total`].
     pub const TOTAL: u64 = 128 << 30;
-    /// The most that a byte unpacks to by default. Programs and texts are far below; what is far
-    /// above are zeros.
+    /// The default of [`Self::ratio`]. Programs and texts are far below; only zeros are far above.
     pub const RATIO: u64 = 100;
-    /// So many bytes may come out of any number.
+    /// The unpacked bytes that are always allowed.
     const FREE: u64 = 512 << 20;
 
-    /// Makes these the limits of the program. The first call counts.
+    /// Sets the limits of the program. Only the first call has an effect.
     pub fn choose(self) {
         let _ = CHOSEN.set(self);
     }
@@ -44,7 +43,7 @@ impl UnpackLimits {
     /// Returns an error if `unpacked` bytes are too many to come out of `packed`.
     ///
     /// # Errors
-    /// [`io::ErrorKind::InvalidData`], with the limit and the option that raises it.
+    /// Fails with [`io::ErrorKind::InvalidData`]. The message names the option that raises the limit.
     pub fn check(self, unpacked: u64, packed: u64) -> io::Result<()> {
         let Self { total, ratio } = self;
         let reason = if unpacked > total {
@@ -60,14 +59,14 @@ impl UnpackLimits {
     }
 }
 
-/// Counts the bytes that a decoder takes.
+/// Counts the bytes that a decoder reads.
 pub struct Counted<R> {
     from: R,
     taken: Arc<AtomicU64>,
 }
 
 impl<R> Counted<R> {
-    /// Counts what is read from `from`, and returns the count as well.
+    /// Makes a reader of `from`. Also returns the count.
     pub fn new(from: R) -> (Self, Arc<AtomicU64>) {
         let taken = Arc::<AtomicU64>::default();
         (Self { from, taken: taken.clone() }, taken)
@@ -93,7 +92,7 @@ impl<R: BufRead> BufRead for Counted<R> {
     }
 }
 
-/// Reads from a decoder, and fails where more comes out than may.
+/// Reads from a decoder, and fails beyond the limits.
 pub struct Limited<D> {
     decoder: D,
     taken: Arc<AtomicU64>,
@@ -102,7 +101,7 @@ pub struct Limited<D> {
 }
 
 impl<D> Limited<D> {
-    /// Holds a decoder to limits. `taken` counts its input.
+    /// Limits a decoder. `taken` counts its input.
     pub fn new(decoder: D, taken: Arc<AtomicU64>, limits: UnpackLimits) -> Self {
         Self { decoder, taken, given: 0, limits }
     }
@@ -117,7 +116,7 @@ impl<D: Read> Read for Limited<D> {
     }
 }
 
-/// Counts down the memory that names of an image may take, whichever layers they are in.
+/// Counts down the memory for the names of an image, for all layers together.
 #[derive(Debug)]
 pub struct Budget {
     left: AtomicU64,
@@ -130,18 +129,18 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// Bytes of names and attributes: of some 250,000 directories and links, or ten times as many files.
+    /// The default, in bytes: enough for some 200,000 directories and links, or 2,500,000 files.
     const BYTES: u64 = 40 << 20;
 
-    /// Makes one of so many bytes.
+    /// Makes a budget of so many bytes.
     pub fn of(bytes: u64) -> Self {
         Self { left: AtomicU64::new(bytes) }
     }
 
-    /// Takes so many bytes.
+    /// Takes bytes from the budget.
     ///
     /// # Errors
-    /// If there are not so many left.
+    /// Fails if fewer are left.
     pub fn take(&self, bytes: u64) -> io::Result<()> {
         let less = |left: u64| left.checked_sub(bytes);
         match self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less) {

@@ -1,4 +1,4 @@
-//! A member of a tar archive.
+//! Describes and checks a member of a tar archive.
 //! Stage: oci.
 
 use std::io::{self, Read};
@@ -9,7 +9,7 @@ use thiserror::Error;
 use super::pax::Records;
 use super::tar_reader::{TarError, TarReader, shown};
 
-/// Bytes of a path and of one of its components: Linux has no longer ones.
+/// The longest path and the longest component of one, in bytes, as in Linux.
 pub const PATH: usize = 4096;
 pub const COMPONENT: usize = 255;
 
@@ -24,36 +24,36 @@ pub enum MemberProblem {
         /// The most.
         most: u64,
     },
-    /// Records that can't be told apart.
+    /// PAX records are malformed.
     #[error("has malformed PAX records")]
     Records,
-    /// Two headers for the same.
+    /// Two headers give the same.
     #[error("has two names or two sets of records")]
     Twice,
-    /// A path that no file of Linux can have.
+    /// The path is too long for Linux.
     #[error("has a path of more than {PATH} bytes")]
     LongPath,
-    /// A component that no file of Linux can have.
+    /// A component of the path is too long for Linux.
     #[error("has a name of more than {COMPONENT} bytes")]
     LongComponent,
-    /// A byte that ends names.
+    /// The name has a NUL.
     #[error("has a NUL in its name")]
     Nul,
-    /// A field that is no number, or none that can be.
+    /// A number is missing, malformed or too large.
     #[error("has no valid {0}")]
     Number(&'static str),
-    /// Holes and data that do not add up.
+    /// The map of a sparse file does not match its size.
     #[error("has a wrong map of a sparse file")]
     Sparse,
-    /// It would be somewhere else.
+    /// The path leads out of the image.
     #[error("leads out of the image")]
     LeadsOut,
-    /// A hard link to what is somewhere else.
+    /// The target of a hard link leads out of the image.
     #[error("is a hard link to `{0}`, which leads out of the image")]
     LinkLeadsOut(String),
 }
 
-/// Reads a member's body, and has what its header says.
+/// A member, which is also the reader of its body.
 pub struct Member<'r, R> {
     pub(super) reader: &'r mut TarReader<R>,
     pub(super) header: Header,
@@ -71,50 +71,50 @@ pub(super) enum Body {
 }
 
 impl<R> Member<'_, R> {
-    /// Returns its header. Names and sizes may be in records instead.
+    /// Returns the header. Use the methods below for name, target and size.
     pub fn header(&self) -> &Header {
         &self.header
     }
 
-    /// Returns what it is.
+    /// Returns the type of the member.
     pub fn kind(&self) -> EntryType {
         self.header.entry_type()
     }
 
-    /// Returns its name as it was written.
+    /// Returns the path as it is written.
     pub fn path(&self) -> &[u8] {
         &self.path
     }
 
-    /// Returns where a link points, or nothing.
+    /// Returns the target of a link. It is empty for all other types.
     pub fn target(&self) -> &[u8] {
         self.target.as_deref().unwrap_or_default()
     }
 
-    /// Returns its PAX records.
+    /// Returns the PAX records.
     pub fn records(&self) -> &Records {
         &self.records
     }
 
-    /// Returns the bytes of its body.
+    /// Returns the size of the body in bytes.
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// Returns where its body begins in the archive.
+    /// Returns the position of the body in the archive.
     pub fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// Returns an error that names it.
+    /// Makes an error that names the member.
     pub fn error(&self, problem: MemberProblem) -> TarError {
         TarError::Member { name: shown(&self.path), problem }
     }
 
-    /// Checks that it may be in a layer: that it leads nowhere else, and that its numbers are some.
+    /// Checks that the member may be in a layer: names stay in the image, and numbers are valid.
     ///
     /// # Errors
-    /// [`TarError::Member`].
+    /// Fails with [`TarError::Member`].
     pub fn check(&self) -> Result<(), TarError> {
         if has_parent(&self.path) {
             return Err(self.error(MemberProblem::LeadsOut));

@@ -1,5 +1,5 @@
-//! Archives from others, read within bounds: what a few bytes of them can cost.
-//! Stage: oci. Input: an archive's bytes. Output: its members, or why they are refused.
+//! Reads archives from others, with limits on time and memory.
+//! Stage: oci. Input: an archive's bytes. Output: its members.
 //!
 //! Every reader of an archive is a [`TarReader`], every decoder a [`Compression::reader`], and every
 //! document is parsed by [`parse_json`]: nothing else in the program bounds them.

@@ -1,4 +1,4 @@
-//! Records of a PAX header.
+//! Parses the records of a PAX header.
 //! Stage: oci (pure). Input: the header's bytes. Output: [`Records`].
 
 /// Key and value pairs (POSIX.1-2001 `pax`, "pax Extended Header"): `LENGTH KEY=VALUE\n`.
@@ -6,10 +6,10 @@
 pub struct Records(Vec<(Vec<u8>, Vec<u8>)>);
 
 impl Records {
-    /// Parses the bytes of a header. None if a record is malformed.
+    /// Parses the bytes of a header. Returns `None` if a record is malformed.
     pub fn parse(mut bytes: &[u8]) -> Option<Self> {
         let mut records = Vec::new();
-        // Some writers fill the block up.
+        // Some writers pad the records with NULs.
         while bytes.first().is_some_and(|byte| *byte != 0) {
             let space = bytes.iter().take(20).position(|byte| *byte == b' ')?;
             let length: usize = std::str::from_utf8(&bytes[..space]).ok()?.parse().ok()?;
@@ -30,13 +30,13 @@ impl Records {
         of_key.map(|(_, value)| &**value)
     }
 
-    /// Returns the number that a key has as its value.
+    /// Returns the value of a key as a number.
     pub fn number(&self, key: &str) -> Option<Result<u64, ()>> {
         let parse = |value| std::str::from_utf8(value).ok()?.parse().ok();
         self.get(key).map(|value| parse(value).ok_or(()))
     }
 
-    /// Returns all of them in their order.
+    /// Returns all records in their order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.0.iter().map(|(key, value)| (&**key, &**value))
     }

@@ -1,8 +1,7 @@
-//! A tar archive, member by member, within bounds.
+//! Reads a tar archive, member by member, with limits.
 //! Stage: oci. Input: an archive's bytes. Output: [`Member`]s.
 //!
-//! Of names, records and maps of sparse files, which are in memory, there may be 1 MiB for a member.
-//! Bodies are never in memory.
+//! Names, records and the map of a sparse file are in memory, with at most 1 MiB each. Bodies are not.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -15,32 +14,32 @@ use super::member::{Body, COMPONENT, Member, MemberProblem, PATH};
 use super::pax::Records;
 
 const BLOCK: u64 = 512;
-/// Bytes of an extended header, such as that with a long name.
+/// The largest size of an extended header, such as one with a long name.
 const RECORD: u64 = 1 << 20;
 
 /// Says why an archive could not be read on.
 #[derive(Debug, Error)]
 pub enum TarError {
-    /// The bytes can't be had, or end too early ([`io::ErrorKind::UnexpectedEof`]).
+    /// The archive can't be read, or ends too early ([`io::ErrorKind::UnexpectedEof`]).
     #[error("{0}")]
     Read(#[source] io::Error),
-    /// The bytes of a member can't be had.
+    /// The body of a member can't be read.
     #[error("its member `{name}` can't be read: {error}")]
     Body {
         /// The member's name.
         name: String,
-        /// Why.
+        /// The error of the reader.
         error: io::Error,
     },
-    /// Bytes that are no header.
+    /// A block is not a header.
     #[error("it has no header of a tar's member at byte {0}")]
     NoHeader(u64),
-    /// A member that is as no tool writes it, or that no system could have.
+    /// A member is not valid.
     #[error("its member `{name}` {problem}")]
     Member {
         /// The member's name.
         name: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: MemberProblem,
     },
 }
@@ -67,22 +66,22 @@ impl From<TarError> for io::Error {
 pub struct TarReader<R> {
     from: R,
     skip: fn(&mut R, u64) -> io::Result<()>,
-    /// Bytes before the next that is read.
+    /// The position of the reader.
     at: u64,
-    /// Where the next header is.
+    /// The position of the next header.
     next: u64,
     limits: UnpackLimits,
 }
 
 impl<R: Read> TarReader<R> {
-    /// Reads an archive from its first byte on.
+    /// Makes a reader of an archive.
     pub fn new(from: R) -> Self {
         Self { from, skip: read_over, at: 0, next: 0, limits: UnpackLimits::chosen() }
     }
 }
 
 impl TarReader<BufReader<File>> {
-    /// Reads an archive of which bodies are passed over unread, whether they are there or not.
+    /// Makes a reader that seeks over bodies, and does not notice missing ones.
     pub fn seeking(from: BufReader<File>) -> Self {
         let skip = |file: &mut BufReader<File>, bytes| match i64::try_from(bytes) {
             Ok(bytes) => file.seek_relative(bytes),
@@ -97,7 +96,7 @@ fn read_over(from: &mut impl Read, bytes: u64) -> io::Result<()> {
     if read < bytes { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
 }
 
-/// What describes the member behind it.
+/// The extended headers of a member.
 #[derive(Default)]
 struct Extensions {
     name: Option<Vec<u8>>,
@@ -106,10 +105,10 @@ struct Extensions {
 }
 
 impl<R: Read> TarReader<R> {
-    /// Returns the next member; none at the archive's end.
+    /// Returns the next member, or `None` at the end of the archive.
     ///
     /// # Errors
-    /// [`TarError`]. There is nothing to be read after one.
+    /// Fails with [`TarError`]. Do not read on after an error.
     pub fn next_member(&mut self) -> Result<Option<Member<'_, R>>, TarError> {
         let mut extensions = Extensions::default();
         let mut described = false;
@@ -151,12 +150,12 @@ impl<R: Read> TarReader<R> {
         }
     }
 
-    /// Returns the reader behind the last member.
+    /// Returns the inner reader.
     pub fn into_inner(self) -> R {
         self.from
     }
 
-    /// The next block, if it is a header.
+    /// Reads the next header.
     fn header(&mut self) -> Result<Option<Header>, TarError> {
         let over = self.next - self.at;
         (self.skip)(&mut self.from, over)?;
@@ -188,7 +187,7 @@ impl<R: Read> TarReader<R> {
         Ok(true)
     }
 
-    /// The body of a header that describes another.
+    /// Reads the body of an extended header.
     fn extension(&mut self, header: &Header) -> Result<Vec<u8>, TarError> {
         let problem = |problem| TarError::Member { name: shown(&header.path_bytes()), problem };
         let size = header.entry_size().map_err(|_| problem(MemberProblem::Number("size")))?;
@@ -255,13 +254,13 @@ impl<R: Read> TarReader<R> {
             }
             _ => (Body::Plain { left: stored }, stored),
         };
-        // The map's own blocks are between the header and the body.
+        // The blocks of the map are between the header and the body.
         self.next = end + (self.at - offset);
         let header = header.clone();
         Ok(Member { reader: self, header, path, target, records, size, offset, body })
     }
 
-    /// Holes and data, by turns, of a sparse file as old GNU tars have it.
+    /// Reads the map of a sparse file in the format of old GNU tars: sizes of holes and of data.
     fn sparse_map(&mut self, header: &Header, stored: u64) -> Result<Vec<(u64, u64)>, MapError> {
         const MOST: usize = (RECORD / 24) as usize;
         let gnu = header.as_gnu().ok_or(MapError::Wrong)?;
@@ -295,7 +294,7 @@ impl<R: Read> TarReader<R> {
         if is_whole { Ok(map) } else { Err(MapError::Wrong) }
     }
 
-    /// Reads some of what is stored of a body.
+    /// Reads stored bytes of a body, of which `left` are left.
     pub(super) fn read_stored(&mut self, buffer: &mut [u8], left: u64) -> io::Result<usize> {
         if left == 0 || buffer.is_empty() {
             return Ok(0);
@@ -314,11 +313,11 @@ enum MapError {
     Wrong,
 }
 
-/// Tells whether a block has the check sum of a header.
+/// Returns whether a block has the checksum of a header.
 pub fn has_check_sum(block: &[u8; 512]) -> bool {
     let mut header = Header::new_old();
     header.as_mut_bytes().copy_from_slice(block);
-    // Blanks stand for the sum itself.
+    // The checksum counts its own field as blanks.
     let mut sum = 8 * u32::from(b' ');
     for byte in block[..148].iter().chain(&block[156..]) {
         sum += u32::from(*byte);
@@ -326,7 +325,7 @@ pub fn has_check_sum(block: &[u8; 512]) -> bool {
     header.cksum().is_ok_and(|recorded| recorded == sum)
 }
 
-/// A name for messages: its beginning, if it is long.
+/// Returns the first 100 bytes of a name, for messages.
 pub fn shown(name: &[u8]) -> String {
     const SHOWN: usize = 100;
     let text = name[..name.len().min(SHOWN)].escape_ascii().to_string();
