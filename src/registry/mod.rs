@@ -3,7 +3,7 @@
 //! Stage: registry.
 //!
 //! ```text
-//! client/     image → a registry, or what Nix has to know of an image there
+//! client/     image → a registry; or an image there → the arguments of `pullImage`
 //! catalog/    image specs → which image a name and a tag stand for
 //! storage/    image spec → objects that several servers share
 //! on_demand/  names of packages → Nix → catalog

@@ -204,7 +204,7 @@ fn a_long_chain_of_layers_is_an_image() {
     assert_eq!(names, expected);
 }
 
-/// Scripts run on the machine that builds, whatever platform the image is for.
+/// Checks that scripts run on the machine that builds, for an image of any platform.
 #[test]
 fn a_cross_built_image_has_scripts_for_this_machine() {
     let image = Image::named("cross");
@@ -220,7 +220,8 @@ fn a_cross_built_image_has_scripts_for_this_machine() {
     assert_eq!(config["architecture"], "arm64");
 }
 
-/// With `scriptPkgs` the image is this machine's, and its scripts are another's.
+/// Checks that with `scriptPkgs` the image is for this machine, and its scripts are for another
+/// one.
 #[test]
 fn scripts_may_be_for_another_machine() {
     let image = check("scriptsElsewhere");
@@ -242,7 +243,7 @@ fn scripts_may_be_for_another_machine() {
         // `e_machine` of an ELF header: AArch64.
         assert_eq!(std::fs::read(file).unwrap()[18], 183, "{file}");
     }
-    // What builds the image is this machine's.
+    // The program that builds the image is for this machine.
     assert_eq!(
         ImageSpec::read(&build(&format!("{image}.spec"))).unwrap().architecture.to_string(),
         "amd64"

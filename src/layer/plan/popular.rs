@@ -295,7 +295,7 @@ mod tests {
     }
 
     proptest! {
-        /// Checks what makes layers shared: two images that have a popular layer have the same one.
+        /// Checks that layers are shared: two images that have a popular layer have the same layer.
         #[test]
         fn layers_do_not_depend_on_the_image(
             shape in shapes(), budget in 1u64..=127,

@@ -68,9 +68,6 @@ impl Authorization {
     /// With `again`, the request was refused before, and then carried what this function had
     /// returned: now the scopes of mounts are left out, since a service may grant only one scope.
     ///
-    /// With `again`, the request was refused before and said what this returned: then the scopes
-    /// of mounts are left out, since a service may grant one scope alone.
-    ///
     /// # Errors
     /// Fails with [`ClientError`] if no token can be fetched.
     pub fn challenged(

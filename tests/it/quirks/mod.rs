@@ -93,7 +93,7 @@ impl Pushed {
         }
     }
 
-    /// Pushes and must fail, with `what` in the message.
+    /// Pushes and must fail. Returns standard error. `what` names the case in assertions.
     pub fn fails(&self, what: &str, registry: &Quirky, flags: &[&str]) -> String {
         let output = self.push(&registry.host(), flags);
         let said = stderr(&output);
