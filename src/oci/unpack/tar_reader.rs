@@ -358,8 +358,11 @@ mod tests {
         [header(kind, "x", bytes.len() as u64), padded(bytes)].concat()
     }
 
-    /// Names, sizes, places and bodies.
-    fn read(tar: &[u8]) -> Result<Vec<(String, u64, u64, Vec<u8>)>, String> {
+    /// Name, size, offset and body.
+    type Found = (String, u64, u64, Vec<u8>);
+
+    /// Reads all members.
+    fn read(tar: &[u8]) -> Result<Vec<Found>, String> {
         let mut reader = TarReader::new(tar);
         let mut found = Vec::new();
         while let Some(mut member) = reader.next_member().map_err(|error| error.to_string())? {
