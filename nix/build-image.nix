@@ -1,4 +1,4 @@
-{ lib, pkgs, stdenv, writeText, internalSpec, nixDatabase, imageScript, overridable }:
+{ lib, pkgs, stdenv, writeText, internalSpec, nixDatabase, imageScript, overridable, storePaths }:
 
 /* Builds a container image without storing its layers.
 
@@ -15,6 +15,8 @@
    - copyTo: a program that copies it to wherever its argument says, in skopeo's notation
    - explain: a program that shows what the image is made of, and why
    - fromImage: the base image, or null
+   - sbom: a list of what is in it, with versions, licences and what depends on what, for scanners and auditors
+   (SPDX; `sbom.cyclonedx` is CycloneDX)
    - spec: the image spec, `image.json`, which names every layer's contents and digest
    - isExe: true, as for nixpkgs' `streamLayeredImage`
 
@@ -119,6 +121,8 @@ lib.fix (self:
     function = "buildImage";
     prefix = "image";
     inherit name tag spec meta;
+    roots = storePaths [ copyToRoot contents ] ++ lib.concatMap (layer: layer.sbomRoots) layers;
+    texts = [ (builtins.toJSON config) ];
     passthru.fromImage = base;
   }
 )

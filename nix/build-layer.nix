@@ -33,6 +33,7 @@ lib.fix (self:
 , contents ? null
 }@arguments: overridable self arguments (
   internalSpec {
+    sbomRoots = storePaths [ deps copyToRoot contents ] ++ lib.concatMap (layer: layer.sbomRoots) layers;
     function = "buildLayer";
     name = "layers";
     kind = "layer";

@@ -92,7 +92,7 @@ lib.fix (self:
 
     image = buildImage {
       inherit name tag maxLayers popularity;
-      copyToRoot = root;
+      copyToRoot = root // { sbomRoots = inRoot.found ++ coreutils.found; };
       perms = [
         { path = root; inherit uid gid; regex = ""; }
         { path = root; regex = "^${lib.escapeRegex builtins.storeDir}/[^/]+/tmp$"; mode = "1777"; }

@@ -1,8 +1,18 @@
-{ streamer, script }:
+{ sbom, streamer, script }:
 
 # What every function that makes one image leaves: a script that streams it, with programs that
 # explain it and copy it to where it is run.
-{ function, prefix, name, tag, spec, meta, passthru ? { } }:
+{ function
+, prefix
+, name
+, tag
+, spec
+, meta
+  # What the list of its packages is made from: derivations, and texts that mention some.
+, roots
+, texts
+, passthru ? { }
+}:
 script {
   inherit function prefix name tag spec meta;
   # Not by the whole program: each of its releases would give every image another script, and with it
@@ -12,6 +22,7 @@ script {
   passthru = { reference, program, withSkopeo }: {
     explain = program "explain" "explain ${spec}";
     copyToDockerDaemon = program "copy-to-docker-daemon" "copy ${spec} docker-daemon:${reference}";
+    sbom = sbom { inherit spec roots texts; name = reference; };
     copyToPodman = withSkopeo "copy-to-podman" "copy ${spec} containers-storage:${reference}";
   } // passthru;
 }

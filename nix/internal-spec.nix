@@ -14,6 +14,8 @@
 , layers
 , perms
 , options
+  # Of a layer: derivations that it is made of.
+, sbomRoots ? [ ]
   # Store paths, as strings, that are copied to `/` besides what was asked for.
 , addToRoot ? [ ]
 }:
@@ -38,4 +40,4 @@ assert lib.assertMsg (lib.isList layers && lib.all (layer: layer.isStowageLayer 
   "stowage.${function}: `layers` must be a list of what `buildLayer` makes";
 assert lib.assertMsg (lib.isList perms && lib.all (rule: rule ? path) perms)
   "stowage.${function}: `perms` must be a list of rules such as `{ path = …; regex = \"/tmp$\"; mode = \"1777\"; }`, each with the `path` that it is for";
-drv // lib.optionalAttrs (kind == "layer") { isStowageLayer = true; }
+drv // lib.optionalAttrs (kind == "layer") { isStowageLayer = true; inherit sbomRoots; }

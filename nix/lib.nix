@@ -18,7 +18,7 @@
 let
   inherit (pkgs) lib;
   available = pkgs // {
-    inherit pkgs scriptPkgs stowage builder streamer builderDerivation imageScript internalSpec nixDatabase overridable script storePaths;
+    inherit pkgs scriptPkgs stowage builder streamer builderDerivation imageScript internalSpec nixDatabase overridable sbom script storePaths;
   };
   callPackage = lib.callPackageWith available;
   # Calls a file as callPackage does. What callPackage makes of a function, builtins.functionArgs doesn't know.
@@ -29,6 +29,7 @@ let
   internalSpec = callFunction ./internal-spec.nix { };
   nixDatabase = callFunction ./nix-database.nix { };
   overridable = callFunction ./overridable.nix { };
+  sbom = callFunction ./sbom.nix { };
   script = callFunction ./script.nix { };
   storePaths = callFunction ./store-paths.nix { };
 in

@@ -28,6 +28,7 @@ let
     "src/cli/interrupt/orders.rs"
     "src/cli/prefetch.rs"
     "src/cli/registry_options.rs"
+    "src/cli/sbom.rs"
     "src/cli/serve.rs"
     "src/foreign.rs"
     "src/registry"

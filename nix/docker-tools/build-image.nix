@@ -61,6 +61,8 @@ lib.fix (self:
       function = "dockerTools.buildImage";
       prefix = "stream";
       inherit name tag spec meta;
+      roots = copies;
+      texts = [ (builtins.toJSON config) extraCommands ] ++ lib.optional (runAsRoot != null) runAsRoot;
     };
   in
   assert lib.assertMsg (contents == null || copyToRoot == null)

@@ -75,6 +75,8 @@ let
         function = "dockerTools.streamLayeredImage";
         prefix = "stream";
         inherit name tag spec meta passthru;
+        roots = contentsList;
+        texts = [ (builtins.toJSON config) extraCommands fakeRootCommands ];
       })
     );
 in

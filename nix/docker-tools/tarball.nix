@@ -16,7 +16,7 @@ let
       enableParallelBuilding = true;
       passthru = {
         inherit stream;
-        inherit (stream) imageName imageTag spec explain copyTo copyToDockerDaemon copyToPodman copyToRegistry;
+        inherit (stream) imageName imageTag spec explain sbom copyTo copyToDockerDaemon copyToPodman copyToRegistry;
         # What other images stand on: a layer of it can be read without what is before it.
         archive = archive "${name}.tar" "none";
       };

@@ -17,6 +17,8 @@ mod prefetch;
 mod progress;
 #[cfg(feature = "registry")]
 mod registry_options;
+#[cfg(feature = "report")]
+mod sbom;
 #[cfg(feature = "registry")]
 mod serve;
 mod watching;
@@ -34,6 +36,8 @@ use crate::oci::unpack::UnpackLimits;
 use crate::outgoing::{ParseReferenceError, without_user_information};
 #[cfg(feature = "registry")]
 use crate::registry::{self, client};
+#[cfg(feature = "report")]
+use crate::report;
 use crate::{closure, layer, oci, outgoing, target};
 use arguments::{Arguments, Command};
 #[cfg(feature = "registry")]
@@ -78,6 +82,12 @@ enum Failure {
     #[cfg(feature = "registry")]
     #[error(transparent)]
     Skopeo(#[from] target::SkopeoTargetError),
+    #[cfg(feature = "report")]
+    #[error("cannot read {}", file.display())]
+    Input { file: PathBuf, source: io::Error },
+    #[cfg(feature = "report")]
+    #[error("{}", file.display())]
+    Facts { file: PathBuf, source: report::sbom::FactsError },
     #[error("cannot write {}", file.display())]
     Output { file: PathBuf, source: io::Error },
     #[cfg(feature = "registry")]
@@ -193,7 +203,7 @@ pub fn main() -> ExitCode {
                 return ExitCode::from(128 + signal);
             }
             // If this fails, there is no other way to report an error.
-            let _ = report(&failure, &mut io::stderr().lock());
+            let _ = tell(&failure, &mut io::stderr().lock());
             ExitCode::FAILURE
         }
     }
@@ -232,6 +242,8 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Manifest(arguments) => inspect::manifest(&store, &arguments),
         #[cfg(feature = "report")]
         Command::Verify(arguments) => inspect::verify(&store, &arguments),
+        #[cfg(feature = "report")]
+        Command::Sbom(arguments) => sbom::sbom(&arguments),
         Command::Flatten(arguments) => commands::flatten(&store, &arguments),
         Command::Merge(arguments) => commands::merge(&arguments),
         #[cfg(feature = "report")]
@@ -251,7 +263,7 @@ fn without_secrets(mut error: clap::Error) -> clap::Error {
 }
 
 /// Prints the error and its causes on one line, and after a blank line what the user can do.
-fn report(failure: &Failure, out: &mut impl Write) -> io::Result<()> {
+fn tell(failure: &Failure, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "error: {}", with_causes(failure))?;
     if let Some(hint) = failure.hint() {
         writeln!(out, "\nhint: {hint}")?;

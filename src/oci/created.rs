@@ -4,8 +4,8 @@
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize};
-use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use time::{OffsetDateTime, UtcOffset};
 
 /// A date and time by RFC 3339, as it was written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -15,6 +15,17 @@ impl Default for Created {
     /// Returns the second that is also the modification time of all files.
     fn default() -> Self {
         Self("1970-01-01T00:00:01Z".to_owned())
+    }
+}
+
+impl Created {
+    /// Returns the same moment in UTC, to the second: `YYYY-MM-DDThh:mm:ssZ`.
+    pub fn in_utc(&self) -> String {
+        let parsed = OffsetDateTime::parse(&self.0, &Rfc3339).ok();
+        let utc = parsed
+            .and_then(|time| time.checked_to_offset(UtcOffset::UTC)?.replace_nanosecond(0).ok());
+        // A moment before the year 0 in UTC has no other form.
+        utc.and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_else(|| self.0.clone())
     }
 }
 

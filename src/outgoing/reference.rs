@@ -214,6 +214,11 @@ fn split_registry(name: &str) -> Result<(RegistryName, RepositoryName), Referenc
 }
 
 impl ImageReference {
+    /// Returns the name as one that need not have a tag.
+    pub fn reference(&self) -> &Reference {
+        &self.reference
+    }
+
     /// Returns the tag.
     pub fn tag(&self) -> &str {
         self.tag.as_str()

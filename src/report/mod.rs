@@ -6,6 +6,7 @@ mod diff;
 mod explain;
 mod lint;
 mod locations;
+pub mod sbom;
 mod tarsum;
 mod validate;
 

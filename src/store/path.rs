@@ -52,6 +52,11 @@ impl StorePath {
         &self.base_path()[Self::NAME..]
     }
 
+    /// Returns the 32 digits of the hash.
+    pub fn hash_part(&self) -> &str {
+        &self.base_path()[..Self::DASH]
+    }
+
     /// Returns hash and name, as the store directory has them.
     pub fn base_path(&self) -> &str {
         &self.0

@@ -43,8 +43,33 @@ let
   };
   distribution = pkgs.runCommand "distribution.tar.gz" { nativeBuildInputs = [ pkgs.gzip ]; }
     "${distributionImage} | gzip --no-name > $out";
+  # A package of which much is said, and some of it oddly.
+  described = pkgs.stdenv.mkDerivation {
+    pname = "described";
+    version = "1.2";
+    buildInputs = [ pkgs.jq ];
+    buildCommand = "mkdir -p $out/bin; echo 'exec ${pkgs.jq}/bin/jq' > $out/bin/described";
+    passthru.src.urls = [ "mirror://gnu/described.tar.gz" "https://example.org/described.tar.gz" ];
+    meta = {
+      license = [ pkgs.lib.licenses.mit { fullName = "Own Licence"; free = false; } (throw "no licence") ];
+      homepage = "https://example.org/described";
+      description = "Says what it is";
+      identifiers.cpe = "cpe:2.3:a:example:described:1.2:*:*:*:*:*:*:*";
+      maintainers = throw "nobody";
+    };
+  };
 in
 {
+  # For its SBOM: packages by each way into an image.
+  listed = stowage.buildImage {
+    name = "example.test/e2e/listed";
+    tag = "v1";
+    copyToRoot = described;
+    config.Cmd = [ "${pkgs.coreutils}/bin/ls" ];
+    layers = [ (stowage.buildLayer { deps = [ pkgs.hello ]; layers = [ bashLayer ]; }) ];
+  };
+  listedByTools = stowage.dockerTools.buildLayeredImage { name = "e2e/listed-by-tools"; contents = [ described ]; };
+
   # Nothing but what the config mentions.
   configOnly = stowage.buildImage {
     name = "E2E/Config-Only";

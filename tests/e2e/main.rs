@@ -45,6 +45,8 @@ mod registry;
 #[allow(dead_code)] // other tests need more of it
 #[path = "../it/s3.rs"]
 mod s3;
+/// Lists of an image's packages.
+mod sbom;
 /// `stowage serve` as a service: Docker, podman, skopeo and containerd pull from it.
 mod serve;
 /// Servers that share an object storage.

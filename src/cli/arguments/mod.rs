@@ -21,7 +21,8 @@ pub use registry::{
 };
 #[cfg(feature = "report")]
 pub use report::{
-    DiffArguments, ExplainArguments, LintArguments, ManifestArguments, VerifyArguments,
+    DiffArguments, ExplainArguments, LintArguments, ManifestArguments, SbomArguments, SbomFormat,
+    VerifyArguments,
 };
 
 /// Container images from Nix closures: no layer is stored, and only missing ones are sent
@@ -100,6 +101,9 @@ pub enum Command {
     /// Make every layer again, and report what differs from the image spec
     #[cfg(feature = "report")]
     Verify(VerifyArguments),
+    /// List what an image is made of, as SPDX or CycloneDX (a software bill of materials)
+    #[cfg(feature = "report")]
+    Sbom(SbomArguments),
     /// Write the files that a container of an image sees as one tar
     Flatten(FlattenArguments),
     /// Merge several archives into one, for a single `docker load`

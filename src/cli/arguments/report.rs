@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::digest::BlobDigest;
+use crate::outgoing::ImageReference;
+use crate::report::sbom::SUPPLIER;
 
 #[derive(Debug, Args)]
 pub struct VerifyArguments {
@@ -45,6 +47,39 @@ pub struct LintArguments {
     /// Print the findings as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct SbomArguments {
+    /// The image spec, `image.json`
+    #[arg(value_name = "IMAGE")]
+    pub image: PathBuf,
+
+    /// In whose format
+    #[arg(long, value_name = "FORMAT", default_value = "spdx")]
+    pub format: SbomFormat,
+
+    /// What evaluation knows of packages, by store path: licences, names in lists of
+    /// vulnerabilities, addresses. The image's attribute `sbom` makes such a file
+    #[arg(long, value_name = "FILE")]
+    pub meta: Option<PathBuf>,
+
+    /// What the image is called
+    #[arg(long, value_name = "NAME:TAG")]
+    pub name: Option<ImageReference>,
+
+    /// Who supplies packages of which `--meta` doesn't say it
+    #[arg(long, value_name = "NAME", default_value = SUPPLIER)]
+    pub supplier: String,
+}
+
+/// Whose format an SBOM is written in.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum SbomFormat {
+    /// SPDX 2.3
+    Spdx,
+    /// CycloneDX 1.6
+    Cyclonedx,
 }
 
 #[derive(Debug, Args)]

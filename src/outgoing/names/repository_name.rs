@@ -39,6 +39,11 @@ impl RepositoryName {
         check(text).is_ok()
     }
 
+    /// Returns what is behind the last slash.
+    pub fn last_component(&self) -> &str {
+        self.0.rsplit('/').next().unwrap_or_default()
+    }
+
     /// Returns the name as text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -1,0 +1,308 @@
+//! Lists what an image is made of, in the formats that scanners and auditors read.
+//! Stage: report (pure). Input: [`ImageSpec`] and what evaluation knows of packages. Output: a software
+//! bill of materials (SBOM).
+//!
+//! The same image and the same facts give the same bytes: there is no clock in it, and nothing random.
+
+mod cyclonedx;
+mod facts;
+mod licence;
+mod package_url;
+mod spdx;
+mod version;
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::closure::NarHash;
+use crate::digest::{BlobDigest, Digest};
+use crate::oci::{Image, ImageSpec, LayerSource, SourceInfo};
+use crate::outgoing::{ImageReference, Reference, RepositoryName};
+use crate::store::StorePath;
+
+pub use cyclonedx::cyclonedx;
+pub use facts::{Facts, FactsError};
+pub use spdx::spdx;
+
+use facts::PackageFacts;
+use version::Version;
+
+/// Who supplies packages of which nothing else is known.
+pub const SUPPLIER: &str = "nixpkgs";
+
+/// All that is listed, whatever the format.
+#[derive(Debug)]
+pub struct Inventory<'a> {
+    image: ImagePart,
+    supplier: &'a str,
+    components: Vec<Component<'a>>,
+    foreign: Vec<ForeignLayer>,
+}
+
+/// The image itself.
+#[derive(Debug)]
+struct ImagePart {
+    name: String,
+    /// Its name in a registry without the tag, if it was named.
+    repository: Option<String>,
+    tag: Option<String>,
+    manifest: BlobDigest,
+    architecture: String,
+    /// In UTC, to the second.
+    created: String,
+}
+
+/// A store path of the image.
+#[derive(Debug)]
+struct Component<'a> {
+    path: &'a StorePath,
+    nar_hash: NarHash,
+    /// The components that it refers to, by their places.
+    references: Vec<usize>,
+    name: String,
+    /// None for a store path whose name has none.
+    version: Option<String>,
+    output: Option<String>,
+    facts: &'a PackageFacts,
+}
+
+/// A layer that was not made here of store paths: a base image's, or what commands left.
+#[derive(Debug)]
+struct ForeignLayer {
+    /// From 1, at the bottom.
+    number: usize,
+    digest: BlobDigest,
+    /// The name of the file that it is in.
+    file: String,
+}
+
+impl<'a> Inventory<'a> {
+    /// Takes stock of an image. `name` is what the image is called, and `supplier` who supplies
+    /// packages of which the facts don't say it.
+    pub fn new(
+        spec: &'a ImageSpec,
+        name: Option<&ImageReference>,
+        supplier: &'a str,
+        facts: &'a Facts,
+    ) -> Self {
+        let places: BTreeMap<_, _> =
+            spec.sources.iter().zip(0..).map(|(info, at)| (&info.path, at)).collect();
+        let component = |info: &'a SourceInfo| {
+            let SourceInfo { path, nar_hash, references, .. } = info;
+            let facts = facts.of(path);
+            let guessed = Version::of(path.name());
+            let name = facts.pname.clone().unwrap_or_else(|| guessed.name.to_owned());
+            let version = facts.version.clone().or(guessed.version.map(str::to_owned));
+            let output = facts.output.clone().or(guessed.output.map(str::to_owned));
+            let output = output.filter(|output| output != "out");
+            let others = references.iter().filter(|reference| *reference != path);
+            let references = others.filter_map(|reference| places.get(reference).copied());
+            let references = references.collect();
+            Component { path, nar_hash: *nar_hash, references, name, version, output, facts }
+        };
+        let foreign = spec.layers.iter().zip(1..).filter_map(|(layer, number)| {
+            let LayerSource::Stored(blob) = &layer.source else { return None };
+            let file = blob.file.display().to_string();
+            Some(ForeignLayer { number, digest: blob.digest, file })
+        });
+        let image = ImagePart {
+            name: name.map_or("image", |name| repository(name).last_component()).to_owned(),
+            // What names no registry may be at any.
+            repository: name
+                .map(ImageReference::reference)
+                .filter(|reference| reference.short_name().is_none())
+                .map(Reference::name),
+            tag: name.map(|name| name.tag().to_owned()),
+            manifest: Image::new(spec).manifest.digest,
+            architecture: spec.architecture.to_string(),
+            created: spec.created.in_utc(),
+        };
+        Self {
+            image,
+            supplier,
+            components: spec.sources.iter().map(component).collect(),
+            foreign: foreign.collect(),
+        }
+    }
+}
+
+fn repository(name: &ImageReference) -> &RepositoryName {
+    name.reference().repository()
+}
+
+impl Component<'_> {
+    /// Returns the version, or else the hash of the store path, which is there for every one.
+    fn version(&self) -> &str {
+        self.version.as_deref().unwrap_or_else(|| self.path.hash_part())
+    }
+}
+
+/// Returns what a document that is complete but for its own identity is identified by: other facts
+/// about the same image make another document.
+fn identity(document: &impl Serialize) -> Digest {
+    Digest::of(&serde_json::to_vec(document).expect("an SBOM is JSON"))
+}
+
+/// Returns the program's name and version.
+fn tool() -> (&'static str, &'static str) {
+    ("stowage", env!("CARGO_PKG_VERSION"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn spec() -> ImageSpec {
+        let digest = |digit: &str| format!("sha256:{}", digit.repeat(64));
+        let path = |digit: &str, name: &str| format!("/nix/store/{}-{name}", digit.repeat(32));
+        let hash = "sha256:1b8m03r63zqhnjf7l5wnldhh7c134ap5vpj0850ymkq1iyzicy5s";
+        let (glibc, hello) = (path("0", "glibc-2.40-66-bin"), path("1", "hello+x-2.12"));
+        serde_json::from_value(json!({
+            "version": 1,
+            "platform": {"architecture": "amd64", "os": "linux"},
+            "created": "2024-05-06T07:08:09.5+02:00",
+            "config": {},
+            "history": [{}, {}],
+            "layers": [
+                {
+                    "diffId": digest("2"),
+                    "size": 10,
+                    "blob": {
+                        "file": "/nix/store/00000000000000000000000000000000-base.tar",
+                        "digest": digest("2"),
+                        "size": 10,
+                        "mediaType": "application/vnd.oci.image.layer.v1.tar",
+                    },
+                },
+                {
+                    "diffId": digest("3"),
+                    "size": 10,
+                    "mediaType": "application/vnd.oci.image.layer.v1.tar",
+                    "contents": {"storePaths": [glibc, hello]},
+                },
+            ],
+            "storePaths": [
+                {"path": glibc, "narHash": hash, "narSize": 1, "references": []},
+                {"path": hello, "narHash": hash, "narSize": 1, "references": [glibc, hello]},
+                {"path": path("2", "app.json"), "narHash": hash, "narSize": 1, "references": []},
+            ],
+        }))
+        .unwrap()
+    }
+
+    fn facts() -> Facts {
+        Facts::parse(
+            json!({
+                "/nix/store/11111111111111111111111111111111-hello+x-2.12": {
+                    "pname": "hello",
+                    "version": "2.12",
+                    "licenses": [{"spdx": "GPL-3.0-or-later"}, {"name": "Own Licence", "url": "https://example.org/l"}],
+                    "cpe": "cpe:2.3:a:gnu:hello:2.12:*:*:*:*:*:*:*",
+                    "purls": ["pkg:github/example/hello@2.12", "no purl"],
+                    "urls": ["mirror://gnu/hello.tar.gz", "https://example.org/hello.tar.gz"],
+                    "homepage": "https://example.org/hello",
+                    "description": "Greets",
+                },
+            })
+            .to_string()
+            .as_bytes(),
+        )
+        .unwrap()
+    }
+
+    fn documents(name: Option<&str>, facts: &Facts) -> [Value; 2] {
+        let spec = spec();
+        let name = name.map(|name| name.parse().unwrap());
+        let inventory = Inventory::new(&spec, name.as_ref(), SUPPLIER, facts);
+        [serde_json::to_value(spdx(&inventory)), serde_json::to_value(cyclonedx(&inventory))]
+            .map(Result::unwrap)
+    }
+
+    #[test]
+    fn every_store_path_is_there_once_with_all_that_is_known() {
+        let [spdx, cyclonedx] = documents(Some("registry.example/team/app:v1"), &facts());
+        let packages = spdx["packages"].as_array().unwrap();
+        assert_eq!(packages.len(), 1 + 1 + 3);
+        let hello = packages.iter().find(|package| package["name"] == "hello").unwrap();
+        assert_eq!(hello["versionInfo"], "2.12");
+        assert_eq!(hello["downloadLocation"], "https://example.org/hello.tar.gz");
+        let licence = "GPL-3.0-or-later AND LicenseRef-Own-Licence";
+        assert_eq!(hello["licenseDeclared"], licence);
+        assert_eq!(spdx["hasExtractedLicensingInfos"][0]["licenseId"], "LicenseRef-Own-Licence");
+        let references = hello["externalRefs"].as_array().unwrap();
+        let locators: Vec<_> =
+            references.iter().map(|reference| &reference["referenceLocator"]).collect();
+        assert_eq!(
+            locators,
+            [
+                "pkg:nix/hello@2.12?outputhash=11111111111111111111111111111111",
+                "pkg:github/example/hello@2.12",
+                "cpe:2.3:a:gnu:hello:2.12:*:*:*:*:*:*:*",
+            ]
+        );
+        let related = |kind: &str| {
+            let all = spdx["relationships"].as_array().unwrap().iter();
+            all.filter(|relation| relation["relationshipType"] == kind).count()
+        };
+        assert_eq!(["DESCRIBES", "CONTAINS", "DEPENDS_ON"].map(related), [1, 4, 1]);
+
+        let components = cyclonedx["components"].as_array().unwrap();
+        assert_eq!(components.len(), 4);
+        let hello = components.iter().find(|component| component["name"] == "hello").unwrap();
+        assert_eq!(hello["licenses"], json!([{"expression": licence}]));
+        assert_eq!(hello["pedigree"]["ancestors"][0]["purl"], "pkg:github/example/hello@2.12");
+        assert_eq!(
+            hello["hashes"][0]["content"],
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
+        let depends = cyclonedx["dependencies"].as_array().unwrap();
+        let of_hello = depends.iter().find(|entry| entry["ref"] == hello["bom-ref"]).unwrap();
+        assert_eq!(
+            of_hello["dependsOn"],
+            json!(["00000000000000000000000000000000-glibc-2.40-66-bin"])
+        );
+        assert_eq!(cyclonedx["metadata"]["timestamp"], "2024-05-06T05:08:09Z");
+        assert_eq!(cyclonedx["metadata"]["component"]["name"], "app");
+        assert_eq!(cyclonedx["metadata"]["component"]["version"], "v1");
+    }
+
+    #[test]
+    fn names_say_what_evaluation_does_not() {
+        let [spdx, cyclonedx] = documents(None, &Facts::default());
+        let of = |name: &str| {
+            let packages = spdx["packages"].as_array().unwrap();
+            packages.iter().find(|package| package["name"] == name).unwrap().clone()
+        };
+        let purl = |package: &Value| package["externalRefs"][0]["referenceLocator"].clone();
+        assert_eq!(
+            purl(&of("glibc")),
+            "pkg:nix/glibc@2.40-66?output=bin&outputhash=00000000000000000000000000000000"
+        );
+        assert_eq!(
+            purl(&of("hello+x")),
+            "pkg:nix/hello%2Bx@2.12?outputhash=11111111111111111111111111111111"
+        );
+        // What has no version is told from others by its hash.
+        assert_eq!(of("app.json")["versionInfo"], "2".repeat(32));
+        assert_eq!(of("glibc")["licenseDeclared"], "NOASSERTION");
+        assert!(cyclonedx["components"][0].get("licenses").is_none());
+    }
+
+    #[test]
+    fn documents_are_told_apart_by_all_that_is_in_them() {
+        let ids = |name: Option<&str>, facts: &Facts| {
+            let [spdx, cyclonedx] = documents(name, facts);
+            (spdx["documentNamespace"].to_string(), cyclonedx["serialNumber"].to_string())
+        };
+        let none = Facts::default();
+        let one = ids(None, &none);
+        assert_eq!(one, ids(None, &none));
+        for other in [ids(None, &facts()), ids(Some("app:v1"), &none)] {
+            assert_ne!(one.0, other.0);
+            assert_ne!(one.1, other.1);
+        }
+    }
+}

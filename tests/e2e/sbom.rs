@@ -1,0 +1,79 @@
+use std::collections::BTreeSet;
+use std::fs;
+
+use serde_json::Value;
+
+use stowage::store::Store;
+
+use crate::support::{Image, build, check, nix, run, stowage};
+
+fn document(attribute: &str) -> Value {
+    serde_json::from_slice(&fs::read(build(attribute)).unwrap()).unwrap()
+}
+
+/// The store paths that a CycloneDX document lists.
+fn listed(document: &Value) -> BTreeSet<String> {
+    let components = document["components"].as_array().unwrap().iter();
+    let paths = components.flat_map(|component| component["properties"].as_array().unwrap());
+    let paths = paths.filter(|property| property["name"] == "nix:output_path");
+    paths.map(|property| property["value"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn lists_the_closure_with_what_evaluation_knows() {
+    let image = Image::named("listed");
+    let attribute = format!("{}.sbom", image.attribute);
+    let (spdx, cyclonedx) = (document(&attribute), document(&format!("{attribute}.cyclonedx")));
+
+    // All that is in the image, and all that Nix says it needs.
+    let paths = listed(&cyclonedx);
+    let store = Store::default();
+    let sources: BTreeSet<_> =
+        image.spec.sources.iter().map(|source| store.print(&source.path)).collect();
+    assert_eq!(paths, sources);
+    let requisites = run(nix(&["--exec", "nix-store", "--query", "--requisites"]).args(&paths));
+    assert_eq!(paths, requisites.lines().map(str::to_owned).collect());
+    for name in ["-described-1.2", "-coreutils-9.1", "-hello-2.10", "-bash-5.2.15", "-jq-1.6"] {
+        assert!(paths.iter().any(|path| path.ends_with(name)), "{name}: {paths:?}");
+    }
+
+    let packages = spdx["packages"].as_array().unwrap();
+    assert_eq!(packages.len(), paths.len() + 1);
+    let described = packages.iter().find(|package| package["name"] == "described").unwrap();
+    for (key, expected) in [
+        ("versionInfo", "1.2"),
+        ("licenseDeclared", "MIT AND LicenseRef-Own-Licence"),
+        ("homepage", "https://example.org/described"),
+        ("downloadLocation", "https://example.org/described.tar.gz"),
+        ("summary", "Says what it is"),
+    ] {
+        assert_eq!(described[key], expected, "{key}");
+    }
+    let references = described["externalRefs"].to_string();
+    assert!(references.contains("cpe:2.3:a:example:described:1.2"), "{references}");
+    assert_eq!(spdx["name"], "listed:v1");
+
+    // By hand it is the same, without what evaluation knows.
+    let file = image.spec_file.to_str().unwrap();
+    let by_hand = || run(&mut stowage(&["sbom", file, "--format", "cyclonedx"]));
+    assert_eq!(by_hand(), by_hand());
+    assert_eq!(listed(&serde_json::from_str(&by_hand()).unwrap()), paths);
+}
+
+/// The list of packages is made of texts that mention none: it has nothing built.
+#[test]
+fn a_list_needs_no_package() {
+    let facts = build(&format!("{}.sbom.facts", check("listed")));
+    let query = ["--exec", "nix-store", "--query", "--references"];
+    assert_eq!(run(nix(&query).arg(facts)), "");
+}
+
+#[test]
+fn images_of_docker_tools_and_of_names_have_lists() {
+    for (name, package) in [("listedByTools", "described"), ("names-shell", "coreutils")] {
+        let list = document(&format!("{}.sbom", check(name)));
+        let packages = list["packages"].as_array().unwrap();
+        let found = packages.iter().filter(|found| found["name"] == package).count();
+        assert_eq!(found, 1, "{name}");
+    }
+}
