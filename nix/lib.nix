@@ -24,12 +24,15 @@ let
   # Calls a file as callPackage does. What callPackage makes of a function, builtins.functionArgs doesn't know.
   callFunction = import ./call-function.nix available;
 
+  # The program, for the machine that builds images.
+  programOfDerivations =
+    if arguments ? scriptPkgs && !(arguments ? stowage) then pkgs.buildPackages.callPackage ./package.nix { } else stowage;
   builderDerivation = callFunction ./builder-derivation.nix { };
   imageScript = callFunction ./image-script.nix { };
   internalSpec = callFunction ./internal-spec.nix { };
   nixDatabase = callFunction ./nix-database.nix { };
   overridable = callFunction ./overridable.nix { };
-  sbom = callFunction ./sbom.nix { };
+  sbom = callFunction ./sbom.nix { stowage = programOfDerivations; };
   script = callFunction ./script.nix { };
   storePaths = callFunction ./store-paths.nix { };
 in
@@ -38,8 +41,7 @@ rec {
   buildImageFromNames = callFunction ./image-from-names.nix {
     inherit buildImage;
     ownPkgs = pkgs;
-    # Run by a derivation.
-    stowage = if arguments ? scriptPkgs && !(arguments ? stowage) then pkgs.buildPackages.callPackage ./package.nix { } else stowage;
+    stowage = programOfDerivations;
   };
   buildIndex = callFunction ./build-index.nix { };
   buildLayer = callFunction ./build-layer.nix { };
