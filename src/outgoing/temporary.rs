@@ -2,7 +2,7 @@
 //! Stage: outgoing. Output: files, all or none.
 //!
 //! Files are made in the directory of the final file: nothing has to be copied, and no other
-//! directory has to exist. They vanish if anything ends a copy early ([`UnnamedFile`],
+//! directory has to exist. The files vanish if anything ends a copy early ([`UnnamedFile`],
 //! [`Watch::hold`]).
 
 use std::fs::{self, Permissions};
@@ -13,7 +13,8 @@ use super::error::{At, Error};
 use super::unnamed::{PREFIX, SUFFIX, UnnamedFile};
 use super::watch::{Watch, Watched};
 
-/// Removes what a copy left that was killed. No other may be at work in the directory.
+/// Removes the temporary files that a killed copy left behind. No other copy may use the
+/// directory now.
 pub fn remove_stale(directory: &Path) -> io::Result<()> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
@@ -46,10 +47,10 @@ impl NewFile {
         watch.hold();
         let mut file = UnnamedFile::beside(path).map_err(at)?;
         write(&mut Watched { out: file.file(), watch }).map_err(|error| error.at(path))?;
-        // A name must not outlive a power failure that its bytes don't: by name and size the
-        // next copy finds that they are there.
+        // After a power failure there must be no file that has its final name but lacks bytes: other
+        // programs trust a blob's name.
         file.file().sync_data().map_err(at)?;
-        // That may take longer than to write them.
+        // Syncing may take longer than writing: look for signals again.
         watch.advance(0).map_err(at)?;
         Ok(Self { file, path: path.to_owned() })
     }

@@ -2,7 +2,7 @@
 //! Stage: outgoing. Output: files.
 //!
 //! Most of Linux's file systems have such files (`O_TMPFILE`, open(2)). In other file systems, a file
-//! has a temporary name, and a killed program leaves it.
+//! has a temporary name, and a killed program leaves the file behind.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
@@ -82,7 +82,7 @@ impl UnnamedFile {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             linked => return linked,
         }
-        // linkat(2) replaces no file, and rename(2) does.
+        // linkat(2) can't replace a file. rename(2) can, but needs a name: a temporary one.
         let linked =
             self::temporary(Permissions::from_mode(MODE)).make_in(directory_of(path), link)?;
         linked.into_temp_path().persist(path).map_err(|error| error.error)
@@ -99,7 +99,7 @@ fn directory_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Returns a path of an open file.
+/// Returns a path by which this process can name an open file.
 fn handle(file: &File) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }

@@ -19,7 +19,7 @@ const XATTR: &str = "SCHILY.xattr.";
 /// Computes the TarSum of an uncompressed tar: `tarsum.v1+sha256:` and 64 hex digits.
 ///
 /// # Errors
-/// If it can't be read, or is no tar.
+/// Fails if the tar can't be read, or the bytes are not a tar.
 pub fn tarsum(tar: impl Read) -> Result<String, TarError> {
     let mut sums: Vec<Digest> = Vec::new();
     let budget = Budget::default();
@@ -28,7 +28,7 @@ pub fn tarsum(tar: impl Read) -> Result<String, TarError> {
         let mut sum = DigestWriter::new(io::sink());
         write_header(&entry, &mut sum)?;
         io::copy(&mut entry, &mut sum)?;
-        // Of a list that doubles.
+        // The list doubles when it grows.
         budget.take(2 * size_of::<Digest>() as u64)?;
         sums.push(sum.finish().0);
     }

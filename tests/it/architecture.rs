@@ -90,7 +90,7 @@ fn imports_are_seen() {
     }
 }
 
-/// Archives of others are read within bounds, and so by one reader (`src/oci/unpack/`).
+/// Checks that only one module reads archives: `src/oci/unpack/`, which applies the limits.
 #[test]
 fn there_is_one_reader_of_archives() {
     let mut found = Vec::new();

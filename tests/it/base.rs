@@ -333,8 +333,7 @@ fn one_of_several_images_is_chosen_by_its_name() {
     assert!(text.contains("has no image `base:v2`: it has `base:v1`"), "{text}");
 }
 
-/// What is wrong is said on one line that names the file and the layer.
-/// A directory from others names its own files, and those of the store.
+/// Checks that a directory can only name its own files and files of the store.
 #[test]
 fn a_directory_does_not_lead_out() {
     let directory = tempfile::tempdir().unwrap();
@@ -362,7 +361,7 @@ fn a_directory_does_not_lead_out() {
         fs::write(at.join("manifest.json"), manifest.to_string()).unwrap();
         assert!(message(&read(&at).unwrap_err(), &at).contains(expected), "{name}");
     }
-    // What Nix makes of links to other store paths is one.
+    // A directory that Nix made may consist of links to other store paths.
     let store = Store::below(directory.path());
     let [links, blobs] =
         ["links", "blobs"].map(|name| format!("/nix/store/{}-{name}", "1".repeat(32)));
@@ -378,6 +377,7 @@ fn a_directory_does_not_lead_out() {
     assert!(base.layers[0].blob.file.starts_with(&blobs));
 }
 
+/// Checks that errors are on one line, which names the file and the layer.
 #[test]
 fn damage_is_named() {
     let image = BaseFiles::gzipped;

@@ -1,4 +1,4 @@
-//! Archives that are made to cost much: what each command takes for them, and what it says.
+//! Archives that are made to cost much memory or time. Checks the cost and the errors of each command.
 
 use std::fs;
 use std::io::{self, Read};
@@ -11,8 +11,8 @@ use tar::{EntryType, Header};
 use crate::memory::measure;
 use crate::support::FakeStore;
 
-/// What a command may take, in KiB and seconds. It is built without optimisation here, and other
-/// tests run beside it: the time is for what never ends.
+/// The most memory (KiB) and time (seconds) that a command may take. Tests run in parallel and
+/// without optimisation, so the time is only short enough to notice a command that never ends.
 const LIMIT: u64 = 128 << 10;
 const SECONDS: u64 = 60;
 
@@ -33,14 +33,15 @@ fn padded(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
-/// An empty file of that name.
+/// Returns a tar with an empty file of this name.
 fn named(name: &str) -> Vec<u8> {
     let name = format!("{name}\0").into_bytes();
     let long = header(EntryType::GNULongName, "long", name.len() as u64);
     [long, padded(name), header(EntryType::Regular, "f", 0)].concat()
 }
 
-/// A header, so many MiB of zeros, and a file, in a gzip stream. With the digest of what is in it.
+/// Returns a gzip stream of a tar: a member of `kind` with a body of zeros, then a file. Also
+/// returns the digest of the uncompressed tar.
 fn zeros(kind: EntryType, mebibytes: u64) -> (Vec<u8>, String) {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
     let (begin, end) = (header(kind, "z", mebibytes << 20), header(EntryType::Regular, "f", 0));
@@ -66,7 +67,8 @@ fn configuration(diff_ids: &[&str]) -> Value {
     json!({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": diff_ids}})
 }
 
-/// A docker-archive that has a layer so many times.
+/// Returns a docker-archive that has a layer `times` times. `more` is added to the JSON of its
+/// configuration.
 fn archive((layer, digest): &(Vec<u8>, String), times: usize, more: &str) -> Vec<u8> {
     let mut config = configuration(&vec![&**digest; times]).to_string();
     config.truncate(config.len() - 1);
@@ -83,7 +85,8 @@ fn archive((layer, digest): &(Vec<u8>, String), times: usize, more: &str) -> Vec
     tar
 }
 
-/// What each command that reads archives says of this one, if it fails.
+/// Runs each command that reads archives, and checks its memory and its time. `build` and `flatten`
+/// must fail with the `expected` error.
 fn assert_cheap(what: &str, bytes: &[u8], expected: &str) {
     let store = FakeStore::new();
     store.write("registration", "");
@@ -103,7 +106,7 @@ fn assert_cheap(what: &str, bytes: &[u8], expected: &str) {
         assert!(ended.peak <= LIMIT, "{what}: {name}: {} MiB", ended.peak >> 10);
         assert!(seconds <= SECONDS, "{what}: {name}: {seconds} s");
         assert!([0, 1].contains(&ended.code), "{what}: {name}: {}", ended.said);
-        // What is in layers is nothing to the others, which copy or hash them as they are.
+        // The other commands copy or hash layers without unpacking them.
         if ["build", "flatten"].contains(&name) {
             let first = ended.said.lines().find(|line| line.starts_with("error: "));
             let first = first.unwrap_or_else(|| panic!("{what}: {name}: {}", ended.said));
@@ -168,7 +171,7 @@ fn large_documents_are_not_parsed() {
 fn much_does_not_come_of_little() {
     let expected = "layer 1 of 1: is no whole tar archive in a gzip stream: ";
     assert_cheap("zeros", &archive(&zeros(EntryType::Regular, 700), 1, ""), expected);
-    // By hand it may.
+    // An option changes the limit.
     let store = FakeStore::new();
     fs::write(store.root().join("base.tar"), archive(&zeros(EntryType::Regular, 1), 1, ""))
         .unwrap();
@@ -181,7 +184,7 @@ fn much_does_not_come_of_little() {
     }
 }
 
-/// `build` and `flatten` refuse the same.
+/// Checks that `build` and `flatten` refuse the same members.
 #[test]
 fn odd_members_are_refused_by_all() {
     let hard = |target: &str| {

@@ -138,7 +138,8 @@ fn files_that_do_not_fit_are_named() {
 fn a_base_is_looked_at_too() {
     let sources = Sources::new();
     let tar = layer(&[Item::File("a", b"1"), Item::File("a", b"2")]);
-    // A base would be refused for it. The tar crate doesn't write such a name.
+    // A base with such a name would be refused, so it is in another layer. The tar crate does not
+    // write such a name.
     let mut odd = layer(&[Item::File("xx/b", b"3")]);
     odd[..2].copy_from_slice(b"..");
     let mut header = tar::Header::from_byte_slice(&odd[..512]).clone();

@@ -13,8 +13,9 @@ mod base;
 mod base_image;
 /// The effect of a base image's directories and links on a layer.
 mod base_tree;
-/// The program without features: what derivations run.
+/// Archives that are made to cost much memory or time.
 mod bombs;
+/// The program without features, as derivations run it.
 mod builder;
 /// Messages, exit codes, and files that are left behind after a failure.
 mod cli;

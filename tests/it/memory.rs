@@ -45,18 +45,18 @@ fn store(count: usize) -> FakeStore {
 /// The variable that tells [`launcher`] what to run: the command's words, one in each line.
 const COMMAND: &str = "STOWAGE_TEST_COMMAND";
 
-/// By which it is told what standard input is.
+/// The variable that tells [`launcher`] which file to use as the command's standard input.
 const INPUT: &str = "STOWAGE_TEST_INPUT";
 
-/// What became of a command.
+/// The result of a command.
 pub struct Ended {
-    /// The most memory that it ever had, in KiB.
+    /// The peak memory, in KiB.
     pub peak: u64,
     pub code: i32,
     pub said: String,
 }
 
-/// Runs a command in the store's directory.
+/// Runs a command in the store's directory, with the file `input` as standard input.
 pub fn measure(store: &FakeStore, arguments: &[&str], input: &str) -> Ended {
     let mut command = store.stowage(arguments);
     // Every thread makes layers of its own.
@@ -79,16 +79,16 @@ pub fn measure(store: &FakeStore, arguments: &[&str], input: &str) -> Ended {
     Ended { peak, code, said: String::from_utf8_lossy(&output.stderr).into_owned() }
 }
 
-/// The most memory that a command ever had, in KiB.
+/// Returns the peak memory of a command, in KiB. The command must succeed.
 fn peak(store: &FakeStore, arguments: &[&str]) -> u64 {
     let Ended { peak, code, said } = measure(store, arguments, "/dev/null");
     assert_eq!(code, 0, "{arguments:?}: {said}");
     peak
 }
 
-/// Runs a command and prints what the kernel says of its memory once it has ended, and its exit
-/// code. That counts what the command was before, a copy of this process, which is a small one
-/// therefore.
+/// Runs a command, and prints its exit code and the memory that the kernel reports for it after its
+/// end. That includes the time before `exec`, when the child is a copy of this process: so this
+/// process must be small.
 #[test]
 #[ignore = "no test, but what others run"]
 fn launcher() {

@@ -73,8 +73,8 @@ fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
     found
 }
 
-/// Bytes of the largest file below a directory that a program has open, whether it has a name or
-/// not.
+/// Returns the size of the largest file that a program has open below a directory, in bytes. The
+/// file may be without a name.
 fn largest(program: u32, path: &Path) -> u64 {
     let open = fs::read_dir(format!("/proc/{program}/fd")).into_iter().flatten().flatten();
     let below = open
@@ -481,7 +481,7 @@ fn an_interrupted_copy_leaves_nothing() {
         ("oci:new/layout", Signal::SIGTERM, 143),
         ("dir:new/dir", Signal::SIGHUP, 129),
         ("docker-archive:new/image.tar", Signal::SIGQUIT, 131),
-        // Of this one nobody is told: it leaves directories.
+        // A program can't handle this signal: empty directories are left.
         ("oci-archive:new/image.tar", Signal::SIGKILL, 128 + 9),
         ("oci:new/layout", Signal::SIGKILL, 128 + 9),
     ] {

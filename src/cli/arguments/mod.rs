@@ -40,16 +40,16 @@ pub struct Arguments {
     #[arg(long, short, value_name = "N", env = "NIX_BUILD_CORES", global = true)]
     pub jobs: Option<usize>,
 
-    /// How many bytes a layer or an archive of others may unpack to; K, M, G and T are powers of 1024
+    /// Largest size of an unpacked layer or archive from others; K, M, G and T are powers of 1024
     #[arg(long, value_name = "BYTES", default_value = "128G", value_parser = bytes, env = "STOWAGE_MAX_UNPACKED", global = true)]
     pub max_unpacked: u64,
 
-    /// How many times its size it may unpack to, beyond 512 MiB
+    /// Largest ratio of unpacked to packed size for layers and archives from others, beyond 512 MiB
     #[arg(long, value_name = "N", default_value_t = UnpackLimits::RATIO, env = "STOWAGE_MAX_RATIO", global = true)]
     pub max_ratio: u64,
 }
 
-/// Parses a number of bytes with a unit or none.
+/// Parses a number of bytes, with or without a unit.
 fn bytes(text: &str) -> Result<u64, String> {
     let (digits, shift) = match text.char_indices().next_back() {
         Some((end, 'K')) => (&text[..end], 10),

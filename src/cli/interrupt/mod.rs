@@ -29,7 +29,7 @@ pub fn hold() {
             if ignored >> (signal - 1) & 1 == 1 {
                 continue;
             }
-            // These calls can't fail for the three signals. If one did, the signal would still end
+            // These calls can't fail for these signals. If one did, the signal would still end
             // the program.
             let _ = flag::register_conditional_shutdown(signal, 128 + signal, first.clone());
             let _ = flag::register(signal, first.clone());

@@ -42,7 +42,7 @@ pub enum BaseEntry<'a> {
 
 impl BaseLayerTree {
     /// Adds an entry, by its name in the archive. Of several entries with one name, the last
-    /// counts. Returns an estimate of the memory that it takes, in bytes.
+    /// counts. Returns an estimate of the memory that the entry takes, in bytes.
     pub fn add(&mut self, name: &[u8], entry: BaseEntry) -> u64 {
         let name = normal(name);
         let size = memory(&name);
@@ -72,7 +72,7 @@ impl BaseLayerTree {
             BaseEntry::Other => {
                 self.others.push(hash(&name));
                 self.entries.remove(&name);
-                // Eight bytes, in a list that doubles.
+                // A hash has eight bytes, and the list doubles when it grows.
                 implied + 16
             }
         }

@@ -1,5 +1,5 @@
-//! Checks that a name in a directory does not lead out of it.
-//! Stage: oci. Opens files. Input: a directory and a name. Output: whether it is inside.
+//! Checks that a name in a directory does not lead out of that directory.
+//! Stage: oci. Opens files. Input: a directory and a name. Output: whether the file is inside.
 
 use std::fs::{self, File};
 use std::io;
@@ -8,7 +8,7 @@ use std::path::{Component, Path};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 
-/// Returns whether the text of a name leads to no other directory: it is relative and has no `..`.
+/// Returns whether a name is relative and has no `..`. Symbolic links are not followed.
 pub fn is_relative(name: &str) -> bool {
     let inside = |component| matches!(component, Component::Normal(_) | Component::CurDir);
     Path::new(name).components().all(inside)
@@ -73,7 +73,7 @@ mod tests {
         ] {
             assert!(is_relative(name));
             assert_eq!(is_beneath(&directory, name).unwrap(), beneath, "{name}");
-            // A path that leaves the directory and comes back is inside for this one.
+            // For `by_paths`, a path that leaves the directory and comes back is inside.
             let by_paths = by_paths(&directory, name).unwrap();
             assert_eq!(by_paths, beneath || name == "dir/d/f", "{name}");
         }

@@ -1,4 +1,4 @@
-//! The attributes of a tar's entry besides its name and its contents.
+//! Reads and writes the attributes of a tar's entry: all except its name and its contents.
 //! Stage: oci. Input: an entry. Output: an entry with the same attributes.
 
 use std::ffi::OsStr;
@@ -79,14 +79,14 @@ impl Attributes {
         Ok(attributes)
     }
 
-    /// Estimates the memory that they take, in bytes.
+    /// Estimates the memory that the attributes take, in bytes.
     pub fn memory(&self) -> u64 {
         let xattrs: usize =
             self.xattrs.iter().map(|(key, value)| key.len() + value.len() + 96).sum();
         (400 + self.target.len() + xattrs) as u64
     }
 
-    /// Returns the attributes of a hard link to a file with these.
+    /// Returns the attributes of a hard link to a file with these attributes.
     pub fn linked_to(&self, name: &[u8]) -> Self {
         Self { target: name.to_vec(), xattrs: Vec::new(), ..self.clone() }
     }

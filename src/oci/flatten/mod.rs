@@ -1,7 +1,7 @@
 //! Writes the root file system of an image, the files that a container sees, as one tar.
 //! Stage: oci. Input: layers. Output: a tar.
 //!
-//! Layers are read twice: first to find the entries that are left in the end, then to copy these.
+//! Layers are read twice: first to find the entries that are left in the end, then to copy them.
 //! Directories come first, sorted; then the other entries, in the order of the layers. Contents are
 //! never held in memory.
 
@@ -85,7 +85,7 @@ fn write_error(error: io::Error) -> Error {
 /// The memory for names and for attributes of directories: enough for some 400,000 files.
 const MEMORY: u64 = 80 << 20;
 
-/// The entries of all layers that are left.
+/// The entries that are left after all layers.
 struct Plan {
     tree: RootTree,
     directories: BTreeMap<EntryId, Attributes>,
@@ -110,7 +110,7 @@ fn plan(store: &Store, layers: &[SpecLayer]) -> Result<Plan, Error> {
 }
 
 impl Plan {
-    /// Reads a layer.
+    /// Applies the entries of a layer.
     fn layer(&mut self, layer: usize, tar: impl Read) -> Result<(), Problem> {
         let mut archive = TarReader::new(tar);
         let mut index = 0;

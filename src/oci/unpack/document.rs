@@ -13,7 +13,8 @@ const VALUES: usize = 100_000;
 /// Parses a document.
 ///
 /// # Errors
-/// Fails with a reason for people.
+/// Fails with a message for the user if there are too many bytes or values, or if the bytes are
+/// not a document of this type.
 pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     if bytes.len() as u64 > CONFIG {
         return Err(format!("it has {} bytes, and {CONFIG} are the most", bytes.len()));
@@ -24,7 +25,7 @@ pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     serde_json::from_slice(bytes).map_err(|error| error.to_string())
 }
 
-/// Counts brackets and commas outside of strings: there are no more values than these.
+/// Counts brackets and commas outside of strings. A document has at most one value more.
 fn values(json: &[u8]) -> usize {
     let (mut count, mut in_string, mut escaped) = (0, false, false);
     for byte in json {

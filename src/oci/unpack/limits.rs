@@ -25,7 +25,8 @@ impl Default for UnpackLimits {
 impl UnpackLimits {
     /// The default of [`Self::total`].
     pub const TOTAL: u64 = 128 << 30;
-    /// The default of [`Self::ratio`]. Programs and texts are far below; only zeros are far above.
+    /// The default of [`Self::ratio`]. Programs and texts have far smaller ratios;
+    /// only bytes such as zeros have far larger ones.
     pub const RATIO: u64 = 100;
     /// The unpacked bytes that are always allowed.
     const FREE: u64 = 512 << 20;
@@ -101,7 +102,7 @@ pub struct Limited<D> {
 }
 
 impl<D> Limited<D> {
-    /// Limits a decoder. `taken` counts its input.
+    /// Limits a decoder. `taken` is the number of bytes that the decoder has read.
     pub fn new(decoder: D, taken: Arc<AtomicU64>, limits: UnpackLimits) -> Self {
         Self { decoder, taken, given: 0, limits }
     }
@@ -132,7 +133,7 @@ impl Budget {
     /// The default, in bytes: enough for some 200,000 directories and links, or 2,500,000 files.
     const BYTES: u64 = 40 << 20;
 
-    /// Makes a budget of so many bytes.
+    /// Makes a budget of `bytes` bytes.
     pub fn of(bytes: u64) -> Self {
         Self { left: AtomicU64::new(bytes) }
     }
@@ -140,7 +141,7 @@ impl Budget {
     /// Takes bytes from the budget.
     ///
     /// # Errors
-    /// Fails if fewer are left.
+    /// Fails if fewer bytes are left.
     pub fn take(&self, bytes: u64) -> io::Result<()> {
         let less = |left: u64| left.checked_sub(bytes);
         match self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less) {

@@ -9,7 +9,7 @@ use thiserror::Error;
 use super::pax::Records;
 use super::tar_reader::{TarError, TarReader, shown};
 
-/// The longest path and the longest component of one, in bytes, as in Linux.
+/// The largest lengths of a path and of a component of a path, in bytes, as in Linux.
 pub const PATH: usize = 4096;
 pub const COMPONENT: usize = 255;
 
@@ -19,15 +19,15 @@ pub enum MemberProblem {
     /// A header with a name or records is too large.
     #[error("has {size} bytes of names and records, and {most} are the most")]
     Record {
-        /// Its bytes.
+        /// The number of bytes that the header announces.
         size: u64,
-        /// The most.
+        /// The largest allowed number.
         most: u64,
     },
     /// PAX records are malformed.
     #[error("has malformed PAX records")]
     Records,
-    /// Two headers give the same.
+    /// Two extended headers give the name, the target or the records.
     #[error("has two names or two sets of records")]
     Twice,
     /// The path is too long for Linux.

@@ -2,7 +2,7 @@
 //! Stage: oci. Input: an archive's bytes. Output: its members.
 //!
 //! Every reader of an archive is a [`TarReader`], every decoder a [`Compression::reader`], and every
-//! document is parsed by [`parse_json`]: nothing else in the program bounds them.
+//! document is parsed by [`parse_json`]: these are the only places that apply limits.
 //!
 //! [`Compression::reader`]: crate::oci::Compression::reader
 

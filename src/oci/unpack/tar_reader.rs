@@ -1,7 +1,8 @@
 //! Reads a tar archive, member by member, with limits.
 //! Stage: oci. Input: an archive's bytes. Output: [`Member`]s.
 //!
-//! Names, records and the map of a sparse file are in memory, with at most 1 MiB each. Bodies are not.
+//! Names, records and the map of a sparse file are kept in memory, with at most 1 MiB each. Bodies
+//! are not.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -81,7 +82,7 @@ impl<R: Read> TarReader<R> {
 }
 
 impl TarReader<BufReader<File>> {
-    /// Makes a reader that seeks over bodies, and does not notice missing ones.
+    /// Makes a reader that seeks over bodies. It does not notice missing bytes of a body.
     pub fn seeking(from: BufReader<File>) -> Self {
         let skip = |file: &mut BufReader<File>, bytes| match i64::try_from(bytes) {
             Ok(bytes) => file.seek_relative(bytes),
@@ -294,7 +295,7 @@ impl<R: Read> TarReader<R> {
         if is_whole { Ok(map) } else { Err(MapError::Wrong) }
     }
 
-    /// Reads stored bytes of a body, of which `left` are left.
+    /// Reads some of the `left` stored bytes that are left of a body.
     pub(super) fn read_stored(&mut self, buffer: &mut [u8], left: u64) -> io::Result<usize> {
         if left == 0 || buffer.is_empty() {
             return Ok(0);
@@ -361,7 +362,7 @@ mod tests {
     /// Name, size, offset and body.
     type Found = (String, u64, u64, Vec<u8>);
 
-    /// Reads all members.
+    /// Returns the name, size, position and body of each member.
     fn read(tar: &[u8]) -> Result<Vec<Found>, String> {
         let mut reader = TarReader::new(tar);
         let mut found = Vec::new();
@@ -398,7 +399,7 @@ mod tests {
             ("z".to_owned(), 1, 5120, b"z".to_vec()),
         ];
         assert_eq!(found, expected);
-        // The same without reading bodies.
+        // Bodies that are not read do not change the positions.
         let mut reader = TarReader::new(&tar[..]);
         let mut names = Vec::new();
         while let Some(member) = reader.next_member().unwrap() {

@@ -65,7 +65,8 @@ fn read(
     architecture: &Architecture,
     notes: &mut Notes,
 ) -> Result<(), TarError> {
-    // What is made here, `loadable` or not, has each name once; and names are much to remember.
+    // Only the layers of others can have a name twice. The names take much memory, so they are
+    // not remembered for layers that are made here, `loadable` or not.
     let mut names = layer.contents().is_none().then(BTreeSet::new);
     let mut head = Vec::with_capacity(HEAD);
     let budget = Budget::default();

@@ -63,7 +63,7 @@ struct Merge<W> {
     /// The members that were written, with their digests; a directory has none.
     seen: BTreeMap<String, Option<Digest>>,
     documents: Documents,
-    /// For the names of members.
+    /// The memory for the names of members.
     budget: Budget,
 }
 
@@ -210,9 +210,9 @@ enum Problem {
     Read(io::Error),
     /// The member is not valid.
     Odd(String),
-    /// Nor is a document.
+    /// The document is not valid.
     Json(String),
-    /// The result fails.
+    /// The result can't be written.
     Write(outgoing::Error),
 }
 
