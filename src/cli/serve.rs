@@ -4,8 +4,8 @@ use std::fs;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::RecvTimeoutError;
-use std::time::Duration;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use tracing_subscriber::filter::LevelFilter;
@@ -15,13 +15,14 @@ use super::arguments::{LogFormat, PackagesArguments, ServeArguments, TagsArgumen
 use super::commands::{print, write_file};
 use super::interrupt::{self, Order};
 use crate::error::with_causes;
-use crate::registry::catalog::{Source, Sources};
+use crate::registry::catalog::{Catalog, Source, Sources};
 use crate::registry::on_demand::{
     Access, NixBuild, NixLimits, OnDemandOptions, PopularityFile, ServedTags,
 };
 use crate::registry::server::{
-    Cache, Limits, Registry, ServerOptions, TlsAcceptor, Users, read_tls,
+    Cache, Certificate, Limits, Permissions, Registry, ServerOptions, Users, read_tls,
 };
+use crate::registry::storage::StorageKeys;
 use crate::registry::{Reread, SetupError};
 use crate::store::Store;
 
@@ -36,24 +37,26 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// an image.
 const FOR_BUILDING: u64 = 2 << 30;
 
+/// How long to wait for what directories and files have before beginning without.
+const FIRST: Duration = Duration::from_secs(10);
+
 pub fn serve(store: &Store, arguments: &ServeArguments) -> Result<(), Failure> {
     log(arguments);
     let orders = interrupt::orders().map_err(Failure::Signals)?;
-    let given: Result<Vec<_>, _> =
-        arguments.sources.iter().map(|source| Source::parse(source)).collect();
-    let mut sources = Sources::new(store.clone(), given?)?;
-    let (mut files, mut options) = options(arguments)?;
+    let (files, mut options) = options(arguments)?;
     let (on_demand, _roots) = on_demand(&arguments.packages)?.unzip();
     options.on_demand = on_demand;
-    for problem in sources.reload(false).problems {
-        tracing::error!("{problem}");
-    }
+    let loader = Loader::start(store.clone(), arguments.sources.clone(), files, orders);
+    let Some((catalog, images)) = loader.first()? else { return Ok(()) };
 
     let address = &arguments.listen;
-    let registry = Registry::start(sources.catalog(), store.clone(), address, options)?;
+    let registry = Registry::start(catalog, store.clone(), address, options)?;
     let address = registry.address();
     warn_of_openness(arguments, address);
-    tracing::info!(images = sources.count(), %address, "serving");
+    tracing::info!(images, %address, "serving");
+    if let Some(address) = registry.admin_address() {
+        tracing::info!(%address, "answering for monitoring");
+    }
     let scheme = if arguments.tls_cert.is_some() { "https" } else { "http" };
     print(&format!("{scheme}://{address}"))?;
     if let Some(file) = &arguments.address_file {
@@ -61,20 +64,18 @@ pub fn serve(store: &Store, arguments: &ServeArguments) -> Result<(), Failure> {
     }
 
     loop {
-        let all = match orders.recv_timeout(LOOK) {
-            Ok(Order::Reload) => true,
-            Err(RecvTimeoutError::Timeout) => false,
-            Ok(Order::End) | Err(RecvTimeoutError::Disconnected) => break,
-        };
-        let reload = sources.reload(all);
-        for problem in reload.problems {
-            tracing::error!("{problem}");
+        match loader.next() {
+            Event::Order(Order::Reload) => loader.look(),
+            Event::Order(Order::End) => break,
+            Event::Catalog(catalog, images) => {
+                registry.replace(catalog);
+                tracing::info!(images, "reloaded");
+            }
+            Event::Tls(tls) => registry.replace_tls(tls),
+            Event::Users(users) => registry.replace_users(users),
+            Event::Permissions(permissions) => registry.replace_permissions(permissions),
+            Event::Failed(error) => tracing::error!("{}", with_causes(&error)),
         }
-        if reload.changed {
-            registry.replace(sources.catalog());
-            tracing::info!(images = sources.count(), "reloaded");
-        }
-        files.reload(&registry, all);
     }
     tracing::info!("ending");
     if !registry.stop(Duration::from_secs(arguments.grace)) {
@@ -83,21 +84,122 @@ pub fn serve(store: &Store, arguments: &ServeArguments) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What the server has to do something about.
+enum Event {
+    Order(Order),
+    Catalog(Catalog, usize),
+    Tls(Certificate),
+    Users(Users),
+    Permissions(Permissions),
+    Failed(SetupError),
+}
+
+/// Looks at files and directories again and again, in a thread of its own: a file system that hangs
+/// keeps nobody from being answered, and no signal from being heard.
+struct Loader {
+    events: Receiver<Event>,
+    looks: Sender<()>,
+}
+
+impl Loader {
+    fn start(store: Store, given: Vec<String>, files: Files, orders: Receiver<Order>) -> Self {
+        let (sender, events) = channel();
+        let (looks, look) = channel();
+        let ordered = sender.clone();
+        std::thread::spawn(move || {
+            // Without signals, nothing else would end the server.
+            let orders = orders.into_iter().chain([Order::End]);
+            for order in orders {
+                if ordered.send(Event::Order(order)).is_err() {
+                    break;
+                }
+            }
+        });
+        std::thread::spawn(move || load(store, given, files, &sender, &look));
+        Self { events, looks }
+    }
+
+    /// Returns the images that are there at first, or nothing if it is told to end.
+    fn first(&self) -> Result<Option<(Catalog, usize)>, SetupError> {
+        let begin = Instant::now();
+        loop {
+            match self.events.recv_timeout(FIRST.saturating_sub(begin.elapsed())) {
+                Ok(Event::Catalog(catalog, images)) => return Ok(Some((catalog, images))),
+                Ok(Event::Failed(error)) => return Err(error),
+                Ok(Event::Order(Order::End)) | Err(RecvTimeoutError::Disconnected) => {
+                    return Ok(None);
+                }
+                Ok(_) => {}
+                Err(RecvTimeoutError::Timeout) => {
+                    tracing::warn!("what is to be served cannot be read yet: beginning without it");
+                    return Ok(Some(Default::default()));
+                }
+            }
+        }
+    }
+
+    fn next(&self) -> Event {
+        self.events.recv().unwrap_or(Event::Order(Order::End))
+    }
+
+    /// Has it look at all again, changed or not.
+    fn look(&self) {
+        let _ = self.looks.send(());
+    }
+}
+
+/// Looks until nobody wants to know any more.
+fn load(
+    store: Store,
+    given: Vec<String>,
+    mut files: Files,
+    events: &Sender<Event>,
+    look: &Receiver<()>,
+) {
+    let given: Result<Vec<_>, _> = given.iter().map(|source| Source::parse(source)).collect();
+    let mut sources = match given.and_then(|given| Sources::new(store, given)) {
+        Ok(sources) => sources,
+        Err(error) => return drop(events.send(Event::Failed(error))),
+    };
+    let (mut all, mut is_first) = (false, true);
+    loop {
+        let reload = sources.reload(all);
+        for problem in reload.problems {
+            tracing::error!("{problem}");
+        }
+        if (reload.changed || is_first)
+            && events.send(Event::Catalog(sources.catalog(), sources.count())).is_err()
+        {
+            return;
+        }
+        is_first = false;
+        files.reload(events, all);
+        all = match look.recv_timeout(LOOK) {
+            Ok(()) => true,
+            Err(RecvTimeoutError::Timeout) => false,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+    }
+}
+
 /// Files that a running server reads again.
 struct Files {
-    tls: Option<Reread<TlsAcceptor>>,
+    tls: Option<Reread<Certificate>>,
     users: Option<Reread<Users>>,
+    permissions: Option<Reread<Permissions>>,
 }
 
 impl Files {
-    /// Reads changed files and applies them to the server. A file that is not valid leaves the
-    /// server as it was.
-    fn reload(&mut self, registry: &Registry, all: bool) {
-        if let Some(tls) = again(&mut self.tls, all, "certificate") {
-            registry.replace_tls(tls);
-        }
-        if let Some(users) = again(&mut self.users, all, "list of users") {
-            registry.replace_users(users);
+    /// Has the server go by what changed. Where that can't be used, it goes by what was before.
+    fn reload(&mut self, events: &Sender<Event>, all: bool) {
+        let found = [
+            again(&mut self.tls, all, "certificate").map(Event::Tls),
+            again(&mut self.users, all, "list of users").map(Event::Users),
+            again(&mut self.permissions, all, "list of permissions").map(Event::Permissions),
+        ];
+        for event in found.into_iter().flatten() {
+            // That nobody listens is found out by who looks next.
+            let _ = events.send(event);
         }
     }
 }
@@ -116,26 +218,35 @@ fn again<T>(files: &mut Option<Reread<T>>, all: bool, what: &'static str) -> Opt
 }
 
 fn options(arguments: &ServeArguments) -> Result<(Files, ServerOptions), SetupError> {
-    let ServeArguments { tls_cert, tls_key, htpasswd, .. } = arguments;
+    let ServeArguments { tls_cert, tls_key, htpasswd, permissions, .. } = arguments;
     let tls = tls_cert.clone().zip(tls_key.clone());
     let tls = first(tls.map(|(certificate, key)| vec![certificate, key]), |files| {
         read_tls(&files[0], &files[1])
     });
-    let users = first(htpasswd.clone().map(|file| vec![file]), |files| Users::read(&files[0]));
+    let one = |file: &Option<PathBuf>| file.clone().map(|file| vec![file]);
+    let users = first(one(htpasswd), |files| Users::read(&files[0]));
+    let permissions = first(one(permissions), |files| Permissions::read(&files[0]));
     let ((tls_files, tls), (user_files, users)) = (tls?, users?);
+    let (permission_files, permissions) = permissions?;
     let cache = arguments.cache.as_deref();
+    let connections = usize::from(arguments.max_connections);
+    let client_connections = arguments.max_client_connections.map(usize::from);
     let options = ServerOptions {
         tls,
         users,
+        permissions,
+        trusted: arguments.trusted_proxy.clone(),
+        admin: arguments.admin_listen.clone(),
         cache: cache.map(|directory| Cache::open(directory, arguments.cache_size)).transpose()?,
         on_demand: None,
         limits: Limits {
-            connections: arguments.max_connections.into(),
+            connections,
+            client_connections: client_connections.unwrap_or((connections * 3 / 4).max(1)),
             headers: HEADERS,
             patience: Some(PATIENCE),
         },
     };
-    Ok((Files { tls: tls_files, users: user_files }, options))
+    Ok((Files { tls: tls_files, users: user_files, permissions: permission_files }, options))
 }
 
 /// The directory for links, which is removed at the end if it is a temporary one.
@@ -189,8 +300,10 @@ fn on_demand(arguments: &PackagesArguments) -> Result<Option<(OnDemandOptions, R
         },
         roots,
         storage: arguments.storage.clone(),
+        storage_keys: StorageKeys::read(&arguments.storage_key)?,
         builds: arguments.max_builds.into(),
         queue: arguments.max_queue.into(),
+        grace: Duration::from_secs(arguments.abandoned_after),
         most_packages: arguments.max_packages.into(),
         most_bytes: arguments.max_image_size,
         most_images: arguments.max_images.into(),

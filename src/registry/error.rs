@@ -56,6 +56,16 @@ pub enum SetupError {
     /// A file with users' passwords is empty.
     #[error("{}: there is no user in it", .0.display())]
     NoUsers(PathBuf),
+    /// A file with rules of which repositories are for whom is none.
+    #[error("{}, line {line}: {reason}", file.display())]
+    Permissions {
+        /// Which.
+        file: PathBuf,
+        /// From 1.
+        line: usize,
+        /// The reason.
+        reason: String,
+    },
     /// A certificate or key can't be used.
     #[error("{}: not {what}: {reason}", file.display())]
     Tls {
@@ -90,6 +100,14 @@ pub enum SetupError {
         /// The directories that were searched.
         path: String,
     },
+    /// A file with a key for the object storage is none.
+    #[error("{}: a key has 32 to 4096 bytes, and this one {bytes}", file.display())]
+    StorageKey {
+        /// Which.
+        file: PathBuf,
+        /// Bytes of the key.
+        bytes: usize,
+    },
     /// The object storage can't be used.
     #[error(transparent)]
     Storage(Box<StorageError>),
@@ -121,6 +139,12 @@ impl Hint for SetupError {
             Self::Users { .. } | Self::NoUsers(_) => Some(
                 "`htpasswd -B FILE USER` writes a line for a user, with a bcrypt hash".to_owned(),
             ),
+            Self::Permissions { .. } => {
+                Some("each line is `REPOSITORIES: WHO…`, such as `team/*: ann bob`".to_owned())
+            }
+            Self::StorageKey { .. } => {
+                Some("`head -c 32 /dev/urandom | base64 > FILE` makes one".to_owned())
+            }
             Self::Links { .. } => Some("`--roots DIR` names another directory for them".to_owned()),
             Self::NoNix { .. } => {
                 Some("install Nix, or set PATH to where its programs are".to_owned())

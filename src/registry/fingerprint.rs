@@ -2,6 +2,7 @@
 //! Stage: registry. Input: a path. Output: [`Fingerprint`].
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +15,15 @@ pub struct Fingerprint {
     size: u64,
     modified: (i64, i64),
     changed: (i64, i64),
+}
+
+/// Returns an error for what is there and is no regular file: to open a FIFO would take until somebody
+/// writes to it.
+pub fn check_regular(path: &Path) -> io::Result<()> {
+    if fs::metadata(path)?.is_file() {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"))
 }
 
 impl Fingerprint {

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use time::OffsetDateTime;
+
 /// A number that is counted up, or up and down.
 #[derive(Debug, Default)]
 pub struct Number(AtomicU64);
@@ -22,23 +24,79 @@ impl Number {
         self.0.fetch_sub(1, Relaxed);
     }
 
+    /// It is another one from now on.
+    pub fn set(&self, number: u64) {
+        self.0.store(number, Relaxed);
+    }
+
     /// Returns the current value.
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)
     }
 }
 
-/// All numbers of a server.
+/// Upper bounds of durations, in seconds: from a manifest in memory to a build.
+const BOUNDS: [f64; 12] = [0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0];
+
+/// How many durations there were up to each bound, and their sum.
+#[derive(Clone, Copy, Debug, Default)]
+struct Durations {
+    counts: [u64; BOUNDS.len()],
+    count: u64,
+    sum: f64,
+}
+
+impl Durations {
+    fn add(&mut self, time: Duration) {
+        let seconds = time.as_secs_f64();
+        let counts = self.counts.iter_mut().zip(BOUNDS);
+        counts.filter(|(_, bound)| seconds <= *bound).for_each(|(count, _)| *count += 1);
+        self.count += 1;
+        self.sum += seconds;
+    }
+
+    /// Samples of a histogram: what is behind the family's name, and the value.
+    fn samples(&self, labels: &str) -> Vec<(String, String)> {
+        let comma = if labels.is_empty() { "" } else { "," };
+        let braces = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
+        let bucket = |bound: &str, count: u64| {
+            (format!("_bucket{{{labels}{comma}le=\"{bound}\"}}"), count.to_string())
+        };
+        let mut samples: Vec<_> = BOUNDS
+            .iter()
+            .zip(self.counts)
+            .map(|(bound, count)| bucket(&bound.to_string(), count))
+            .collect();
+        samples.push(bucket("+Inf", self.count));
+        samples.push((format!("_sum{braces}"), self.sum.to_string()));
+        samples.push((format!("_count{braces}"), self.count.to_string()));
+        samples
+    }
+}
+
+/// The numbers.
 #[derive(Debug, Default)]
 pub struct Metrics {
     requests: Mutex<BTreeMap<(&'static str, u16), u64>>,
-    making: Mutex<Duration>,
-    building: Mutex<Duration>,
-    /// Requests that are not answered completely yet.
+    durations: Mutex<BTreeMap<&'static str, Durations>>,
+    making: Mutex<Durations>,
+    building: Mutex<Durations>,
+    certificate_ends: Mutex<Option<OffsetDateTime>>,
+    /// Requests whose answers aren't through.
     pub in_flight: Number,
     /// Connections that are open.
     pub connections: Number,
-    /// Bytes of the answers' bodies.
+    /// Connections that found no room.
+    pub connections_refused: Number,
+    /// Passwords that were wrong, or not tried since too many were.
+    pub logins_failed: Number,
+    /// Bytes of the blobs in the cache.
+    pub cache_bytes: Number,
+    /// Bytes of all objects in the object storage, as they were when they were last counted.
+    pub storage_bytes: Number,
+    /// Bytes of blobs that were stored in the object storage.
+    pub stored_bytes: Number,
+    /// Bytes of answers' bodies.
     pub bytes_sent: Number,
     /// Layers that were made from beginning to end.
     pub layers_made: Number,
@@ -60,6 +118,8 @@ pub struct Metrics {
     pub builds_failed: Number,
     /// Builds that were refused, since too many others waited.
     pub builds_refused: Number,
+    /// Images that were not built to their end, since nobody waited any more.
+    pub builds_abandoned: Number,
     /// Requests for an image that was already being built for another request.
     pub build_joins: Number,
 }
@@ -71,6 +131,17 @@ impl Metrics {
         *requests.entry((route, status)).or_default() += 1;
     }
 
+    /// Notes how long a request took, from its first byte to the last one of its answer.
+    pub fn took(&self, route: &'static str, time: Duration) {
+        let mut durations = self.durations.lock().unwrap_or_else(PoisonError::into_inner);
+        durations.entry(route).or_default().add(time);
+    }
+
+    /// Notes when the certificate ends that is in use.
+    pub fn certificate_ends(&self, ends: Option<OffsetDateTime>) {
+        *self.certificate_ends.lock().unwrap_or_else(PoisonError::into_inner) = ends;
+    }
+
     /// Returns whether any request has been answered.
     pub fn has_answered(&self) -> bool {
         !self.requests.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
@@ -78,12 +149,12 @@ impl Metrics {
 
     /// Adds the time that it took to make a layer, or to fail.
     pub fn made_in(&self, time: Duration) {
-        *self.making.lock().unwrap_or_else(PoisonError::into_inner) += time;
+        self.making.lock().unwrap_or_else(PoisonError::into_inner).add(time);
     }
 
     /// Adds the time that it took to build an image, or to fail.
     pub fn built_in(&self, time: Duration) {
-        *self.building.lock().unwrap_or_else(PoisonError::into_inner) += time;
+        self.building.lock().unwrap_or_else(PoisonError::into_inner).add(time);
     }
 
     /// Returns all numbers in Prometheus' text format.
@@ -109,9 +180,41 @@ impl Metrics {
             "Requests by what they asked for and the answer.",
             &requests,
         );
-        let seconds = |time: &Mutex<Duration>| {
-            time.lock().unwrap_or_else(PoisonError::into_inner).as_secs_f64().to_string()
-        };
+        let durations =
+            |times: &Mutex<Durations>| *times.lock().unwrap_or_else(PoisonError::into_inner);
+        let seconds = |times: &Mutex<Durations>| durations(times).sum.to_string();
+        let by_route = self.durations.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let by_route =
+            by_route.iter().flat_map(|(route, times)| times.samples(&format!("route=\"{route}\"")));
+        family(
+            "request_duration_seconds",
+            "histogram",
+            "Time from a request's first byte to the last one of its answer.",
+            &by_route.collect::<Vec<_>>(),
+        );
+        family(
+            "layer_making_duration_seconds",
+            "histogram",
+            "Time that it took to make a layer, without that of waiting for clients.",
+            &durations(&self.making).samples(""),
+        );
+        family(
+            "image_building_duration_seconds",
+            "histogram",
+            "Time that Nix took to build an image, or to fail.",
+            &durations(&self.building).samples(""),
+        );
+        let version = concat!("{version=\"", env!("CARGO_PKG_VERSION"), "\"}");
+        family("build_info", "gauge", "The program.", &[(version.to_owned(), "1".to_owned())]);
+        let ends = *self.certificate_ends.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(ends) = ends {
+            family(
+                "certificate_end_timestamp_seconds",
+                "gauge",
+                "When the certificate ends that is in use, in seconds since 1970.",
+                &[(String::new(), ends.unix_timestamp().to_string())],
+            );
+        }
         let one = |value: String| [(String::new(), value)];
         family(
             "layer_making_seconds_total",
@@ -168,11 +271,42 @@ impl Metrics {
                 &self.builds_refused,
             ),
             (
+                "image_builds_abandoned_total",
+                "counter",
+                "Images that were not built to their end, since nobody waited any more.",
+                &self.builds_abandoned,
+            ),
+            (
                 "image_build_joins_total",
                 "counter",
                 "Requests for an image that was being built for another one.",
                 &self.build_joins,
             ),
+            (
+                "connections_refused_total",
+                "counter",
+                "Connections that found no room.",
+                &self.connections_refused,
+            ),
+            (
+                "logins_failed_total",
+                "counter",
+                "Passwords that were wrong, or not tried since too many were.",
+                &self.logins_failed,
+            ),
+            (
+                "storage_stored_bytes_total",
+                "counter",
+                "Bytes of blobs that were sent to the object storage.",
+                &self.stored_bytes,
+            ),
+            (
+                "storage_bytes",
+                "gauge",
+                "Bytes of all objects in the object storage, counted every hour.",
+                &self.storage_bytes,
+            ),
+            ("cache_bytes", "gauge", "Bytes of the blobs in the cache.", &self.cache_bytes),
             ("requests_in_flight", "gauge", "Requests being answered.", &self.in_flight),
             ("connections", "gauge", "Connections that are open.", &self.connections),
         ] {
@@ -193,6 +327,9 @@ mod tests {
         metrics.answered("blob", 200);
         metrics.answered("manifest", 404);
         metrics.made_in(Duration::from_millis(1500));
+        metrics.took("blob", Duration::from_millis(20));
+        metrics.took("blob", Duration::from_secs(7));
+        metrics.certificate_ends(Some(OffsetDateTime::UNIX_EPOCH));
         metrics.in_flight.add(2);
         metrics.in_flight.decrement();
         let text = metrics.to_text();
@@ -201,6 +338,13 @@ mod tests {
             "stowage_requests_total{route=\"blob\",status=\"200\"} 2",
             "stowage_requests_total{route=\"manifest\",status=\"404\"} 1",
             "stowage_layer_making_seconds_total 1.5",
+            "# TYPE stowage_request_duration_seconds histogram",
+            "stowage_request_duration_seconds_bucket{route=\"blob\",le=\"0.005\"} 0",
+            "stowage_request_duration_seconds_bucket{route=\"blob\",le=\"0.025\"} 1",
+            "stowage_request_duration_seconds_bucket{route=\"blob\",le=\"+Inf\"} 2",
+            "stowage_request_duration_seconds_count{route=\"blob\"} 2",
+            "stowage_layer_making_duration_seconds_bucket{le=\"5\"} 1",
+            "stowage_certificate_end_timestamp_seconds 0",
             "stowage_requests_in_flight 1",
             "stowage_cache_hits_total 0",
         ] {

@@ -12,7 +12,9 @@
 
 pub mod catalog;
 pub mod client;
+mod client_address;
 mod error;
+mod fair;
 mod fingerprint;
 mod metrics;
 pub mod on_demand;
@@ -20,5 +22,6 @@ mod reread;
 pub mod server;
 pub mod storage;
 
+pub use client_address::{Network, ParseNetworkError};
 pub use error::SetupError;
 pub use reread::Reread;

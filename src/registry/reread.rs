@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use super::error::SetupError;
-use super::fingerprint::Fingerprint;
+use super::fingerprint::{Fingerprint, check_regular};
 
 /// Files, and a function that parses them.
 pub struct Reread<T> {
@@ -24,7 +24,7 @@ impl<T> Reread<T> {
     ) -> Result<(Self, T), SetupError> {
         let mut this = Self { files, read, fingerprints: Vec::new() };
         this.fingerprints = this.look();
-        let found = (this.read)(&this.files)?;
+        let found = this.read_all()?;
         Ok((this, found))
     }
 
@@ -37,7 +37,15 @@ impl<T> Reread<T> {
             return None;
         }
         self.fingerprints = fingerprints;
-        Some((self.read)(&self.files))
+        Some(self.read_all())
+    }
+
+    fn read_all(&self) -> Result<T, SetupError> {
+        for path in &self.files {
+            check_regular(path)
+                .map_err(|source| SetupError::Read { path: path.clone(), source })?;
+        }
+        (self.read)(&self.files)
     }
 
     fn look(&self) -> Vec<Option<Fingerprint>> {

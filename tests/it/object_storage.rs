@@ -8,7 +8,7 @@ use stowage::digest::{BlobDigest, Digest};
 use stowage::error::Hint;
 use stowage::oci::{Form, Image, ImageSpec};
 use stowage::outgoing::Error;
-use stowage::registry::storage::{BlobSource, ObjectStorage, StorageError};
+use stowage::registry::storage::{BlobSource, ObjectStorage, StorageError, StorageKeys};
 use stowage::store::StorePath;
 use tokio_stream::StreamExt;
 
@@ -183,8 +183,10 @@ fn what_is_there_is_not_sent_again() {
         assert_eq!(stored.layers_skipped, built.spec.layers.len());
         let written = s3.requests().into_iter().filter(|request| !request.starts_with("GET"));
         let written: Vec<_> = written.filter(|request| !request.starts_with("HEAD")).collect();
-        // Only the time of storing is written again.
-        assert_eq!(written, ["PUT /images/a/prefix/images/shell/git/_keys/latest"]);
+        // When it was last stored, and that the repository has its manifest.
+        let digest = stored.manifest.digest().hex();
+        let listed = format!("PUT /images/a/prefix/images/shell/git/_manifests/{digest}");
+        assert_eq!(written, [&*listed, "PUT /images/a/prefix/images/shell/git/_keys/latest"]);
     });
 }
 
@@ -208,6 +210,89 @@ fn what_is_broken_is_sent_again() {
         }
         fs::remove_file(s3.file(&name_of(&image.manifest.digest))).unwrap();
         assert_eq!(storage.image("shell/git", "latest").await.unwrap(), None);
+    });
+}
+
+/// Who can write to the storage, and has no key, can't have a name stand for something else.
+#[test]
+fn only_what_servers_signed_is_believed() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    fs::create_dir(path("bucket")).unwrap();
+    let url = format!("file://{}", path("bucket").display());
+    let key = |name: &str, text: &str| {
+        fs::write(path(name), text.repeat(32)).unwrap();
+        path(name)
+    };
+    let (old, new) = (key("old", "a"), key("new", "b"));
+    let built = Built::new();
+    block_on(async {
+        let open = async |files: &[&std::path::PathBuf]| {
+            let files: Vec<_> = files.iter().map(|file| (*file).clone()).collect();
+            ObjectStorage::open_with(&url, StorageKeys::read(&files).unwrap()).await.unwrap()
+        };
+        let found = async |storage: &ObjectStorage, name: &str, key: &str| {
+            storage.image(name, key).await.unwrap().is_some()
+        };
+        let keys = |name: &str| path("bucket/images").join(name).join("_keys");
+        // Without a key, and by it.
+        built.put(&ObjectStorage::open(&url).await.unwrap()).await.unwrap();
+        let storage = open(&[&old]).await;
+        assert!(!found(&storage, "shell/git", "latest").await);
+        built.put(&storage).await.unwrap();
+        assert!(found(&storage, "shell/git", "latest").await);
+        // With another tag's, and another name's.
+        let pointer = fs::read_to_string(keys("shell/git").join("latest")).unwrap();
+        fs::write(keys("shell/git").join("v1"), &pointer).unwrap();
+        fs::create_dir_all(keys("other")).unwrap();
+        fs::write(keys("other").join("latest"), &pointer).unwrap();
+        assert!(!found(&storage, "shell/git", "v1").await);
+        assert!(!found(&storage, "other", "latest").await);
+        // An older one put back, once the newer one was seen.
+        let begin = Instant::now();
+        loop {
+            built.put(&storage).await.unwrap();
+            if fs::read_to_string(keys("shell/git").join("latest")).unwrap() != pointer {
+                break;
+            }
+            assert!(begin.elapsed() < Duration::from_secs(60));
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert!(found(&storage, "shell/git", "latest").await);
+        fs::write(keys("shell/git").join("latest"), &pointer).unwrap();
+        assert!(!found(&storage, "shell/git", "latest").await);
+        // Another key's; and that of before, while it is still believed.
+        let next = open(&[&new]).await;
+        assert!(!found(&next, "shell/git", "latest").await);
+        let both = open(&[&new, &old]).await;
+        assert!(found(&both, "shell/git", "latest").await);
+        built.put(&both).await.unwrap();
+        assert!(found(&open(&[&new]).await, "shell/git", "latest").await);
+    });
+}
+
+/// What a bucket has of one repository is not there under the name of another.
+#[test]
+fn blobs_are_those_of_their_repositories() {
+    let directory = tempfile::tempdir().unwrap();
+    let url = format!("file://{}", directory.path().display());
+    let built = Built::new();
+    block_on(async {
+        let storage = ObjectStorage::open(&url).await.unwrap();
+        let manifest = built.put(&storage).await.unwrap().manifest;
+        // Another server, which has been asked for no tag.
+        let other = ObjectStorage::open(&url).await.unwrap();
+        assert!(other.size().await.unwrap() > BIG as u64);
+        for digest in built.blobs() {
+            for storage in [&storage, &other] {
+                assert!(storage.has("shell/git", &digest).await.unwrap());
+                assert!(!storage.has("shell", &digest).await.unwrap());
+                assert!(!storage.has("shell/git/x", &digest).await.unwrap());
+            }
+        }
+        assert!(other.has_manifest("shell/git", &manifest).await.unwrap());
+        assert!(!other.has_manifest("shell", &manifest).await.unwrap());
+        assert!(!other.has_manifest("shell/git", &built.big_layer()).await.unwrap());
     });
 }
 

@@ -1,5 +1,7 @@
 /// Users, certificates, and changes of both.
 mod access;
+/// What strangers can do to it by asking.
+mod attack;
 /// Layers that are made once and kept.
 mod cache;
 /// Slow clients, too many clients, and the server's end.

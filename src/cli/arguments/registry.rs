@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::{ProgressArgument, bytes};
+use crate::registry::Network;
 use crate::registry::on_demand::PackageSource;
 use crate::target::{ParseTargetError, Target};
 
@@ -212,11 +213,28 @@ pub struct ServeArguments {
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     pub grace: u64,
 
-    /// Largest number of connections at a time
+    /// Say which repositories are for whom by a file of `REPOSITORIES: WHO…` lines, such as `team/*: ann bob`
+    #[arg(long, value_name = "FILE")]
+    pub permissions: Option<PathBuf>,
+
+    /// Answer `/healthz` and `/metrics` at another address as well, without TLS and passwords
+    #[arg(long, value_name = "HOST:PORT", value_parser = host_and_port)]
+    pub admin_listen: Option<String>,
+
+    /// Believe what a proxy of this network says of who asks (`Forwarded`, `X-Forwarded-For`); can be
+    /// given more than once
+    #[arg(long, value_name = "CIDR")]
+    pub trusted_proxy: Vec<Network>,
+
+    /// How many requests may be answered at a time; as many wait
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..))]
     pub max_connections: u16,
 
-    /// Format of the log, which goes to standard error
+    /// How many of them one client may have [default: three quarters]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub max_client_connections: Option<u16>,
+
+    /// How to write the log, which goes to standard error
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
 
@@ -269,6 +287,11 @@ pub struct PackagesArguments {
     #[arg(long, value_name = "URL", requires = "packages")]
     pub storage: Option<String>,
 
+    /// Sign what names stand for in the storage with a key that the servers share, and believe nothing
+    /// else. Given more than once, the first one signs, and all are believed
+    #[arg(long, value_name = "FILE", requires = "storage")]
+    pub storage_key: Vec<PathBuf>,
+
     /// Popularity data of the packages (`stowage popularity`), by which images share layers
     #[arg(long, value_name = "FILE", requires = "packages")]
     pub popularity: Option<PathBuf>,
@@ -310,6 +333,10 @@ pub struct PackagesArguments {
     /// Longest time for which a builder may print nothing
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
     pub build_silence: u64,
+
+    /// How long a build goes on when everybody who asked for it is gone
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    pub abandoned_after: u64,
 
     /// Largest number of images that are remembered
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..))]

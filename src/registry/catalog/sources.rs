@@ -13,7 +13,7 @@ use super::{Catalog, check_reference};
 use crate::error::with_causes;
 use crate::oci::{Artifact, Form};
 use crate::registry::error::SetupError;
-use crate::registry::fingerprint::Fingerprint;
+use crate::registry::fingerprint::{Fingerprint, check_regular};
 use crate::store::Store;
 
 /// The time for which an image that lost its tag is still found by its digest: a client that has
@@ -133,6 +133,8 @@ impl Sources {
                             second: file.clone(),
                         });
                     }
+                    check_regular(file)
+                        .map_err(|source| SetupError::Read { path: file.clone(), source })?;
                     Artifact::read(&store, file)?;
                 }
                 Source::Directory(path) => {
@@ -326,6 +328,11 @@ fn read(
     file: &Path,
     old: Option<&Arc<Artifact>>,
 ) -> (Option<Arc<Artifact>>, Option<String>) {
+    if let Err(error) = check_regular(file) {
+        let problem = format!("cannot read {}: {error}", file.display());
+        let end = if old.is_some() { "stays as it was" } else { "is not served" };
+        return (None, Some(format!("{problem}: {name}:{tag} {end}")));
+    }
     match Artifact::read(store, file) {
         Ok(spec) => (Some(Arc::new(spec)), None),
         Err(error) => {

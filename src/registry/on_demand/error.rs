@@ -41,10 +41,13 @@ pub enum OnDemandError {
     /// The packages' repository does not have this revision.
     #[error("there is no `{0}` in the repository that the packages are from")]
     NoRevision(String),
-    /// Too many other images wait.
-    #[error("{0} other images are being built or wait for that: try again later")]
+    /// Too many others wait.
+    #[error("{0} other images wait to be built: try again later")]
     Busy(usize),
-    /// The build takes too long.
+    /// Everybody who asked for it is gone.
+    #[error("the image is not built any more, since nobody waited for it: ask again")]
+    Abandoned,
+    /// It takes too long.
     #[error("the image was not built within {} s", .0.as_secs())]
     Timeout(Duration),
     /// The image is too large.

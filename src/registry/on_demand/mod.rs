@@ -2,10 +2,10 @@
 //! `/v2/shell/git/manifests/latest`.
 //! Stage: registry. Input: names and tags. Output: [`Catalog`] with what was built.
 //!
-//! Requests for the same image share one build; a client that disconnects does not end it. The
-//! result is remembered for a while, also if there is no such image; the result for a commit is
-//! remembered as long as there is room. With an object storage, images are kept there as well, and
-//! other servers find them there without a build.
+//! Requests for the same image share one build; when the last of the clients that wait for it has left, it
+//! ends after a while. Builds begin in turn, with a fair share for each client. The result is remembered for
+//! a while, also if there is no such image; the result for a commit is remembered as long as there is room.
+//! With an object storage, images are kept there as well, and other servers find them there without a build.
 
 mod error;
 mod found;
@@ -21,14 +21,16 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use time::OffsetDateTime;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
+use tokio::time::timeout;
 
 use crate::digest::{BlobDigest, Digest};
 use crate::error::with_causes;
 use crate::oci::ImageSpec;
 use crate::registry::catalog::Catalog;
+use crate::registry::fair::{FairPlaces, Shares};
 use crate::registry::metrics::Metrics;
-use crate::registry::storage::{ObjectStorage, Stored};
+use crate::registry::storage::{ObjectStorage, StorageKeys, Stored};
 use crate::store::Store;
 use found::Found;
 
@@ -54,10 +56,14 @@ pub struct OnDemandOptions {
     pub roots: PathBuf,
     /// The storage that other servers share, as [`ObjectStorage::open`] takes it.
     pub storage: Option<String>,
+    /// Keys that the pointers in it are signed with, if they are.
+    pub storage_keys: StorageKeys,
     /// The number of builds at a time.
     pub builds: usize,
     /// The number of builds that may wait.
     pub queue: usize,
+    /// How long a build goes on that nobody waits for.
+    pub grace: Duration,
     /// The largest number of packages of an image.
     pub most_packages: usize,
     /// The largest size of an image's layers, in bytes.
@@ -73,9 +79,46 @@ type Outcome = Result<(), Arc<OnDemandError>>;
 
 /// The state of the image of a name and a tag.
 enum Slot {
-    Building(watch::Receiver<Option<Outcome>>),
+    Building(Build),
     Built { found: Found, fixed: bool, since: Instant, used: Instant },
     Failed { error: Arc<OnDemandError>, since: Instant },
+}
+
+/// A build under way, or waiting for its turn.
+#[derive(Clone)]
+struct Build {
+    outcome: watch::Receiver<Option<Outcome>>,
+    /// How many wait for it.
+    audience: watch::Sender<usize>,
+}
+
+/// Somebody who waits for a build, as long as that is there.
+struct Waiting {
+    build: Build,
+}
+
+impl Waiting {
+    fn new(build: Build) -> Self {
+        build.audience.send_modify(|waiting| *waiting += 1);
+        Self { build }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.build.audience.send_modify(|waiting| *waiting -= 1);
+    }
+}
+
+/// Comes to its end when nobody has waited for a build for so long.
+async fn abandoned(mut audience: watch::Receiver<usize>, grace: Duration) {
+    loop {
+        // Who has the other end is the build itself.
+        let _ = audience.wait_for(|waiting| *waiting == 0).await;
+        if !matches!(timeout(grace, audience.wait_for(|waiting| *waiting > 0)).await, Ok(Ok(_))) {
+            return;
+        }
+    }
 }
 
 #[derive(Default)]
@@ -83,8 +126,6 @@ struct State {
     slots: BTreeMap<Reference, Slot>,
     /// The images that were replaced, with their repositories.
     kept: Vec<(String, Found, Instant)>,
-    /// The number of builds that are under way or wait.
-    building: usize,
 }
 
 /// Builds images by the names of their packages, and remembers them.
@@ -93,7 +134,7 @@ pub struct OnDemand {
     store: Store,
     storage: Option<ObjectStorage>,
     metrics: Arc<Metrics>,
-    places: Semaphore,
+    places: FairPlaces<String>,
     state: Mutex<State>,
     catalog: ArcSwap<Catalog>,
 }
@@ -106,7 +147,13 @@ impl OnDemand {
         storage: Option<ObjectStorage>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let places = Semaphore::new(options.builds);
+        let places = FairPlaces::new(Shares {
+            places: options.builds,
+            // One place at least is always for others.
+            client_places: options.builds.saturating_sub(1).max(1),
+            queue: options.queue,
+            client_queue: options.queue,
+        });
         let (state, catalog) = Default::default();
         Self { options, store, storage, metrics, places, state, catalog }
     }
@@ -121,16 +168,25 @@ impl OnDemand {
         self.catalog.load_full()
     }
 
-    /// Finds or builds an image, and adds it to the catalog. Name and tag must be valid in
-    /// registries.
+    /// Has the catalog have an image. Both name and tag are such as registries have; `client` is whoever
+    /// has a share of the builds.
     ///
     /// # Errors
-    /// Fails with [`OnDemandError`] if there is no such image, or it can't be built or stored.
-    pub async fn want(self: &Arc<Self>, name: &str, tag: &str) -> Outcome {
-        let Some(mut outcome) = self.begin(name, tag)? else { return Ok(()) };
-        let outcome = outcome.wait_for(Option::is_some).await;
-        let lost = || Err(Arc::new(OnDemandError::Internal(std::io::Error::other("it is lost"))));
-        outcome.map_or_else(|_| lost(), |outcome| outcome.clone().unwrap_or_else(lost))
+    /// [`OnDemandError`].
+    pub async fn want(self: &Arc<Self>, name: &str, tag: &str, client: &str) -> Outcome {
+        loop {
+            let Some(mut waiting) = self.begin(name, tag, client)? else { return Ok(()) };
+            let outcome = waiting.build.outcome.wait_for(Option::is_some).await;
+            let lost =
+                || Err(Arc::new(OnDemandError::Internal(std::io::Error::other("it is lost"))));
+            let outcome =
+                outcome.map_or_else(|_| lost(), |outcome| outcome.clone().unwrap_or_else(lost));
+            match outcome {
+                // It was given up at the very moment at which this one came.
+                Err(error) if matches!(*error, OnDemandError::Abandoned) => {}
+                outcome => return outcome,
+            }
+        }
     }
 
     /// Begins a build if the image is not there. Returns a receiver for the outcome, or `None` if
@@ -139,15 +195,16 @@ impl OnDemand {
         self: &Arc<Self>,
         name: &str,
         tag: &str,
-    ) -> Result<Option<watch::Receiver<Option<Outcome>>>, Arc<OnDemandError>> {
+        client: &str,
+    ) -> Result<Option<Waiting>, Arc<OnDemandError>> {
         let reference = (name.to_owned(), tag.to_owned());
         let options = &self.options;
         let mut state = self.lock();
         match state.slots.get_mut(&reference) {
-            // If the sender was dropped without an outcome, build again.
-            Some(Slot::Building(outcome)) if outcome.has_changed().is_ok() => {
+            // Unless who builds it is gone without a word.
+            Some(Slot::Building(build)) if build.outcome.has_changed().is_ok() => {
                 self.metrics.build_joins.add(1);
-                return Ok(Some(outcome.clone()));
+                return Ok(Some(Waiting::new(build.clone())));
             }
             Some(Slot::Built { found, fixed, since, used })
                 if (*fixed || since.elapsed() < options.remember) && !self.has_lost_of(found) =>
@@ -162,20 +219,25 @@ impl OnDemand {
         }
         let request =
             PackageRequest::new(name, tag, &options.source, options.tags, options.most_packages)?;
-        if state.building >= options.builds + options.queue {
-            self.metrics.builds_refused.add(1);
-            return Err(OnDemandError::Busy(state.building).into());
-        }
-        state.building += 1;
         let (sender, outcome) = watch::channel(None);
-        let before = state.slots.insert(reference, Slot::Building(outcome.clone()));
+        let build = Build { outcome, audience: watch::Sender::new(0) };
+        let waiting = Waiting::new(build.clone());
+        let audience = build.audience.subscribe();
+        let before = state.slots.insert(reference, Slot::Building(build));
         if let Some(Slot::Built { found, .. }) = before {
             state.kept.push((name.to_owned(), found, Instant::now()));
         }
         let this = Arc::clone(self);
-        // The build runs in a task of its own: the request's task may end before.
-        tokio::spawn(async move { sender.send_replace(Some(this.find(request).await)) });
-        Ok(Some(outcome))
+        // Not of the request's own: that may be over before.
+        let client = client.to_owned();
+        tokio::spawn(async move {
+            let found = tokio::select! {
+                found = this.find(&request, &client) => found,
+                () = abandoned(audience, this.options.grace) => Err(OnDemandError::Abandoned),
+            };
+            sender.send_replace(Some(this.remember(request, found)));
+        });
+        Ok(Some(waiting))
     }
 
     /// Returns whether a client found a blob of an image missing or damaged in the storage.
@@ -198,24 +260,41 @@ impl OnDemand {
         storage.note_missing(digest, manifests);
     }
 
-    /// Finds an image in the storage, or builds it, and remembers the outcome.
-    async fn find(&self, request: PackageRequest) -> Outcome {
-        let fixed = request.source.is_fixed();
-        let found = match self.stored(&request).await {
+    /// Finds an image in the storage, or builds it.
+    async fn find(&self, request: &PackageRequest, client: &str) -> Result<Found, OnDemandError> {
+        match self.stored(request).await {
             Some(found) => Ok(found),
-            None => self.build(&request).await,
-        };
+            None => self.build(request, client).await,
+        }
+    }
+
+    /// Remembers what came of a request. That there was no turn for it is forgotten at once.
+    fn remember(&self, request: PackageRequest, found: Result<Found, OnDemandError>) -> Outcome {
+        let fixed = request.source.is_fixed();
         let now = Instant::now();
         let (slot, outcome) = match found {
-            Ok(found) => (Slot::Built { found, fixed, since: now, used: now }, Ok(())),
+            Ok(found) => (Some(Slot::Built { found, fixed, since: now, used: now }), Ok(())),
             Err(error) => {
                 let error = Arc::new(error);
-                (Slot::Failed { error: Arc::clone(&error), since: now }, Err(error))
+                let passing = matches!(*error, OnDemandError::Busy(_) | OnDemandError::Abandoned);
+                let slot =
+                    (!passing).then(|| Slot::Failed { error: Arc::clone(&error), since: now });
+                (slot, Err(error))
             }
         };
+        if let Err(error) = &outcome
+            && matches!(**error, OnDemandError::Abandoned)
+        {
+            let (name, tag) = (&request.name, &request.tag);
+            tracing::info!(name, tag, "not built any more, since nobody waits for it");
+            self.metrics.builds_abandoned.add(1);
+        }
         let mut state = self.lock();
-        state.building -= 1;
-        state.slots.insert((request.name, request.tag), slot);
+        let reference = (request.name, request.tag);
+        match slot {
+            Some(slot) => drop(state.slots.insert(reference, slot)),
+            None => drop(state.slots.remove(&reference)),
+        }
         for (name, tag) in state.forget(self.options.most_images) {
             // The link may have been removed already.
             let _ = std::fs::remove_file(self.link(&name, &tag));
@@ -247,8 +326,11 @@ impl OnDemand {
         }
     }
 
-    async fn build(&self, request: &PackageRequest) -> Result<Found, OnDemandError> {
-        let _place = self.places.acquire().await;
+    async fn build(&self, request: &PackageRequest, client: &str) -> Result<Found, OnDemandError> {
+        let Ok(_place) = self.places.acquire(&client.to_owned()).await else {
+            self.metrics.builds_refused.add(1);
+            return Err(OnDemandError::Busy(self.places.waiting()));
+        };
         let (begin, name, tag) = (Instant::now(), &request.name, &request.tag);
         tracing::info!(name, tag, source = request.source.for_messages(), "building");
         let link = self.link(name, tag);
@@ -282,6 +364,7 @@ impl OnDemand {
         let stored = storage.put_image(&self.store, &spec, name, &self.key(request)).await;
         let stored = stored.map_err(OnDemandError::Storage)?;
         let Stored { layers_sent, layers_skipped, bytes_sent, .. } = stored;
+        self.metrics.stored_bytes.add(bytes_sent);
         tracing::info!(name, tag, layers_sent, layers_skipped, bytes_sent, "stored");
         Ok(Found::of_spec(&spec))
     }

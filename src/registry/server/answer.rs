@@ -14,6 +14,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::kept_layer::Layer;
 use super::layer_body;
 use super::page::{Page, page};
+use super::permissions::Asker;
 use super::range::{Part, part};
 use super::route::{NoRoute, Route, route};
 use super::shared::Shared;
@@ -32,13 +33,14 @@ const DIGEST: &str = "docker-content-digest";
 
 /// The path by which monitoring asks whether the server is alive.
 pub const HEALTH: &str = "/healthz";
-const METRICS: &str = "/metrics";
+/// The path of figures for monitoring.
+pub const METRICS: &str = "/metrics";
 const START_PAGE: &str = include_str!("../on_demand/start_page.html");
 /// The value of `Retry-After`, in seconds, if too many images are being built.
 const RETRY_AFTER: &str = "10";
 
-/// Answers a request. Returns the kind of the request too.
-pub fn answer(shared: &Arc<Shared>, request: &Request) -> (&'static str, Response) {
+/// Answers a request, and says what kind of request it was.
+pub fn answer(shared: &Arc<Shared>, asker: &Asker, request: &Request) -> (&'static str, Response) {
     let path = request.uri().path();
     let found = route(path);
     let (kind, mut response) = match (path, found) {
@@ -47,10 +49,13 @@ pub fn answer(shared: &Arc<Shared>, request: &Request) -> (&'static str, Respons
         }
         (HEALTH, _) => ("healthz", bytes(StatusCode::OK, TEXT, b"ok\n".to_vec())),
         (METRICS, _) => {
+            if let Some(cache) = &shared.cache {
+                shared.metrics.cache_bytes.set(cache.size());
+            }
             ("metrics", bytes(StatusCode::OK, PROMETHEUS, shared.metrics.to_text().into_bytes()))
         }
         ("/", _) if shared.on_demand.is_some() => ("start", start_page(request.headers())),
-        (_, Ok(found)) => (kind(&found), found_route(shared, request, &found)),
+        (_, Ok(found)) => (kind(&found), found_route(shared, asker, request, &found)),
         (_, Err(problem)) => ("none", no_route(problem)),
     };
     if request.method() == Method::HEAD {
@@ -74,7 +79,7 @@ pub fn not_built(failed: &OnDemandError, method: &Method) -> Response {
         | E::NotServed { .. }
         | E::NoRevision(_) => (StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN"),
         E::TooManyPackages { .. } => (StatusCode::BAD_REQUEST, "NAME_INVALID"),
-        E::Busy(_) => (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
+        E::Busy(_) | E::Abandoned => (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
         E::Timeout(_) => (StatusCode::GATEWAY_TIMEOUT, "UNKNOWN"),
         E::TooLarge { .. } | E::TooMuchToFetch { .. } | E::TooMuchMemory(_) => {
             (StatusCode::FORBIDDEN, "DENIED")
@@ -112,6 +117,50 @@ pub fn unauthorized() -> Response {
     of_registry(response)
 }
 
+/// To who has to wait before another password is tried.
+pub fn too_many_passwords() -> Response {
+    let message = "too many passwords were wrong, or are being tried: try again later";
+    later(StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS", message)
+}
+
+/// To who waited for a turn, and had none.
+pub fn crowded() -> Response {
+    let message = "too many requests are being answered: try again later";
+    later(StatusCode::SERVICE_UNAVAILABLE, "TOOMANYREQUESTS", message)
+}
+
+fn later(status: StatusCode, code: &str, message: &str) -> Response {
+    let mut response = error(status, code, message);
+    set(&mut response, header::RETRY_AFTER, RETRY_AFTER);
+    of_registry(response)
+}
+
+/// To who may not pull from a repository, whether there is such a one or not.
+pub fn denied(name: &str) -> Response {
+    of_registry(error(
+        StatusCode::FORBIDDEN,
+        "DENIED",
+        &format!("`{name}` is for others, as this registry is set up"),
+    ))
+}
+
+/// To who asked in a way that HTTP doesn't have.
+pub fn bad_request(problem: &str) -> Response {
+    of_registry(error(StatusCode::BAD_REQUEST, "UNSUPPORTED", problem))
+}
+
+/// To who asked for what isn't at this address.
+pub fn nothing_here() -> Response {
+    let message = "there are `/healthz` and `/metrics` here, and nothing else";
+    error(StatusCode::NOT_FOUND, "UNSUPPORTED", message)
+}
+
+/// A mistake of this program.
+pub fn panicked() -> Response {
+    let message = "something went wrong here, which the log has";
+    of_registry(error(StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN", message))
+}
+
 /// Adds the header that old versions of docker ask for.
 pub fn of_registry(mut response: Response) -> Response {
     let version = HeaderValue::from_static("registry/2.0");
@@ -131,12 +180,15 @@ fn kind(found: &Route) -> &'static str {
     }
 }
 
-fn found_route(shared: &Arc<Shared>, request: &Request, found: &Route) -> Response {
+fn found_route(shared: &Arc<Shared>, asker: &Asker, request: &Request, found: &Route) -> Response {
     match found {
         Route::Base => json_body(&json!({})),
         Route::Catalog => {
             let catalog = shared.catalog.load();
-            list(request, catalog.names(), "/v2/_catalog", |names| json!({ "repositories": names }))
+            let permissions = shared.permissions.load();
+            let may = |name: &&str| permissions.as_ref().is_none_or(|it| it.allow(asker, name));
+            let names = catalog.names().filter(may);
+            list(request, names, "/v2/_catalog", |names| json!({ "repositories": names }))
         }
         Route::Tags(name) => in_repository(shared, name, |repository| {
             let path = format!("/v2/{name}/tags/list");
@@ -358,8 +410,11 @@ fn bytes(status: StatusCode, media_type: &str, bytes: Vec<u8>) -> Response {
     response
 }
 
-/// Sets a header. The value must have no control characters.
+/// Sets a header. What no header can have is left out, and said: media types are checked where they
+/// are read, and others are our own.
 pub fn set(response: &mut Response, name: header::HeaderName, value: &str) {
-    let value = HeaderValue::from_str(value).expect("no header of ours has odd characters");
-    response.headers_mut().insert(name, value);
+    match HeaderValue::from_str(value) {
+        Ok(value) => drop(response.headers_mut().insert(name, value)),
+        Err(_) => tracing::error!(%name, ?value, "not sent: no header can have that value"),
+    }
 }

@@ -203,6 +203,13 @@ impl Cache {
         }
     }
 
+    /// Returns how many bytes the blobs have that are there.
+    pub fn size(&self) -> u64 {
+        let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten();
+        let blobs = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(BLOB));
+        blobs.filter_map(|entry| Some(entry.metadata().ok()?.len())).sum()
+    }
+
     /// Removes the least recently used files, until there is room for `size` bytes.
     fn make_room(&self, size: u64) -> io::Result<()> {
         let mut blobs = Vec::new();

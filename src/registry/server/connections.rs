@@ -3,9 +3,10 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::extract::Request;
 use hyper::server::conn::http1;
@@ -13,25 +14,34 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
+use super::guests::{Guest, Guests};
 use super::handle::handle;
 use super::impatient::Impatient;
 use super::shared::Shared;
+use crate::registry::client_address::shared;
 
 /// The size of a request's line and headers in bytes. Clients of registries need some hundreds.
 const HEADERS: usize = 64 << 10;
-/// The time to wait if the system has no resources to accept a connection.
-const PAUSE: Duration = Duration::from_millis(100);
+/// How long to wait where the system has nothing left to open a connection with, at first and at most.
+const PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// How often that is said.
+const SAID_AGAIN: Duration = Duration::from_secs(60);
+/// Connections that may be open besides those with a request and those that wait for their turn.
+const BESIDES: usize = 64;
 
 /// Limits for clients.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// The number of connections at a time; further ones wait.
+    /// Requests at a time; as many may wait.
     pub connections: usize,
-    /// The time for a request's headers, from the end of the answer before: also the time for which
-    /// a connection may be idle.
+    /// Requests at a time by one client.
+    pub client_connections: usize,
+    /// How long a request's headers may take from the end of the answer before: also how long a
+    /// connection may be idle.
     pub headers: Duration,
     /// The time for which a client may stop reading an answer.
     pub patience: Option<Duration>,
@@ -39,8 +49,25 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connections: 256, headers: Duration::from_secs(30), patience: None }
+        let (connections, headers) = (256, Duration::from_secs(30));
+        Self { connections, client_connections: connections, headers, patience: None }
     }
+}
+
+impl Limits {
+    /// Returns how many connections may be open.
+    pub fn open(&self) -> usize {
+        self.connections.saturating_mul(2).saturating_add(BESIDES)
+    }
+}
+
+/// What is asked for at an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// All that a registry has.
+    Registry,
+    /// Whether it is alive, and its figures, without TLS and passwords.
+    Admin,
 }
 
 /// The state that every connection needs.
@@ -48,12 +75,24 @@ impl Default for Limits {
 pub struct Connections {
     /// The state that requests are answered from.
     pub shared: Arc<Shared>,
+    /// What is asked for here.
+    pub role: Role,
     /// The limits.
     pub limits: Limits,
-    /// The places for open connections.
-    pub places: Arc<Semaphore>,
-    /// True if the server is to stop.
+    /// Those that are open.
+    pub guests: Guests,
+    /// Whether to come to an end.
     pub stop: watch::Receiver<bool>,
+}
+
+/// A connection, for its requests.
+pub struct Connection {
+    /// The address of the other end.
+    pub peer: IpAddr,
+    /// What may be asked for.
+    pub role: Role,
+    /// Its place among those that are open.
+    pub guest: Arc<Guest>,
 }
 
 impl Connections {
@@ -67,44 +106,57 @@ impl Connections {
     }
 
     async fn accept_all(self, listener: TcpListener) {
-        while let Ok(place) = Arc::clone(&self.places).acquire_owned().await {
+        let mut trouble = Trouble::default();
+        loop {
             match listener.accept().await {
-                Ok((stream, _)) => {
-                    let connection = self.clone();
-                    tokio::spawn(async move {
-                        connection.shared.metrics.connections.add(1);
-                        connection.clone().serve(stream).await;
-                        connection.shared.metrics.connections.decrement();
-                        drop(place);
-                    });
+                Ok((stream, peer)) => {
+                    trouble.over();
+                    // Who finds no room is told so by the end of the connection.
+                    match self.guests.admit(shared(peer.ip())) {
+                        Some(guest) => {
+                            let (guest, role) = (Arc::new(guest), self.role);
+                            let connection = Connection { peer: peer.ip(), role, guest };
+                            tokio::spawn(self.clone().serve(stream, connection));
+                        }
+                        None => self.shared.metrics.connections_refused.add(1),
+                    }
                 }
                 Err(error) if is_clients(&error) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection");
-                    sleep(PAUSE).await;
+                    self.guests.make_room();
+                    sleep(trouble.again(&error)).await;
                 }
             }
         }
     }
 
-    async fn serve(self, stream: TcpStream) {
-        // The end of a body must not wait for further data.
+    async fn serve(self, stream: TcpStream, connection: Connection) {
+        let guest = Arc::clone(&connection.guest);
+        tokio::select! {
+            () = self.serve_all(stream, connection) => {}
+            () = guest.told_to_end() => tracing::debug!("ended an idle connection for another one"),
+        }
+    }
+
+    async fn serve_all(self, stream: TcpStream, connection: Connection) {
+        // The end of a body is not to wait for more.
         let _ = stream.set_nodelay(true);
         let stream = Impatient::new(stream, self.limits.patience);
-        let Some(tls) = self.shared.tls.load_full() else { return self.answer(stream).await };
+        let tls = self.shared.tls.load_full().filter(|_| self.role == Role::Registry);
+        let Some(tls) = tls else { return self.answer(stream, connection).await };
         match timeout(self.limits.headers, tls.accept(stream)).await {
-            Ok(Ok(stream)) => self.answer(stream).await,
+            Ok(Ok(stream)) => self.answer(stream, connection).await,
             Ok(Err(error)) => tracing::debug!(%error, "no TLS"),
             Err(_) => tracing::debug!("no TLS in time"),
         }
     }
 
-    async fn answer(mut self, stream: impl AsyncRead + AsyncWrite + Unpin) {
-        let shared = &self.shared;
+    async fn answer(mut self, stream: impl AsyncRead + AsyncWrite + Unpin, connection: Connection) {
+        let (shared, connection) = (&self.shared, &connection);
         let service = service_fn(|request: hyper::Request<_>| {
             let (head, _) = request.into_parts();
             let request = Request::from_parts(head, axum::body::Body::empty());
-            async { Ok::<_, Infallible>(handle(shared, request).await) }
+            async { Ok::<_, Infallible>(handle(shared, connection, request).await) }
         });
         let mut connection = pin!(
             http1::Builder::new()
@@ -127,6 +179,32 @@ impl Connections {
     }
 }
 
+/// That connections can't be accepted: said at first, and then once in a while.
+#[derive(Default)]
+struct Trouble {
+    pause: Option<Duration>,
+    said: Option<Instant>,
+    times: u64,
+}
+
+impl Trouble {
+    fn over(&mut self) {
+        self.pause = None;
+    }
+
+    /// Returns how long to wait.
+    fn again(&mut self, error: &io::Error) -> Duration {
+        self.times += 1;
+        if self.said.is_none_or(|said| said.elapsed() >= SAID_AGAIN) {
+            tracing::warn!(%error, times = self.times, "cannot accept a connection");
+            (self.said, self.times) = (Some(Instant::now()), 0);
+        }
+        let pause = self.pause.map_or(PAUSE, |pause| (pause * 2).min(LONGEST_PAUSE));
+        self.pause = Some(pause);
+        pause
+    }
+}
+
 /// Waits until the server is to stop. If the sender is gone, that means the same.
 async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
@@ -137,4 +215,21 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 fn is_clients(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trouble_is_said_once_in_a_while() {
+        let mut trouble = Trouble::default();
+        let error = io::Error::from_raw_os_error(nix::libc::EMFILE);
+        let pauses: Vec<_> = (0..10).map(|_| trouble.again(&error).as_millis()).collect();
+        assert_eq!(pauses, [10, 20, 40, 80, 160, 320, 640, 1000, 1000, 1000]);
+        assert_eq!(trouble.times, 9);
+        trouble.over();
+        assert_eq!(trouble.again(&error), PAUSE);
+        assert_eq!(trouble.times, 10);
+    }
 }

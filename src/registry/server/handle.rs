@@ -3,42 +3,159 @@
 //! Stage: registry. Input: a request. Output: a response, which is counted and logged.
 
 use std::borrow::Cow;
+use std::future::{Future, poll_fn};
+use std::net::IpAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
 
 use axum::extract::Request;
-use axum::http::header;
+use axum::http::{Version, header};
 use axum::response::Response;
+use tokio::time::timeout;
 
 use super::answer::{self, answer};
+use super::connections::{Connection, Role};
+use super::permissions::Asker;
 use super::route::{Route, route};
 use super::shared::Shared;
 use super::stored;
+use super::users::Admission;
 use super::watched_body::{Exchange, WatchedBody};
+use crate::registry::client_address;
 
-/// Answers a request, if its user is allowed.
-pub async fn handle(shared: &Arc<Shared>, request: Request) -> Response<WatchedBody> {
-    let path = request.uri().path().to_owned();
-    let exchange = Exchange::new(&shared.metrics, request.method().clone(), path);
-    // Monitoring asks for the health without a password.
-    let open = request.uri().path() == answer::HEALTH;
-    if let Some(users) = shared.users.load_full().filter(|_| !open) {
-        let given = request.headers().get(header::AUTHORIZATION);
-        if !users.admits(given.and_then(|value| value.to_str().ok())).await {
-            return exchange.watch("unauthorized", answer::unauthorized());
+/// How long a request waits for its turn.
+const TURN: Duration = Duration::from_secs(30);
+
+/// Answers a request of somebody who may ask.
+pub async fn handle(
+    shared: &Arc<Shared>,
+    connection: &Connection,
+    request: Request,
+) -> Response<WatchedBody> {
+    let client = client_address::client(connection.peer, request.headers(), &shared.trusted);
+    let busy = connection.guest.busy();
+    let mut exchange = Exchange::new(&shared.metrics, &request, client, busy);
+    let answering = answered(shared, connection.role, client, &mut exchange, request);
+    let (route, response) = match caught(answering).await {
+        Some(answered) => answered,
+        None => {
+            tracing::error!("a request has made the server panic");
+            ("panic", answer::panicked())
         }
+    };
+    exchange.watch(route, response)
+}
+
+/// Returns nothing where a future panics.
+async fn caught<T>(future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    poll_fn(|context| {
+        match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
+            Ok(Poll::Ready(done)) => Poll::Ready(Some(done)),
+            Ok(Poll::Pending) => Poll::Pending,
+            // It is not polled again.
+            Err(_) => Poll::Ready(None),
+        }
+    })
+    .await
+}
+
+async fn answered(
+    shared: &Arc<Shared>,
+    role: Role,
+    client: IpAddr,
+    exchange: &mut Exchange,
+    request: Request,
+) -> (&'static str, Response) {
+    if let Some(problem) = wrong_host(&request) {
+        return ("none", answer::bad_request(problem));
+    }
+    let path = request.uri().path();
+    // Whether it is alive is asked by machines that have no password, and its figures matter most when
+    // it has much to do.
+    let is_health = path == answer::HEALTH;
+    let is_own = is_health || path == answer::METRICS;
+    match role {
+        Role::Admin if is_own => return answer(shared, &Asker::Anybody, &request),
+        Role::Admin => return ("none", answer::nothing_here()),
+        Role::Registry => {}
+    }
+    let client = client_address::shared(client);
+    if !is_own {
+        match timeout(TURN, shared.places.acquire(&client)).await {
+            Ok(Ok(place)) => exchange.hold(place),
+            _ => return ("crowded", answer::crowded()),
+        }
+    }
+    let given = request.headers().get(header::AUTHORIZATION);
+    let given = given.and_then(|value| value.to_str().ok());
+    let permissions = shared.permissions.load_full();
+    let asker = match shared.users.load_full().filter(|_| !is_health) {
+        None => Asker::Anybody,
+        // Where some repositories are for everybody, only others need a password.
+        Some(_) if given.is_none() && permissions.is_some() && may_be_open(path) => Asker::Anybody,
+        Some(users) => match users.admits(given, client).await {
+            Admission::Admitted(user) => {
+                exchange.by(&user);
+                Asker::User(user)
+            }
+            refused => {
+                exchange.by(refused.user());
+                shared.metrics.logins_failed.add(u64::from(given.is_some()));
+                return match refused {
+                    Admission::TooMany(_) => ("unauthorized", answer::too_many_passwords()),
+                    _ => ("unauthorized", answer::unauthorized()),
+                };
+            }
+        },
+    };
+    if let Some(permissions) = &permissions
+        && let Ok(found) = route(path)
+        && let Some(name) = found.repository()
+        && !permissions.allow(&asker, name)
+    {
+        return match asker {
+            Asker::Anybody if shared.users.load().is_some() => {
+                ("unauthorized", answer::unauthorized())
+            }
+            _ => ("denied", answer::denied(name)),
+        };
     }
     if let Some(on_demand) = &shared.on_demand
         && let Some((name, tag)) = wanted(shared, &request)
-        && let Err(error) = on_demand.want(name, &tag).await
     {
-        return exchange.watch("manifest", answer::not_built(&error, request.method()));
+        let client = match &asker {
+            Asker::User(user) => format!("user {user}"),
+            Asker::Anybody => client.to_string(),
+        };
+        if let Err(error) = on_demand.want(name, &tag, &client).await {
+            return ("manifest", answer::not_built(&error, request.method()));
+        }
     }
     let (head, body) = request.into_parts();
-    let (route, response) = match stored::answer(shared, &head).await {
+    match stored::answer(shared, &head).await {
         Some(answered) => answered,
-        None => answer(shared, &Request::from_parts(head, body)),
-    };
-    exchange.watch(route, response)
+        None => answer(shared, &asker, &Request::from_parts(head, body)),
+    }
+}
+
+/// Says what is wrong with `Host`, of which HTTP/1.1 has one (RFC 9112, 3.2).
+fn wrong_host(request: &Request) -> Option<&'static str> {
+    let hosts = request.headers().get_all(header::HOST).iter().count();
+    match hosts {
+        0 if request.version() >= Version::HTTP_11 => Some("a request has a `Host` header"),
+        0 | 1 => None,
+        _ => Some("a request has one `Host` header"),
+    }
+}
+
+/// Returns whether a path is of one repository, which may be for everybody. What a client asks first,
+/// to see whether it needs a password, is none: clients that are told that they don't never send one.
+fn may_be_open(path: &str) -> bool {
+    route(path).is_ok_and(|route| route.repository().is_some())
 }
 
 /// Returns the image that a request asks for, if that image is to be built.
@@ -52,5 +169,20 @@ fn wanted<'r>(shared: &Shared, request: &'r Request) -> Option<(&'r str, Cow<'r,
             Some((name, tag))
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_noticed() {
+        assert_eq!(caught(async { 1 }).await, Some(1));
+        let panics = async {
+            tokio::task::yield_now().await;
+            panic!("as a test has it");
+        };
+        assert_eq!(caught::<()>(panics).await, None);
     }
 }

@@ -5,11 +5,13 @@
 mod answer;
 mod cache;
 mod connections;
+mod guests;
 mod handle;
 mod impatient;
 mod kept_layer;
 mod layer_body;
 mod page;
+mod permissions;
 mod range;
 mod registry;
 mod route;
@@ -21,7 +23,8 @@ mod watched_body;
 
 pub use cache::Cache;
 pub use connections::Limits;
+pub use permissions::Permissions;
 pub use registry::{Registry, ServerOptions};
 pub use shared::Served;
-pub use tls::{TlsAcceptor, read as read_tls};
+pub use tls::{Certificate, read as read_tls};
 pub use users::Users;

@@ -9,30 +9,48 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::runtime::Runtime;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
 
 use super::cache::Cache;
-use super::connections::{Connections, Limits};
+use super::connections::{Connections, Limits, Role};
+use super::guests::Guests;
 use super::layer_body::Makers;
+use super::permissions::Permissions;
 use super::shared::{Served, Shared};
+use super::tls::Certificate;
 use super::users::Users;
+use crate::error::with_causes;
 use crate::outgoing::Error;
-use crate::registry::SetupError;
 use crate::registry::catalog::Catalog;
+use crate::registry::fair::{FairPlaces, Shares};
 use crate::registry::metrics::Metrics;
 use crate::registry::on_demand::{OnDemand, OnDemandOptions};
 use crate::registry::storage::ObjectStorage;
+use crate::registry::{Network, SetupError};
 use crate::store::Store;
 
-/// The options of a server. The defaults are those for one copy: every user, no TLS, no cache.
+/// How often the storage is measured, which takes a request for each thousand of its objects.
+const MEASURED: Duration = Duration::from_secs(3600);
+/// Connections of monitoring that may be open.
+const FOR_MONITORING: usize = 32;
+/// How long monitoring may take to ask.
+const SOON: Duration = Duration::from_secs(5);
+
+/// How a registry serves. By default as one copy needs it: to everybody, without TLS, from no
+/// cache.
 #[derive(Default)]
 pub struct ServerOptions {
-    /// The certificate and its key.
-    pub tls: Option<TlsAcceptor>,
-    /// The users that are allowed; none allows every client.
+    /// A certificate and its key.
+    pub tls: Option<Certificate>,
+    /// The users that may ask, if not everybody may.
     pub users: Option<Users>,
+    /// Which repositories are for whom, if not all are for everybody.
+    pub permissions: Option<Permissions>,
+    /// The proxies that say who asks.
+    pub trusted: Vec<Network>,
+    /// The address for monitoring alone.
+    pub admin: Option<String>,
     /// The cache for blobs.
     pub cache: Option<Arc<Cache>>,
     /// The options for images that are built on demand.
@@ -46,8 +64,8 @@ pub struct Registry {
     address: SocketAddr,
     shared: Arc<Shared>,
     stop: watch::Sender<bool>,
-    places: Arc<Semaphore>,
-    limits: Limits,
+    guests: Guests,
+    admin: Option<SocketAddr>,
     runtime: Option<Runtime>,
 }
 
@@ -64,7 +82,8 @@ impl Registry {
         address: impl ToSocketAddrs + fmt::Display,
         options: ServerOptions,
     ) -> Result<Self, SetupError> {
-        let ServerOptions { tls, users, cache, on_demand, limits } = options;
+        let ServerOptions { tls, users, permissions, trusted, admin, cache, on_demand, limits } =
+            options;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             // There is one thread for the layer of each connection, and some for passwords.
@@ -74,6 +93,11 @@ impl Registry {
             .thread_name("registry")
             .build()
             .map_err(SetupError::Runtime)?;
+        let listening = |address: &str| {
+            let _guard = runtime.enter();
+            listen(address)
+                .map_err(|source| SetupError::Listen { address: address.to_owned(), source })
+        };
         let listener = {
             let _guard = runtime.enter();
             listen(&address).map_err(|source| {
@@ -81,10 +105,22 @@ impl Registry {
                 SetupError::Listen { address, source }
             })?
         };
+        let admin_listener = admin.as_deref().map(listening).transpose()?;
+        let admin = admin_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let address = listener.local_addr().map_err(SetupError::Runtime)?;
-        let storage = on_demand.as_ref().and_then(|on_demand| on_demand.storage.as_deref());
-        let storage = storage.map(|url| runtime.block_on(ObjectStorage::open(url))).transpose()?;
+        let storage = on_demand.as_ref().and_then(|on_demand| {
+            on_demand.storage.as_deref().map(|url| (url, on_demand.storage_keys.clone()))
+        });
+        let storage = storage
+            .map(|(url, keys)| runtime.block_on(ObjectStorage::open_with(url, keys)))
+            .transpose()?;
         let metrics: Arc<Metrics> = Arc::default();
+        let ends = tls.as_ref().and_then(|certificate| certificate.ends);
+        metrics.certificate_ends(ends);
+        let tls = tls.map(|certificate| certificate.acceptor);
+        if let Some(storage) = &storage {
+            runtime.spawn(measure(storage.clone(), Arc::clone(&metrics)));
+        }
         let on_demand = on_demand
             .map(|it| Arc::new(OnDemand::new(it, store.clone(), storage, Arc::clone(&metrics))));
         let shared = Arc::new(Shared {
@@ -93,27 +129,47 @@ impl Registry {
             store,
             makers: Makers::new(rayon::current_num_threads()),
             cache,
-            metrics,
+            metrics: Arc::clone(&metrics),
             tls: ArcSwapOption::from_pointee(tls),
             users: ArcSwapOption::from_pointee(users),
+            permissions: ArcSwapOption::from_pointee(permissions),
+            trusted,
+            places: FairPlaces::new(Shares {
+                places: limits.connections,
+                client_places: limits.client_connections.clamp(1, limits.connections.max(1)),
+                queue: limits.connections,
+                client_queue: limits.connections,
+            }),
             served: Mutex::default(),
             error: Mutex::default(),
         });
         let (stop, stopped) = watch::channel(false);
-        let places = Arc::new(Semaphore::new(limits.connections));
+        let guests = Guests::new(limits.open(), Arc::clone(&metrics));
         let connections = Connections {
             shared: Arc::clone(&shared),
+            role: Role::Registry,
             limits,
-            places: Arc::clone(&places),
+            guests: guests.clone(),
             stop: stopped,
         };
+        if let Some(listener) = admin_listener {
+            let guests = Guests::new(FOR_MONITORING, Arc::default());
+            let limits = Limits { headers: limits.headers.min(SOON), ..limits };
+            let admin = Connections { role: Role::Admin, limits, guests, ..connections.clone() };
+            runtime.spawn(admin.accept(listener));
+        }
         runtime.spawn(connections.accept(listener));
-        Ok(Self { address, shared, stop, places, limits, runtime: Some(runtime) })
+        Ok(Self { address, shared, stop, guests, admin, runtime: Some(runtime) })
     }
 
     /// Returns the address at which the server answers.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Returns the address at which monitoring is answered, if there is one for that.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin
     }
 
     /// Replaces the images from now on. Requests that are under way go on with the images that they
@@ -125,14 +181,20 @@ impl Registry {
         *self.shared.served.lock().unwrap_or_else(PoisonError::into_inner) = Served::default();
     }
 
-    /// Uses another certificate for new connections from now on.
-    pub fn replace_tls(&self, tls: TlsAcceptor) {
-        self.shared.tls.store(Some(Arc::new(tls)));
+    /// Opens connections by another certificate from now on.
+    pub fn replace_tls(&self, tls: Certificate) {
+        self.shared.metrics.certificate_ends(tls.ends);
+        self.shared.tls.store(Some(Arc::new(tls.acceptor)));
     }
 
     /// Replaces the users from now on.
     pub fn replace_users(&self, users: Users) {
         self.shared.users.store(Some(Arc::new(users)));
+    }
+
+    /// Has other rules from now on of which repositories are for whom.
+    pub fn replace_permissions(&self, permissions: Permissions) {
+        self.shared.permissions.store(Some(Arc::new(permissions)));
     }
 
     /// Returns counts of what was sent up to now.
@@ -155,9 +217,7 @@ impl Registry {
     pub fn stop(mut self, grace: Duration) -> bool {
         self.stop.send_replace(true);
         let Some(runtime) = self.runtime.take() else { return true };
-        let all = u32::try_from(self.limits.connections).unwrap_or(u32::MAX);
-        let (places, waited) = (Arc::clone(&self.places), grace);
-        let ended = runtime.block_on(async { timeout(waited, places.acquire_many(all)).await });
+        let ended = runtime.block_on(async { timeout(grace, self.guests.all_gone()).await });
         if let Some(on_demand) = &self.shared.on_demand {
             on_demand.end();
         }
@@ -173,6 +233,19 @@ impl Drop for Registry {
             // A client that is still being sent something has no use for an incomplete answer.
             runtime.shutdown_background();
         }
+    }
+}
+
+/// Finds out now and then how large a storage is.
+async fn measure(storage: ObjectStorage, metrics: Arc<Metrics>) {
+    loop {
+        match storage.size().await {
+            Ok(size) => metrics.storage_bytes.set(size),
+            Err(error) => {
+                tracing::warn!(error = with_causes(&error), "cannot measure the storage");
+            }
+        }
+        tokio::time::sleep(MEASURED).await;
     }
 }
 

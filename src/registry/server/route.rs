@@ -27,6 +27,20 @@ pub enum Route<'p> {
     Upload(&'p str),
 }
 
+impl Route<'_> {
+    /// Returns the repository that it is about, if it is about one.
+    pub fn repository(&self) -> Option<&str> {
+        match self {
+            Self::Base | Self::Catalog => None,
+            Self::Tags(name)
+            | Self::Manifest(name, _)
+            | Self::Blob(name, _)
+            | Self::Referrers(name, _)
+            | Self::Upload(name) => Some(name),
+        }
+    }
+}
+
 /// Says why a path can't be answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoRoute {

@@ -2,6 +2,7 @@
 //! Stage: registry. Output: [`Shared`].
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::num::NonZero;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,10 +11,13 @@ use tokio_rustls::TlsAcceptor;
 
 use super::cache::Cache;
 use super::layer_body::Makers;
+use super::permissions::Permissions;
 use super::users::Users;
 use crate::digest::BlobDigest;
 use crate::outgoing::{Error, Hashing};
+use crate::registry::Network;
 use crate::registry::catalog::Catalog;
+use crate::registry::fair::FairPlaces;
 use crate::registry::metrics::Metrics;
 use crate::registry::on_demand::OnDemand;
 use crate::store::Store;
@@ -43,6 +47,12 @@ pub struct Shared {
     pub tls: ArcSwapOption<TlsAcceptor>,
     /// The users that are allowed; none allows every client.
     pub users: ArcSwapOption<Users>,
+    /// Which repositories are for whom, if not all are for everybody.
+    pub permissions: ArcSwapOption<Permissions>,
+    /// The proxies that say who asks.
+    pub trusted: Vec<Network>,
+    /// Turns of requests.
+    pub places: FairPlaces<IpAddr>,
     /// Counts of the bytes that were sent of each layer.
     pub served: Mutex<Served>,
     /// The first error that kept a layer from being sent.

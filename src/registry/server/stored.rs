@@ -31,7 +31,7 @@ pub async fn answer(shared: &Shared, request: &Parts) -> Option<(&'static str, R
     }
     let (kind, answered) = match found {
         Route::Blob(name, digest) if !ours(name) => {
-            let answered = blob(storage, &digest, request).await;
+            let answered = blob(storage, name, &digest, request).await;
             if matches!(&answered, Ok(answer) if answer.status() == StatusCode::NOT_FOUND) {
                 on_demand.note_missing(name, &digest);
             }
@@ -44,7 +44,7 @@ pub async fn answer(shared: &Shared, request: &Parts) -> Option<(&'static str, R
             if known.is_some() {
                 return None;
             }
-            ("manifest", manifest(storage, &digest, request).await)
+            ("manifest", manifest(storage, name, &digest, request).await)
         }
         _ => return None,
     };
@@ -63,9 +63,13 @@ fn unanswered(error: &StorageError) -> Response {
 
 async fn manifest(
     storage: &ObjectStorage,
+    name: &str,
     digest: &BlobDigest,
     request: &Parts,
 ) -> Result<Response, StorageError> {
+    if !storage.has_manifest(name, digest).await? {
+        return Ok(answer::no_manifest(&digest.to_string()));
+    }
     Ok(match storage.document(digest).await? {
         Some(Document { bytes, media_type: Some(media_type) }) => {
             let blob = Arc::new(Blob { digest: *digest, bytes: bytes.into() });
@@ -78,9 +82,14 @@ async fn manifest(
 /// Redirects the client to the storage, or passes on the blob's bytes.
 async fn blob(
     storage: &ObjectStorage,
+    name: &str,
     digest: &BlobDigest,
     request: &Parts,
 ) -> Result<Response, StorageError> {
+    // Whoever may pull from one repository gets nothing of another by it.
+    if !storage.has(name, digest).await? {
+        return Ok(answer::no_blob(digest));
+    }
     if answer::is_known(&request.headers, digest) {
         return Ok(answer::not_modified(digest));
     }

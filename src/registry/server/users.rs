@@ -2,30 +2,75 @@
 //! Stage: registry. Input: the file, and `Authorization` headers. Output: yes or no.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
-use tokio::sync::Semaphore;
 use tokio_rustls::rustls::crypto::ring;
 
 use crate::registry::error::SetupError;
+use crate::registry::fair::{FairPlaces, Shares};
 
-/// The number of passwords that are checked at a time: each takes a processor for a good part of a
-/// second, and guesses must not keep layers from being made.
-const TRIED_AT_ONCE: usize = 2;
+/// Passwords that are tried at a time: each takes a processor for a good part of a second, and
+/// who guesses shall not keep layers from being made.
+const TRIES: Shares = Shares { places: 2, client_places: 1, queue: 64, client_queue: 8 };
+/// Wrong passwords that may come at once, and how many more each second.
+const BURST: f64 = 20.0;
+const PER_SECOND: f64 = 1.0;
+/// Who has given wrong passwords, as many as are remembered.
+const REMEMBERED: usize = 4096;
+
+/// Who tries a password: an address, and whom it says to be, if there is such a user.
+type Trier = (IpAddr, Option<String>);
 
 /// Users and the hashes of their passwords.
 pub struct Users {
-    hashes: BTreeMap<String, String>,
+    hashes: BTreeMap<String, Hash>,
+    /// The highest cost of a hash: each answer takes as long as one by it.
+    cost: u32,
     /// Keyed hashes of passwords that were right: a client sends its password with every blob, and
     /// bcrypt is slow on purpose. Without the key, these hashes are useless to an attacker.
     verified: Mutex<BTreeMap<String, [u8; 32]>>,
     key: [u8; 32],
-    tries: Semaphore,
+    tries: FairPlaces<Trier>,
+    wrong: Mutex<BTreeMap<Trier, Wrong>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Hash {
+    text: String,
+    cost: u32,
+}
+
+/// Wrong passwords of somebody: how many more may come, as of then.
+struct Wrong {
+    left: f64,
+    then: Instant,
+}
+
+/// Whether credentials are a user's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// They are that user's.
+    Admitted(String),
+    /// They are not, or there are none; holds the name that was given.
+    Refused(String),
+    /// Too many were wrong, or wait to be tried; holds the name that was given.
+    TooMany(String),
+}
+
+impl Admission {
+    /// Returns the user's name, as it was given.
+    pub fn user(&self) -> &str {
+        match self {
+            Self::Admitted(user) | Self::Refused(user) | Self::TooMany(user) => user,
+        }
+    }
 }
 
 impl Users {
@@ -47,50 +92,99 @@ impl Users {
         Ok(Self::new(hashes))
     }
 
-    fn new(hashes: BTreeMap<String, String>) -> Self {
+    fn new(hashes: BTreeMap<String, Hash>) -> Self {
         let mut key = [0; 32];
         let random = ring::default_provider().secure_random;
         random.fill(&mut key).expect("the system has random numbers");
-        Self { hashes, verified: Mutex::default(), key, tries: Semaphore::new(TRIED_AT_ONCE) }
+        let cost = hashes.values().map(|hash| hash.cost).max().unwrap_or(bcrypt::DEFAULT_COST);
+        let (verified, wrong) = Default::default();
+        Self { hashes, cost, verified, key, tries: FairPlaces::new(TRIES), wrong }
     }
 
-    /// Returns whether these credentials are valid. For an unknown user this takes as long as for a
+    /// Finds out whether these credentials are a user's. That nobody has that name takes as long as a
     /// wrong password.
-    pub async fn admits(self: &Arc<Self>, authorization: Option<&str>) -> bool {
-        let Some((user, password)) = authorization.and_then(credentials) else { return false };
+    pub async fn admits(
+        self: &Arc<Self>,
+        authorization: Option<&str>,
+        client: IpAddr,
+    ) -> Admission {
+        let Some((user, password)) = authorization.and_then(credentials) else {
+            return Admission::Refused(String::new());
+        };
         let digest: [u8; 32] =
             Sha256::new().chain_update(self.key).chain_update(&password).finalize().into();
         if self.was_right(&user, &digest) {
-            return true;
+            return Admission::Admitted(user);
         }
-        let Ok(_place) = self.tries.acquire().await else { return false };
-        // While this request waited, another one may have had the answer.
+        let trier = (client, self.hashes.contains_key(&user).then(|| user.clone()));
+        let Ok(_place) = self.tries.acquire(&trier).await else { return Admission::TooMany(user) };
+        // While it was waited, another request may have had the answer.
         if self.was_right(&user, &digest) {
-            return true;
+            return Admission::Admitted(user);
         }
-        let users = Arc::clone(self);
-        let tried = move || {
-            let known = users.hashes.get(&user);
-            let hash = known.or_else(|| users.hashes.values().next());
-            let right = hash.is_some_and(|hash| bcrypt::verify(&password, hash).unwrap_or(false));
-            let admitted = known.is_some() & right;
-            if admitted {
-                let mut verified = users.verified.lock().unwrap_or_else(PoisonError::into_inner);
-                verified.insert(user, digest);
-            }
-            admitted
-        };
-        tokio::task::spawn_blocking(tried).await.unwrap_or(false)
+        if !self.may_be_wrong(&trier) {
+            return Admission::TooMany(user);
+        }
+        let (users, given) = (Arc::clone(self), user.clone());
+        let tried = tokio::task::spawn_blocking(move || users.is_right(&given, &password)).await;
+        if !tried.unwrap_or(false) {
+            self.was_wrong(trier);
+            return Admission::Refused(user);
+        }
+        let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
+        verified.insert(user.clone(), digest);
+        Admission::Admitted(user)
+    }
+
+    /// Compares a password with a user's hash, in the time of the slowest hash.
+    fn is_right(&self, user: &str, password: &[u8]) -> bool {
+        let known = self.hashes.get(user);
+        let right = known.is_some_and(|hash| {
+            // Each cost takes twice as long as the one before: all of these and the last one again.
+            let others = hash.cost..self.cost;
+            others.for_each(|cost| drop(bcrypt::hash_with_salt(password, cost, [0; 16])));
+            bcrypt::verify(password, &hash.text).unwrap_or(false)
+        });
+        if known.is_none() {
+            let _ = bcrypt::hash_with_salt(password, self.cost, [0; 16]);
+        }
+        right
     }
 
     fn was_right(&self, user: &str, digest: &[u8; 32]) -> bool {
         let verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
         verified.get(user).is_some_and(|right| bool::from(right.ct_eq(digest)))
     }
+
+    /// Returns whether somebody may still give a wrong password.
+    fn may_be_wrong(&self, trier: &Trier) -> bool {
+        let wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
+        wrong.get(trier).is_none_or(|wrong| wrong.now() >= 1.0)
+    }
+
+    fn was_wrong(&self, trier: Trier) {
+        let mut wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
+        if wrong.len() >= REMEMBERED {
+            wrong.retain(|_, wrong| wrong.now() < BURST);
+            // Those are many who guess. Not to remember one is better than to forget all.
+            if wrong.len() >= REMEMBERED {
+                return;
+            }
+        }
+        let now = Instant::now();
+        let entry = wrong.entry(trier).or_insert(Wrong { left: BURST, then: now });
+        *entry = Wrong { left: (entry.now() - 1.0).max(0.0), then: now };
+    }
 }
 
-/// Parses the users of a file. An error has the line's number and the reason.
-fn parse(text: &str) -> Result<BTreeMap<String, String>, (usize, String)> {
+impl Wrong {
+    fn now(&self) -> f64 {
+        (self.left + self.then.elapsed().as_secs_f64() * PER_SECOND).min(BURST)
+    }
+}
+
+/// The users of a file, or the line that is wrong and why.
+fn parse(text: &str) -> Result<BTreeMap<String, Hash>, (usize, String)> {
     let mut hashes = BTreeMap::new();
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.trim();
@@ -103,10 +197,11 @@ fn parse(text: &str) -> Result<BTreeMap<String, String>, (usize, String)> {
         if user.is_empty() {
             return Err(error("not `USER:HASH`"));
         }
-        if hash.parse::<bcrypt::HashParts>().is_err() {
+        let Ok(parts) = hash.parse::<bcrypt::HashParts>() else {
             return Err((number, format!("the password of `{user}` is not hashed by bcrypt")));
-        }
-        if hashes.insert(user.to_owned(), hash.to_owned()).is_some() {
+        };
+        let hash = Hash { text: hash.to_owned(), cost: parts.get_cost() };
+        if hashes.insert(user.to_owned(), hash).is_some() {
             return Err((number, format!("`{user}` is there a second time")));
         }
     }
@@ -168,12 +263,21 @@ mod tests {
         }
     }
 
+    fn users(given: &[(&str, &str, u32)]) -> Arc<Users> {
+        let hashes = given.iter().map(|(user, password, cost)| {
+            let text = bcrypt::hash(password, *cost).unwrap();
+            ((*user).to_owned(), Hash { text, cost: *cost })
+        });
+        Arc::new(Users::new(hashes.collect()))
+    }
+
+    fn address(last: u8) -> IpAddr {
+        [127, 0, 0, last].into()
+    }
+
     #[tokio::test]
     async fn only_users_with_their_passwords_are_admitted() {
-        let hash = |password| bcrypt::hash(password, 4).unwrap();
-        let hashes =
-            [("ann", hash("secret")), ("bob", hash("other"))].map(|(u, h)| (u.to_owned(), h));
-        let users = Arc::new(Users::new(hashes.into()));
+        let users = users(&[("ann", "secret", 4), ("bob", "other", 5)]);
         for _ in 0..2 {
             for (text, admitted) in [
                 ("ann:secret", true),
@@ -184,10 +288,53 @@ mod tests {
                 ("eve:secret", false),
                 (":secret", false),
             ] {
-                assert_eq!(users.admits(Some(&header(text))).await, admitted, "{text}");
+                let found = users.admits(Some(&header(text)), address(1)).await;
+                assert_eq!(matches!(found, Admission::Admitted(_)), admitted, "{text}");
+                assert_eq!(found.user(), text.split(':').next().unwrap());
             }
-            assert!(!users.admits(None).await);
+            assert_eq!(users.admits(None, address(1)).await, Admission::Refused(String::new()));
         }
         assert_eq!(users.verified.lock().unwrap().len(), 2);
+    }
+
+    /// Who guesses is slowed down, and nobody else is.
+    #[tokio::test]
+    async fn wrong_passwords_are_counted() {
+        let users = users(&[("ann", "secret", 4), ("bob", "other", 4)]);
+        let mut refused = 0;
+        let too_many = loop {
+            match users.admits(Some(&header("ann:guess")), address(1)).await {
+                Admission::Refused(_) => refused += 1,
+                other => break other,
+            }
+        };
+        assert!((20..40).contains(&refused), "{refused}");
+        assert_eq!(too_many, Admission::TooMany("ann".to_owned()));
+        for (text, from) in [("bob:other", 1), ("ann:secret", 2)] {
+            let found = users.admits(Some(&header(text)), address(from)).await;
+            assert!(matches!(found, Admission::Admitted(_)), "{text}");
+        }
+        // What was right once needs no further try.
+        let found = users.admits(Some(&header("ann:secret")), address(1)).await;
+        assert!(matches!(found, Admission::Admitted(_)));
+    }
+
+    /// Two hundred guesses at once keep nobody from his first login.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn many_guesses_are_no_queue_for_others() {
+        let users = users(&[("ann", "secret", 8)]);
+        let guesses: Vec<_> = (0..200)
+            .map(|number| {
+                let (users, text) = (Arc::clone(&users), header(&format!("eve{number}:guess")));
+                tokio::spawn(async move { users.admits(Some(&text), address(1)).await })
+            })
+            .collect();
+        let found = users.admits(Some(&header("ann:secret")), address(1)).await;
+        assert!(matches!(found, Admission::Admitted(_)), "{found:?}");
+        let mut too_many = 0;
+        for guess in guesses {
+            too_many += usize::from(matches!(guess.await.unwrap(), Admission::TooMany(_)));
+        }
+        assert!(too_many > 150, "{too_many}");
     }
 }

@@ -11,6 +11,8 @@ mod backend;
 mod error;
 mod in_turn;
 mod names;
+mod pointer;
+mod repositories;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -26,12 +28,14 @@ use axum::body::Bytes;
 use object_store::path::Path;
 use object_store::signer::Signer;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutPayload};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use time::OffsetDateTime;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio_stream::StreamExt;
 
 pub use error::StorageError;
+pub use pointer::StorageKeys;
 pub use source::{BlobSource, BlobStream, SignedUrl};
 
 use crate::digest::{BlobDigest, Digest};
@@ -41,6 +45,8 @@ use answer::{Answer, Verdict};
 use backend::{Backend, Limits};
 use in_turn::InTurn;
 use names::Names;
+use pointer::{Place, Pointer, Unbelievable, is_media_type};
+use repositories::Repositories;
 use verified::VerifiedStream;
 
 /// The size of the longest document in bytes. Registries take no longer manifests
@@ -51,6 +57,10 @@ const ANSWER: Duration = Duration::from_secs(20);
 /// The number of layers that are sent at once, for all images together: each takes 15 MiB
 /// ([`upload`]) and, while it is made, a processor.
 const UPLOADS: usize = 4;
+/// Manifests of a repository that are looked at for a blob, the newest ones.
+const MANIFESTS: usize = 256;
+/// Names whose newest pointer is remembered. Then it is begun anew.
+const NEWEST: usize = 65_536;
 /// The number of blobs that are asked for at once.
 const QUESTIONS: usize = 16;
 
@@ -67,6 +77,12 @@ struct Inner {
     silence: Duration,
     signer: Option<Arc<dyn Signer>>,
     names: Names,
+    /// Keys that pointers are signed with, if they are.
+    keys: StorageKeys,
+    /// When the newest pointer was written that was seen of a name and a key.
+    newest: Mutex<BTreeMap<(String, String), OffsetDateTime>>,
+    /// What repositories are known to have.
+    repositories: Mutex<Repositories>,
     in_turn: InTurn<BlobDigest>,
     uploads: Semaphore,
     questions: Semaphore,
@@ -115,14 +131,6 @@ pub struct Stored {
     pub bytes_sent: u64,
 }
 
-/// The manifest that an image's name stands for.
-#[derive(Deserialize, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Pointer {
-    digest: BlobDigest,
-    media_type: String,
-}
-
 impl ObjectStorage {
     /// Opens `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX`, `az://CONTAINER/PREFIX` or
     /// `file:///DIRECTORY`, with credentials and endpoint from the environment
@@ -133,11 +141,22 @@ impl ObjectStorage {
     /// Fails with [`StorageError`] if the address or the settings can't be used, or the storage
     /// does not answer or refuses.
     pub async fn open(url: &str) -> Result<Self, StorageError> {
+        Self::open_with(url, StorageKeys::default()).await
+    }
+
+    /// Opens a storage like [`ObjectStorage::open`], whose pointers are signed.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub async fn open_with(url: &str, keys: StorageKeys) -> Result<Self, StorageError> {
         // Variables that are not UTF-8 are no settings.
         let environment = std::env::vars_os().filter_map(|(name, value)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))
         });
-        Self::open_in(url, environment).await
+        let mut inner = Inner::new(Backend::new(url, environment, Limits::default())?);
+        inner.keys = keys;
+        inner.probe().await?;
+        Ok(Self(Arc::new(inner)))
     }
 
     /// Opens a storage like [`ObjectStorage::open`], with other environment variables.
@@ -172,7 +191,17 @@ impl ObjectStorage {
                 expected: "a pointer to an image".to_owned(),
                 found: error.to_string(),
             })?;
-        let Pointer { digest, media_type } = pointer;
+        let signed = pointer.check(Place::Image(name, key), &self.0.keys);
+        let signed = signed.and_then(|signed| self.0.is_newest(name, key, signed));
+        let signed = match signed {
+            Ok(signed) => signed,
+            Err(reason) => {
+                let storage = &self.0.address;
+                tracing::warn!(storage, %object, %reason, "not believed: as if it were not there");
+                return Ok(None);
+            }
+        };
+        let Pointer { digest, media_type, .. } = pointer;
         let Some(Document { bytes, .. }) = self.document(&digest).await? else {
             tracing::warn!(storage = self.0.address, %object, %digest, "the image's manifest is gone");
             return Ok(None);
@@ -181,8 +210,12 @@ impl ObjectStorage {
             tracing::warn!(storage = self.0.address, %object, %digest, "a blob of the image is gone");
             return Ok(None);
         }
-        let stored = OffsetDateTime::from_unix_timestamp(meta.last_modified.timestamp())
-            .unwrap_or(OffsetDateTime::UNIX_EPOCH);
+        self.0.repositories().add(name, &bytes);
+        // What is signed has its time in it, which nobody else can change.
+        let stored = signed.unwrap_or_else(|| {
+            OffsetDateTime::from_unix_timestamp(meta.last_modified.timestamp())
+                .unwrap_or(OffsetDateTime::UNIX_EPOCH)
+        });
         Ok(Some(StoredManifest { digest, media_type, bytes, stored }))
     }
 
@@ -226,7 +259,64 @@ impl ObjectStorage {
             media_type: String,
         }
         let typed = serde_json::from_slice::<Typed>(&bytes);
-        Ok(Some(Document { bytes, media_type: typed.ok().map(|typed| typed.media_type) }))
+        let media_type = typed.ok().map(|typed| typed.media_type);
+        Ok(Some(Document { bytes, media_type: media_type.filter(|it| is_media_type(it)) }))
+    }
+
+    /// Returns whether a repository has a manifest.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub async fn has_manifest(
+        &self,
+        name: &str,
+        digest: &BlobDigest,
+    ) -> Result<bool, StorageError> {
+        if self.0.repositories().has_manifest(name, digest) {
+            return Ok(true);
+        }
+        self.0.is_listed(name, digest).await
+    }
+
+    /// Returns whether a repository has a blob: whether one of its manifests names it, or is it.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub async fn has(&self, name: &str, digest: &BlobDigest) -> Result<bool, StorageError> {
+        let known = || self.0.repositories().has(name, digest);
+        if known() {
+            return Ok(true);
+        }
+        // Another server may have stored it.
+        for manifest in self.0.manifests(name).await? {
+            if self.0.repositories().has_manifest(name, &manifest)
+                || !self.0.is_listed(name, &manifest).await?
+            {
+                continue;
+            }
+            if let Some(Document { bytes, .. }) = self.document(&manifest).await? {
+                self.0.repositories().add(name, &bytes);
+            }
+            if known() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Returns how many bytes all objects have.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub async fn size(&self) -> Result<u64, StorageError> {
+        let prefix = self.0.names.all();
+        let mut objects = self.0.store.list(Some(&prefix));
+        let mut size = 0u64;
+        while let Some(object) = objects.next().await {
+            let object = object.map_err(|error| self.0.error("list", &prefix, &error))?;
+            size = size.saturating_add(object.size);
+        }
+        Ok(size)
     }
 
     /// Finds the place from which a client gets a blob, or a part of it. Returns `None` if the blob
@@ -315,9 +405,13 @@ impl ObjectStorage {
         stored.bytes_sent += self.put_document(&image.config).await?;
         stored.bytes_sent += self.put_document(&image.manifest).await?;
         let media_type = image.descriptor().media_type().to_string();
-        let pointer = Pointer { digest: image.manifest.digest, media_type };
-        let pointer = serde_json::to_vec(&pointer).expect("a pointer is JSON");
-        self.0.put(&self.0.names.image(name, key), pointer.into()).await?;
+        let digest = image.manifest.digest;
+        // Whoever finds the name asks for blobs next, perhaps at another server.
+        let listed = self.0.names.manifest(name, &digest);
+        self.0.put_pointer(&listed, Place::Manifest(name), digest, media_type.clone()).await?;
+        let object = self.0.names.image(name, key);
+        self.0.put_pointer(&object, Place::Image(name, key), digest, media_type).await?;
+        self.0.repositories().add(name, &image.manifest.bytes);
         Ok(stored)
     }
 
@@ -348,6 +442,9 @@ impl Inner {
             silence,
             signer,
             names: Names::new(prefix),
+            keys: StorageKeys::default(),
+            newest: Mutex::default(),
+            repositories: Mutex::default(),
             in_turn: InTurn::default(),
             uploads: Semaphore::new(UPLOADS),
             questions: Semaphore::new(QUESTIONS),
@@ -363,6 +460,73 @@ impl Inner {
 
     fn verified(&self) -> MutexGuard<'_, BTreeMap<BlobDigest, Option<i64>>> {
         self.verified.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn repositories(&self) -> MutexGuard<'_, Repositories> {
+        self.repositories.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Refuses a pointer that is older than one that was seen of that name and key.
+    fn is_newest(
+        &self,
+        name: &str,
+        key: &str,
+        signed: Option<OffsetDateTime>,
+    ) -> Result<Option<OffsetDateTime>, Unbelievable> {
+        let Some(time) = signed else { return Ok(None) };
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        if newest.len() >= NEWEST {
+            newest.clear();
+        }
+        let seen = newest.entry((name.to_owned(), key.to_owned())).or_insert(time);
+        if *seen > time {
+            return Err(Unbelievable::Old);
+        }
+        *seen = time;
+        Ok(signed)
+    }
+
+    async fn put_pointer(
+        &self,
+        object: &Path,
+        place: Place<'_>,
+        digest: BlobDigest,
+        media_type: String,
+    ) -> Result<(), StorageError> {
+        let pointer = Pointer::new(place, digest, media_type, &self.keys);
+        let pointer = serde_json::to_vec(&pointer).expect("a pointer is JSON");
+        self.put(object, pointer.into()).await
+    }
+
+    /// Returns whether a manifest is listed as a repository's, by who may say so.
+    async fn is_listed(&self, name: &str, digest: &BlobDigest) -> Result<bool, StorageError> {
+        let object = self.names.manifest(name, digest);
+        let Some((_, bytes)) = self.read(&object).await? else { return Ok(false) };
+        let pointer = serde_json::from_slice::<Pointer>(&bytes);
+        Ok(pointer.is_ok_and(|pointer| {
+            pointer.digest == *digest && pointer.check(Place::Manifest(name), &self.keys).is_ok()
+        }))
+    }
+
+    /// Returns the manifests that are listed as a repository's, the newest first.
+    async fn manifests(&self, name: &str) -> Result<Vec<BlobDigest>, StorageError> {
+        let prefix = self.names.manifests(name);
+        let listed = async {
+            let mut objects = self.store.list(Some(&prefix));
+            let mut found = Vec::new();
+            while let Some(object) = objects.next().await {
+                let object = object.map_err(|error| self.error("list", &prefix, &error))?;
+                let digest = object
+                    .location
+                    .filename()
+                    .and_then(|hex| format!("sha256:{hex}").parse::<BlobDigest>().ok());
+                found.extend(digest.map(|digest| (object.last_modified, digest)));
+            }
+            Ok(found)
+        };
+        let mut found = self.in_time("list", &prefix, listed).await?;
+        found.sort_by(|one, other| other.cmp(one));
+        Ok(found.into_iter().take(MANIFESTS).map(|(_, digest)| digest).collect())
     }
 
     /// Compares a blob with its digest while it is passed on, unless that was done before. If the

@@ -10,6 +10,9 @@ use crate::digest::BlobDigest;
 /// place of another image's directory.
 const KEYS: &str = "_keys";
 
+/// Between a repository's name and the digest of one of its manifests.
+const MANIFESTS: &str = "_manifests";
+
 /// The names of objects, below a prefix.
 #[derive(Clone, Debug)]
 pub struct Names {
@@ -35,6 +38,17 @@ impl Names {
         self.below(["images"].into_iter().chain(name.split('/')).chain([KEYS, key]))
     }
 
+    /// `images/<name>/_manifests/<hex>`: that a repository has that manifest.
+    pub fn manifest(&self, name: &str, digest: &BlobDigest) -> Path {
+        let hex = digest.digest().hex();
+        self.below(["images"].into_iter().chain(name.split('/')).chain([MANIFESTS, &hex]))
+    }
+
+    /// What the names of a repository's manifests begin with.
+    pub fn manifests(&self, name: &str) -> Path {
+        self.below(["images"].into_iter().chain(name.split('/')).chain([MANIFESTS]))
+    }
+
     /// Returns the object that is written to find out whether writing is possible.
     pub fn probe(&self) -> Path {
         self.below(["probe"])
@@ -43,6 +57,11 @@ impl Names {
     /// Returns an object that is never written.
     pub fn missing(&self) -> Path {
         self.below(["missing"])
+    }
+
+    /// What the names of all objects begin with.
+    pub fn all(&self) -> Path {
+        self.prefix.clone()
     }
 
     fn below<'p>(&self, parts: impl IntoIterator<Item = &'p str>) -> Path {
@@ -64,6 +83,8 @@ mod tests {
         let hex = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         assert_eq!(names.blob(&digest).as_ref(), format!("a/b/blobs/sha256/{hex}"));
         assert_eq!(names.image("shell/git", "v1").as_ref(), "a/b/images/shell/git/_keys/v1");
+        let manifest = format!("a/b/images/shell/git/_manifests/{hex}");
+        assert_eq!(names.manifest("shell/git", &digest).as_ref(), manifest);
         let names = Names::new(Path::default());
         assert_eq!(names.image("git", "v1").as_ref(), "images/git/_keys/v1");
     }

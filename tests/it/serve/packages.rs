@@ -7,8 +7,8 @@ use crate::support::stderr;
 
 const LIBRARY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/nix");
 
-/// Puts programs in place of Nix's, or others, into the directory `bin`: shell scripts.
-fn programs(images: &Images, names: &[&str], script: &str) {
+/// Puts Nix's programs, or others, into the directory `bin`, which are a shell's.
+pub fn programs(images: &Images, names: &[&str], script: &str) {
     let directory = images.path("bin");
     fs::create_dir_all(&directory).unwrap();
     for name in names {
@@ -18,10 +18,10 @@ fn programs(images: &Images, names: &[&str], script: &str) {
     }
 }
 
-const NIX: [&str; 2] = ["nix-instantiate", "nix-store"];
+pub const NIX: [&str; 2] = ["nix-instantiate", "nix-store"];
 
-/// Returns `stowage serve --packages`, which finds no other programs.
-fn serve(images: &Images, source: &str) -> Command {
+/// `stowage serve --packages`, which finds no other programs.
+pub fn serve(images: &Images, source: &str) -> Command {
     let mut command = images.store.stowage(&["serve", "--packages", source]);
     command.env("PATH", images.path("bin")).env("STOWAGE_LIBRARY", LIBRARY);
     command

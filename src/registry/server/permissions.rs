@@ -1,0 +1,203 @@
+//! Which repositories are for whom.
+//! Stage: registry. Input: a file. Output: yes or no.
+//!
+//! ```text
+//! # REPOSITORIES: WHO…
+//! public/**: @anybody
+//! team/*: ann bob
+//! **: @users
+//! ```
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use crate::registry::error::SetupError;
+
+/// Everybody, with or without a password.
+const ANYBODY: &str = "@anybody";
+/// All users.
+const USERS: &str = "@users";
+
+/// Who asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Asker {
+    /// Somebody without a password.
+    Anybody,
+    /// A user.
+    User(String),
+}
+
+/// Which repositories are for whom: what no rule allows is not allowed.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Permissions(Vec<Rule>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Rule {
+    pattern: Vec<String>,
+    who: BTreeSet<String>,
+}
+
+impl Permissions {
+    /// Reads a file of `REPOSITORIES: WHO…` lines.
+    ///
+    /// # Errors
+    /// With file and line.
+    pub fn read(file: &Path) -> Result<Self, SetupError> {
+        let text = std::fs::read_to_string(file)
+            .map_err(|source| SetupError::Read { path: file.to_owned(), source })?;
+        Self::parse(&text).map_err(|(line, reason)| SetupError::Permissions {
+            file: file.to_owned(),
+            line,
+            reason,
+        })
+    }
+
+    fn parse(text: &str) -> Result<Self, (usize, String)> {
+        let mut rules = Vec::new();
+        for (number, line) in (1..).zip(text.lines()) {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let error = |reason: &str| (number, reason.to_owned());
+            let (pattern, who) =
+                line.split_once(':').ok_or_else(|| error("not `REPOSITORIES: WHO…`"))?;
+            let pattern: Vec<_> = pattern.trim().split('/').map(str::to_owned).collect();
+            let in_names = |c: char| {
+                c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_' | '-' | '*')
+            };
+            if pattern.iter().any(|part| part.is_empty() || !part.chars().all(in_names)) {
+                return Err(error("not the name of a repository, with `*` or `**` in it"));
+            }
+            if pattern.iter().any(|part| part.contains("**") && part != "**") {
+                return Err(error("`**` stands for whole components of a name"));
+            }
+            let who: BTreeSet<_> = who.split_whitespace().map(str::to_owned).collect();
+            if who.is_empty() {
+                return Err(error("nobody is named"));
+            }
+            if let Some(odd) = who
+                .iter()
+                .find(|who| who.starts_with('@') && ![ANYBODY, USERS].contains(&who.as_str()))
+            {
+                return Err((number, format!("`{odd}` is neither `{ANYBODY}` nor `{USERS}`")));
+            }
+            rules.push(Rule { pattern, who });
+        }
+        Ok(Self(rules))
+    }
+
+    /// Returns whether somebody may pull from a repository.
+    pub fn allow(&self, asker: &Asker, repository: &str) -> bool {
+        let name: Vec<_> = repository.split('/').collect();
+        self.0.iter().any(|rule| {
+            let named = match asker {
+                Asker::Anybody => rule.who.contains(ANYBODY),
+                Asker::User(user) => {
+                    [ANYBODY, USERS, user].iter().any(|who| rule.who.contains(*who))
+                }
+            };
+            named && matches(&rule.pattern, &name)
+        })
+    }
+}
+
+/// Returns whether components of a name match those of a pattern. One `**` after the other is tried
+/// with as many components as each may stand for, and none twice.
+fn matches(pattern: &[String], name: &[&str]) -> bool {
+    // `reach[i]`: whether the pattern up to now matches the first `i` components.
+    let mut reach = vec![false; name.len() + 1];
+    reach[0] = true;
+    for part in pattern {
+        if part == "**" {
+            let first = reach.iter().position(|reached| *reached).unwrap_or(reach.len());
+            reach.iter_mut().skip(first).for_each(|reached| *reached = true);
+        } else {
+            for at in (0..name.len()).rev() {
+                reach[at + 1] = reach[at] && matches_component(part, name[at]);
+            }
+            reach[0] = false;
+        }
+    }
+    reach[name.len()]
+}
+
+/// Returns whether a component matches, where `*` stands for any text.
+fn matches_component(pattern: &str, text: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let first = parts.next().unwrap_or_default();
+    let Some(mut rest) = text.strip_prefix(first) else { return false };
+    let mut parts: Vec<_> = parts.collect();
+    let Some(last) = parts.pop() else { return rest.is_empty() };
+    for part in parts {
+        match rest.find(part) {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
+        }
+    }
+    rest.ends_with(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_say_who_may_pull() {
+        let text =
+            "# ours\n\npublic/**: @anybody\nteam/*: ann bob\nteam/secret*/x: @users\n**: root\n";
+        let permissions = Permissions::parse(text).unwrap();
+        for (user, repository, expected) in [
+            ("", "public/a", true),
+            ("", "public/a/b", true),
+            ("", "public", true),
+            ("", "publicly", false),
+            ("", "team/a", false),
+            ("ann", "team/a", true),
+            ("ann", "team/a/b", false),
+            ("ann", "team", false),
+            ("ann", "public/a", true),
+            ("eve", "team/a", false),
+            ("eve", "team/secret1/x", true),
+            ("eve", "team/secret1/y", false),
+            ("root", "any/thing/at/all", true),
+            ("@users", "team/secret1/x", true),
+        ] {
+            let asker = if user.is_empty() { Asker::Anybody } else { Asker::User(user.to_owned()) };
+            assert_eq!(permissions.allow(&asker, repository), expected, "{user} {repository}");
+        }
+    }
+
+    #[test]
+    fn components_match() {
+        for (pattern, text, expected) in [
+            ("a", "a", true),
+            ("a", "ab", false),
+            ("*", "", true),
+            ("a*", "abc", true),
+            ("*c", "abc", true),
+            ("a*c", "ac", true),
+            ("a*b*c", "axbxc", true),
+            ("a*b*c", "acb", false),
+            ("ab*b", "ab", false),
+        ] {
+            assert_eq!(matches_component(pattern, text), expected, "{pattern} {text}");
+        }
+        let parts: Vec<_> = ["**"; 100].map(str::to_owned).into();
+        assert!(matches(&parts, &["a"; 100]));
+    }
+
+    #[test]
+    fn what_is_no_rule_is_said() {
+        for (text, line, reason) in [
+            ("a", 1, "not `REPOSITORIES: WHO…`"),
+            ("\nA: ann", 2, "not the name of a repository, with `*` or `**` in it"),
+            ("a//b: ann", 1, "not the name of a repository, with `*` or `**` in it"),
+            ("a/**b: ann", 1, "`**` stands for whole components of a name"),
+            ("a:", 1, "nobody is named"),
+            ("a: @all", 1, "`@all` is neither `@anybody` nor `@users`"),
+        ] {
+            assert_eq!(Permissions::parse(text), Err((line, reason.to_owned())), "{text}");
+        }
+    }
+}

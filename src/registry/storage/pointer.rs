@@ -1,0 +1,285 @@
+//! Pointers: which manifest a name stands for, and which manifests a repository has. With a key, servers
+//! sign what they write, and believe nothing else.
+//! Stage: registry. Input: a pointer's bytes, and keys. Output: [`Pointer`].
+//!
+//! Who can write to the storage but has no key can make a name's pointer neither another manifest's nor
+//! another name's. An older pointer of the same name can be put back: it has the time at which it was
+//! signed, and is as old as that.
+
+use std::fmt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use hmac::{Hmac, KeyInit, Mac};
+use serde::{Deserialize, Serialize};
+use sha2::Sha256;
+use time::OffsetDateTime;
+
+use crate::digest::BlobDigest;
+use crate::registry::error::SetupError;
+
+/// Bytes of a key, at least and at most.
+const SHORTEST: usize = 32;
+const LONGEST: usize = 4096;
+/// How far servers' clocks may be apart, in seconds.
+const AHEAD: i64 = 300;
+/// What is signed begins with it.
+const PURPOSE: &str = "stowage pointer 1";
+
+/// Keys that servers share. The first signs, and all of them verify.
+#[derive(Clone, Default)]
+pub struct StorageKeys(Vec<Vec<u8>>);
+
+impl fmt::Debug for StorageKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StorageKeys({})", self.0.len())
+    }
+}
+
+impl StorageKeys {
+    /// Reads files with a key each: all of its bytes but white space at the end.
+    ///
+    /// # Errors
+    /// With the file that can't be used.
+    pub fn read(files: &[PathBuf]) -> Result<Self, SetupError> {
+        files.iter().map(|file| read_key(file)).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Returns whether there is none: pointers are believed as they are.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn sign(&self, message: &[u8]) -> Option<String> {
+        let signature = mac(self.0.first()?, message)?.finalize().into_bytes();
+        Some(signature.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    fn verify(&self, message: &[u8], signature: &str) -> bool {
+        let Some(signature) = from_hex(signature) else { return false };
+        let macs = self.0.iter().filter_map(|key| mac(key, message));
+        macs.into_iter().any(|mac| mac.verify_slice(&signature).is_ok())
+    }
+}
+
+fn mac(key: &[u8], message: &[u8]) -> Option<Hmac<Sha256>> {
+    // It takes keys of any length.
+    Some(Hmac::<Sha256>::new_from_slice(key).ok()?.chain_update(message))
+}
+
+fn read_key(file: &Path) -> Result<Vec<u8>, SetupError> {
+    let read = || {
+        crate::registry::fingerprint::check_regular(file)?;
+        Ok((std::fs::metadata(file)?, std::fs::read(file)?))
+    };
+    let (metadata, bytes) =
+        read().map_err(|source| SetupError::Read { path: file.to_owned(), source })?;
+    let key = bytes.trim_ascii_end();
+    if !(SHORTEST..=LONGEST).contains(&key.len()) {
+        let bytes = key.len();
+        return Err(SetupError::StorageKey { file: file.to_owned(), bytes });
+    }
+    if metadata.permissions().mode() & 0o077 != 0 {
+        tracing::warn!(file = %file.display(), "others can read this key: let its owner alone read it");
+    }
+    Ok(key.to_owned())
+}
+
+fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
+    let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
+    pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect()
+}
+
+/// What a pointer is for.
+#[derive(Clone, Copy, Debug)]
+pub enum Place<'a> {
+    /// The image of a name and a key, such as a tag.
+    Image(&'a str, &'a str),
+    /// One of the manifests of a repository.
+    Manifest(&'a str),
+}
+
+/// Which manifest that is.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Pointer {
+    /// Its digest.
+    pub digest: BlobDigest,
+    /// Its media type.
+    pub media_type: String,
+    /// When the pointer was written, in seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stored: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    signature: Option<String>,
+}
+
+/// Why a pointer is not believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unbelievable {
+    /// It has no signature.
+    #[error("it is not signed")]
+    Unsigned,
+    /// It is another key's signature, or is of something else.
+    #[error("its signature is not by a key of this server, or not of this name")]
+    Forged,
+    /// It is said to be of the future.
+    #[error("it was signed at a time that is still to come")]
+    Early,
+    /// A newer one was seen.
+    #[error("it is older than one that was there before")]
+    Old,
+    /// Its media type is none.
+    #[error("its media type is none")]
+    MediaType,
+}
+
+impl Pointer {
+    /// Makes a pointer of now.
+    pub fn new(
+        place: Place<'_>,
+        digest: BlobDigest,
+        media_type: String,
+        keys: &StorageKeys,
+    ) -> Self {
+        let stored = Some(OffsetDateTime::now_utc().unix_timestamp());
+        let mut pointer = Self { digest, media_type, stored, signature: None };
+        pointer.signature = keys.sign(&pointer.message(place));
+        pointer
+    }
+
+    /// Returns when it was written, as far as that is known: with keys, by who signed it.
+    ///
+    /// # Errors
+    /// [`Unbelievable`].
+    pub fn check(
+        &self,
+        place: Place<'_>,
+        keys: &StorageKeys,
+    ) -> Result<Option<OffsetDateTime>, Unbelievable> {
+        // It becomes a header.
+        if !is_media_type(&self.media_type) {
+            return Err(Unbelievable::MediaType);
+        }
+        if keys.is_empty() {
+            return Ok(None);
+        }
+        let signature = self.signature.as_deref().ok_or(Unbelievable::Unsigned)?;
+        if !keys.verify(&self.message(place), signature) {
+            return Err(Unbelievable::Forged);
+        }
+        let stored = self.stored.unwrap_or(0);
+        if stored > OffsetDateTime::now_utc().unix_timestamp() + AHEAD {
+            return Err(Unbelievable::Early);
+        }
+        OffsetDateTime::from_unix_timestamp(stored).map(Some).map_err(|_| Unbelievable::Forged)
+    }
+
+    /// What is signed: fields with their lengths, so that none runs into the next one.
+    fn message(&self, place: Place<'_>) -> Vec<u8> {
+        let (kind, name, key) = match place {
+            Place::Image(name, key) => ("image", name, key),
+            Place::Manifest(name) => ("manifest", name, ""),
+        };
+        let (digest, stored) = (self.digest.to_string(), self.stored.unwrap_or(0).to_string());
+        let mut message = Vec::new();
+        for field in [PURPOSE, kind, name, key, &digest, &self.media_type, &stored] {
+            message.extend((field.len() as u64).to_be_bytes());
+            message.extend(field.as_bytes());
+        }
+        message
+    }
+}
+
+/// Returns whether a text is a media type without parameters (RFC 6838, 4.2).
+pub fn is_media_type(text: &str) -> bool {
+    let is_name = |name: &str| {
+        let in_names = |b: u8| b.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&b);
+        (1..=127).contains(&name.len())
+            && name.as_bytes()[0].is_ascii_alphanumeric()
+            && name.bytes().all(in_names)
+    };
+    text.split_once('/').is_some_and(|(kind, subtype)| is_name(kind) && is_name(subtype))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::Digest;
+
+    const TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+
+    fn keys(keys: &[u8]) -> StorageKeys {
+        StorageKeys(keys.iter().map(|key| vec![*key; SHORTEST]).collect())
+    }
+
+    #[test]
+    fn what_was_signed_is_believed_and_nothing_else() {
+        use Unbelievable::{Early, Forged, MediaType, Unsigned};
+        let digest = |text: &str| BlobDigest::new(Digest::of(text.as_bytes()));
+        let place = Place::Image("a/b", "v1");
+        let new = |keys: &StorageKeys| Pointer::new(place, digest("one"), TYPE.to_owned(), keys);
+        let (old, both, next) = (keys(b"a"), keys(b"ba"), keys(b"b"));
+        fn check(
+            pointer: &Pointer,
+            place: Place<'_>,
+            keys: &StorageKeys,
+        ) -> Result<(), Unbelievable> {
+            pointer.check(place, keys).map(|_| ())
+        }
+        let signed = new(&old);
+        assert_eq!(check(&signed, place, &old), Ok(()));
+        // With both, the new one signs, and the old one is still believed.
+        assert_eq!(check(&signed, place, &both), Ok(()));
+        assert_eq!(check(&signed, place, &next), Err(Forged));
+        assert_eq!(check(&new(&both), place, &next), Ok(()));
+        assert_eq!(check(&new(&StorageKeys::default()), place, &old), Err(Unsigned));
+        assert_eq!(check(&new(&StorageKeys::default()), place, &StorageKeys::default()), Ok(()));
+        for other in [Place::Image("a", "b/v1"), Place::Image("a/b", "v2"), Place::Manifest("a/b")]
+        {
+            assert_eq!(check(&signed, other, &old), Err(Forged), "{other:?}");
+        }
+        let mut changed = signed.clone();
+        changed.digest = digest("two");
+        assert_eq!(check(&changed, place, &old), Err(Forged));
+        let mut changed = signed.clone();
+        changed.stored = changed.stored.map(|stored| stored + 1);
+        assert_eq!(check(&changed, place, &old), Err(Forged));
+        for signature in ["", "0", "zz", "é"] {
+            let mut changed = signed.clone();
+            changed.signature = Some(signature.to_owned());
+            assert_eq!(check(&changed, place, &old), Err(Forged), "{signature}");
+        }
+        let mut early = signed.clone();
+        early.stored = early.stored.map(|stored| stored + 2 * AHEAD);
+        early.signature = old.sign(&early.message(place));
+        assert_eq!(check(&early, place, &old), Err(Early));
+        for media_type in ["", "a", "a/", "/a", "a\r\nX-Evil: 1é", "a/b; c=d", "a/é", "a/b/c"] {
+            let mut changed = signed.clone();
+            changed.media_type = media_type.to_owned();
+            assert_eq!(check(&changed, place, &StorageKeys::default()), Err(MediaType));
+        }
+    }
+
+    #[test]
+    fn keys_are_long_enough() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("key");
+        for (text, fits) in [
+            ("x".repeat(SHORTEST) + "\n", true),
+            ("x".repeat(SHORTEST - 1) + "\n", false),
+            ("x".repeat(LONGEST + 1), false),
+            (String::new(), false),
+        ] {
+            std::fs::write(&file, &text).unwrap();
+            assert_eq!(
+                StorageKeys::read(std::slice::from_ref(&file)).is_ok(),
+                fits,
+                "{}",
+                text.len()
+            );
+        }
+        assert!(StorageKeys::read(&[directory.path().to_owned()]).is_err());
+    }
+}

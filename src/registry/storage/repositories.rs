@@ -1,0 +1,50 @@
+//! Which blobs are a repository's, as far as a server has found out.
+//! Stage: registry (pure). Input: manifests. Output: yes or no.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::blobs_of;
+use crate::digest::{BlobDigest, Digest};
+
+/// Blobs that are remembered, of all repositories. Then it is begun anew.
+const MOST: usize = 200_000;
+
+/// Repositories by name, with their manifests and other blobs.
+#[derive(Debug, Default)]
+pub struct Repositories {
+    names: BTreeMap<String, Blobs>,
+    count: usize,
+}
+
+#[derive(Debug, Default)]
+struct Blobs {
+    manifests: BTreeSet<BlobDigest>,
+    others: BTreeSet<BlobDigest>,
+}
+
+impl Repositories {
+    /// Notes that a manifest, and with it what it names, is a repository's.
+    pub fn add(&mut self, name: &str, manifest: &[u8]) {
+        if self.count >= MOST {
+            *self = Self::default();
+        }
+        let blobs = self.names.entry(name.to_owned()).or_default();
+        if blobs.manifests.insert(BlobDigest::new(Digest::of(manifest))) {
+            let before = blobs.others.len();
+            blobs.others.extend(blobs_of(manifest));
+            self.count += 1 + blobs.others.len() - before;
+        }
+    }
+
+    /// Returns whether a repository is known to have a blob, which may be a manifest.
+    pub fn has(&self, name: &str, digest: &BlobDigest) -> bool {
+        self.names
+            .get(name)
+            .is_some_and(|blobs| blobs.manifests.contains(digest) || blobs.others.contains(digest))
+    }
+
+    /// Returns whether a manifest is known to be a repository's.
+    pub fn has_manifest(&self, name: &str, digest: &BlobDigest) -> bool {
+        self.names.get(name).is_some_and(|blobs| blobs.manifests.contains(digest))
+    }
+}
