@@ -15,7 +15,7 @@
    - copyTo: a program that copies it to wherever its argument says, in skopeo's notation
    - explain: a program that shows what the image is made of, and why
    - fromImage: the base image, or null
-   - sbom: a list of what is in it, with versions, licences and what depends on what, for scanners and auditors
+   - sbom: a list of its packages with versions, licences and dependencies, for scanners and auditors
    (SPDX; `sbom.cyclonedx` is CycloneDX)
    - spec: the image spec, `image.json`, which names every layer's contents and digest
    - isExe: true, as for nixpkgs' `streamLayeredImage`

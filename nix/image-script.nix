@@ -8,7 +8,7 @@
 , tag
 , spec
 , meta
-  # What the list of its packages is made from: derivations, and texts that mention some.
+  # The derivations and texts in which `sbom` finds packages.
 , roots
 , texts
 , passthru ? { }

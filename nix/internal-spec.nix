@@ -14,7 +14,7 @@
 , layers
 , perms
 , options
-  # Of a layer: derivations that it is made of.
+  # For a layer: the derivations that it is made of.
 , sbomRoots ? [ ]
   # Store paths, as strings, that are copied to `/` besides what was asked for.
 , addToRoot ? [ ]

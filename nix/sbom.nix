@@ -1,34 +1,34 @@
 { lib, pkgs, runCommandLocal, stowage, writeText, overridable }:
 
-# Lists what an image is made of (SBOM): a file in the format of SPDX; its attribute `cyclonedx` is one in the
+# Lists the packages of an image (SBOM): a file in the format of SPDX. Its attribute `cyclonedx` is a file in the
 # format of CycloneDX.
 #
-# What evaluation knows of packages goes into a table by store path, without string context: the list
-# builds no package, and the image has none the more. Which of them are in the image, the program
-# knows. Packages are found from what the image is made of, by what they are built with.
+# Evaluation writes facts about packages into a table by store path. The table has no string context, so it builds
+# no package and adds none to the image. It may have more packages than the image: the program picks those of the
+# image. The search for packages begins with `roots` and `texts`, and follows build inputs.
 lib.fix (self:
 {
   # The image spec.
   spec
-  # What the image is called, `name:tag`.
+  # The name of the image, `name:tag`.
 , name
   # Derivations that the image is made of.
 , roots
-  # Texts that mention others, such as its configuration.
+  # Texts that mention more derivations, such as the image's configuration.
 , texts
-  # Further packages that may be in the image: those of which only a text is known, and which `pkgs` doesn't
-  # have by their own names.
+  # More packages that may be in the image. Needed for packages that only a text mentions, if `pkgs` does not
+  # have them by their own names.
 , packages ? [ ]
-  # Who supplies packages, where they don't say it themselves (`meta.supplier`).
+  # The supplier of packages without `meta.supplier`.
 , supplier ? "nixpkgs"
 }@arguments: overridable self arguments (
   let
     inherit (builtins) attrNames concatMap elemAt filter getContext head isAttrs isList isString match parseDrvName
       replaceStrings tryEval unsafeDiscardStringContext;
 
-    # The value, or another if it can't be evaluated: sets have packages that throw.
+    # Returns the value, or the default if evaluation of the value fails: package sets have values that throw.
     try = default: value: let tried = tryEval value; in if tried.success then tried.value else default;
-    # Lists in lists, as one; without what can't be evaluated.
+    # Flattens nested lists. Leaves out items whose evaluation fails.
     flat = value:
       let tried = tryEval value; in
       if !tried.success then [ ]
@@ -38,7 +38,7 @@ lib.fix (self:
     textsOf = value: filter (found: found != null) (map text (flat value));
     pathOf = drv: text (drv.outPath or null);
 
-    # The package that a text mentions by its derivation, if `pkgs` has it by its own name.
+    # Returns the package of a derivation in a list, if `pkgs` has the package by its own name.
     find = drvPath:
       let
         drvName = head (match "[^-]*-(.*)[.]drv" (baseNameOf drvPath));
@@ -54,11 +54,11 @@ lib.fix (self:
       concatMap find (filter (path: match ".*[.]drv" path != null) (attrNames context));
     isText = value: try false (isString value);
 
-    # What a package may have in its closure, as far as it says so itself.
+    # Returns the packages that may be in the closure of a package, as far as its attributes name them.
     inputs = drv:
       concatMap (key: flat (drv.${key} or [ ])) [ "buildInputs" "propagatedBuildInputs" "paths" "sbomRoots" ]
       ++ concatMap (key: lib.optionals (isText (drv.${key} or null)) (mentioned drv.${key})) [ "text" "pkgs" ];
-    # What packages have in theirs that is no input of theirs.
+    # Packages that are often in closures without being inputs.
     common = map (get: try null (get pkgs)) [
       (set: set.stdenv.cc.libc or null)
       (set: set.stdenv.cc.cc or null)
@@ -81,7 +81,7 @@ lib.fix (self:
         name = text (given.fullName or given.shortName);
         url = text (given.url or null);
       }
-      # A compound, where nixpkgs has such.
+      # A compound licence, in versions of nixpkgs that have these.
       else { spdx = text (lib.licenses.toSPDX or (_: null) given); };
     factsOf = drv: output:
       let

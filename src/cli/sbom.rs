@@ -1,4 +1,4 @@
-//! `sbom`: what an image is made of, for scanners and auditors.
+//! Runs `sbom`: lists the packages of an image, for scanners and auditors.
 
 use std::fs;
 

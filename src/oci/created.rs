@@ -19,12 +19,12 @@ impl Default for Created {
 }
 
 impl Created {
-    /// Returns the same moment in UTC, to the second: `YYYY-MM-DDThh:mm:ssZ`.
+    /// Returns the time in UTC, without fractions of a second: `YYYY-MM-DDThh:mm:ssZ`.
     pub fn in_utc(&self) -> String {
         let parsed = OffsetDateTime::parse(&self.0, &Rfc3339).ok();
         let utc = parsed
             .and_then(|time| time.checked_to_offset(UtcOffset::UTC)?.replace_nanosecond(0).ok());
-        // A moment before the year 0 in UTC has no other form.
+        // A time before the year 0 in UTC can't be written: keep the text.
         utc.and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_else(|| self.0.clone())
     }
 }

@@ -214,7 +214,7 @@ fn split_registry(name: &str) -> Result<(RegistryName, RepositoryName), Referenc
 }
 
 impl ImageReference {
-    /// Returns the name as one that need not have a tag.
+    /// Returns the name as a [`Reference`], for which a tag is optional.
     pub fn reference(&self) -> &Reference {
         &self.reference
     }

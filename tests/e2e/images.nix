@@ -43,7 +43,7 @@ let
   };
   distribution = pkgs.runCommand "distribution.tar.gz" { nativeBuildInputs = [ pkgs.gzip ]; }
     "${distributionImage} | gzip --no-name > $out";
-  # A package of which much is said, and some of it oddly.
+  # A package with many facts, some of them unusual.
   described = pkgs.stdenv.mkDerivation {
     pname = "described";
     version = "1.2";
@@ -60,7 +60,7 @@ let
   };
 in
 {
-  # For its SBOM: packages by each way into an image.
+  # An image for SBOMs, with a package by each option that adds packages.
   listed = stowage.buildImage {
     name = "example.test/e2e/listed";
     tag = "v1";

@@ -11,7 +11,7 @@ fn document(attribute: &str) -> Value {
     serde_json::from_slice(&fs::read(build(attribute)).unwrap()).unwrap()
 }
 
-/// The store paths that a CycloneDX document lists.
+/// Returns the store paths that a CycloneDX document lists.
 fn listed(document: &Value) -> BTreeSet<String> {
     let components = document["components"].as_array().unwrap().iter();
     let paths = components.flat_map(|component| component["properties"].as_array().unwrap());
@@ -25,7 +25,7 @@ fn lists_the_closure_with_what_evaluation_knows() {
     let attribute = format!("{}.sbom", image.attribute);
     let (spdx, cyclonedx) = (document(&attribute), document(&format!("{attribute}.cyclonedx")));
 
-    // All that is in the image, and all that Nix says it needs.
+    // The list has all store paths of the image, and all that Nix says they need.
     let paths = listed(&cyclonedx);
     let store = Store::default();
     let sources: BTreeSet<_> =
@@ -53,14 +53,14 @@ fn lists_the_closure_with_what_evaluation_knows() {
     assert!(references.contains("cpe:2.3:a:example:described:1.2"), "{references}");
     assert_eq!(spdx["name"], "listed:v1");
 
-    // By hand it is the same, without what evaluation knows.
+    // Without `--meta`, the list has the same store paths.
     let file = image.spec_file.to_str().unwrap();
     let by_hand = || run(&mut stowage(&["sbom", file, "--format", "cyclonedx"]));
     assert_eq!(by_hand(), by_hand());
     assert_eq!(listed(&serde_json::from_str(&by_hand()).unwrap()), paths);
 }
 
-/// The list of packages is made of texts that mention none: it has nothing built.
+/// Checks that the facts depend on no package: making an SBOM builds no packages.
 #[test]
 fn a_list_needs_no_package() {
     build(&format!("{}.sbom.facts", check("listed")));

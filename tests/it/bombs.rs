@@ -1,4 +1,5 @@
-//! Archives that are made to cost much memory or time. Checks the cost and the errors of each command.
+//! Archives that are made to cost much memory or time. Checks the cost and the errors of each
+//! command.
 
 use std::fs;
 use std::io::{self, Read};

@@ -101,7 +101,7 @@ pub enum Command {
     /// Make every layer again, and report what differs from the image spec
     #[cfg(feature = "report")]
     Verify(VerifyArguments),
-    /// List what an image is made of, as SPDX or CycloneDX (a software bill of materials)
+    /// List the packages of an image, as SPDX or CycloneDX (a software bill of materials)
     #[cfg(feature = "report")]
     Sbom(SbomArguments),
     /// Write the files that a container of an image sees as one tar

@@ -55,25 +55,25 @@ pub struct SbomArguments {
     #[arg(value_name = "IMAGE")]
     pub image: PathBuf,
 
-    /// In whose format
+    /// Format of the list
     #[arg(long, value_name = "FORMAT", default_value = "spdx")]
     pub format: SbomFormat,
 
-    /// What evaluation knows of packages, by store path: licences, names in lists of
-    /// vulnerabilities, addresses. The image's attribute `sbom` makes such a file
+    /// File with facts about packages by store path, such as licences, CPEs and addresses; for an
+    /// image of Nix, its attribute `sbom.facts` is such a file
     #[arg(long, value_name = "FILE")]
     pub meta: Option<PathBuf>,
 
-    /// What the image is called
+    /// Name of the image in the list
     #[arg(long, value_name = "NAME:TAG")]
     pub name: Option<ImageReference>,
 
-    /// Who supplies packages of which `--meta` doesn't say it
+    /// Supplier of packages that have none in `--meta`
     #[arg(long, value_name = "NAME", default_value = SUPPLIER)]
     pub supplier: String,
 }
 
-/// Whose format an SBOM is written in.
+/// The format of an SBOM.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum SbomFormat {
     /// SPDX 2.3

@@ -39,7 +39,7 @@ impl RepositoryName {
         check(text).is_ok()
     }
 
-    /// Returns what is behind the last slash.
+    /// Returns the part after the last slash.
     pub fn last_component(&self) -> &str {
         self.0.rsplit('/').next().unwrap_or_default()
     }

@@ -109,7 +109,7 @@ struct Dependency {
     depends_on: Vec<String>,
 }
 
-/// Writes an image's SBOM.
+/// Makes the CycloneDX document of an image.
 pub fn cyclonedx(inventory: &Inventory<'_>) -> Bom {
     let Inventory { image, supplier, components: parts, foreign } = inventory;
     let supplied = || Some(Supplier { name: (*supplier).to_owned() });
@@ -161,7 +161,7 @@ pub fn cyclonedx(inventory: &Inventory<'_>) -> Bom {
     bom
 }
 
-/// Makes a UUID of a digest (RFC 9562, version 8).
+/// Makes a UUID from a digest (RFC 9562, version 8).
 fn uuid(digest: &Digest) -> String {
     let mut bytes = digest.bytes();
     bytes[6] = bytes[6] & 0x0f | 0x80;

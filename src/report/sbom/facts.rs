@@ -1,4 +1,4 @@
-//! Reads what evaluation knows of an image's packages.
+//! Parses facts about packages, which `nix/sbom.nix` collects by evaluation.
 //! Stage: report (pure). Input: the JSON that `nix/sbom.nix` writes. Output: [`Facts`].
 
 use std::collections::BTreeMap;
@@ -10,19 +10,19 @@ use thiserror::Error;
 
 use crate::store::{Store, StorePath};
 
-/// Says why a text holds no facts about packages.
+/// Says why a text could not be parsed as facts about packages.
 #[derive(Debug, Error)]
 #[error("it is no table of packages by store path: {0}")]
 pub struct FactsError(#[from] serde_json::Error);
 
-/// What evaluation knows, by whole store path.
+/// Facts about packages, by store path (with the store directory).
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
     packages: BTreeMap<String, PackageFacts>,
     none: PackageFacts,
 }
 
-/// What evaluation knows of one package.
+/// Facts about one package.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct PackageFacts {
@@ -30,55 +30,55 @@ pub struct PackageFacts {
     pub pname: Option<String>,
     /// The version.
     pub version: Option<String>,
-    /// The output that the store path is.
+    /// The name of the output, such as `dev`.
     pub output: Option<String>,
-    /// The licences, all of which hold.
+    /// The licences.
     pub licenses: Vec<LicenceFacts>,
-    /// The page about it.
+    /// The address of the home page.
     pub homepage: Option<String>,
-    /// What it is, in a line.
+    /// The description, of one line.
     pub description: Option<String>,
-    /// Its name in lists of vulnerabilities (Common Platform Enumeration 2.3).
+    /// The name in lists of vulnerabilities (Common Platform Enumeration 2.3).
     pub cpe: Option<String>,
-    /// Its names elsewhere.
+    /// The package URLs of the package upstream.
     pub purls: Vec<String>,
-    /// Where its sources are.
+    /// The addresses of the sources.
     pub urls: Vec<String>,
-    /// Who supplies it.
+    /// The supplier.
     pub supplier: Option<String>,
 }
 
-/// A licence as nixpkgs has it.
+/// A licence, as nixpkgs describes it.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LicenceFacts {
-    /// The identifier or expression of SPDX.
+    /// The SPDX identifier or expression.
     pub spdx: Option<String>,
-    /// Its name, if SPDX knows none.
+    /// The name, if the licence has no SPDX identifier.
     pub name: Option<String>,
-    /// Where its text is.
+    /// The address of the text.
     pub url: Option<String>,
 }
 
 impl Facts {
-    /// Parses the table.
+    /// Parses the JSON of `nix/sbom.nix`.
     ///
     /// # Errors
-    /// [`FactsError`].
+    /// Fails with [`FactsError`].
     pub fn parse(json: &[u8]) -> Result<Self, FactsError> {
         let packages: BTreeMap<String, PackageFacts> = serde_json::from_slice(json)?;
         let packages = packages.into_iter().map(|(path, facts)| (path, facts.cleaned())).collect();
         Ok(Self { packages, none: PackageFacts::default() })
     }
 
-    /// Returns what is known of a store path.
+    /// Returns the facts about a store path; empty facts if there are none.
     pub fn of(&self, path: &StorePath) -> &PackageFacts {
         self.packages.get(&Store::default().print(path)).unwrap_or(&self.none)
     }
 }
 
 impl PackageFacts {
-    /// Leaves out what the formats have no room for: package sets hold anything.
+    /// Removes values that the formats do not allow. Package sets may have any values.
     fn cleaned(self) -> Self {
         let Self { pname, version, output, licenses, homepage, description, .. } = self;
         let filled = |text: Option<String>| text.filter(|text| !text.trim().is_empty());
@@ -97,7 +97,8 @@ impl PackageFacts {
     }
 }
 
-/// Tells whether a text is an address that all can follow: `mirror://` is known to nixpkgs alone.
+/// Returns whether a text is an address that every program can open. Only nixpkgs can open
+/// `mirror://`.
 pub fn is_url(text: &str) -> bool {
     static URL: LazyLock<Regex> = LazyLock::new(|| {
         let pattern =
@@ -107,7 +108,7 @@ pub fn is_url(text: &str) -> bool {
     URL.is_match(text)
 }
 
-/// Tells whether a text is a package URL: `pkg:TYPE/NAME` and more.
+/// Returns whether a text is a package URL: `pkg:TYPE/NAME` and more.
 fn is_purl(text: &str) -> bool {
     static PURL: LazyLock<Regex> = LazyLock::new(|| {
         let pattern = r"^pkg:[a-z][a-z0-9.+-]*/[A-Za-z0-9._~:/?#@!&+,;=%-]+$";
@@ -116,7 +117,8 @@ fn is_purl(text: &str) -> bool {
     PURL.is_match(text)
 }
 
-/// Tells whether a text is a formatted name of the Common Platform Enumeration 2.3 (NIST IR 7695).
+/// Returns whether a text is a formatted name of the Common Platform Enumeration 2.3 (NIST IR
+/// 7695).
 fn is_cpe(text: &str) -> bool {
     static CPE: LazyLock<Regex> = LazyLock::new(|| {
         let part = r##"(\?*|\*?)([a-zA-Z0-9\-._]|\\[\\*?!"#$%&'()+,/:;<=>@\[\]^`{|}~])+(\?*|\*?)"##;

@@ -8,24 +8,25 @@ use super::facts::LicenceFacts;
 /// A package's licences in one expression (SPDX 2.3, annex D).
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Declared {
-    /// The expression; none if nothing is known.
+    /// The expression, if any licence is known.
     pub expression: Option<String>,
-    /// Licences that SPDX has no identifier for, by those that they have here.
+    /// The licences that SPDX has no identifier for, by the identifiers in this expression
+    /// (`LicenseRef-…`).
     pub own: BTreeMap<String, OwnLicence>,
 }
 
 /// A licence that SPDX has no identifier for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnLicence {
-    /// What it is called.
+    /// The name.
     pub name: String,
-    /// Where its text is.
+    /// The address of the text.
     pub url: Option<String>,
 }
 
 impl Declared {
-    /// Joins the licences of one package. nixpkgs does not say whether all of several hold, or one of
-    /// them by choice: whoever follows all of them is right in either case.
+    /// Joins the licences of one package with `AND`. nixpkgs does not say whether all licences of a
+    /// list apply, or one of them by choice: a user who follows all of them is right in both cases.
     pub fn of(licences: &[LicenceFacts]) -> Self {
         let mut declared = Self::default();
         let mut terms: Vec<String> = Vec::new();
@@ -48,7 +49,7 @@ impl Declared {
                 return Some(text.clone());
             }
             if let Ok(expression) = ::spdx::Expression::parse(text) {
-                // What has an operator, to be joined by AND.
+                // An expression with an operator needs parentheses.
                 let is_one = expression.requirements().count() == 1;
                 return Some(if is_one { text.clone() } else { format!("({text})") });
             }
@@ -61,7 +62,7 @@ impl Declared {
     }
 }
 
-/// Writes a text with the characters that SPDX's identifiers have: letters, digits, `.` and `-`.
+/// Replaces each character that SPDX identifiers can't have by `-`. Letters, digits and `.` stay.
 pub fn identifier(text: &str) -> String {
     let allowed = |c: char| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' };
     text.chars().map(allowed).collect()

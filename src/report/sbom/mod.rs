@@ -1,8 +1,8 @@
-//! Lists what an image is made of, in the formats that scanners and auditors read.
-//! Stage: report (pure). Input: [`ImageSpec`] and what evaluation knows of packages. Output: a software
-//! bill of materials (SBOM).
+//! Lists the packages of an image, in the formats that scanners and auditors read.
+//! Stage: report (pure). Input: [`ImageSpec`] and [`Facts`]. Output: a software bill of materials
+//! (SBOM).
 //!
-//! The same image and the same facts give the same bytes: there is no clock in it, and nothing random.
+//! Equal images and facts give equal bytes: an SBOM has no current time and no random identifiers.
 
 mod cyclonedx;
 mod facts;
@@ -28,10 +28,10 @@ pub use spdx::spdx;
 use facts::PackageFacts;
 use version::Version;
 
-/// Who supplies packages of which nothing else is known.
+/// The default supplier of packages.
 pub const SUPPLIER: &str = "nixpkgs";
 
-/// All that is listed, whatever the format.
+/// The contents of an SBOM, for any format.
 #[derive(Debug)]
 pub struct Inventory<'a> {
     image: ImagePart,
@@ -44,12 +44,12 @@ pub struct Inventory<'a> {
 #[derive(Debug)]
 struct ImagePart {
     name: String,
-    /// Its name in a registry without the tag, if it was named.
+    /// The name in a registry, without the tag, if the image has a name with a registry.
     repository: Option<String>,
     tag: Option<String>,
     manifest: BlobDigest,
     architecture: String,
-    /// In UTC, to the second.
+    /// The time in UTC, `YYYY-MM-DDThh:mm:ssZ`.
     created: String,
 }
 
@@ -58,28 +58,29 @@ struct ImagePart {
 struct Component<'a> {
     path: &'a StorePath,
     nar_hash: NarHash,
-    /// The components that it refers to, by their places.
+    /// The indices of the components to which this one refers.
     references: Vec<usize>,
     name: String,
-    /// None for a store path whose name has none.
+    /// The version, if it is known.
     version: Option<String>,
     output: Option<String>,
     facts: &'a PackageFacts,
 }
 
-/// A layer that was not made here of store paths: a base image's, or what commands left.
+/// A layer that was not made from store paths: a layer of a base image, or the files that commands
+/// made.
 #[derive(Debug)]
 struct ForeignLayer {
-    /// From 1, at the bottom.
+    /// The number of the layer, from 1 at the bottom.
     number: usize,
     digest: BlobDigest,
-    /// The name of the file that it is in.
+    /// The name of the file that has the bytes of the layer.
     file: String,
 }
 
 impl<'a> Inventory<'a> {
-    /// Takes stock of an image. `name` is what the image is called, and `supplier` who supplies
-    /// packages of which the facts don't say it.
+    /// Lists the contents of an image. `name` is the name of the image, and `supplier` is the
+    /// supplier of packages that have none in `facts`.
     pub fn new(
         spec: &'a ImageSpec,
         name: Option<&ImageReference>,
@@ -108,7 +109,7 @@ impl<'a> Inventory<'a> {
         });
         let image = ImagePart {
             name: name.map_or("image", |name| repository(name).last_component()).to_owned(),
-            // What names no registry may be at any.
+            // A name without a registry may be in any registry.
             repository: name
                 .map(ImageReference::reference)
                 .filter(|reference| reference.short_name().is_none())
@@ -132,14 +133,14 @@ fn repository(name: &ImageReference) -> &RepositoryName {
 }
 
 impl Component<'_> {
-    /// Returns the version, or else the hash of the store path, which is there for every one.
+    /// Returns the version, or the hash of the store path if the version is not known.
     fn version(&self) -> &str {
         self.version.as_deref().unwrap_or_else(|| self.path.hash_part())
     }
 }
 
-/// Returns what a document that is complete but for its own identity is identified by: other facts
-/// about the same image make another document.
+/// Returns the digest of a document that does not have its own identifier yet; the identifier is
+/// made from this digest. Documents about the same image with other facts have other identifiers.
 fn identity(document: &impl Serialize) -> Digest {
     Digest::of(&serde_json::to_vec(document).expect("an SBOM is JSON"))
 }
@@ -285,7 +286,7 @@ mod tests {
             purl(&of("hello+x")),
             "pkg:nix/hello%2Bx@2.12?outputhash=11111111111111111111111111111111"
         );
-        // What has no version is told from others by its hash.
+        // A store path without a version has its hash instead.
         assert_eq!(of("app.json")["versionInfo"], "2".repeat(32));
         assert_eq!(of("glibc")["licenseDeclared"], "NOASSERTION");
         assert!(cyclonedx["components"][0].get("licenses").is_none());

@@ -5,7 +5,8 @@ use std::fmt::Write;
 
 use super::{Component, ImagePart};
 
-/// Names a store path as other tools do: `pkg:nix/NAME@VERSION?output=…&outputhash=…`.
+/// Returns the package URL of a store path, as other tools write it:
+/// `pkg:nix/NAME@VERSION?output=…&outputhash=…`.
 pub fn of_component(component: &Component<'_>) -> String {
     let version = component.version.as_deref();
     let output = component.output.as_deref();
@@ -13,7 +14,7 @@ pub fn of_component(component: &Component<'_>) -> String {
     url("nix", &component.name, version, &qualifiers)
 }
 
-/// Names an image by the digest of its manifest.
+/// Returns the package URL of an image. The version is the digest of the manifest.
 pub fn of_image(image: &ImagePart) -> String {
     let version = image.manifest.to_string();
     let qualifiers = [
@@ -24,7 +25,7 @@ pub fn of_image(image: &ImagePart) -> String {
     url("oci", &image.name.to_lowercase(), Some(&version), &qualifiers)
 }
 
-/// Writes the parts; qualifiers are sorted by their names already.
+/// Joins the parts of a package URL. The qualifiers must be sorted by their keys.
 fn url(
     kind: &str,
     name: &str,
@@ -45,7 +46,7 @@ fn url(
     url
 }
 
-/// Writes all but letters, digits, `.-_~` and `kept` as `%XX`.
+/// Writes every byte as `%XX`, except letters, digits, `.-_~` and the characters of `kept`.
 fn encoded(text: &str, kept: &str) -> String {
     let mut encoded = String::new();
     for byte in text.bytes() {

@@ -13,7 +13,8 @@ use crate::store::Store;
 const NONE: &str = "NOASSERTION";
 const IMAGE: &str = "SPDXRef-image";
 const DOCUMENT: &str = "SPDXRef-DOCUMENT";
-/// Begins the names of all documents. Nothing is to be found there: `.invalid` is nobody's.
+/// The beginning of the namespaces of documents. They are no addresses of web pages: `.invalid` is
+/// reserved (RFC 2606).
 const NAMESPACE: &str = "https://stowage.invalid/spdx";
 
 /// An SPDX document.
@@ -98,7 +99,7 @@ struct Relationship {
     related_spdx_element: String,
 }
 
-/// Writes an image's SBOM.
+/// Makes the SPDX document of an image.
 pub fn spdx(inventory: &Inventory<'_>) -> Document {
     let Inventory { image, supplier, components, foreign } = inventory;
     let ids: Vec<_> = components.iter().map(id).collect();

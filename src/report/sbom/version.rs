@@ -1,26 +1,26 @@
-//! Takes the name of a store path apart, where evaluation has nothing to say of it.
+//! Guesses package, version and output from the name of a store path, for packages without facts.
 //! Stage: report (pure).
 
-/// Outputs that packages commonly have, besides `out` (nixpkgs manual, "Multiple-output packages").
+/// The usual names of outputs, except `out` (nixpkgs manual, "Multiple-output packages").
 const OUTPUTS: [&str; 14] = [
     "bin", "data", "debug", "dev", "devdoc", "devman", "dist", "doc", "info", "lib", "libgcc",
     "man", "py", "static",
 ];
 
-/// A store path's name in parts.
+/// The parts of a store path's name.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Version<'t> {
-    /// The package.
+    /// The name of the package.
     pub name: &'t str,
-    /// Its version, if the name has one.
+    /// The version, if the name has one.
     pub version: Option<&'t str>,
-    /// The output, if the name has one that is common.
+    /// The output, if the name ends with a usual one.
     pub output: Option<&'t str>,
 }
 
 impl<'t> Version<'t> {
-    /// Parses `NAME[-VERSION][-OUTPUT]`. The version begins at the first dash that no letter follows
-    /// (Nix manual, `builtins.parseDrvName`).
+    /// Parses `NAME[-VERSION][-OUTPUT]`. The version begins after the first dash that is not
+    /// followed by a letter (Nix manual, `builtins.parseDrvName`).
     pub fn of(text: &'t str) -> Self {
         let (rest, output) = match text.rsplit_once('-') {
             Some((rest, last)) if !rest.is_empty() && OUTPUTS.contains(&last) => (rest, Some(last)),
@@ -35,7 +35,7 @@ impl<'t> Version<'t> {
             Some((dash, _)) if dash > 0 => {
                 Self { name: &rest[..dash], version: Some(&rest[dash + 1..]), output }
             }
-            // Without a version, what looks like an output is as likely a part of the name.
+            // Without a version, the end may be a part of the name rather than an output.
             _ => Self { name: text, version: None, output: None },
         }
     }
