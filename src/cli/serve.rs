@@ -37,7 +37,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// an image.
 const FOR_BUILDING: u64 = 2 << 30;
 
-/// How long to wait for what directories and files have before beginning without.
+/// The longest time to wait for the first contents of files and directories. After it, the server
+/// begins without them.
 const FIRST: Duration = Duration::from_secs(10);
 
 pub fn serve(store: &Store, arguments: &ServeArguments) -> Result<(), Failure> {
@@ -84,7 +85,7 @@ pub fn serve(store: &Store, arguments: &ServeArguments) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What the server has to do something about.
+/// An event that the server handles.
 enum Event {
     Order(Order),
     Catalog(Catalog, usize),
@@ -94,8 +95,8 @@ enum Event {
     Failed(SetupError),
 }
 
-/// Looks at files and directories again and again, in a thread of its own: a file system that hangs
-/// keeps nobody from being answered, and no signal from being heard.
+/// Reads files and directories again and again, in a thread of its own: a file system that hangs
+/// delays neither answers nor signals.
 struct Loader {
     events: Receiver<Event>,
     looks: Sender<()>,
@@ -119,7 +120,7 @@ impl Loader {
         Self { events, looks }
     }
 
-    /// Returns the images that are there at first, or nothing if it is told to end.
+    /// Returns the first catalog with its number of images, or `None` if the server is to end.
     fn first(&self) -> Result<Option<(Catalog, usize)>, SetupError> {
         let begin = Instant::now();
         loop {
@@ -142,13 +143,13 @@ impl Loader {
         self.events.recv().unwrap_or(Event::Order(Order::End))
     }
 
-    /// Has it look at all again, changed or not.
+    /// Makes the thread read all files again, whether they have changed or not.
     fn look(&self) {
         let _ = self.looks.send(());
     }
 }
 
-/// Looks until nobody wants to know any more.
+/// Reads sources and files again and again, until the receiver of the events is gone.
 fn load(
     store: Store,
     given: Vec<String>,
@@ -190,7 +191,8 @@ struct Files {
 }
 
 impl Files {
-    /// Has the server go by what changed. Where that can't be used, it goes by what was before.
+    /// Sends an event for each file that has changed. If a file can't be used, the previous
+    /// contents stay in use.
     fn reload(&mut self, events: &Sender<Event>, all: bool) {
         let found = [
             again(&mut self.tls, all, "certificate").map(Event::Tls),
@@ -198,7 +200,7 @@ impl Files {
             again(&mut self.permissions, all, "list of permissions").map(Event::Permissions),
         ];
         for event in found.into_iter().flatten() {
-            // That nobody listens is found out by who looks next.
+            // If the receiver is gone, the caller notices when it sends its next event.
             let _ = events.send(event);
         }
     }

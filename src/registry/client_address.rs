@@ -1,4 +1,5 @@
-//! Who asks: the address of a connection's other end, or what a proxy that is trusted says of it.
+//! Finds the address of the client: the other end of the connection, or the address that a trusted
+//! proxy names.
 //! Stage: registry (pure). Input: addresses and headers. Output: [`IpAddr`].
 
 use std::net::{IpAddr, Ipv6Addr};
@@ -7,17 +8,17 @@ use std::str::FromStr;
 use axum::http::HeaderMap;
 use axum::http::header::FORWARDED;
 
-/// Addresses that a list of proxies is looked at for, from its end.
+/// The number of addresses in a list of proxies that are read, from its end.
 const MOST: usize = 32;
 
-/// A network: `10.0.0.0/8`, `::1/128`, or one address.
+/// A network: `10.0.0.0/8`, `::1/128`, or a single address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network {
     address: IpAddr,
     bits: u8,
 }
 
-/// Why a text is no network.
+/// Says that a text could not be parsed as a network.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("expected a network, such as `10.0.0.0/8`, or an address")]
 pub struct ParseNetworkError;
@@ -38,7 +39,7 @@ impl FromStr for Network {
 }
 
 impl Network {
-    /// Returns whether an address is in it.
+    /// Returns whether an address is in the network.
     pub fn has(&self, address: IpAddr) -> bool {
         match (self.address, address.to_canonical()) {
             (IpAddr::V4(network), IpAddr::V4(address)) => {
@@ -54,15 +55,16 @@ impl Network {
     }
 }
 
-/// Returns who asks. What a header says is believed as far as the address before it is a proxy that
-/// is trusted: from its end, since everybody may write the beginning.
+/// Returns the client's address. Reads the addresses of the header from the end, as long as the
+/// address before is a trusted proxy: a client may write anything at the beginning.
 pub fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> IpAddr {
     let is_trusted = |address| trusted.iter().any(|network| network.has(address));
     let mut client = peer.to_canonical();
     if !is_trusted(client) {
         return client;
     }
-    // The standard's header first (RFC 7239); with both, somebody doesn't know of one.
+    // Prefer the header of the standard (RFC 7239). If there are both, one of the proxies knows
+    // only one.
     let forwarded = list(headers, FORWARDED.as_str());
     let hops: Vec<_> = if forwarded.is_empty() {
         list(headers, "x-forwarded-for").into_iter().map(|hop| address(&hop)).collect()
@@ -70,7 +72,7 @@ pub fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> IpAddr 
         forwarded.iter().map(|hop| address(for_parameter(hop)?)).collect()
     };
     for hop in hops.into_iter().rev().take(MOST) {
-        // What can't be read hides whoever is behind it.
+        // Beyond an unreadable address, no address can be trusted.
         let Some(hop) = hop else { break };
         client = hop.to_canonical();
         if !is_trusted(client) {
@@ -80,7 +82,7 @@ pub fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> IpAddr 
     client
 }
 
-/// Returns the address by which clients share places: of IPv6, a whole network is one customer's.
+/// Returns the address that stands for all clients of one customer. For IPv6 that is a /64 network.
 pub fn shared(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => Ipv6Addr::from(u128::from(v6) >> 64 << 64).into(),
@@ -93,7 +95,7 @@ fn list(headers: &HeaderMap, name: &str) -> Vec<String> {
     values.flat_map(|value| value.split(',')).map(|hop| hop.trim().to_owned()).collect()
 }
 
-/// The `for=` of an element of `Forwarded`.
+/// Returns the `for=` parameter of an element of `Forwarded`.
 fn for_parameter(element: &str) -> Option<&str> {
     element.split(';').find_map(|pair| {
         let (name, value) = pair.trim().split_once('=')?;
@@ -101,7 +103,7 @@ fn for_parameter(element: &str) -> Option<&str> {
     })
 }
 
-/// An address, perhaps with a port.
+/// Parses an address, which may have a port.
 fn address(text: &str) -> Option<IpAddr> {
     if let Some(rest) = text.strip_prefix('[') {
         return rest.split_once(']')?.0.parse::<Ipv6Addr>().ok().map(IpAddr::from);

@@ -56,12 +56,12 @@ pub enum SetupError {
     /// A file with users' passwords is empty.
     #[error("{}: there is no user in it", .0.display())]
     NoUsers(PathBuf),
-    /// A file with rules of which repositories are for whom is none.
+    /// A file with rules for repositories is not valid.
     #[error("{}, line {line}: {reason}", file.display())]
     Permissions {
-        /// Which.
+        /// The file.
         file: PathBuf,
-        /// From 1.
+        /// The number of the line, from 1.
         line: usize,
         /// The reason.
         reason: String,
@@ -100,12 +100,12 @@ pub enum SetupError {
         /// The directories that were searched.
         path: String,
     },
-    /// A file with a key for the object storage is none.
+    /// A key for the object storage is too short or too long.
     #[error("{}: a key has 32 to 4096 bytes, and this one {bytes}", file.display())]
     StorageKey {
-        /// Which.
+        /// The file.
         file: PathBuf,
-        /// Bytes of the key.
+        /// The number of bytes of the key.
         bytes: usize,
     },
     /// The object storage can't be used.

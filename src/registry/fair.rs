@@ -1,32 +1,33 @@
-//! Places that clients wait for, a fair share each.
+//! Gives places to waiting clients, a fair share to each.
 //! Stage: registry. Input: who asks. Output: [`Place`]s, one after the other.
 //!
-//! Who has the fewest places is next, and among these who had one the longest ago. Where no more may
-//! wait, who comes takes the turn of the client that has the most, unless that is itself.
+//! The next place goes to the client with the fewest places; among equals, to the one whose last
+//! turn is longest ago. If the queue is full, a new request displaces the last request of the
+//! client that has the most requests in the queue, unless the new one is from that client.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot::{Receiver, Sender, channel};
 
-/// How many places there are.
+/// The numbers of places and of waiting requests.
 #[derive(Clone, Copy, Debug)]
 pub struct Shares {
-    /// All places.
+    /// The number of places.
     pub places: usize,
-    /// Places that one client may have.
+    /// The largest number of places of one client.
     pub client_places: usize,
-    /// How many may wait.
+    /// The largest number of waiting requests.
     pub queue: usize,
-    /// How many of one client may wait.
+    /// The largest number of waiting requests of one client.
     pub client_queue: usize,
 }
 
-/// Too many wait.
+/// Says that too many requests wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Crowded;
 
-/// Places, for clients that are told apart by `K`. Clones are of the same.
+/// Places for clients, which have keys of type `K`. Clones share the places.
 pub struct FairPlaces<K: Ord + Clone>(Arc<Mutex<State<K>>>);
 
 struct State<K> {
@@ -39,7 +40,7 @@ struct State<K> {
 
 struct Client {
     places: usize,
-    /// When it had its last turn.
+    /// The number of its last turn.
     turn: u64,
     waiting: VecDeque<(u64, Sender<()>)>,
 }
@@ -51,7 +52,7 @@ impl<K: Ord + Clone> Clone for FairPlaces<K> {
 }
 
 impl<K: Ord + Clone> FairPlaces<K> {
-    /// With all places free.
+    /// Makes a queue in which all places are free.
     pub fn new(shares: Shares) -> Self {
         let (waiting, turns, clients) = (0, 0, BTreeMap::new());
         Self(Arc::new(Mutex::new(State { shares, free: shares.places, waiting, clients, turns })))
@@ -60,7 +61,7 @@ impl<K: Ord + Clone> FairPlaces<K> {
     /// Waits for a place.
     ///
     /// # Errors
-    /// [`Crowded`] where too many wait, or others have taken the turn.
+    /// Fails with [`Crowded`] if too many requests wait, or if this one was displaced.
     pub async fn acquire(&self, client: &K) -> Result<Place<K>, Crowded> {
         let (number, turn) = self.lock().enter(client)?;
         let mut ticket = Ticket { all: self, client, number, turn, taken: false };
@@ -73,7 +74,7 @@ impl<K: Ord + Clone> FairPlaces<K> {
         }
     }
 
-    /// Returns how many wait.
+    /// Returns the number of waiting requests.
     pub fn waiting(&self) -> usize {
         self.lock().waiting
     }
@@ -96,7 +97,7 @@ impl<K: Ord + Clone> State<K> {
             if self.waiting >= self.shares.queue {
                 let most = self.clients.values_mut().max_by_key(|client| client.waiting.len());
                 let most = most.filter(|most| most.waiting.len() > own + 1).ok_or(Crowded)?;
-                // Its sender is gone: so it is told.
+                // Dropping the sender tells the displaced request.
                 most.waiting.pop_back();
                 self.waiting -= 1;
             }
@@ -111,7 +112,7 @@ impl<K: Ord + Clone> State<K> {
         Ok((number, receiver))
     }
 
-    /// Gives away what is free.
+    /// Gives the free places to waiting requests.
     fn give(&mut self) {
         while self.free > 0 {
             let next = self
@@ -147,7 +148,7 @@ impl<K: Ord + Clone> State<K> {
     }
 }
 
-/// A turn that is waited for, or was not taken.
+/// A request that waits, or that has a turn and did not take it.
 struct Ticket<'a, K: Ord + Clone> {
     all: &'a FairPlaces<K>,
     client: &'a K,
@@ -162,7 +163,7 @@ impl<K: Ord + Clone> Drop for Ticket<'_, K> {
             return;
         }
         let mut state = self.all.lock();
-        // Nobody sends while this is locked.
+        // No turn can be given while the state is locked.
         if self.turn.try_recv().is_ok() {
             state.release(self.client);
             return;
@@ -177,7 +178,7 @@ impl<K: Ord + Clone> Drop for Ticket<'_, K> {
     }
 }
 
-/// A place, until it is dropped.
+/// A place. Dropping it makes the place free.
 pub struct Place<K: Ord + Clone> {
     all: FairPlaces<K>,
     client: K,
@@ -269,12 +270,12 @@ mod tests {
         assert_eq!(told, [false, false, false, true]);
         let mut other: Waiting<'_> = Box::pin(all.acquire(&'b'));
         assert!(poll(&mut other).is_none());
-        // The last one that waited has gone without, for that.
+        // The last waiting request was displaced.
         assert_eq!(poll(&mut waiting[2]).unwrap().err(), Some(Crowded));
         assert!(poll(&mut waiting[1]).is_none());
         drop(held);
         let held = poll(&mut other).unwrap().ok().unwrap();
-        // Who gives up doesn't keep a place, whether it was given or not.
+        // A request that is dropped keeps no place, whether it had a turn or not.
         drop(held);
         drop(waiting.remove(0));
         assert!(poll(&mut waiting[0]).unwrap().is_ok());

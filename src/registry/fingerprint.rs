@@ -17,8 +17,8 @@ pub struct Fingerprint {
     changed: (i64, i64),
 }
 
-/// Returns an error for what is there and is no regular file: to open a FIFO would take until somebody
-/// writes to it.
+/// Fails if a path is not a regular file: opening a FIFO would wait until another program writes to
+/// it.
 pub fn check_regular(path: &Path) -> io::Result<()> {
     if fs::metadata(path)?.is_file() {
         return Ok(());

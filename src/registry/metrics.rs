@@ -24,7 +24,7 @@ impl Number {
         self.0.fetch_sub(1, Relaxed);
     }
 
-    /// It is another one from now on.
+    /// Sets the value.
     pub fn set(&self, number: u64) {
         self.0.store(number, Relaxed);
     }
@@ -35,10 +35,11 @@ impl Number {
     }
 }
 
-/// Upper bounds of durations, in seconds: from a manifest in memory to a build.
+/// The upper bounds of a histogram's buckets, in seconds: from a manifest in memory to a build.
 const BOUNDS: [f64; 12] = [0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0];
 
-/// How many durations there were up to each bound, and their sum.
+/// A histogram: for each bound the number of durations up to it, their total number, and their sum
+/// in seconds.
 #[derive(Clone, Copy, Debug, Default)]
 struct Durations {
     counts: [u64; BOUNDS.len()],
@@ -55,7 +56,8 @@ impl Durations {
         self.sum += seconds;
     }
 
-    /// Samples of a histogram: what is behind the family's name, and the value.
+    /// Returns the samples of the histogram: for each the text after the metric's name, and the
+    /// value.
     fn samples(&self, labels: &str) -> Vec<(String, String)> {
         let comma = if labels.is_empty() { "" } else { "," };
         let braces = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
@@ -82,13 +84,13 @@ pub struct Metrics {
     making: Mutex<Durations>,
     building: Mutex<Durations>,
     certificate_ends: Mutex<Option<OffsetDateTime>>,
-    /// Requests whose answers aren't through.
+    /// Requests whose answers are not sent completely yet.
     pub in_flight: Number,
     /// Connections that are open.
     pub connections: Number,
-    /// Connections that found no room.
+    /// Connections that were closed since there was no room.
     pub connections_refused: Number,
-    /// Passwords that were wrong, or not tried since too many were.
+    /// Passwords that were wrong, or not checked since too many were wrong.
     pub logins_failed: Number,
     /// Bytes of the blobs in the cache.
     pub cache_bytes: Number,
@@ -118,7 +120,7 @@ pub struct Metrics {
     pub builds_failed: Number,
     /// Builds that were refused, since too many others waited.
     pub builds_refused: Number,
-    /// Images that were not built to their end, since nobody waited any more.
+    /// Builds that were ended since no client waited for them.
     pub builds_abandoned: Number,
     /// Requests for an image that was already being built for another request.
     pub build_joins: Number,
@@ -131,13 +133,13 @@ impl Metrics {
         *requests.entry((route, status)).or_default() += 1;
     }
 
-    /// Notes how long a request took, from its first byte to the last one of its answer.
+    /// Adds the time that a request took, from its first byte to the last byte of its answer.
     pub fn took(&self, route: &'static str, time: Duration) {
         let mut durations = self.durations.lock().unwrap_or_else(PoisonError::into_inner);
         durations.entry(route).or_default().add(time);
     }
 
-    /// Notes when the certificate ends that is in use.
+    /// Sets the time when the certificate in use expires.
     pub fn certificate_ends(&self, ends: Option<OffsetDateTime>) {
         *self.certificate_ends.lock().unwrap_or_else(PoisonError::into_inner) = ends;
     }

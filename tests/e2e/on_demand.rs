@@ -335,7 +335,7 @@ fn a_hundred_at_once() {
     let statuses = ask(&|number| format!("hello/none{number}"));
     let (found, refused) = (statuses.get(&404), statuses.get(&429));
     assert_eq!(found.unwrap_or(&0) + refused.unwrap_or(&0), 100, "{statuses:?}");
-    // One is being built, since the other place is for others.
+    // This client has one place for builds; the other place is kept for other clients.
     assert!(*found.unwrap() >= 9, "{statuses:?}");
     assert_eq!(server.metric("image_builds_total"), 1 + *found.unwrap() as u64);
     assert_eq!(server.metric("image_builds_refused_total"), refused.copied().unwrap_or(0) as u64);

@@ -183,7 +183,8 @@ fn what_is_there_is_not_sent_again() {
         assert_eq!(stored.layers_skipped, built.spec.layers.len());
         let written = s3.requests().into_iter().filter(|request| !request.starts_with("GET"));
         let written: Vec<_> = written.filter(|request| !request.starts_with("HEAD")).collect();
-        // When it was last stored, and that the repository has its manifest.
+        // Only two pointers are written again: the one that lists the manifest, and the one of the
+        // tag.
         let digest = stored.manifest.digest().hex();
         let listed = format!("PUT /images/a/prefix/images/shell/git/_manifests/{digest}");
         assert_eq!(written, [&*listed, "PUT /images/a/prefix/images/shell/git/_keys/latest"]);
@@ -213,7 +214,8 @@ fn what_is_broken_is_sent_again() {
     });
 }
 
-/// Who can write to the storage, and has no key, can't have a name stand for something else.
+/// Checks that an attacker who can write to the storage but has no key can't change the meaning of
+/// a name.
 #[test]
 fn only_what_servers_signed_is_believed() {
     let directory = tempfile::tempdir().unwrap();
@@ -235,20 +237,20 @@ fn only_what_servers_signed_is_believed() {
             storage.image(name, key).await.unwrap().is_some()
         };
         let keys = |name: &str| path("bucket/images").join(name).join("_keys");
-        // Without a key, and by it.
+        // An image that was stored without a key is ignored; one that was stored with it is found.
         built.put(&ObjectStorage::open(&url).await.unwrap()).await.unwrap();
         let storage = open(&[&old]).await;
         assert!(!found(&storage, "shell/git", "latest").await);
         built.put(&storage).await.unwrap();
         assert!(found(&storage, "shell/git", "latest").await);
-        // With another tag's, and another name's.
+        // The pointer of another tag or another name is ignored.
         let pointer = fs::read_to_string(keys("shell/git").join("latest")).unwrap();
         fs::write(keys("shell/git").join("v1"), &pointer).unwrap();
         fs::create_dir_all(keys("other")).unwrap();
         fs::write(keys("other").join("latest"), &pointer).unwrap();
         assert!(!found(&storage, "shell/git", "v1").await);
         assert!(!found(&storage, "other", "latest").await);
-        // An older one put back, once the newer one was seen.
+        // An older pointer is ignored after the newer one was seen.
         let begin = Instant::now();
         loop {
             built.put(&storage).await.unwrap();
@@ -261,7 +263,7 @@ fn only_what_servers_signed_is_believed() {
         assert!(found(&storage, "shell/git", "latest").await);
         fs::write(keys("shell/git").join("latest"), &pointer).unwrap();
         assert!(!found(&storage, "shell/git", "latest").await);
-        // Another key's; and that of before, while it is still believed.
+        // A pointer of another key is ignored, unless the old key is accepted as well.
         let next = open(&[&new]).await;
         assert!(!found(&next, "shell/git", "latest").await);
         let both = open(&[&new, &old]).await;
@@ -271,7 +273,7 @@ fn only_what_servers_signed_is_believed() {
     });
 }
 
-/// What a bucket has of one repository is not there under the name of another.
+/// Checks that blobs of one repository are not found under the name of another repository.
 #[test]
 fn blobs_are_those_of_their_repositories() {
     let directory = tempfile::tempdir().unwrap();
@@ -280,7 +282,7 @@ fn blobs_are_those_of_their_repositories() {
     block_on(async {
         let storage = ObjectStorage::open(&url).await.unwrap();
         let manifest = built.put(&storage).await.unwrap().manifest;
-        // Another server, which has been asked for no tag.
+        // Another server, which has not been asked for any tag.
         let other = ObjectStorage::open(&url).await.unwrap();
         assert!(other.size().await.unwrap() > BIG as u64);
         for digest in built.blobs() {

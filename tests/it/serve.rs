@@ -1,6 +1,6 @@
 /// Users, certificates, and changes of both.
 mod access;
-/// What strangers can do to it by asking.
+/// Requests of clients that try to harm the server or other clients.
 mod attack;
 /// Layers that are made once and kept.
 mod cache;

@@ -213,28 +213,29 @@ pub struct ServeArguments {
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     pub grace: u64,
 
-    /// Say which repositories are for whom by a file of `REPOSITORIES: WHO…` lines, such as `team/*: ann bob`
+    /// Restrict repositories to users by a file of `REPOSITORIES: WHO…` lines, such as `team/*:
+    /// ann bob`
     #[arg(long, value_name = "FILE")]
     pub permissions: Option<PathBuf>,
 
-    /// Answer `/healthz` and `/metrics` at another address as well, without TLS and passwords
+    /// Additional address for `/healthz` and `/metrics`, without TLS and passwords
     #[arg(long, value_name = "HOST:PORT", value_parser = host_and_port)]
     pub admin_listen: Option<String>,
 
-    /// Believe what a proxy of this network says of who asks (`Forwarded`, `X-Forwarded-For`); can be
-    /// given more than once
+    /// Network of proxies that are trusted to name the client (`Forwarded`, `X-Forwarded-For`); can
+    /// be given more than once
     #[arg(long, value_name = "CIDR")]
     pub trusted_proxy: Vec<Network>,
 
-    /// How many requests may be answered at a time; as many wait
+    /// Largest number of requests that are answered at a time; as many more may wait
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..))]
     pub max_connections: u16,
 
-    /// How many of them one client may have [default: three quarters]
+    /// Largest number of these requests for one client [default: three quarters]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub max_client_connections: Option<u16>,
 
-    /// How to write the log, which goes to standard error
+    /// Format of the log, which goes to standard error
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
 
@@ -287,8 +288,9 @@ pub struct PackagesArguments {
     #[arg(long, value_name = "URL", requires = "packages")]
     pub storage: Option<String>,
 
-    /// Sign what names stand for in the storage with a key that the servers share, and believe nothing
-    /// else. Given more than once, the first one signs, and all are believed
+    /// Sign the pointers from names to manifests in the storage with a key that the servers share,
+    /// and ignore pointers without a valid signature. If given more than once, the first key signs,
+    /// and all keys are accepted
     #[arg(long, value_name = "FILE", requires = "storage")]
     pub storage_key: Vec<PathBuf>,
 
@@ -334,7 +336,7 @@ pub struct PackagesArguments {
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
     pub build_silence: u64,
 
-    /// How long a build goes on when everybody who asked for it is gone
+    /// Time for which a build continues after the last client that waits for it has left
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     pub abandoned_after: u64,
 

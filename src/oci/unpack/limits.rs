@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 pub struct UnpackLimits {
     /// The most unpacked bytes.
     pub total: u64,
-    /// The most unpacked bytes for each packed byte, beyond [`Self::FREE`].
+    /// The most unpacked bytes for each packed byte, beyond 512 MiB.
     pub ratio: u64,
 }
 

@@ -44,7 +44,7 @@ pub enum OnDemandError {
     /// Too many others wait.
     #[error("{0} other images wait to be built: try again later")]
     Busy(usize),
-    /// Everybody who asked for it is gone.
+    /// All clients that waited for the image have left.
     #[error("the image is not built any more, since nobody waited for it: ask again")]
     Abandoned,
     /// It takes too long.

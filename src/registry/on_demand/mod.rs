@@ -2,10 +2,11 @@
 //! `/v2/shell/git/manifests/latest`.
 //! Stage: registry. Input: names and tags. Output: [`Catalog`] with what was built.
 //!
-//! Requests for the same image share one build; when the last of the clients that wait for it has left, it
-//! ends after a while. Builds begin in turn, with a fair share for each client. The result is remembered for
-//! a while, also if there is no such image; the result for a commit is remembered as long as there is room.
-//! With an object storage, images are kept there as well, and other servers find them there without a build.
+//! Requests for the same image share one build. When the last client that waits for the build has
+//! left, the build ends after a while. Builds begin in turn, with a fair share for each client. The
+//! result is remembered for a while, also if there is no such image; the result for a commit is
+//! remembered as long as there is room. With an object storage, images are kept there as well, and
+//! other servers find them there without a build.
 
 mod error;
 mod found;
@@ -56,13 +57,13 @@ pub struct OnDemandOptions {
     pub roots: PathBuf,
     /// The storage that other servers share, as [`ObjectStorage::open`] takes it.
     pub storage: Option<String>,
-    /// Keys that the pointers in it are signed with, if they are.
+    /// The keys for the signatures of pointers in the storage, if there are any.
     pub storage_keys: StorageKeys,
     /// The number of builds at a time.
     pub builds: usize,
     /// The number of builds that may wait.
     pub queue: usize,
-    /// How long a build goes on that nobody waits for.
+    /// The time for which a build continues after the last client that waits for it has left.
     pub grace: Duration,
     /// The largest number of packages of an image.
     pub most_packages: usize,
@@ -84,15 +85,15 @@ enum Slot {
     Failed { error: Arc<OnDemandError>, since: Instant },
 }
 
-/// A build under way, or waiting for its turn.
+/// A build that runs or waits for its turn.
 #[derive(Clone)]
 struct Build {
     outcome: watch::Receiver<Option<Outcome>>,
-    /// How many wait for it.
+    /// The number of requests that wait for the build.
     audience: watch::Sender<usize>,
 }
 
-/// Somebody who waits for a build, as long as that is there.
+/// A request that waits for a build, until it is dropped.
 struct Waiting {
     build: Build,
 }
@@ -110,10 +111,10 @@ impl Drop for Waiting {
     }
 }
 
-/// Comes to its end when nobody has waited for a build for so long.
+/// Returns when no request has waited for a build for the time `grace`.
 async fn abandoned(mut audience: watch::Receiver<usize>, grace: Duration) {
     loop {
-        // Who has the other end is the build itself.
+        // The sender lives as long as the build.
         let _ = audience.wait_for(|waiting| *waiting == 0).await;
         if !matches!(timeout(grace, audience.wait_for(|waiting| *waiting > 0)).await, Ok(Ok(_))) {
             return;
@@ -149,7 +150,7 @@ impl OnDemand {
     ) -> Self {
         let places = FairPlaces::new(Shares {
             places: options.builds,
-            // One place at least is always for others.
+            // Keep one place for other clients.
             client_places: options.builds.saturating_sub(1).max(1),
             queue: options.queue,
             client_queue: options.queue,
@@ -168,11 +169,11 @@ impl OnDemand {
         self.catalog.load_full()
     }
 
-    /// Has the catalog have an image. Both name and tag are such as registries have; `client` is whoever
-    /// has a share of the builds.
+    /// Finds or builds an image, and adds it to the catalog. Name and tag must be valid in
+    /// registries. `client` is the key of the client that shares the places for builds.
     ///
     /// # Errors
-    /// [`OnDemandError`].
+    /// Fails with [`OnDemandError`] if there is no such image, or it can't be built or stored.
     pub async fn want(self: &Arc<Self>, name: &str, tag: &str, client: &str) -> Outcome {
         loop {
             let Some(mut waiting) = self.begin(name, tag, client)? else { return Ok(()) };
@@ -182,7 +183,7 @@ impl OnDemand {
             let outcome =
                 outcome.map_or_else(|_| lost(), |outcome| outcome.clone().unwrap_or_else(lost));
             match outcome {
-                // It was given up at the very moment at which this one came.
+                // The build was ended just when this request began to wait for it: begin again.
                 Err(error) if matches!(*error, OnDemandError::Abandoned) => {}
                 outcome => return outcome,
             }
@@ -201,7 +202,7 @@ impl OnDemand {
         let options = &self.options;
         let mut state = self.lock();
         match state.slots.get_mut(&reference) {
-            // Unless who builds it is gone without a word.
+            // If the sender was dropped without an outcome, build again.
             Some(Slot::Building(build)) if build.outcome.has_changed().is_ok() => {
                 self.metrics.build_joins.add(1);
                 return Ok(Some(Waiting::new(build.clone())));
@@ -228,7 +229,7 @@ impl OnDemand {
             state.kept.push((name.to_owned(), found, Instant::now()));
         }
         let this = Arc::clone(self);
-        // Not of the request's own: that may be over before.
+        // The build runs in a task of its own: the request's task may end before.
         let client = client.to_owned();
         tokio::spawn(async move {
             let found = tokio::select! {
@@ -268,7 +269,8 @@ impl OnDemand {
         }
     }
 
-    /// Remembers what came of a request. That there was no turn for it is forgotten at once.
+    /// Remembers the result of a request. A result that says only that there was no turn, or that
+    /// the build was ended, is not remembered.
     fn remember(&self, request: PackageRequest, found: Result<Found, OnDemandError>) -> Outcome {
         let fixed = request.source.is_fixed();
         let now = Instant::now();

@@ -117,13 +117,13 @@ pub fn unauthorized() -> Response {
     of_registry(response)
 }
 
-/// To who has to wait before another password is tried.
+/// Returns the answer for a client that must wait before its next password is checked.
 pub fn too_many_passwords() -> Response {
     let message = "too many passwords were wrong, or are being tried: try again later";
     later(StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS", message)
 }
 
-/// To who waited for a turn, and had none.
+/// Returns the answer for a request that waited too long for its turn, or was displaced.
 pub fn crowded() -> Response {
     let message = "too many requests are being answered: try again later";
     later(StatusCode::SERVICE_UNAVAILABLE, "TOOMANYREQUESTS", message)
@@ -135,7 +135,8 @@ fn later(status: StatusCode, code: &str, message: &str) -> Response {
     of_registry(response)
 }
 
-/// To who may not pull from a repository, whether there is such a one or not.
+/// Returns the answer for a user that may not pull from a repository. It does not tell whether the
+/// repository exists.
 pub fn denied(name: &str) -> Response {
     of_registry(error(
         StatusCode::FORBIDDEN,
@@ -144,18 +145,18 @@ pub fn denied(name: &str) -> Response {
     ))
 }
 
-/// To who asked in a way that HTTP doesn't have.
+/// Returns the answer for a request that is not valid HTTP.
 pub fn bad_request(problem: &str) -> Response {
     of_registry(error(StatusCode::BAD_REQUEST, "UNSUPPORTED", problem))
 }
 
-/// To who asked for what isn't at this address.
+/// Returns the answer for a path that does not exist at the address for monitoring.
 pub fn nothing_here() -> Response {
     let message = "there are `/healthz` and `/metrics` here, and nothing else";
     error(StatusCode::NOT_FOUND, "UNSUPPORTED", message)
 }
 
-/// A mistake of this program.
+/// Returns the answer for a request during which the server panicked.
 pub fn panicked() -> Response {
     let message = "something went wrong here, which the log has";
     of_registry(error(StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN", message))

@@ -203,7 +203,7 @@ impl Cache {
         }
     }
 
-    /// Returns how many bytes the blobs have that are there.
+    /// Returns the total size of the blobs in the directory, in bytes.
     pub fn size(&self) -> u64 {
         let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten();
         let blobs = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(BLOB));

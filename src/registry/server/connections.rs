@@ -25,23 +25,24 @@ use crate::registry::client_address::shared;
 
 /// The size of a request's line and headers in bytes. Clients of registries need some hundreds.
 const HEADERS: usize = 64 << 10;
-/// How long to wait where the system has nothing left to open a connection with, at first and at most.
+/// The first and the longest pause after the system had no resources for another connection.
 const PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// How often that is said.
+/// The shortest time between two warnings about this.
 const SAID_AGAIN: Duration = Duration::from_secs(60);
-/// Connections that may be open besides those with a request and those that wait for their turn.
+/// The number of connections that may be open besides those with a request and those that wait for
+/// a place.
 const BESIDES: usize = 64;
 
 /// Limits for clients.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Requests at a time; as many may wait.
+    /// The number of requests at a time. As many more may wait.
     pub connections: usize,
-    /// Requests at a time by one client.
+    /// The number of requests at a time of one client.
     pub client_connections: usize,
-    /// How long a request's headers may take from the end of the answer before: also how long a
-    /// connection may be idle.
+    /// The longest time from the end of an answer to the end of the next request's headers: also
+    /// the longest time for which a connection may be idle.
     pub headers: Duration,
     /// The time for which a client may stop reading an answer.
     pub patience: Option<Duration>,
@@ -55,18 +56,18 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Returns how many connections may be open.
+    /// Returns the number of connections that may be open.
     pub fn open(&self) -> usize {
         self.connections.saturating_mul(2).saturating_add(BESIDES)
     }
 }
 
-/// What is asked for at an address.
+/// The kind of requests that are answered at an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// All that a registry has.
+    /// All requests to a registry.
     Registry,
-    /// Whether it is alive, and its figures, without TLS and passwords.
+    /// Only `/healthz` and `/metrics`, without TLS and passwords.
     Admin,
 }
 
@@ -75,23 +76,23 @@ pub enum Role {
 pub struct Connections {
     /// The state that requests are answered from.
     pub shared: Arc<Shared>,
-    /// What is asked for here.
+    /// The kind of requests that are answered.
     pub role: Role,
     /// The limits.
     pub limits: Limits,
-    /// Those that are open.
+    /// The open connections.
     pub guests: Guests,
-    /// Whether to come to an end.
+    /// Becomes true when the server is to stop.
     pub stop: watch::Receiver<bool>,
 }
 
-/// A connection, for its requests.
+/// The state of a connection that its requests need.
 pub struct Connection {
     /// The address of the other end.
     pub peer: IpAddr,
-    /// What may be asked for.
+    /// The kind of requests that are answered.
     pub role: Role,
-    /// Its place among those that are open.
+    /// The connection's entry in the list of open connections.
     pub guest: Arc<Guest>,
 }
 
@@ -111,7 +112,7 @@ impl Connections {
             match listener.accept().await {
                 Ok((stream, peer)) => {
                     trouble.over();
-                    // Who finds no room is told so by the end of the connection.
+                    // Without room, the connection is closed.
                     match self.guests.admit(shared(peer.ip())) {
                         Some(guest) => {
                             let (guest, role) = (Arc::new(guest), self.role);
@@ -139,7 +140,7 @@ impl Connections {
     }
 
     async fn serve_all(self, stream: TcpStream, connection: Connection) {
-        // The end of a body is not to wait for more.
+        // Send the end of a body at once.
         let _ = stream.set_nodelay(true);
         let stream = Impatient::new(stream, self.limits.patience);
         let tls = self.shared.tls.load_full().filter(|_| self.role == Role::Registry);
@@ -179,7 +180,7 @@ impl Connections {
     }
 }
 
-/// That connections can't be accepted: said at first, and then once in a while.
+/// Logs that connections can't be accepted: the first time, and then once in a while.
 #[derive(Default)]
 struct Trouble {
     pause: Option<Duration>,
@@ -192,7 +193,7 @@ impl Trouble {
         self.pause = None;
     }
 
-    /// Returns how long to wait.
+    /// Counts an error, and returns the time to wait.
     fn again(&mut self, error: &io::Error) -> Duration {
         self.times += 1;
         if self.said.is_none_or(|said| said.elapsed() >= SAID_AGAIN) {

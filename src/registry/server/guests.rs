@@ -1,8 +1,9 @@
-//! Connections that are open: those that ask for nothing make room for others.
+//! Limits the open connections: idle ones are closed if others need room.
 //! Stage: registry. Input: connections. Output: which of them may stay.
 //!
-//! A connection is cheap, and so there may be more of them than requests at a time. Where there are too
-//! many, that one ends which has been idle for longest, of the address that has the most.
+//! A connection is cheap, so there may be more connections than requests at a time. If there are
+//! too many, the address with the most connections loses one: the one that has been idle for
+//! longest.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -12,7 +13,7 @@ use tokio::sync::Notify;
 
 use crate::registry::metrics::Metrics;
 
-/// Connections that are open. Clones are of the same.
+/// The open connections. Clones share them.
 #[derive(Clone)]
 pub struct Guests(Arc<Inner>);
 
@@ -20,7 +21,7 @@ struct Inner {
     most: usize,
     state: Mutex<State>,
     metrics: Arc<Metrics>,
-    /// Told when the last one has gone.
+    /// Notified when the last connection is closed.
     empty: Notify,
 }
 
@@ -34,19 +35,21 @@ struct State {
 
 struct Entry {
     address: IpAddr,
-    /// When it became idle, by the order of such events; none while something is sent.
+    /// The number of the event by which the connection became idle; none while a request is
+    /// answered.
     idle: Option<u64>,
     end: Arc<Notify>,
 }
 
 impl Guests {
-    /// At most so many.
+    /// Allows at most `most` connections.
     pub fn new(most: usize, metrics: Arc<Metrics>) -> Self {
         let (state, empty) = Default::default();
         Self(Arc::new(Inner { most: most.max(1), state, metrics, empty }))
     }
 
-    /// Lets a connection in, if there is room or another can be told to end.
+    /// Admits a connection if there is room, or if an idle connection can be told to end. Returns
+    /// `None` otherwise.
     pub fn admit(&self, address: IpAddr) -> Option<Guest> {
         let mut state = self.lock();
         if state.open.len() >= self.0.most && !state.end_one() {
@@ -59,12 +62,13 @@ impl Guests {
         Some(Guest { guests: self.clone(), number, end })
     }
 
-    /// Tells an idle connection to end, since the system has no more of something.
+    /// Tells an idle connection to end, for example because the system has no more file
+    /// descriptors.
     pub fn make_room(&self) {
         self.lock().end_one();
     }
 
-    /// Waits until none is open.
+    /// Waits until no connection is open.
     pub async fn all_gone(&self) {
         loop {
             let told = self.0.empty.notified();
@@ -85,7 +89,7 @@ impl Guests {
 }
 
 impl State {
-    /// Returns whether there was one to end.
+    /// Tells an idle connection to end. Returns whether there was one.
     fn end_one(&mut self) -> bool {
         let mut counts = BTreeMap::<IpAddr, usize>::new();
         self.open.values().for_each(|entry| *counts.entry(entry.address).or_default() += 1);
@@ -95,7 +99,7 @@ impl State {
         });
         let Some((_, _, number)) = idle.max() else { return false };
         if let Some(entry) = self.open.remove(&number) {
-            // It counts no more, though its task takes a moment to end.
+            // The connection no longer counts, though its task needs a moment to end.
             self.ending += 1;
             entry.end.notify_one();
         }
@@ -111,12 +115,13 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// Waits until it has to make room for others.
+    /// Waits until the connection is told to end.
     pub async fn told_to_end(&self) {
         self.end.notified().await;
     }
 
-    /// Has it stay as long as what is returned is there.
+    /// Marks the connection as busy until the returned value is dropped. A busy connection is not
+    /// told to end.
     pub fn busy(self: &Arc<Self>) -> Busy {
         if let Some(entry) = self.guests.lock().open.get_mut(&self.number) {
             entry.idle = None;
@@ -138,7 +143,7 @@ impl Drop for Guest {
     }
 }
 
-/// A connection by which something is being sent.
+/// A busy connection, which answers a request.
 pub struct Busy(Arc<Guest>);
 
 impl Drop for Busy {
@@ -172,7 +177,7 @@ mod tests {
         let other = admit(2).unwrap();
         let mut many: Vec<_> = (0..3).map(|_| admit(1).unwrap()).collect();
         let busy = many[0].busy();
-        // The longest idle one of the address that has the most.
+        // The connection that was idle for longest ends, of the address with the most connections.
         let newcomer = admit(3).unwrap();
         let told: Vec<_> = many.iter().map(|guest| is_told(guest)).collect();
         assert_eq!(told, [false, true, false]);

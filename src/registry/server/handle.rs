@@ -26,10 +26,10 @@ use super::users::Admission;
 use super::watched_body::{Exchange, WatchedBody};
 use crate::registry::client_address;
 
-/// How long a request waits for its turn.
+/// The longest time for which a request waits for its turn.
 const TURN: Duration = Duration::from_secs(30);
 
-/// Answers a request of somebody who may ask.
+/// Answers a request, if the client is allowed to make it.
 pub async fn handle(
     shared: &Arc<Shared>,
     connection: &Connection,
@@ -49,14 +49,14 @@ pub async fn handle(
     exchange.watch(route, response)
 }
 
-/// Returns nothing where a future panics.
+/// Runs a future. Returns `None` if it panics.
 async fn caught<T>(future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     poll_fn(|context| {
         match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
             Ok(Poll::Ready(done)) => Poll::Ready(Some(done)),
             Ok(Poll::Pending) => Poll::Pending,
-            // It is not polled again.
+            // The future is not polled again.
             Err(_) => Poll::Ready(None),
         }
     })
@@ -74,8 +74,7 @@ async fn answered(
         return ("none", answer::bad_request(problem));
     }
     let path = request.uri().path();
-    // Whether it is alive is asked by machines that have no password, and its figures matter most when
-    // it has much to do.
+    // Health checks have no password, and metrics matter most under load: neither needs a turn.
     let is_health = path == answer::HEALTH;
     let is_own = is_health || path == answer::METRICS;
     match role {
@@ -95,7 +94,7 @@ async fn answered(
     let permissions = shared.permissions.load_full();
     let asker = match shared.users.load_full().filter(|_| !is_health) {
         None => Asker::Anybody,
-        // Where some repositories are for everybody, only others need a password.
+        // With permissions, some repositories may need no password: the rules decide below.
         Some(_) if given.is_none() && permissions.is_some() && may_be_open(path) => Asker::Anybody,
         Some(users) => match users.admits(given, client).await {
             Admission::Admitted(user) => {
@@ -142,7 +141,8 @@ async fn answered(
     }
 }
 
-/// Says what is wrong with `Host`, of which HTTP/1.1 has one (RFC 9112, 3.2).
+/// Returns a message if the `Host` header is missing or there are several: HTTP/1.1 needs exactly
+/// one (RFC 9112, 3.2).
 fn wrong_host(request: &Request) -> Option<&'static str> {
     let hosts = request.headers().get_all(header::HOST).iter().count();
     match hosts {
@@ -152,8 +152,9 @@ fn wrong_host(request: &Request) -> Option<&'static str> {
     }
 }
 
-/// Returns whether a path is of one repository, which may be for everybody. What a client asks first,
-/// to see whether it needs a password, is none: clients that are told that they don't never send one.
+/// Returns whether a path belongs to a repository, which may need no password. The path `/v2/` does
+/// not: clients ask it first to learn whether they need a password, and never send one if the
+/// answer is no.
 fn may_be_open(path: &str) -> bool {
     route(path).is_ok_and(|route| route.repository().is_some())
 }

@@ -1,4 +1,4 @@
-//! Which repositories are for whom.
+//! Decides which users may pull from which repositories.
 //! Stage: registry. Input: a file. Output: yes or no.
 //!
 //! ```text
@@ -13,21 +13,22 @@ use std::path::Path;
 
 use crate::registry::error::SetupError;
 
-/// Everybody, with or without a password.
+/// The name for all clients, with or without a password.
 const ANYBODY: &str = "@anybody";
-/// All users.
+/// The name for all users with a password.
 const USERS: &str = "@users";
 
-/// Who asks.
+/// The sender of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Asker {
-    /// Somebody without a password.
+    /// A client without a password.
     Anybody,
     /// A user.
     User(String),
 }
 
-/// Which repositories are for whom: what no rule allows is not allowed.
+/// The rules that say which users may pull from which repositories. Anything that no rule allows is
+/// refused.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Permissions(Vec<Rule>);
 
@@ -41,7 +42,7 @@ impl Permissions {
     /// Reads a file of `REPOSITORIES: WHO…` lines.
     ///
     /// # Errors
-    /// With file and line.
+    /// Fails if the file can't be read, or with the line's number if a line is not valid.
     pub fn read(file: &Path) -> Result<Self, SetupError> {
         let text = std::fs::read_to_string(file)
             .map_err(|source| SetupError::Read { path: file.to_owned(), source })?;
@@ -87,7 +88,7 @@ impl Permissions {
         Ok(Self(rules))
     }
 
-    /// Returns whether somebody may pull from a repository.
+    /// Returns whether a client may pull from a repository.
     pub fn allow(&self, asker: &Asker, repository: &str) -> bool {
         let name: Vec<_> = repository.split('/').collect();
         self.0.iter().any(|rule| {
@@ -102,10 +103,10 @@ impl Permissions {
     }
 }
 
-/// Returns whether components of a name match those of a pattern. One `**` after the other is tried
-/// with as many components as each may stand for, and none twice.
+/// Returns whether the components of a name match those of a pattern. Takes time in proportion to
+/// the product of their numbers.
 fn matches(pattern: &[String], name: &[&str]) -> bool {
-    // `reach[i]`: whether the pattern up to now matches the first `i` components.
+    // `reach[i]` says whether the pattern up to now matches the first `i` components.
     let mut reach = vec![false; name.len() + 1];
     reach[0] = true;
     for part in pattern {
@@ -122,7 +123,7 @@ fn matches(pattern: &[String], name: &[&str]) -> bool {
     reach[name.len()]
 }
 
-/// Returns whether a component matches, where `*` stands for any text.
+/// Returns whether a component matches a pattern, in which `*` stands for any text.
 fn matches_component(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
     let first = parts.next().unwrap_or_default();

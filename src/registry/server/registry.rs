@@ -30,26 +30,27 @@ use crate::registry::storage::ObjectStorage;
 use crate::registry::{Network, SetupError};
 use crate::store::Store;
 
-/// How often the storage is measured, which takes a request for each thousand of its objects.
+/// The time between two measurements of the storage. Each takes a request for every thousand
+/// objects.
 const MEASURED: Duration = Duration::from_secs(3600);
-/// Connections of monitoring that may be open.
+/// The number of connections that may be open at the address for monitoring.
 const FOR_MONITORING: usize = 32;
-/// How long monitoring may take to ask.
+/// The longest time for the headers of a request of monitoring.
 const SOON: Duration = Duration::from_secs(5);
 
-/// How a registry serves. By default as one copy needs it: to everybody, without TLS, from no
+/// The options of a registry. The defaults are those for a single copy: all clients, no TLS, no
 /// cache.
 #[derive(Default)]
 pub struct ServerOptions {
     /// A certificate and its key.
     pub tls: Option<Certificate>,
-    /// The users that may ask, if not everybody may.
+    /// The users that are allowed; none allows every client.
     pub users: Option<Users>,
-    /// Which repositories are for whom, if not all are for everybody.
+    /// The rules for repositories; none allows every repository.
     pub permissions: Option<Permissions>,
-    /// The proxies that say who asks.
+    /// The proxies whose headers are trusted.
     pub trusted: Vec<Network>,
-    /// The address for monitoring alone.
+    /// The address that answers only monitoring, if there is one.
     pub admin: Option<String>,
     /// The cache for blobs.
     pub cache: Option<Arc<Cache>>,
@@ -167,7 +168,7 @@ impl Registry {
         self.address
     }
 
-    /// Returns the address at which monitoring is answered, if there is one for that.
+    /// Returns the address that answers only monitoring, if there is one.
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin
     }
@@ -192,7 +193,7 @@ impl Registry {
         self.shared.users.store(Some(Arc::new(users)));
     }
 
-    /// Has other rules from now on of which repositories are for whom.
+    /// Replaces the rules for repositories from now on.
     pub fn replace_permissions(&self, permissions: Permissions) {
         self.shared.permissions.store(Some(Arc::new(permissions)));
     }
@@ -236,7 +237,7 @@ impl Drop for Registry {
     }
 }
 
-/// Finds out now and then how large a storage is.
+/// Measures the size of a storage again and again, for the metrics.
 async fn measure(storage: ObjectStorage, metrics: Arc<Metrics>) {
     loop {
         match storage.size().await {

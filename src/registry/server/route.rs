@@ -28,7 +28,7 @@ pub enum Route<'p> {
 }
 
 impl Route<'_> {
-    /// Returns the repository that it is about, if it is about one.
+    /// Returns the repository in the path, if there is one.
     pub fn repository(&self) -> Option<&str> {
         match self {
             Self::Base | Self::Catalog => None,

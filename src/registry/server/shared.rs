@@ -47,11 +47,11 @@ pub struct Shared {
     pub tls: ArcSwapOption<TlsAcceptor>,
     /// The users that are allowed; none allows every client.
     pub users: ArcSwapOption<Users>,
-    /// Which repositories are for whom, if not all are for everybody.
+    /// The rules for repositories; none allows every repository.
     pub permissions: ArcSwapOption<Permissions>,
-    /// The proxies that say who asks.
+    /// The proxies whose headers are trusted.
     pub trusted: Vec<Network>,
-    /// Turns of requests.
+    /// The places for requests, which clients share.
     pub places: FairPlaces<IpAddr>,
     /// Counts of the bytes that were sent of each layer.
     pub served: Mutex<Served>,

@@ -86,7 +86,8 @@ async fn blob(
     digest: &BlobDigest,
     request: &Parts,
 ) -> Result<Response, StorageError> {
-    // Whoever may pull from one repository gets nothing of another by it.
+    // A client that may pull from one repository must not get blobs of other repositories through
+    // it.
     if !storage.has(name, digest).await? {
         return Ok(answer::no_blob(digest));
     }

@@ -13,18 +13,18 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::registry::error::SetupError;
 
-/// A certificate, with its key.
+/// A certificate with its key.
 pub struct Certificate {
-    /// Opens connections.
+    /// The acceptor of connections with this certificate.
     pub acceptor: TlsAcceptor,
-    /// When the first certificate of the chain ends, if that can be read.
+    /// The earliest time at which a certificate of the chain expires, if it can be read.
     pub ends: Option<OffsetDateTime>,
 }
 
-/// Reads a chain of certificates, the server's own first, and its key.
+/// Reads a chain of certificates, the server's own first, and the key.
 ///
 /// # Errors
-/// With the file that can't be used.
+/// Fails with [`SetupError`], which names the file, if a file can't be used.
 pub fn read(certificate: &Path, key: &Path) -> Result<Certificate, SetupError> {
     let wrong = |file: &Path, what: &'static str, reason: String| SetupError::Tls {
         file: file.to_owned(),
@@ -58,15 +58,15 @@ pub fn read(certificate: &Path, key: &Path) -> Result<Certificate, SetupError> {
     Ok(Certificate { acceptor: TlsAcceptor::from(Arc::new(config)), ends })
 }
 
-/// Reads when a certificate ends (RFC 5280, 4.1): the second time in `validity`.
+/// Returns the time when a certificate expires (RFC 5280, 4.1): the second time in `validity`.
 fn not_after(certificate: &[u8]) -> Option<OffsetDateTime> {
     const SEQUENCE: u8 = 0x30;
     let (mut fields, _) = element(element(certificate, SEQUENCE)?.0, SEQUENCE)?;
-    // The version is not there for the first one.
+    // Certificates of version 1 have no field for the version.
     if let Some((_, rest)) = element(fields, 0xa0) {
         fields = rest;
     }
-    // Serial number, algorithm, issuer.
+    // Skip serial number, algorithm and issuer.
     for tag in [0x02, SEQUENCE, SEQUENCE] {
         fields = element(fields, tag)?.1;
     }
@@ -75,7 +75,7 @@ fn not_after(certificate: &[u8]) -> Option<OffsetDateTime> {
     let (tag, (text, _)) = any_element(after)?;
     let text = std::str::from_utf8(text).ok()?;
     let text = match tag {
-        // Two digits of the year (RFC 5280, 4.1.2.5.1).
+        // A UTCTime, which has two digits of the year (RFC 5280, 4.1.2.5.1).
         0x17 if text.get(..2)? < "50" => format!("20{text}"),
         0x17 => format!("19{text}"),
         0x18 => text.to_owned(),
@@ -89,15 +89,15 @@ fn not_after(certificate: &[u8]) -> Option<OffsetDateTime> {
     Some(date.with_time(time).assume_utc())
 }
 
-/// Returns the contents of a DER element of that tag, and what is behind it.
+/// Returns the contents of a DER element with this tag, and the bytes after it.
 fn element(bytes: &[u8], tag: u8) -> Option<Parts<'_>> {
     any_element(bytes).filter(|(found, _)| *found == tag).map(|(_, parts)| parts)
 }
 
-/// The contents of a DER element, and what is behind it.
+/// The contents of a DER element, and the bytes after it.
 type Parts<'a> = (&'a [u8], &'a [u8]);
 
-/// Returns the tag of a DER element, and its parts.
+/// Returns the tag of a DER element, its contents, and the bytes after it.
 fn any_element(bytes: &[u8]) -> Option<(u8, Parts<'_>)> {
     let (&[tag, first], mut rest) = bytes.split_first_chunk()?;
     let mut length = usize::from(first);
@@ -125,7 +125,7 @@ mod tests {
             let made = made.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
             let found = not_after(made.der()).unwrap();
             assert_eq!((found.year(), u8::from(found.month()), found.day()), (year, month, 3));
-            // Whatever is there of it, nothing else comes of it.
+            // A part of a certificate gives no time, wherever it is cut.
             for end in 0..made.der().len() {
                 assert_eq!(not_after(&made.der()[..end]), None);
             }

@@ -16,22 +16,23 @@ use tokio_rustls::rustls::crypto::ring;
 use crate::registry::error::SetupError;
 use crate::registry::fair::{FairPlaces, Shares};
 
-/// Passwords that are tried at a time: each takes a processor for a good part of a second, and
-/// who guesses shall not keep layers from being made.
+/// The limits for passwords that are checked at a time: each takes a processor for a good part of a
+/// second, and guesses must not keep layers from being made.
 const TRIES: Shares = Shares { places: 2, client_places: 1, queue: 64, client_queue: 8 };
-/// Wrong passwords that may come at once, and how many more each second.
+/// The number of wrong passwords that a client may send at once, and the number of further ones for
+/// each second.
 const BURST: f64 = 20.0;
 const PER_SECOND: f64 = 1.0;
-/// Who has given wrong passwords, as many as are remembered.
+/// The largest number of clients with wrong passwords that are remembered.
 const REMEMBERED: usize = 4096;
 
-/// Who tries a password: an address, and whom it says to be, if there is such a user.
+/// The sender of a password: an address, and the name of the user if there is such a user.
 type Trier = (IpAddr, Option<String>);
 
 /// Users and the hashes of their passwords.
 pub struct Users {
     hashes: BTreeMap<String, Hash>,
-    /// The highest cost of a hash: each answer takes as long as one by it.
+    /// The highest cost of a hash. Every check takes as long as one with this cost.
     cost: u32,
     /// Keyed hashes of passwords that were right: a client sends its password with every blob, and
     /// bcrypt is slow on purpose. Without the key, these hashes are useless to an attacker.
@@ -47,20 +48,21 @@ struct Hash {
     cost: u32,
 }
 
-/// Wrong passwords of somebody: how many more may come, as of then.
+/// The number of wrong passwords that were left to a sender at a moment.
 struct Wrong {
     left: f64,
     then: Instant,
 }
 
-/// Whether credentials are a user's.
+/// The result of checking credentials.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Admission {
-    /// They are that user's.
+    /// The credentials are valid. Holds the user's name.
     Admitted(String),
-    /// They are not, or there are none; holds the name that was given.
+    /// The credentials are not valid, or missing. Holds the name that was given.
     Refused(String),
-    /// Too many were wrong, or wait to be tried; holds the name that was given.
+    /// The credentials were not checked, since too many were wrong or wait to be checked. Holds the
+    /// name that was given.
     TooMany(String),
 }
 
@@ -101,8 +103,7 @@ impl Users {
         Self { hashes, cost, verified, key, tries: FairPlaces::new(TRIES), wrong }
     }
 
-    /// Finds out whether these credentials are a user's. That nobody has that name takes as long as a
-    /// wrong password.
+    /// Checks credentials. For an unknown user this takes as long as for a wrong password.
     pub async fn admits(
         self: &Arc<Self>,
         authorization: Option<&str>,
@@ -118,7 +119,7 @@ impl Users {
         }
         let trier = (client, self.hashes.contains_key(&user).then(|| user.clone()));
         let Ok(_place) = self.tries.acquire(&trier).await else { return Admission::TooMany(user) };
-        // While it was waited, another request may have had the answer.
+        // While this request waited, another one may have had the answer.
         if self.was_right(&user, &digest) {
             return Admission::Admitted(user);
         }
@@ -136,11 +137,13 @@ impl Users {
         Admission::Admitted(user)
     }
 
-    /// Compares a password with a user's hash, in the time of the slowest hash.
+    /// Returns whether a password matches the user's hash. Always takes the time of the slowest
+    /// hash.
     fn is_right(&self, user: &str, password: &[u8]) -> bool {
         let known = self.hashes.get(user);
         let right = known.is_some_and(|hash| {
-            // Each cost takes twice as long as the one before: all of these and the last one again.
+            // Each cost takes twice as long as the one before. So hashes of all costs from this
+            // hash's to below the highest, and this check, take as long as one hash of the highest.
             let others = hash.cost..self.cost;
             others.for_each(|cost| drop(bcrypt::hash_with_salt(password, cost, [0; 16])));
             bcrypt::verify(password, &hash.text).unwrap_or(false)
@@ -156,7 +159,7 @@ impl Users {
         verified.get(user).is_some_and(|right| bool::from(right.ct_eq(digest)))
     }
 
-    /// Returns whether somebody may still give a wrong password.
+    /// Returns whether a sender may send one more wrong password.
     fn may_be_wrong(&self, trier: &Trier) -> bool {
         let wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
         wrong.get(trier).is_none_or(|wrong| wrong.now() >= 1.0)
@@ -166,7 +169,7 @@ impl Users {
         let mut wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
         if wrong.len() >= REMEMBERED {
             wrong.retain(|_, wrong| wrong.now() < BURST);
-            // Those are many who guess. Not to remember one is better than to forget all.
+            // So many clients are guessing. Better not to count one of them than to forget all.
             if wrong.len() >= REMEMBERED {
                 return;
             }
@@ -183,7 +186,7 @@ impl Wrong {
     }
 }
 
-/// The users of a file, or the line that is wrong and why.
+/// Parses the users of a file. An error has the line's number and the reason.
 fn parse(text: &str) -> Result<BTreeMap<String, Hash>, (usize, String)> {
     let mut hashes = BTreeMap::new();
     for (number, line) in (1..).zip(text.lines()) {
@@ -297,7 +300,7 @@ mod tests {
         assert_eq!(users.verified.lock().unwrap().len(), 2);
     }
 
-    /// Who guesses is slowed down, and nobody else is.
+    /// Checks that a client that guesses passwords is slowed down, and that other clients are not.
     #[tokio::test]
     async fn wrong_passwords_are_counted() {
         let users = users(&[("ann", "secret", 4), ("bob", "other", 4)]);
@@ -314,12 +317,12 @@ mod tests {
             let found = users.admits(Some(&header(text)), address(from)).await;
             assert!(matches!(found, Admission::Admitted(_)), "{text}");
         }
-        // What was right once needs no further try.
+        // A password that was right before needs no further check.
         let found = users.admits(Some(&header("ann:secret")), address(1)).await;
         assert!(matches!(found, Admission::Admitted(_)));
     }
 
-    /// Two hundred guesses at once keep nobody from his first login.
+    /// Checks that a user can log in for the first time while two hundred guesses wait.
     #[tokio::test(flavor = "multi_thread")]
     async fn many_guesses_are_no_queue_for_others() {
         let users = users(&[("ann", "secret", 8)]);

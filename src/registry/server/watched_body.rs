@@ -19,11 +19,11 @@ use super::guests::Busy;
 use crate::registry::fair::Place;
 use crate::registry::metrics::Metrics;
 
-/// Characters of a path, and of a program's or a user's name, that the log has.
+/// The largest number of characters in the log of a path, and of the name of a program or user.
 const PATH: usize = 512;
 const NAME: usize = 128;
 
-/// The header by which a client can tell its request in the log.
+/// The header with the request's ID, by which a client can find its request in the log.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// A request, from its beginning to the last byte of its answer.
@@ -41,7 +41,7 @@ pub struct Exchange {
     bytes: u64,
     /// The number of bytes that the answer's headers announce.
     promised: Option<u64>,
-    /// Its turn, which it has to the end.
+    /// The request's place, which is kept until the end of the answer.
     place: Option<Place<IpAddr>>,
     _busy: Busy,
 }
@@ -69,17 +69,17 @@ impl Exchange {
         }
     }
 
-    /// Says who asks, or says to be.
+    /// Sets the user's name for the log. The name may be wrong.
     pub fn by(&mut self, user: &str) {
         self.user = for_log(user.as_bytes(), NAME);
     }
 
-    /// Keeps its turn to the end.
+    /// Keeps a place until the end of the answer.
     pub fn hold(&mut self, place: Place<IpAddr>) {
         self.place = Some(place);
     }
 
-    /// Goes on with the answer, until all of it was sent or nobody wants it any more.
+    /// Follows the answer, until all of it was sent or the client has gone away.
     pub fn watch(mut self, route: &'static str, mut response: Response) -> Response<WatchedBody> {
         self.status = response.status().as_u16();
         self.route = route;
@@ -90,8 +90,8 @@ impl Exchange {
     }
 }
 
-/// Returns a number that no other request has, of this server or another: when this one has begun, and
-/// how many requests there were.
+/// Returns an ID that no other request has, of this server or another one: the time when this
+/// server began, and the number of the request.
 fn new_id() -> String {
     static FIRST: AtomicU64 = AtomicU64::new(0);
     static COUNT: AtomicU64 = AtomicU64::new(0);
@@ -104,10 +104,9 @@ fn new_id() -> String {
     format!("{first:016x}-{:x}", COUNT.fetch_add(1, Relaxed))
 }
 
-/// Returns a text of others' as the log has it: at most so many characters, of which none controls
-/// a terminal.
+/// Returns a client's text for the log: at most `most` characters, without control characters.
 fn for_log(text: &[u8], most: usize) -> String {
-    // Any character has at most four bytes.
+    // A character has at most four bytes.
     let text = String::from_utf8_lossy(&text[..text.len().min(4 * most)]);
     let mut characters = text.chars();
     let mut shown: String = characters

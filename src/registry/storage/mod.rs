@@ -57,9 +57,10 @@ const ANSWER: Duration = Duration::from_secs(20);
 /// The number of layers that are sent at once, for all images together: each takes 15 MiB
 /// ([`upload`]) and, while it is made, a processor.
 const UPLOADS: usize = 4;
-/// Manifests of a repository that are looked at for a blob, the newest ones.
+/// The largest number of manifests of a repository that are searched for a blob. The newest ones
+/// are searched.
 const MANIFESTS: usize = 256;
-/// Names whose newest pointer is remembered. Then it is begun anew.
+/// The largest number of pointers whose time is remembered. Beyond it, all are forgotten.
 const NEWEST: usize = 65_536;
 /// The number of blobs that are asked for at once.
 const QUESTIONS: usize = 16;
@@ -77,11 +78,11 @@ struct Inner {
     silence: Duration,
     signer: Option<Arc<dyn Signer>>,
     names: Names,
-    /// Keys that pointers are signed with, if they are.
+    /// The keys for the signatures of pointers, if there are any.
     keys: StorageKeys,
-    /// When the newest pointer was written that was seen of a name and a key.
+    /// The time of the newest pointer that was seen, by name and key.
     newest: Mutex<BTreeMap<(String, String), OffsetDateTime>>,
-    /// What repositories are known to have.
+    /// The blobs that repositories are known to have.
     repositories: Mutex<Repositories>,
     in_turn: InTurn<BlobDigest>,
     uploads: Semaphore,
@@ -144,10 +145,10 @@ impl ObjectStorage {
         Self::open_with(url, StorageKeys::default()).await
     }
 
-    /// Opens a storage like [`ObjectStorage::open`], whose pointers are signed.
+    /// Opens a storage like [`ObjectStorage::open`], whose pointers are signed if there are keys.
     ///
     /// # Errors
-    /// [`StorageError`].
+    /// Fails with [`StorageError`] if the storage does not answer or refuses.
     pub async fn open_with(url: &str, keys: StorageKeys) -> Result<Self, StorageError> {
         // Variables that are not UTF-8 are no settings.
         let environment = std::env::vars_os().filter_map(|(name, value)| {
@@ -211,7 +212,7 @@ impl ObjectStorage {
             return Ok(None);
         }
         self.0.repositories().add(name, &bytes);
-        // What is signed has its time in it, which nobody else can change.
+        // A signed pointer has its own time, which only a server with the key can change.
         let stored = signed.unwrap_or_else(|| {
             OffsetDateTime::from_unix_timestamp(meta.last_modified.timestamp())
                 .unwrap_or(OffsetDateTime::UNIX_EPOCH)
@@ -266,7 +267,7 @@ impl ObjectStorage {
     /// Returns whether a repository has a manifest.
     ///
     /// # Errors
-    /// [`StorageError`].
+    /// Fails with [`StorageError`] if the storage does not answer or refuses.
     pub async fn has_manifest(
         &self,
         name: &str,
@@ -278,16 +279,17 @@ impl ObjectStorage {
         self.0.is_listed(name, digest).await
     }
 
-    /// Returns whether a repository has a blob: whether one of its manifests names it, or is it.
+    /// Returns whether a repository has a blob: one of its manifests, or a blob that one of them
+    /// names.
     ///
     /// # Errors
-    /// [`StorageError`].
+    /// Fails with [`StorageError`] if the storage does not answer or refuses.
     pub async fn has(&self, name: &str, digest: &BlobDigest) -> Result<bool, StorageError> {
         let known = || self.0.repositories().has(name, digest);
         if known() {
             return Ok(true);
         }
-        // Another server may have stored it.
+        // Another server may have stored the blob.
         for manifest in self.0.manifests(name).await? {
             if self.0.repositories().has_manifest(name, &manifest)
                 || !self.0.is_listed(name, &manifest).await?
@@ -304,10 +306,10 @@ impl ObjectStorage {
         Ok(false)
     }
 
-    /// Returns how many bytes all objects have.
+    /// Returns the total size of all objects, in bytes.
     ///
     /// # Errors
-    /// [`StorageError`].
+    /// Fails with [`StorageError`] if the storage does not answer or refuses.
     pub async fn size(&self) -> Result<u64, StorageError> {
         let prefix = self.0.names.all();
         let mut objects = self.0.store.list(Some(&prefix));
@@ -406,7 +408,8 @@ impl ObjectStorage {
         stored.bytes_sent += self.put_document(&image.manifest).await?;
         let media_type = image.descriptor().media_type().to_string();
         let digest = image.manifest.digest;
-        // Whoever finds the name asks for blobs next, perhaps at another server.
+        // A client that finds the name asks for blobs next, perhaps at another server: so list the
+        // manifest first.
         let listed = self.0.names.manifest(name, &digest);
         self.0.put_pointer(&listed, Place::Manifest(name), digest, media_type.clone()).await?;
         let object = self.0.names.image(name, key);
@@ -466,7 +469,7 @@ impl Inner {
         self.repositories.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Refuses a pointer that is older than one that was seen of that name and key.
+    /// Refuses a pointer that is older than another one that was seen of the same name and key.
     fn is_newest(
         &self,
         name: &str,
@@ -498,7 +501,7 @@ impl Inner {
         self.put(object, pointer.into()).await
     }
 
-    /// Returns whether a manifest is listed as a repository's, by who may say so.
+    /// Returns whether a valid pointer lists a manifest as one of a repository.
     async fn is_listed(&self, name: &str, digest: &BlobDigest) -> Result<bool, StorageError> {
         let object = self.names.manifest(name, digest);
         let Some((_, bytes)) = self.read(&object).await? else { return Ok(false) };
@@ -508,7 +511,8 @@ impl Inner {
         }))
     }
 
-    /// Returns the manifests that are listed as a repository's, the newest first.
+    /// Returns the manifests that are listed for a repository, the newest first. Their pointers are
+    /// not verified.
     async fn manifests(&self, name: &str) -> Result<Vec<BlobDigest>, StorageError> {
         let prefix = self.names.manifests(name);
         let listed = async {

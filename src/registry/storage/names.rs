@@ -10,7 +10,7 @@ use crate::digest::BlobDigest;
 /// place of another image's directory.
 const KEYS: &str = "_keys";
 
-/// Between a repository's name and the digest of one of its manifests.
+/// The component between a repository's name and the digest of one of its manifests.
 const MANIFESTS: &str = "_manifests";
 
 /// The names of objects, below a prefix.
@@ -38,13 +38,14 @@ impl Names {
         self.below(["images"].into_iter().chain(name.split('/')).chain([KEYS, key]))
     }
 
-    /// `images/<name>/_manifests/<hex>`: that a repository has that manifest.
+    /// Returns `images/<name>/_manifests/<hex>`: the object that says that a repository has a
+    /// manifest.
     pub fn manifest(&self, name: &str, digest: &BlobDigest) -> Path {
         let hex = digest.digest().hex();
         self.below(["images"].into_iter().chain(name.split('/')).chain([MANIFESTS, &hex]))
     }
 
-    /// What the names of a repository's manifests begin with.
+    /// Returns the prefix of the objects that list a repository's manifests.
     pub fn manifests(&self, name: &str) -> Path {
         self.below(["images"].into_iter().chain(name.split('/')).chain([MANIFESTS]))
     }
@@ -59,7 +60,7 @@ impl Names {
         self.below(["missing"])
     }
 
-    /// What the names of all objects begin with.
+    /// Returns the prefix of all objects.
     pub fn all(&self) -> Path {
         self.prefix.clone()
     }

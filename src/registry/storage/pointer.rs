@@ -1,10 +1,11 @@
-//! Pointers: which manifest a name stands for, and which manifests a repository has. With a key, servers
-//! sign what they write, and believe nothing else.
+//! Pointers: objects that say which manifest a name stands for, or that a repository has a
+//! manifest. If there are keys, servers sign the pointers that they write, and ignore pointers
+//! without a valid signature.
 //! Stage: registry. Input: a pointer's bytes, and keys. Output: [`Pointer`].
 //!
-//! Who can write to the storage but has no key can make a name's pointer neither another manifest's nor
-//! another name's. An older pointer of the same name can be put back: it has the time at which it was
-//! signed, and is as old as that.
+//! An attacker who can write to the storage but has no key can't make a pointer to another manifest
+//! or for another name. The attacker can only restore an older pointer of the same name; that
+//! pointer has the time at which it was signed.
 
 use std::fmt;
 use std::os::unix::fs::PermissionsExt;
@@ -18,15 +19,15 @@ use time::OffsetDateTime;
 use crate::digest::BlobDigest;
 use crate::registry::error::SetupError;
 
-/// Bytes of a key, at least and at most.
+/// The smallest and the largest number of bytes of a key.
 const SHORTEST: usize = 32;
 const LONGEST: usize = 4096;
-/// How far servers' clocks may be apart, in seconds.
+/// The largest difference between the clocks of servers, in seconds.
 const AHEAD: i64 = 300;
-/// What is signed begins with it.
+/// The beginning of every signed message.
 const PURPOSE: &str = "stowage pointer 1";
 
-/// Keys that servers share. The first signs, and all of them verify.
+/// The keys that servers share. The first key signs, and all keys verify.
 #[derive(Clone, Default)]
 pub struct StorageKeys(Vec<Vec<u8>>);
 
@@ -37,15 +38,16 @@ impl fmt::Debug for StorageKeys {
 }
 
 impl StorageKeys {
-    /// Reads files with a key each: all of its bytes but white space at the end.
+    /// Reads files with one key each: all bytes of the file except white space at the end.
     ///
     /// # Errors
-    /// With the file that can't be used.
+    /// Fails with [`SetupError`], which names the file, if a file can't be read or its key has a
+    /// wrong length.
     pub fn read(files: &[PathBuf]) -> Result<Self, SetupError> {
         files.iter().map(|file| read_key(file)).collect::<Result<_, _>>().map(Self)
     }
 
-    /// Returns whether there is none: pointers are believed as they are.
+    /// Returns whether there are no keys. Pointers are not verified then.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -63,7 +65,7 @@ impl StorageKeys {
 }
 
 fn mac(key: &[u8], message: &[u8]) -> Option<Hmac<Sha256>> {
-    // It takes keys of any length.
+    // HMAC accepts keys of any length.
     Some(Hmac::<Sha256>::new_from_slice(key).ok()?.chain_update(message))
 }
 
@@ -91,52 +93,52 @@ fn from_hex(text: &str) -> Option<Vec<u8>> {
     pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect()
 }
 
-/// What a pointer is for.
+/// The place of a pointer in the storage.
 #[derive(Clone, Copy, Debug)]
 pub enum Place<'a> {
-    /// The image of a name and a key, such as a tag.
+    /// The pointer to the image of a name and a key, such as a tag.
     Image(&'a str, &'a str),
-    /// One of the manifests of a repository.
+    /// The pointer to one of the manifests of a repository.
     Manifest(&'a str),
 }
 
-/// Which manifest that is.
+/// A pointer to a manifest.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Pointer {
-    /// Its digest.
+    /// The digest of the manifest.
     pub digest: BlobDigest,
-    /// Its media type.
+    /// The media type of the manifest.
     pub media_type: String,
-    /// When the pointer was written, in seconds since 1970.
+    /// The time when the pointer was written, in seconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     stored: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     signature: Option<String>,
 }
 
-/// Why a pointer is not believed.
+/// Says why a pointer is ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unbelievable {
-    /// It has no signature.
+    /// The pointer has no signature.
     #[error("it is not signed")]
     Unsigned,
-    /// It is another key's signature, or is of something else.
+    /// The signature is made with another key, or for another pointer.
     #[error("its signature is not by a key of this server, or not of this name")]
     Forged,
-    /// It is said to be of the future.
+    /// The time of the signature is in the future.
     #[error("it was signed at a time that is still to come")]
     Early,
-    /// A newer one was seen.
+    /// The server has seen a newer pointer in this place.
     #[error("it is older than one that was there before")]
     Old,
-    /// Its media type is none.
+    /// The media type is not valid.
     #[error("its media type is none")]
     MediaType,
 }
 
 impl Pointer {
-    /// Makes a pointer of now.
+    /// Makes a pointer with the current time, and signs it if there is a key.
     pub fn new(
         place: Place<'_>,
         digest: BlobDigest,
@@ -149,16 +151,17 @@ impl Pointer {
         pointer
     }
 
-    /// Returns when it was written, as far as that is known: with keys, by who signed it.
+    /// Checks media type and signature. Returns the time when the pointer was signed, or `None` if
+    /// there are no keys.
     ///
     /// # Errors
-    /// [`Unbelievable`].
+    /// Fails with [`Unbelievable`] if the pointer is to be ignored.
     pub fn check(
         &self,
         place: Place<'_>,
         keys: &StorageKeys,
     ) -> Result<Option<OffsetDateTime>, Unbelievable> {
-        // It becomes a header.
+        // The media type becomes the value of a header.
         if !is_media_type(&self.media_type) {
             return Err(Unbelievable::MediaType);
         }
@@ -176,7 +179,8 @@ impl Pointer {
         OffsetDateTime::from_unix_timestamp(stored).map(Some).map_err(|_| Unbelievable::Forged)
     }
 
-    /// What is signed: fields with their lengths, so that none runs into the next one.
+    /// Returns the bytes to sign: each field after its length, so that different fields never give
+    /// equal bytes.
     fn message(&self, place: Place<'_>) -> Vec<u8> {
         let (kind, name, key) = match place {
             Place::Image(name, key) => ("image", name, key),
@@ -230,7 +234,7 @@ mod tests {
         }
         let signed = new(&old);
         assert_eq!(check(&signed, place, &old), Ok(()));
-        // With both, the new one signs, and the old one is still believed.
+        // If there are both keys, the new one signs, and signatures of the old one are still valid.
         assert_eq!(check(&signed, place, &both), Ok(()));
         assert_eq!(check(&signed, place, &next), Err(Forged));
         assert_eq!(check(&new(&both), place, &next), Ok(()));

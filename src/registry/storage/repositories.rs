@@ -1,4 +1,4 @@
-//! Which blobs are a repository's, as far as a server has found out.
+//! Remembers which blobs repositories have, as far as this server knows.
 //! Stage: registry (pure). Input: manifests. Output: yes or no.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::blobs_of;
 use crate::digest::{BlobDigest, Digest};
 
-/// Blobs that are remembered, of all repositories. Then it is begun anew.
+/// The largest number of blobs that are remembered for all repositories. Beyond it, all are
+/// forgotten.
 const MOST: usize = 200_000;
 
 /// Repositories by name, with their manifests and other blobs.
@@ -23,7 +24,7 @@ struct Blobs {
 }
 
 impl Repositories {
-    /// Notes that a manifest, and with it what it names, is a repository's.
+    /// Records that a repository has a manifest, and the blobs that the manifest names.
     pub fn add(&mut self, name: &str, manifest: &[u8]) {
         if self.count >= MOST {
             *self = Self::default();
@@ -43,7 +44,7 @@ impl Repositories {
             .is_some_and(|blobs| blobs.manifests.contains(digest) || blobs.others.contains(digest))
     }
 
-    /// Returns whether a manifest is known to be a repository's.
+    /// Returns whether a repository is known to have a manifest.
     pub fn has_manifest(&self, name: &str, digest: &BlobDigest) -> bool {
         self.names.get(name).is_some_and(|blobs| blobs.manifests.contains(digest))
     }

@@ -31,7 +31,8 @@ fn a_request_has_one_host() {
     }
 }
 
-/// To open a FIFO takes until somebody writes to it.
+/// Checks that a FIFO among the files does not stop the server: opening a FIFO waits until another
+/// program writes to it.
 #[test]
 fn a_fifo_stops_nothing() {
     let images = Images::new();
@@ -41,7 +42,7 @@ fn a_fifo_stops_nothing() {
     let log = || fs::read_to_string(&server.log).unwrap();
     until("it says so", || log().contains("v0: it is no regular file").then_some(()));
     assert_eq!(server.get("/v2/a/manifests/v2").status, 200);
-    // And while it runs, what comes after is seen.
+    // A FIFO that appears later does not hide later changes.
     fifo("images/a/v1");
     images.link("one.json", "a/v3");
     until("it is there", || (server.get("/v2/a/manifests/v3").status == 200).then_some(()));
@@ -63,7 +64,7 @@ fn a_fifo_stops_nothing() {
     }
 }
 
-/// Connections by which nothing is asked make room for others.
+/// Checks that connections without requests make room for others.
 #[test]
 fn silent_connections_keep_nobody_out() {
     let images = Images::new();
@@ -72,7 +73,7 @@ fn silent_connections_keep_nobody_out() {
     for path in ["/healthz", "/metrics", "/v2/a/manifests/v2"] {
         assert_eq!(server.get(path).status, 200, "{path}");
     }
-    // Half of a request is none.
+    // An incomplete request does not count as a request.
     for mut stream in &silent {
         let _ = stream.write_all(b"GET /v2/ HTTP/1.1\r\nHost: x\r\nX: ");
     }
@@ -80,7 +81,7 @@ fn silent_connections_keep_nobody_out() {
     assert!(server.metric("stowage_connections") < 100.0);
 }
 
-/// Who reads slowly has a share of the turns, whoever that is behind a proxy.
+/// Checks that slow readers get only their share of the places, also behind a proxy.
 #[test]
 fn slow_readers_keep_nobody_out() {
     let images = Images::new();
@@ -90,7 +91,7 @@ fn slow_readers_keep_nobody_out() {
     let server = images.serve(&[&arguments[..], &trusted].concat());
     let from = |address: &str| format!("X-Forwarded-For: {address}\r\n");
     let slow: Vec<_> = (0..3).map(|_| Slow::ask_with(&server, &blob, &from("10.0.0.1"))).collect();
-    // One more of these waits.
+    // Another request of the same client waits.
     let mut next = TcpStream::connect(server.address).unwrap();
     next.write_all(http::request("GET", "/v2/", &from("10.0.0.1")).as_bytes()).unwrap();
     next.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
@@ -154,7 +155,7 @@ fn repositories_are_for_whom_the_rules_say() {
         ("/v2/a/b/tags/list", &*bob, 403),
         ("/v2/none/tags/list", &*bob, 403),
         (&*blob, &*bob, 403),
-        // Who is told that no password is needed sends none, ever.
+        // Clients that are told here that they need no password never send one.
         ("/v2/", "", 401),
         ("/v2/", &*bob, 200),
     ] {
@@ -164,7 +165,7 @@ fn repositories_are_for_whom_the_rules_say() {
     let catalog = |who: &str| server.ask("GET", "/v2/_catalog", who).text();
     assert_eq!(catalog(&ann), r#"{"repositories":["a","a/b"]}"#);
     assert_eq!(catalog(&bob), r#"{"repositories":["a"]}"#);
-    // They are read again.
+    // The rules are read again when the file changes.
     images.store.write("new", "**: bob\n");
     fs::rename(images.path("new"), images.path("rules")).unwrap();
     until("they are others", || {
@@ -206,7 +207,8 @@ fn monitoring_has_an_address_of_its_own() {
     drop(silent);
 }
 
-/// A build ends when the last one that waits for it is gone, and others have their turn meanwhile.
+/// Checks that a build ends when the last client that waits for it has left, and that other clients
+/// have their turn meanwhile.
 #[test]
 fn builds_are_for_who_waits() {
     let images = Images::new();
@@ -214,7 +216,7 @@ fn builds_are_for_who_waits() {
         echo 'error: attribute missing' >&2
         exit 1";
     programs(&images, &NIX, script);
-    // What the script runs.
+    // The programs that the script runs.
     for name in ["sleep", "sh"] {
         let found = Command::new("sh").args(["-c", &format!("command -v {name}")]).output();
         let found = String::from_utf8(found.unwrap().stdout).unwrap();
@@ -235,7 +237,7 @@ fn builds_are_for_who_waits() {
     until("one is being built", || {
         fs::read_to_string(&server.log).unwrap().contains("building").then_some(())
     });
-    // Another client has a place for itself, and a turn where the queue is full.
+    // Another client has a place for a build, and a turn though the queue is full.
     let answer = server.ask("GET", "/v2/quick/manifests/latest", &from("10.0.0.2"));
     assert_eq!(answer.status, 500, "{}", answer.text());
     drop(waiting);

@@ -7,7 +7,7 @@ use crate::support::stderr;
 
 const LIBRARY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/nix");
 
-/// Puts Nix's programs, or others, into the directory `bin`, which are a shell's.
+/// Puts shell scripts into the directory `bin`, in place of Nix's programs or others.
 pub fn programs(images: &Images, names: &[&str], script: &str) {
     let directory = images.path("bin");
     fs::create_dir_all(&directory).unwrap();
@@ -20,7 +20,7 @@ pub fn programs(images: &Images, names: &[&str], script: &str) {
 
 pub const NIX: [&str; 2] = ["nix-instantiate", "nix-store"];
 
-/// `stowage serve --packages`, which finds no other programs.
+/// Returns `stowage serve --packages`, which finds no other programs.
 pub fn serve(images: &Images, source: &str) -> Command {
     let mut command = images.store.stowage(&["serve", "--packages", source]);
     command.env("PATH", images.path("bin")).env("STOWAGE_LIBRARY", LIBRARY);
