@@ -20,6 +20,8 @@ struct Sources {
     store: FakeStore,
     root: String,
     foreign: String,
+    /// A store path that is a file, as `writeScript` makes it.
+    script: String,
 }
 
 impl Sources {
@@ -42,8 +44,10 @@ impl Sources {
             fs::write(path.join("etc/passwd"), "root:x:0:0::/:/bin/sh\nme:x:1:1::/:/bin/sh\n")
                 .unwrap();
         });
+        let script = store.add('4', "script", &[], |path| fs::write(path, "#!/bin/sh\n").unwrap());
         Self {
             store,
+            script: Store::default().print(&script),
             root: Store::default().print(&root),
             foreign: Store::default().print(&foreign),
         }
@@ -70,6 +74,7 @@ fn what_the_config_lacks_is_named() {
         (json!({"Cmd": ["app"], "Env": ["PATH=/usr/bin:/bin"]}), None),
         (json!({"Cmd": ["app"]}), None),
         (json!({"Cmd": ["./bin/app"], "WorkingDir": "/"}), None),
+        (json!({"Cmd": [sources.script]}), None),
         (
             json!({"Cmd": ["/bin/ap"]}),
             Some("/bin/ap: `Cmd` begins with it, and it is not in the image"),

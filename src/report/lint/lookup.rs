@@ -94,7 +94,11 @@ impl<'i> Lookup<'i> {
             let mut below = below.iter();
             let name = below.next()?.to_str()?.parse().ok()?;
             if self.contents.iter().any(|contents| contents.store_paths.contains(&name)) {
-                let file = self.store.physical(&name).join(below.as_path());
+                let mut file = self.store.physical(&name);
+                // The empty path would make it a directory, `FILE/`, and a store path may be a file.
+                if !below.as_path().as_os_str().is_empty() {
+                    file.push(below.as_path());
+                }
                 return fs::symlink_metadata(&file).is_ok().then_some(file);
             }
         }
