@@ -13,10 +13,14 @@
     in
     {
       # A flake with a container image of your own: nix flake init -t
-      templates.default = {
-        path = ./template;
-        description = "A container image with stowage, and Nix' own changed to taste";
-      };
+      templates = {
+        default = {
+          path = ./template;
+          description = "A container image with stowage, and Nix' own changed to taste";
+        };
+      } // lib.mapAttrs
+        (name: _: { path = ./examples + "/${name}"; inherit (import (./examples + "/${name}/flake.nix")) description; })
+        (lib.filterAttrs (_: type: type == "directory") (builtins.readDir ./examples));
 
       # pkgs.stowage: the program, with the functions of nix/lib.nix.
       overlays.default = final: _prev:
@@ -33,6 +37,12 @@
       # pkgs.dockerTools: stowage's functions in place of nixpkgs' own.
       overlays.dockerTools = final: prev: self.overlays.default final prev // { inherit (final.stowage) dockerTools; };
 
+      # services.stowage: a registry on NixOS.
+      nixosModules.default = ./nix/modules/nixos.nix;
+
+      # perSystem.stowage.images: images in a flake by flake-parts.
+      flakeModules.default = ./nix/modules/flake-parts.nix;
+
       # nixpkgs with the overlay.
       legacyPackages = lib.genAttrs (linux ++ darwin)
         (system: nixpkgs.legacyPackages.${system}.extend self.overlays.default);
@@ -46,6 +56,12 @@
         nix2container = pkgs.stowage;
         nix2container-bin = pkgs.stowage;
         skopeo-nix2container = pkgs.stowage.skopeo;
+      } // lib.optionalAttrs (pkgs ? mdbook) {
+        manual = pkgs.runCommand "stowage-manual" { nativeBuildInputs = [ pkgs.mdbook ]; } ''
+          cp -r ${./docs} docs
+          cp ${./book.toml} book.toml
+          mdbook build --dest-dir $out
+        '';
       } // lib.optionalAttrs pkgs.stdenv.hostPlatform.isLinux {
         # `callPackage` would look for `config` and other arguments in nixpkgs.
         dockerImage = lib.makeOverridable (import ./nix/docker-image.nix) { inherit lib pkgs; inherit (pkgs) stowage; };
@@ -59,10 +75,12 @@
         import ./tests/e2e/images.nix { inherit pkgs; }
         // lib.mapAttrs' (name: lib.nameValuePair "nix2container-${name}") examples
         // lib.mapAttrs' (name: lib.nameValuePair "tools-${name}") pkgs.stowage.dockerTools.examples
+        // lib.mapAttrs' (name: lib.nameValuePair "example-${name}") (import ./tests/e2e/examples.nix { inherit pkgs; })
         // lib.mapAttrs' (name: lib.nameValuePair "names-${name}") (import ./tests/e2e/names.nix { inherit pkgs; }).images
         // {
           inherit (packages) dockerImage skopeo-nix2container;
           stowage = packages.stowage.override { withTests = true; };
+          inherit (import ./tests/e2e/modules.nix { inherit pkgs; }) units flakeParts;
           # The program as in a release, built in a sandbox.
           nixTarball = pkgs.runCommand "nix-image-tarball" { nativeBuildInputs = [ pkgs.gzip ]; } ''
             mkdir $out

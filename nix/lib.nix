@@ -47,6 +47,8 @@ rec {
   buildLayer = callFunction ./build-layer.nix { };
   dockerTools = callPackage ./docker-tools { };
   popularity = callFunction ./popularity.nix { };
+  # The program that all of these run.
+  program = stowage;
   pullImage = callFunction ./pull-image.nix { };
   pullImageFromManifest = callFunction ./pull-image-from-manifest.nix { };
   serve = callPackage ./serve.nix { };

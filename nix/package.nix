@@ -26,6 +26,7 @@ let
     "src/cli/explain.rs"
     "src/cli/inspect.rs"
     "src/cli/interrupt/orders.rs"
+    "src/cli/pages.rs"
     "src/cli/prefetch.rs"
     "src/cli/registry_options.rs"
     "src/cli/sbom.rs"
@@ -56,6 +57,16 @@ let
   program = rustPlatform.buildRustPackage ({
     inherit pname version src meta;
     passthru = { inherit src; cargoToml = crates.manifest; };
+  } // lib.optionalAttrs (!onlyBuilder && stdenv.buildPlatform.canExecute stdenv.hostPlatform) {
+    # From the program itself: a cross-compiled one can't be asked.
+    postInstall = ''
+      share=$out/share
+      mkdir -p $share/bash-completion/completions $share/fish/vendor_completions.d $share/zsh/site-functions
+      $out/bin/stowage completions bash > $share/bash-completion/completions/stowage
+      $out/bin/stowage completions fish > $share/fish/vendor_completions.d/stowage.fish
+      $out/bin/stowage completions zsh > $share/zsh/site-functions/_stowage
+      $out/bin/stowage man $share/man/man1
+    '';
   } // (if withTests then {
     cargoLock.lockFile = ../Cargo.lock;
     # The other tests need Nix itself, or a container engine.
@@ -87,5 +98,5 @@ if !stdenv.hostPlatform.isLinux then notHere
 else if rustc != null && lib.versionOlder rustc.version wanted then
   throw ''
     stowage: this nixpkgs has Rust ${rustc.version}, and stowage is compiled by ${wanted} or newer.
-    Use nixpkgs 25.11 or newer; or on this one, take the program from a newer one: README.md, "Older nixpkgs".''
+    Use nixpkgs 25.11 or newer; or on this one, take the program from a newer one: docs/migration.md, "Older nixpkgs".''
 else program

@@ -4,7 +4,7 @@
   inputs = {
     nixpkgs.url = "github:NixOS/nixpkgs/nixos-unstable";
     stowage = {
-      url = "github:OWNER/stowage"; # or "git+file:///where/you/cloned/it"
+      url = "git+file:///where/you/cloned/stowage";
       inputs.nixpkgs.follows = "nixpkgs";
     };
   };

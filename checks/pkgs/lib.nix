@@ -1,7 +1,7 @@
 # The part of nixpkgs' `lib` that nix/ and this set use, by the same names and with the
 # same meaning.
 let
-  lib = base // import ./lib-packages.nix lib;
+  lib = base // import ./lib-packages.nix lib // import ./modules.nix lib;
 
   base = rec {
     inherit (builtins) add all any attrNames attrValues baseNameOf catAttrs compareVersions concatLists concatMap

@@ -116,8 +116,8 @@ rec {
   bubblewrap = program "bwrap" debs.bubblewrap;
   # Debian keeps the programs of each version apart.
   postgresql = runCommand "postgresql-${debs.postgresql-15.version}" { meta.mainProgram = "postgres"; } ''
-    mkdir $out
-    ln -s ${debs.postgresql-15}/lib/postgresql/*/bin $out/bin
+    mkdir -p $out/bin
+    ln -s ${debs.postgresql-15}/lib/postgresql/*/bin/* ${debs.postgresql-client-15}/lib/postgresql/*/bin/* $out/bin
   '';
   nginx = program "nginx" debs.nginx;
   redis = joined "redis" "redis-server" [ debs.redis-server debs.redis-tools ];
@@ -142,12 +142,13 @@ rec {
     find ${debs.ca-certificates}/share/ca-certificates -name '*.crt' | sort | xargs cat > $out/etc/ssl/certs/ca-bundle.crt
     ln -s ca-bundle.crt $out/etc/ssl/certs/ca-certificates.crt
   '';
-  rustPlatform.buildRustPackage = { pname, version, meta ? { }, passthru ? { }, ... }: runCommand "${pname}-${version}"
+  rustPlatform.buildRustPackage = { pname, version, meta ? { }, passthru ? { }, postInstall ? "", ... }: runCommand "${pname}-${version}"
     {
       inherit meta;
       passthru = { inherit pname version; } // passthru;
     } ''
     mkdir -p $out/bin
     cp ${boot.stowageProgram} $out/bin/${meta.mainProgram or pname}
+    ${postInstall}
   '';
 }

@@ -13,6 +13,8 @@ mod inspect;
 mod interrupt;
 mod limits;
 #[cfg(feature = "registry")]
+mod pages;
+#[cfg(feature = "registry")]
 mod prefetch;
 mod progress;
 #[cfg(feature = "registry")]
@@ -27,7 +29,9 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anstream::AutoStream;
 use clap::Parser;
+use clap::builder::Styles;
 use clap::error::{ContextKind, ContextValue};
 use thiserror::Error;
 
@@ -202,8 +206,15 @@ pub fn main() -> ExitCode {
             if let Some(signal) = interrupt::received() {
                 return ExitCode::from(128 + signal);
             }
+            let stderr = io::stderr().lock();
+            // Nix gives builders a terminal of its own, and keeps what they say as the log.
+            let mut out = if progress::is_watched() {
+                AutoStream::auto(stderr)
+            } else {
+                AutoStream::never(stderr)
+            };
             // If this fails, there is no other way to report an error.
-            let _ = tell(&failure, &mut io::stderr().lock());
+            let _ = tell(&failure, &mut out);
             ExitCode::FAILURE
         }
     }
@@ -250,6 +261,10 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Tarsum => inspect::tarsum(),
         #[cfg(feature = "report")]
         Command::Lint(arguments) => inspect::lint(&store, &arguments),
+        #[cfg(feature = "registry")]
+        Command::Completions(arguments) => pages::print_completions(arguments.shell),
+        #[cfg(feature = "registry")]
+        Command::Man(arguments) => pages::write_man_pages(&arguments.directory),
     }
 }
 
@@ -262,11 +277,14 @@ fn without_secrets(mut error: clap::Error) -> clap::Error {
     error
 }
 
-/// Prints the error and its causes on one line, and after a blank line what the user can do.
+/// Prints the error and its causes on one line, and after a blank line what the user can do. The
+/// colours are those of clap's own errors.
 fn tell(failure: &Failure, out: &mut impl Write) -> io::Result<()> {
-    writeln!(out, "error: {}", with_causes(failure))?;
+    let styles = Styles::styled();
+    let (error, tip) = (styles.get_error(), styles.get_valid());
+    writeln!(out, "{error}error:{error:#} {}", with_causes(failure))?;
     if let Some(hint) = failure.hint() {
-        writeln!(out, "\nhint: {hint}")?;
+        writeln!(out, "\n{tip}hint:{tip:#} {hint}")?;
     }
     Ok(())
 }

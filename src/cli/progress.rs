@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 use crate::outgoing::{ImageLayer, LayerStep, Watch};
 
@@ -20,9 +20,33 @@ pub fn bar(doing: &'static str, bytes: u64) -> ProgressBar {
     if !is_watched() {
         return ProgressBar::hidden();
     }
-    let style = "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
-    let style = ProgressStyle::with_template(style).expect("the template is valid");
-    ProgressBar::new(bytes).with_style(style).with_message(doing)
+    let style = if is_narrow() {
+        "{wide_msg} {sent}/{total}"
+    } else {
+        "{msg} {wide_bar} {sent}/{total} {rate} {eta}"
+    };
+    ProgressBar::new(bytes).with_style(style_of(style)).with_message(doing)
+}
+
+/// Returns whether a line with all there is to show would be wrapped, on the terminal as it is now.
+pub fn is_narrow() -> bool {
+    terminal_size::terminal_size_of(io::stderr()).is_some_and(|(columns, _)| columns.0 < 72)
+}
+
+/// Reads a template. `{sent}`, `{total}` and `{rate}` are in the units of the summaries, which
+/// indicatif's own are not.
+pub fn style_of(template: &str) -> ProgressStyle {
+    let style = ProgressStyle::with_template(template).expect("the template is valid");
+    style
+        .with_key("sent", |state: &ProgressState, out: &mut dyn fmt::Write| {
+            let _ = write!(out, "{}", Bytes(state.pos()));
+        })
+        .with_key("total", |state: &ProgressState, out: &mut dyn fmt::Write| {
+            let _ = write!(out, "{}", Bytes(state.len().unwrap_or_default()));
+        })
+        .with_key("rate", |state: &ProgressState, out: &mut dyn fmt::Write| {
+            let _ = write!(out, "{}/s", Bytes(state.per_sec() as u64));
+        })
 }
 
 /// A bar for a copy that is a single stream.

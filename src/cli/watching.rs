@@ -6,13 +6,13 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar};
 use serde_json::{Value, json};
 
 use super::arguments::ProgressArgument;
 use super::commands::say;
 use super::interrupt;
-use super::progress::{Bytes, bar, is_watched};
+use super::progress::{Bytes, bar, is_narrow, is_watched, style_of};
 use crate::digest::BlobDigest;
 use crate::outgoing::{ImageLayer, LayerStep, Watch};
 
@@ -198,10 +198,13 @@ impl Bars {
         match step {
             LayerStep::Begun if blob.size < SEEN => {}
             LayerStep::Begun => {
-                let style = "{prefix:>9} {bar:24} {bytes:>10} {wide_msg:.dim}";
-                let style = ProgressStyle::with_template(style).expect("the template is valid");
+                let style = if is_narrow() {
+                    "{prefix:>9} {bar:8} {sent:>8} {wide_msg:.dim}"
+                } else {
+                    "{prefix:>9} {bar:24} {sent:>8} {wide_msg:.dim}"
+                };
                 let number = format!("{} of {}", layer.index + 1, layer.spec.layers.len());
-                let bar = ProgressBar::new(blob.size).with_style(style);
+                let bar = ProgressBar::new(blob.size).with_style(style_of(style));
                 let bar = bar.with_prefix(number).with_message(layer.names());
                 let bar = self.all.insert_before(&self.total, bar);
                 if let Some(broken) = locked(&self.layers).insert(blob.digest, bar) {

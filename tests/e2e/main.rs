@@ -17,11 +17,15 @@ mod copy;
 mod docker;
 /// Images that users of dockerTools build.
 mod docker_tools;
+/// The flakes of `examples/`, each built and run.
+mod examples;
 /// The cost of an update by `stowage diff`, by Docker and by a registry; the page of `stowage
 /// explain` in a browser.
 mod explain;
 /// Images for several platforms.
 mod index;
+/// Modules for NixOS and flake-parts.
+mod modules;
 /// Images of packages by their names.
 mod names;
 /// Images that users of nix2container build.
@@ -35,6 +39,8 @@ mod nix_functions;
 mod nix_image;
 /// `stowage serve --packages` and its clients.
 mod on_demand;
+/// Manual pages and completions, in the package.
+mod pages;
 /// podman and skopeo, which read the stream too.
 mod podman;
 /// The arguments of `pullImage` for an image.

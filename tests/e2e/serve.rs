@@ -54,7 +54,7 @@ impl Drop for Served {
     }
 }
 
-fn until<T>(what: &str, mut answer: impl FnMut() -> Option<T>) -> T {
+pub fn until<T>(what: &str, mut answer: impl FnMut() -> Option<T>) -> T {
     let begin = Instant::now();
     loop {
         if let Some(answer) = answer() {

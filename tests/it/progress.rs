@@ -40,6 +40,73 @@ fn logs_have_a_line_for_each_layer_that_is_sent() {
     assert!(!again.contains('\u{1b}'), "no terminal, no bars: {again}");
 }
 
+/// Runs a command on a terminal of so many columns, and returns what a person would see: all that
+/// was written between two ends of a line.
+fn on_a_terminal(store: &FakeStore, columns: u32, command: &str, has_colour: bool) -> String {
+    let program = env!("CARGO_BIN_EXE_stowage");
+    let root = store.root().display();
+    let command = format!("stty cols {columns} rows 24; {program} --root '{root}' {command}");
+    let mut script = std::process::Command::new("script");
+    script.args(["--quiet", "--return", "--command", &command, "/dev/null"]);
+    script.current_dir(store.root()).env("TERM", "xterm").env_remove("NO_COLOR");
+    if !has_colour {
+        script.env("NO_COLOR", "1");
+    }
+    let output = script.stdin(std::process::Stdio::null()).output().unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Removes the sequences that move the cursor and change colours.
+fn visible(line: &str) -> String {
+    let mut text = String::new();
+    let mut rest = line;
+    while let Some((before, sequence)) = rest.split_once("\u{1b}[") {
+        text += before;
+        rest =
+            sequence.trim_start_matches(|c: char| !c.is_ascii_alphabetic()).get(1..).unwrap_or("");
+    }
+    text + rest
+}
+
+#[test]
+fn bars_fit_the_terminal() {
+    let mut store = FakeStore::new();
+    let name = "a-package-with-a-name-that-is-longer-than-the-terminal-is-wide-0.0";
+    store.add_file('1', name, &[], &"big".repeat(4 << 20));
+    store.build("{}");
+    for columns in [40, 60, 80, 200] {
+        let target = format!("copy image.json oci:layout-{columns} --progress bars");
+        let output = on_a_terminal(&store, columns, &target, true);
+        let bars: Vec<_> = output.split(['\r', '\n']).map(visible).collect();
+        // The account at the end is no bar.
+        let is_bar = |line: &&String| line.contains("12.6 MB") && !line.starts_with("sent ");
+        let bars: Vec<_> = bars.iter().filter(is_bar).collect();
+        assert!(bars.len() > 1, "{columns}: {output:?}");
+        assert!(!output.contains("MiB"), "{output:?}");
+        for bar in bars {
+            // A bar that ends where the terminal does has the next one behind it, without a newline.
+            let (layer, all) = bar.split_at(bar.find("sending").unwrap_or(bar.len()));
+            for line in [layer, all] {
+                assert!(line.chars().count() <= columns as usize, "{columns}: {bar:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn errors_have_clap_s_colours_on_a_terminal_alone() {
+    let store = image();
+    let command = "explain image.json --why nonesuch";
+    let coloured = on_a_terminal(&store, 80, command, true);
+    let expected = "\u{1b}[1m\u{1b}[31merror:\u{1b}[0m no store path";
+    assert!(coloured.contains(expected), "{coloured:?}");
+    assert!(coloured.contains("\u{1b}[32mhint:\u{1b}[0m "), "{coloured:?}");
+    let plain = on_a_terminal(&store, 80, command, false);
+    assert!(plain.starts_with("error: no store path"), "{plain:?}");
+    let piped = store.stowage(&["explain", "image.json", "--why", "nonesuch"]).output().unwrap();
+    assert!(stderr(&piped).starts_with("error: no store path"), "{}", stderr(&piped));
+}
+
 #[test]
 fn where_nobody_looks_there_is_only_the_account() {
     let store = image();

@@ -16,8 +16,9 @@ use crate::outgoing::ImageReference;
 
 #[cfg(feature = "registry")]
 pub use registry::{
-    CopyArguments, CopyOptions, FormatArgument, LogFormat, PackagesArguments, PrefetchArguments,
-    PushArguments, ServeArguments, SkopeoArguments, TagsArgument,
+    CompletionsArguments, CopyArguments, CopyOptions, FormatArgument, LogFormat, ManArguments,
+    PackagesArguments, PrefetchArguments, PushArguments, ServeArguments, SkopeoArguments,
+    TagsArgument,
 };
 #[cfg(feature = "report")]
 pub use report::{
@@ -115,6 +116,13 @@ pub enum Command {
     /// programs for another machine, set-ID programs, unusual owners
     #[cfg(feature = "report")]
     Lint(LintArguments),
+    /// Print the script by which a shell completes commands and options
+    #[cfg(feature = "registry")]
+    Completions(CompletionsArguments),
+    /// Write the manual pages
+    #[cfg(feature = "registry")]
+    #[command(hide = true)]
+    Man(ManArguments),
 }
 
 #[derive(Debug, Args)]

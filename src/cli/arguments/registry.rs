@@ -386,6 +386,20 @@ fn host_and_port(text: &str) -> Result<String, String> {
     }
 }
 
+#[derive(Debug, Args)]
+pub struct CompletionsArguments {
+    /// The shell that reads the script
+    #[arg(value_name = "SHELL")]
+    pub shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub struct ManArguments {
+    /// Directory for `stowage.1` and a page for each command; it is made if it does not exist
+    #[arg(value_name = "DIR")]
+    pub directory: PathBuf,
+}
+
 /// The format of a manifest.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum FormatArgument {

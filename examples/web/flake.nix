@@ -1,0 +1,61 @@
+{
+  description = "A web service: a user of its own, a health check, certificates";
+
+  inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-unstable";
+  inputs.stowage.url = "git+file:///where/you/cloned/stowage";
+  inputs.stowage.inputs.nixpkgs.follows = "nixpkgs";
+
+  outputs = { nixpkgs, stowage, ... }: {
+    packages = nixpkgs.lib.genAttrs [ "x86_64-linux" "aarch64-linux" ] (system:
+      let
+        # nixpkgs, with stowage's functions as pkgs.stowage.
+        pkgs = stowage.legacyPackages.${system};
+
+        site = pkgs.writeTextDir "index.html" "<h1>It works</h1>\n";
+        # Logs go to the container's own; what it has to write is in /tmp.
+        settings = pkgs.writeText "nginx.conf" ''
+          daemon off;
+          pid /tmp/nginx.pid;
+          error_log /dev/stderr;
+          events { }
+          http {
+            access_log /dev/stdout;
+            client_body_temp_path /tmp/body;
+            proxy_temp_path /tmp/proxy;
+            fastcgi_temp_path /tmp/fastcgi;
+            uwsgi_temp_path /tmp/uwsgi;
+            scgi_temp_path /tmp/scgi;
+            server {
+              listen 8080;
+              root ${site};
+            }
+          }
+        '';
+        users = pkgs.stowage.dockerTools.fakeNss.override {
+          extraPasswdLines = [ "web:x:1000:1000:web:/tmp:/noshell" ];
+          extraGroupLines = [ "web:x:1000:" ];
+        };
+        directories = pkgs.runCommand "directories" { } "mkdir -p $out/tmp";
+      in
+      {
+        # nix run .#default.copyToDockerDaemon && docker run --publish 8080:8080 web:v1
+        default = pkgs.stowage.buildImage {
+          name = "web";
+          tag = "v1";
+          copyToRoot = [ users directories ];
+          perms = [{ path = directories; regex = "/tmp$"; mode = "1777"; }];
+          config = {
+            Cmd = [ "${pkgs.nginx}/bin/nginx" "-e" "/dev/stderr" "-c" settings ];
+            User = "web";
+            ExposedPorts."8080/tcp" = { };
+            # For what the service itself asks of others by HTTPS.
+            Env = [ "SSL_CERT_FILE=${pkgs.cacert}/etc/ssl/certs/ca-bundle.crt" ];
+            Healthcheck = {
+              Test = [ "CMD" "${pkgs.curl}/bin/curl" "--fail" "--silent" "http://localhost:8080/" ];
+              Interval = 30 * 1000 * 1000 * 1000; # nanoseconds
+            };
+          };
+        };
+      });
+  };
+}

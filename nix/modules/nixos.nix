@@ -1,0 +1,270 @@
+# services.stowage: a registry on NixOS, whose images are part of the system's configuration.
+#
+#   imports = [ inputs.stowage.nixosModules.default ]; # or "${stowage}/nix/modules/nixos.nix"
+{ config, lib, pkgs, ... }:
+let
+  inherit (lib) literalExpression mkIf mkOption types;
+  cfg = config.services.stowage;
+
+  scalar = types.oneOf [ types.bool types.int types.str types.path types.package ];
+
+  # Options of `stowage serve`, out of `settings`.
+  options = lib.concatLists (lib.mapAttrsToList option cfg.settings);
+  option = name: value:
+    if value == null || value == false then [ ]
+    else if value == true then [ "--${name}" ]
+    else if lib.isList value then lib.concatMap (option name) value
+    else [ "--${name}=${toString value}" ];
+
+  # systemd expands `%` and `$`; credentials are named by a `%` of its own.
+  escape = argument: lib.replaceStrings [ "%" "$" ] [ "%%" "$$" ] (builtins.toJSON argument);
+  credentials =
+    lib.optional (cfg.tls.certificate != null) { option = "tls-cert"; name = "certificate"; file = cfg.tls.certificate; }
+    ++ lib.optional (cfg.tls.key != null) { option = "tls-key"; name = "key"; file = cfg.tls.key; }
+    ++ lib.optional (cfg.htpasswd != null) { option = "htpasswd"; name = "htpasswd"; file = cfg.htpasswd; };
+
+  # REPOSITORY/TAG is a link to an image spec, as `stowage serve` wants a directory.
+  link = name: image:
+    let
+      parts = builtins.match "([a-z0-9._/-]+):([A-Za-z0-9_][A-Za-z0-9_.-]{0,127})" name;
+      below = lib.escapeShellArg (if parts == null then throw "services.stowage.images: `${name}` must be a name and a tag, such as `team/hello:v1`" else builtins.elemAt parts 0);
+    in
+    ''
+      mkdir -p $out/${below}
+      ln -s ${image.spec or image} $out/${below}/${builtins.elemAt parts 1}
+    '';
+  images = pkgs.runCommand "stowage-images" { } ''
+    mkdir $out
+    ${lib.concatStrings (lib.mapAttrsToList link cfg.images)}
+  '';
+
+  sources = lib.optional (cfg.images != { }) "/etc/stowage/images" ++ cfg.directories;
+  hasAcme = cfg.tls.acmeHost != null;
+  usesNix = cfg.packages != null;
+in
+{
+  options.services.stowage = {
+    enable = lib.mkEnableOption "stowage serve, a read-only registry of images from Nix closures";
+
+    package = mkOption {
+      type = types.package;
+      default = (import ../lib.nix { inherit pkgs; }).serve;
+      defaultText = literalExpression "pkgs.stowage.serve";
+      description = "The package with `bin/stowage-serve`.";
+    };
+
+    images = mkOption {
+      type = types.attrsOf (types.either types.package types.path);
+      default = { };
+      example = literalExpression ''{ "team/hello:v1" = pkgs.stowage.buildImage { name = "hello"; }; }'';
+      description = ''
+        Images by name and tag: what `buildImage` made, or a file with an image spec.
+        A new configuration of the system replaces them while the server runs.
+      '';
+    };
+
+    directories = mkOption {
+      type = types.listOf types.path;
+      default = [ ];
+      example = literalExpression ''[ "/srv/images" ]'';
+      description = "Directories of images that others fill: `REPOSITORY/TAG` is an image spec, or a link to one.";
+    };
+
+    packages = mkOption {
+      type = types.nullOr types.str;
+      default = null;
+      example = "nixpkgs!nixos-unstable";
+      description = "Where packages are from of which images are built when somebody pulls them by name.";
+    };
+
+    listenAddress = mkOption {
+      type = types.str;
+      default = "127.0.0.1";
+      example = "[::]";
+      description = "Address to listen on, or a name for one. An IPv6 address has brackets.";
+    };
+
+    port = mkOption {
+      type = types.port;
+      default = 5000;
+      description = "Port to listen on.";
+    };
+
+    openFirewall = mkOption {
+      type = types.bool;
+      default = false;
+      description = "Whether the firewall lets others reach the port.";
+    };
+
+    tls.certificate = mkOption {
+      type = types.nullOr types.path;
+      default = null;
+      example = "/var/lib/secrets/registry.pem";
+      description = "Certificate to serve by HTTPS with, and those that it stands on, as PEM. It is read as root when the service starts.";
+    };
+
+    tls.key = mkOption {
+      type = types.nullOr types.path;
+      default = null;
+      example = "/var/lib/secrets/registry.key";
+      description = "Key of the certificate, as PEM. It is read as root when the service starts, and must not be in the store.";
+    };
+
+    tls.acmeHost = mkOption {
+      type = types.nullOr types.str;
+      default = null;
+      example = "registry.example";
+      description = "Name of a certificate of `security.acme.certs` to serve by HTTPS with. A renewed one is taken without a restart.";
+    };
+
+    htpasswd = mkOption {
+      type = types.nullOr types.path;
+      default = null;
+      example = "/var/lib/secrets/htpasswd";
+      description = "File of users that `htpasswd -B` wrote; without it everybody may pull. It is read as root when the service starts.";
+    };
+
+    cache.enable = mkOption {
+      type = types.bool;
+      default = true;
+      description = "Whether layers are kept in `/var/cache/stowage` once they were made.";
+    };
+
+    cache.size = mkOption {
+      type = types.str;
+      default = "10G";
+      description = "How many bytes of layers are kept; K, M, G and T are powers of 1024.";
+    };
+
+    storage = mkOption {
+      type = types.nullOr types.str;
+      default = null;
+      example = "s3://images/nixos";
+      description = "Object storage that servers share for what `packages` has built. Its credentials are in `environmentFile`.";
+    };
+
+    environmentFile = mkOption {
+      type = types.nullOr types.path;
+      default = null;
+      example = "/var/lib/secrets/stowage.env";
+      description = "File with secret environment variables, such as `AWS_SECRET_ACCESS_KEY=…`. systemd reads it as root.";
+    };
+
+    settings = mkOption {
+      type = types.attrsOf (types.nullOr (types.either scalar (types.listOf scalar)));
+      default = { };
+      example = literalExpression ''{ max-connections = 512; log-format = "json"; }'';
+      description = ''
+        Options of `stowage serve` by their long names, for which there is nothing else here. `true` gives the option
+        without a value, a list gives it once for each element, `false` and `null` leave it out.
+      '';
+    };
+
+    extraArgs = mkOption {
+      type = types.listOf types.str;
+      default = [ ];
+      description = "Further arguments of `stowage serve`.";
+    };
+  };
+
+  config = mkIf cfg.enable {
+    assertions = [
+      {
+        assertion = sources != [ ] || usesNix;
+        message = "services.stowage serves nothing: give it `images`, `directories` or `packages`.";
+      }
+      {
+        assertion = (cfg.tls.certificate == null) == (cfg.tls.key == null);
+        message = "services.stowage.tls: `certificate` and `key` go together.";
+      }
+      {
+        assertion = !hasAcme || cfg.tls.certificate == null;
+        message = "services.stowage.tls: give `acmeHost`, or `certificate` and `key`, and not both.";
+      }
+    ];
+
+    services.stowage.settings = {
+      listen = lib.mkDefault "${cfg.listenAddress}:${toString cfg.port}";
+      cache = mkIf cfg.cache.enable (lib.mkDefault "/var/cache/stowage/layers");
+      cache-size = mkIf cfg.cache.enable (lib.mkDefault cfg.cache.size);
+      packages = mkIf (cfg.packages != null) (lib.mkDefault cfg.packages);
+      roots = mkIf usesNix (lib.mkDefault "/var/lib/stowage/roots");
+      storage = mkIf (cfg.storage != null) (lib.mkDefault cfg.storage);
+      tls-cert = mkIf hasAcme (lib.mkDefault "/var/lib/acme/${cfg.tls.acmeHost}/fullchain.pem");
+      tls-key = mkIf hasAcme (lib.mkDefault "/var/lib/acme/${cfg.tls.acmeHost}/key.pem");
+    };
+
+    # The server looks at it every second: other images are no reason to start it again.
+    environment.etc = mkIf (cfg.images != { }) { "stowage/images".source = images; };
+
+    networking.firewall = mkIf cfg.openFirewall { allowedTCPPorts = [ cfg.port ]; };
+
+    systemd.services.stowage = {
+      description = "Registry of images from Nix closures";
+      wantedBy = [ "multi-user.target" ];
+      wants = [ "network-online.target" ];
+      after = [ "network-online.target" ] ++ lib.optional hasAcme "acme-${cfg.tls.acmeHost}.service";
+      # The machine's own, which knows the settings of its daemon.
+      path = lib.optional usesNix config.nix.package;
+      environment.XDG_CACHE_HOME = "/var/cache/stowage";
+      environment.HOME = "/var/lib/stowage";
+
+      serviceConfig = {
+        Type = "exec";
+        ExecStart = lib.concatStringsSep " " (
+          [ "${cfg.package}/bin/stowage-serve" ]
+          ++ map escape options
+          ++ map (credential: "--${credential.option}=%d/${credential.name}") credentials
+          ++ map escape (cfg.extraArgs ++ sources)
+        );
+        ExecReload = "${pkgs.runtimeShell} -c 'kill -HUP \${MAINPID}'";
+        LoadCredential = map (credential: "${credential.name}:${toString credential.file}") credentials;
+        EnvironmentFile = lib.optional (cfg.environmentFile != null) (toString cfg.environmentFile);
+        # What is asked for is finished first (`--grace`), and builds with it.
+        KillMode = "mixed";
+        Restart = "on-failure";
+
+        DynamicUser = true;
+        SupplementaryGroups = lib.optional hasAcme config.security.acme.certs.${cfg.tls.acmeHost}.group;
+        StateDirectory = "stowage";
+        CacheDirectory = "stowage";
+        StateDirectoryMode = "0700";
+        CacheDirectoryMode = "0700";
+        UMask = "0077";
+
+        AmbientCapabilities = lib.optional (cfg.port < 1024) "CAP_NET_BIND_SERVICE";
+        CapabilityBoundingSet = if cfg.port < 1024 then [ "CAP_NET_BIND_SERVICE" ] else [ "" ];
+        KeyringMode = "private";
+        LimitNOFILE = 16384;
+        LockPersonality = true;
+        MemoryDenyWriteExecute = true;
+        NoNewPrivileges = true;
+        PrivateDevices = true;
+        PrivateMounts = true;
+        PrivateTmp = true;
+        # In a user namespace, neither a low port nor another's group means anything.
+        PrivateUsers = cfg.port >= 1024 && !hasAcme;
+        ProcSubset = "pid";
+        ProtectClock = true;
+        ProtectControlGroups = true;
+        ProtectHome = true;
+        ProtectHostname = true;
+        ProtectKernelLogs = true;
+        ProtectKernelModules = true;
+        ProtectKernelTunables = true;
+        ProtectProc = "invisible";
+        ProtectSystem = "strict";
+        RemoveIPC = true;
+        RestrictAddressFamilies = [ "AF_INET" "AF_INET6" "AF_UNIX" ];
+        RestrictNamespaces = true;
+        RestrictRealtime = true;
+        RestrictSUIDSGID = true;
+        SystemCallArchitectures = "native";
+        SystemCallFilter = [ "@system-service" "~@privileged" ]
+          # Nix sets limits for itself.
+          ++ lib.optional (!usesNix) "~@resources";
+        SystemCallErrorNumber = "EPERM";
+      };
+    };
+  };
+}

@@ -1,0 +1,130 @@
+# The modules of nix/modules, evaluated: systems with `services.stowage` and what becomes of each, and
+# the outputs of a flake by flake-parts. `checks/modules` does so by NixOS and flake-parts themselves.
+{ pkgs
+, lib ? pkgs.lib
+  # By which a NixOS module becomes a configuration.
+, evalSystem ? null
+  # By which a module of flake-parts' `perSystem` does.
+, evalPerSystem ? null
+}:
+let
+  inherit (lib) mkOption types;
+  stowage = import ../../nix/lib.nix { inherit pkgs; };
+  hello = stowage.buildImage { name = "hello"; config.Cmd = [ "${pkgs.hello}/bin/hello" ]; };
+
+  eval = modules: module: (lib.evalModules { modules = modules ++ [ module ]; specialArgs = { inherit pkgs; }; }).config;
+  orElse = default: given: if given == null then default else given;
+  # What NixOS and flake-parts have beside the modules, where these are not to be had.
+  set = mkOption { type = types.lazyAttrsOf types.anything; default = { }; };
+  options.options = {
+    assertions = mkOption { type = types.listOf types.anything; default = [ ]; };
+    environment.etc = set;
+    networking.firewall.allowedTCPPorts = mkOption { type = types.listOf types.port; default = [ ]; };
+    nix.package = mkOption { type = types.package; default = pkgs.nix; };
+    security.acme.certs = set;
+    systemd.services = mkOption { type = types.lazyAttrsOf types.raw; default = { }; };
+  };
+  outputs.options = { packages = set; apps = set; checks = set; };
+
+  line = name: value: lib.concatMapStrings (value: "${name}=${toString (if value == true then "true" else if value == false then "false" else value)}\n") (lib.flatten [ value ]);
+  unitText = config:
+    let service = config.systemd.services.stowage; in
+    ''
+      [Unit]
+      ${line "Description" service.description}${line "Wants" service.wants}${line "After" service.after}
+      [Service]
+      ${line "Environment" (lib.mapAttrsToList (name: value: "${name}=${value}") service.environment ++ [ "PATH=${lib.makeBinPath service.path}" ])}
+      ${lib.concatStrings (lib.mapAttrsToList line service.serviceConfig)}'';
+
+  systems = {
+    images = {
+      images = { "team/hello:v1" = hello; "spec:latest" = "${hello.spec}"; };
+      openFirewall = true;
+    };
+    tls = {
+      directories = [ "/srv/100% images" ];
+      listenAddress = "[::]";
+      port = 443;
+      tls = { certificate = "/var/lib/secrets/registry.pem"; key = "/var/lib/secrets/registry.key"; };
+      htpasswd = "/var/lib/secrets/htpasswd";
+      cache.enable = false;
+      settings = { max-connections = 512; quiet = true; log-format = null; grace = lib.mkForce 30; };
+      extraArgs = [ "--jobs=1" ];
+    };
+    acme = { directories = [ "/srv/images" ]; tls.acmeHost = "registry.example"; };
+    packages = {
+      packages = "nixpkgs!nixos-unstable";
+      storage = "s3://images/nixos";
+      environmentFile = "/var/lib/secrets/stowage.env";
+      cache.size = "1G";
+      settings.listen = "127.0.0.1:5001";
+    };
+    # Each is told what is missing.
+    nothing = { };
+    keyless = { directories = [ "/srv" ]; tls.certificate = "/c"; };
+    both = { directories = [ "/srv" ]; tls = { certificate = "/c"; key = "/k"; acmeHost = "registry.example"; }; };
+  };
+  evaluated = lib.mapAttrs
+    (_: service: orElse (eval [ ../../nix/modules/nixos.nix options ]) evalSystem {
+      services.stowage = service // { enable = true; };
+      security.acme.certs."registry.example".group = "acme";
+    })
+    systems;
+
+  flake = orElse (eval [ ../../nix/modules/images.nix outputs ]) evalPerSystem {
+    stowage.images = {
+      hello = { tag = "v1"; config.Cmd = [ "${pkgs.hello}/bin/hello" ]; checks.verify = true; maxLayers = 3; };
+      quiet = { name = "team/quiet"; checks.lint = false; };
+    };
+  };
+
+  # The options of a tree, as the manual has them.
+  documented = path: tree: lib.concatLists (lib.mapAttrsToList
+    (name: value:
+      let
+        below = path ++ [ name ];
+        text = value: value.text or (builtins.toJSON value);
+      in
+      if value._type or null != "option" then documented below value
+      else [{
+        name = lib.concatStringsSep "." below;
+        inherit (value) description;
+        type = value.type.description;
+        default = if value ? default then text (value.defaultText or value.default) else null;
+        example = if value ? example then text value.example else null;
+      }] ++ lib.optionals (value.type ? nested) (documented (below ++ [ "<name>" ]) value.type.nested))
+    tree);
+  optionsOf = file: (import file { inherit lib pkgs; config = { }; }).options;
+in
+{
+  documentation = {
+    nixos = documented [ ] (optionsOf ../../nix/modules/nixos.nix);
+    flakeParts = documented [ "perSystem" ] (optionsOf ../../nix/modules/images.nix);
+  };
+  # What each system is: strings, to be read as JSON.
+  systems = lib.mapAttrs
+    (_: config: {
+      command = builtins.unsafeDiscardStringContext config.systemd.services.stowage.serviceConfig.ExecStart;
+      failed = map (assertion: assertion.message) (lib.filter (assertion: !assertion.assertion) config.assertions);
+      firewall = config.networking.firewall.allowedTCPPorts;
+      credentials = config.systemd.services.stowage.serviceConfig.LoadCredential;
+    })
+    evaluated;
+  configurations = evaluated;
+  # The unit of each, and the directory of images.
+  units = pkgs.runCommand "units" { } ''
+    mkdir $out
+    ln -s ${evaluated.images.environment.etc."stowage/images".source} $out/served
+    ${lib.concatStrings (lib.mapAttrsToList (name: config: ''
+      mkdir $out/${name}
+      cp ${pkgs.writeText "stowage.service" (unitText config)} $out/${name}/stowage.service
+    '') (removeAttrs evaluated [ "nothing" "keyless" "both" ]))}
+  '';
+  outputs = lib.mapAttrs (_: lib.attrNames) { inherit (flake) packages apps checks; };
+  # All that the flake has, built.
+  flakeParts = pkgs.runCommand "flake-parts" { } ''
+    mkdir $out
+    ${lib.concatStrings (lib.mapAttrsToList (name: package: "ln -s ${package} $out/${name}\n") (flake.packages // flake.checks))}
+    ${lib.concatStrings (lib.mapAttrsToList (name: app: "ln -s ${app.program} $out/${name}\n") flake.apps)}
+  '';
+}
