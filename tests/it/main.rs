@@ -69,6 +69,8 @@ mod push_registry;
 mod quirks;
 /// Connections to registries, and credentials for them.
 mod reach;
+/// The manual: pages that are made from the sources, and links.
+mod reference;
 /// The registry's answers, request by request.
 mod registry;
 /// An object storage for tests: S3, with one bucket and one user.
