@@ -207,7 +207,7 @@ pub fn main() -> ExitCode {
                 return ExitCode::from(128 + signal);
             }
             let stderr = io::stderr().lock();
-            // Nix gives builders a terminal of its own, and keeps what they say as the log.
+            // Nix gives builders a terminal, and stores their output as the log: without colours.
             let mut out = if progress::is_watched() {
                 AutoStream::auto(stderr)
             } else {

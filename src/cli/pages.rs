@@ -13,13 +13,13 @@ use super::arguments::Arguments;
 
 /// Prints a script by which a shell completes commands and options.
 pub fn print_completions(shell: Shell) -> Result<(), Failure> {
-    // In memory first: the generator takes a pipe that is closed for a bug.
+    // Write to memory first: the generator panics if a pipe is closed.
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut shown(&Arguments::command()), "stowage", &mut script);
     io::stdout().lock().write_all(&script).map_err(Failure::Stdout)
 }
 
-/// Returns a command without its hidden ones, which the scripts for shells would offer.
+/// Returns a command without its hidden subcommands, which the scripts would offer.
 fn shown(command: &Command) -> Command {
     let subcommands = command.get_subcommands().filter(|command| !command.is_hide_set());
     Command::new("stowage")

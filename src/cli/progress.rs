@@ -28,13 +28,13 @@ pub fn bar(doing: &'static str, bytes: u64) -> ProgressBar {
     ProgressBar::new(bytes).with_style(style_of(style)).with_message(doing)
 }
 
-/// Returns whether a line with all there is to show would be wrapped, on the terminal as it is now.
+/// Returns whether the terminal has too few columns for a complete line of progress.
 pub fn is_narrow() -> bool {
     terminal_size::terminal_size_of(io::stderr()).is_some_and(|(columns, _)| columns.0 < 72)
 }
 
-/// Reads a template. `{sent}`, `{total}` and `{rate}` are in the units of the summaries, which
-/// indicatif's own are not.
+/// Parses a template. `{sent}`, `{total}` and `{rate}` have the same units as the summaries, unlike
+/// indicatif's own values.
 pub fn style_of(template: &str) -> ProgressStyle {
     let style = ProgressStyle::with_template(template).expect("the template is valid");
     style

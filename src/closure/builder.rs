@@ -14,9 +14,9 @@ use crate::store::{Store, StorePath};
 #[derive(Debug, Default)]
 pub struct Builder {
     /// All paths that were named, in the order of first mention. All other fields refer to a path
-    /// by its place in this list.
+    /// by its index in this list.
     paths: Vec<StorePath>,
-    /// The place of each path, for lookups only: the order of the map is never used.
+    /// The index of each path, for lookups only: the order of the map is never used.
     places: HashMap<StorePath, u32>,
     records: Vec<Record>,
     /// The references of all records, one record after the other.

@@ -74,7 +74,7 @@ impl ImageLayer<'_> {
 pub enum LayerStep {
     /// The layer begins, or begins again after an error.
     Begun,
-    /// That number of further bytes was written.
+    /// Further bytes were written. Holds their number.
     Advanced(u64),
     /// The layer was sent.
     Sent,

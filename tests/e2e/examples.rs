@@ -8,7 +8,7 @@ use crate::support::{Docker, Image, REPOSITORY, build_together, check};
 const NAMES: [&str; 8] =
     ["web", "python", "postgresql", "base-image", "nix-shell", "names", "front", "back"];
 
-/// All of them in one evaluation, and one daemon.
+/// Checks that each example is an image that runs. Uses one evaluation and one daemon for all.
 #[test]
 fn each_is_an_image_that_runs() {
     let names = NAMES.map(|name| format!("example-{name}"));
@@ -52,7 +52,7 @@ fn the_index_has_both_platforms() {
     assert_eq!(spec["images"].as_array().unwrap().len(), 2);
 }
 
-/// Who adds an example has it tested.
+/// Checks that every example has a test.
 #[test]
 fn no_example_is_left_out() {
     let directory = Path::new(REPOSITORY).join("examples");
@@ -67,7 +67,7 @@ fn no_example_is_left_out() {
     assert_eq!(found, tested);
 }
 
-/// A container that goes on until it is dropped.
+/// A container that runs until it is dropped.
 struct Service<'a> {
     docker: &'a Docker,
     id: String,
@@ -79,7 +79,7 @@ impl<'a> Service<'a> {
         Self { docker, id: id.trim().to_owned() }
     }
 
-    /// Runs a command of `docker`, until it prints this.
+    /// Runs a command of `docker` again and again, until it prints the expected text.
     fn until_it_prints(&self, command: &[&str], expected: &str) {
         let begin = Instant::now();
         loop {

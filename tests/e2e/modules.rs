@@ -31,7 +31,7 @@ fn options_of_the_service_are_arguments() {
         command(&systems, "images"),
         r#""--cache=/var/cache/stowage/layers" "--cache-size=10G" "--listen=127.0.0.1:5000" "/etc/stowage/images""#
     );
-    // systemd reads a `%` twice, but for those that stand for the directory of credentials.
+    // A `%` is doubled for systemd, except in `%d`, the directory of credentials.
     assert_eq!(
         command(&systems, "tls"),
         r#""--grace=30" "--listen=[::]:443" "--max-connections=512" "--quiet" --tls-cert=%d/certificate --tls-key=%d/key --htpasswd=%d/htpasswd "--jobs=1" "/srv/100%% images""#
@@ -57,7 +57,7 @@ fn options_of_the_service_are_arguments() {
     }
 }
 
-/// systemd's own opinion of the units, and of how little they may do.
+/// Checks with systemd that the units are valid, and that they have few rights.
 #[test]
 fn systemd_takes_the_units() {
     let units = build(&check("units"));
@@ -110,7 +110,7 @@ fn a_flakes_images_have_packages_programs_and_checks() {
     assert!(Path::new(&directory.path().join("index.json")).exists());
 }
 
-/// The manual's page on options is what the modules say.
+/// Checks that the manual's page on options has the text of the modules.
 #[test]
 fn options_are_described_as_they_are() {
     let modules = evaluate("documentation");

@@ -7,7 +7,7 @@ fn share() -> PathBuf {
     build("packages.x86_64-linux.stowage").join("share")
 }
 
-/// Returns what bash would complete a line by: its words, of which the last is begun.
+/// Returns the words that bash offers for the last, incomplete word of a line.
 fn completed(words: &[&str]) -> Vec<String> {
     let script = share().join("bash-completion/completions/stowage");
     let bash = r#". "$1"; shift

@@ -40,8 +40,8 @@ fn logs_have_a_line_for_each_layer_that_is_sent() {
     assert!(!again.contains('\u{1b}'), "no terminal, no bars: {again}");
 }
 
-/// Runs a command on a terminal of so many columns, and returns what a person would see: all that
-/// was written between two ends of a line.
+/// Runs a command on a terminal with this number of columns. Returns the output, with its control
+/// sequences.
 fn on_a_terminal(store: &FakeStore, columns: u32, command: &str, has_colour: bool) -> String {
     let program = env!("CARGO_BIN_EXE_stowage");
     let root = store.root().display();
@@ -78,13 +78,13 @@ fn bars_fit_the_terminal() {
         let target = format!("copy image.json oci:layout-{columns} --progress bars");
         let output = on_a_terminal(&store, columns, &target, true);
         let bars: Vec<_> = output.split(['\r', '\n']).map(visible).collect();
-        // The account at the end is no bar.
+        // The summary at the end is not a bar.
         let is_bar = |line: &&String| line.contains("12.6 MB") && !line.starts_with("sent ");
         let bars: Vec<_> = bars.iter().filter(is_bar).collect();
         assert!(bars.len() > 1, "{columns}: {output:?}");
         assert!(!output.contains("MiB"), "{output:?}");
         for bar in bars {
-            // A bar that ends where the terminal does has the next one behind it, without a newline.
+            // After a bar of full width, the next bar follows without a newline.
             let (layer, all) = bar.split_at(bar.find("sending").unwrap_or(bar.len()));
             for line in [layer, all] {
                 assert!(line.chars().count() <= columns as usize, "{columns}: {bar:?}");

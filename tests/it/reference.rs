@@ -5,7 +5,7 @@ use std::process::Command;
 
 const REPOSITORY: &str = env!("CARGO_MANIFEST_DIR");
 
-/// The files of the functions that the reference describes, in its order.
+/// The names of the functions' files, in the order of the reference.
 const FUNCTIONS: [&str; 7] = [
     "build-image",
     "build-layer",
@@ -16,7 +16,8 @@ const FUNCTIONS: [&str; 7] = [
     "popularity",
 ];
 
-/// Compares a page with what the sources say, or writes it where `UPDATE_GOLDEN` is set.
+/// Compares a page with the text that is made from the sources, or writes the page if
+/// `UPDATE_GOLDEN` is set.
 fn compare(page: &str, generated: &str) {
     let file = Path::new(REPOSITORY).join("docs/reference").join(page);
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
@@ -47,7 +48,7 @@ fn commands_are_described_as_they_are() {
     );
     let commands = all.lines().skip_while(|line| *line != "Commands:").skip(1);
     for line in commands.take_while(|line| !line.is_empty()) {
-        // A description that is wrapped goes on further to the right.
+        // The next lines of a description are indented further.
         let name = line.strip_prefix("  ").unwrap().split(' ').next().unwrap();
         if name.is_empty() || name == "help" {
             continue;
@@ -59,7 +60,7 @@ fn commands_are_described_as_they_are() {
     compare("commands.md", &page);
 }
 
-/// An argument of a function, and what the comment before it says.
+/// An argument of a function, with the comment before it.
 struct Argument {
     name: String,
     default: Option<String>,
@@ -86,7 +87,7 @@ fn arguments(text: &str) -> Vec<Argument> {
             None => (declared, None),
         };
         let description = std::mem::take(&mut comment).trim().to_owned();
-        // Several arguments may share a comment, which is above the first.
+        // Several arguments may share the comment above the first one.
         let description = match found.last() {
             Some(last) if description.is_empty() => last.description.clone(),
             _ => description,
@@ -108,7 +109,7 @@ fn header(text: &str) -> (String, String) {
     let description: String = description.lines().filter(|line| !line.starts_with("Type: ")).fold(
         String::new(),
         |mut text, line| {
-            // One blank line where the type was.
+            // Leave one blank line in place of the type.
             if !(line.is_empty() && text.ends_with("\n\n")) {
                 writeln!(text, "{line}").unwrap();
             }
@@ -163,7 +164,7 @@ fn markdown_files() -> Vec<PathBuf> {
     files
 }
 
-/// Returns a page's anchors, as GitHub and mdBook make them of headings.
+/// Returns the anchors of a page's headings, as GitHub and mdBook make them.
 fn anchors(file: &Path) -> Vec<String> {
     let text = fs::read_to_string(file).unwrap();
     let headings = text.lines().filter(|line| line.starts_with('#'));
@@ -174,7 +175,7 @@ fn anchors(file: &Path) -> Vec<String> {
     headings.map(anchor).collect()
 }
 
-/// Returns the targets of a page's links, which are not those of other sites.
+/// Returns the targets of a page's links, without links to other sites.
 fn links(text: &str) -> Vec<&str> {
     let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
     targets.filter(|target| !target.contains("://") && !target.contains(' ')).collect()
@@ -195,7 +196,7 @@ fn links_lead_somewhere() {
     }
 }
 
-/// A page that the table of contents lacks is found by nobody.
+/// Checks that the table of contents has every page.
 #[test]
 fn every_page_is_in_the_table_of_contents() {
     let summary = fs::read_to_string(Path::new(REPOSITORY).join("docs/SUMMARY.md")).unwrap();

@@ -50,7 +50,7 @@ pub enum ParseLayeringError {
 }
 
 impl Layering {
-    /// Every layering that has a name, the default first.
+    /// The layerings that have names, the default first.
     pub const ALL: [Self; 5] =
         [Self::Runs, Self::Auto, Self::Popularity, Self::Nixery, Self::LargestFirst];
 

@@ -47,7 +47,7 @@ pub enum OnDemandError {
     /// All clients that waited for the image have left.
     #[error("the image is not built any more, since nobody waited for it: ask again")]
     Abandoned,
-    /// It takes too long.
+    /// The build takes too long.
     #[error("the image was not built within {} s", .0.as_secs())]
     Timeout(Duration),
     /// The image is too large.

@@ -95,7 +95,7 @@ impl<'i> Lookup<'i> {
             let name = below.next()?.to_str()?.parse().ok()?;
             if self.contents.iter().any(|contents| contents.store_paths.contains(&name)) {
                 let mut file = self.store.physical(&name);
-                // The empty path would make it a directory, `FILE/`, and a store path may be a file.
+                // Joining an empty path would add a slash, `FILE/`, and a store path may be a file.
                 if !below.as_path().as_os_str().is_empty() {
                     file.push(below.as_path());
                 }
