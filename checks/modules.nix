@@ -48,8 +48,10 @@ let
 in
 {
   inherit (evaluated) systems outputs;
-  # How `virtualisation.oci-containers` loads an image.
-  containers = builtins.unsafeDiscardStringContext (toString container.systemd.services.podman-hello.serviceConfig.ExecStartPre);
+  # What `virtualisation.oci-containers` loads, and how it runs that.
+  containers =
+    let inherit (container.virtualisation.oci-containers.containers.hello) image imageStream; in
+    builtins.unsafeDiscardStringContext "${image} from ${imageStream}\n${container.systemd.services.podman-hello.script}";
   units = lib.mapAttrs (_: config: builtins.unsafeDiscardStringContext config.systemd.units."stowage.service".text)
     (removeAttrs evaluated.configurations [ "nothing" "keyless" "both" ]);
 }
