@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::answer::Answer;
@@ -91,6 +92,8 @@ pub struct Client<'a> {
     authorization: Authorization,
     /// Repositories from which blobs can't be mounted.
     closed: Mutex<BTreeSet<String>>,
+    /// Whether the registry has refused `PATCH`.
+    no_patch: AtomicBool,
 }
 
 impl<'a> Client<'a> {
@@ -127,7 +130,8 @@ impl<'a> Client<'a> {
             exchange.set_origin(Origin::new(format!("http://{host}"), verify));
         }
         let authorization = Authorization::new(login, scopes);
-        Ok(Self { exchange, host, repository, authorization, closed: Mutex::default() })
+        let (closed, no_patch) = (Mutex::default(), AtomicBool::default());
+        Ok(Self { exchange, host, repository, authorization, closed, no_patch })
     }
 
     /// Returns the address of a path in the repository.
@@ -428,6 +432,16 @@ impl<'a> Client<'a> {
     /// Sends bodies without `Expect` from now on.
     pub fn expect_nothing(&self) {
         self.exchange.expect_nothing();
+    }
+
+    /// Returns whether the registry took a blob in a `PUT`, and had refused it in a `PATCH`.
+    pub fn takes_no_patch(&self) -> bool {
+        self.no_patch.load(Ordering::Relaxed)
+    }
+
+    /// Sends blobs without `PATCH` from now on.
+    pub fn patch_nothing(&self) {
+        self.no_patch.store(true, Ordering::Relaxed);
     }
 
     /// Finds another authorization, after a request with `said` was refused.

@@ -19,6 +19,9 @@ const BUFFER: usize = 256 << 10;
 /// The number of times that an upload may be redirected, or be sent in another way.
 const TURNS: usize = 5;
 
+/// How often a blob is sent in a `PATCH` of which nothing arrives.
+const PATCHES: u32 = 2;
+
 /// A blob that the registry lacks.
 pub struct Upload<'a> {
     /// The client for its repository.
@@ -87,6 +90,9 @@ impl Upload<'_> {
 
     /// Sends the bytes that `make` writes, and lets the registry check them. Resumes where the
     /// registry lost them. A blob that could not be made is not in the registry afterwards.
+    ///
+    /// The bytes are in a `PATCH`, which can be resumed, and a `PUT` completes the upload. If the
+    /// registry refuses the `PATCH`, they are in the `PUT` (distribution-spec, "POST then PUT").
     pub fn send(
         &self,
         begun: Option<String>,
@@ -96,13 +102,21 @@ impl Upload<'_> {
         let mut attempt = 0;
         let mut turns = 0;
         let mut authenticated = false;
+        let mut step = if self.client.takes_no_patch() { Step::Put } else { Step::Patch };
+        let mut patch_refused = false;
         loop {
             let here = match next.take() {
                 Some(place) => place,
                 None => Place { location: self.begin()?, offset: 0 },
             };
             let said = self.client.said();
-            let reason = match self.patch(&here, &said, &make) {
+            let reason = match self.step(step, &here, &said, &make) {
+                Ok(Sent::All(_)) if step == Step::Put => {
+                    if patch_refused {
+                        self.client.patch_nothing();
+                    }
+                    return Ok(());
+                }
                 Ok(Sent::All(end)) => match self.finish(&end)? {
                     None => return Ok(()),
                     // The bytes were checked here, so they are not at fault. If the upload does not
@@ -115,7 +129,19 @@ impl Upload<'_> {
                 Ok(Sent::Refused(answer)) if answer.status == 401 && !authenticated => {
                     authenticated = true;
                     self.client.authenticate(&answer, &said)?;
-                    next = self.where_it_is(&here);
+                    next = if step == Step::Patch { self.where_it_is(&here) } else { None };
+                    continue;
+                }
+                // The upload may be no more: it begins anew.
+                Ok(Sent::Refused(answer))
+                    if step == Step::Patch
+                        && here.offset == 0
+                        && may_be_no_patch(answer.status) =>
+                {
+                    self.cancel(&here.location);
+                    step = Step::Put;
+                    // Of other statuses, the upload that was lost may be the reason.
+                    patch_refused = !matches!(answer.status, 404 | 416);
                     continue;
                 }
                 // Nothing has been sent yet: send it again in the way that the answer asks for.
@@ -130,6 +156,8 @@ impl Upload<'_> {
                     }
                     continue;
                 }
+                // An answer that was lost may have been a good one.
+                Ok(Sent::Refused(_)) if step == Step::Put && self.is_there() => return Ok(()),
                 Ok(Sent::Refused(answer)) if may_be_sent_again(answer.status, here.offset) => {
                     format!("status {}", answer.status)
                 }
@@ -151,7 +179,12 @@ impl Upload<'_> {
             self.client.pause(attempt - 1, &format!("{}: {reason}", self.digest))?;
             authenticated = false;
             // If resuming has failed once, the registry's offset can't be relied on: begin again.
-            next = if here.offset == 0 { self.where_it_is(&here) } else { None };
+            let may_resume = step == Step::Patch && here.offset == 0;
+            next = if may_resume { self.where_it_is(&here) } else { None };
+            // A refusal in the middle of the bytes is seen as a broken connection only.
+            if next.is_none() && attempt == PATCHES {
+                step = Step::Put;
+            }
         }
     }
 
@@ -171,25 +204,36 @@ impl Upload<'_> {
     /// Completes the upload. Returns the registry's answer if the registry then does not have the
     /// blob.
     fn finish(&self, location: &str) -> Result<Option<Answer>, ClientError> {
-        let separator = if location.contains('?') { '&' } else { '?' };
-        let url = format!("{location}{separator}digest={}", self.digest);
-        let answer = self.client.request("PUT", &url)?;
-        if answer.is_success() {
-            return Ok(None);
-        }
+        let answer = self.client.request("PUT", &self.end_of(location))?;
         // The answer to an earlier attempt may have been lost, although it was a success. The
         // upload then no longer exists, and a second request to complete it fails. So ask whether
         // the blob is there.
-        let is_there = || self.client.has_blob(&self.digest, self.size);
-        if self.trusts && matches!(is_there(), Ok(Presence::There)) {
-            return Ok(None);
-        }
-        Ok(Some(answer))
+        Ok((!answer.is_success() && !self.is_there()).then_some(answer))
+    }
+
+    /// Returns the address of the request that completes the upload. An address from a redirection
+    /// may contain the digest already.
+    fn end_of(&self, location: &str) -> String {
+        let separator = match location.split_once('?') {
+            Some((_, query)) if query.split('&').any(|pair| pair.starts_with("digest=")) => {
+                return location.to_owned();
+            }
+            Some(_) => '&',
+            None => '?',
+        };
+        format!("{location}{separator}digest={}", self.digest)
+    }
+
+    /// Returns whether the registry says that it has the blob, and is believed.
+    fn is_there(&self) -> bool {
+        let presence = || self.client.has_blob(&self.digest, self.size);
+        self.trusts && matches!(presence(), Ok(Presence::There))
     }
 
     /// Sends the bytes that have not arrived yet.
-    fn patch(
+    fn step(
         &self,
+        step: Step,
         here: &Place,
         said: &Said,
         make: &(impl Fn(&mut dyn Write) -> Result<(), ClientError> + Sync),
@@ -199,6 +243,10 @@ impl Upload<'_> {
         if length == 0 && offset > 0 {
             return Ok(Sent::All(location.clone()));
         }
+        let (method, url) = match step {
+            Step::Patch => ("PATCH", location.clone()),
+            Step::Put => ("PUT", self.end_of(location)),
+        };
         let (reader, writer) =
             io::pipe().map_err(|error| Failed::Made(outgoing::Error::Write(error).into()))?;
         std::thread::scope(|scope| {
@@ -211,7 +259,7 @@ impl Upload<'_> {
             let mut reader =
                 Whole { reader: BufReader::with_capacity(BUFFER, reader), left: length };
             let payload = Payload::Stream { reader: &mut reader, length, offset };
-            let sent = self.client.attempt("PATCH", location, payload, said);
+            let sent = self.client.attempt(method, &url, payload, said);
             drop(reader);
             match made.join() {
                 Ok((Err(error), false)) => Err(Failed::Made(error)),
@@ -227,8 +275,17 @@ impl Upload<'_> {
     }
 }
 
+/// The request that contains a blob's bytes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// A request that can be resumed. Another one completes the upload.
+    Patch,
+    /// The request that completes the upload.
+    Put,
+}
+
 enum Sent {
-    /// All bytes have arrived; the upload is to be completed at this address.
+    /// All bytes have arrived; after a `PATCH`, the upload is to be completed at this address.
     All(String),
     /// The registry did not accept the bytes.
     Refused(Answer),
@@ -254,6 +311,11 @@ fn is_turned(answer: &Answer) -> bool {
         301 | 302 | 307 | 308 => answer.header("location").is_some(),
         _ => false,
     }
+}
+
+/// Returns whether a registry that answers a `PATCH` with this status may not support `PATCH`.
+fn may_be_no_patch(status: u16) -> bool {
+    matches!(status, 400 | 404 | 405 | 411 | 415 | 416 | 501)
 }
 
 /// Returns whether an upload that was refused may succeed in another attempt. An upload that was

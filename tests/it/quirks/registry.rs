@@ -24,6 +24,10 @@ pub struct Quirks {
     pub post: Option<u16>,
     /// The status after bytes have arrived, in place of 202.
     pub patch: Option<u16>,
+    /// The status by which every `PATCH` is refused, and whether its upload is gone.
+    pub no_patch: Option<(u16, bool)>,
+    /// The status by which every `PUT` with the bytes of a blob is refused.
+    pub no_whole: Option<u16>,
     /// The status of an upload that is complete, in place of 201.
     pub put_blob: Option<u16>,
     /// The status of a manifest that is stored, in place of 201.
@@ -73,7 +77,6 @@ pub struct Quirks {
 /// A request and its answer.
 #[derive(Clone, Debug)]
 pub struct Seen {
-    #[allow(dead_code)] // for messages
     pub method: String,
     pub path: String,
     pub query: String,
@@ -481,6 +484,13 @@ impl Inner {
                 self.contents.lock().unwrap().uploads.remove(id);
                 answer(204, &[], "")
             }
+            "PATCH" if quirks.no_patch.is_some() => {
+                let (status, is_lost) = quirks.no_patch.unwrap_or_default();
+                if is_lost {
+                    self.contents.lock().unwrap().uploads.remove(id);
+                }
+                error(status, "UNSUPPORTED")
+            }
             "PATCH" => {
                 let had = self.contents.lock().unwrap().uploads[id].len();
                 let begins = header("content-range").map(|range| {
@@ -511,6 +521,9 @@ impl Inner {
             }
             "PUT" => {
                 let last = axum::body::to_bytes(body, 1 << 26).await.unwrap();
+                if let Some(status) = quirks.no_whole.filter(|_| !last.is_empty()) {
+                    return error(status, "UNSUPPORTED");
+                }
                 let mut contents = self.contents.lock().unwrap();
                 let mut bytes = contents.uploads.remove(id).unwrap();
                 bytes.extend_from_slice(&last);

@@ -156,6 +156,47 @@ fn an_immutable_tag_may_be_the_same() {
     }
 }
 
+/// Registries that know no `PATCH` take a blob in the `PUT` that ends its upload.
+#[test]
+fn what_no_patch_takes_goes_in_a_put() {
+    let image = Pushed::new();
+    std::thread::scope(|scope| {
+        for status in [400, 404, 405, 411, 415, 416, 501] {
+            let image = &image;
+            scope.spawn(move || {
+                for is_lost in [false, true] {
+                    let no_patch = Some((status, is_lost));
+                    let token = Access::Token(access::Token::default());
+                    for (redirect, access) in [(None, token), (Some(307), Access::Open)] {
+                        let quirks = Quirks { no_patch, redirect, access, ..Quirks::default() };
+                        let what = format!("PATCH {status}, {is_lost}, {redirect:?}");
+                        image.arrives_twice(&what, quirks, &["--dest-creds", "u:p"], true);
+                    }
+                }
+                // Refused during the body, which is a broken connection.
+                let no_patch = Some((status, true));
+                let quirks = Quirks { no_patch, no_expect: true, ..Quirks::default() };
+                image.arrives(&format!("PATCH {status}, 417"), &Quirky::start(quirks), &[]);
+            });
+        }
+    });
+    // What refuses both is told by the second, and asked once.
+    let quirks = Quirks { no_patch: Some((405, false)), no_whole: Some(403), ..Quirks::default() };
+    let said = image.fails("neither", &Quirky::start(quirks), &[]);
+    assert!(said.contains("403") && !said.contains("trying again"), "{said}");
+}
+
+/// That a registry takes no `PATCH` is remembered for the blobs that follow.
+#[test]
+fn a_patch_that_was_refused_is_not_tried_for_every_blob() {
+    let image = Pushed::with_layers(20);
+    let registry = Quirky::start(Quirks { no_patch: Some((405, true)), ..Quirks::default() });
+    image.arrives("405", &registry, &[]);
+    let patches = registry.take_seen().into_iter().filter(|seen| seen.method == "PATCH").count();
+    // As many as are sent at a time.
+    assert!((1..=4).contains(&patches), "{patches}");
+}
+
 #[test]
 fn uploads_go_on_or_begin_anew() {
     let image = Pushed::new();
