@@ -188,12 +188,12 @@ fn by_skopeo(
     options: &CopyOptions,
     watch: &Watching,
 ) -> Result<Copied, Failure> {
-    let SkopeoArguments { dest_tls_verify, dest_cert_dir, dest_creds, authfile, all, retry_times } =
+    // No target that skopeo is needed for wants to know who asks: credentials stay here.
+    let SkopeoArguments { dest_tls_verify, dest_cert_dir, authfile, all, retry_times, .. } =
         options.skopeo.clone();
     let options = SkopeoOptions {
         dest_tls_verify,
         dest_cert_dir,
-        dest_creds,
         authfile,
         format: options.format.map(Into::into),
         // An index must arrive unchanged: its digest is what was signed, or what is deployed.

@@ -49,8 +49,6 @@ pub struct SkopeoOptions {
     pub dest_tls_verify: Option<bool>,
     /// The directory with the target's certificates.
     pub dest_cert_dir: Option<PathBuf>,
-    /// `user:password` for the target.
-    pub dest_creds: Option<String>,
     /// The file with credentials.
     pub authfile: Option<PathBuf>,
     /// The format of the manifest; none leaves the choice to skopeo.
@@ -81,7 +79,6 @@ impl SkopeoOptions {
         });
         option("dest-tls-verify", self.dest_tls_verify.map(|verify| verify.to_string().into()));
         option("dest-cert-dir", self.dest_cert_dir.clone().map(Into::into));
-        option("dest-creds", self.dest_creds.clone().map(Into::into));
         option("dest-authfile", self.authfile.clone().map(Into::into));
         option("format", format.map(Into::into));
         option("retry-times", self.retry_times.map(|times| times.to_string().into()));

@@ -1,6 +1,7 @@
 //! Opens connections to registries, with certificates and through proxies.
 //! Stage: registry. Input: options, and a registry's name. Output: ureq's [`Agent`].
 
+mod absolute_form;
 mod certificates;
 mod proxies;
 mod route;

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use ureq::config::Config;
 use ureq::http::Uri;
-use ureq::unversioned::resolver::{self, DefaultResolver, ResolvedSocketAddrs};
+use ureq::unversioned::resolver::{self, DefaultResolver, ResolvedSocketAddrs, Resolver as _};
 use ureq::unversioned::transport::{
     ConnectProxyConnector, ConnectionDetails, Connector, NextTimeout, SocksConnector, TcpConnector,
     Transport,
 };
-use ureq::{Error, Proxy};
+use ureq::{Agent, Error, Proxy, ProxyProtocol};
 
+use super::absolute_form::AbsoluteForm;
 use super::proxies::{Named, Proxies};
 
 /// Opens connections, each through the proxy that is chosen for it.
@@ -59,15 +60,55 @@ impl Route {
             run_connector: Arc::clone(&details.run_connector),
             register_shutdown: Arc::clone(&details.register_shutdown),
         };
-        let connector = ().chain(SocksConnector::default()).chain(ConnectProxyConnector::default());
-        match connector.connect(&details, None) {
-            Ok(transport) => Ok(transport.map(|transport| Box::new(transport) as _)),
+        let connection = match &named.proxy {
+            Ok(proxy) if passes_on(proxy) && !details.needs_tls() => {
+                self.to_proxy(proxy, &details).map(|connection| {
+                    let connection = AbsoluteForm::new(connection, &details, proxy, named);
+                    Some(Box::new(connection) as _)
+                })
+            }
+            _ => {
+                let connector =
+                    ().chain(SocksConnector::default()).chain(ConnectProxyConnector::default());
+                let connection = connector.connect(&details, None);
+                connection.map(|connection| connection.map(|connection| Box::new(connection) as _))
+            }
+        };
+        match connection {
+            Ok(connection) => Ok(connection),
             Err(Error::ConnectProxyFailed(reason)) => {
                 Err(Error::Other(Box::new(named.failed(reason))))
             }
             Err(error) => Err(Error::Other(Box::new(named.failed(error.to_string())))),
         }
     }
+
+    /// Connects to the proxy itself.
+    fn to_proxy(
+        &self,
+        proxy: &Proxy,
+        details: &ConnectionDetails,
+    ) -> Result<Box<dyn Transport>, Error> {
+        let direct = Agent::config_builder().proxy(None).build();
+        let addrs = self.resolver.resolve(proxy.uri(), &direct, details.timeout)?;
+        (details.run_connector)(&ConnectionDetails {
+            uri: proxy.uri(),
+            addrs,
+            resolver: &self.resolver,
+            config: &direct,
+            request_level: details.request_level,
+            now: details.now,
+            timeout: details.timeout,
+            current_time: Arc::clone(&details.current_time),
+            run_connector: Arc::clone(&details.run_connector),
+            register_shutdown: Arc::clone(&details.register_shutdown),
+        })
+    }
+}
+
+/// Returns whether a proxy passes on requests by HTTP that name the whole address.
+fn passes_on(proxy: &Proxy) -> bool {
+    matches!(proxy.protocol(), ProxyProtocol::Http | ProxyProtocol::Https)
 }
 
 impl Connector<()> for Route {

@@ -152,9 +152,9 @@ pub fn prefetch(wanted: &Prefetch, watch: &dyn Watch) -> Result<Vec<Prefetched>,
         let (hash, said) = match wanted.pulled_as {
             PulledAs::Dir => puller.hash(&manifest, &blobs, config)?,
             PulledAs::DockerArchive => {
-                let source = format!("docker://{image_name}@{}", manifest.digest);
+                let image = format!("{image_name}@{}", manifest.digest);
                 let reference = format!("{final_image_name}:{final_image_tag}");
-                let digest = docker_archive_digest(&source, &reference, wanted.options, watch)?;
+                let digest = docker_archive_digest(&image, &reference, wanted.options, watch)?;
                 (digest.to_sri(), puller.platform(&blobs, config)?)
             }
         };
