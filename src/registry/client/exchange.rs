@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::io::Read;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use ureq::{Agent, Body, Proxy, ResponseExt, SendBody};
 
 use super::address;
 use super::answer::Answer;
-use super::connect::Network;
+use super::connect::{Network, Proxies};
 use super::error::ClientError;
 use super::no_answer::NoAnswer;
 use super::origin::Origin;
@@ -106,6 +107,7 @@ pub struct Exchange<'a> {
     origin: Origin,
     /// True if the registry has refused `Expect`.
     no_expectation: AtomicBool,
+    proxies: Arc<Proxies>,
     watch: &'a dyn Watch,
 }
 
@@ -113,7 +115,8 @@ impl<'a> Exchange<'a> {
     /// Prepares requests to `origin`.
     pub fn new(network: &Network, origin: Origin, watch: &'a dyn Watch) -> Self {
         let agent = network.agent(|proxy| config(proxy, ANSWER));
-        Self { agent, origin, no_expectation: AtomicBool::new(false), watch }
+        let (no_expectation, proxies) = (AtomicBool::new(false), Arc::clone(network.proxies()));
+        Self { agent, origin, no_expectation, proxies, watch }
     }
 
     /// Returns the registry's own address.
@@ -129,6 +132,12 @@ impl<'a> Exchange<'a> {
     /// Sends bodies without `Expect` from now on.
     pub fn expect_nothing(&self) {
         self.no_expectation.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether a body may be announced by `Expect`. A proxy that reads requests may wait for
+    /// the body before it asks the registry.
+    fn may_expect(&self, url: &str) -> bool {
+        !self.no_expectation.load(Ordering::Relaxed) && !self.proxies.read_requests_to(url)
     }
 
     /// Sends a request once, and follows redirections. Unlike browsers, it keeps the method and the
@@ -196,7 +205,7 @@ impl<'a> Exchange<'a> {
                 let (length, offset) = (*length, *offset);
                 let mut request = request.header("content-type", "application/octet-stream");
                 request = request.header("content-length", length);
-                if length >= EXPECT && !self.no_expectation.load(Ordering::Relaxed) {
+                if length >= EXPECT && self.may_expect(url) {
                     request = request.header("expect", "100-continue");
                 }
                 if offset > 0 && length > 0 {

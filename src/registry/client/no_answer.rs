@@ -43,6 +43,9 @@ pub enum NoAnswer {
     /// The registry redirects too often.
     #[error("it redirects without end")]
     Redirections,
+    /// The answer `100 Continue` came with headers, which ureq refuses.
+    #[error("`100 Continue` came with headers")]
+    Continue,
     /// The address is not valid for a request.
     #[error("this is not an address that can be asked")]
     Address,
@@ -58,7 +61,9 @@ impl NoAnswer {
             Self::Insecure { .. } | Self::TooLong(_) | Self::Redirections | Self::Address => true,
             Self::Tls(problem) => problem.is_permanent(),
             Self::Proxy(error) => error.is_permanent,
-            Self::Refused | Self::NoHost | Self::Silent(_) | Self::Broken(_) => false,
+            Self::Refused | Self::NoHost | Self::Silent(_) | Self::Continue | Self::Broken(_) => {
+                false
+            }
         }
     }
 
@@ -97,6 +102,9 @@ impl From<ureq::Error> for NoAnswer {
             ureq::Error::BodyExceedsLimit(limit) => Self::TooLong(limit),
             ureq::Error::LargeResponseHeader(_, limit) => Self::TooLong(limit as u64),
             ureq::Error::TooManyRedirects => Self::Redirections,
+            ureq::Error::Protocol(error) if error.to_string().contains("100-continue") => {
+                Self::Continue
+            }
             // The messages of these errors contain the address, which may hold a secret.
             ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::RequireHttpsOnly(_) => {
                 Self::Address

@@ -167,6 +167,12 @@ impl Upload<'_> {
                     self.cancel(&here.location);
                     return Err(error);
                 }
+                // Gateways add headers to it. It is done without.
+                Err(Failed::Sent(NoAnswer::Continue)) if turns < TURNS => {
+                    turns += 1;
+                    self.client.expect_nothing();
+                    continue;
+                }
                 Err(Failed::Sent(reason)) if reason.is_permanent() => {
                     return Err(self.unreachable(&here, reason));
                 }

@@ -1,6 +1,8 @@
 //! Tests unusual statuses, redirections and headers.
 
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 
 use super::registry::{Quirks, Quirky};
 use super::{Pushed, access};
@@ -68,6 +70,39 @@ fn an_expectation_may_fail() {
     image.arrives("417", &registry, &[]);
     let refused = registry.take_seen().into_iter().filter(|seen| seen.status == 417).count();
     assert_eq!(refused, 1);
+}
+
+/// A gateway may add headers to `100 Continue` (RFC 9110, section 15.2).
+#[test]
+fn leave_to_send_a_body_may_have_headers() {
+    let image = Pushed::new();
+    let registry = Quirky::start(Quirks::default());
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let gateway = listener.local_addr().unwrap().to_string();
+    let behind = registry.host();
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            let mut server = TcpStream::connect(&behind).unwrap();
+            let (mut requests, mut answers) =
+                (client.try_clone().unwrap(), server.try_clone().unwrap());
+            std::thread::spawn(move || std::io::copy(&mut requests, &mut server));
+            std::thread::spawn(move || {
+                let mut buffer = [0; 1 << 16];
+                while let Ok(read @ 1..) = answers.read(&mut buffer) {
+                    let bytes = &buffer[..read];
+                    let rest = bytes.strip_prefix(b"HTTP/1.1 100 Continue\r\n");
+                    if rest.is_some() {
+                        client.write_all(b"HTTP/1.1 100 Continue\r\nVia: 1.1 gateway\r\n")?;
+                    }
+                    client.write_all(rest.unwrap_or(bytes))?;
+                }
+                std::io::Result::Ok(())
+            });
+        }
+    });
+    let said = image.push(&gateway, &[]);
+    assert!(said.status.success(), "{}", crate::support::stderr(&said));
+    registry.check("a/b", "v1", image.manifest());
 }
 
 #[test]

@@ -46,6 +46,11 @@ impl Network {
         Ok(Self { tls, proxies: Arc::clone(proxies) })
     }
 
+    /// Returns the proxies that requests go through.
+    pub fn proxies(&self) -> &Arc<Proxies> {
+        &self.proxies
+    }
+
     /// Returns an agent that makes its connections in this way. `config` makes the configuration
     /// for a proxy, or for none.
     pub fn agent(&self, config: impl Fn(Option<Proxy>) -> Config) -> Agent {

@@ -87,6 +87,11 @@ impl Proxies {
         self.http.iter().chain(&self.https)
     }
 
+    /// Returns whether a proxy reads the requests to an address and passes them on, without a tunnel.
+    pub fn read_requests_to(&self, address: &str) -> bool {
+        address.starts_with("http://") && self.for_address(address).is_some_and(Named::passes_on)
+    }
+
     /// Returns the proxy for requests to an address. This machine is reached directly, and so are
     /// the proxies themselves.
     pub fn for_address(&self, address: &str) -> Option<&Named> {
@@ -113,6 +118,14 @@ impl Proxies {
             || self.exceptions.iter().any(|exception| exception.holds(&host, ip, port))
             || self.all().any(is_proxy);
         (!direct).then_some(named)
+    }
+}
+
+impl Named {
+    /// Returns whether the proxy passes on requests by HTTP that name the whole address.
+    pub fn passes_on(&self) -> bool {
+        let protocol = self.proxy.as_ref().map(Proxy::protocol);
+        matches!(protocol, Ok(ProxyProtocol::Http | ProxyProtocol::Https))
     }
 }
 

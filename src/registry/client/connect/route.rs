@@ -10,7 +10,7 @@ use ureq::unversioned::transport::{
     ConnectProxyConnector, ConnectionDetails, Connector, NextTimeout, SocksConnector, TcpConnector,
     Transport,
 };
-use ureq::{Agent, Error, Proxy, ProxyProtocol};
+use ureq::{Agent, Error, Proxy};
 
 use super::absolute_form::AbsoluteForm;
 use super::proxies::{Named, Proxies};
@@ -61,7 +61,7 @@ impl Route {
             register_shutdown: Arc::clone(&details.register_shutdown),
         };
         let connection = match &named.proxy {
-            Ok(proxy) if passes_on(proxy) && !details.needs_tls() => {
+            Ok(proxy) if named.passes_on() && !details.needs_tls() => {
                 self.to_proxy(proxy, &details).map(|connection| {
                     let connection = AbsoluteForm::new(connection, &details, proxy, named);
                     Some(Box::new(connection) as _)
@@ -104,11 +104,6 @@ impl Route {
             register_shutdown: Arc::clone(&details.register_shutdown),
         })
     }
-}
-
-/// Returns whether a proxy passes on requests by HTTP that name the whole address.
-fn passes_on(proxy: &Proxy) -> bool {
-    matches!(proxy.protocol(), ProxyProtocol::Http | ProxyProtocol::Https)
 }
 
 impl Connector<()> for Route {
