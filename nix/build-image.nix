@@ -1,4 +1,4 @@
-{ lib, pkgs, stdenv, writeText, internalSpec, nixDatabase, imageScript, overridable, storePaths }:
+{ lib, pkgs, stdenv, writeText, annotationsOf, internalSpec, nixDatabase, imageScript, overridable, storePaths }:
 
 /* Builds a container image without storing its layers.
 
@@ -34,6 +34,9 @@ lib.fix (self:
 , tag ? null
   # How the container runs (`config` of the OCI image spec). Everything it mentions is in the image.
 , config ? { }
+  # The annotations of its manifest: a set of strings (OCI image spec, annotations.md). On a pulled base,
+  # `org.opencontainers.image.base.name` and `.digest` are added; null leaves one out.
+, annotations ? { }
   # The image to stand on: what `pullImage` or `pullImageFromManifest` made, or an archive of
   # `docker save`, skopeo or dockerTools. Its layers don't count for maxLayers, and its config is
   # inherited. "" is null, as nix2container has it.
@@ -107,6 +110,7 @@ lib.fix (self:
       addToRoot = lib.optional initializeNixDatabase "${database}";
       options = {
         inherit config created maxLayers layering layeringHints compression;
+        annotations = annotationsOf { function = "buildImage"; inherit annotations; fromImage = base; };
         popularity = if popularity == null then null else "${popularity}";
         previousPlan = if previousPlan == null then null else "${previousPlan}";
         previousImage = if previousImage == null then null else "${previousImage}";

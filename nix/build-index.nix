@@ -1,4 +1,4 @@
-{ lib, writeText, script, overridable }:
+{ lib, writeText, annotationsOf, script, overridable }:
 
 /* Makes one index of images for several platforms, of which engines choose their own.
 
@@ -38,10 +38,14 @@ lib.fix (self:
     entries = map
       (entry: if entry ? image then entry else { image = entry; })
       (if lib.isList images && images != [ ] then images else complain "`images` must be a list of one image at least");
-    specOf = { image, annotations ? { } }: { spec = "${image.spec or (complain "each of `images` must be an image of `buildImage`")}"; inherit annotations; };
+    checked = annotations: annotationsOf { function = "buildIndex"; inherit annotations; };
+    specOf = { image, annotations ? { } }: {
+      spec = "${image.spec or (complain "each of `images` must be an image of `buildImage`")}";
+      annotations = checked annotations;
+    };
     spec = writeText "${baseName}-index.json" (builtins.toJSON {
       version = 1;
-      inherit annotations;
+      annotations = checked annotations;
       images = map specOf entries;
     });
 

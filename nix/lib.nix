@@ -18,7 +18,7 @@
 let
   inherit (pkgs) lib;
   available = pkgs // {
-    inherit pkgs scriptPkgs stowage builder streamer builderDerivation imageScript internalSpec nixDatabase overridable sbom script storePaths;
+    inherit pkgs scriptPkgs stowage annotationsOf baseAnnotations builder streamer builderDerivation imageScript internalSpec nixDatabase overridable sbom script storePaths;
   };
   callPackage = lib.callPackageWith available;
   # Calls a file as callPackage does. What callPackage makes of a function, builtins.functionArgs doesn't know.
@@ -27,6 +27,8 @@ let
   # The program, for the machine that builds images.
   programOfDerivations =
     if arguments ? scriptPkgs && !(arguments ? stowage) then pkgs.buildPackages.callPackage ./package.nix { } else stowage;
+  annotationsOf = callFunction ./annotations.nix { };
+  baseAnnotations = callFunction ./base-annotations.nix { };
   builderDerivation = callFunction ./builder-derivation.nix { };
   imageScript = callFunction ./image-script.nix { };
   internalSpec = callFunction ./internal-spec.nix { };

@@ -1,4 +1,4 @@
-{ lib, pkgs, cacert, runCommand, runCommandLocal, stdenv, overridable }:
+{ lib, pkgs, baseAnnotations, cacert, runCommand, runCommandLocal, stdenv, overridable }:
 
 /* Pulls an image from a registry by its manifest, for `buildImage { fromImage = …; }`.
 
@@ -95,7 +95,11 @@ lib.fix (self:
   in
   runCommandLocal (lib.strings.sanitizeDerivationName "docker-image-${imageName}")
   {
-    passthru = { inherit getManifest; };
+    passthru = {
+      inherit getManifest;
+      # The manifest's digest is not known: the file may have been formatted.
+      baseAnnotations = baseAnnotations { imageName = "${registryUrl}/${imageName}"; tag = imageTag; digest = null; };
+    };
   } ''
     mkdir $out
     cd $out

@@ -1,4 +1,4 @@
-{ lib, pkgs, cacert, runCommand, stdenv, overridable }:
+{ lib, pkgs, baseAnnotations, cacert, runCommand, stdenv, overridable }:
 
 /* Pulls an image from a registry, for `buildImage { fromImage = …; }`.
 
@@ -50,7 +50,16 @@ lib.fix (self:
     outputHashMode = "recursive";
     outputHashAlgo = "sha256";
     outputHash = hash;
-    passthru = { imageName = finalImageName; imageTag = finalImageTag; };
+    passthru = {
+      imageName = finalImageName;
+      imageTag = finalImageTag;
+      # A tag that is not given may be another one.
+      baseAnnotations = baseAnnotations {
+        inherit imageName;
+        digest = imageDigest;
+        tag = if finalImageName == imageName then arguments.finalImageTag or null else null;
+      };
+    };
   } ''
     authentication=()
     if [ -f /etc/skopeo/auth.json ]; then authentication=(--authfile /etc/skopeo/auth.json); fi

@@ -29,6 +29,8 @@ lib.fix (self:
 , buildVMMemorySize ? 512
 , created ? "1970-01-01T00:00:01Z"
 , config ? { }
+  # The annotations of its manifest: a set of strings. nixpkgs has no such argument.
+, annotations ? { }
 , architecture ? stdenv.hostPlatform.go.GOARCH or pkgs.go.GOARCH
 , compressor ? "gz"
 , includeNixDB ? false
@@ -52,7 +54,7 @@ lib.fix (self:
     spec = imageSpec {
       function = "dockerTools.buildImage";
       name = baseName;
-      inherit fromImage config architecture created includeNixDB;
+      inherit fromImage config annotations architecture created includeNixDB;
       maxLayers = 100;
       roots = map (path: "${path}") copies;
       tars = lib.optional (copies != [ ] || extraCommands != "" || runAsRoot != null) tar;

@@ -1,4 +1,4 @@
-{ lib, emptyFile, writeText, internalSpec, nixDatabase }:
+{ lib, emptyFile, writeText, annotationsOf, internalSpec, nixDatabase }:
 
 # What streamLayeredImage and buildImage have in common: arguments by nixpkgs' names, to an image spec.
 {
@@ -7,6 +7,7 @@
 , name
 , fromImage
 , config
+, annotations
 , architecture
 , created
 , maxLayers
@@ -48,6 +49,7 @@ internalSpec {
   options = {
     inherit created maxLayers layering storeAttributes architecture;
     config = settings;
+    annotations = annotationsOf { inherit function annotations fromImage; };
     maxLayersIsTotal = true;
     tars = map (tar: "${tar}") tars;
     # The archive itself, where the base is an archive that was compressed.

@@ -13,6 +13,8 @@ let
     , contents ? [ ]
       # How the container runs (`config` of the OCI image spec).
     , config ? { }
+      # The annotations of its manifest: a set of strings. nixpkgs has no such argument.
+    , annotations ? { }
       # What its programs run on, by Go's name.
     , architecture ? stdenv.hostPlatform.go.GOARCH or pkgs.go.GOARCH
       # When it was made, by its own account, and when its files were changed; or "now".
@@ -58,7 +60,7 @@ let
         spec = imageSpec {
           function = "dockerTools.streamLayeredImage";
           name = baseName;
-          inherit fromImage config architecture created includeStorePaths includeNixDB;
+          inherit fromImage config annotations architecture created includeStorePaths includeNixDB;
           maxLayers = if layeringPipeline == null then maxLayers else 127;
           layering = if layeringPipeline == null then "runs" else layeringPipeline;
           storeAttributes = { inherit uid gid uname gname mtime; };
@@ -93,7 +95,7 @@ rec {
   */
   buildLayeredImage =
     # deadnix: skip
-    { compressor ? "gz", name, tag ? null, fromImage ? null, contents ? [ ], config ? { }, architecture ? null, created ? null, mtime ? null, uid ? 0, gid ? 0, uname ? "root", gname ? "root", maxLayers ? 100, extraCommands ? "", fakeRootCommands ? "", enableFakechroot ? false, includeStorePaths ? true, includeNixDB ? false, layeringPipeline ? null, debug ? false, passthru ? { }, meta ? { } }@arguments:
+    { compressor ? "gz", name, tag ? null, fromImage ? null, contents ? [ ], config ? { }, annotations ? { }, architecture ? null, created ? null, mtime ? null, uid ? 0, gid ? 0, uname ? "root", gname ? "root", maxLayers ? 100, extraCommands ? "", fakeRootCommands ? "", enableFakechroot ? false, includeStorePaths ? true, includeNixDB ? false, layeringPipeline ? null, debug ? false, passthru ? { }, meta ? { } }@arguments:
     let
       # With the defaults that are streamLayeredImage's own.
       stream = streamLayeredImage (removeAttrs arguments [ "compressor" ]);

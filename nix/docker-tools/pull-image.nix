@@ -1,4 +1,4 @@
-{ lib, pkgs, stdenv, cacert, runCommand, overridable }:
+{ lib, pkgs, stdenv, baseAnnotations, cacert, runCommand, overridable }:
 
 /* An image of a registry, as an archive. The arguments and the hash are nixpkgs':
    what it pins can stay as it is.
@@ -33,6 +33,12 @@ lib.fix (self:
     inherit imageDigest;
     imageName = finalImageName;
     imageTag = finalImageTag;
+    # A tag that is not given may be another one.
+    passthru.baseAnnotations = baseAnnotations {
+      inherit imageName;
+      digest = imageDigest;
+      tag = if finalImageName == imageName then arguments.finalImageTag or null else null;
+    };
     nativeBuildInputs = [ pkgs.buildPackages.skopeo ];
     SSL_CERT_FILE = "${cacert}/etc/ssl/certs/ca-bundle.crt";
     impureEnvVars = lib.fetchers.proxyImpureEnvVars;

@@ -10,9 +10,10 @@ use std::sync::Arc;
 use oci_spec::image::Descriptor;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::Error;
+use super::annotations::{Annotations, annotated};
 use super::architecture::Architecture;
 use super::blob::{Form, LayerBlob};
 use super::image::{Blob, Image, ManifestFormat};
@@ -25,9 +26,6 @@ use crate::store::Store;
 const VERSION: u32 = 1;
 /// The media type of an index (image-spec, image-index.md).
 const INDEX_MEDIA_TYPE: &str = "application/vnd.oci.image.index.v1+json";
-
-/// Annotations by key (image-spec, annotations.md).
-pub type Annotations = BTreeMap<String, String>;
 
 /// One image, or several images and their index.
 #[derive(Clone, Debug)]
@@ -242,13 +240,6 @@ impl Artifact {
         });
         Blob::json(&annotated(document, &index.annotations))
     }
-}
-
-fn annotated(mut document: Value, annotations: &Annotations) -> Value {
-    if !annotations.is_empty() {
-        document["annotations"] = json!(annotations);
-    }
-    document
 }
 
 /// The manifests and configurations, and the index if there is one.

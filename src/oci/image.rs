@@ -8,6 +8,7 @@ use oci_spec::image::{
 use serde::Serialize;
 use serde_json::Value;
 
+use super::annotations::annotated;
 use super::blob::{Form, LayerBlob};
 use super::media_type::Family;
 use super::spec::ImageSpec;
@@ -112,6 +113,12 @@ impl Image {
             .layers(layers.collect::<Vec<_>>())
             .build()
             .expect("every required field is set");
+        let manifest = serde_json::to_value(manifest).expect("OCI's documents are JSON");
+        let manifest = match format {
+            ManifestFormat::Oci => annotated(manifest, &spec.annotations),
+            // This format has no annotations.
+            ManifestFormat::DockerV2S2 => manifest,
+        };
         Self { config, manifest: Blob::json(&manifest), format }
     }
 
@@ -177,6 +184,7 @@ mod tests {
             "platform": {"architecture": "amd64", "os": "linux"},
             "created": "1970-01-01T00:00:01Z",
             "config": {},
+            "annotations": {"b": "2", "a": "1"},
             "history": [{}, {}],
             "layers": [
                 stored("application/vnd.docker.image.rootfs.diff.tar.gzip"),
@@ -214,9 +222,10 @@ mod tests {
                 json!("application/vnd.docker.image.rootfs.diff.tar"),
             ),
             ("/layers/1/size", json!(1000), json!(2048)),
+            ("/annotations", json!({"a": "1", "b": "2"}), json!(null)),
         ] {
-            assert_eq!(oci.pointer(pointer), Some(&in_oci), "{pointer}");
-            assert_eq!(docker.pointer(pointer), Some(&in_docker), "{pointer}");
+            assert_eq!(oci.pointer(pointer).unwrap_or(&Value::Null), &in_oci, "{pointer}");
+            assert_eq!(docker.pointer(pointer).unwrap_or(&Value::Null), &in_docker, "{pointer}");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Images: configuration, manifest, and the spec from which every byte can be made.
 //! Stage: oci. Input: layers. Output: [`ImageSpec`] and [`Image`].
 
+mod annotations;
 mod architecture;
 mod archive_reader;
 mod artifact;
@@ -27,8 +28,9 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+pub use annotations::Annotations;
 pub use architecture::Architecture;
-pub use artifact::{Annotations, Artifact, Documents, IndexEntry, IndexSpec};
+pub use artifact::{Artifact, Documents, IndexEntry, IndexSpec};
 pub use blob::{Form, LayerBlob};
 pub use build::{
     BuildOptions, Built, LAYER_SET_FILE, LayerSet, Metadata, Warning, build_image, build_layer_set,

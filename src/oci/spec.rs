@@ -8,6 +8,7 @@ use oci_spec::image::History;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::Error;
+use super::annotations::Annotations;
 use super::architecture::Architecture;
 use super::config::ContainerConfig;
 use super::created::Created;
@@ -33,6 +34,8 @@ pub struct ImageSpec {
     pub created: Created,
     /// The way in which the container runs.
     pub config: ContainerConfig,
+    /// The annotations of its OCI manifest.
+    pub annotations: Annotations,
     /// The history: one entry for each layer, from the bottom up.
     pub history: Vec<History>,
     /// The layers from the bottom up.
@@ -53,6 +56,8 @@ pub(super) struct ImageSpecJson<L, S> {
     // The config may have keys of a base image that this program does not know.
     #[serde(deserialize_with = "ContainerConfig::deserialize_any_keys")]
     config: ContainerConfig,
+    #[serde(default)]
+    annotations: Annotations,
     history: Vec<History>,
     pub layers: Vec<L>,
     pub store_paths: Vec<S>,
@@ -79,6 +84,8 @@ struct ImageSpecOut<'s> {
     platform: PlatformJson,
     created: &'s Created,
     config: &'s ContainerConfig,
+    #[serde(skip_serializing_if = "Annotations::is_empty")]
+    annotations: &'s Annotations,
     history: &'s [History],
     layers: &'s [SpecLayer],
     store_paths: &'s [SourceInfo],
@@ -100,12 +107,23 @@ const OS: &str = "linux";
 
 impl Serialize for ImageSpec {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self { architecture, variant, created, config, history, layers, sources } = self;
+        let Self { architecture, variant, created, config, annotations, history, layers, sources } =
+            self;
         let (architecture, variant) = (architecture.clone(), variant.clone());
         let platform = PlatformJson { architecture, os: OS.to_owned(), variant };
         let store_paths = sources;
-        ImageSpecOut { version: VERSION, platform, created, config, history, layers, store_paths }
-            .serialize(serializer)
+        let version = VERSION;
+        ImageSpecOut {
+            version,
+            platform,
+            created,
+            config,
+            annotations,
+            history,
+            layers,
+            store_paths,
+        }
+        .serialize(serializer)
     }
 }
 
@@ -135,11 +153,19 @@ impl<S: Into<SourceInfo>> TryFrom<ImageSpecJson<SpecLayer, S>> for ImageSpec {
     type Error = String;
 
     fn try_from(json: ImageSpecJson<SpecLayer, S>) -> Result<Self, String> {
-        let ImageSpecJson { platform, created, config, history, layers, store_paths, .. } =
-            json.checked()?;
+        let ImageSpecJson {
+            platform,
+            created,
+            config,
+            annotations,
+            history,
+            layers,
+            store_paths,
+            ..
+        } = json.checked()?;
         let PlatformJson { architecture, variant, .. } = platform;
         let sources = store_paths.into_iter().map(Into::into).collect();
-        Ok(Self { architecture, variant, created, config, history, layers, sources })
+        Ok(Self { architecture, variant, created, config, annotations, history, layers, sources })
     }
 }
 
@@ -224,6 +250,7 @@ mod tests {
         let digest = format!("sha256:{}", "1".repeat(64));
         json["platform"]["variant"] = "v7".into();
         json["config"] = json!({"x-Key": null});
+        json["annotations"] = json!({"org.example.key": "", "a": "b"});
         json["layers"][0] = json!({
             "diffId": digest,
             "size": 2048,
@@ -283,6 +310,7 @@ mod tests {
             ),
             ("an empty layer's history", "/history/0/empty_layer", json!(true), "0 entries"),
             ("compressed layers", "/layers/0/mediaType", json!("x+gzip"), "x+gzip"),
+            ("an annotation that is no text", "/annotations", json!({"a": 1}), "expected a string"),
             ("no digest", "/layers/0/diffId", json!("sha256:0"), "is not a digest"),
             (
                 "a path below a store path",
@@ -294,6 +322,7 @@ mod tests {
             let mut json = minimal();
             match json.pointer_mut(pointer) {
                 Some(place) => *place = value,
+                None if pointer == "/annotations" => json["annotations"] = value,
                 None => json["history"][0]["empty_layer"] = value,
             }
             let error = serde_json::from_value::<ImageSpec>(json).unwrap_err().to_string();

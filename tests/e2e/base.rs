@@ -151,7 +151,7 @@ fn every_format_of_skopeo_is_a_base() {
 }
 
 /// Returns the derivation of an expression over `pkgs.stowage`, or the error of evaluating it.
-fn evaluate(expression: &str) -> Result<String, String> {
+pub fn evaluate(expression: &str) -> Result<String, String> {
     let apply = format!("pkgs: with pkgs.stowage; ({expression}).drvPath");
     // Evaluation is impure, since `builtins.toFile` stands for a file beside the Nix code.
     let flake = ".#legacyPackages.x86_64-linux";
@@ -163,7 +163,7 @@ fn evaluate(expression: &str) -> Result<String, String> {
     Ok(String::from_utf8(output.stdout).unwrap())
 }
 
-fn realise(expression: &str) -> String {
+pub fn realise(expression: &str) -> String {
     let derivation = evaluate(expression).unwrap();
     run(nix(&["--exec", "nix-store", "--realise"]).arg(derivation)).trim().to_owned()
 }
@@ -218,6 +218,12 @@ fn mistakes_are_named() {
             "`imageManifest` must be the manifest of one image",
         ),
         (r#"pullImage { name = "a"; }"#, "without required argument"),
+        (
+            r#"buildImage { name = "a"; annotations.b = 1; }"#,
+            "`annotations.\"b\"` must be a string, not int",
+        ),
+        (r#"buildImage { name = "a"; annotations = [ ]; }"#, "must be a set of strings"),
+        (r#"dockerTools.buildImage { name = "a"; annotations."" = ""; }"#, "a key of no letters"),
         (r#"pullImageFromManifest { imageName = "a"; tag = "b"; }"#, "unexpected argument 'tag'"),
     ] {
         let error = evaluate(expression).expect_err(expression);

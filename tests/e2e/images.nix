@@ -242,6 +242,14 @@ in
     compression = "zstd";
   };
 
+  # With annotations: null leaves one out.
+  annotated = stowage.buildImage {
+    name = "e2e/annotated";
+    tag = "v1";
+    copyToRoot = pkgs.writeTextDir "data" "annotated";
+    annotations = { "org.opencontainers.image.source" = "https://example.org/ü"; "org.example.none" = null; };
+  };
+
   # For two platforms; the second is of data alone, as no program for it is at hand.
   index = stowage.buildIndex {
     name = "e2e/index";

@@ -74,6 +74,10 @@ fn mistakes_in_nix_code_are_named() {
         (r#"{ name = "a"; images = [ ]; }"#, "`images` must be a list of one image at least"),
         (r#"{ name = "a"; images = [ pkgs.bash ]; }"#, "must be an image of `buildImage`"),
         (r#"{ name = "a"; images = [ ]; image = [ ]; }"#, "unexpected argument 'image'"),
+        (
+            r#"{ name = "a"; images = [ (pkgs.stowage.buildImage { name = "b"; }) ]; annotations.b = 1; }"#,
+            "`annotations.\"b\"` must be a string, not int",
+        ),
     ] {
         let apply = format!("pkgs: (pkgs.stowage.buildIndex {arguments}).spec.drvPath");
         let flake = ".#legacyPackages.x86_64-linux";

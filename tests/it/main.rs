@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+/// Annotations of manifests.
+mod annotations;
 /// The rule that no stage names a later one.
 mod architecture;
 /// The contents of a stream, and what a receiver makes of an incomplete one.

@@ -74,8 +74,9 @@ pub fn build_image(
         return Err(Error::TooManyLayers(layers.len()));
     }
     compress_layers(store, &mut layers, options.compression)?;
-    let BuildOptions { architecture, created, .. } = options;
-    let made = ImageSpec { architecture, variant, created, config, history, layers, sources };
+    let BuildOptions { architecture, created, annotations, .. } = options;
+    let made =
+        ImageSpec { architecture, variant, created, config, annotations, history, layers, sources };
     Ok(Built { made, warnings })
 }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use super::super::annotations::Annotations;
 use super::super::architecture::Architecture;
 use super::super::created::Created;
 use crate::layer::{LayerBudget, Layering, LayeringHints, PermissionRule, StoreAttributes};
@@ -21,6 +22,9 @@ pub struct BuildOptions {
     /// The way in which the container runs.
     #[serde(default)]
     pub config: ContainerConfig,
+    /// The annotations of the image's OCI manifest.
+    #[serde(default)]
+    pub annotations: Annotations,
     /// The base image, in any format that [`read_base`](crate::oci::base::read_base) reads.
     #[serde(default)]
     pub from_image: Option<PathBuf>,
@@ -132,6 +136,7 @@ mod tests {
             (r#"{"created": "2026-02-30T00:00:00Z"}"#, "`created` must be a date"),
             (r#"{"architecture": "x86_64"}"#, "`arch` must be one of Go's names"),
             (r#"{"copyToRoot": ["/etc"]}"#, "/etc"),
+            (r#"{"annotations": {"a": null}}"#, "expected a string"),
             (r#"{"config": {"Entrypoint": "sh"}}"#, "`config.Entrypoint`"),
         ] {
             let error = parse(text).unwrap_err();
