@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+/// Annotations, and the name of a base image in them.
+mod annotations;
 /// Mistakes in Nix code, and the errors that Nix prints.
 mod bad_input;
 /// Base images: from archives, registries and in each of skopeo's formats.
@@ -22,6 +24,8 @@ mod examples;
 /// The cost of an update by `stowage diff`, by Docker and by a registry; the page of `stowage
 /// explain` in a browser.
 mod explain;
+/// A registry's garbage collections.
+mod garbage;
 /// Images for several platforms.
 mod index;
 /// Modules for NixOS and flake-parts.

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 use crate::registry::Registry;
-use crate::support::{Image, build, nix, run, stowage};
+use crate::support::{Image, build, nix, run, stderr, stowage};
 
 /// Returns Nix's hash of the directory that skopeo writes.
 fn by_skopeo(reference: &str, arch: &str, directory: &Path) -> String {
@@ -54,4 +54,51 @@ fn every_image_of_an_index_is_prefetched() {
         assert_eq!(found["hash"], by_skopeo(&reference, arch, directory.path()), "{arch}");
         assert_eq!(*found, prefetch(&[&tagged, "--arch", arch]));
     }
+}
+
+/// `registries.conf` leads to a mirror where the registry itself does not answer, by a short name too:
+/// for skopeo and for us.
+#[test]
+fn a_mirror_answers_for_a_registry_that_does_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let mirror = Registry::start();
+    let image = Image::named("configOnly");
+    let stored = format!("{}/mirrored/app:v1", mirror.host);
+    run(stowage(&["push", "--quiet"]).arg(&image.spec_file).arg(&stored));
+    // Nothing listens there, once this is dropped.
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let conf = directory.path().join("registries.conf");
+    let text = format!(
+        "[[registry]]\nprefix = \"{closed}/team\"\nlocation = \"{closed}/team\"\ninsecure = true\n\
+         [[registry.mirror]]\nlocation = \"{}/mirrored\"\ninsecure = true\n\
+         [aliases]\n\"app\" = \"{closed}/team/app\"\n",
+        mirror.host
+    );
+    std::fs::write(&conf, text).unwrap();
+    let whole = format!("{closed}/team/app:v1");
+    let prefetched = |name: &str| {
+        let mut command = stowage(&["prefetch", "--json", "--quiet", name]);
+        let printed = run(command.env("CONTAINERS_REGISTRIES_CONF", &conf));
+        serde_json::from_str::<Value>(&printed).unwrap()
+    };
+    let found = prefetched(&whole);
+    // It is called what it was asked for by, wherever it was found.
+    assert_eq!(found["imageName"], format!("{closed}/team/app"));
+    assert_eq!(prefetched("app:v1"), found);
+    let mut inspect = Command::new("skopeo");
+    inspect.arg("--registries-conf").arg(&conf).args([
+        "inspect",
+        "--no-tags",
+        "--format",
+        "{{.Digest}}",
+    ]);
+    let digest = run(inspect.arg(format!("docker://{whole}")));
+    assert_eq!(found["imageDigest"], digest.trim());
+
+    // With neither, the registry that was named is in the message.
+    drop(mirror);
+    let mut command = stowage(&["prefetch", "--quiet", &whole]);
+    let output = command.env("CONTAINERS_REGISTRIES_CONF", &conf).output().unwrap();
+    assert!(!output.status.success());
+    assert!(stderr(&output).contains(&closed.to_string()), "{}", stderr(&output));
 }

@@ -1,15 +1,19 @@
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use stowage::oci::ImageSpec;
+
+use crate::support::run;
 
 /// A registry for one test, which ends with the test.
 pub struct Registry {
     server: Child,
     /// The host and the port.
     pub host: String,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl Registry {
@@ -49,7 +53,10 @@ impl Registry {
         // JSON is also YAML.
         let mut config = json!({
             "version": 0.1,
-            "storage": {"filesystem": {"rootdirectory": directory.path().join("data")}},
+            "storage": {
+                "filesystem": {"rootdirectory": directory.path().join("data")},
+                "delete": {"enabled": true},
+            },
             "http": {"addr": host},
         });
         configure(&mut config, directory.path());
@@ -63,7 +70,31 @@ impl Registry {
             assert!(start.elapsed() < Duration::from_secs(30), "the registry does not answer");
             std::thread::sleep(Duration::from_millis(50));
         }
-        Self { server, host, _directory: directory }
+        Self { server, host, directory }
+    }
+
+    /// Deletes the manifest that a tag has.
+    pub fn delete_manifest(&self, repository: &str, tag: &str) {
+        let image = format!("docker://{}/{repository}:{tag}", self.host);
+        run(Command::new("skopeo").args(["delete", "--tls-verify=false", &image]));
+    }
+
+    /// Removes the blobs that no manifest names.
+    pub fn collect_garbage(&self) {
+        let config = self.directory.path().join("config.yml");
+        run(Command::new("docker-registry").arg("garbage-collect").arg(config));
+    }
+
+    /// Loses the files of all layers of an image, and returns how many these are.
+    pub fn lose_blobs(&self, spec: &ImageSpec) -> u64 {
+        let blobs = self.directory.path().join("data/docker/registry/v2/blobs/sha256");
+        let digests: BTreeSet<_> =
+            spec.layers.iter().map(|layer| layer.diff_id.to_string()).collect();
+        for digest in &digests {
+            let hex = &digest["sha256:".len()..];
+            std::fs::remove_dir_all(blobs.join(&hex[..2]).join(hex)).unwrap();
+        }
+        digests.len() as u64
     }
 }
 
