@@ -69,6 +69,10 @@ impl Watch for StreamBar {
         self.0.set_length(bytes);
     }
 
+    fn expect_more(&self, bytes: u64) {
+        self.0.inc_length(bytes);
+    }
+
     fn advance(&self, _: u64) -> io::Result<()> {
         Ok(())
     }

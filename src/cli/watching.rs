@@ -87,6 +87,18 @@ impl Watch for Watching {
         }
     }
 
+    fn expect_more(&self, bytes: u64) {
+        match self {
+            Self::Bars(bars) => bars.total.inc_length(bytes),
+            Self::Json(total) => {
+                let mut total = locked(total);
+                total.expected += bytes;
+                self.event(&json!({ "event": "expect", "bytes": total.expected }));
+            }
+            Self::Plain | Self::Notes | Self::Quiet => {}
+        }
+    }
+
     fn advance(&self, bytes: u64) -> io::Result<()> {
         match self {
             Self::Bars(bars) => bars.total.inc(bytes),

@@ -31,4 +31,4 @@ pub use reference::{
 pub use skopeo::{SkopeoError, run_skopeo};
 pub use temporary::{NewFile, remove_stale};
 pub use unnamed::UnnamedFile;
-pub use watch::{ImageLayer, LayerStep, Unwatched, Watch, Watched, WatchedLayer};
+pub use watch::{ImageLayer, LayerStep, Turn, Unwatched, Watch, Watched, WatchedLayer};

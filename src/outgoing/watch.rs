@@ -6,13 +6,17 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::Duration;
 
+use crate::digest::BlobDigest;
 use crate::oci::{Form, ImageSpec, LayerBlob};
 use crate::sink::{FileBytes, Sink};
 
 /// Watches an image being copied. Called by every thread that writes.
 pub trait Watch: Sync {
-    /// Notes that `bytes` more bytes are going to be written.
+    /// Begins the count of written bytes anew: `bytes` bytes are going to be written.
     fn expect(&self, bytes: u64);
+
+    /// Notes that `bytes` more bytes are going to be written.
+    fn expect_more(&self, bytes: u64);
 
     /// Notes that `bytes` more bytes were written. An error ends the copy, which then leaves
     /// nothing behind.
@@ -53,20 +57,29 @@ impl ImageLayer<'_> {
         self.spec.layers[self.index].blob(self.form)
     }
 
-    /// Returns a key that sorts layers into the order in which they are best sent. Members of a
-    /// compressed archive come first, in the order of the archive: to reach one, everything before
-    /// it is decompressed. The others follow, the largest first, so that it is not begun last.
-    pub fn turn(&self) -> impl Ord + use<> {
+    /// Returns the layer's turn among those that are sent.
+    pub fn turn(&self) -> Turn {
         let LayerBlob { digest, size, .. } = self.blob();
-        let stored = self.spec.layers[self.index].stored();
-        let in_archive = stored.filter(|blob| !blob.archive.is_none()).map(|blob| blob.offset);
-        (in_archive.is_none(), in_archive, Reverse((size, digest)))
+        match self.spec.layers[self.index].stored() {
+            Some(blob) if !blob.archive.is_none() => Turn::InArchive(blob.offset),
+            _ => Turn::OfSize(Reverse((size, digest))),
+        }
     }
 
     /// Returns the names of the store paths in the layer, for messages.
     pub fn names(&self) -> String {
         self.spec.layers[self.index].names()
     }
+}
+
+/// Sorts layers into the order in which they are best sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Turn {
+    /// Members of a compressed archive come first, in the order of the archive, by their offsets:
+    /// to reach one, everything before it is decompressed.
+    InArchive(u64),
+    /// The others follow, the largest first, so that it is not begun last.
+    OfSize(Reverse<(u64, BlobDigest)>),
 }
 
 /// The progress of a layer.
@@ -89,6 +102,8 @@ pub struct Unwatched;
 
 impl Watch for Unwatched {
     fn expect(&self, _: u64) {}
+
+    fn expect_more(&self, _: u64) {}
 
     fn advance(&self, _: u64) -> io::Result<()> {
         Ok(())

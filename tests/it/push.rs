@@ -150,7 +150,8 @@ fn layers_are_mounted_from_whichever_has_them() {
     let contents = registry.contents();
     assert!(contents.uploads.is_empty(), "{:?}", contents.uploads.keys());
     let neither = neither.diff_id.to_string();
-    assert_eq!((contents.received.len(), &contents.received[0]), (2, &neither));
+    // The configuration besides.
+    assert!(contents.received.len() == 2 && contents.received.contains(&neither));
 }
 
 /// Checks that a client that is refused before it sends a layer gets the refusal, and not a broken
@@ -295,7 +296,8 @@ fn what_stays_wrong_is_said() {
     for (faults, message) in [
         (Faults { refuse: true, ..Faults::default() }, "refuses the manifest: 400 no such thing"),
         (Faults { statuses: vec![403; 99], ..Faults::default() }, "403 not now"),
-        (Faults { statuses: vec![500; 99], ..Faults::default() }, "500 not now"),
+        // What is asked without a body is answered without one.
+        (Faults { statuses: vec![500; 99], ..Faults::default() }, ": 500 "),
         (
             Faults { token_lasts: 1000, token_statuses: vec![401], ..Faults::default() },
             "/token refuses a token: 401",

@@ -220,7 +220,10 @@ async fn handle(State(registry): State<Faulty>, request: Request) -> Response {
             Some(bytes) => answer(200, &[], bytes.clone()),
             None => answer(404, &[], ""),
         },
-        (Method::PATCH, true) => receive(&registry, &name, &location(&name), body).await,
+        (Method::PATCH, true) => match receive(&registry, &name, body).await {
+            Ok(()) => answer(202, &[("location", &location(&name))], ""),
+            Err(cut) => cut,
+        },
         (Method::GET, true) => match registry.contents().uploads.get(&name) {
             Some(bytes) => {
                 let range = format!("0-{}", bytes.len().saturating_sub(1));
@@ -231,6 +234,12 @@ async fn handle(State(registry): State<Faulty>, request: Request) -> Response {
         (Method::PUT, true) => {
             let digest = query.split("digest=").nth(1).unwrap_or_default().to_owned();
             assert!(query.starts_with("state=x&"), "{query}");
+            let length = parts.headers.get("content-length").map(|length| length.as_bytes());
+            if length.is_some_and(|length| length != b"0")
+                && let Err(cut) = receive(&registry, &name, body).await
+            {
+                return cut;
+            }
             let expired = happens(&mut registry.0.faults.lock().unwrap().expired);
             let upload = registry.contents().uploads.remove(&name);
             let Some(bytes) = upload.filter(|_| !expired) else {
@@ -257,7 +266,9 @@ async fn handle(State(registry): State<Faulty>, request: Request) -> Response {
     }
 }
 
-async fn receive(registry: &Faulty, id: &str, location: &str, body: Body) -> Response {
+/// Adds a body to an upload; or breaks the connection, as if the line were cut: nothing more is
+/// read, and nothing answered.
+async fn receive(registry: &Faulty, id: &str, body: Body) -> Result<(), Response> {
     let cut = registry.0.faults.lock().unwrap().cut.pop();
     let mut stream = body.into_data_stream();
     let mut taken = 0;
@@ -272,11 +283,10 @@ async fn receive(registry: &Faulty, id: &str, location: &str, body: Body) -> Res
             if registry.0.faults.lock().unwrap().forgetful {
                 registry.contents().uploads.remove(id);
             }
-            // Behave as if the line were cut: read nothing more, and answer nothing.
-            return answer(202, &[], broken());
+            return Err(answer(202, &[], broken()));
         }
     }
-    answer(202, &[("location", location)], "")
+    Ok(())
 }
 
 /// Returns a body that breaks the connection.

@@ -21,6 +21,7 @@ mod reuse;
 mod scopes;
 mod token;
 mod upload;
+mod work;
 
 pub use connect::{Certificates, Proxies};
 pub use credentials::{AuthSource, Credentials};

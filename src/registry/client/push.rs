@@ -5,9 +5,10 @@
 //! The documents that name the blobs are sent last, so that a push that ends early leaves nothing
 //! wrong. A manifest in the registry does not prove that its blobs are there too, since a garbage
 //! collection may have removed them: the registry is asked for each blob, at the same time as for
-//! the manifest.
+//! the manifest, and is sent those that it lacks meanwhile (`work.rs`).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::answer::Answer;
@@ -16,20 +17,21 @@ use super::exchange::CONNECTIONS;
 use super::parallel::in_parallel;
 use super::repository::{Access, Client, ClientOptions, Presence};
 use super::reuse::compressed_blobs;
-use super::upload::{Mount, Upload};
+use super::upload::{Mount, SMALL, Upload};
+use super::work::{Limits, Sendable, Weight, ask_and_send};
 use crate::digest::{BlobDigest, Digest};
 use crate::foreign::plain_text;
 use crate::oci::{Artifact, Blob, Documents, Form, LayerBlob, ManifestFormat};
 use crate::outgoing;
 use crate::outgoing::{
-    Copied, Hashing, ImageLayer, LayerStep, Reference, Tally, Watch, Watched, WatchedLayer,
+    Copied, Hashing, ImageLayer, LayerStep, Reference, Tally, Turn, Watch, Watched, WatchedLayer,
     write_checked_layer,
 };
 use crate::sink::Plain;
 use crate::store::Store;
 
-/// The number of blobs that are sent at a time: a single one mostly waits for the network.
-const AT_ONCE: usize = 4;
+/// The number of blobs that are sent at a time: a small one waits for answers most of the time.
+const AT_ONCE: usize = 16;
 
 /// Pushes an image, or several with their index, to the name `reference`. A digest in the name must
 /// be that of the image, and is the reference to push to if there is no tag.
@@ -118,35 +120,54 @@ struct Push<'a> {
 enum Question<'q> {
     /// The manifest that the tag stands for.
     Tag(&'q str),
-    /// A blob of this size.
-    Blob(BlobDigest, u64),
+    /// A layer.
+    Layer(PushLayer<'q>),
+    /// A configuration.
+    Config(&'q Blob),
     /// A manifest that the index names.
     Manifest(BlobDigest),
 }
 
-/// The things that the registry has.
+/// A blob that the registry lacks.
+enum MissingBlob<'q> {
+    Layer(PushLayer<'q>),
+    Config(&'q Blob),
+}
+
+impl Sendable for MissingBlob<'_> {
+    /// None of a configuration, which comes first.
+    type Turn = Option<Turn>;
+
+    fn turn(&self) -> (Weight, Self::Turn) {
+        match self {
+            Self::Layer(PushLayer { layer, blob }) => {
+                let turn = layer.turn();
+                // Members of an archive keep their order.
+                let is_small = blob.size <= SMALL && matches!(turn, Turn::OfSize(_));
+                (if is_small { Weight::Small } else { Weight::Large }, Some(turn))
+            }
+            Self::Config(_) => (Weight::Small, None),
+        }
+    }
+}
+
+/// Manifests that are there.
 #[derive(Default)]
 struct There {
     /// True if the tag stands for the manifest that is to be pushed.
     top: bool,
-    /// The blobs and manifests that the registry has.
-    digests: BTreeSet<BlobDigest>,
+    /// Of the manifests that the index names, those that are there.
+    children: BTreeSet<BlobDigest>,
 }
 
 impl Push<'_> {
     fn run(self, tag: &str) -> Result<Copied, ClientError> {
-        let there = self.ask(tag)?;
-        let mut missing = self.missing_layers(&there);
-        let configs = self.configs().filter(|config| !there.digests.contains(&config.digest));
-        let configs: Vec<_> = configs.collect();
-        let children = self.children().filter(|(child, _)| !there.digests.contains(&child.digest));
+        let sent = AtomicBool::new(false);
+        let there = self.ask_and_send(tag, &sent)?;
+        let children = self.children().filter(|(child, _)| !there.children.contains(&child.digest));
         let children: Vec<_> = children.collect();
-        let is_whole = missing.is_empty() && configs.is_empty() && children.is_empty();
+        let is_whole = !sent.into_inner() && children.is_empty();
         if !(there.top && is_whole) {
-            self.watch.expect(missing.iter().map(|layer| layer.blob.size).sum());
-            missing.sort_by_key(|layer| layer.layer.turn());
-            in_parallel(AT_ONCE, &missing, |layer| self.send(layer))?;
-            in_parallel(AT_ONCE, &configs, |config| self.send_document(config, true))?;
             for (child, media_type) in children {
                 self.put_image(child, &child.digest.to_string(), &media_type)?;
             }
@@ -155,42 +176,66 @@ impl Push<'_> {
         Ok(Copied::new(self.documents, self.tally()))
     }
 
-    /// Asks for all parts of the image at once: all questions together take one round trip.
-    fn ask(&self, tag: &str) -> Result<There, ClientError> {
-        let blobs = self.layers.values().map(|layer| (layer.blob.digest, layer.blob.size));
-        let configs = self.configs().map(|config| (config.digest, config.bytes.len() as u64));
-        let blobs = blobs.chain(configs).map(|(digest, size)| Question::Blob(digest, size));
+    /// Asks for all that the image is made of, and sends the blobs that are missing. Sets `sent`
+    /// if there are any. If all is there, it takes a round trip, and not one for each.
+    fn ask_and_send(&self, tag: &str, sent: &AtomicBool) -> Result<There, ClientError> {
+        let layers = self.layers.values().copied().map(Question::Layer);
         let children = self.children().map(|(child, _)| Question::Manifest(child.digest));
-        let questions: Vec<_> =
-            [Question::Tag(tag)].into_iter().chain(blobs).chain(children).collect();
-        let answers = in_parallel(CONNECTIONS, &questions, |question| match question {
-            Question::Tag(tag) => {
-                let there = self.client.manifest(tag)?;
-                Ok::<_, ClientError>(there.is_some_and(|bytes| bytes == self.documents.top().bytes))
-            }
-            Question::Blob(digest, size) => {
-                Ok(self.client.has_blob(digest, *size)? == Presence::There)
-            }
-            Question::Manifest(digest) => Ok(self.client.has_manifest(digest)? == Presence::There),
-        })?;
-        let mut there = There::default();
-        for (question, is_there) in questions.iter().zip(answers) {
-            match question {
-                Question::Tag(_) => there.top = is_there,
-                Question::Blob(digest, _) | Question::Manifest(digest) if is_there => {
-                    there.digests.insert(*digest);
+        let questions = [Question::Tag(tag)].into_iter().chain(layers);
+        let questions = questions.chain(self.configs().map(Question::Config)).chain(children);
+        let questions: Vec<_> = questions.collect();
+        let there: Mutex<There> = Mutex::default();
+        let limits = Limits { workers: CONNECTIONS, sends: AT_ONCE };
+        self.watch.expect(0);
+        ask_and_send(
+            limits,
+            &questions,
+            |question| self.ask(question, &there),
+            |blob| {
+                sent.store(true, Ordering::Relaxed);
+                match blob {
+                    MissingBlob::Layer(layer) => self.send(&layer),
+                    MissingBlob::Config(config) => self.send_document(config, true),
                 }
-                Question::Blob(..) | Question::Manifest(_) => {}
-            }
-        }
-        Ok(there)
+            },
+        )?;
+        Ok(there.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn missing_layers(&self, there: &There) -> Vec<PushLayer<'_>> {
-        let (there, missing): (Vec<_>, Vec<_>) =
-            self.layers.values().partition(|layer| there.digests.contains(&layer.blob.digest));
-        there.into_iter().for_each(|layer| self.ended(layer, LayerStep::Skipped));
-        missing.into_iter().copied().collect()
+    /// Asks one question. Returns the blob that is asked for, if the registry lacks it.
+    fn ask<'q>(
+        &self,
+        question: Question<'q>,
+        there: &Mutex<There>,
+    ) -> Result<Option<MissingBlob<'q>>, ClientError> {
+        let there = || there.lock().unwrap_or_else(PoisonError::into_inner);
+        let lacks = |digest: &BlobDigest, size: u64| {
+            Ok::<_, ClientError>(self.client.has_blob(digest, size)? != Presence::There)
+        };
+        match question {
+            Question::Tag(tag) => {
+                let manifest = self.client.manifest(tag)?;
+                there().top = manifest.is_some_and(|bytes| bytes == self.documents.top().bytes);
+            }
+            Question::Layer(layer) => {
+                if lacks(&layer.blob.digest, layer.blob.size)? {
+                    self.watch.expect_more(layer.blob.size);
+                    return Ok(Some(MissingBlob::Layer(layer)));
+                }
+                self.ended(&layer, LayerStep::Skipped);
+            }
+            Question::Config(config) => {
+                if lacks(&config.digest, config.bytes.len() as u64)? {
+                    return Ok(Some(MissingBlob::Config(config)));
+                }
+            }
+            Question::Manifest(digest) => {
+                if self.client.has_manifest(&digest)? == Presence::There {
+                    there().children.insert(digest);
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// Returns each configuration once.

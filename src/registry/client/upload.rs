@@ -16,6 +16,9 @@ use crate::foreign::PublicUrl;
 use crate::outgoing;
 
 const BUFFER: usize = 256 << 10;
+/// The size up to which a blob is sent in the request that ends its upload: one round trip less
+/// counts for more than that such a request can't be continued.
+pub const SMALL: u64 = 2 << 20;
 /// The number of times that an upload may be redirected, or be sent in another way.
 const TURNS: usize = 5;
 
@@ -102,7 +105,8 @@ impl Upload<'_> {
         let mut attempt = 0;
         let mut turns = 0;
         let mut authenticated = false;
-        let mut step = if self.client.takes_no_patch() { Step::Put } else { Step::Patch };
+        let is_put = self.size <= SMALL || self.client.takes_no_patch();
+        let mut step = if is_put { Step::Put } else { Step::Patch };
         let mut patch_refused = false;
         loop {
             let here = match next.take() {
