@@ -8,6 +8,7 @@
 //! layer/     plan → tar and diff IDs                    groups of store paths, and their bytes
 //! oci/       image spec, configuration, manifest        the documents of an image
 //! outgoing/  layers, checked while they are sent        the way to every receiver of an image
+//! proof/     digests and keys → signed documents        what proves an image to others
 //! registry/  client, server, storage                    images in registries
 //! report/    explain, diff, verify, lint                reports on an image
 //! target/    archives, directories, daemons             images everywhere else
@@ -30,6 +31,8 @@ pub mod closure;
 pub mod layer;
 pub mod oci;
 pub mod outgoing;
+#[cfg(feature = "registry")]
+pub mod proof;
 #[cfg(feature = "registry")]
 pub mod registry;
 #[cfg(feature = "report")]

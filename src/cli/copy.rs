@@ -11,10 +11,12 @@ use super::Failure;
 use super::arguments::{CopyOptions, FormatArgument, ProgressArgument, SkopeoArguments};
 use super::commands::{layers, say, write_file};
 use super::progress::Bytes;
+use super::proof;
 use super::registry_options;
 use super::watching::Watching;
 use crate::oci::{Architecture, Artifact, Form, ImageSpec, ManifestFormat};
-use crate::outgoing::Copied;
+use crate::outgoing::{Copied, Reference};
+use crate::proof::SigningKey;
 use crate::registry::client::{self, ClientOptions};
 use crate::report;
 use crate::store::Store;
@@ -29,6 +31,18 @@ pub fn copy(
     let CopyOptions { format, digestfile, quiet, .. } = options;
     if digestfile.is_some() && targets.len() > 1 {
         return Err(Failure::OneDigestFile);
+    }
+    let key = options.sign_key.as_deref().map(proof::signing_key).transpose()?;
+    let beside = Beside { key, documents: proof::documents(&options.attach)? };
+    for target in targets {
+        let option = match (&beside.key, options.attach.is_empty()) {
+            (Some(_), _) => "--sign-key",
+            (None, false) => "--attach",
+            (None, true) => continue,
+        };
+        if !matches!(target, Target::Registry(_)) {
+            return Err(Failure::NotInRegistry { option, target: target.to_string() });
+        }
     }
     // Check the formats of all targets before anything is sent.
     let formats = targets.iter().map(|target| format_for(target, *format));
@@ -46,9 +60,39 @@ pub fn copy(
         }
     }
     for (target, format) in targets.iter().zip(formats) {
-        copy_one(store, &artifact, target, format, options)?;
+        copy_one(store, &artifact, target, format, options, &beside)?;
     }
     Ok(())
+}
+
+/// What goes beside an image in a registry.
+struct Beside {
+    key: Option<SigningKey>,
+    documents: Vec<(String, Vec<u8>)>,
+}
+
+impl Beside {
+    fn send(
+        &self,
+        reference: &Reference,
+        copied: &Copied,
+        options: &CopyOptions,
+    ) -> Result<(), Failure> {
+        let Self { key, documents } = self;
+        if key.is_none() && documents.is_empty() {
+            return Ok(());
+        }
+        let watch = Watching::new("sending", options.progress, true);
+        let push = push_options(options)?;
+        let digest = Some(copied.manifest_digest);
+        let signed =
+            client::attach_to_image(reference, digest, documents, key.as_ref(), &push, &watch)?;
+        watch.end();
+        if !options.quiet && !options.json && options.progress != Some(ProgressArgument::Json) {
+            say(proof::account(&signed));
+        }
+        Ok(())
+    }
 }
 
 fn copy_one(
@@ -57,12 +101,16 @@ fn copy_one(
     target: &Target,
     format: ManifestFormat,
     options: &CopyOptions,
+    beside: &Beside,
 ) -> Result<(), Failure> {
     let CopyOptions { digestfile, json, quiet, progress, .. } = options;
     let start = Instant::now();
     // If the image goes to standard output, the result must not go there too.
     let to_stdout = archive_path(target).is_some_and(target::is_stdout);
     let copied = copy_to(store, artifact, target, format, options)?;
+    if let Target::Registry(reference) = target {
+        beside.send(reference, &copied, options)?;
+    }
     if let Some(file) = digestfile {
         // Like skopeo, write no newline.
         write_file(file, 0o644, |out| write!(out, "{}", copied.manifest_digest))?;

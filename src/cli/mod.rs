@@ -18,6 +18,8 @@ mod pages;
 mod prefetch;
 mod progress;
 #[cfg(feature = "registry")]
+mod proof;
+#[cfg(feature = "registry")]
 mod registry_options;
 #[cfg(feature = "report")]
 mod sbom;
@@ -38,6 +40,8 @@ use thiserror::Error;
 use crate::error::{Hint, with_causes};
 use crate::oci::unpack::UnpackLimits;
 use crate::outgoing::{ParseReferenceError, without_user_information};
+#[cfg(feature = "registry")]
+use crate::proof::KeyError;
 #[cfg(feature = "registry")]
 use crate::registry::{self, client};
 #[cfg(feature = "report")]
@@ -116,6 +120,24 @@ enum Failure {
     #[error("{layers} of {count} layers differ")]
     Differences { layers: usize, count: usize },
     #[cfg(feature = "registry")]
+    #[error("{name}")]
+    Key { name: String, source: KeyError },
+    #[cfg(feature = "registry")]
+    #[error("the environment variable {0} is not set")]
+    NoVariable(String),
+    #[cfg(feature = "registry")]
+    #[error("{} is in the Nix store, which everybody can read", .0.display())]
+    KeyInStore(PathBuf),
+    #[cfg(feature = "registry")]
+    #[error("`{option}` is for images in registries, and {target} is none")]
+    NotInRegistry { option: &'static str, target: String },
+    #[cfg(feature = "registry")]
+    #[error("what is in `{0}` can't be compared")]
+    NotComparable(&'static str),
+    #[cfg(feature = "registry")]
+    #[error("{image} is not the image of {}", spec.display())]
+    OtherImage { image: String, spec: PathBuf },
+    #[cfg(feature = "registry")]
     #[error("`--digestfile` is for one target, and there are several")]
     OneDigestFile,
     #[cfg(feature = "registry")]
@@ -176,6 +198,12 @@ impl Hint for Failure {
             Failure::Setup(error) => error.hint(),
             #[cfg(feature = "registry")]
             Failure::Registries(error) => error.hint(),
+            #[cfg(feature = "registry")]
+            Failure::Key { source, .. } => source.hint(),
+            #[cfg(feature = "registry")]
+            Failure::KeyInStore(_) => Some("make another key, and keep it outside; `--sign-key env://VARIABLE` takes one from the environment".to_owned()),
+            #[cfg(feature = "registry")]
+            Failure::NotComparable(_) => Some("copy it to an archive, and name that: `docker-archive:FILE`".to_owned()),
             Failure::Terminal => Some("pipe it: `… | docker load`, or into a file with `>`".to_owned()),
             #[cfg(feature = "registry")]
             Failure::Format { .. } => Some("`dir:` takes either".to_owned()),
@@ -251,6 +279,12 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Diff(arguments) => explain::diff(&arguments),
         #[cfg(feature = "report")]
         Command::Manifest(arguments) => inspect::manifest(&store, &arguments),
+        #[cfg(feature = "registry")]
+        Command::Sign(arguments) => proof::sign(&arguments),
+        #[cfg(feature = "registry")]
+        Command::Verify(arguments) if proof::is_elsewhere(&arguments) => {
+            proof::verify(&store, &arguments)
+        }
         #[cfg(feature = "report")]
         Command::Verify(arguments) => inspect::verify(&store, &arguments),
         #[cfg(feature = "report")]

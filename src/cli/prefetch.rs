@@ -14,7 +14,7 @@ pub fn prefetch(arguments: &PrefetchArguments) -> Result<(), Failure> {
         os: os.clone().unwrap_or_else(|| "linux".to_owned()),
         arch: arch.clone().unwrap_or_else(|| Architecture::of_this_machine().to_string()),
     };
-    let options = registry_options::for_source(arguments)?;
+    let options = registry_options::for_source(&arguments.source)?;
     // The form of skopeo. Names in this form are not looked up as aliases.
     let reference = match image.strip_prefix("docker://") {
         Some(name) => name.parse()?,

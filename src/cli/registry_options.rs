@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Failure;
-use super::arguments::{PrefetchArguments, SkopeoArguments};
+use super::arguments::{SkopeoArguments, SourceArguments};
 use crate::registry::client::{
     AuthSource, Certificates, ClientOptions, Credentials, Proxies, RegistriesConf, RegistriesError,
 };
@@ -25,8 +25,8 @@ pub fn for_target(arguments: &SkopeoArguments) -> Result<ClientOptions, Failure>
 }
 
 /// Returns the options of `stowage prefetch`.
-pub fn for_source(arguments: &PrefetchArguments) -> Result<ClientOptions, Failure> {
-    let PrefetchArguments { tls_verify, cert_dir, creds, authfile, .. } = arguments;
+pub fn for_source(arguments: &SourceArguments) -> Result<ClientOptions, Failure> {
+    let SourceArguments { tls_verify, cert_dir, creds, authfile } = arguments;
     Ok(ClientOptions {
         tls_verify: *tls_verify,
         credentials: creds.as_deref().map(credentials),

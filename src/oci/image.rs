@@ -24,12 +24,18 @@ pub struct Blob {
 }
 
 impl Blob {
+    /// Takes bytes with their digest.
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self { digest: BlobDigest::new(Digest::of(&bytes)), bytes }
+    }
+
     /// Returns a descriptor of the bytes.
     pub fn descriptor(&self, media_type: MediaType) -> Descriptor {
         descriptor(media_type, self.digest, self.bytes.len() as u64)
     }
 
-    pub(super) fn json(value: &impl Serialize) -> Self {
+    /// Writes a document with sorted keys: the same value has the same bytes.
+    pub fn json(value: &impl Serialize) -> Self {
         // The objects of `Value` are sorted by key, so that no hash map's order affects the bytes.
         let value = serde_json::to_value(value).expect("OCI's documents are JSON");
         let bytes = serde_json::to_vec(&value).expect("a value is JSON");

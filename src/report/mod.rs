@@ -2,6 +2,7 @@
 //! stage.
 //! Stage: report. Input: [`ImageSpec`](crate::oci::ImageSpec). Output: answers for people and programs.
 
+mod against;
 mod diff;
 mod explain;
 mod lint;
@@ -10,6 +11,7 @@ pub mod sbom;
 mod tarsum;
 mod validate;
 
+pub use against::{Comparison, LayerDifference, against};
 pub use diff::{Diff, NewLayer, diff};
 pub use explain::{ExplainedLayer, ExplainedPath, Explanation, explain};
 pub use lint::{Check, Finding, lint, lint_config};

@@ -49,6 +49,8 @@ mod pages;
 mod podman;
 /// The arguments of `pullImage` for an image.
 mod prefetch;
+/// Signatures, attachments and proofs; cosign of two Debian releases beside them.
+mod proof;
 /// Debian's registry.
 mod registry;
 /// An object storage for tests: S3, with one bucket and one user.

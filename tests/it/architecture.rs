@@ -2,7 +2,8 @@ use std::fs;
 use std::path::Path;
 
 /// The stages in the order of the data, which is also that of the alphabet.
-const STAGES: [&str; 7] = ["closure", "layer", "oci", "outgoing", "registry", "report", "target"];
+const STAGES: [&str; 8] =
+    ["closure", "layer", "oci", "outgoing", "proof", "registry", "report", "target"];
 /// The modules that every stage shares, which name no stage.
 const VOCABULARY: [&str; 5] = ["digest", "error", "foreign", "sink", "store"];
 const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src");

@@ -16,9 +16,9 @@ use crate::outgoing::ImageReference;
 
 #[cfg(feature = "registry")]
 pub use registry::{
-    CompletionsArguments, CopyArguments, CopyOptions, FormatArgument, LogFormat, ManArguments,
-    PackagesArguments, PrefetchArguments, PushArguments, ServeArguments, SkopeoArguments,
-    TagsArgument,
+    AttachArgument, CompletionsArguments, CopyArguments, CopyOptions, FormatArgument, LogFormat,
+    ManArguments, PackagesArguments, PrefetchArguments, PushArguments, ServeArguments,
+    SignArguments, SkopeoArguments, SourceArguments, TagsArgument,
 };
 #[cfg(feature = "report")]
 pub use report::{
@@ -81,6 +81,9 @@ pub enum Command {
     /// Copy an image to one or more targets, sending only what is missing there
     #[cfg(feature = "registry")]
     Copy(CopyArguments),
+    /// Sign an image in a registry, as cosign does, or keep documents beside it
+    #[cfg(feature = "registry")]
+    Sign(SignArguments),
     /// Print the arguments of `pullImage` for an image in a registry
     #[cfg(feature = "registry")]
     Prefetch(PrefetchArguments),

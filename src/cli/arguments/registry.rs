@@ -66,6 +66,16 @@ pub struct CopyOptions {
     #[arg(long)]
     pub reuse_compressed: bool,
 
+    /// Sign the image in the registry by a private key, in the forms of cosign 2 and 3: a file, or
+    /// `env://VARIABLE`. COSIGN_PASSWORD holds the password of one that cosign encrypted
+    #[arg(long, value_name = "KEY")]
+    pub sign_key: Option<String>,
+
+    /// Document to keep beside the image in the registry, and its media type, such as
+    /// `hello.spdx.json:application/spdx+json`. Can be given more than once
+    #[arg(long, value_name = "FILE:TYPE", value_parser = attach)]
+    pub attach: Vec<AttachArgument>,
+
     #[command(flatten)]
     pub skopeo: SkopeoArguments,
 
@@ -114,6 +124,78 @@ pub struct SkopeoArguments {
     pub retry_times: Option<u32>,
 }
 
+/// How a registry is reached that is asked for an image.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "For registries")]
+pub struct SourceArguments {
+    /// Require HTTPS and a valid certificate of the registry
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub tls_verify: Option<bool>,
+
+    /// Directory with certificates for the registry
+    #[arg(long, value_name = "DIR")]
+    pub cert_dir: Option<PathBuf>,
+
+    /// User name and password for the registry
+    #[arg(long, value_name = "USER[:PASSWORD]")]
+    pub creds: Option<String>,
+
+    /// File with credentials
+    #[arg(long, value_name = "FILE")]
+    pub authfile: Option<PathBuf>,
+}
+
+/// A document that is kept beside an image.
+#[derive(Clone, Debug)]
+pub struct AttachArgument {
+    /// The file with it.
+    pub file: PathBuf,
+    /// What it is.
+    pub media_type: String,
+}
+
+fn attach(text: &str) -> Result<AttachArgument, String> {
+    let parts = text.rsplit_once(':').filter(|(file, media_type)| {
+        let (kind, name) = media_type.split_once('/').unwrap_or_default();
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "!#$&-^_.+".contains(c);
+        !file.is_empty()
+            && !kind.is_empty()
+            && !name.is_empty()
+            && kind.chars().chain(name.chars()).all(allowed)
+    });
+    let (file, media_type) = parts.ok_or(
+        "expected a file and its media type, such as `hello.spdx.json:application/spdx+json`",
+    )?;
+    Ok(AttachArgument { file: file.into(), media_type: media_type.to_owned() })
+}
+
+#[derive(Debug, Args)]
+pub struct SignArguments {
+    /// The image: `registry.example/team/hello:v1`, or by a digest
+    #[arg(value_name = "IMAGE")]
+    pub image: String,
+
+    /// Private key to sign it by, in the forms of cosign 2 and 3: a file, or `env://VARIABLE`. It is one of
+    /// PKCS#8, or one that cosign encrypted, whose password COSIGN_PASSWORD holds
+    #[arg(long, value_name = "KEY", required_unless_present = "attach")]
+    pub key: Option<String>,
+
+    /// Document to keep beside the image, and its media type; can be given more than once
+    #[arg(long, value_name = "FILE:TYPE", value_parser = attach)]
+    pub attach: Vec<AttachArgument>,
+
+    #[command(flatten)]
+    pub source: SourceArguments,
+
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+
+    /// Print nothing but errors and the result
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
 #[derive(Debug, Args)]
 pub struct PrefetchArguments {
     /// Name of the image: `registry.example/team/hello:v1`, or with a digest
@@ -149,21 +231,8 @@ pub struct PrefetchArguments {
     #[arg(long)]
     pub json: bool,
 
-    /// Require HTTPS and a valid certificate of the registry
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub tls_verify: Option<bool>,
-
-    /// Directory with certificates for the registry
-    #[arg(long, value_name = "DIR")]
-    pub cert_dir: Option<PathBuf>,
-
-    /// User name and password for the registry
-    #[arg(long, value_name = "USER[:PASSWORD]")]
-    pub creds: Option<String>,
-
-    /// File with credentials
-    #[arg(long, value_name = "FILE")]
-    pub authfile: Option<PathBuf>,
+    #[command(flatten)]
+    pub source: SourceArguments,
 
     /// Print nothing but errors and the result
     #[arg(long, short)]

@@ -10,9 +10,24 @@ use crate::report::sbom::SUPPLIER;
 
 #[derive(Debug, Args)]
 pub struct VerifyArguments {
-    /// The image spec, `image.json`
+    /// The image spec, `image.json`; with `--key` an image's name in a registry, and with `--against` also
+    /// `docker-daemon:NAME:TAG`, `oci:PATH[:REF]`, `dir:PATH`, or an archive
     #[arg(value_name = "IMAGE")]
     pub image: PathBuf,
+
+    /// Verify that the owner of this public key signed the image
+    #[cfg(feature = "registry")]
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
+
+    /// Verify that the image is, byte for byte, the one of this image spec
+    #[cfg(feature = "registry")]
+    #[arg(long, value_name = "FILE")]
+    pub against: Option<PathBuf>,
+
+    #[cfg(feature = "registry")]
+    #[command(flatten)]
+    pub source: super::SourceArguments,
 
     /// Print the result as JSON
     #[arg(long)]

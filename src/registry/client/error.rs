@@ -68,6 +68,32 @@ pub enum ClientError {
         /// The registry's own message.
         message: String,
     },
+    /// There is no such image.
+    #[error("there is no {0}")]
+    NoImage(String),
+    /// The list of what refers to an image can't be read or written.
+    #[error("{registry}: what refers to {digest}: {reason}")]
+    Referrers {
+        /// Registry and repository.
+        registry: String,
+        /// Digest of the image's manifest.
+        digest: BlobDigest,
+        /// The reason, for people.
+        reason: String,
+    },
+    /// Nobody with the key signed the image.
+    #[error(
+        "{image} is not signed by this key: {}",
+        if *found == 0 { "it has no signature".to_owned() } else { format!("of its signatures ({found}): {reason}") }
+    )]
+    NotSigned {
+        /// Its name with its digest.
+        image: String,
+        /// How many signatures there are.
+        found: usize,
+        /// What is wrong with one of them.
+        reason: String,
+    },
     /// The registry stored a manifest with another digest than the one that was sent.
     #[error("the registry says that the manifest has the digest {found}, and it has {expected}")]
     OtherDigest {

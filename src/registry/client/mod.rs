@@ -14,11 +14,13 @@ mod origin;
 mod parallel;
 mod prefetch;
 mod push;
+mod referrers;
 mod registries_conf;
 mod repository;
 mod retry;
 mod reuse;
 mod scopes;
+mod signing;
 mod token;
 mod upload;
 mod work;
@@ -27,7 +29,10 @@ pub use connect::{Certificates, Proxies};
 pub use credentials::{AuthSource, Credentials};
 pub use error::{ClientError, Missing};
 pub use no_answer::NoAnswer;
-pub use prefetch::{Platform, Prefetch, PrefetchError, Prefetched, PulledAs, prefetch};
+pub use prefetch::{
+    Platform, Prefetch, PrefetchError, Prefetched, Pulled, PulledAs, prefetch, pull,
+};
 pub use push::copy_to_registry;
 pub use registries_conf::{Location, RegistriesConf, RegistriesError};
 pub use repository::ClientOptions;
+pub use signing::{Signed, Verified, attach_to_image, verify_signatures};

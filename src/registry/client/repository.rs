@@ -139,6 +139,11 @@ impl<'a> Client<'a> {
         format!("{}/v2/{}/{path}", self.exchange.origin().base(), self.repository)
     }
 
+    /// Returns the address that an answer names.
+    pub fn resolve(&self, answer: &Answer, named: &str) -> String {
+        self.exchange.origin().resolve(&answer.url, named)
+    }
+
     /// Returns the address in an answer's `Location`, if there is one (RFC 9110, section 10.2.2).
     pub fn location(&self, answer: &Answer) -> Option<String> {
         let location = answer.header("location")?;

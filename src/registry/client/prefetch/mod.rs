@@ -9,8 +9,10 @@
 mod docker_archive;
 mod error;
 
-use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{BufWriter, Read, Write};
+use std::path::Path;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -20,7 +22,7 @@ pub use error::PrefetchError;
 
 use super::error::ClientError;
 use super::no_answer::NoAnswer;
-use super::repository::{Access, Client, ClientOptions, MANIFESTS};
+use super::repository::{Access, Client, ClientOptions, MANIFESTS, Presence};
 use super::retry;
 use crate::digest::{BlobDigest, Digest, DigestWriter};
 use crate::foreign::PublicUrl;
@@ -179,6 +181,77 @@ pub fn prefetch(wanted: &Prefetch, watch: &dyn Watch) -> Result<Vec<Prefetched>,
         })
     });
     prefetched.collect()
+}
+
+/// What was found of an image that was to be pulled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pulled {
+    /// Its manifest is one of those that are known, and all of its blobs are there.
+    Known,
+    /// It is in the directory now.
+    Directory,
+}
+
+/// Pulls an image to a directory, as skopeo's `dir:` has it, unless the digest of its manifest is
+/// `known`.
+///
+/// # Errors
+/// [`PrefetchError`].
+pub fn pull(
+    reference: &Reference,
+    platform: &Platform,
+    known: &BTreeSet<BlobDigest>,
+    directory: &Path,
+    options: &ClientOptions,
+    watch: &dyn Watch,
+) -> Result<Pulled, PrefetchError> {
+    let wanted = Prefetch {
+        reference,
+        platform: Some(platform),
+        strict: false,
+        pulled_as: PulledAs::Dir,
+        final_image_name: None,
+        final_image_tag: None,
+        options,
+    };
+    let image = reference.name();
+    let (client, found) = find(&wanted, watch)?;
+    let puller = Puller { client: &client, watch, image: &image };
+    let manifest = match found.document["manifests"].as_array() {
+        Some(entries) => {
+            let images = puller.of_index(entries, &wanted)?;
+            images.into_iter().map(|(manifest, _)| manifest).next()
+        }
+        None => Some(found),
+    };
+    let manifest = manifest.ok_or_else(|| PrefetchError::NoImage(reference.to_string()))?;
+    let blobs = puller.blobs(&manifest)?;
+    if known.contains(&manifest.digest) {
+        for (digest, &size) in &blobs {
+            if client.has_blob(digest, size)? == Presence::Missing {
+                return Err(PrefetchError::NoImage(format!("blob {digest} in {image}")));
+            }
+        }
+        return Ok(Pulled::Known);
+    }
+    watch.expect(blobs.values().sum());
+    watch.hold();
+    let write = |name: &str, write: &dyn Fn(&mut dyn Write) -> Result<(), PrefetchError>| {
+        let path = directory.join(name);
+        let failed = |source| outgoing::Error::File { path: path.clone(), source };
+        let mut file = BufWriter::new(File::create(&path).map_err(failed)?);
+        write(&mut file)?;
+        file.flush().map_err(failed)?;
+        Ok::<_, PrefetchError>(())
+    };
+    for (digest, &size) in &blobs {
+        write(&digest.digest().hex(), &|out| puller.blob(digest, size, out))?;
+    }
+    let all =
+        |out: &mut dyn Write, bytes: &[u8]| out.write_all(bytes).map_err(outgoing::Error::Write);
+    write(MANIFEST, &|out| Ok(all(out, &manifest.bytes)?))?;
+    write(VERSION, &|out| Ok(all(out, VERSION_TEXT)?))?;
+    Ok(Pulled::Directory)
 }
 
 impl std::fmt::Display for Platform {

@@ -1,0 +1,236 @@
+//! `sign`, `verify --key` and `verify --against`: what proves an image.
+
+use std::collections::BTreeSet;
+use std::env;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use super::Failure;
+use super::arguments::{AttachArgument, SignArguments, VerifyArguments};
+use super::commands::{print, print_json, say};
+use super::registry_options;
+use super::watching::Watching;
+use crate::oci::base::read_base;
+use crate::oci::{self, Form, Image, ImageSpec, ManifestFormat};
+use crate::outgoing::{ImageReference, Reference, run_program};
+use crate::proof::{KeyError, PublicKey, SigningKey};
+use crate::registry::client::{self, ClientOptions, Platform, Pulled, Signed};
+use crate::report::{self, Comparison};
+use crate::store::Store;
+use crate::target::DockerError;
+
+/// What begins the name of an environment variable, where a file could be named.
+const VARIABLE: &str = "env://";
+
+pub fn sign(arguments: &SignArguments) -> Result<(), Failure> {
+    let SignArguments { image, key, attach, source, json, quiet } = arguments;
+    let key = key.as_deref().map(signing_key).transpose()?;
+    let documents = documents(attach)?;
+    let options = registry_options::for_source(source)?;
+    let reference = named(image, &options)?;
+    let watch = Watching::new("sending", None, *quiet);
+    let signed =
+        client::attach_to_image(&reference, None, &documents, key.as_ref(), &options, &watch)?;
+    watch.end();
+    if *json {
+        return print_json(&signed);
+    }
+    if !quiet {
+        say(account(&signed));
+    }
+    print(&format!("{}@{}", reference.name(), signed.manifest_digest))
+}
+
+/// Says what was sent of documents and signatures.
+pub fn account(signed: &Signed) -> String {
+    match signed.sent {
+        0 => "all signatures and documents are there already".to_owned(),
+        1 => "sent 1 signature or document".to_owned(),
+        sent => format!("sent {sent} signatures and documents"),
+    }
+}
+
+/// Reads what is to be kept beside an image.
+pub fn documents(attach: &[AttachArgument]) -> Result<Vec<(String, Vec<u8>)>, Failure> {
+    let read = |AttachArgument { file, media_type }: &AttachArgument| {
+        let bytes =
+            fs::read(file).map_err(|source| Failure::Input { file: file.clone(), source })?;
+        Ok((media_type.clone(), bytes))
+    };
+    attach.iter().map(read).collect()
+}
+
+/// Reads a private key from a file or an environment variable.
+pub fn signing_key(name: &str) -> Result<SigningKey, Failure> {
+    let password = || env::var_os("COSIGN_PASSWORD").map(|text| text.into_encoded_bytes());
+    let text = match name.strip_prefix(VARIABLE) {
+        Some(variable) => env::var_os(variable)
+            .ok_or_else(|| Failure::NoVariable(variable.to_owned()))?
+            .into_encoded_bytes(),
+        None => {
+            let file = Path::new(name);
+            let real = file.canonicalize().unwrap_or_else(|_| file.to_owned());
+            if real.starts_with(Store::default().dir()) {
+                return Err(Failure::KeyInStore(real));
+            }
+            read_file(file)?
+        }
+    };
+    SigningKey::parse(&text, password).map_err(|error| bad_key(name, error))
+}
+
+fn public_key(file: &Path) -> Result<PublicKey, Failure> {
+    let text = read_file(file)?;
+    PublicKey::parse(&text).map_err(|error| bad_key(&file.display().to_string(), error))
+}
+
+fn bad_key(name: &str, source: KeyError) -> Failure {
+    Failure::Key { name: name.to_owned(), source }
+}
+
+fn read_file(file: &Path) -> Result<Vec<u8>, Failure> {
+    fs::read(file).map_err(|source| Failure::Input { file: file.to_owned(), source })
+}
+
+/// Parses an image's name. `docker://` may be before it; what is written so has no alias.
+fn named(image: &str, options: &ClientOptions) -> Result<Reference, Failure> {
+    Ok(match image.strip_prefix("docker://") {
+        Some(name) => name.parse()?,
+        None => options.registries.named(&image.parse()?)?,
+    })
+}
+
+/// Verifies what is elsewhere: by a key, against an image spec, or both.
+pub fn verify(store: &Store, arguments: &VerifyArguments) -> Result<(), Failure> {
+    let VerifyArguments { image, key, against, source, json } = arguments;
+    let name = image.to_str().unwrap_or_default();
+    let options = registry_options::for_source(source)?;
+    if let Some(key) = key {
+        let reference = named(name, &options)?;
+        let watch = Watching::new("reading", None, *json);
+        let verified = client::verify_signatures(&reference, &public_key(key)?, &options, &watch)?;
+        watch.end();
+        if *json {
+            print_json(&verified)?;
+        } else {
+            print(&format!(
+                "{}@{}: signed by {}",
+                reference.name(),
+                verified.manifest_digest,
+                key.display()
+            ))?;
+        }
+    }
+    let Some(against) = against else { return Ok(()) };
+    let spec = ImageSpec::read_outline(against)?;
+    let comparison = compare(store, image, name, &spec, &options)?;
+    if *json {
+        print_json(&comparison)?;
+    } else if comparison.is_same() {
+        let what = match spec.layers.len() {
+            1 => "configuration and 1 layer".to_owned(),
+            layers => format!("configuration and {layers} layers"),
+        };
+        print(&format!(
+            "{}: {what} are, byte for byte, what {} describes",
+            image.display(),
+            against.display()
+        ))?;
+    } else {
+        print(&describe(&comparison))?;
+    }
+    if comparison.is_same() {
+        return Ok(());
+    }
+    Err(Failure::OtherImage { image: image.display().to_string(), spec: against.clone() })
+}
+
+fn compare(
+    store: &Store,
+    image: &Path,
+    name: &str,
+    spec: &ImageSpec,
+    options: &ClientOptions,
+) -> Result<Comparison, Failure> {
+    let architecture = &spec.architecture;
+    let temporary =
+        || tempfile::tempdir().map_err(|source| Failure::Output { file: env::temp_dir(), source });
+    let base = |path: &Path| read_base(store, path, architecture).map_err(oci::Error::from);
+    if let Some(reference) = name.strip_prefix("docker-daemon:") {
+        let reference: ImageReference = reference.parse()?;
+        let directory = temporary()?;
+        let file = directory.path().join("image.tar");
+        save(&reference, &file)?;
+        return Ok(report::against(store, spec, &base(&file)?));
+    }
+    if let Some(unknown) =
+        ["containerd:", "containers-storage:"].into_iter().find(|it| name.starts_with(it))
+    {
+        return Err(Failure::NotComparable(unknown));
+    }
+    if !name.starts_with("docker://") {
+        return Ok(report::against(store, spec, &base(image)?));
+    }
+    let reference = named(name, options)?;
+    // Of these, each blob is named by its digest: who pulls them compares it.
+    let forms = [
+        (Form::AsStored, ManifestFormat::Oci),
+        (Form::Loadable, ManifestFormat::Oci),
+        (Form::Loadable, ManifestFormat::DockerV2S2),
+    ];
+    let known: BTreeSet<_> = forms
+        .into_iter()
+        .map(|(form, format)| Image::in_form(spec, form, format).manifest.digest)
+        .collect();
+    let platform = Platform { os: "linux".to_owned(), arch: architecture.to_string() };
+    let directory = temporary()?;
+    let watch = Watching::new("reading", None, false);
+    let pulled = client::pull(&reference, &platform, &known, directory.path(), options, &watch)?;
+    watch.end();
+    match pulled {
+        Pulled::Known => Ok(Comparison { config: Vec::new(), layers: Vec::new() }),
+        Pulled::Directory => Ok(report::against(store, spec, &base(directory.path())?)),
+    }
+}
+
+/// Has the Docker daemon write an image to a file.
+fn save(reference: &ImageReference, file: &Path) -> Result<(), Failure> {
+    let watch = Watching::new("reading", None, false);
+    let mut command = Command::new("docker");
+    let reference = reference.to_string();
+    command.arg("save").arg("--output").arg(file).arg(&reference);
+    let output = run_program(&mut command, &watch).map_err(DockerError::NoDocker)?;
+    watch.end();
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(DockerError::Failed { command: format!("save {reference}"), output: said }.into())
+}
+
+fn describe(comparison: &Comparison) -> String {
+    let mut lines = Vec::new();
+    if !comparison.config.is_empty() {
+        lines.push(format!("the configuration differs in {}", comparison.config.join(", ")));
+    }
+    for layer in &comparison.layers {
+        let digest = |digest: Option<crate::digest::DiffId>| {
+            digest.map_or("none".to_owned(), |digest| digest.to_string())
+        };
+        lines.push(format!(
+            "layer {}: expected {}, found {}",
+            layer.layer,
+            digest(layer.expected),
+            digest(layer.found)
+        ));
+        lines.extend(layer.differs_in.iter().map(|name| format!("  differs in {name}")));
+        lines.extend(layer.error.iter().map(|error| format!("  can't be compared: {error}")));
+    }
+    lines.join("\n")
+}
+
+/// Tells whether what is to be verified is not an image spec.
+pub fn is_elsewhere(arguments: &VerifyArguments) -> bool {
+    arguments.key.is_some() || arguments.against.is_some()
+}

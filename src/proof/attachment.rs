@@ -1,0 +1,102 @@
+//! A document that a registry or a layout keeps beside an image (image-spec 1.1, manifest.md, "Guidelines for
+//! Artifact Usage").
+//! Stage: proof (pure). Input: a document and what it is about. Output: [`Attachment`].
+
+use oci_spec::image::Descriptor;
+use serde_json::{Value, json};
+
+use crate::digest::BlobDigest;
+use crate::oci::{Annotations, Blob};
+
+/// Media type of its manifest.
+pub const ARTIFACT_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// Media type of a configuration where there is nothing to configure.
+const EMPTY: &str = "application/vnd.oci.empty.v1+json";
+
+/// The manifest that something is said about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subject {
+    /// What it is.
+    pub media_type: String,
+    /// Of its bytes.
+    pub digest: BlobDigest,
+    /// How many they are.
+    pub size: u64,
+}
+
+impl Subject {
+    /// Names a manifest.
+    pub fn new(media_type: &str, manifest: &Blob) -> Self {
+        let (digest, size) = (manifest.digest, manifest.bytes.len() as u64);
+        Self { media_type: media_type.to_owned(), digest, size }
+    }
+
+    fn to_json(&self) -> Value {
+        let Self { media_type, digest, size } = self;
+        json!({ "mediaType": media_type, "digest": digest, "size": size })
+    }
+
+    /// Returns the tag with what refers to it, where a registry keeps no list of it (distribution-spec 1.1,
+    /// "Referrers Tag Schema").
+    pub fn fallback_tag(&self) -> String {
+        format!("sha256-{}", self.digest.digest().hex())
+    }
+}
+
+/// A document with the manifest that refers to an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// The manifest.
+    pub manifest: Blob,
+    /// The document, and the empty configuration.
+    pub blobs: [Blob; 2],
+    /// What it is about.
+    pub subject: Subject,
+    artifact_type: String,
+    annotations: Annotations,
+}
+
+impl Attachment {
+    /// Makes the manifest of a document.
+    pub fn new(
+        subject: Subject,
+        artifact_type: &str,
+        document: Vec<u8>,
+        annotations: Annotations,
+    ) -> Self {
+        let (config, document) = (Blob::new(b"{}".to_vec()), Blob::new(document));
+        let mut manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": ARTIFACT_MANIFEST,
+            "artifactType": artifact_type,
+            "config": config.descriptor(EMPTY.into()),
+            "layers": [document.descriptor(artifact_type.into())],
+            "subject": subject.to_json(),
+        });
+        if !annotations.is_empty() {
+            manifest["annotations"] = json!(annotations);
+        }
+        let manifest = Blob::json(&manifest);
+        let artifact_type = artifact_type.to_owned();
+        Self { manifest, blobs: [document, config], subject, artifact_type, annotations }
+    }
+
+    /// Returns its entry in a list of what refers to the subject.
+    pub fn entry(&self) -> Value {
+        let mut entry = json!({
+            "mediaType": ARTIFACT_MANIFEST,
+            "artifactType": self.artifact_type,
+            "digest": self.manifest.digest,
+            "size": self.manifest.bytes.len(),
+        });
+        if !self.annotations.is_empty() {
+            entry["annotations"] = json!(self.annotations);
+        }
+        entry
+    }
+
+    /// Describes its manifest in an image layout's index.
+    pub fn descriptor(&self) -> Descriptor {
+        self.manifest.descriptor(ARTIFACT_MANIFEST.into())
+    }
+}

@@ -1,0 +1,205 @@
+//! What refers to an image in a registry: lists of packages, signatures and the like (distribution-spec 1.1,
+//! "Pushing Manifests with Subject" and "Listing Referrers").
+//! Stage: registry. Input: [`Attachment`]s. Output: them, in a registry.
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::answer::Answer;
+use super::error::ClientError;
+use super::repository::{Client, Presence};
+use super::upload::Upload;
+use crate::digest::BlobDigest;
+use crate::oci::Blob;
+use crate::outgoing;
+use crate::proof::{ARTIFACT_MANIFEST, Attachment, Subject};
+
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// The most pages of a list that are read, and the most entries.
+const MOST_PAGES: usize = 64;
+const MOST_ENTRIES: usize = 4096;
+/// How often a list is written again because others write it too.
+const ATTEMPTS: usize = 64;
+/// The shortest time for which a list must stay as it is.
+const SETTLED: Duration = Duration::from_millis(25);
+
+/// A list of what refers to a manifest.
+pub struct Referrers {
+    /// Descriptors, as they are in the list.
+    pub entries: Vec<Value>,
+}
+
+impl Referrers {
+    fn has(&self, digest: &BlobDigest) -> bool {
+        has(&self.entries, &digest.to_string())
+    }
+}
+
+fn has(entries: &[Value], digest: &str) -> bool {
+    entries.iter().any(|entry| entry["digest"] == digest)
+}
+
+impl Client<'_> {
+    /// Has the registry keep a document beside an image. Returns whether anything had to be sent.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn attach(&self, attachment: &Attachment) -> Result<bool, ClientError> {
+        let Attachment { manifest, blobs, subject, .. } = attachment;
+        let listed = self.referrers(subject)?.has(&manifest.digest);
+        if listed && self.has_manifest(&manifest.digest)? == Presence::There {
+            return Ok(false);
+        }
+        for blob in blobs {
+            self.send_small(blob)?;
+        }
+        let name = manifest.digest.to_string();
+        let answer = self.put_manifest(&name, &manifest.bytes, ARTIFACT_MANIFEST)?;
+        if !answer.is_success() {
+            return Err(self.refused("what is attached", &answer));
+        }
+        // Else nobody but us writes the list.
+        if answer.header("oci-subject").is_none() {
+            self.list(subject, &attachment.entry())?;
+        }
+        Ok(true)
+    }
+
+    /// Sends a blob that is in memory, if it is not there.
+    pub(super) fn send_small(&self, blob: &Blob) -> Result<(), ClientError> {
+        let size = blob.bytes.len() as u64;
+        if self.has_blob(&blob.digest, size)? == Presence::There {
+            return Ok(());
+        }
+        let upload = Upload { client: self, digest: blob.digest, size, trusts: true };
+        upload.send(None, |out| Ok(out.write_all(&blob.bytes).map_err(outgoing::Error::Write)?))
+    }
+
+    /// Lists what refers to a manifest.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn referrers(&self, subject: &Subject) -> Result<Referrers, ClientError> {
+        let mut url = self.url(&format!("referrers/{}", subject.digest));
+        let mut entries = Vec::new();
+        for page in 0..MOST_PAGES {
+            let answer = self.request("GET", &url)?;
+            match answer.status {
+                _ if answer.is_success() => {}
+                401 | 403 | 429 | 500.. => {
+                    return Err(self.refused("to list what refers to an image", &answer));
+                }
+                // The registry has no such list.
+                _ if page == 0 => {
+                    let entries = self.tagged_list(subject)?;
+                    return Ok(Referrers { entries });
+                }
+                _ => return Err(self.refused("to list what refers to an image", &answer)),
+            }
+            let list = entries_of(&answer.body);
+            let list = list.map_err(|reason| self.odd_list(subject, &reason))?;
+            entries.extend(list);
+            match next_page(&answer) {
+                Some(next) if entries.len() <= MOST_ENTRIES => url = self.resolve(&answer, &next),
+                _ => break,
+            }
+        }
+        Ok(Referrers { entries })
+    }
+
+    /// Reads the list that clients keep by a tag.
+    fn tagged_list(&self, subject: &Subject) -> Result<Vec<Value>, ClientError> {
+        let there = self.get(&format!("manifests/{}", subject.fallback_tag()), INDEX)?;
+        let Some(bytes) = there else { return Ok(Vec::new()) };
+        entries_of(&bytes).map_err(|reason| self.odd_list(subject, &reason))
+    }
+
+    fn odd_list(&self, subject: &Subject, reason: &str) -> ClientError {
+        ClientError::Referrers {
+            registry: self.name(),
+            digest: subject.digest,
+            reason: reason.to_owned(),
+        }
+    }
+
+    /// Adds an entry to the list by a tag. Registries have no way to write it on the condition that
+    /// nobody wrote it meanwhile: so all that was seen of it stays in it, and it has to stay the same for
+    /// several times as long as it takes to read and write it. Whoever overwrites ours has then seen
+    /// it, or sees it when it looks again.
+    fn list(&self, subject: &Subject, entry: &Value) -> Result<(), ClientError> {
+        let tag = subject.fallback_tag();
+        let mut known: Vec<Value> = Vec::new();
+        let (mut calm, mut window, mut wrote) = (0, SETTLED, false);
+        for _ in 0..ATTEMPTS {
+            let begin = Instant::now();
+            let there = self.tagged_list(subject)?;
+            merge(&mut known, &there);
+            merge(&mut known, std::slice::from_ref(entry));
+            if known.iter().all(|entry| has(&there, entry["digest"].as_str().unwrap_or_default())) {
+                calm += 1;
+                if !wrote || calm == 3 {
+                    return Ok(());
+                }
+            } else {
+                let index = Blob::json(&json!({
+                    "schemaVersion": 2,
+                    "mediaType": INDEX,
+                    "manifests": known,
+                }));
+                let answer = self.put_manifest(&tag, &index.bytes, INDEX)?;
+                if !answer.is_success() {
+                    return Err(self.refused("the list of what refers to an image", &answer));
+                }
+                (calm, wrote) = (0, true);
+                window = window.max(begin.elapsed() * 2);
+            }
+            sleep(window);
+        }
+        Err(self.odd_list(subject, "others write the list of what refers to it all the time"))
+    }
+}
+
+/// Adds the entries whose digests are new.
+fn merge(known: &mut Vec<Value>, entries: &[Value]) {
+    for entry in entries {
+        if !has(known, entry["digest"].as_str().unwrap_or_default()) {
+            known.push(entry.clone());
+        }
+    }
+}
+
+fn entries_of(index: &[u8]) -> Result<Vec<Value>, String> {
+    let index: Value = serde_json::from_slice(index).map_err(|error| error.to_string())?;
+    let entries = index["manifests"].as_array().ok_or("it is no index")?;
+    let is_named = |entry: &Value| entry["digest"].is_string();
+    if entries.len() > MOST_ENTRIES || !entries.iter().all(is_named) {
+        return Err("it has too many entries, or some without a digest".to_owned());
+    }
+    Ok(entries.clone())
+}
+
+/// Returns where a list goes on (RFC 8288).
+fn next_page(answer: &Answer) -> Option<String> {
+    let link = answer.header("link")?;
+    let (address, rest) = link.split_once('<')?.1.split_once('>')?;
+    let rest = rest.replace(' ', "");
+    (rest.contains("rel=\"next\"") || rest.contains("rel=next")).then(|| address.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_have_each_digest_once() {
+        let entry = |digest: &str| json!({ "digest": digest, "x": 1 });
+        let mut known = vec![entry("a")];
+        merge(&mut known, &[entry("b"), json!({ "digest": "a" }), entry("b")]);
+        assert_eq!(known, [entry("a"), entry("b")]);
+        for text in ["", "{}", r#"{"manifests":[{}]}"#, "[]"] {
+            assert!(entries_of(text.as_bytes()).is_err(), "{text}");
+        }
+    }
+}

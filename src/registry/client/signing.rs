@@ -1,0 +1,259 @@
+//! Signs images in registries, and verifies those that others signed.
+//! Stage: registry. Input: an image's name and a key. Output: signatures, or what they prove.
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::error::ClientError;
+use super::repository::{Access, Client, ClientOptions, MANIFESTS};
+use crate::digest::{BlobDigest, Digest};
+use crate::oci::Blob;
+use crate::outgoing::{Reference, Watch};
+use crate::proof::{
+    Attachment, PublicKey, Refusal, SIGNATURE_ANNOTATION, SIMPLE_SIGNING_TYPE, SigningKey,
+    SimpleSignature, Statement, Subject, bundle, signed_digest, verified_statement, with_signature,
+};
+
+/// Media type of a signature's manifest, of cosign 2.
+const SIGNATURE_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// The most signatures of an image that are looked at.
+const MOST: usize = 256;
+
+/// What became of a document that was to be in a registry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Signed {
+    /// Digest of the manifest that is signed.
+    pub manifest_digest: BlobDigest,
+    /// How many documents were sent; none if all were there.
+    pub sent: usize,
+}
+
+/// What signatures prove of an image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Verified {
+    /// Digest of the manifest that the signatures are of.
+    pub manifest_digest: BlobDigest,
+    /// How many are of the key in the form of cosign 2.
+    pub signatures: usize,
+    /// How many are of the key in the form of cosign 3.
+    pub bundles: usize,
+}
+
+/// Keeps documents beside an image in a registry, signs it, or both. `digest` is that of the image, if
+/// it is known: a tag may name another one by now.
+///
+/// # Errors
+/// [`ClientError`].
+pub fn attach_to_image(
+    reference: &Reference,
+    digest: Option<BlobDigest>,
+    documents: &[(String, Vec<u8>)],
+    key: Option<&SigningKey>,
+    options: &ClientOptions,
+    watch: &dyn Watch,
+) -> Result<Signed, ClientError> {
+    let location = options.registries.target(reference)?;
+    let options = &options.at(reference, &location);
+    let client = Client::connect(reference, Access::Push, options, watch)?;
+    let subject = subject(&client, reference, digest)?;
+    let mut sent = 0;
+    for (media_type, document) in documents {
+        let attachment =
+            Attachment::new(subject.clone(), media_type, document.clone(), Default::default());
+        sent += usize::from(client.attach(&attachment)?);
+    }
+    if let Some(key) = key {
+        sent += usize::from(client.add_signature(key, &reference.name(), &subject)?);
+        let bundle = bundle(key, subject.clone(), Statement::Signed, &json!({}));
+        sent += usize::from(client.attach(&bundle)?);
+    }
+    Ok(Signed { manifest_digest: subject.digest, sent })
+}
+
+/// Finds the manifest that a name stands for.
+fn subject(
+    client: &Client<'_>,
+    reference: &Reference,
+    digest: Option<BlobDigest>,
+) -> Result<Subject, ClientError> {
+    // A digest is what counts, where there is one.
+    let digest = digest.or(reference.digest());
+    let name = digest.map_or_else(|| reference.tag_or_digest(), |digest| digest.to_string());
+    let bytes = client.get(&format!("manifests/{name}"), MANIFESTS)?;
+    let bytes = bytes.ok_or_else(|| ClientError::NoImage(reference.to_string()))?;
+    let document: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    let manifest = Blob::new(bytes);
+    if let Some(expected) = digest.filter(|digest| *digest != manifest.digest) {
+        return Err(ClientError::OtherDigest { expected, found: manifest.digest.to_string() });
+    }
+    // An index of OCI's may leave it out.
+    let implied = if document["manifests"].is_array() {
+        "application/vnd.oci.image.index.v1+json"
+    } else {
+        SIGNATURE_MANIFEST
+    };
+    Ok(Subject::new(document["mediaType"].as_str().unwrap_or(implied), &manifest))
+}
+
+/// Finds out whether a key's owner signed the image that a name stands for.
+///
+/// # Errors
+/// [`ClientError::NotSigned`], or what keeps it from being found out.
+pub fn verify_signatures(
+    reference: &Reference,
+    key: &PublicKey,
+    options: &ClientOptions,
+    watch: &dyn Watch,
+) -> Result<Verified, ClientError> {
+    let mut last = ClientError::NoImage(reference.to_string());
+    // A mirror that has the image need not have its signatures.
+    for source in options.registries.sources(reference)? {
+        let options = options.at(reference, &source);
+        let verified = Client::connect(&source.reference, Access::Pull, &options, watch)
+            .and_then(|client| client.verified(reference, key));
+        match verified {
+            Ok(verified) => return Ok(verified),
+            Err(error @ ClientError::Outgoing(_)) => return Err(error),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+impl Client<'_> {
+    /// Adds a signature to those by the tag of cosign 2. Returns whether it had to be sent.
+    fn add_signature(
+        &self,
+        key: &SigningKey,
+        name: &str,
+        subject: &Subject,
+    ) -> Result<bool, ClientError> {
+        let tag = format!("{}.sig", subject.fallback_tag());
+        let signature = SimpleSignature::new(key, name, &subject.digest);
+        // Twice, should another have written it meanwhile.
+        for sent in [false, true, true, true] {
+            let there = self.get(&format!("manifests/{tag}"), MANIFESTS)?;
+            let there: Option<Value> = there.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+            let Some((manifest, config)) = with_signature(there.as_ref(), &signature) else {
+                return Ok(sent);
+            };
+            self.send_small(&signature.payload)?;
+            self.send_small(&config)?;
+            let answer = self.put_manifest(&tag, &manifest.bytes, SIGNATURE_MANIFEST)?;
+            if !answer.is_success() {
+                return Err(self.refused("the signature", &answer));
+            }
+        }
+        Err(ClientError::Referrers {
+            registry: self.name(),
+            digest: subject.digest,
+            reason: "others write its signatures all the time".to_owned(),
+        })
+    }
+
+    fn verified(&self, reference: &Reference, key: &PublicKey) -> Result<Verified, ClientError> {
+        let subject = subject(self, reference, None)?;
+        let digest = subject.digest;
+        let mut refusals = Vec::new();
+        let mut count = |checked: Vec<Result<(), Refusal>>| {
+            let good = checked.iter().filter(|end| end.is_ok()).count();
+            refusals.extend(checked.into_iter().filter_map(Result::err));
+            good
+        };
+        let signatures = count(self.simple_signatures(&subject, key)?);
+        let bundles = count(self.bundles(&subject, key)?);
+        if signatures + bundles > 0 {
+            return Ok(Verified { manifest_digest: digest, signatures, bundles });
+        }
+        let found = refusals.len();
+        // What comes nearest to a signature says most.
+        let near = |refusal: &Refusal| *refusal == Refusal::OtherImage;
+        let reason = refusals.iter().find(|refusal| near(refusal)).or(refusals.first());
+        let reason = reason.map(ToString::to_string).unwrap_or_default();
+        Err(ClientError::NotSigned { image: format!("{}@{digest}", self.name()), found, reason })
+    }
+
+    /// Checks each of cosign 2's signatures.
+    fn simple_signatures(
+        &self,
+        subject: &Subject,
+        key: &PublicKey,
+    ) -> Result<Vec<Result<(), Refusal>>, ClientError> {
+        let tag = format!("{}.sig", subject.fallback_tag());
+        let Some(bytes) = self.get(&format!("manifests/{tag}"), MANIFESTS)? else {
+            return Ok(Vec::new());
+        };
+        let manifest: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        let layers = manifest["layers"].as_array().cloned().unwrap_or_default();
+        let is_signature = |layer: &&Value| layer["mediaType"] == SIMPLE_SIGNING_TYPE;
+        let check = |layer: &Value| {
+            let payload = match self.document(&layer["digest"])? {
+                Ok(payload) => payload,
+                Err(refusal) => return Ok(Err(refusal)),
+            };
+            let signature = layer["annotations"][SIGNATURE_ANNOTATION].as_str().unwrap_or_default();
+            Ok(signed_digest(&payload, signature, key, &subject.digest))
+        };
+        layers.iter().filter(is_signature).take(MOST).map(check).collect()
+    }
+
+    /// Checks each bundle that refers to an image, and that signs it.
+    fn bundles(
+        &self,
+        subject: &Subject,
+        key: &PublicKey,
+    ) -> Result<Vec<Result<(), Refusal>>, ClientError> {
+        let mut checked = Vec::new();
+        // What lists say of types is not to be relied on: cosign's own says another.
+        for entry in self.referrers(subject)?.entries.iter().take(MOST) {
+            let Ok(digest) = entry["digest"].as_str().unwrap_or_default().parse::<BlobDigest>()
+            else {
+                continue;
+            };
+            let Some(bytes) = self.get(&format!("manifests/{digest}"), MANIFESTS)? else {
+                continue;
+            };
+            if BlobDigest::new(Digest::of(&bytes)) != digest {
+                continue;
+            }
+            let manifest: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+            let layers = manifest["layers"].as_array().cloned().unwrap_or_default();
+            let is_bundle = |layer: &&Value| {
+                let media_type = layer["mediaType"].as_str().unwrap_or_default();
+                media_type.starts_with("application/vnd.dev.sigstore.bundle")
+            };
+            for layer in layers.iter().filter(is_bundle).take(1) {
+                let end = match self.document(&layer["digest"])? {
+                    Ok(document) => verified_statement(&document, key, &subject.digest),
+                    Err(refusal) => Err(refusal),
+                };
+                match end {
+                    Ok((kind, _)) if kind == Statement::Signed.predicate_type() => {
+                        checked.push(Ok(()));
+                    }
+                    // It says something else of the image: a list of its packages, perhaps.
+                    Ok(_) => {}
+                    Err(refusal) => checked.push(Err(refusal)),
+                }
+            }
+        }
+        Ok(checked)
+    }
+
+    /// Reads a small blob, which must be what its digest says.
+    fn document(&self, digest: &Value) -> Result<Result<Vec<u8>, Refusal>, ClientError> {
+        let malformed = |reason: &str| Ok(Err(Refusal::Malformed(reason.to_owned())));
+        let Ok(digest) = digest.as_str().unwrap_or_default().parse::<BlobDigest>() else {
+            return malformed("what is signed has no digest");
+        };
+        let Some(bytes) = self.get(&format!("blobs/{digest}"), "*/*")? else {
+            return malformed("what is signed is missing");
+        };
+        if BlobDigest::new(Digest::of(&bytes)) != digest {
+            return malformed("what is signed is not what its digest says");
+        }
+        Ok(Ok(bytes))
+    }
+}

@@ -1,0 +1,166 @@
+//! Compares an image that is somewhere with the one that an image spec stands for.
+//! Stage: report. Input: [`ImageSpec`], the store and the image. Output: [`Comparison`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::digest::{DiffId, Digest, DigestReader};
+use crate::error::with_causes;
+use crate::oci::base::{BaseImage, BaseLayer};
+use crate::oci::{Form, Image, ImageSpec, SpecLayer};
+use crate::sink::Plain;
+use crate::store::Store;
+
+/// So many layers are looked through for what differs in them.
+const MOST_LAYERS: usize = 8;
+/// So many files and store paths are named of a layer.
+const MOST_NAMES: usize = 20;
+
+/// How an image differs from what an image spec stands for.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Comparison {
+    /// Keys of the configuration that differ, such as `config.Env`.
+    pub config: Vec<String>,
+    /// Layers that differ, from the bottom up.
+    pub layers: Vec<LayerDifference>,
+}
+
+/// A layer that differs.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LayerDifference {
+    /// From 1, at the bottom.
+    pub layer: usize,
+    /// Digest of the uncompressed layer that is built; none if there are less of them.
+    pub expected: Option<DiffId>,
+    /// Digest of the one that is there; none if there are less of them.
+    pub found: Option<DiffId>,
+    /// Store paths, and other files, that are not the same in both.
+    pub differs_in: Vec<String>,
+    /// Why these are not known.
+    pub error: Option<String>,
+}
+
+impl Comparison {
+    /// Tells whether both are the same.
+    pub fn is_same(&self) -> bool {
+        self.config.is_empty() && self.layers.is_empty()
+    }
+}
+
+/// Compares configurations key by key, and layers by the digests of their bytes, which were computed when
+/// `found` was read.
+pub fn against(store: &Store, spec: &ImageSpec, found: &BaseImage) -> Comparison {
+    let expected: Value =
+        serde_json::from_slice(&Image::new(spec).config.bytes).expect("a configuration is JSON");
+    let mut config = BTreeSet::new();
+    for key in keys(&expected, &found.configuration) {
+        match &*key {
+            // Compared layer by layer.
+            "rootfs" => {}
+            "config" => {
+                let (one, other) = (&expected["config"], &found.configuration["config"]);
+                let differing = keys(one, other).into_iter().filter(|key| one[key] != other[key]);
+                config.extend(differing.map(|key| format!("config.{key}")));
+            }
+            _ if expected[&key] == found.configuration[&key] => {}
+            _ => {
+                config.insert(key);
+            }
+        }
+    }
+    let mut layers = Vec::new();
+    for index in 0..spec.layers.len().max(found.layers.len()) {
+        let (ours, theirs) = (spec.layers.get(index), found.layers.get(index));
+        let (expected, there) =
+            (ours.map(|layer| layer.diff_id), theirs.map(|layer| layer.diff_id));
+        if expected == there {
+            continue;
+        }
+        let (differs_in, error) = match (ours, theirs) {
+            (Some(ours), Some(theirs)) if layers.len() < MOST_LAYERS => {
+                match differing(store, ours, theirs) {
+                    Ok(names) => (names, None),
+                    Err(error) => (Vec::new(), Some(error)),
+                }
+            }
+            _ => (Vec::new(), None),
+        };
+        layers.push(LayerDifference {
+            layer: index + 1,
+            expected,
+            found: there,
+            differs_in,
+            error,
+        });
+    }
+    Comparison { config: config.into_iter().collect(), layers }
+}
+
+fn keys(one: &Value, other: &Value) -> BTreeSet<String> {
+    let keys = [one, other].into_iter().filter_map(Value::as_object);
+    keys.flat_map(|object| object.keys().cloned()).collect()
+}
+
+/// Names the store paths and files that are not the same in two layers.
+fn differing(store: &Store, ours: &SpecLayer, theirs: &BaseLayer) -> Result<Vec<String>, String> {
+    let file = tempfile::tempfile().map_err(|error| error.to_string())?;
+    ours.write_blob(store, Form::Loadable, Plain(&file)).map_err(|error| with_causes(&error))?;
+    let text = |error: io::Error| error.to_string();
+    (&file).seek(SeekFrom::Start(0)).map_err(text)?;
+    let expected = digests(BufReader::new(&file)).map_err(text)?;
+    let found = digests(theirs.blob.open_uncompressed(store).map_err(text)?).map_err(text)?;
+    let names: BTreeSet<_> = expected.keys().chain(found.keys()).collect();
+    let differs = names.into_iter().filter(|name| expected.get(*name) != found.get(*name));
+    Ok(differs.take(MOST_NAMES).cloned().collect())
+}
+
+/// Computes a digest for each store path of a tar, and for each of its other files.
+fn digests(tar: impl Read) -> io::Result<BTreeMap<String, Digest>> {
+    let mut found: BTreeMap<String, Digest> = BTreeMap::new();
+    let mut archive = tar::Archive::new(tar);
+    for entry in archive.entries()? {
+        let mut entry = entry?;
+        let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        let mut record = entry.header().as_bytes().to_vec();
+        record.extend_from_slice(path.as_bytes());
+        record.extend_from_slice(&entry.link_name_bytes().unwrap_or_default());
+        let (content, _) = DigestReader::new(&mut entry).finish()?;
+        let digest = found.entry(owner(&path)).or_insert_with(|| Digest::of(b""));
+        record.extend_from_slice(&content.bytes());
+        record.extend_from_slice(&digest.bytes());
+        *digest = Digest::of(&record);
+    }
+    Ok(found)
+}
+
+/// Returns the store path that a file belongs to, or else the file.
+fn owner(path: &str) -> String {
+    let path = path.trim_start_matches("./").trim_matches('/');
+    let mut parts = path.splitn(4, '/');
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some("nix"), Some("store"), Some(name)) => format!("/nix/store/{name}"),
+        _ => format!("/{path}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_belong_to_store_paths() {
+        for (path, expected) in [
+            ("nix/store/a-b/c/d", "/nix/store/a-b"),
+            ("./nix/store/a-b", "/nix/store/a-b"),
+            ("nix/store/", "/nix/store"),
+            ("etc/passwd", "/etc/passwd"),
+        ] {
+            assert_eq!(owner(path), expected);
+        }
+    }
+}

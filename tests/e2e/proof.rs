@@ -1,0 +1,182 @@
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::thread;
+
+use serde_json::Value;
+
+use crate::registry::Registry;
+use crate::support::{Docker, Image, REPOSITORY, run, stderr, stowage};
+
+fn key(name: &str) -> String {
+    format!("{REPOSITORY}/tests/it/keys/{name}")
+}
+
+/// cosign of a Debian release.
+fn cosign(release: &str, home: &Path) -> Command {
+    let program = run(Command::new(format!("{REPOSITORY}/checks/cosign")).arg(release));
+    let mut command = Command::new(program.trim());
+    command.env("HOME", home).env("COSIGN_PASSWORD", "secret").current_dir(home);
+    command
+}
+
+fn cosign_verifies(release: &str, home: &Path, key: &str, image: &str) -> bool {
+    let arguments = ["verify", "--insecure-ignore-tlog=true", "--allow-insecure-registry", "--key"];
+    let output = cosign(release, home).args(arguments).args([key, image]).output().unwrap();
+    if !output.status.success() {
+        eprintln!("cosign of {release}: {}", stderr(&output));
+    }
+    output.status.success()
+}
+
+/// Pushes an image, and returns its name with its digest.
+fn push(image: &Image, name: &str, more: &[&str]) -> String {
+    let digest = tempfile::NamedTempFile::new().unwrap();
+    let file = digest.path().to_str().unwrap();
+    let spec = image.spec_file.to_str().unwrap();
+    run(stowage(&["push", spec, name, "--quiet", "--digestfile", file]).args(more));
+    let digest = std::fs::read_to_string(file).unwrap();
+    format!("{}@{digest}", name.rsplit_once(':').unwrap().0)
+}
+
+fn verify(arguments: &[&str]) -> Output {
+    stowage(&["verify"]).args(arguments).output().unwrap()
+}
+
+#[test]
+fn cosign_verifies_what_was_signed_here() {
+    let (registry, home) = (Registry::start(), tempfile::tempdir().unwrap());
+    let image = Image::named("configOnly");
+    let name = format!("{}/app:v1", registry.host);
+    let by_digest = push(&image, &name, &["--sign-key", &key("test.key")]);
+    for release in ["trixie", "sid"] {
+        for image in [&name, &by_digest] {
+            assert!(cosign_verifies(release, home.path(), &key("test.pub"), image), "{image}");
+        }
+        assert!(!cosign_verifies(release, home.path(), &key("other.pub"), &name));
+    }
+    // Signed again, by the same key encrypted, nothing is sent.
+    let again = run(stowage(&["sign", &name, "--json", "--key", &key("test.cosign.key")])
+        .env("COSIGN_PASSWORD", "secret"));
+    let again: Value = serde_json::from_str(&again).unwrap();
+    assert_eq!(again["sent"], 0);
+    let from_environment = ["sign", &name, "--json", "--key", "env://SIGNING_KEY"];
+    let text = std::fs::read_to_string(key("test.key")).unwrap();
+    let again = run(stowage(&from_environment).env("SIGNING_KEY", text));
+    assert!(again.contains("\"sent\": 0"), "{again}");
+
+    let by_key = |name: &str, public: &str| verify(&[name, "--key", &key(public)]);
+    assert!(by_key(&name, "test.pub").status.success());
+    let other = by_key(&name, "other.pub");
+    assert!(stderr(&other).contains("is not signed by this key"), "{}", stderr(&other));
+    let unsigned = format!("{}/unsigned:v1", registry.host);
+    push(&Image::named("listed"), &unsigned, &[]);
+    let output = by_key(&unsigned, "test.pub");
+    assert!(stderr(&output).contains("it has no signature"), "{}", stderr(&output));
+    assert!(!cosign_verifies("sid", home.path(), &key("test.pub"), &unsigned));
+}
+
+#[test]
+fn what_cosign_signed_is_verified() {
+    let (registry, home) = (Registry::start(), tempfile::tempdir().unwrap());
+    let image = Image::named("configOnly");
+    for (release, more) in [("trixie", "--tlog-upload=false"), ("sid", "--signing-config=sc.json")]
+    {
+        if release == "sid" {
+            run(cosign(release, home.path()).args([
+                "signing-config",
+                "create",
+                "--out",
+                "sc.json",
+            ]));
+        }
+        let name = format!("{}/by-{release}:v1", registry.host);
+        let by_digest = push(&image, &name, &[]);
+        let key_file = key("test.cosign.key");
+        let arguments = ["sign", "--yes", "--allow-insecure-registry", "--key", &key_file, more];
+        run(cosign(release, home.path()).args(arguments).arg(&by_digest));
+        let output = verify(&[&name, "--key", &key("test.pub")]);
+        assert!(output.status.success(), "{release}: {}", stderr(&output));
+        assert!(!verify(&[&name, "--key", &key("other.pub")]).status.success());
+        // Ours goes beside theirs.
+        run(&mut stowage(&["sign", &name, "--key", &key("test.key")]));
+        assert!(cosign_verifies("trixie", home.path(), &key("test.pub"), &name));
+        assert!(cosign_verifies("sid", home.path(), &key("test.pub"), &name));
+    }
+}
+
+/// Docker's registry keeps no list of what refers to an image: all who attach something write the same
+/// list by its tag.
+#[test]
+fn eight_attach_at_a_time() {
+    let registry = Registry::start();
+    let name = format!("{}/app:v1", registry.host);
+    let by_digest = push(&Image::named("configOnly"), &name, &[]);
+    let directory = tempfile::tempdir().unwrap();
+    let attach = |number: usize| {
+        let file = directory.path().join(format!("{number}.txt"));
+        std::fs::write(&file, format!("{number}")).unwrap();
+        let attach = format!("{}:text/x-{number}", file.display());
+        run(&mut stowage(&["sign", &name, "--json", "--attach", &attach]))
+    };
+    thread::scope(|scope| {
+        (0..8).for_each(|number| drop(scope.spawn(move || attach(number))));
+    });
+    let tag = by_digest.rsplit_once('@').unwrap().1.replace(':', "-");
+    let url = format!("http://{}/v2/app/manifests/{tag}", registry.host);
+    let accept = "Accept: application/vnd.oci.image.index.v1+json";
+    let index = run(Command::new("curl").args(["--silent", "--fail", "--header", accept, &url]));
+    let index: Value = serde_json::from_str(&index).unwrap();
+    let types = index["manifests"].as_array().unwrap().iter();
+    let mut types: Vec<_> = types.map(|entry| entry["artifactType"].as_str().unwrap()).collect();
+    types.sort_unstable();
+    assert_eq!(types, (0..8).map(|number| format!("text/x-{number}")).collect::<Vec<_>>());
+    assert!(attach(3).contains("\"sent\": 0"));
+}
+
+#[test]
+fn images_are_proved_against_what_is_built() {
+    let (image, other) = (Image::named("configOnly"), Image::named("listed"));
+    let (spec, other_spec) = (image.spec_file.to_str().unwrap(), other.spec_file.to_str().unwrap());
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name).display().to_string();
+    let registry = Registry::start();
+    let docker = Docker::start();
+    docker.load(&image);
+    let pushed = format!("docker://{}/app:v1", registry.host);
+    let archive = format!("docker-archive:{}:e2e/config-only:v1", at("archive.tar"));
+    let places = [
+        pushed.clone(),
+        archive,
+        format!("oci:{}:v1", at("layout")),
+        format!("oci-archive:{}:v1", at("layout.tar")),
+        format!("dir:{}", at("dir")),
+    ];
+    let on_docker = |arguments: &[&str]| {
+        let mut command = stowage(&["verify"]);
+        command.args(arguments).env("DOCKER_HOST", docker.host()).output().unwrap()
+    };
+    for place in &places {
+        run(&mut stowage(&["copy", spec, place, "--quiet"]));
+    }
+    // Compressed by another, it is the same image.
+    let again = format!("docker://{}/compressed:v1", registry.host);
+    let skopeo =
+        ["copy", "--quiet", "--insecure-policy", "--dest-tls-verify=false", "--dest-compress"];
+    let dir = &places[4];
+    run(Command::new("skopeo").args(skopeo).args([dir, &again]));
+    let loaded = format!("docker-daemon:{}", image.reference());
+    for place in places.iter().chain([&again, &loaded]) {
+        let output = on_docker(&[place, "--against", spec]);
+        assert!(output.status.success(), "{place}: {}", stderr(&output));
+        let output = on_docker(&[place, "--against", other_spec]);
+        assert!(!output.status.success(), "{place}");
+        let said = String::from_utf8(output.stdout).unwrap();
+        for expected in
+            ["configuration differs in config.", "layer 1: expected sha256:", "/nix/store/"]
+        {
+            assert!(said.contains(expected), "{place}: {said}");
+        }
+    }
+    let nowhere: PathBuf = at("nowhere").into();
+    assert!(!verify(&[nowhere.to_str().unwrap(), "--against", spec]).status.success());
+}
