@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::digest::{DiffId, Digest, DigestReader};
 use crate::error::with_causes;
 use crate::oci::base::{BaseImage, BaseLayer};
+use crate::oci::unpack::{Budget, TarReader};
 use crate::oci::{Form, Image, ImageSpec, SpecLayer};
 use crate::sink::Plain;
 use crate::store::Store;
@@ -122,15 +123,18 @@ fn differing(store: &Store, ours: &SpecLayer, theirs: &BaseLayer) -> Result<Vec<
 /// Computes a digest for each store path of a tar, and for each of its other files.
 fn digests(tar: impl Read) -> io::Result<BTreeMap<String, Digest>> {
     let mut found: BTreeMap<String, Digest> = BTreeMap::new();
-    let mut archive = tar::Archive::new(tar);
-    for entry in archive.entries()? {
-        let mut entry = entry?;
-        let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        let mut record = entry.header().as_bytes().to_vec();
-        record.extend_from_slice(path.as_bytes());
-        record.extend_from_slice(&entry.link_name_bytes().unwrap_or_default());
-        let (content, _) = DigestReader::new(&mut entry).finish()?;
-        let digest = found.entry(owner(&path)).or_insert_with(|| Digest::of(b""));
+    let budget = Budget::default();
+    let mut archive = TarReader::new(tar);
+    while let Some(mut member) = archive.next_member()? {
+        member.check()?;
+        let path = String::from_utf8_lossy(member.path()).into_owned();
+        let mut record = member.header().as_bytes().to_vec();
+        record.extend_from_slice(member.path());
+        record.extend_from_slice(member.target());
+        let (content, _) = DigestReader::new(&mut member).finish()?;
+        let owner = owner(&path);
+        budget.take(owner.len() as u64)?;
+        let digest = found.entry(owner).or_insert_with(|| Digest::of(b""));
         record.extend_from_slice(&content.bytes());
         record.extend_from_slice(&digest.bytes());
         *digest = Digest::of(&record);
