@@ -27,6 +27,24 @@ let
     else builtins.substring 0 32 (baseNameOf (builtins.unsafeDiscardStringContext script.outPath));
   reference = "${imageName}:${imageTag}";
 
+  # What is wrong with the name, and the way out where there is a known one; null if nothing is
+  # (distribution-spec, "Pulling manifests"; the grammar is that of github.com/distribution/reference).
+  nameProblem =
+    let
+      component = "[a-z0-9]+((\\.|_|__|-+)[a-z0-9]+)*";
+      label = "([a-z0-9]|[a-z0-9][a-z0-9-]*[a-z0-9])";
+      host = "(${label}(\\.${label})*|\\[[a-f0-9:]+])(:[0-9]+)?";
+      components = lib.splitString "/" imageName;
+      isName = names: names != [ ] && lib.all (name: builtins.match component name != null) names;
+      withTag = builtins.match "(.*):([^/:]+)" name;
+    in
+    if builtins.match ".*://.*" name != null then ": leave out `${builtins.head (builtins.match "(.*://).*" name)}`"
+    else if builtins.match ".*@.*" name != null then ": a digest can't be chosen, leave it out"
+    else if isName components || lib.length components > 1 && builtins.match host (lib.head components) != null && isName (lib.tail components) then
+      if builtins.stringLength imageName <= 255 then null else ", which is longer than 255 characters"
+    else if withTag != null then ": give the tag by itself, `tag = \"${builtins.elemAt withTag 1}\"`"
+    else "";
+
   runBy = program: arguments: "exec ${program}/bin/stowage ${arguments} \"$@\"";
   run = runBy stowage;
   # Programs for `nix run`.
@@ -58,8 +76,8 @@ let
     chmod +x $out
   '';
 in
-assert lib.assertMsg (builtins.match "[a-z0-9._:/-]+" imageName != null && baseName != "")
-  "stowage.${function}: `name` must be an image name such as `hello` or `registry.example/team/hello`, not `${name}`";
+assert lib.assertMsg (nameProblem == null)
+  "stowage.${function}: `name` must be an image name such as `hello` or `registry.example/team/hello`, not `${name}`${nameProblem}";
 assert lib.assertMsg (tag == null || builtins.match "[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}" tag != null)
   "stowage.${function}: `tag` must be 1 to 128 letters, digits, `_`, `.` and `-`, not `${toString tag}`";
 script

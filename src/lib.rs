@@ -15,11 +15,12 @@
 //! cli/       the command line, which uses all stages
 //! ```
 //!
-//! Every stage may use [`digest`], [`error`], [`foreign`], [`sink`] and [`store`].
+//! Every stage may use [`date`], [`digest`], [`error`], [`foreign`], [`sink`] and [`store`].
 //!
 //! The library serves the program and its tests. It is not published, and its interface may
 //! change with every release.
 
+pub mod date;
 pub mod digest;
 pub mod error;
 #[cfg(feature = "registry")]

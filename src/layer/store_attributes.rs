@@ -2,10 +2,9 @@
 //! Stage: layer (pure). Input: the JSON of an image's options. Output: [`Given`].
 
 use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use super::permissions::{Given, check_name};
+use crate::date;
 
 /// Owner and modification time of the store directory and everything below it; `perms` take
 /// precedence.
@@ -64,11 +63,10 @@ impl Mtime {
     fn seconds(self) -> Result<u64, String> {
         match self {
             Self::Seconds(seconds) => Ok(seconds),
-            Self::Date(text) => OffsetDateTime::parse(&text, &Rfc3339)
-                .ok()
+            Self::Date(text) => date::parse(&text)
                 .and_then(|date| date.unix_timestamp().try_into().ok())
                 .ok_or_else(|| {
-                    format!("`mtime` must be a date and time since 1970 such as `1970-01-01T00:00:01Z` (RFC 3339), not `{text}`")
+                    format!("`mtime` must be a date, or a date and time, since 1970, such as `2024-05-13` or `1970-01-01T00:00:01Z`, not `{text}`")
                 }),
         }
     }
@@ -108,6 +106,7 @@ mod tests {
         for (mtime, seconds) in [
             (json!("1970-01-01T00:00:01Z"), Some(1)),
             (json!("2026-02-28T01:00:00+01:00"), Some(1_772_236_800)),
+            (json!("19700102"), Some(86_400)),
             (json!(7), Some(7)),
             (json!("1969-12-31T23:59:59Z"), None),
             (json!("now"), None),

@@ -7,7 +7,9 @@ use serde::{Deserialize, Deserializer, Serialize};
 use time::format_description::well_known::Rfc3339;
 use time::{OffsetDateTime, UtcOffset};
 
-/// A date and time by RFC 3339, as it was written.
+use crate::date;
+
+/// A date and time by RFC 3339, as it was written; other forms of ISO 8601 become that.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Created(String);
 
@@ -38,11 +40,14 @@ impl fmt::Display for Created {
 impl<'de> Deserialize<'de> for Created {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        OffsetDateTime::parse(&text, &Rfc3339).map_err(|_| {
+        if OffsetDateTime::parse(&text, &Rfc3339).is_ok() {
+            return Ok(Self(text));
+        }
+        let created = date::parse(&text).and_then(|time| time.format(&Rfc3339).ok());
+        created.map(Self).ok_or_else(|| {
             serde::de::Error::custom(format_args!(
-                "`created` must be a date and time such as `1970-01-01T00:00:01Z` (RFC 3339), not `{text}`"
+                "`created` must be a date, or a date and time, such as `2024-05-13` or `1970-01-01T00:00:01Z`, not `{text}`"
             ))
-        })?;
-        Ok(Self(text))
+        })
     }
 }

@@ -25,6 +25,9 @@ fn build_error(arguments: &str) -> String {
 fn mistakes_in_nix_code_are_named() {
     for (arguments, message) in [
         (r#"{ name = "a b"; }"#, "`name` must be an image name such as"),
+        (r#"{ name = "a:v1"; }"#, "give the tag by itself, `tag = \"v1\"`"),
+        (r#"{ name = "https://registry.example/a"; }"#, "leave out `https://`"),
+        (r#"{ name = "localhost:5000/-a"; }"#, "`name` must be an image name such as"),
         (r#"{ name = "a"; tag = "a/b"; }"#, "`tag` must be 1 to 128 letters"),
         (r#"{ name = "a"; maxLayer = 3; }"#, "unexpected argument 'maxLayer'"),
         (r#"{ name = "a"; maxLayers = 0; }"#, "an image may have 1 to 127 layers, not 0"),
@@ -33,6 +36,10 @@ fn mistakes_in_nix_code_are_named() {
         (
             r#"{ name = "a"; config.Entrypoint = "/bin/sh"; }"#,
             "`config.Entrypoint` must be a list of strings",
+        ),
+        (
+            r#"{ name = "a"; config.WorkingDir = "srv"; }"#,
+            "`config.WorkingDir` must be an absolute path, not `srv`",
         ),
         (r#"{ name = "a"; config.Entrypiont = [ ]; }"#, "did you mean `Entrypoint`?"),
         (

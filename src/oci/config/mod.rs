@@ -1,6 +1,8 @@
 //! Checks the `config` of an image, which says how its container runs.
 //! Stage: oci (pure). Input: JSON as people write it. Output: [`ContainerConfig`].
 
+mod values;
+
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use thiserror::Error;
@@ -27,6 +29,44 @@ pub enum ConfigError {
         key: String,
         /// The most similar known key.
         suggestion: Option<&'static str>,
+    },
+    /// A key of one of the values is not known to any container runtime.
+    #[error("`config.{of}` has an unknown key `{key}`{}", suggestion.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default())]
+    UnknownKeyWithin {
+        /// The key whose value has it.
+        of: &'static str,
+        /// The key as it was written.
+        key: String,
+        /// The most similar known key.
+        suggestion: Option<&'static str>,
+    },
+    /// A key of one of the values is there in two spellings.
+    #[error("`config.{of}` has the key `{key}` twice, in different letter case")]
+    RepeatedKeyWithin {
+        /// The key whose value has it.
+        of: &'static str,
+        /// The key in canonical spelling.
+        key: &'static str,
+    },
+    /// A value is one that Docker would refuse.
+    #[error("`config.{key}` must be {expected}, not {found}")]
+    WrongValue {
+        /// The key, with the path to the part of the value.
+        key: String,
+        /// The expected value, with an example.
+        expected: &'static str,
+        /// The value that was found.
+        found: String,
+    },
+    /// A name in an attribute set is one that Docker would refuse.
+    #[error("`config.{key}` has `{member}`, which must be {expected}")]
+    WrongMember {
+        /// The key of the attribute set.
+        key: String,
+        /// The name in it.
+        member: String,
+        /// The expected name, with an example.
+        expected: &'static str,
     },
     /// A key is there in two spellings.
     #[error("`config` has the key `{0}` twice, in different letter case")]
@@ -129,13 +169,20 @@ impl ContainerConfig {
     /// # Errors
     /// Fails with [`ConfigError`], which names the key.
     pub fn new(value: Value) -> Result<Self, ConfigError> {
-        Self::normalise(value, |key, _| {
-            Err(ConfigError::UnknownKey { suggestion: nearest(&key), key })
-        })
+        let Self(mut config) = Self::normalise(value, |key, _| {
+            let suggestion = nearest_of(keys().map(|(key, _)| key), &key);
+            Err(ConfigError::UnknownKey { suggestion, key })
+        })?;
+        for (key, _) in keys() {
+            if let Some(value) = config.get_mut(key) {
+                values::check(key, value)?;
+            }
+        }
+        Ok(Self(config))
     }
 
     /// Checks and normalises a `config` that other programs wrote: unknown keys may have a meaning
-    /// for these, and are kept unchanged.
+    /// for these, and are kept unchanged. So are values that Docker would refuse.
     ///
     /// # Errors
     /// Fails with [`ConfigError`], which names the key.
@@ -183,7 +230,11 @@ impl ContainerConfig {
                     List | Texts | Set => kind_within(&value),
                     _ => kind_of(&value),
                 };
-                return Err(ConfigError::WrongType { key, expected: shape.expected(), found });
+                let expected = match key {
+                    "Env" => "a list of variables, such as [ \"PATH=/bin\" ]",
+                    _ => shape.expected(),
+                };
+                return Err(ConfigError::WrongType { key, expected, found });
             }
             if let (Set, Value::Object(set)) = (shape, &mut value) {
                 set.values_mut().for_each(|member| *member = Value::Object(Map::new()));
@@ -236,23 +287,26 @@ fn kind_within(value: &Value) -> &'static str {
             Some(Value::Number(_)) => "a list with a number in it",
             Some(Value::Array(_)) => "a list with a list in it",
             Some(Value::Null) => "a list with null in it",
+            Some(Value::Bool(_)) => "a list with a boolean in it",
             Some(_) => "a list with something else in it",
             None => "a list",
         },
         Value::Object(map) => match map.values().find(odd) {
             Some(Value::Number(_)) => "an attribute set with a number in it",
             Some(Value::Null) => "an attribute set with null in it",
-            _ => "an attribute set of another kind",
+            Some(Value::Bool(_)) => "an attribute set with a boolean in it",
+            Some(_) => "an attribute set with something else in it",
+            None => "an attribute set",
         },
         other => kind_of(other),
     }
 }
 
-/// Returns the known key within two edits of what was written, if there is one.
-fn nearest(written: &str) -> Option<&'static str> {
+/// Returns the one of the known keys that is within two edits of what was written, if there is one.
+fn nearest_of(known: impl Iterator<Item = &'static str>, written: &str) -> Option<&'static str> {
     let written = written.to_ascii_lowercase();
-    keys()
-        .map(|(key, _)| (edits(&written, &key.to_ascii_lowercase()), key))
+    known
+        .map(|key| (edits(&written, &key.to_ascii_lowercase()), key))
         .min()
         .filter(|(edits, _)| *edits <= 2)
         .map(|(_, key)| key)
@@ -323,6 +377,10 @@ mod tests {
             (
                 json!({"Labels": {"n": 1}}),
                 "`config.Labels` must be an attribute set of strings, such as { key = \"value\"; }, not an attribute set with a number in it",
+            ),
+            (
+                json!({"Env": {"A": "1"}}),
+                "`config.Env` must be a list of variables, such as [ \"PATH=/bin\" ], not an attribute set",
             ),
             (json!({"User": 1000}), "`config.User` must be a string, not a number"),
         ] {
