@@ -212,14 +212,16 @@ fn containerds_store_has_all_of_an_image() {
 #[test]
 fn newer_classic_stores_are_sent_what_they_lack() {
     let (one, two) = (Image::named("app1"), Image::named("app2"));
-    let docker = Docker::of_release("trixie");
-    assert_eq!(field(&copy(&one, &docker), "layersSkipped"), 0);
-    let changed = copy(&two, &docker);
-    assert!(field(&changed, "layersSent") <= 2, "{changed}");
-    assert_eq!(changed["fellBack"], false);
-    docker.run(&["rmi", &one.reference(), &two.reference()]);
-    assert_eq!(field(&copy(&two, &docker), "layersSkipped"), 0);
-    assert!(docker.container(&two.reference(), &[]).starts_with("app v2\n"));
+    for release in RELEASES {
+        let docker = Docker::of_release(release);
+        assert_eq!(field(&copy(&one, &docker), "layersSkipped"), 0, "{release}");
+        let changed = copy(&two, &docker);
+        assert!(field(&changed, "layersSent") <= 2, "{release}: {changed}");
+        assert_eq!(changed["fellBack"], false, "{release}");
+        docker.run(&["rmi", &one.reference(), &two.reference()]);
+        assert_eq!(field(&copy(&two, &docker), "layersSkipped"), 0, "{release}");
+        assert!(docker.container(&two.reference(), &[]).starts_with("app v2\n"), "{release}");
+    }
 }
 
 /// Checks that the image can be saved and pushed if the daemon has the same layers in other blobs:
