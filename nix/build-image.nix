@@ -78,6 +78,9 @@ lib.fix (self:
 , nixGid ? 0
   # The old name of copyToRoot.
 , contents ? null
+  # Documents that `copyToRegistry` keeps beside the image: a list of `{ file; type; }`, or a function of
+  # `{ sbom }` that makes one: `{ sbom }: [ { file = sbom; type = "application/spdx+json"; } ]`.
+, attach ? [ ]
 , meta ? { }
 }@arguments: overridable self arguments (
   let
@@ -124,7 +127,7 @@ lib.fix (self:
   imageScript {
     function = "buildImage";
     prefix = "image";
-    inherit name tag spec meta;
+    inherit name tag spec meta attach;
     roots = storePaths [ copyToRoot contents ] ++ lib.concatMap (layer: layer.sbomRoots) layers;
     texts = [ (builtins.toJSON config) ];
     passthru.fromImage = base;

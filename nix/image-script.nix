@@ -1,4 +1,4 @@
-{ sbom, streamer, script }:
+{ lib, sbom, streamer, script }:
 
 # What every function that makes one image leaves: a script that streams it, with programs that
 # explain it and copy it to where it is run.
@@ -11,6 +11,8 @@
   # The derivations and texts in which `sbom` finds packages.
 , roots
 , texts
+  # Documents that go beside the image in a registry, or a function of its list of packages that makes some.
+, attach ? [ ]
 , passthru ? { }
 }:
 script {
@@ -19,10 +21,17 @@ script {
   # another tag, where none is given.
   inherit streamer;
   stream = reference: "stream ${spec} --default-repo-tag ${reference}";
-  passthru = { reference, program, withSkopeo }: {
-    explain = program "explain" "explain ${spec}";
-    copyToDockerDaemon = program "copy-to-docker-daemon" "copy ${spec} docker-daemon:${reference}";
-    sbom = sbom { inherit spec roots texts; name = reference; };
-    copyToPodman = withSkopeo "copy-to-podman" "copy ${spec} containers-storage:${reference}";
-  } // passthru;
+  passthru = { reference, program, withSkopeo }:
+    let
+      packages = sbom { inherit spec roots texts; name = reference; };
+      documents = if builtins.isFunction attach then attach { sbom = packages; } else attach;
+      option = { file, type }: " --attach ${lib.escapeShellArg "${file}:${type}"}";
+    in
+    {
+      explain = program "explain" "explain ${spec}";
+      sbom = packages;
+      copyToDockerDaemon = program "copy-to-docker-daemon" "copy ${spec} docker-daemon:${reference}";
+      copyToPodman = withSkopeo "copy-to-podman" "copy ${spec} containers-storage:${reference}";
+      copyToRegistry = program "copy-to-registry" "copy ${spec} docker://${reference}${lib.concatMapStrings option documents}";
+    } // passthru;
 }

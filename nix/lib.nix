@@ -51,7 +51,7 @@ rec {
   popularity = callFunction ./popularity.nix { };
   # The program that all of these run.
   program = stowage;
-  pullImage = callFunction ./pull-image.nix { };
+  pullImage = callFunction ./pull-image.nix { stowage = programOfDerivations; };
   pullImageFromManifest = callFunction ./pull-image-from-manifest.nix { };
   serve = callPackage ./serve.nix { };
   skopeo = callPackage ./skopeo.nix { };

@@ -1,4 +1,4 @@
-{ lib, pkgs, baseAnnotations, cacert, runCommand, stdenv, overridable }:
+{ lib, pkgs, baseAnnotations, cacert, runCommand, stdenv, stowage, overridable }:
 
 /* Pulls an image from a registry, for `buildImage { fromImage = …; }`.
 
@@ -37,6 +37,9 @@ lib.fix (self:
 , arch ? stdenv.hostPlatform.go.GOARCH or pkgs.go.GOARCH
   # Whether the registry must have a certificate; false also for plain HTTP.
 , tlsVerify ? true
+  # A file with a public key that must have signed the image, as cosign or stowage does. It is verified before
+  # any layer is pulled; Nix does not pull, and so does not verify again, what it has already.
+, publicKey ? null
   # Name of the directory.
 , name ? "docker-image-${imageName}"
 }@arguments: overridable self arguments (
@@ -63,6 +66,10 @@ lib.fix (self:
   } ''
     authentication=()
     if [ -f /etc/skopeo/auth.json ]; then authentication=(--authfile /etc/skopeo/auth.json); fi
+    ${lib.optionalString (publicKey != null) ''
+      ${stowage}/bin/stowage verify --key ${publicKey} --tls-verify=${lib.boolToString tlsVerify} \
+        "''${authentication[@]}" ${lib.escapeShellArg "docker://${imageName}@${imageDigest}"}
+    ''}
     # What skopeo has no place for in the sandbox, where /etc/containers and /var/tmp are missing.
     skopeo --insecure-policy --tmpdir="$TMPDIR" \
       --override-os ${lib.escapeShellArg os} --override-arch ${lib.escapeShellArg arch} \

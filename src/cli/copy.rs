@@ -85,8 +85,14 @@ impl Beside {
         let watch = Watching::new("sending", options.progress, true);
         let push = push_options(options)?;
         let digest = Some(copied.manifest_digest);
-        let signed =
-            client::attach_to_image(reference, digest, documents, key.as_ref(), &push, &watch)?;
+        let signed = client::attach_to_image(
+            reference,
+            digest,
+            documents,
+            key.as_ref().map(|key| (key, &[][..])),
+            &push,
+            &watch,
+        )?;
         watch.end();
         if !options.quiet && !options.json && options.progress != Some(ProgressArgument::Json) {
             say(proof::account(&signed));

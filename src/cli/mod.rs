@@ -41,7 +41,7 @@ use crate::error::{Hint, with_causes};
 use crate::oci::unpack::UnpackLimits;
 use crate::outgoing::{ParseReferenceError, without_user_information};
 #[cfg(feature = "registry")]
-use crate::proof::KeyError;
+use crate::proof::{KeyError, LockError};
 #[cfg(feature = "registry")]
 use crate::registry::{self, client};
 #[cfg(feature = "report")]
@@ -122,6 +122,12 @@ enum Failure {
     #[cfg(feature = "registry")]
     #[error("{name}")]
     Key { name: String, source: KeyError },
+    #[cfg(feature = "registry")]
+    #[error("{}", file.display())]
+    Lock { file: PathBuf, source: LockError },
+    #[cfg(feature = "registry")]
+    #[error("{} is neither an SBOM of SPDX or CycloneDX nor an in-toto statement", .0.display())]
+    NoPredicate(PathBuf),
     #[cfg(feature = "registry")]
     #[error("the environment variable {0} is not set")]
     NoVariable(String),
@@ -279,6 +285,8 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Diff(arguments) => explain::diff(&arguments),
         #[cfg(feature = "report")]
         Command::Manifest(arguments) => inspect::manifest(&store, &arguments),
+        #[cfg(feature = "registry")]
+        Command::Provenance(arguments) => proof::provenance(&arguments),
         #[cfg(feature = "registry")]
         Command::Sign(arguments) => proof::sign(&arguments),
         #[cfg(feature = "registry")]

@@ -3,6 +3,7 @@
 use super::Failure;
 use super::arguments::PrefetchArguments;
 use super::commands::{print, print_json};
+use super::proof;
 use super::registry_options;
 use super::watching::Watching;
 use crate::oci::Architecture;
@@ -19,6 +20,17 @@ pub fn prefetch(arguments: &PrefetchArguments) -> Result<(), Failure> {
     let reference = match image.strip_prefix("docker://") {
         Some(name) => name.parse()?,
         None => options.registries.named(&image.parse()?)?,
+    };
+    // Nothing of an image that isn't signed is pulled; what is pulled then is what was verified.
+    let reference = match &arguments.key {
+        Some(file) => {
+            let key = proof::public_key(file)?;
+            let watch = Watching::new("reading", None, true);
+            let verified = client::verify_signatures(&reference, &key, &options, &watch)?;
+            watch.end();
+            reference.with_digest(verified.manifest_digest)
+        }
+        None => reference,
     };
     let wanted = Prefetch {
         reference: &reference,

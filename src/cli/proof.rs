@@ -7,14 +7,14 @@ use std::path::Path;
 use std::process::Command;
 
 use super::Failure;
-use super::arguments::{AttachArgument, SignArguments, VerifyArguments};
+use super::arguments::{AttachArgument, ProvenanceArguments, SignArguments, VerifyArguments};
 use super::commands::{print, print_json, say};
 use super::registry_options;
 use super::watching::Watching;
 use crate::oci::base::read_base;
 use crate::oci::{self, Form, Image, ImageSpec, ManifestFormat};
 use crate::outgoing::{ImageReference, Reference, run_program};
-use crate::proof::{KeyError, PublicKey, SigningKey};
+use crate::proof::{self, Build, KeyError, PROVENANCE, Predicate, PublicKey, SigningKey};
 use crate::registry::client::{self, ClientOptions, Platform, Pulled, Signed};
 use crate::report::{self, Comparison};
 use crate::store::Store;
@@ -24,14 +24,15 @@ use crate::target::DockerError;
 const VARIABLE: &str = "env://";
 
 pub fn sign(arguments: &SignArguments) -> Result<(), Failure> {
-    let SignArguments { image, key, attach, source, json, quiet } = arguments;
+    let SignArguments { image, key, attach, attest, source, json, quiet } = arguments;
     let key = key.as_deref().map(signing_key).transpose()?;
     let documents = documents(attach)?;
+    let predicates = attest.iter().map(|file| predicate(file)).collect::<Result<Vec<_>, _>>()?;
+    let signing = key.as_ref().map(|key| (key, &predicates[..]));
     let options = registry_options::for_source(source)?;
     let reference = named(image, &options)?;
     let watch = Watching::new("sending", None, *quiet);
-    let signed =
-        client::attach_to_image(&reference, None, &documents, key.as_ref(), &options, &watch)?;
+    let signed = client::attach_to_image(&reference, None, &documents, signing, &options, &watch)?;
     watch.end();
     if *json {
         return print_json(&signed);
@@ -61,6 +62,32 @@ pub fn documents(attach: &[AttachArgument]) -> Result<Vec<(String, Vec<u8>)>, Fa
     attach.iter().map(read).collect()
 }
 
+/// Reads what is to be said of an image.
+fn predicate(file: &Path) -> Result<Predicate, Failure> {
+    let document = serde_json::from_slice(&read_file(file)?).unwrap_or_default();
+    Predicate::of(document).ok_or_else(|| Failure::NoPredicate(file.to_owned()))
+}
+
+/// Prints how an image was built, as a statement about it.
+pub fn provenance(arguments: &ProvenanceArguments) -> Result<(), Failure> {
+    let ProvenanceArguments { image, lock, flake, attribute, system, drv, nix_version, builder } =
+        arguments;
+    let spec = ImageSpec::read_outline(image)?;
+    let build = Build {
+        flake: flake.clone(),
+        attribute: attribute.clone(),
+        system: system.clone(),
+        derivation: drv.clone(),
+        nix_version: nix_version.clone(),
+        builder: builder.clone(),
+    };
+    let predicate = proof::provenance(&read_file(lock)?, &build)
+        .map_err(|source| Failure::Lock { file: lock.clone(), source })?;
+    let digest = Image::new(&spec).manifest.digest;
+    let statement = proof::statement_of(&digest, PROVENANCE, &predicate);
+    print(&String::from_utf8_lossy(&statement))
+}
+
 /// Reads a private key from a file or an environment variable.
 pub fn signing_key(name: &str) -> Result<SigningKey, Failure> {
     let password = || env::var_os("COSIGN_PASSWORD").map(|text| text.into_encoded_bytes());
@@ -80,7 +107,7 @@ pub fn signing_key(name: &str) -> Result<SigningKey, Failure> {
     SigningKey::parse(&text, password).map_err(|error| bad_key(name, error))
 }
 
-fn public_key(file: &Path) -> Result<PublicKey, Failure> {
+pub fn public_key(file: &Path) -> Result<PublicKey, Failure> {
     let text = read_file(file)?;
     PublicKey::parse(&text).map_err(|error| bad_key(&file.display().to_string(), error))
 }

@@ -143,6 +143,13 @@ impl Reference {
         self.tag_or_latest().map(|tag| tag.to_string()).or_else(digest).unwrap_or_default()
     }
 
+    /// Returns the name of the same image by a digest, with the same tag.
+    #[must_use]
+    pub fn with_digest(&self, digest: BlobDigest) -> Self {
+        let written = self.written.split('@').next().unwrap_or_default();
+        Self { written: format!("{written}@{digest}"), digest: Some(digest), ..self.clone() }
+    }
+
     /// Returns the registry and the repository, `registry/repository`.
     pub fn name(&self) -> String {
         format!("{}/{}", self.registry, self.repository)

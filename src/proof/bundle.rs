@@ -19,37 +19,45 @@ const BUNDLE: &str = "application/vnd.dev.sigstore.bundle";
 const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
 const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
 
-/// What a statement says of an image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Statement {
-    /// That it is signed.
-    Signed,
-    /// What is in it, in SPDX.
-    Spdx,
-    /// What is in it, in CycloneDX.
-    CycloneDx,
-    /// How it was built.
-    Provenance,
+/// What is said of an image that is signed, and nothing else.
+pub const SIGNED: &str = "https://sigstore.dev/cosign/sign/v1";
+/// What is said of one whose build is described.
+pub const PROVENANCE: &str = "https://slsa.dev/provenance/v1";
+
+/// Something that is said of an image: the type of it, and that.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Predicate {
+    /// A URI for what is said.
+    pub predicate_type: String,
+    /// The document.
+    pub predicate: Value,
 }
 
-impl Statement {
-    /// Returns the type of what is said.
-    pub const fn predicate_type(self) -> &'static str {
-        match self {
-            Self::Signed => "https://sigstore.dev/cosign/sign/v1",
-            Self::Spdx => "https://spdx.dev/Document",
-            Self::CycloneDx => "https://cyclonedx.org/bom",
-            Self::Provenance => "https://slsa.dev/provenance/v1",
-        }
+impl Predicate {
+    /// Finds out what a document says: an SBOM is known by its format, and a statement names it. None for
+    /// any other document.
+    pub fn of(document: Value) -> Option<Self> {
+        let predicate_type = if document["spdxVersion"].is_string() {
+            "https://spdx.dev/Document".to_owned()
+        } else if document["bomFormat"] == "CycloneDX" {
+            "https://cyclonedx.org/bom".to_owned()
+        } else if document["_type"] == STATEMENT_TYPE {
+            let predicate = document["predicate"].clone();
+            let predicate_type = document["predicateType"].as_str()?.to_owned();
+            return Some(Self { predicate_type, predicate });
+        } else {
+            return None;
+        };
+        Some(Self { predicate_type, predicate: document })
     }
 }
 
 /// Writes a statement about an image.
-pub fn statement_of(digest: &BlobDigest, statement: Statement, predicate: &Value) -> Vec<u8> {
+pub fn statement_of(digest: &BlobDigest, predicate_type: &str, predicate: &Value) -> Vec<u8> {
     Blob::json(&json!({
         "_type": STATEMENT_TYPE,
         "subject": [{ "digest": { "sha256": digest.digest().hex() } }],
-        "predicateType": statement.predicate_type(),
+        "predicateType": predicate_type,
         "predicate": predicate,
     }))
     .bytes
@@ -67,10 +75,10 @@ fn authenticated(payload_type: &str, payload: &[u8]) -> Vec<u8> {
 pub fn bundle(
     key: &SigningKey,
     subject: Subject,
-    statement: Statement,
+    predicate_type: &str,
     predicate: &Value,
 ) -> Attachment {
-    let payload = statement_of(&subject.digest, statement, predicate);
+    let payload = statement_of(&subject.digest, predicate_type, predicate);
     let signature = key.sign(&authenticated(PAYLOAD_TYPE, &payload));
     let document = Blob::json(&json!({
         "mediaType": BUNDLE_TYPE,
@@ -83,7 +91,7 @@ pub fn bundle(
     }));
     let annotations = Annotations::from([
         ("dev.sigstore.bundle.content".to_owned(), "dsse-envelope".to_owned()),
-        ("dev.sigstore.bundle.predicateType".to_owned(), statement.predicate_type().to_owned()),
+        ("dev.sigstore.bundle.predicateType".to_owned(), predicate_type.to_owned()),
     ]);
     Attachment::new(subject, BUNDLE_TYPE, document.bytes, annotations)
 }
@@ -179,12 +187,12 @@ mod tests {
 
     #[test]
     fn bundles_prove_what_they_are_about() {
-        let made = bundle(&key(), subject(b"a"), Statement::Signed, &json!({}));
-        assert_eq!(made, bundle(&key(), subject(b"a"), Statement::Signed, &json!({})));
+        let made = bundle(&key(), subject(b"a"), SIGNED, &json!({}));
+        assert_eq!(made, bundle(&key(), subject(b"a"), SIGNED, &json!({})));
         let (document, public) = (&made.blobs[0].bytes, key().public());
         let a = BlobDigest::new(Digest::of(b"a"));
         let (kind, _) = verified_statement(document, &public, &a).unwrap();
-        assert_eq!(kind, Statement::Signed.predicate_type());
+        assert_eq!(kind, SIGNED);
         let b = BlobDigest::new(Digest::of(b"b"));
         assert_eq!(verified_statement(document, &public, &b), Err(Refusal::OtherImage));
         let text = String::from_utf8(document.clone()).unwrap();

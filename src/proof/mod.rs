@@ -10,11 +10,15 @@ mod bundle;
 mod encrypted_key;
 mod key;
 mod pem;
+mod provenance;
 mod simple_signing;
 
 pub use attachment::{ARTIFACT_MANIFEST, Attachment, Subject};
-pub use bundle::{BUNDLE_TYPE, Statement, bundle, statement_of, verified_statement};
+pub use bundle::{
+    BUNDLE_TYPE, PROVENANCE, Predicate, SIGNED, bundle, statement_of, verified_statement,
+};
 pub use key::{KeyError, PublicKey, SigningKey};
+pub use provenance::{Build, LockError, provenance};
 pub use simple_signing::{
     SIGNATURE_ANNOTATION, SIMPLE_SIGNING_TYPE, SimpleSignature, payload, signed_digest,
     with_signature,

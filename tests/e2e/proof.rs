@@ -104,6 +104,59 @@ fn what_cosign_signed_is_verified() {
     }
 }
 
+/// What is attested, of the flake that the image is from, and base images by key.
+#[test]
+fn statements_are_signed_and_bases_verified() {
+    let (registry, home) = (Registry::start(), tempfile::tempdir().unwrap());
+    let image = Image::named("listed");
+    let spec = image.spec_file.to_str().unwrap();
+    let name = format!("{}/app:v1", registry.host);
+    push(&image, &name, &["--sign-key", &key("test.key")]);
+    let lock = home.path().join("flake.lock");
+    let locked = r#"{"type":"github","owner":"a","repo":"b","rev":"c","narHash":"sha256-d"}"#;
+    let text = format!(
+        r#"{{"version":7,"root":"root","nodes":{{"root":{{}},"b":{{"locked":{locked}}}}}}}"#
+    );
+    std::fs::write(&lock, text).unwrap();
+    let statement =
+        run(stowage(&["provenance", spec, "--flake", "github:x/y", "--attribute", "a"]).args([
+            "--builder-id",
+            "https://ci.example",
+            "--lock",
+            lock.to_str().unwrap(),
+        ]));
+    let file = home.path().join("provenance.json");
+    std::fs::write(&file, statement).unwrap();
+    let list = crate::support::build(&format!("{}.sbom", image.attribute));
+    let attest = |expected: &str| {
+        let said = run(stowage(&["sign", &name, "--json", "--key", &key("test.key")])
+            .arg("--attest")
+            .arg(&file)
+            .arg("--attest")
+            .arg(&list));
+        assert!(said.contains(expected), "{said}");
+    };
+    attest("\"sent\": 2");
+    attest("\"sent\": 0");
+    for kind in ["slsaprovenance1", "spdxjson"] {
+        let arguments =
+            ["verify-attestation", "--insecure-ignore-tlog=true", "--allow-insecure-registry"];
+        for (public, expected) in [("test.pub", true), ("other.pub", false)] {
+            let public = key(public);
+            let more = ["--type", kind, "--key", &public, &name];
+            let output = cosign("sid", home.path()).args(arguments).args(more).output().unwrap();
+            assert_eq!(output.status.success(), expected, "{kind}: {}", stderr(&output));
+        }
+    }
+    let prefetch = |public: &str| {
+        stowage(&["prefetch", &name, "--quiet", "--key", &key(public)]).output().unwrap()
+    };
+    let output = prefetch("test.pub");
+    assert!(output.status.success(), "{}", stderr(&output));
+    let output = prefetch("other.pub");
+    assert!(stderr(&output).contains("is not signed by this key"), "{}", stderr(&output));
+}
+
 /// Docker's registry keeps no list of what refers to an image: all who attach something write the same
 /// list by its tag.
 #[test]

@@ -17,8 +17,8 @@ use crate::outgoing::ImageReference;
 #[cfg(feature = "registry")]
 pub use registry::{
     AttachArgument, CompletionsArguments, CopyArguments, CopyOptions, FormatArgument, LogFormat,
-    ManArguments, PackagesArguments, PrefetchArguments, PushArguments, ServeArguments,
-    SignArguments, SkopeoArguments, SourceArguments, TagsArgument,
+    ManArguments, PackagesArguments, PrefetchArguments, ProvenanceArguments, PushArguments,
+    ServeArguments, SignArguments, SkopeoArguments, SourceArguments, TagsArgument,
 };
 #[cfg(feature = "report")]
 pub use report::{
@@ -81,6 +81,9 @@ pub enum Command {
     /// Copy an image to one or more targets, sending only what is missing there
     #[cfg(feature = "registry")]
     Copy(CopyArguments),
+    /// Print how an image was built, by its flake, as a statement to sign (SLSA provenance)
+    #[cfg(feature = "registry")]
+    Provenance(ProvenanceArguments),
     /// Sign an image in a registry, as cosign does, or keep documents beside it
     #[cfg(feature = "registry")]
     Sign(SignArguments),

@@ -170,6 +170,41 @@ fn attach(text: &str) -> Result<AttachArgument, String> {
 }
 
 #[derive(Debug, Args)]
+pub struct ProvenanceArguments {
+    /// The image spec, `image.json`
+    #[arg(value_name = "IMAGE")]
+    pub image: PathBuf,
+
+    /// The flake's lock file
+    #[arg(long, value_name = "FILE", default_value = "flake.lock")]
+    pub lock: PathBuf,
+
+    /// The flake: `github:team/app/REVISION`
+    #[arg(long, value_name = "URI")]
+    pub flake: String,
+
+    /// The attribute that was built
+    #[arg(long, value_name = "NAME")]
+    pub attribute: String,
+
+    /// URI of who built it
+    #[arg(long = "builder-id", value_name = "URI")]
+    pub builder: String,
+
+    /// The system that it was built on, by Nix's name
+    #[arg(long, value_name = "SYSTEM")]
+    pub system: Option<String>,
+
+    /// The derivation
+    #[arg(long, value_name = "PATH")]
+    pub drv: Option<String>,
+
+    /// The version of Nix
+    #[arg(long, value_name = "VERSION")]
+    pub nix_version: Option<String>,
+}
+
+#[derive(Debug, Args)]
 pub struct SignArguments {
     /// The image: `registry.example/team/hello:v1`, or by a digest
     #[arg(value_name = "IMAGE")]
@@ -183,6 +218,11 @@ pub struct SignArguments {
     /// Document to keep beside the image, and its media type; can be given more than once
     #[arg(long, value_name = "FILE:TYPE", value_parser = attach)]
     pub attach: Vec<AttachArgument>,
+
+    /// Document to sign as a statement about the image: an SBOM, or what `stowage provenance` printed. Can be
+    /// given more than once
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub attest: Vec<PathBuf>,
 
     #[command(flatten)]
     pub source: SourceArguments,
@@ -226,6 +266,10 @@ pub struct PrefetchArguments {
     /// Tag of the image after it is pulled [default: its tag]
     #[arg(long, value_name = "TAG")]
     pub final_image_tag: Option<String>,
+
+    /// Public key that must have signed the image, as cosign or stowage does; nothing is pulled before
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
 
     /// Print JSON
     #[arg(long)]

@@ -10,8 +10,9 @@ use crate::digest::{BlobDigest, Digest};
 use crate::oci::Blob;
 use crate::outgoing::{Reference, Watch};
 use crate::proof::{
-    Attachment, PublicKey, Refusal, SIGNATURE_ANNOTATION, SIMPLE_SIGNING_TYPE, SigningKey,
-    SimpleSignature, Statement, Subject, bundle, signed_digest, verified_statement, with_signature,
+    Attachment, Predicate, PublicKey, Refusal, SIGNATURE_ANNOTATION, SIGNED, SIMPLE_SIGNING_TYPE,
+    SigningKey, SimpleSignature, Subject, bundle, signed_digest, verified_statement,
+    with_signature,
 };
 
 /// Media type of a signature's manifest, of cosign 2.
@@ -41,7 +42,7 @@ pub struct Verified {
     pub bundles: usize,
 }
 
-/// Keeps documents beside an image in a registry, signs it, or both. `digest` is that of the image, if
+/// Keeps documents beside an image in a registry, signs it and what is said of it, or both. `digest` is that of the image, if
 /// it is known: a tag may name another one by now.
 ///
 /// # Errors
@@ -50,7 +51,7 @@ pub fn attach_to_image(
     reference: &Reference,
     digest: Option<BlobDigest>,
     documents: &[(String, Vec<u8>)],
-    key: Option<&SigningKey>,
+    signing: Option<(&SigningKey, &[Predicate])>,
     options: &ClientOptions,
     watch: &dyn Watch,
 ) -> Result<Signed, ClientError> {
@@ -64,10 +65,14 @@ pub fn attach_to_image(
             Attachment::new(subject.clone(), media_type, document.clone(), Default::default());
         sent += usize::from(client.attach(&attachment)?);
     }
-    if let Some(key) = key {
+    if let Some((key, predicates)) = signing {
         sent += usize::from(client.add_signature(key, &reference.name(), &subject)?);
-        let bundle = bundle(key, subject.clone(), Statement::Signed, &json!({}));
+        let bundle = self::bundle(key, subject.clone(), SIGNED, &json!({}));
         sent += usize::from(client.attach(&bundle)?);
+        for Predicate { predicate_type, predicate } in predicates {
+            let bundle = self::bundle(key, subject.clone(), predicate_type, predicate);
+            sent += usize::from(client.attach(&bundle)?);
+        }
     }
     Ok(Signed { manifest_digest: subject.digest, sent })
 }
@@ -230,7 +235,7 @@ impl Client<'_> {
                     Err(refusal) => Err(refusal),
                 };
                 match end {
-                    Ok((kind, _)) if kind == Statement::Signed.predicate_type() => {
+                    Ok((kind, _)) if kind == SIGNED => {
                         checked.push(Ok(()));
                     }
                     // It says something else of the image: a list of its packages, perhaps.

@@ -1,0 +1,157 @@
+//! How an image was built (SLSA provenance 1.0), as far as flakes pin it.
+//! Stage: proof (pure). Input: `flake.lock` and names. Output: a predicate.
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use thiserror::Error;
+
+use crate::foreign::PublicUrl;
+
+/// Names the way in which images are built. docs/trust.md describes it.
+const BUILD_TYPE: &str = "https://stowage.invalid/build-types/flake/v1";
+
+/// Says why a text is no `flake.lock`.
+#[derive(Debug, Error)]
+pub enum LockError {
+    /// It is no JSON of that kind.
+    #[error("it is no `flake.lock`: {0}")]
+    Json(#[from] serde_json::Error),
+    /// It is of another version.
+    #[error("it is a `flake.lock` of version {0}, and 5 to 7 are known")]
+    Version(u64),
+}
+
+/// What is said of a build.
+#[derive(Clone, Debug, Default)]
+pub struct Build {
+    /// The flake, as it was named: `github:owner/repo/REV`.
+    pub flake: String,
+    /// The attribute that was built.
+    pub attribute: String,
+    /// What the build ran on, by Nix's name.
+    pub system: Option<String>,
+    /// The derivation.
+    pub derivation: Option<String>,
+    /// The version of Nix.
+    pub nix_version: Option<String>,
+    /// Who built it: a URI.
+    pub builder: String,
+}
+
+#[derive(Deserialize)]
+struct Lock {
+    version: u64,
+    #[serde(default)]
+    root: String,
+    nodes: BTreeMap<String, Node>,
+}
+
+#[derive(Deserialize)]
+struct Node {
+    #[serde(default)]
+    locked: Option<Map<String, Value>>,
+}
+
+/// Writes the predicate of a statement about a build.
+///
+/// # Errors
+/// [`LockError`].
+pub fn provenance(lock: &[u8], build: &Build) -> Result<Value, LockError> {
+    let lock: Lock = serde_json::from_slice(lock)?;
+    if !(5..=7).contains(&lock.version) {
+        return Err(LockError::Version(lock.version));
+    }
+    let nodes = lock.nodes.iter().filter(|(name, _)| **name != lock.root);
+    let inputs = nodes.filter_map(|(name, node)| Some(dependency(name, node.locked.as_ref()?)));
+    let internal = [
+        ("system", &build.system),
+        ("drvPath", &build.derivation),
+        ("nixVersion", &build.nix_version),
+    ];
+    let internal: Map<_, _> = internal
+        .into_iter()
+        .filter_map(|(key, value)| Some((key.to_owned(), json!(value.as_ref()?))))
+        .collect();
+    Ok(json!({
+        "buildDefinition": {
+            "buildType": BUILD_TYPE,
+            "externalParameters": { "flake": build.flake, "attribute": build.attribute },
+            "internalParameters": internal,
+            "resolvedDependencies": inputs.collect::<Vec<_>>(),
+        },
+        "runDetails": { "builder": { "id": build.builder } },
+    }))
+}
+
+/// Describes an input as it is locked.
+fn dependency(name: &str, locked: &Map<String, Value>) -> Value {
+    let text = |key: &str| locked.get(key).and_then(Value::as_str).unwrap_or_default();
+    let forge = |host: &str| {
+        let host = if text("host").is_empty() { host } else { text("host") };
+        format!("git+https://{host}/{}/{}", text("owner"), text("repo"))
+    };
+    // An address may have a password in it.
+    let public = |address: &str| PublicUrl::of(address).to_string();
+    let uri = match text("type") {
+        "github" => forge("github.com"),
+        "gitlab" => forge("gitlab.com"),
+        "sourcehut" => forge("git.sr.ht"),
+        "git" => format!("git+{}", public(text("url"))),
+        "hg" => format!("hg+{}", public(text("url"))),
+        "path" => format!("path:{}", text("path")),
+        _ => public(text("url")),
+    };
+    let mut dependency = json!({ "name": name, "uri": uri });
+    let commit = text("rev");
+    if !commit.is_empty() {
+        let kind = if text("type") == "hg" { "hgCommit" } else { "gitCommit" };
+        dependency["digest"] = json!({ kind: commit });
+    }
+    let hash = text("narHash");
+    if !hash.is_empty() {
+        dependency["annotations"] = json!({ "narHash": hash });
+    }
+    dependency
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_input_is_named_as_it_is_locked() {
+        let lock = json!({
+            "version": 7,
+            "root": "root",
+            "nodes": {
+                "root": { "inputs": { "nixpkgs": "nixpkgs", "own": "own" } },
+                "nixpkgs": { "locked": {
+                    "type": "github", "owner": "NixOS", "repo": "nixpkgs", "rev": "abc", "narHash": "sha256-x",
+                } },
+                "own": { "locked": { "type": "git", "url": "https://me:secret@example.org/own?ref=main", "rev": "def" } },
+            },
+        });
+        let build = Build {
+            flake: "github:a/b".to_owned(),
+            attribute: "app".to_owned(),
+            ..Build::default()
+        };
+        let predicate = provenance(lock.to_string().as_bytes(), &build).unwrap();
+        assert_eq!(
+            predicate["buildDefinition"]["resolvedDependencies"],
+            json!([
+                {
+                    "name": "nixpkgs",
+                    "uri": "git+https://github.com/NixOS/nixpkgs",
+                    "digest": { "gitCommit": "abc" },
+                    "annotations": { "narHash": "sha256-x" },
+                },
+                { "name": "own", "uri": "git+https://example.org/own", "digest": { "gitCommit": "def" } },
+            ])
+        );
+        for text in ["", "{}", r#"{"version":9,"nodes":{}}"#] {
+            assert!(provenance(text.as_bytes(), &build).is_err(), "{text}");
+        }
+    }
+}
