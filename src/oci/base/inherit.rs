@@ -179,7 +179,7 @@ mod tests {
             (json!([]), "`config` must be an attribute set, not a list"),
             (
                 json!({"Env": "A=1"}),
-                "`config.Env` must be a list of strings, such as [ \"/bin/app\" \"--flag\" ], not a string",
+                "`config.Env` must be a list of variables, such as [ \"PATH=/bin\" ], not a string",
             ),
         ] {
             let error = inherit(&base, &ContainerConfig::default()).unwrap_err();
