@@ -1,4 +1,4 @@
-{ lib, pkgs, stdenv, writeText, annotationsOf, internalSpec, nixDatabase, imageScript, overridable, storePaths }:
+{ lib, pkgs, stdenv, writeText, annotationsOf, baseImage, internalSpec, nixDatabase, imageScript, overridable, storePaths }:
 
 /* Builds a container image without storing its layers.
 
@@ -37,12 +37,16 @@ lib.fix (self:
   # The annotations of its manifest: a set of strings (OCI image spec, annotations.md). On a pulled base,
   # `org.opencontainers.image.base.name` and `.digest` are added; null leaves one out.
 , annotations ? { }
-  # The image to stand on: what `pullImage` or `pullImageFromManifest` made, or an archive of
-  # `docker save`, skopeo or dockerTools. Its layers don't count for maxLayers, and its config is
-  # inherited. "" is null, as nix2container has it.
+  # The image to stand on: what `buildImage`, `buildIndex`, `dockerTools`, `pullImage` or
+  # `pullImageFromManifest` made, or an archive of `docker save` or skopeo. Its layers don't count for
+  # maxLayers, and its config is inherited. What one of ours has in its store is not added again.
+  # "" is null, as nix2container has it.
 , fromImage ? null
   # A derivation or a list of them, whose files are copied to `/`.
 , copyToRoot ? null
+  # Where a link in copyToRoot meets a directory of the base image, such as `bin -> /nix/store/…-tools/bin`
+  # its `/bin`: "merge" links to what is behind it, "replace" hides what the base has there, "refuse" is an error.
+, directoryLinks ? "merge"
   # How many layers of its own the image may have, 1 to 127.
 , maxLayers ? 60
   # What `buildLayer` made, to go below the image's own layers. They don't count for maxLayers.
@@ -71,7 +75,8 @@ lib.fix (self:
 , created ? "1970-01-01T00:00:01Z"
   # What its programs run on, by Go's name.
 , arch ? stdenv.hostPlatform.go.GOARCH or pkgs.go.GOARCH
-  # Whether Nix in the image finds its store paths valid: gives it a database of them.
+  # Whether Nix in the image finds its store paths valid: gives it a database of them, and of what is
+  # in the base image's.
 , initializeNixDatabase ? false
   # Who owns that database and the image's store directory.
 , nixUid ? 0
@@ -94,8 +99,9 @@ lib.fix (self:
     database = nixDatabase {
       function = "buildImage";
       name = baseName;
-      roots = [ configFile ] ++ map (layer: "${layer}") layers;
-      inherit copyToRoot contents layers;
+      roots = [ configFile ] ++ map (layer: "${layer}") (storePaths layers);
+      inherit copyToRoot contents layers fromImage;
+      architecture = arch;
       exclude = [ configFile ];
     };
     # Nix writes there, as whoever it is in the container.
@@ -109,15 +115,15 @@ lib.fix (self:
       kind = "image";
       roots = [ configFile ];
       inherit copyToRoot contents layers;
-      perms = perms ++ lib.optionals initializeNixDatabase nixPerms;
+      perms = lib.flatten perms ++ lib.optionals initializeNixDatabase nixPerms;
       addToRoot = lib.optional initializeNixDatabase "${database}";
       options = {
-        inherit config created maxLayers layering layeringHints compression;
+        inherit config created directoryLinks maxLayers layering layeringHints compression;
         annotations = annotationsOf { function = "buildImage"; inherit annotations; fromImage = base; };
         popularity = if popularity == null then null else "${popularity}";
         previousPlan = if previousPlan == null then null else "${previousPlan}";
         previousImage = if previousImage == null then null else "${previousImage}";
-        fromImage = if base == null then null else "${base}";
+        fromImage = baseImage fromImage;
         architecture = arch;
         exclude = [ configFile ];
       };

@@ -22,6 +22,9 @@
 let
   copied = lib.warnIf (contents != null) "stowage.${function}: `contents` is now called `copyToRoot`"
     (if contents != null then contents else copyToRoot);
+  # Lists in lists, as for `copyToRoot`.
+  givenLayers = if lib.isList layers then storePaths layers else layers;
+  givenPerms = if lib.isList perms then lib.flatten perms else perms;
   copyRoots = map (root: "${root}") (storePaths copied);
 
   drv = builderDerivation {
@@ -29,15 +32,15 @@ let
     closure = roots ++ copyRoots ++ addToRoot;
     attributes.${kind} = options // {
       copyToRoot = copyRoots ++ addToRoot;
-      layers = map (layer: "${layer}") layers;
-      perms = map (rule: rule // { path = "${rule.path}"; }) perms;
+      layers = map (layer: "${layer}") givenLayers;
+      perms = map (rule: rule // { path = "${rule.path}"; }) givenPerms;
     };
   };
 in
 assert lib.assertMsg (contents == null || copyToRoot == null)
   "stowage.${function}: `contents` is the old name of `copyToRoot`: give one of them";
-assert lib.assertMsg (lib.isList layers && lib.all (layer: layer.isStowageLayer or false) layers)
+assert lib.assertMsg (lib.isList layers && lib.all (layer: layer.isStowageLayer or false) givenLayers)
   "stowage.${function}: `layers` must be a list of what `buildLayer` makes";
-assert lib.assertMsg (lib.isList perms && lib.all (rule: rule ? path) perms)
+assert lib.assertMsg (lib.isList perms && lib.all (rule: rule ? path) givenPerms)
   "stowage.${function}: `perms` must be a list of rules such as `{ path = …; regex = \"/tmp$\"; mode = \"1777\"; }`, each with the `path` that it is for";
 drv // lib.optionalAttrs (kind == "layer") { isStowageLayer = true; inherit sbomRoots; }

@@ -18,12 +18,13 @@
 let
   inherit (pkgs) lib;
   available = pkgs // {
-    inherit pkgs scriptPkgs stowage annotationsOf baseAnnotations builder streamer builderDerivation imageScript internalSpec nixDatabase overridable sbom script storePaths;
+    inherit pkgs scriptPkgs stowage annotationsOf baseAnnotations baseImage builder streamer builderDerivation imageScript internalSpec nixDatabase overridable sbom script storePaths;
   };
   callPackage = lib.callPackageWith available;
   # Calls a file as callPackage does. What callPackage makes of a function, builtins.functionArgs doesn't know.
   callFunction = import ./call-function.nix available;
 
+  baseImage = import ./base-image.nix;
   # The program, for the machine that builds images.
   programOfDerivations =
     if arguments ? scriptPkgs && !(arguments ? stowage) then pkgs.buildPackages.callPackage ./package.nix { } else stowage;

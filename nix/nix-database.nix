@@ -1,7 +1,7 @@
-{ internalSpec }:
+{ baseImage, internalSpec }:
 
 # A store path whose files are copied to an image's root, for a Nix in it to find the image's store
-# paths valid. Its files name the paths that are registered, and so refer to them.
+# paths valid, and those of the base image. Its files name the paths that are registered, and so refer to them.
 {
   # Whose arguments these are, for messages.
   function
@@ -12,11 +12,13 @@
 , contents ? null
 , layers ? [ ]
 , exclude
+, fromImage ? null
+, architecture
 }:
 internalSpec {
   inherit function roots copyToRoot contents layers;
   name = "${name}-nix-database";
   kind = "nixDatabase";
   perms = [ ];
-  options = { inherit exclude; };
+  options = { inherit exclude architecture; fromImage = baseImage fromImage; };
 }

@@ -1,4 +1,4 @@
-{ lib, emptyFile, writeText, annotationsOf, internalSpec, nixDatabase }:
+{ lib, emptyFile, writeText, annotationsOf, baseImage, internalSpec, nixDatabase }:
 
 # What streamLayeredImage and buildImage have in common: arguments by nixpkgs' names, to an image spec.
 {
@@ -35,7 +35,7 @@ let
   rootFile = if includeStorePaths then writeText "${name}-config.json" (builtins.toJSON settings) else emptyFile;
   files = [ rootFile ] ++ map (tar: "${tar}") tars;
   allRoots = if includeStorePaths then files ++ roots else [ rootFile ];
-  database = nixDatabase { inherit function name copyToRoot; roots = allRoots; exclude = files; };
+  database = nixDatabase { inherit function name copyToRoot fromImage architecture; roots = allRoots; exclude = files; };
 in
 internalSpec {
   inherit function copyToRoot;
@@ -52,8 +52,7 @@ internalSpec {
     annotations = annotationsOf { inherit function annotations fromImage; };
     maxLayersIsTotal = true;
     tars = map (tar: "${tar}") tars;
-    # The archive itself, where the base is an archive that was compressed.
-    fromImage = if fromImage == null then null else "${fromImage.archive or fromImage}";
+    fromImage = baseImage fromImage;
     exclude = files;
   };
 }

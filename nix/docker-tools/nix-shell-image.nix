@@ -1,4 +1,4 @@
-{ lib, bashInteractive, cacert, coreutils, writeShellScriptBin, writeText, binSh, fakeNss, usrBinEnv, overridable, streamLayeredImage, tarball }:
+{ lib, bashInteractive, cacert, coreutils, writeScript, writeShellScriptBin, writeText, binSh, fakeNss, usrBinEnv, overridable, streamLayeredImage, tarball }:
 
 let
   streamNixShellImage =
@@ -78,8 +78,8 @@ let
         environment = {
           SSL_CERT_FILE = "${cacert}/etc/ssl/certs/ca-bundle.crt";
           NIX_SSL_CERT_FILE = "${cacert}/etc/ssl/certs/ca-bundle.crt";
-          # stdenv's setup makes it.
-          PATH = "/path-not-set";
+          # For programs that are run without the shell, whose setup makes its own.
+          PATH = searchPath;
           HOME = homeDirectory;
           NIX_STORE = builtins.storeDir;
           NIX_BUILD_CORES = "1";
@@ -96,8 +96,16 @@ let
         buildDerivation = writeShellScriptBin "buildDerivation"
           "exec ${lib.escapeShellArgs (map asString ([ drv.drvAttrs.builder ] ++ drv.drvAttrs.args or [ ]))}";
 
+        # What `docker run IMAGE PROGRAM` finds without a shell: the programs of the environment.
+        inputs = lib.filter (input: input != null) (lib.flatten (map
+          (name: drv.drvAttrs.${name} or [ ])
+          [ "depsBuildBuild" "nativeBuildInputs" "depsBuildTarget" "depsHostHost" "buildInputs" "depsBuildBuildPropagated" "propagatedNativeBuildInputs" "propagatedBuildInputs" ]));
+        ofInputs = lib.unique (map (input: "${input}/bin") (lib.filter lib.isDerivation inputs));
+        searchPath = lib.concatStringsSep ":"
+          (ofInputs ++ [ (dirOf shell) "${buildDerivation}/bin" "${coreutils}/bin" ]);
+
         # What nix-shell has its shell read.
-        rcfile = writeText "nix-shell-rc" ''
+        environmentText = ''
           unset PATH
           dontAddDisableDepTrack=1
           if [ -e "$NIX_ATTRS_SH_FILE" ]; then source "$NIX_ATTRS_SH_FILE"; fi
@@ -115,9 +123,21 @@ let
           unset NIX_ENFORCE_PURITY
           shopt -u nullglob
           shopt -s execfail
+        '';
+        rcfile = writeText "nix-shell-rc" ''
+          ${environmentText}
           ${lib.optionalString (command != null) command}
           ${lib.optionalString (run != null) run}
           ${lib.optionalString (command != null || run != null) "exit"}
+        '';
+        # `docker run IMAGE PROGRAM` runs it in the same environment. The image's own command has it already.
+        enter = writeScript "nix-shell-enter" ''
+          #!${shell}
+          case "''${2-}" in --rcfile | ${rcfile}) exec "$@" ;; esac
+          program=("$@")
+          ${environmentText}
+          exec "''${program[@]}"
+          exit
         '';
       in
       assert lib.assertMsg (command == null || run == null)
@@ -141,6 +161,7 @@ let
         '';
         config = {
           User = "${toString uid}:${toString gid}";
+          Entrypoint = [ enter ];
           Cmd =
             if command != null || run != null then [ shell rcfile ]
             else [ shell "--rcfile" rcfile ];

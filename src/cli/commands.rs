@@ -166,9 +166,9 @@ pub fn flatten(store: &Store, arguments: &FlattenArguments) -> Result<(), Failur
     Ok(())
 }
 
-pub fn merge(arguments: &MergeArguments) -> Result<(), Failure> {
+pub fn merge(store: &Store, arguments: &MergeArguments) -> Result<(), Failure> {
     let watch = Watching::new("reading", None, false);
-    target::merge_archives(&arguments.archives, &arguments.output, &watch)?;
+    target::merge_archives(store, &arguments.archives, &arguments.output, &watch)?;
     watch.end();
     Ok(())
 }

@@ -20,9 +20,9 @@ use time::format_description::well_known::Rfc3339;
 
 use super::Failure;
 use super::commands::{build_spec, with_warnings, write_file};
-use crate::closure::{Closure, ReferencesJson};
-use crate::layer::{Popularity, SCHEMA_VERSION, nix_database};
-use crate::oci::{self, BuildOptions};
+use crate::closure::ReferencesJson;
+use crate::layer::{DATABASE, DATABASE_DIR, Popularity, SCHEMA_FILE, SCHEMA_VERSION};
+use crate::oci::{self, BuildOptions, NixState};
 use crate::store::{self, Store, StorePath};
 
 /// The derivation's attributes: the closure, which is most of the file, the path of the output, and
@@ -117,9 +117,9 @@ pub fn build(store: &Store) -> Result<(), Failure> {
             write_file(&output.join(oci::LAYER_SET_FILE), 0o444, |out| layers.write_json(out))
         }
         What::NixDatabase(options) => {
-            let closure = oci::registered(store, closure, &options)?;
+            let state = with_warnings(oci::nix_state(store, closure, &options)?);
             let failure = |source| Failure::Output { file: output.clone(), source };
-            write_nix_state(&closure, &output).map_err(failure)
+            write_nix_state(&state, &output).map_err(failure)
         }
         What::Popularity(Packages { packages }) => {
             let popularity = Popularity::of(&closure, &packages);
@@ -143,19 +143,22 @@ fn resolve_now(attributes: &mut Map<String, Value>, now: OffsetDateTime) {
 
 /// Writes the files that a Nix in the image needs: its database with every store path, and a
 /// garbage collector's root for each path that no other refers to.
-fn write_nix_state(closure: &Closure, output: &Path) -> io::Result<()> {
+fn write_nix_state(made: &NixState, output: &Path) -> io::Result<()> {
     let state = output.join("nix/var/nix");
+    let database = output.join(DATABASE_DIR.trim_start_matches('/'));
     let roots = state.join("gcroots/docker");
     // Make the store directory too: `perms` for this path set its owner.
     let store = output.join("nix/store");
-    let needed = ["db", "profiles", "temproots"].map(|name| state.join(name));
-    for directory in needed.iter().chain([&roots, &store]) {
+    let needed = ["profiles", "temproots"].map(|name| state.join(name));
+    for directory in needed.iter().chain([&database, &roots, &store]) {
         fs::create_dir_all(directory)?;
     }
-    let database = nix_database(closure).map_err(io::Error::other)?;
-    fs::write(state.join("db/db.sqlite"), database)?;
-    fs::write(state.join("db/schema"), SCHEMA_VERSION)?;
-    for path in closure.tops() {
+    fs::write(database.join(DATABASE), &made.database)?;
+    fs::write(database.join(SCHEMA_FILE), SCHEMA_VERSION)?;
+    for name in &made.emptied {
+        fs::write(database.join(name), "")?;
+    }
+    for path in &made.roots {
         symlink(Store::default().print(path), roots.join(path.base_path()))?;
     }
     Ok(())

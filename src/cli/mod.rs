@@ -298,7 +298,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         #[cfg(feature = "report")]
         Command::Sbom(arguments) => sbom::sbom(&arguments),
         Command::Flatten(arguments) => commands::flatten(&store, &arguments),
-        Command::Merge(arguments) => commands::merge(&arguments),
+        Command::Merge(arguments) => commands::merge(&store, &arguments),
         #[cfg(feature = "report")]
         Command::Tarsum => inspect::tarsum(),
         #[cfg(feature = "report")]

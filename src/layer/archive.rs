@@ -7,6 +7,7 @@ use std::io;
 use std::path::Path;
 
 use super::Error;
+use super::base_tree::{Attributes, BaseEntry, BaseLayerTree};
 use super::contents::LayerContents;
 use super::header::Entry;
 use super::node::{Children, Node, TreeEntry};
@@ -27,16 +28,84 @@ use crate::store::Store;
 /// # Errors
 /// Fails if the sources can't be read, and with [`Error::Write`] if `out` fails.
 pub fn write_layer(store: &Store, contents: &LayerContents, out: impl Sink) -> Result<(), Error> {
-    let tree = layer_tree(store, contents)?;
-    let mut walk = Walk {
-        tar: TarWriter::new(Pieces::new(out)),
-        store,
-        contents,
-        name: Vec::with_capacity(256),
-    };
-    walk.nodes(&tree)?;
-    walk.tar.finish().map_err(Error::Write)?;
+    let tar = walk(store, contents, TarWriter::new(Pieces::new(out)))?;
+    tar.finish().map_err(Error::Write)?;
     Ok(())
+}
+
+/// Returns what a layer does to the layers below it: what a scan of its tar would, though no
+/// file is opened.
+///
+/// # Errors
+/// Whatever keeps the sources' directories and links from being read.
+pub fn outline_layer(store: &Store, contents: &LayerContents) -> Result<BaseLayerTree, Error> {
+    walk(store, contents, Outline(BaseLayerTree::default())).map(|outline| outline.0)
+}
+
+fn walk<E: Entries>(store: &Store, contents: &LayerContents, out: E) -> Result<E, Error> {
+    let tree = layer_tree(store, contents)?;
+    let mut walk = Walk { out, store, contents, name: Vec::with_capacity(256) };
+    walk.nodes(&tree)?;
+    Ok(walk.out)
+}
+
+/// Receives the entries of a layer, in order.
+trait Entries {
+    /// Receives a directory or a link.
+    fn entry(&mut self, name: &[u8], entry: Entry, given: Given) -> Result<(), Error>;
+
+    /// Receives a file of a directory.
+    fn file(
+        &mut self,
+        name: &[u8],
+        parent: &Directory,
+        child: &Child,
+        given: Given,
+    ) -> Result<(), Error>;
+}
+
+impl<S: Sink> Entries for TarWriter<Pieces<S>> {
+    fn entry(&mut self, name: &[u8], entry: Entry, given: Given) -> Result<(), Error> {
+        Ok(TarWriter::entry(self, name, entry, given)?)
+    }
+
+    fn file(
+        &mut self,
+        name: &[u8],
+        parent: &Directory,
+        child: &Child,
+        given: Given,
+    ) -> Result<(), Error> {
+        let file = parent.open_file(child)?;
+        let (executable, size) = (file.executable, file.size);
+        TarWriter::file(self, name, (executable, size), given, |out| {
+            file.copy_to(out, || parent.path_of(child))
+        })
+    }
+}
+
+/// Collects what a layer does to those below, without its files.
+struct Outline(BaseLayerTree);
+
+impl Entries for Outline {
+    fn entry(&mut self, name: &[u8], entry: Entry, given: Given) -> Result<(), Error> {
+        let entry = match entry {
+            Entry::Directory(Attributes { mode, uid, gid }) => BaseEntry::Directory(Attributes {
+                mode: given.mode.unwrap_or(mode),
+                uid: given.uid.unwrap_or(uid),
+                gid: given.gid.unwrap_or(gid),
+            }),
+            Entry::Symlink { target } => BaseEntry::Symlink(target),
+            Entry::File { .. } => BaseEntry::Other,
+        };
+        self.0.add(name, entry);
+        Ok(())
+    }
+
+    fn file(&mut self, name: &[u8], _: &Directory, _: &Child, _: Given) -> Result<(), Error> {
+        self.0.add(name, BaseEntry::Other);
+        Ok(())
+    }
 }
 
 /// Within a file's body, reading and writing can fail: a bare `io::Error` is the writer's.
@@ -46,15 +115,15 @@ impl From<io::Error> for Error {
     }
 }
 
-struct Walk<'s, S: Sink> {
-    tar: TarWriter<Pieces<S>>,
+struct Walk<'s, E> {
+    out: E,
     store: &'s Store,
     contents: &'s LayerContents,
     /// The name of the current entry, without a final slash.
     name: Vec<u8>,
 }
 
-impl<S: Sink> Walk<'_, S> {
+impl<E: Entries> Walk<'_, E> {
     /// Runs `step` at the entry `name` below the current one.
     fn below<T>(
         &mut self,
@@ -99,17 +168,17 @@ impl<S: Sink> Walk<'_, S> {
                     Some(_) => *given,
                     None => given.or(self.contents.store_attributes.given()),
                 };
-                self.tar.entry(&self.name, Entry::Directory(*attributes), given)?;
+                self.out.entry(&self.name, Entry::Directory(*attributes), given)?;
                 self.nodes(children)
             }
             TreeEntry::Symlink { target, given, .. } => {
-                Ok(self.tar.entry(&self.name, Entry::Symlink { target }, *given)?)
+                self.out.entry(&self.name, Entry::Symlink { target }, *given)
             }
             TreeEntry::File { source, given } => {
                 let parent = Directory::open(source.parent().unwrap_or(Path::new("/")))?;
                 let name = source.file_name().unwrap_or_default();
                 let child = parent.child(name)?;
-                self.file(&parent, &child, *given)
+                self.out.file(&self.name, &parent, &child, *given)
             }
         }
     }
@@ -118,13 +187,13 @@ impl<S: Sink> Walk<'_, S> {
         let given = rules.given(self.store, || parent.path_of(child));
         let given = given.or(self.contents.store_attributes.given());
         match child.kind {
-            Kind::File => self.file(parent, child, given),
+            Kind::File => self.out.file(&self.name, parent, child, given),
             Kind::Symlink => {
                 let target = parent.read_link(child)?;
-                Ok(self.tar.entry(&self.name, Entry::Symlink { target: &target }, given)?)
+                self.out.entry(&self.name, Entry::Symlink { target: &target }, given)
             }
             Kind::Directory => {
-                self.tar.entry(&self.name, Entry::Directory(DIRECTORY), given)?;
+                self.out.entry(&self.name, Entry::Directory(DIRECTORY), given)?;
                 let mut directory = parent.open_directory(child)?;
                 let mut children = directory.children()?;
                 children.sort_unstable_by(|a, b| {
@@ -137,14 +206,6 @@ impl<S: Sink> Walk<'_, S> {
                 Ok(())
             }
         }
-    }
-
-    fn file(&mut self, parent: &Directory, child: &Child, given: Given) -> Result<(), Error> {
-        let file = parent.open_file(child)?;
-        let (executable, size) = (file.executable, file.size);
-        self.tar.file(&self.name, (executable, size), given, |out| {
-            file.copy_to(out, || parent.path_of(child))
-        })
     }
 }
 

@@ -28,9 +28,17 @@ pub struct LayerContents {
     /// Attributes of everything in the store, unless `perms` changes them.
     #[serde(default, skip_serializing_if = "StoreAttributes::is_usual")]
     pub store_attributes: StoreAttributes,
+    /// Whether relative links that lead from what is copied to `/` to another store path are made
+    /// absolute: in `/` they would lead nowhere. An earlier version left them as they are.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub links_into_store: bool,
     /// The part of the base image's tree that this layer has directories in.
     #[serde(default, skip_serializing_if = "BaseTree::is_empty")]
     pub over: BaseTree,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 impl LayerContents {

@@ -6,6 +6,7 @@ mod base_tree;
 mod build;
 mod contents;
 mod header;
+mod links;
 mod nar;
 mod nix_database;
 mod node;
@@ -22,19 +23,23 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-pub use archive::write_layer;
-pub use base_tree::{Attributes, BaseEntry, BaseLayerTree, BaseTree, LinkLoop};
+pub use archive::{outline_layer, write_layer};
+pub use base_tree::{Attributes, BaseEntry, BaseLayerTree, BaseTree, LinkLoop, normal_name};
 pub use build::{Layer, build_layers, layer_at};
 pub use contents::LayerContents;
 pub use nar::{DirectoryNar, nar_hash};
-pub use nix_database::{SCHEMA_VERSION, nix_database};
+pub use nix_database::{
+    DATABASE, DATABASE_DIR, DatabaseError, MergedDatabase, SCHEMA_FILE, SCHEMA_VERSION,
+    merged_database, nix_database, valid_paths,
+};
 pub use permissions::{PermissionRule, unmatched_rules};
 pub use plan::{
-    LayerBudget, LayerPlan, Layering, LayeringHints, ParseBudgetError, ParseLayeringError,
-    Pipeline, PipelineError, PlanError, PlanOptions, Popularity, PreviousPlan,
+    HintRule, LayerBudget, LayerPlan, Layering, LayeringHints, ParseBudgetError,
+    ParseLayeringError, Pipeline, PipelineError, PlanError, PlanOptions, Popularity, PreviousPlan,
+    RootLayer,
 };
 pub use store_attributes::StoreAttributes;
-pub use tree::met_by;
+pub use tree::{DirectoryLinks, RootLinks, RootOutline, met_by, root_links, root_outline};
 
 use crate::error::Hint;
 
@@ -102,6 +107,14 @@ pub enum Error {
         /// The file that came second.
         second: PathBuf,
     },
+    /// A link of `copyToRoot` where the base image has a directory.
+    #[error("`copyToRoot`: /{name} is a link, and in the base image a directory, or a link to one: {}", path.display())]
+    LinkOverDirectory {
+        /// The path in the image, without the leading slash.
+        name: String,
+        /// The link on this machine.
+        path: PathBuf,
+    },
     /// Rules of `perms` disagree on a directory in the image.
     #[error("`perms`: /{name} is in two store paths whose rules give it another mode or owner each: {} and {}", first.display(), second.display())]
     PermissionConflict {
@@ -157,6 +170,11 @@ impl Hint for Error {
             Error::Conflict { .. } => Some(
                 "leave one of them out, or join them with `pkgs.buildEnv { ignoreCollisions = true; … }`, \
                  which keeps the first"
+                    .to_owned(),
+            ),
+            Error::LinkOverDirectory { .. } => Some(
+                "with `directoryLinks = \"merge\"` what is behind the link is linked to in the base's directory; \
+                 `\"replace\"` hides what the base has there"
                     .to_owned(),
             ),
             Error::PermissionConflict { .. } => Some("let the rules for both give it the same".to_owned()),

@@ -1,14 +1,27 @@
-//! Builds the Nix database of an image, for a Nix that runs in it.
-//! Stage: layer. Input: [`Closure`]. Output: the bytes of `db.sqlite`.
+//! The Nix database of an image, for a Nix that runs in it.
+//! Stage: layer. Input: [`Closure`], and a base image's database. Output: the bytes of `db.sqlite`.
 //!
 //! SQLite itself writes the database, in memory, from rows in a fixed order: the bytes are the same
 //! on every build. The fields of the file's header that differ between versions of SQLite, or
 //! between writes, are set to constants.
 
-use rusqlite::{Connection, params};
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use rusqlite::{Connection, Transaction, params};
+use thiserror::Error;
 
 use crate::closure::{Closure, NodeIdx};
-use crate::store::Store;
+use crate::store::{Store, StorePath};
+
+/// Where Nix keeps its database.
+pub const DATABASE_DIR: &str = "/nix/var/nix/db";
+/// The database itself.
+pub const DATABASE: &str = "db.sqlite";
+/// The file beside it with the version of its schema.
+pub const SCHEMA_FILE: &str = "schema";
 
 /// The version of the schema, as in `/nix/var/nix/db/schema`.
 pub const SCHEMA_VERSION: &str = "10";
@@ -63,29 +76,125 @@ pub fn nix_database(closure: &Closure) -> Result<Vec<u8>, rusqlite::Error> {
     let mut database = Connection::open_in_memory()?;
     database.execute_batch(SCHEMA)?;
     let transaction = database.transaction()?;
-    {
-        let mut insert = transaction.prepare(
-            "insert into ValidPaths (id, path, hash, registrationTime, narSize) values (?, ?, ?, ?, ?)",
-        )?;
-        for (id, info) in (1i64..).zip(closure.infos()) {
-            let path = Store::default().print(&info.path);
-            let hash = info.nar_hash.to_base16();
-            insert.execute(params![id, path, hash, REGISTRATION_TIME, info.nar_size as i64])?;
-        }
-        let id = |node: NodeIdx| node.index() as i64 + 1;
-        let mut insert =
-            transaction.prepare("insert into Refs (referrer, reference) values (?, ?)")?;
-        for node in closure.nodes() {
-            for reference in closure.graph().references_and_itself(node) {
-                insert.execute([id(node), id(reference)])?;
-            }
-        }
-    }
+    insert(&transaction, closure)?;
     transaction.commit()?;
     database.execute_batch("vacuum")?;
     let mut bytes = database.serialize("main")?.to_vec();
     pin_header(&mut bytes);
     Ok(bytes)
+}
+
+/// Makes the rows of a closure, in an order that depends on its paths alone. What the database says
+/// of a path that it has already is replaced, but for when it was registered.
+fn insert(transaction: &Transaction, closure: &Closure) -> Result<(), rusqlite::Error> {
+    let mut ids = Vec::with_capacity(closure.infos().len());
+    let mut insert = transaction.prepare(
+        "insert into ValidPaths (path, hash, registrationTime, narSize) values (?, ?, ?, ?)
+         on conflict (path) do update set hash = excluded.hash, narSize = excluded.narSize
+         returning id",
+    )?;
+    for info in closure.infos() {
+        let path = Store::default().print(&info.path);
+        let hash = info.nar_hash.to_base16();
+        let row = params![path, hash, REGISTRATION_TIME, info.nar_size as i64];
+        ids.push(insert.query_row(row, |row| row.get::<_, i64>(0))?);
+    }
+    let id = |node: NodeIdx| ids[node.index()];
+    let mut insert =
+        transaction.prepare("insert or ignore into Refs (referrer, reference) values (?, ?)")?;
+    for node in closure.nodes() {
+        for reference in closure.graph().references_and_itself(node) {
+            insert.execute([id(node), id(reference)])?;
+        }
+    }
+    Ok(())
+}
+
+/// Why another's database can't be used.
+#[derive(Debug, Error)]
+pub enum DatabaseError {
+    /// A file could not be read, or its copy not be written.
+    #[error(transparent)]
+    Read(#[from] io::Error),
+    /// SQLite can't make anything of it.
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    /// SQLite's own check finds it damaged.
+    #[error("it is damaged: {0}")]
+    Damaged(String),
+    /// It has another schema than Nix 2 has.
+    #[error("its schema has version {0}, where Nix 2 has {SCHEMA_VERSION}")]
+    Schema(String),
+}
+
+/// Holds a database that was another's, with more in it.
+pub struct MergedDatabase {
+    /// Of `db.sqlite`.
+    pub bytes: Vec<u8>,
+    /// The paths that are valid by it.
+    pub paths: BTreeSet<StorePath>,
+}
+
+/// Adds a closure to the database in a directory, which is the caller's own copy: with what is in its
+/// journal, if it has one. All else that Nix has in it stays.
+///
+/// # Errors
+/// [`DatabaseError`].
+pub fn merged_database(
+    directory: &Path,
+    closure: &Closure,
+) -> Result<MergedDatabase, DatabaseError> {
+    let mut database = open(directory)?;
+    let transaction = database.transaction()?;
+    insert(&transaction, closure)?;
+    transaction.commit()?;
+    database.execute_batch("vacuum")?;
+    let paths = paths_of(&database)?;
+    database.close().map_err(|(_, error)| error)?;
+    let mut bytes = fs::read(directory.join(DATABASE))?;
+    pin_header(&mut bytes);
+    Ok(MergedDatabase { bytes, paths })
+}
+
+/// Returns the store paths that are valid by the database in a directory, which is the caller's own copy.
+///
+/// # Errors
+/// [`DatabaseError`].
+pub fn valid_paths(directory: &Path) -> Result<BTreeSet<StorePath>, DatabaseError> {
+    Ok(paths_of(&open(directory)?)?)
+}
+
+/// Opens the database in a directory, once it was found sound.
+fn open(directory: &Path) -> Result<Connection, DatabaseError> {
+    match fs::read(directory.join(SCHEMA_FILE)) {
+        Ok(version) if version.trim_ascii() == SCHEMA_VERSION.as_bytes() => {}
+        Ok(version) => {
+            let version = version[..version.len().min(20)].trim_ascii();
+            return Err(DatabaseError::Schema(version.escape_ascii().to_string()));
+        }
+        // As Nix does, which takes the database for one of its own version then.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error.into()),
+    }
+    let database = Connection::open(directory.join(DATABASE))?;
+    // What its author has in the schema is not run. The journal goes into the database.
+    database.execute_batch("pragma trusted_schema = off; pragma journal_mode = delete;")?;
+    let check: String = database.query_row("pragma quick_check(1)", [], |row| row.get(0))?;
+    if check != "ok" {
+        return Err(DatabaseError::Damaged(check));
+    }
+    Ok(database)
+}
+
+fn paths_of(database: &Connection) -> Result<BTreeSet<StorePath>, rusqlite::Error> {
+    let mut select = database.prepare("select path from ValidPaths")?;
+    let paths = select.query_map([], |row| row.get::<_, String>(0))?;
+    // What is in another store directory is none of ours.
+    let parsed = paths.filter_map(|path| match path {
+        Ok(path) => Store::default().parse(&path).ok().map(Ok),
+        Err(error) => Some(Err(error)),
+    });
+    parsed.collect()
 }
 
 /// Sets the fields of the header that count writes and name the program that wrote last (SQLite,
@@ -105,8 +214,6 @@ fn pin_header(bytes: &mut [u8]) {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -171,6 +278,87 @@ mod tests {
             digest,
             "sha256:4d4f319674a3a9b000c45c47078aabf34eeee753a8cb1bfc192cbc672a8b480d"
         );
+    }
+
+    /// A copy of a database with all of `infos` and a deriver; with `wal`, in a journal of which no
+    /// byte has reached the database yet.
+    fn another(infos: &[ValidPathInfo], wal: bool) -> tempfile::TempDir {
+        let (made, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let file = made.path().join(DATABASE);
+        let bytes = nix_database(&Closure::new(infos.to_vec()).unwrap()).unwrap();
+        fs::write(&file, bytes).unwrap();
+        let database = Connection::open(&file).unwrap();
+        if wal {
+            let mode = "pragma journal_mode = wal";
+            database.query_row(mode, [], |_| Ok(())).unwrap();
+        }
+        database
+            .execute_batch("update ValidPaths set deriver = 'its.drv', registrationTime = 5")
+            .unwrap();
+        for entry in fs::read_dir(made.path()).unwrap() {
+            let entry = entry.unwrap();
+            if entry.file_name() != "db.sqlite-shm" {
+                fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+            }
+        }
+        assert_eq!(copy.path().join("db.sqlite-wal").exists(), wal);
+        fs::write(copy.path().join(SCHEMA_FILE), "10\n").unwrap();
+        copy
+    }
+
+    #[test]
+    fn databases_are_merged() {
+        let infos = infos();
+        // The first two and the last are there; the others are new, and one refers to what was there.
+        let base = [infos[0].clone(), infos[3].clone()];
+        let ours = Closure::new(vec![infos[0].clone(), infos[1].clone()]).unwrap();
+        let mut all = Vec::new();
+        for wal in [false, true] {
+            let directory = another(&base, wal);
+            let merged = merged_database(directory.path(), &ours).unwrap();
+            let names: Vec<_> = merged.paths.iter().map(|path| path.name().to_string()).collect();
+            assert_eq!(names, ["a", "b", "elsewhere"]);
+            let file = tempfile::NamedTempFile::new().unwrap();
+            fs::write(file.path(), &merged.bytes).unwrap();
+            let database = Connection::open(file.path()).unwrap();
+            let text =
+                |query: &str| database.query_row(query, [], |row| row.get::<_, String>(0)).unwrap();
+            assert_eq!(text("pragma integrity_check"), "ok");
+            assert_eq!(text("pragma journal_mode"), "delete");
+            let rows = "select group_concat(substr(path, 45) || ' ' || ifnull(deriver, 'none') || ' ' || registrationTime)
+                 from (select * from ValidPaths order by path)";
+            assert_eq!(text(rows), "a its.drv 5,b none 1,elsewhere its.drv 5");
+            let references = "select group_concat(substr(p.path, 45) || '>' || substr(q.path, 45))
+                 from Refs join ValidPaths p on p.id = referrer join ValidPaths q on q.id = reference";
+            assert_eq!(text(references), "a>a,b>a");
+            all.push(merged.bytes);
+        }
+        let again = merged_database(another(&base, false).path(), &ours).unwrap();
+        assert!(again.bytes == all[0], "the same bytes every time");
+    }
+
+    #[test]
+    fn what_is_no_database_is_refused() {
+        let ours = Closure::new(infos()).unwrap();
+        let refused = |spoil: &dyn Fn(&Path)| {
+            let directory = another(&infos(), false);
+            spoil(directory.path());
+            assert!(valid_paths(directory.path()).is_err());
+            merged_database(directory.path(), &ours).err().unwrap().to_string()
+        };
+        let write = |name: &'static str, bytes: &'static [u8]| {
+            refused(&move |directory| fs::write(directory.join(name), bytes).unwrap())
+        };
+        assert_eq!(write(SCHEMA_FILE, b"7\n"), "its schema has version 7, where Nix 2 has 10");
+        assert_eq!(write(DATABASE, &[b'x'; 4096]), "file is not a database");
+        assert!(write(DATABASE, b"").contains("no such table"));
+        let damaged = refused(&|directory| {
+            let file = directory.join(DATABASE);
+            let mut bytes = fs::read(&file).unwrap();
+            bytes[4096..8192].fill(7);
+            fs::write(file, bytes).unwrap();
+        });
+        assert!(damaged.contains("damaged") || damaged.contains("malformed"), "{damaged}");
     }
 
     proptest! {

@@ -75,6 +75,11 @@ impl Directory {
         Ok(Self { dir, path: path.to_owned(), case_hack: false })
     }
 
+    /// The same directory, whose names may have what Nix appends on macOS.
+    pub fn with_case_hack(self, case_hack: bool) -> Self {
+        Self { case_hack, ..self }
+    }
+
     /// Opens a subdirectory of this directory.
     pub fn open_directory(&self, child: &Child) -> Result<Self, Error> {
         let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
@@ -171,6 +176,11 @@ impl Directory {
         let target = readlinkat(&self.dir, child.name.as_c_str());
         let target = target.map_err(|errno| read_error(&self.path_of(child), errno))?;
         Ok(target.into_vec())
+    }
+
+    /// Its path on this machine.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Returns an entry's path, for messages.

@@ -14,13 +14,16 @@ use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
+
 use super::Error;
 use super::base_tree::{Attributes, BaseTree};
 use super::contents::LayerContents;
+use super::links::{LINKS, child_target, directory_behind, into_store, store_path_of};
 use super::node::{Children, Node, TreeEntry};
 use super::permissions::{Given, RulesOf};
 use super::scan::{Child, Directory, Kind};
-use crate::store::Store;
+use crate::store::{Store, StorePath};
 
 /// The attributes of `nix/` and `nix/store/`, which are the same in every layer: a later layer's
 /// entry for a directory replaces an earlier one's attributes. A host's own mode (1775, with a
@@ -32,6 +35,20 @@ pub const DIRECTORY: Attributes = Attributes { mode: 0o555, uid: 0, gid: 0 };
 /// useless in an image's root.
 const NIX_SUPPORT: &[u8] = b"nix-support";
 
+/// Says what happens where a link of ours to a directory meets a directory of the base image, such as
+/// `bin -> /nix/store/…-tools/bin` its `/bin`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DirectoryLinks {
+    /// What the link's directory holds is linked to in the base's.
+    #[default]
+    Merge,
+    /// The link takes the directory's place, with all that is in it.
+    Replace,
+    /// There is no image.
+    Refuse,
+}
+
 /// Builds the tree, with the part of the base in `contents`.
 ///
 /// # Errors
@@ -42,7 +59,8 @@ pub fn layer_tree<'c>(
     store: &'c Store,
     contents: &'c LayerContents,
 ) -> Result<Children<'c>, Error> {
-    merge(store, contents, &contents.over).map(|merged| merged.root)
+    // What `over` has is merged with, whatever was the way to it.
+    merge(store, contents, &contents.over, DirectoryLinks::Merge).map(|merged| merged.root)
 }
 
 /// Returns the part of the base's tree that a layer meets: the base's directories for which the
@@ -52,11 +70,16 @@ pub fn layer_tree<'c>(
 /// # Errors
 /// Fails with the errors of [`super::write_layer`] before the first byte, and with
 /// [`Error::OddName`] if the part can't be written as JSON.
-pub fn met_by(store: &Store, contents: &LayerContents, base: &BaseTree) -> Result<BaseTree, Error> {
+pub fn met_by(
+    store: &Store,
+    contents: &LayerContents,
+    base: &BaseTree,
+    links: DirectoryLinks,
+) -> Result<BaseTree, Error> {
     if base.is_empty() {
         return Ok(BaseTree::default());
     }
-    let merged = merge(store, contents, base)?;
+    let merged = merge(store, contents, base, links)?;
     let mut met = BaseTree::default();
     each_directory(&merged.root, &mut Vec::new(), &mut |name| {
         if let Some(attributes) = base.attributes(name) {
@@ -69,12 +92,94 @@ pub fn met_by(store: &Store, contents: &LayerContents, base: &BaseTree) -> Resul
     met.unwritable().map_or(Ok(met), |name| Err(Error::OddName { name }))
 }
 
+/// Describes the links in what is copied to `/`.
+#[derive(Debug, Default)]
+pub struct RootLinks {
+    /// Whether one is relative and leads to another store path.
+    pub into_store: bool,
+    /// Those that lead into the store: their names in the image, and the store paths.
+    pub store_paths: Vec<(String, StorePath)>,
+    /// Those that take the place of a directory of the base.
+    pub replacing: Vec<String>,
+}
+
+/// Looks at the links in what is copied to `/`, on all of the base's tree.
+///
+/// # Errors
+/// Those of [`super::write_layer`] before the first byte, and [`Error::LinkOverDirectory`].
+pub fn root_links(
+    store: &Store,
+    contents: &LayerContents,
+    base: &BaseTree,
+    links: DirectoryLinks,
+) -> Result<RootLinks, Error> {
+    let merged = merge(store, contents, base, links)?;
+    let mut found = RootLinks {
+        into_store: merged.into_store,
+        replacing: merged.replacing.clone(),
+        store_paths: Vec::new(),
+    };
+    each_entry(&merged.root, &mut Vec::new(), &mut |name, entry| {
+        if let TreeEntry::Symlink { target, .. } = entry
+            && let Some(path) = store_path_of(store, target)
+        {
+            found.store_paths.push((name.escape_ascii().to_string(), path));
+        }
+    });
+    Ok(found)
+}
+
+/// Describes what is copied to `/`.
+#[derive(Debug, Default)]
+pub struct RootOutline {
+    /// The directories, and of each whether `perms` say something of it.
+    pub directories: BTreeMap<Vec<u8>, bool>,
+    /// The bytes of all files. Links have none.
+    pub file_bytes: u64,
+}
+
+/// Returns the directories of what is copied to `/`, and how much its files are.
+///
+/// # Errors
+/// As [`met_by`].
+pub fn root_outline(
+    store: &Store,
+    contents: &LayerContents,
+    base: &BaseTree,
+    links: DirectoryLinks,
+) -> Result<RootOutline, Error> {
+    let merged = merge(store, contents, base, links)?;
+    let mut found = RootOutline::default();
+    each_entry(&merged.root, &mut Vec::new(), &mut |name, entry| match entry {
+        TreeEntry::Directory { given, .. } => {
+            found.directories.insert(name.to_vec(), *given != Given::default());
+        }
+        TreeEntry::File { source, .. } => {
+            // One that can't be read is an error when the layer is made.
+            let size = source.metadata().map_or(0, |metadata| metadata.len());
+            found.file_bytes = found.file_bytes.saturating_add(size);
+        }
+        TreeEntry::Symlink { .. } => {}
+    });
+    Ok(found)
+}
+
 fn merge<'c>(
     store: &'c Store,
     contents: &'c LayerContents,
     base: &'c BaseTree,
+    links: DirectoryLinks,
 ) -> Result<Merge<'c>, Error> {
-    let mut merge = Merge { store, base, root: Children::default(), followed: BTreeMap::default() };
+    let mut merge = Merge {
+        store,
+        base,
+        links,
+        links_into_store: contents.links_into_store,
+        root: Children::default(),
+        followed: BTreeMap::default(),
+        into_store: false,
+        replacing: Vec::new(),
+    };
     if !contents.store_paths.is_empty() {
         let mut place = Vec::new();
         let source = store.physical_dir();
@@ -90,11 +195,14 @@ fn merge<'c>(
     let directory = Directory::of_store(store)?;
     for path in &contents.copy_to_root {
         let child = directory.child(path.base_path())?;
-        if child.kind != Kind::Directory {
-            return Err(Error::NotADirectory { path: directory.path_of(&child) });
-        }
+        let from = match child.kind {
+            Kind::Directory => Some(directory.open_directory(&child)?),
+            Kind::Symlink => directory_behind(store, store.print(path).as_bytes())?,
+            Kind::File => None,
+        };
+        let not_one = || Error::NotADirectory { path: directory.path_of(&child) };
         let rules = RulesOf::new(&contents.permissions, path);
-        merge.directory(directory.open_directory(&child)?, &[], &rules)?;
+        merge.directory(from.ok_or_else(not_one)?, &[], &rules)?;
     }
     merge.check_links()?;
     Ok(merge)
@@ -110,8 +218,15 @@ struct Followed {
 struct Merge<'c> {
     store: &'c Store,
     base: &'c BaseTree,
+    links: DirectoryLinks,
+    /// Whether relative links into the store are made absolute.
+    links_into_store: bool,
     root: Children<'c>,
     followed: BTreeMap<Vec<u8>, Followed>,
+    /// Whether there is such a link.
+    into_store: bool,
+    /// Links in the place of the base's directories.
+    replacing: Vec<String>,
 }
 
 impl<'c> Merge<'c> {
@@ -139,33 +254,94 @@ impl<'c> Merge<'c> {
     ) -> Result<(), Error> {
         let source = from.path_of(child);
         let given = rules.given(self.store, || source.clone());
-        let entry = match child.kind {
+        match child.kind {
             Kind::Directory => {
                 let place = self.resolve(parent, child.name(), &source)?;
                 let attributes = usual_attributes(self.store, &place);
                 self.directory_at(&place, attributes, Some(&source))?;
                 self.permit(&place, given, &source)?;
-                return self.directory(from.open_directory(child)?, &place, rules);
+                self.directory(from.open_directory(child)?, &place, rules)
             }
             Kind::Symlink => {
-                TreeEntry::Symlink { target: from.read_link(child)?, source: source.clone(), given }
+                let mut target = from.read_link(child)?;
+                if let Some(absolute) = into_store(self.store, from.path(), &target) {
+                    self.into_store = true;
+                    if self.links_into_store {
+                        target = absolute;
+                    }
+                }
+                let link = TreeEntry::Symlink { target, source, given };
+                self.link(parent, child.name(), link, 0)
             }
-            Kind::File => TreeEntry::File { source: source.clone(), given },
+            Kind::File => self.insert(parent, child.name(), TreeEntry::File { source, given }),
+        }
+    }
+
+    /// Adds a link. Where the base has a directory, what is in the link's directory is linked to.
+    fn link(
+        &mut self,
+        parent: &[u8],
+        name: &[u8],
+        link: TreeEntry<'c>,
+        depth: usize,
+    ) -> Result<(), Error> {
+        let TreeEntry::Symlink { target, source, given } = &link else {
+            return self.insert(parent, name, link);
         };
+        let own = join(parent, name);
+        let place = self
+            .base
+            .resolve_below(parent, name)
+            .map_err(|link| Error::LinkLoop { path: source.clone(), link })?;
+        // It leads to the same as the base's.
+        let is_same = || place != own && self.base.leads_to(parent, target, &place);
+        if !self.base.has_directory(&place) || is_same() {
+            return self.insert(parent, name, link);
+        }
+        if self.links == DirectoryLinks::Refuse {
+            let name = own.escape_ascii().to_string();
+            return Err(Error::LinkOverDirectory { name, path: source.clone() });
+        }
+        let behind = match self.links {
+            DirectoryLinks::Merge if depth < LINKS => directory_behind(self.store, target)?,
+            _ => None,
+        };
+        let Some(mut behind) = behind else {
+            self.replacing.push(own.escape_ascii().to_string());
+            return self.insert(parent, name, link);
+        };
+        let (source, given) = (source.clone(), *given);
+        let place = self.resolve(parent, name, &source)?;
+        let attributes = usual_attributes(self.store, &place);
+        self.directory_at(&place, attributes, Some(&source))?;
+        for child in behind.children()? {
+            let entry = TreeEntry::Symlink {
+                target: child_target(target, &child),
+                source: behind.path_of(&child),
+                given,
+            };
+            self.link(&place, child.name(), entry, depth + 1)?;
+        }
+        Ok(())
+    }
+
+    /// Adds what is no directory.
+    fn insert(&mut self, parent: &[u8], name: &[u8], entry: TreeEntry<'c>) -> Result<(), Error> {
         let node = Node::Entry(entry.into());
         let store = self.store;
+        let (source, given) = (node.source(store), node.given());
         let children = self.directory_at(parent, DIRECTORY, Some(&source))?;
-        match children.entry(child.name().to_vec().into()) {
+        match children.entry(name.to_vec().into()) {
             Slot::Vacant(slot) => {
                 slot.insert(node);
             }
             Slot::Occupied(slot) if !same(slot.get(), &node)? => {
                 let first = slot.get().source(store);
-                return Err(conflict(&join(parent, child.name()), first, source));
+                return Err(conflict(&join(parent, name), first, source));
             }
             Slot::Occupied(slot) if slot.get().given() != given => {
                 let first = slot.get().source(store);
-                return Err(permission_conflict(&join(parent, child.name()), first, source));
+                return Err(permission_conflict(&join(parent, name), first, source));
             }
             Slot::Occupied(_) => {}
         }
@@ -259,14 +435,28 @@ fn usual_attributes(store: &Store, name: &[u8]) -> Attributes {
 
 /// Calls `each` with every directory's name, from the root down.
 fn each_directory(children: &Children, name: &mut Vec<u8>, each: &mut impl FnMut(&[u8])) {
-    for (child, node) in children {
-        if let Some(children) = node.children() {
-            let parent = name.len();
-            *name = join(name, child);
+    each_entry(children, name, &mut |name, entry| {
+        if matches!(entry, TreeEntry::Directory { .. }) {
             each(name);
-            each_directory(children, name, each);
-            name.truncate(parent);
         }
+    });
+}
+
+/// Passes on every entry that is no store path, with its name, from the root down.
+fn each_entry(
+    children: &Children,
+    name: &mut Vec<u8>,
+    each: &mut impl FnMut(&[u8], &TreeEntry<'_>),
+) {
+    for (child, node) in children {
+        let Some(entry) = node.entry() else { continue };
+        let parent = name.len();
+        *name = join(name, child);
+        each(name, entry);
+        if let TreeEntry::Directory { children, .. } = entry {
+            each_entry(children, name, each);
+        }
+        name.truncate(parent);
     }
 }
 

@@ -18,6 +18,7 @@ use super::architecture::Architecture;
 use super::blob::{Form, LayerBlob};
 use super::image::{Blob, Image, ManifestFormat};
 use super::json_file;
+use super::recognise::spec_file;
 use super::spec::ImageSpec;
 use crate::digest::DiffId;
 use crate::store::Store;
@@ -66,6 +67,11 @@ impl IndexSpec {
     /// Builds an index spec of annotations and images.
     pub fn new(annotations: Annotations, images: Vec<IndexEntry>) -> Self {
         Self { version: VERSION, annotations, images }
+    }
+
+    /// The files of its images' specs.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.images.iter().map(|image| &*image.spec)
     }
 
     /// Returns the bytes of the file.
@@ -150,12 +156,12 @@ impl From<ImageSpec> for Artifact {
 }
 
 impl Artifact {
-    /// Reads an image spec or an index spec, whichever the file holds.
+    /// Reads an image spec or an index spec, whichever the file holds or the script names.
     ///
     /// # Errors
-    /// Fails with [`Error::Read`] or [`Error::Json`] if the file can't be read, or with the errors
-    /// of [`IndexSpec::load`].
+    /// [`Error::Read`], [`Error::NotSpec`], [`Error::Json`], and those of [`IndexSpec::load`].
     pub fn read(store: &Store, file: &Path) -> Result<Self, Error> {
+        let file = &*store.locate(&spec_file(file)?);
         let mut open = Rereadable::open(file)
             .map_err(|source| Error::Read { file: file.to_owned(), source })?;
         // Only an index has the key `images`.

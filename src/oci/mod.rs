@@ -18,6 +18,7 @@ mod image;
 mod json_file;
 mod layer_reader;
 mod media_type;
+mod recognise;
 mod sources;
 mod spec;
 mod spec_layer;
@@ -33,8 +34,8 @@ pub use architecture::Architecture;
 pub use artifact::{Artifact, Documents, IndexEntry, IndexSpec};
 pub use blob::{Form, LayerBlob};
 pub use build::{
-    BuildOptions, Built, LAYER_SET_FILE, LayerSet, Metadata, Warning, build_image, build_layer_set,
-    read_layering_hints, read_popularity, read_previous_plan, registered,
+    BuildOptions, Built, LAYER_SET_FILE, LayerSet, Metadata, NixState, Warning, build_image,
+    build_layer_set, nix_state, read_layering_hints, read_popularity, read_previous_plan,
 };
 pub use compression::Compression;
 pub use compressor::Compressor;
@@ -45,6 +46,7 @@ pub use image::{Blob, Image, ManifestFormat};
 pub use json_file::write as write_json;
 pub use layer_reader::read_tar;
 pub use media_type::{Family, LayerMediaType, MediaTypeError};
+pub use recognise::{Given, ImageScript, recognise, spec_file};
 pub use sources::SourceInfo;
 pub use spec::ImageSpec;
 pub use spec_layer::{LayerSource, SpecLayer};
@@ -73,6 +75,14 @@ pub enum Error {
         what: &'static str,
         /// The reason, with line and column.
         source: serde_json::Error,
+    },
+    /// A file is something else than the JSON that an image is made from.
+    #[error("{} is {found}, not an image spec", file.display())]
+    NotSpec {
+        /// The file.
+        file: PathBuf,
+        /// "an archive", "a script" …
+        found: &'static str,
     },
     /// The closure can't be used.
     #[error(transparent)]
@@ -164,6 +174,11 @@ impl Hint for Error {
             Error::Base(error) => error.hint(),
             Error::KeptLayerOnBase { .. } => Some(
                 "leave `reproducible` out: a layer that is made for the image obeys its base".to_owned(),
+            ),
+            Error::NotSpec { .. } => Some(
+                "give it the script that `buildImage` leaves, or the image's `spec`: \
+                 `nix build .#NAME.spec`, or `nix-build -A NAME.spec`"
+                    .to_owned(),
             ),
             Error::TooManyLayers(_) => Some(
                 "give `maxLayers` a smaller number, here or in the `buildLayer`s below, or take a base image of fewer".to_owned(),

@@ -13,6 +13,7 @@ use super::architecture::Architecture;
 use super::config::ContainerConfig;
 use super::created::Created;
 use super::json_file;
+use super::recognise::spec_file;
 use super::sources::{SourceInfo, WithoutReferences};
 use super::spec_layer::SpecLayer;
 use crate::store::StorePath;
@@ -170,21 +171,21 @@ impl<S: Into<SourceInfo>> TryFrom<ImageSpecJson<SpecLayer, S>> for ImageSpec {
 }
 
 impl ImageSpec {
-    /// Reads and checks `image.json`.
+    /// Reads and checks `image.json`, or that of a script which streams the image.
     ///
     /// # Errors
-    /// Fails with [`Error::Read`] or [`Error::Json`] if the file is not valid.
+    /// [`Error::Read`], [`Error::NotSpec`] or [`Error::Json`].
     pub fn read(file: &Path) -> Result<Self, Error> {
-        json_file::read(file, WHAT)
+        json_file::read(&spec_file(file)?, WHAT)
     }
 
     /// Reads like [`ImageSpec::read`], but without the references of store paths, which are half of
     /// the file and do not affect the image.
     ///
     /// # Errors
-    /// Fails with [`Error::Read`] or [`Error::Json`] if the file is not valid.
+    /// [`Error::Read`], [`Error::NotSpec`] or [`Error::Json`].
     pub fn read_outline(file: &Path) -> Result<Self, Error> {
-        json_file::read(file, WHAT).map(|Outline(spec)| spec)
+        json_file::read(&spec_file(file)?, WHAT).map(|Outline(spec)| spec)
     }
 
     /// Reads like [`ImageSpec::read_outline`], from an open file.

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::digest::{DiffId, Digest, DigestReader};
 use crate::error::with_causes;
-use crate::oci::base::{BaseImage, BaseLayer};
+use crate::oci::base::BaseImage;
 use crate::oci::unpack::{Budget, TarReader};
 use crate::oci::{Form, Image, ImageSpec, SpecLayer};
 use crate::sink::Plain;
@@ -108,16 +108,25 @@ fn keys(one: &Value, other: &Value) -> BTreeSet<String> {
 }
 
 /// Names the store paths and files that are not the same in two layers.
-fn differing(store: &Store, ours: &SpecLayer, theirs: &BaseLayer) -> Result<Vec<String>, String> {
-    let file = tempfile::tempfile().map_err(|error| error.to_string())?;
-    ours.write_blob(store, Form::Loadable, Plain(&file)).map_err(|error| with_causes(&error))?;
+fn differing(store: &Store, ours: &SpecLayer, theirs: &SpecLayer) -> Result<Vec<String>, String> {
     let text = |error: io::Error| error.to_string();
-    (&file).seek(SeekFrom::Start(0)).map_err(text)?;
-    let expected = digests(BufReader::new(&file)).map_err(text)?;
-    let found = digests(theirs.blob.open_uncompressed(store).map_err(text)?).map_err(text)?;
+    let expected = digests(made(store, ours)?).map_err(text)?;
+    let found = match theirs.stored() {
+        Some(blob) => digests(blob.open_uncompressed(store).map_err(text)?),
+        None => digests(made(store, theirs)?),
+    };
+    let found = found.map_err(text)?;
     let names: BTreeSet<_> = expected.keys().chain(found.keys()).collect();
     let differs = names.into_iter().filter(|name| expected.get(*name) != found.get(*name));
     Ok(differs.take(MOST_NAMES).cloned().collect())
+}
+
+/// Makes a layer, and returns its tar.
+fn made(store: &Store, layer: &SpecLayer) -> Result<impl Read + use<>, String> {
+    let file = tempfile::tempfile().map_err(|error| error.to_string())?;
+    layer.write_blob(store, Form::Loadable, Plain(&file)).map_err(|error| with_causes(&error))?;
+    (&file).seek(SeekFrom::Start(0)).map_err(|error| error.to_string())?;
+    Ok(BufReader::new(file))
 }
 
 /// Computes a digest for each store path of a tar, and for each of its other files.

@@ -98,6 +98,31 @@ fn sends_only_the_layers_that_the_daemon_lacks() {
     assert!(said.starts_with("sent 0 layers (") && said.contains("that the daemon has"), "{said}");
 }
 
+/// The same with tools copied to `/`, with links to everything and a database of it, and with all of Lix's
+/// image: kilobytes are sent for an application of 115 kB.
+#[test]
+fn sends_only_what_changed_where_files_are_copied_to_the_root() {
+    let docker = Docker::start();
+    for (name, most) in [("toolsApp", 150_000), ("linkedApp", 300_000), ("lixApp", 700_000)] {
+        let (one, two) = (Image::named(&format!("{name}1")), Image::named(&format!("{name}2")));
+        copy(&one, &docker);
+        let changed = copy(&two, &docker);
+        println!("{name}: {} of {} bytes", field(&changed, "bytesSent"), two.spec.size());
+        assert!(field(&changed, "bytesSent") < most, "{name}: {changed}");
+        assert_eq!(docker.container(&two.reference(), &[]), "version 2\n", "{name}");
+    }
+}
+
+/// Links of what is copied to `/` lead where they should.
+#[test]
+fn links_in_the_root_lead_somewhere() {
+    let docker = Docker::start();
+    let image = Image::named("links");
+    docker.load(&image);
+    let printed = docker.container(&image.reference(), &[]);
+    assert!(printed.starts_with("program ran\ngrep (GNU grep)"), "{printed}");
+}
+
 #[test]
 fn sends_everything_again_to_a_daemon_that_forgot() {
     let docker = Docker::start();

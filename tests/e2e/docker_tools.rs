@@ -145,6 +145,9 @@ fn images_run() {
         ),
         ("shellWithHook", &[], &["\nthis is the hook\nHello, world!\n"]),
         ("shellThatBuilds", &[], &["Hello, world!\n"]),
+        // Programs of the environment, without its shell.
+        ("shellWithHook", &["hello"], &["\nthis is the hook\nHello, world!\n"]),
+        ("shellWithHook", &["bash", "-c", "hello; type -t runHook || true"], &["Hello, world!\n"]),
         ("shellArchive", &[], &["\narchived\n"]),
         (
             "structuredShell",

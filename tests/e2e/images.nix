@@ -58,6 +58,115 @@ let
       maintainers = throw "nobody";
     };
   };
+  # A Nix that knows the image's own store paths, of all its layers.
+  withNix = stowage.buildImage {
+    name = "e2e/with-nix";
+    initializeNixDatabase = true;
+    layers = [ (stowage.buildLayer { deps = [ pkgs.hello ]; layers = [ bashLayer ]; }) ];
+    copyToRoot = [
+      (pkgs.buildEnv { name = "root"; paths = [ pkgs.nix pkgs.bash pkgs.coreutils ]; pathsToLink = [ "/bin" ]; })
+      (pkgs.writeTextDir "etc/nix/nix.conf" "build-users-group =\nsandbox = false\nsubstituters =\nexperimental-features = nix-command\n")
+      (pkgs.writeTextDir "etc/passwd" "root:x:0:0::/root:/bin/sh\n")
+      (pkgs.writeTextDir "example.nix" ''
+        derivation {
+          name = "example";
+          system = builtins.currentSystem;
+          builder = "${pkgs.bash}/bin/bash";
+          args = [ "-c" "echo built in a container > $out" ];
+        }
+      '')
+    ];
+    config = {
+      Cmd = [ "/bin/bash" ];
+      Env = [ "PATH=/bin" "HOME=/root" "HELLO=${pkgs.hello}" ];
+    };
+  };
+
+  # Images on it: on the image itself, and on the archive that others would pull.
+  addition = pkgs.writeShellScriptBin "addition" "echo added";
+  onNixWith = arguments: stowage.buildImage ({
+    name = "e2e/on-nix";
+    initializeNixDatabase = true;
+    copyToRoot = pkgs.runCommand "root" { } "mkdir -p $out/opt; ln -s ${addition}/bin/addition $out/opt/addition";
+  } // arguments);
+  onNix = onNixWith { fromImage = withNix; };
+  onNixArchive = onNixWith { fromImage = pkgs.runCommand "with-nix.tar" { } "${withNix} > $out"; };
+  onNixDockerTools = stowage.dockerTools.streamLayeredImage {
+    name = "e2e/on-nix-docker-tools";
+    fromImage = onNix;
+    contents = [ (pkgs.writeTextDir "opt/file" "of dockerTools\n") ];
+    includeNixDB = true;
+  };
+  withoutDatabase = onNixWith { fromImage = withNix; initializeNixDatabase = false; };
+
+  # What Lix's own image holds, in layers as its authors group them.
+  lix = stowage.buildImage {
+    name = "e2e/lix";
+    layers = pkgs.lib.foldl'
+      (below: deps: below ++ [ (stowage.buildLayer { inherit deps; layers = below; }) ])
+      [ ]
+      (with pkgs; [ [ coreutils-full ] [ curl libxml2 sqlite ] [ gitMinimal ] ]);
+    copyToRoot = pkgs.buildEnv {
+      name = "profile";
+      paths = with pkgs; [
+        bashInteractive
+        cacert
+        coreutils-full
+        curl
+        findutils
+        gitMinimal
+        gnugrep
+        gnutar
+        gzip
+        iana-etc
+        less
+        libxml2
+        man
+        nix
+        openssh
+        shadow
+        sqlite
+        wget
+        which
+      ];
+      pathsToLink = [ "/bin" "/etc" ];
+      ignoreCollisions = true;
+    };
+    initializeNixDatabase = true;
+    config.Cmd = [ "/bin/bash" ];
+  };
+
+  roots = version:
+    let
+      own = pkgs.runCommand "own" { } ''
+        mkdir -p $out/bin
+        { echo '#!${pkgs.bash}/bin/bash'; echo 'echo version ${version}'; echo exit; head -c 86000 ${pkgs.bash}/bin/bash | base64; } > $out/bin/own
+        chmod +x $out/bin/own
+      '';
+      image = name: arguments: stowage.buildImage ({ name = "e2e/${name}"; tag = version; config.Cmd = [ "${own}/bin/own" ]; } // arguments);
+      links = paths: pkgs.buildEnv { name = "links"; inherit paths; pathsToLink = [ "/bin" ]; };
+    in
+    {
+      "toolsApp${version}" = image "tools-app" { copyToRoot = [ pkgs.bash pkgs.coreutils pkgs.curl ]; };
+      "linkedApp${version}" = image "linked-app" {
+        copyToRoot = [ (links [ pkgs.bash pkgs.coreutils own ]) (pkgs.writeTextDir "etc/motd" "welcome") ];
+        initializeNixDatabase = true;
+      };
+      "lixApp${version}" = lix.override {
+        name = "e2e/lix-app";
+        tag = version;
+        config.Cmd = [ "${own}/bin/own" ];
+      };
+    };
+  library = pkgs.runCommand "library" { } ''
+    mkdir -p $out/dist
+    printf '#!${pkgs.bash}/bin/bash\necho program ran\n' > $out/dist/cli.sh
+    chmod +x $out/dist/cli.sh
+  '';
+  linkedProgram = pkgs.runCommand "program" { } ''
+    mkdir -p $out/opt
+    ln -s ../../$(basename ${library})/dist/cli.sh $out/opt/program
+  '';
 in
 {
   # An image for SBOMs, with a package by each option that adds packages.
@@ -131,65 +240,26 @@ in
   # No file at all.
   empty = stowage.buildImage { name = "e2e/empty"; };
 
-  # A Nix that knows the image's own store paths, of all its layers.
-  withNix = stowage.buildImage {
-    name = "e2e/with-nix";
-    initializeNixDatabase = true;
-    layers = [ (stowage.buildLayer { deps = [ pkgs.hello ]; layers = [ bashLayer ]; }) ];
-    copyToRoot = [
-      (pkgs.buildEnv { name = "root"; paths = [ pkgs.nix pkgs.bash pkgs.coreutils ]; pathsToLink = [ "/bin" ]; })
-      (pkgs.writeTextDir "etc/nix/nix.conf" "build-users-group =\nsandbox = false\nsubstituters =\nexperimental-features = nix-command\n")
-      (pkgs.writeTextDir "etc/passwd" "root:x:0:0::/root:/bin/sh\n")
-      (pkgs.writeTextDir "example.nix" ''
-        derivation {
-          name = "example";
-          system = builtins.currentSystem;
-          builder = "${pkgs.bash}/bin/bash";
-          args = [ "-c" "echo built in a container > $out" ];
-        }
-      '')
-    ];
-    config = {
-      Cmd = [ "/bin/bash" ];
-      Env = [ "PATH=/bin" "HOME=/root" "HELLO=${pkgs.hello}" ];
-    };
-  };
+  inherit withNix onNix onNixArchive onNixDockerTools withoutDatabase;
 
-  # What Lix's own image holds, in layers as its authors group them.
-  lix = stowage.buildImage {
-    name = "e2e/lix";
-    layers = pkgs.lib.foldl'
-      (below: deps: below ++ [ (stowage.buildLayer { inherit deps; layers = below; }) ])
-      [ ]
-      (with pkgs; [ [ coreutils-full ] [ curl libxml2 sqlite ] [ gitMinimal ] ]);
-    copyToRoot = pkgs.buildEnv {
-      name = "profile";
-      paths = with pkgs; [
-        bashInteractive
-        cacert
-        coreutils-full
-        curl
-        findutils
-        gitMinimal
-        gnugrep
-        gnutar
-        gzip
-        iana-etc
-        less
-        libxml2
-        man
-        nix
-        openssh
-        shadow
-        sqlite
-        wget
-        which
-      ];
-      pathsToLink = [ "/bin" "/etc" ];
-      ignoreCollisions = true;
-    };
-    initializeNixDatabase = true;
-    config.Cmd = [ "/bin/bash" ];
+  inherit lix;
+
+  # An application of 86 kB on 10 MB of tools that are copied to `/`, with a database of all of it, and
+  # with tools of which the root has links.
+  inherit (roots "1") toolsApp1 linkedApp1 lixApp1;
+  inherit (roots "2") toolsApp2 linkedApp2 lixApp2;
+
+  # Links of what is copied to `/`: relative ones into another package, a whole directory on a base
+  # that has one, a store path that is a link.
+  links = stowage.buildImage {
+    name = "e2e/links";
+    tag = "v1";
+    fromImage = distribution;
+    copyToRoot = [
+      [ (pkgs.runCommand "linked" { } "ln -s ${linkedProgram} $out") ]
+      (pkgs.runCommand "tools" { } "mkdir $out; ln -s ${pkgs.gnugrep}/bin $out/bin")
+    ];
+    config.Cmd = [ "/usr/bin/bash" "-c" "/opt/program; ls -l /bin /usr/bin/bash > /dev/null; grep --version | head -1" ];
   };
 
   # Layers in layers, one of them twice, and store paths that several have.

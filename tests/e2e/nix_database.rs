@@ -1,4 +1,4 @@
-use crate::support::{Docker, Image, build, nix, run};
+use crate::support::{Docker, Image, build, build_log, nix, run};
 
 /// Checks in a container that Nix's database is complete and agrees with the files.
 #[test]
@@ -28,6 +28,51 @@ fn nix_in_the_image_knows_its_store() {
     let built =
         shell("mkdir -m 1777 /tmp; cat $(nix-build --no-out-link /example.nix 2> /dev/null)");
     assert_eq!(built, "built in a container\n");
+}
+
+/// A Nix in a base image and the image's own store paths: all are valid, nothing is garbage, and the
+/// layers of ours are the base's own.
+#[test]
+fn databases_of_base_and_image_are_one() {
+    let docker = Docker::start();
+    let base = Image::named("withNix");
+    for (name, prints) in [
+        ("onNix", "added\n"),
+        ("onNixArchive", "added\n"),
+        ("onNixDockerTools", "added\nof dockerTools\n"),
+    ] {
+        let image = Image::named(name);
+        let below = image.spec.layers.iter().zip(&base.spec.layers);
+        assert!(below.into_iter().all(|(layer, base)| layer.diff_id == base.diff_id), "{name}");
+        docker.load(&image);
+        let script = "
+            export PATH=/bin NIX_STORE_DIR=/nix/store
+            nix-store --verify --check-contents
+            for path in /nix/store/*-*; do nix-store --query --hash $path > /dev/null; done
+            before=$(echo /nix/store/*)
+            nix-store --gc > /dev/null 2>&1
+            test \"$before\" = \"$(echo /nix/store/*)\"
+            /opt/addition; ls / > /dev/null; if [ -e /opt/file ]; then cat /opt/file; fi";
+        let printed = docker.container(&image.reference(), &["/bin/bash", "-ec", script]);
+        assert_eq!(printed, prints, "{name}");
+    }
+    let on_ours = Image::named("onNix");
+    let added = &on_ours.spec.layers[base.spec.layers.len()..];
+    let paths: Vec<_> =
+        added.iter().flat_map(|layer| &layer.contents().unwrap().store_paths).collect();
+    assert_eq!(
+        paths.iter().filter(|path| path.name().to_string() != "addition").count(),
+        0,
+        "{paths:?}"
+    );
+}
+
+/// What a garbage collection would take is said when the image is built.
+#[test]
+fn what_the_bases_nix_does_not_know_is_said() {
+    let log = build_log("checks.x86_64-linux.withoutDatabase.spec");
+    assert!(log.contains("`nix-store --gc` in a container deletes"), "{log}");
+    assert!(log.contains("-addition"), "{log}");
 }
 
 /// Returns hash and name of the store path with a name.

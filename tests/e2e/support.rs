@@ -71,6 +71,12 @@ pub fn build(attribute: &str) -> PathBuf {
     })
 }
 
+/// Returns what the builder of a flake output said.
+pub fn build_log(attribute: &str) -> String {
+    let path = build(attribute);
+    run(&mut nix(&["--exec", "nix-store", "--read-log", path.to_str().unwrap()]))
+}
+
 /// Evaluates a flake output that is a string.
 pub fn evaluate(attribute: &str) -> String {
     EVALUATED.get(attribute, || run(&mut nix(&["eval", "--raw", &format!(".#{attribute}")])))

@@ -103,15 +103,22 @@ fn every_format_and_compression_is_the_same_image() {
             {
                 assert_eq!(layer.diff_id.digest(), &Digest::of(tar), "{what}");
                 assert_eq!(layer.size, tar.len() as u64, "{what}");
-                assert_eq!(layer.blob.digest.digest(), &Digest::of(bytes), "{what}");
+                assert_eq!(layer.stored().unwrap().digest.digest(), &Digest::of(bytes), "{what}");
                 let mut stored = Vec::new();
-                layer.blob.open(&Store::default()).unwrap().read_to_end(&mut stored).unwrap();
+                layer
+                    .stored()
+                    .unwrap()
+                    .open(&Store::default())
+                    .unwrap()
+                    .read_to_end(&mut stored)
+                    .unwrap();
                 assert!(stored == *bytes, "{what}: layers pass through byte for byte");
                 let mut plain = Vec::new();
-                let mut reader = layer.blob.open_uncompressed(&Store::default()).unwrap();
+                let mut reader =
+                    layer.stored().unwrap().open_uncompressed(&Store::default()).unwrap();
                 reader.read_to_end(&mut plain).unwrap();
                 assert!(plain == *tar, "{what}");
-                let named = layer.blob.media_type.to_string();
+                let named = layer.stored().unwrap().media_type.to_string();
                 match compression {
                     "misnamed" if format.starts_with("docker") => assert_eq!(named, OCI_LAYER),
                     "misnamed" => assert_eq!(named, DOCKER_LAYER),
@@ -132,7 +139,7 @@ fn blobs_are_files_of_their_own() {
     let image = BaseFiles::gzipped();
     let (_, links) = FORMATS[11];
     let base = read(&links(directory.path(), &image)).unwrap();
-    let blob = &base.layers[0].blob;
+    let blob = base.layers[0].stored().unwrap();
     assert_eq!(blob.file, directory.path().join("links/blobs").join(hex(&image.layers[0].1)));
     assert_eq!((blob.offset, blob.size), (0, image.layers[0].1.len() as u64));
 }
@@ -374,7 +381,7 @@ fn a_directory_does_not_lead_out() {
         std::os::unix::fs::symlink(format!("{blobs}/{name}"), link).unwrap();
     }
     let base = read_base(&store, Path::new(&links), &architecture("amd64")).unwrap();
-    assert!(base.layers[0].blob.file.starts_with(&blobs));
+    assert!(base.layers[0].stored().unwrap().file.starts_with(&blobs));
 }
 
 /// Checks that errors are on one line, which names the file and the layer.

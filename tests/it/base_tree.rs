@@ -43,7 +43,7 @@ fn made_on(
         copy_to_root: copy_to_root.iter().map(|path| (*path).clone()).collect(),
         ..LayerContents::default()
     };
-    contents.over = met_by(&store.store(), &contents, base)?;
+    contents.over = met_by(&store.store(), &contents, base, Default::default())?;
     let mut bytes = Vec::new();
     write_layer(&store.store(), &contents, &mut bytes)?;
     Ok((contents, bytes))
@@ -125,7 +125,7 @@ fn the_store_is_where_the_base_has_it() {
         ("nix", BaseEntry::Symlink(b"data/nix")),
     ]);
     let mut contents = LayerContents { store_paths: [a].into(), ..LayerContents::default() };
-    contents.over = met_by(&store.store(), &contents, &base).unwrap();
+    contents.over = met_by(&store.store(), &contents, &base, Default::default()).unwrap();
     let mut bytes = Vec::new();
     write_layer(&store.store(), &contents, &mut bytes).unwrap();
     let path = format!("data/nix/store/{}-a", "1".repeat(32));

@@ -52,6 +52,8 @@ mod memory;
 mod merge;
 /// Images in an object storage, and failures of the storage.
 mod object_storage;
+/// Images on images of ours: specs, indices and scripts.
+mod own_base;
 /// Modes and owners that `perms` sets.
 mod permissions;
 /// Plans of real closures, by digest.
@@ -75,6 +77,8 @@ mod reach;
 mod reference;
 /// The registry's answers, request by request.
 mod registry;
+/// What is copied to `/`: its links, and its layers.
+mod roots;
 /// An object storage for tests: S3, with one bucket and one user.
 mod s3;
 /// `stowage serve`, from its start to its end.

@@ -137,10 +137,9 @@ pub struct BuildArguments {
     #[arg(long, value_name = "FILE")]
     pub closure: PathBuf,
 
-    /// JSON file with `config`, `fromImage`, `copyToRoot`, `perms`, `storeAttributes`, `tars`,
-    /// `layers`, `exclude`, `created`, `architecture`, `compression`, `maxLayers`,
-    /// `maxLayersIsTotal`, `layering`, `layeringHints`, `popularity`, `previousPlan`,
-    /// `previousImage`
+    /// JSON with `config`, `fromImage`, `copyToRoot`, `directoryLinks`, `perms`, `storeAttributes`, `tars`, `layers`,
+    /// `exclude`, `created`, `architecture`, `compression`, `maxLayers`, `maxLayersIsTotal`,
+    /// `layering`, `layeringHints`, `popularity`, `previousPlan`, `previousImage`
     #[arg(long, value_name = "FILE")]
     pub options: Option<PathBuf>,
 
@@ -269,7 +268,8 @@ pub struct FlattenArguments {
 
 #[derive(Debug, Args)]
 pub struct MergeArguments {
-    /// Archives that `docker save`, stowage or dockerTools wrote, compressed or not
+    /// What `docker save`, stowage or dockerTools wrote, compressed or not, or the script that
+    /// `buildImage` left
     #[arg(value_name = "ARCHIVE", required = true)]
     pub archives: Vec<PathBuf>,
 

@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Bound;
 
 use super::names::{Name, join, normal, split};
-use super::{Attributes, BaseNode, BaseTree};
+use super::{Attributes, BaseNode, BaseTree, STATE_FILES};
 
 /// The changes of one layer of a base to the layers below it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub struct BaseLayerTree {
     /// Hashes of all other names: enough to notice that an entry replaces a directory or link
     /// below.
     others: Vec<u64>,
+    /// Those of them that Nix keeps its state in.
+    state: BTreeSet<Name>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,18 +64,48 @@ impl BaseLayerTree {
         let implied = self.imply(parent);
         match entry {
             BaseEntry::Directory(attributes) => {
+                self.state.remove(&name);
                 self.entries.insert(name, Change::Node(BaseNode::Directory(attributes)));
                 implied + size
             }
             BaseEntry::Symlink(target) => {
+                self.state.remove(&name);
                 self.entries.insert(name, Change::Node(BaseNode::Symlink(target.to_vec())));
                 implied + size + target.len() as u64
             }
             BaseEntry::Other => {
                 self.others.push(hash(&name));
                 self.entries.remove(&name);
+                if is_state(&name) {
+                    self.state.insert(name);
+                    return implied + size;
+                }
                 // A hash has eight bytes, and the list doubles when it grows.
                 implied + 16
+            }
+        }
+    }
+
+    /// Whether the layer has this file of Nix's state.
+    pub fn has_state(&self, name: &[u8]) -> bool {
+        self.state.contains(name)
+    }
+
+    /// Whether what the layers below have under a name is no longer there, or not as it was.
+    pub fn hides(&self, name: &[u8]) -> bool {
+        let mut name = name;
+        loop {
+            let is_link =
+                || matches!(self.entries.get(name), Some(Change::Node(BaseNode::Symlink(_))));
+            if self.removed.contains(name) || self.others.contains(&hash(name)) || is_link() {
+                return true;
+            }
+            if name.is_empty() {
+                return false;
+            }
+            name = split(name).0;
+            if self.emptied.contains(name) {
+                return true;
             }
         }
     }
@@ -93,7 +125,7 @@ impl BaseLayerTree {
 impl BaseTree {
     /// Applies one more layer to the tree.
     pub fn apply(&mut self, layer: &BaseLayerTree) {
-        let BaseLayerTree { entries, removed, emptied, others } = layer;
+        let BaseLayerTree { entries, removed, emptied, others, state } = layer;
         for name in removed {
             self.remove(name);
         }
@@ -122,6 +154,9 @@ impl BaseTree {
                 }
             }
         }
+        for name in state {
+            self.nodes.insert(name.clone(), BaseNode::State);
+        }
     }
 
     fn remove(&mut self, name: &[u8]) {
@@ -148,6 +183,12 @@ impl BaseTree {
 /// Estimates the memory that a name takes in the tree of a layer and in the tree of all, in bytes.
 fn memory(name: &[u8]) -> u64 {
     160 + 2 * name.len() as u64
+}
+
+/// Returns whether a file is one of those in `/nix/var/nix/db`, wherever links have that directory.
+fn is_state(name: &[u8]) -> bool {
+    let (parent, last) = split(name);
+    split(parent).1 == b"db" && STATE_FILES.iter().any(|name| name.as_bytes() == last)
 }
 
 /// Returns a hash that stands for the name of a file while layers are combined: a base has too many
@@ -181,6 +222,29 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(tree.attributes(path.as_bytes()), attributes, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_is_hidden_is_known() {
+        let mut layer = BaseLayerTree::default();
+        for (name, entry) in
+            [file("a/.wh.b"), file("c/.wh..wh..opq"), directory("d"), link("e", "x"), file("f")]
+        {
+            layer.add(name.as_bytes(), entry);
+        }
+        for (name, hidden) in [
+            ("a", false),
+            ("a/b", true),
+            ("a/b/c", true),
+            ("a/bc", false),
+            ("c", false),
+            ("c/x", true),
+            ("d/x", false),
+            ("e/x", true),
+            ("f", true),
+        ] {
+            assert_eq!(layer.hides(name.as_bytes()), hidden, "{name}");
         }
     }
 
@@ -219,6 +283,21 @@ mod tests {
         ] {
             assert_eq!(names(&tree(&[below, above])), expected, "{what}");
         }
+        let state = "nix/var/nix/db/db.sqlite";
+        for (what, above, there) in [
+            ("nothing", &[][..], true),
+            ("another", &[file(state)], true),
+            ("whiteout", &[file("nix/var/nix/db/.wh.db.sqlite")], false),
+            ("whiteout of all", &[file(".wh.nix")], false),
+            ("a directory", &[directory(state)], false),
+        ] {
+            let found = tree(&[&[file(state), file("srv/db.sqlite")], above]);
+            let names = found.state_files("/nix/var/nix/db").unwrap();
+            assert_eq!(names.len(), usize::from(there), "{what}");
+        }
+        let linked = tree(&[&[link("nix", "data/nix"), file("data/nix/var/nix/db/schema")]]);
+        let names = linked.state_files("/nix/var/nix/db").unwrap();
+        assert_eq!(names, [("schema", b"data/nix/var/nix/db/schema".to_vec())]);
         let replaced = tree(&[below, &[directory("a/l")]]);
         assert_eq!(replaced.attributes(b"a/l"), Some(USUAL));
     }

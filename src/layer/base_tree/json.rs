@@ -42,6 +42,8 @@ impl From<BaseTree> for BaseTreeJson {
                 BaseNode::Symlink(target) => {
                     links.insert(text(name), text(target));
                 }
+                // Of no layer's interest.
+                BaseNode::State => {}
             }
         }
         Self { directories, links }

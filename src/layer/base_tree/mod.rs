@@ -16,7 +16,12 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub use changes::{BaseEntry, BaseLayerTree};
+pub use names::normal as normal_name;
 use names::{Name, components, join, split};
+
+/// The files of Nix's database in its directory (Nix, `src/libstore/local-store.cc`; SQLite's
+/// "Temporary Files").
+const STATE_FILES: [&str; 4] = ["db.sqlite", "db.sqlite-journal", "db.sqlite-wal", "schema"];
 
 /// The largest number of links that a path may lead through, as on Linux (`MAXSYMLINKS`).
 const LINKS: usize = 40;
@@ -52,6 +57,8 @@ enum BaseNode {
     Directory(Attributes),
     /// A symbolic link, with its target as written.
     Symlink(Vec<u8>),
+    /// A file of Nix's state.
+    State,
 }
 
 /// Says which links form a circle.
@@ -101,6 +108,20 @@ impl BaseTree {
         Ok(if leads_to_directory { end } else { path })
     }
 
+    /// Returns whether a link in a directory leads to a resolved place.
+    pub fn leads_to(&self, parent: &[u8], target: &[u8], place: &[u8]) -> bool {
+        let path = match target.starts_with(b"/") {
+            true => target.to_vec(),
+            false => join(parent, target),
+        };
+        self.follow(&path).is_ok_and(|end| end == place)
+    }
+
+    /// Returns whether the base has a directory at a resolved place.
+    pub fn has_directory(&self, place: &[u8]) -> bool {
+        place.is_empty() || self.attributes(place).is_some()
+    }
+
     /// Follows links to their end. There need not be anything at the end.
     fn follow(&self, path: &[u8]) -> Result<Name, LinkLoop> {
         let mut place = Name::new();
@@ -143,6 +164,30 @@ impl BaseTree {
             Some(BaseNode::Directory(attributes)) => Some(*attributes),
             _ => None,
         }
+    }
+
+    /// The files of Nix's database that the base has, each with the name that it has in a layer's
+    /// archive: links to the directory are followed.
+    ///
+    /// # Errors
+    /// [`LinkLoop`].
+    pub fn state_files(&self, directory: &str) -> Result<Vec<(&'static str, Vec<u8>)>, LinkLoop> {
+        let place = self.follow(directory.as_bytes())?;
+        let named = STATE_FILES.into_iter().map(|name| (name, join(&place, name.as_bytes())));
+        Ok(named.filter(|(_, path)| self.nodes.get(path) == Some(&BaseNode::State)).collect())
+    }
+
+    /// The names of the directories in a directory, sorted.
+    ///
+    /// # Errors
+    /// [`LinkLoop`].
+    pub fn directories_in(&self, directory: &str) -> Result<Vec<&[u8]>, LinkLoop> {
+        let place = join(&self.follow(directory.as_bytes())?, b"");
+        let below = self.nodes.range(place.clone()..);
+        let below = below.take_while(|(name, _)| name.starts_with(&place));
+        let names = below.filter(|(_, node)| matches!(node, BaseNode::Directory(_)));
+        let names = names.map(|(name, _)| &name[place.len()..]);
+        Ok(names.filter(|name| !name.contains(&b'/')).collect())
     }
 
     /// Adds a directory and its attributes to this tree, as a part of another tree.

@@ -3,8 +3,10 @@
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
+use std::collections::BTreeSet;
 
 use crate::closure::{Closure, Member, Rows};
+use crate::store::StorePath;
 
 /// The paths of a closure and their references. Paths are numbered in the order of their names.
 ///
@@ -18,6 +20,8 @@ pub(super) struct Graph<'c> {
     /// Computed on demand: not every layering asks for the referrers.
     referrers: OnceCell<Rows>,
     topological: Vec<usize>,
+    /// Paths whose files are copied to `/`.
+    copies: Option<&'c BTreeSet<StorePath>>,
 }
 
 impl<'c> Graph<'c> {
@@ -46,7 +50,17 @@ impl<'c> Graph<'c> {
     }
 
     fn of(infos: Vec<&'c Member>, references: Rows, topological: Vec<usize>) -> Self {
-        Self { infos, references, referrers: OnceCell::new(), topological }
+        Self { infos, references, referrers: OnceCell::new(), topological, copies: None }
+    }
+
+    /// Marks the paths whose files are copied to `/`.
+    pub fn with_copies(self, copies: &'c BTreeSet<StorePath>) -> Self {
+        Self { copies: Some(copies), ..self }
+    }
+
+    /// Returns whether the files of a path are copied to `/`.
+    pub fn is_copied(&self, path: usize) -> bool {
+        self.copies.is_some_and(|copies| copies.contains(&self.infos[path].path))
     }
 
     /// Removes some paths. Returns the new graph, and for each of its paths the number in this
@@ -84,7 +98,7 @@ impl<'c> Graph<'c> {
             kept.iter().map(|old| std::mem::take(&mut references[*old])).collect(),
             self.topological.iter().map(|old| number[*old]).filter(|new| *new != GONE).collect(),
         );
-        (Cow::Owned(graph), kept)
+        (Cow::Owned(Self { copies: self.copies, ..graph }), kept)
     }
 
     /// Returns the graph of some of its paths with some of their references, which lead to no other
@@ -103,7 +117,7 @@ impl<'c> Graph<'c> {
             kept.iter().map(renumbered).collect(),
             self.topological.iter().filter_map(number).collect(),
         );
-        (graph, kept)
+        (Self { copies: self.copies, ..graph }, kept)
     }
 
     pub fn len(&self) -> usize {

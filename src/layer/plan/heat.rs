@@ -49,8 +49,10 @@ impl Heat {
 
     pub fn with_exact_up_to(graph: &Graph, exact: usize) -> (Self, Vec<Weight>) {
         let referrers = graph.referrer_counts();
-        let is_top = |path: usize| referrers[path] == 0;
-        let mut is_second = vec![false; graph.len()];
+        // What is copied to `/` is there for others, and seldom what changes with every build.
+        let is_copy = |path: usize| referrers[path] == 0 && graph.is_copied(path);
+        let is_top = |path: usize| referrers[path] == 0 && !graph.is_copied(path);
+        let mut is_second: Vec<_> = graph.paths().map(is_copy).collect();
         for reference in
             graph.paths().filter(|path| is_top(*path)).flat_map(|top| graph.references(top))
         {
@@ -161,6 +163,11 @@ impl Heat {
         self.weigh(counts)
     }
 
+    /// Returns what one right below such a path counts, besides itself.
+    pub fn of_second(&self) -> u64 {
+        self.weigh([0, 0, 1])
+    }
+
     /// Weighs a reach by three counts: of its paths, of those that nothing refers to, and of those
     /// right below these.
     fn weigh(&self, counts: [usize; 3]) -> u64 {
@@ -232,10 +239,21 @@ impl Group {
 }
 
 impl Weight {
+    /// Of what is no path of the graph, and is joined with none.
+    pub fn alone(size: u64, heat: u64) -> Self {
+        Self { size, heat, reach: Reach::default() }
+    }
+
     pub fn join(&mut self, heat: &Heat, other: &Self) {
         self.size = self.size.saturating_add(other.size);
         self.reach.unite(&other.reach);
         self.heat = heat.of(&self.reach);
+    }
+
+    /// Of [`coolest_first`].
+    fn measure(&self) -> (u128, u128) {
+        let heat = u128::from(self.heat);
+        (heat.saturating_mul(heat), u128::from(self.size.max(1)))
     }
 
     /// Returns the expected number of bytes that are sent unnecessarily once the two are one layer.
@@ -260,13 +278,15 @@ pub(super) fn coolest_first(mut groups: Vec<Group>) -> Vec<Vec<usize>> {
         group.members.sort_unstable();
     }
     groups.sort_by(|a, b| {
-        let measure = |group: &Group| {
-            let heat = u128::from(group.weight.heat);
-            (heat.saturating_mul(heat), u128::from(group.weight.size.max(1)))
-        };
-        compare_fractions(measure(a), measure(b)).then_with(|| a.members[0].cmp(&b.members[0]))
+        compare_fractions(a.weight.measure(), b.weight.measure())
+            .then_with(|| a.members[0].cmp(&b.members[0]))
     });
     groups.into_iter().map(|group| group.members).collect()
+}
+
+/// Returns whether one layer goes below another by the measure of [`coolest_first`].
+pub(super) fn cooler(one: &Weight, other: &Weight) -> bool {
+    compare_fractions(one.measure(), other.measure()).is_lt()
 }
 
 /// Compares a/b with c/d, which are not 0, by their continued fractions: exact for all numbers,

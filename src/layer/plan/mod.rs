@@ -15,10 +15,12 @@ mod pipeline;
 mod popular;
 mod popularity;
 mod previous;
+mod roots;
 mod runs;
 mod sketch;
 mod sums;
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::{Serialize, Serializer};
@@ -30,6 +32,7 @@ pub use layering::{Layering, ParseLayeringError};
 pub use pipeline::{Pipeline, PipelineError};
 pub use popular::Popularity;
 pub use previous::PreviousPlan;
+pub use roots::{HintRule, RootLayer};
 
 use crate::closure::Closure;
 use crate::store::{self, StorePath};
@@ -55,6 +58,9 @@ pub struct PlanOptions {
     pub popularity: Popularity,
     /// An earlier plan, in whose layers paths stay.
     pub previous: Option<PreviousPlan>,
+    /// The paths whose files are copied to `/`: they seldom change with every build, though nothing
+    /// refers to them.
+    pub copies: BTreeSet<StorePath>,
 }
 
 impl From<Layering> for PlanOptions {
@@ -80,9 +86,9 @@ impl LayerPlan {
         budget: LayerBudget,
         mut options: PlanOptions,
     ) -> Result<Self, PlanError> {
-        let graph = Graph::new(closure);
-        let hinted = options.hints.layers(&graph);
         let previous = options.previous.take();
+        let graph = Graph::new(closure).with_copies(&options.copies);
+        let hinted = options.hints.layers(&graph);
         let is_plain = hinted.count() == 0
             && previous.is_none()
             && (options.popularity.is_empty() || options.layering.knows_popularity());
@@ -195,8 +201,6 @@ impl fmt::Debug for LayerPlan {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::collections::BTreeSet;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -305,6 +309,7 @@ pub(crate) mod tests {
                 hints: hints.unwrap_or_default(),
                 popularity: popularity.unwrap_or_default(),
                 previous,
+                copies: BTreeSet::new(),
             },
         )
     }

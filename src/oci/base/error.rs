@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use super::platform::Platform;
 use crate::error::Hint;
-use crate::layer::LayerBudget;
+use crate::layer::{DATABASE, DATABASE_DIR, DatabaseError, LayerBudget, LinkLoop};
 use crate::oci::config::ConfigError;
 use crate::oci::media_type::MediaTypeError;
 use crate::oci::unpack::TarError;
@@ -127,6 +127,15 @@ pub enum Problem {
         /// The names that its images have.
         there: Vec<String>,
     },
+    /// An image of ours that can't be read.
+    #[error(transparent)]
+    Own(Box<crate::oci::Error>),
+    /// The links on the way to its Nix database lead nowhere.
+    #[error(transparent)]
+    Links(#[from] LinkLoop),
+    /// Its Nix database can't be read: an image on it would lose what is in it.
+    #[error("its Nix database ({DATABASE_DIR}/{DATABASE}) can't be used")]
+    NixDatabase(#[from] DatabaseError),
     /// The `config` of the base can't be inherited.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -136,8 +145,15 @@ impl Hint for Error {
     fn hint(&self) -> Option<String> {
         Some(match &*self.problem {
             Problem::NotAnImage(_) => {
-                "a base may be a docker-archive or an OCI archive (plain, gzip or zstd), an OCI layout, \
-                 or a directory by `skopeo copy … dir:`, such as the functions `pullImage` make"
+                "a base may be what `buildImage`, `buildIndex` or `pullImage` made, an image spec, \
+                 a docker-archive or an OCI archive (plain, gzip or zstd), an OCI layout, \
+                 or a directory by `skopeo copy … dir:`; what `buildLayer` made goes to `layers`"
+                    .to_owned()
+            }
+            Problem::Own(error) => return error.hint(),
+            Problem::NixDatabase(_) => {
+                "an image on it that has a database would replace this one: leave \
+                 `initializeNixDatabase` or `includeNixDB` out, or take a base whose Nix works"
                     .to_owned()
             }
             Problem::Platform { wanted, .. } => format!(

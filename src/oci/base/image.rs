@@ -1,7 +1,7 @@
 //! Reads a base image, and checks its bytes against its digests.
 //! Stage: oci. Opens files. Input: a path. Output: [`BaseImage`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 
@@ -15,15 +15,19 @@ use super::files::Files;
 use super::formats::{Part, Parts, parts};
 use super::inherit::inherit_history;
 use super::name::BaseName;
+use super::nix_state::StateFile;
+use super::own::own_image;
 use super::platform::Platform;
 use super::scan::{Scan, scan};
 use crate::digest::DiffId;
-use crate::layer::{BaseTree, LayerBudget};
+use crate::layer::{BaseLayerTree, BaseTree, DATABASE_DIR, LayerBudget};
 use crate::oci::architecture::Architecture;
 use crate::oci::media_type::LayerMediaType;
+use crate::oci::sources::SourceInfo;
+use crate::oci::spec_layer::{LayerSource, SpecLayer};
 use crate::oci::stored::{Place, StoredBlob};
 use crate::oci::unpack::Budget;
-use crate::store::Store;
+use crate::store::{Store, StorePath};
 
 /// The image below the layers that a build adds.
 #[derive(Debug)]
@@ -33,23 +37,61 @@ pub struct BaseImage {
     /// The history: one entry for each layer, and entries without a layer between them.
     pub history: Vec<History>,
     /// The layers, from the bottom up.
-    pub layers: Vec<BaseLayer>,
-    /// The directories and links of all layers together.
+    pub layers: Vec<SpecLayer>,
+    /// What Nix registered of the store paths of layers that this program has made, sorted by path.
+    pub sources: Vec<SourceInfo>,
+    /// The store paths that such layers have in the store, as far as no other layer hides them.
+    pub store_paths: BTreeSet<StorePath>,
+    /// The directories and links that all layers together make.
     pub tree: BaseTree,
+    /// The files of its Nix database.
+    pub(super) state: Vec<StateFile>,
 }
 
-/// A layer of a base image, and the place of its bytes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BaseLayer {
-    /// Digest of the uncompressed tar.
-    pub diff_id: DiffId,
-    /// Bytes of the uncompressed tar.
-    pub size: u64,
-    /// The bytes to transfer.
-    pub blob: StoredBlob,
+/// Describes what a layer does to those below.
+pub struct LayerTree {
+    /// Its directories and links.
+    pub tree: BaseLayerTree,
+    /// Whether it is made of store paths, which it can't hide.
+    pub of_store_paths: bool,
 }
 
-/// Reads a base image of any format completely, and checks every digest, in parallel.
+impl BaseImage {
+    /// Puts layers together, with the tree of each.
+    ///
+    /// # Errors
+    /// [`Problem::Links`].
+    pub fn new(
+        configuration: Value,
+        history: Vec<History>,
+        layers: Vec<SpecLayer>,
+        sources: Vec<SourceInfo>,
+        trees: Vec<LayerTree>,
+    ) -> Result<Self, Problem> {
+        let mut tree = BaseTree::default();
+        let mut store_paths = BTreeSet::new();
+        for (layer, LayerTree { tree: layer_tree, of_store_paths }) in layers.iter().zip(&trees) {
+            if !of_store_paths {
+                store_paths.retain(|path: &StorePath| {
+                    let name = Store::default().print(path);
+                    !layer_tree.hides(name.trim_start_matches('/').as_bytes())
+                });
+            }
+            let contents = layer.contents();
+            store_paths.extend(contents.into_iter().flat_map(|it| it.store_paths.iter().cloned()));
+            tree.apply(layer_tree);
+        }
+        let mut state = Vec::new();
+        for (name, path) in tree.state_files(DATABASE_DIR)? {
+            let layer = trees.iter().rposition(|layer| layer.tree.has_state(&path));
+            state.extend(layer.map(|layer| StateFile::new(name, path, layer)));
+        }
+        Ok(Self { configuration, history, layers, sources, store_paths, tree, state })
+    }
+}
+
+/// Reads a base image of any format completely, and checks every digest, in parallel. The layers of
+/// an image that stowage built are known, and are not read.
 ///
 /// `path` is a docker-archive or an OCI archive, which may be compressed as a whole, or a
 /// directory: an OCI layout, one that `skopeo copy … dir:` wrote, or a `manifest.json` beside its
@@ -67,6 +109,12 @@ pub fn read_base(
     let wanted =
         Platform { os: "linux".to_owned(), architecture: architecture.to_string(), variant: None };
     let BaseName { path: location, reference, .. } = BaseName::parse(path);
+    if reference.is_none() {
+        let own = own_image(store, &location, &wanted).map_err(|problem| error(None, problem))?;
+        if let Some(own) = own {
+            return Ok(own);
+        }
+    }
     let files = Files::open(store, &location).map_err(|problem| error(None, problem))?;
     let Parts { configuration, layers } =
         parts(&files, &wanted, reference.as_deref()).map_err(|problem| error(None, problem))?;
@@ -89,18 +137,25 @@ pub fn read_base(
     }
     let mut scans = scan_all(store, &places);
 
-    let (mut read, mut tree) = (Vec::new(), BaseTree::default());
+    let (mut read, mut trees) = (Vec::new(), Vec::new());
     for (index, ((part, place), diff_id)) in layers.iter().zip(places).zip(diff_ids).enumerate() {
         // An image may have a layer twice.
         let Some(Ok(scanned)) = scans.get(&place) else {
             return Err(layer_error(index)(failure(&mut scans, &place)));
         };
         let blob = checked(scanned, part, place, diff_id).map_err(layer_error(index))?;
-        read.push(BaseLayer { diff_id, size: scanned.uncompressed_size, blob });
-        tree.apply(&scanned.tree);
+        read.push(SpecLayer {
+            diff_id,
+            size: scanned.uncompressed_size,
+            checksum: None,
+            source: LayerSource::Stored(blob),
+            compressed: None,
+        });
+        trees.push(LayerTree { tree: scanned.tree.clone(), of_store_paths: false });
     }
     let history = inherit_history(&configuration.document, count);
-    Ok(BaseImage { configuration: configuration.document, history, layers: read, tree })
+    BaseImage::new(configuration.document, history, read, Vec::new(), trees)
+        .map_err(|problem| error(None, problem))
 }
 
 /// Returns the place of a layer's bytes. Fails if their media type is not supported.

@@ -4,6 +4,7 @@
 //! ```text
 //! files ─→ formats (documents, platform) ─→ scan ─→ image
 //! (by name) (which config, which layers)   (bytes)  (checked)
+//! spec ─→ own ────────────────────────────────────────┘
 //! ```
 
 mod beneath;
@@ -14,11 +15,13 @@ mod formats;
 mod image;
 mod inherit;
 mod name;
+mod nix_state;
+mod own;
 mod platform;
 mod scan;
 
 pub use error::{Error, Problem};
-pub use image::{BaseImage, BaseLayer, read_base};
+pub use image::{BaseImage, read_base};
 pub use inherit::{inherit, inherit_history};
 pub use name::BaseName;
 pub use platform::Platform;

@@ -10,7 +10,7 @@ use oci_spec::image::History;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::DigestWriter;
-use crate::layer::{self, BaseTree, Layer, LayerContents, PermissionRule};
+use crate::layer::{self, BaseTree, DirectoryLinks, Layer, LayerContents, PermissionRule};
 use crate::oci::Error;
 use crate::oci::blob::{Form, LayerBlob};
 use crate::oci::compression::Compression;
@@ -151,20 +151,20 @@ impl LayerSet {
         contents.flat_map(|contents| &contents.store_paths).cloned().collect()
     }
 
-    /// Keeps each store path in the lowest layer that has it, and drops layers that are repeated or
-    /// have become empty. Makes a layer again if it lost a path or must follow the base image's
-    /// directories and links; the others keep their digests. Returns the store paths that are in
-    /// the layers.
+    /// Leaves each store path in the first layer that has it, and drops layers that are there
+    /// twice or have nothing left. A layer that lost a path is made anew, and one that has to
+    /// obey the base image; the others keep their digests. Those in `present` are there already, in
+    /// the base image. Returns all store paths that are there.
     ///
     /// # Errors
     /// Fails if a layer can't be made.
     pub fn settle(
         &mut self,
         store: &Store,
-        base: &BaseTree,
+        mut present: BTreeSet<StorePath>,
+        (base, links): (&BaseTree, DirectoryLinks),
         done: impl Fn(&Layer) + Sync,
     ) -> Result<BTreeSet<StorePath>, Error> {
-        let mut present = BTreeSet::new();
         let mut copied = Vec::new();
         let mut kept = Vec::new();
         for (layer, history) in
@@ -173,7 +173,7 @@ impl LayerSet {
             let mut contents = match &layer.source {
                 LayerSource::Made(contents) => contents.clone(),
                 LayerSource::Kept(contents, _) => {
-                    if layer::met_by(store, contents, base)? != contents.over {
+                    if layer::met_by(store, contents, base, links)? != contents.over {
                         return Err(Error::KeptLayerOnBase { names: layer.names() });
                     }
                     present.extend(contents.store_paths.iter().cloned());
@@ -203,7 +203,7 @@ impl LayerSet {
             });
             if contents.sources().next().is_some() {
                 copied.push(in_root);
-                contents.over = layer::met_by(store, &contents, base)?;
+                contents.over = layer::met_by(store, &contents, base, links)?;
                 let changed = (layer.contents() != Some(&contents)).then_some(contents);
                 kept.push((layer, changed, history));
             }

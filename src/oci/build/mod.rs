@@ -2,9 +2,11 @@
 //! Stage: oci. Input: [`Closure`] and [`BuildOptions`]. Output: [`ImageSpec`] or [`LayerSet`].
 
 mod layer_set;
+mod nix_state;
 mod options;
 mod plan_files;
 mod previous;
+mod roots;
 mod warning;
 
 use std::collections::BTreeSet;
@@ -21,6 +23,7 @@ use crate::oci::blob::LayerBlob;
 use crate::oci::compression::Compression;
 use crate::oci::config::ContainerConfig;
 pub use layer_set::{FILE as LAYER_SET_FILE, LayerSet};
+pub use nix_state::{NixState, nix_state};
 pub use options::{BuildOptions, Metadata};
 pub use plan_files::{read_layering_hints, read_popularity, read_previous_plan};
 pub use warning::{Built, Warning};
@@ -29,6 +32,7 @@ use crate::closure::Closure;
 use crate::digest::{BlobDigest, DiffId, DigestWriter};
 use crate::layer::{
     self, BaseTree, Layer, LayerBudget, LayerContents, LayerPlan, PermissionRule, PlanOptions,
+    StoreAttributes,
 };
 use crate::oci::media_type::LayerMediaType;
 use crate::oci::sources::SourceInfo;
@@ -37,6 +41,7 @@ use crate::oci::spec_layer::{LayerSource, SpecLayer};
 use crate::oci::stored::StoredBlob;
 use crate::store::{Store, StorePath};
 use previous::{PreviousImage, PreviousLayer};
+use roots::Roots;
 use warning::idle_rules;
 
 /// Plans and makes every layer, and records what is needed to make the layers again.
@@ -63,9 +68,15 @@ pub fn build_image(
     if options.max_layers_is_total {
         options.max_layers = left_for_store(base.as_ref(), &given, &options)?;
     }
-    let present = given.settle(store, tree, &done)?;
-    let Built { made: own, warnings } = own_layers(store, closure, &present, tree, &options, done)?;
+    let in_base = base.as_ref().map(|base| base.store_paths.clone()).unwrap_or_default();
+    let present = given.settle(store, in_base, (tree, options.directory_links), &done)?;
+    let Built { made: own, mut warnings } =
+        own_layers(store, closure, &present, tree, &options, done)?;
     let set = given.followed_by(own);
+    if let Some(base) = &base {
+        let contents: Vec<_> = set.layers.iter().filter_map(SpecLayer::contents).collect();
+        warnings.extend(nix_state::unregistered(store, base, &contents, &options)?);
+    }
     let (config, variant) = inherited(base.as_ref(), &options)?;
     let set = base.map_or_else(LayerSet::default, base_layers).followed_by(set);
     let set = set.followed_by(tar_layers(store, &options)?);
@@ -171,14 +182,8 @@ fn inherited(
 
 /// Returns a base's layers as a set, on which others can be put.
 pub fn base_layers(base: BaseImage) -> LayerSet {
-    let layers = base.layers.into_iter().map(|layer| SpecLayer {
-        diff_id: layer.diff_id,
-        size: layer.size,
-        checksum: None,
-        source: LayerSource::Stored(layer.blob),
-        compressed: None,
-    });
-    LayerSet { layers: layers.collect(), history: base.history, ..LayerSet::default() }
+    let BaseImage { layers, history, sources, .. } = base;
+    LayerSet { layers, history, sources, parents: Vec::new() }
 }
 
 /// Builds the layers of a `buildLayer`. Leaves out what the layers below hold.
@@ -198,26 +203,17 @@ pub fn build_layer_set(
     Ok(Built { made: LayerSet { parents: options.layers, ..made }, warnings })
 }
 
-/// Returns the store paths for the image's Nix database: its own and those of the layers below.
-///
-/// # Errors
-/// Fails if a layer below can't be read.
-pub fn registered(
-    store: &Store,
-    closure: Closure,
-    options: &BuildOptions,
-) -> Result<Closure, Error> {
-    // `closure` also includes the outputs of the layers, which name their store paths.
-    let below = LayerSet::read_all(store, &options.layers)?;
-    let files = below.parents.into_iter().collect();
-    Ok(in_store(closure.without(&files), options))
-}
-
 /// Returns the part of a closure that is in the image's store: without the excluded paths, and
 /// without paths that are only copied to `/`.
 fn in_store(closure: Closure, options: &BuildOptions) -> Closure {
+    in_store_or(closure, options, &BTreeSet::new())
+}
+
+/// [`in_store`], with some of the paths that are only copied.
+fn in_store_or(closure: Closure, options: &BuildOptions, with: &BTreeSet<StorePath>) -> Closure {
     // Do this before the exclusion: a path that an excluded file refers to was asked for by name.
-    let copied_only = copied_only(&closure, &options.copy_to_root);
+    let mut copied_only = copied_only(&closure, &options.copy_to_root);
+    copied_only.retain(|path| !with.contains(path));
     closure.without(&options.exclude).without(&copied_only)
 }
 
@@ -235,10 +231,16 @@ fn own_layers(
             return Err(Error::NotInClosure(store.print(path)));
         }
     }
-    let below = unaltered(below, options);
-    let mut contents = contents(in_store(closure.clone(), options).without(&below), options)?;
+    let own = in_store(closure.clone(), options);
+    let in_image = |path: &StorePath| own.get(path).is_some() || below.contains(path);
+    let unaltered = unaltered(below, options);
+    let own_here = own.clone().without(&unaltered);
+    let roots = Roots::new(store, &closure, &own_here, in_image, base, options)?;
+    let mut warnings = warning::of_links(&roots.links, in_image, base);
+    let planned = in_store_or(closure.clone(), options, &roots.planned).without(&unaltered);
+    let mut contents = contents(planned, roots, options)?;
     for contents in &mut contents {
-        contents.over = layer::met_by(store, contents, base)?;
+        contents.over = layer::met_by(store, contents, base, options.directory_links)?;
     }
     let size = |contents: &LayerContents| {
         contents.sources().filter_map(|path| closure.get(path)).map(|info| info.nar_size).sum()
@@ -247,7 +249,7 @@ fn own_layers(
     let new = contents.iter().zip(&known).filter(|(_, known)| known.is_none());
     let new: Vec<_> = new.map(|(contents, _)| contents).collect();
     let mut made = layer::build_layers(store, &new, size, done)?.into_iter();
-    let warnings = idle_rules(store, &options.perms, &contents)?;
+    warnings.extend(idle_rules(store, &options.perms, &contents)?);
     let history = contents.iter().map(|contents| history(contents, options)).collect();
     let sources = sources(&closure, &contents);
     let layers = contents.into_iter().zip(known).map(|(contents, known)| match known {
@@ -282,36 +284,37 @@ fn in_store_rules(options: &BuildOptions) -> impl Iterator<Item = &PermissionRul
     options.perms.iter().filter(|rule| !options.copy_to_root.contains(&rule.path))
 }
 
-/// Returns the contents of each layer: store paths as planned, and the paths that are copied to
-/// `/`, in a layer of their own on top if the budget allows it.
-fn contents(in_store: Closure, options: &BuildOptions) -> Result<Vec<LayerContents>, Error> {
-    let copies = !options.copy_to_root.is_empty();
-    let (budget, merged) = match options.max_layers.less(1).filter(|_| copies) {
-        Some(budget) => (budget, false),
-        None => (options.max_layers, copies),
+/// Returns the contents of each layer: store paths as planned, and what is copied to `/` in layers
+/// among them.
+fn contents(
+    in_store: Closure,
+    roots: Roots,
+    options: &BuildOptions,
+) -> Result<Vec<LayerContents>, Error> {
+    let links_into_store = roots.links.into_store;
+    let layers = roots.among(&in_store, options, |budget| {
+        Ok(LayerPlan::new(&in_store, budget, plan_options(options)?).map_err(layer::Error::Plan)?)
+    })?;
+    let contents = |(store_paths, copy_to_root): (Vec<_>, Vec<StorePath>)| {
+        let store_paths: BTreeSet<_> = store_paths.into_iter().collect();
+        // Those for what is copied come after the others.
+        let in_store = in_store_rules(options).filter(|rule| store_paths.contains(&rule.path));
+        let copied = options.perms.iter().filter(|rule| copy_to_root.contains(&rule.path));
+        let permissions = in_store.chain(copied).cloned().collect();
+        let is_copy = store_paths.is_empty();
+        LayerContents {
+            links_into_store: links_into_store && !copy_to_root.is_empty(),
+            store_attributes: match is_copy {
+                true => StoreAttributes::default(),
+                false => options.store_attributes.clone(),
+            },
+            permissions,
+            store_paths,
+            copy_to_root,
+            over: BaseTree::default(),
+        }
     };
-    let plan =
-        LayerPlan::new(&in_store, budget, plan_options(options)?).map_err(layer::Error::Plan)?;
-    let mut layers: Vec<_> = plan
-        .into_layers()
-        .into_iter()
-        .map(|paths| {
-            let store_paths: BTreeSet<_> = paths.into_iter().collect();
-            let rules = in_store_rules(options).filter(|rule| store_paths.contains(&rule.path));
-            let permissions = rules.cloned().collect();
-            let store_attributes = options.store_attributes.clone();
-            LayerContents { store_paths, permissions, store_attributes, ..LayerContents::default() }
-        })
-        .collect();
-    if copies && (!merged || layers.is_empty()) {
-        layers.push(LayerContents::default());
-    }
-    if let Some(top) = layers.last_mut() {
-        top.copy_to_root = options.copy_to_root.clone();
-        let copied = |rule: &&PermissionRule| options.copy_to_root.contains(&rule.path);
-        top.permissions.extend(options.perms.iter().filter(copied).cloned());
-    }
-    Ok(layers)
+    Ok(layers.into_iter().map(contents).collect())
 }
 
 fn plan_options(options: &BuildOptions) -> Result<PlanOptions, Error> {
@@ -323,6 +326,7 @@ fn plan_options(options: &BuildOptions) -> Result<PlanOptions, Error> {
         hints: options.layering_hints.clone(),
         popularity: popularity.unwrap_or_default(),
         previous: previous.transpose()?,
+        copies: options.copy_to_root.iter().cloned().collect(),
     })
 }
 

@@ -9,7 +9,9 @@ use serde::Deserialize;
 use super::super::annotations::Annotations;
 use super::super::architecture::Architecture;
 use super::super::created::Created;
-use crate::layer::{LayerBudget, Layering, LayeringHints, PermissionRule, StoreAttributes};
+use crate::layer::{
+    DirectoryLinks, LayerBudget, Layering, LayeringHints, PermissionRule, StoreAttributes,
+};
 use crate::oci::compression::Compression;
 use crate::oci::config::ContainerConfig;
 use crate::store::{self, StorePath};
@@ -31,6 +33,9 @@ pub struct BuildOptions {
     /// Store paths whose files are copied to `/`.
     #[serde(with = "store::full_paths", default)]
     pub copy_to_root: Vec<StorePath>,
+    /// What is done where a link of theirs meets a directory of the base image.
+    #[serde(default)]
+    pub directory_links: DirectoryLinks,
     /// Layers that were built on their own by `buildLayer`. They go below the image's own layers,
     /// which leave out the paths that these hold.
     #[serde(with = "store::full_paths", default)]

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::layer::{self, LayerContents, PermissionRule};
+use crate::layer::{self, BaseTree, LayerContents, PermissionRule, RootLinks};
 use crate::oci::Error;
 use crate::store::{Store, StorePath};
 
@@ -21,6 +21,12 @@ pub struct Built<T> {
 pub enum Warning {
     /// A rule of `perms` for a store path that no layer of this build has.
     PermissionForAbsent(StorePath),
+    /// Store paths that the Nix in the image doesn't know.
+    NotRegistered(Vec<StorePath>),
+    /// Links in `/` to store paths that the image lacks, with these.
+    DanglingLinks(Vec<(String, StorePath)>),
+    /// Links of `copyToRoot` in the place of the base's directories.
+    LinksOverDirectories(Vec<String>),
     /// A rule of `perms` that no file matches.
     PermissionForNothing {
         /// The rule's store path.
@@ -39,11 +45,69 @@ impl fmt::Display for Warning {
                 "`perms` for {}: neither `copyToRoot` nor the store of these layers has it",
                 print(path)
             ),
+            Self::NotRegistered(paths) => write!(
+                f,
+                "the base image has a Nix database, or this image has one, without {} of the \
+                 image's store paths, which `nix-store --gc` in a container deletes: {}; \
+                 `initializeNixDatabase` (`includeNixDB` in dockerTools) registers those that this image adds",
+                paths.len(),
+                named(paths),
+            ),
+            Self::DanglingLinks(links) => {
+                let shown = |(name, path): &(String, StorePath)| {
+                    format!("/{name} -> {}", Store::default().print(path))
+                };
+                write!(
+                    f,
+                    "`copyToRoot`: links lead to store paths that are not in the image: {}",
+                    first_few(links.iter().map(shown))
+                )
+            }
+            Self::LinksOverDirectories(names) => write!(
+                f,
+                "`copyToRoot`: links take the place of directories of the base image, with all that is in \
+                 these: {}",
+                first_few(names.iter().map(|name| format!("/{name}")))
+            ),
             Self::PermissionForNothing { path, regex } => {
                 write!(f, "`perms` for {}: no file of it matches `{regex}`", print(path))
             }
         }
     }
+}
+
+fn named(paths: &[StorePath]) -> String {
+    first_few(paths.iter().map(|path| Store::default().print(path)))
+}
+
+fn first_few(texts: impl ExactSizeIterator<Item = String>) -> String {
+    const SHOWN: usize = 5;
+    let more = texts.len().saturating_sub(SHOWN);
+    let shown: Vec<_> = texts.take(SHOWN).collect();
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    shown.join(", ") + &more
+}
+
+/// Returns what is most likely a mistake in the links of what is copied to `/`.
+pub fn of_links(
+    links: &RootLinks,
+    in_image: impl Fn(&StorePath) -> bool,
+    base: &BaseTree,
+) -> Vec<Warning> {
+    // A base of others may have any store path: of those that are files nothing is known.
+    let dir = Store::default().dir().trim_start_matches('/').to_owned();
+    let dangling: Vec<_> = match base.has_directory(dir.as_bytes()) {
+        true => Vec::new(),
+        false => links.store_paths.iter().filter(|(_, path)| !in_image(path)).cloned().collect(),
+    };
+    let mut warnings = Vec::new();
+    if !dangling.is_empty() {
+        warnings.push(Warning::DanglingLinks(dangling));
+    }
+    if !links.replacing.is_empty() {
+        warnings.push(Warning::LinksOverDirectories(links.replacing.clone()));
+    }
+    warnings
 }
 
 /// Returns the rules that had no effect on layers with these contents.

@@ -9,7 +9,6 @@ mod attributes;
 mod tree;
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
@@ -23,6 +22,7 @@ use super::architecture::Architecture;
 use super::base;
 use super::build::base_layers;
 use super::layer_reader::read_tar;
+use super::recognise::{Given, recognise};
 use super::spec::ImageSpec;
 use super::spec_layer::SpecLayer;
 use super::unpack::{self, Budget, TarError, TarReader};
@@ -38,12 +38,11 @@ pub fn layers_of(
     image: &Path,
     architecture: &Architecture,
 ) -> Result<Vec<SpecLayer>, Error> {
-    // An archive begins with a name, or with a compressor's magic number.
-    let mut start = [0];
-    let is_json = File::open(image).and_then(|mut file| file.read_exact(&mut start)).is_ok()
-        && start == *b"{";
-    if is_json {
-        return Ok(ImageSpec::read_outline(image)?.layers);
+    let given =
+        recognise(store, image).map_err(|source| Error::Read { file: image.to_owned(), source })?;
+    // Of any architecture.
+    if let Given::Image(spec) = given {
+        return Ok(ImageSpec::read_outline(&store.locate(&spec))?.layers);
     }
     Ok(base_layers(base::read_base(store, image, architecture)?).layers)
 }

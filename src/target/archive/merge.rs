@@ -1,5 +1,5 @@
-//! Merges several archives into one, for a single `docker load`.
-//! Stage: target. Input: docker-archives. Output: a tar.
+//! Several archives as one, for one `docker load`.
+//! Stage: target. Input: docker-archives, and scripts that stream one. Output: a tar.
 //!
 //! Blobs and layers are copied as they come, each name once. The documents that name them are read,
 //! joined and written last: `manifest.json` and `repositories` (moby, image/spec/v1.2.md), and the
@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -15,12 +15,15 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use tar::{EntryType, Header};
 
+use super::docker::{Archive, write_archive};
 use super::file::write_archive_file;
 use super::writer::{ArchiveWriter, BodyError};
 use crate::digest::{Digest, DigestReader};
-use crate::oci::Compression;
 use crate::oci::unpack::{self, Budget, Member, TarError, TarReader};
-use crate::outgoing::{self, Watch};
+use crate::oci::{Compression, Given, ImageScript, ImageSpec, recognise};
+use crate::outgoing::{self, CheckedBy, ImageReference, Unwatched, Watch};
+use crate::sink::Plain;
+use crate::store::Store;
 use crate::target::error::ArchiveError;
 use crate::target::image_layout::{INDEX, OCI_LAYOUT, oci_layout};
 
@@ -30,13 +33,14 @@ const BUFFER: usize = 256 << 10;
 /// The annotation by which containerd finds an image's name.
 const NAME: &str = "io.containerd.image.name";
 
-/// Writes the images of all archives to a file that does not exist yet, or to a pipe or device. Of
-/// two images with one name, the later one keeps the name.
+/// Writes the images of all archives, and of all scripts that `buildImage` left, to a file that is not there yet, or to whatever else can
+/// be written to. Of two images with one name, the later one has it.
 ///
 /// # Errors
 /// Fails with [`ArchiveError`], which names the archive that is at fault, if an archive can't be
 /// read or the result can't be written.
 pub fn merge_archives(
+    store: &Store,
     archives: &[PathBuf],
     path: &Path,
     watch: &dyn Watch,
@@ -52,7 +56,7 @@ pub fn merge_archives(
             budget: Budget::default(),
         };
         for archive in archives {
-            merge.add(archive)?;
+            merge.add(store, archive)?;
         }
         merge.end(archives)
     })
@@ -90,12 +94,72 @@ struct Documents {
 }
 
 impl<W: Write> Merge<W> {
-    fn add(&mut self, archive: &Path) -> Result<(), ArchiveError> {
+    fn add(&mut self, store: &Store, archive: &Path) -> Result<(), ArchiveError> {
+        let unreadable = |reason: &str| ArchiveError::Unreadable {
+            path: archive.to_owned(),
+            reason: reason.to_owned(),
+        };
+        let read =
+            |source| ArchiveError::from(outgoing::Error::Read { path: archive.to_owned(), source });
+        match recognise(store, archive).map_err(read)? {
+            Given::Image(spec) => {
+                let script = ImageScript::read(&store.locate(archive)).map_err(read)?.flatten();
+                let name = script.and_then(|script| script.name);
+                self.add_image(store, archive, &store.locate(&spec), name.as_deref())
+            }
+            Given::Index(_) => Err(unreadable("it is an index: name one of its images")),
+            Given::Layers => Err(unreadable("it is what `buildLayer` made")),
+            Given::Script => Err(unreadable("it is a script: its output may be one")),
+            Given::Other => self.add_archive(archive, File::open(archive).map_err(read)?),
+        }
+    }
+
+    /// Adds an image of ours as it is streamed.
+    fn add_image(
+        &mut self,
+        store: &Store,
+        given: &Path,
+        spec: &Path,
+        name: Option<&str>,
+    ) -> Result<(), ArchiveError> {
+        let spec = ImageSpec::read_outline(spec)?;
+        let name = name.map(str::parse::<ImageReference>).transpose().map_err(|error| {
+            ArchiveError::Unreadable { path: given.to_owned(), reason: error.to_string() }
+        })?;
+        let references = name.as_slice();
+        let read =
+            |source| ArchiveError::from(outgoing::Error::Read { path: given.to_owned(), source });
+        let (reader, writer) = io::pipe().map_err(read)?;
+        std::thread::scope(|scope| {
+            let streamed = scope.spawn(move || {
+                let checked_by = CheckedBy::Sender;
+                let archive = Archive {
+                    store,
+                    spec: &spec,
+                    references,
+                    form: Archive::FORM,
+                    skip: 0,
+                    checked_by,
+                    watch: &Unwatched,
+                };
+                write_archive(&archive, Plain(BufWriter::with_capacity(BUFFER, writer)))
+            });
+            let added = self.add_archive(given, reader);
+            let streamed = streamed.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            match streamed {
+                // What the reader missed then is no reason of its own.
+                Err(error) if !matches!(error, outgoing::Error::Write(_)) => Err(error.into()),
+                _ => added,
+            }
+        })
+    }
+
+    fn add_archive(&mut self, archive: &Path, open: impl Read + Send) -> Result<(), ArchiveError> {
         let unreadable =
             |reason: String| ArchiveError::Unreadable { path: archive.to_owned(), reason };
         let read =
             |source| ArchiveError::from(outgoing::Error::Read { path: archive.to_owned(), source });
-        let mut reader = BufReader::with_capacity(BUFFER, File::open(archive).map_err(read)?);
+        let mut reader = BufReader::with_capacity(BUFFER, open);
         let compression = Compression::of(reader.fill_buf().map_err(read)?);
         let mut tar = TarReader::new(compression.reader(reader).map_err(read)?);
         let bad = |error: TarError| match error {

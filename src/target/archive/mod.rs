@@ -1,6 +1,7 @@
 //! Writes archives: one or several images in one file or stream.
 //! Stage: target.
 
+mod blocks;
 mod docker;
 mod file;
 mod merge;

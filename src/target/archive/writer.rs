@@ -6,6 +6,7 @@ use std::io::{self, Read, Write};
 
 use tar::{EntryType, Header};
 
+use super::blocks::Blocks;
 use crate::oci::{Blob, Documents, Form, ImageSpec};
 use crate::outgoing::{
     CheckedBy, Copied, Error, Hashing, ImageLayer, LayerStep, Tally, Watch, WatchedLayer,
@@ -45,7 +46,7 @@ pub enum BodyError {
 
 /// Writes the outer tar, and counts its bytes.
 pub struct ArchiveWriter<W> {
-    out: W,
+    out: Blocks<W>,
     bytes: u64,
 }
 
@@ -125,7 +126,7 @@ impl<S: Sink> ArchiveWriter<S> {
 
 impl<W: Write> ArchiveWriter<W> {
     pub fn new(out: W) -> Self {
-        Self { out, bytes: 0 }
+        Self { out: Blocks::new(out), bytes: 0 }
     }
 
     fn header(&mut self, path: &str, kind: EntryType, size: u64) -> Result<(), Error> {

@@ -1,0 +1,149 @@
+//! Where layers of what is copied to `/` belong among the layers of store paths.
+//! Stage: layer (pure). Input: a plan, and what roots are made of. Output: a place for each.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::LayerPlan;
+use super::graph::Graph;
+use super::heat::{Group, Heat, Weight, cooler};
+use super::hints::LayeringHints;
+use super::package::is_meant;
+use crate::closure::Closure;
+use crate::store::StorePath;
+
+/// Describes a layer of files that are copied to `/`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RootLayer {
+    /// The store paths that they are copied from.
+    pub roots: Vec<StorePath>,
+    /// What these refer to, or they themselves, as far as they are in the image's store.
+    pub reaches: Vec<StorePath>,
+    /// Their bytes.
+    pub size: u64,
+}
+
+impl LayerPlan {
+    /// Returns for each layer of roots how many layers of the plan go below it: those that are less
+    /// likely to change for their size.
+    ///
+    /// A root changes with all that it refers to. Its own changes count as those of a path right below
+    /// one that nothing refers to.
+    pub fn places_of_roots(
+        &self,
+        closure: &Closure,
+        copies: &BTreeSet<StorePath>,
+        roots: &[RootLayer],
+    ) -> Vec<usize> {
+        let graph = Graph::new(closure).with_copies(copies);
+        let (heat, weights) = Heat::new(&graph);
+        let number: BTreeMap<_, _> =
+            graph.paths().map(|path| (&graph.info(path).path, path)).collect();
+        let numbers = |paths: &[StorePath]| -> Vec<usize> {
+            paths.iter().filter_map(|path| number.get(path).copied()).collect()
+        };
+        let layers: Vec<_> = self
+            .layers()
+            .iter()
+            .filter_map(|layer| Group::of(&heat, &numbers(layer), &weights))
+            .map(|group| group.weight)
+            .collect();
+        let place = |root: &RootLayer| {
+            let reached = numbers(&root.reaches);
+            let group = Group::of(&heat, &reached, &weights);
+            let mut warm = group.map_or(0, |group| group.weight.heat);
+            let apart = root.roots.iter().filter(|path| !number.contains_key(path));
+            warm += (1 + heat.of_second()) * apart.count() as u64;
+            let root = Weight::alone(root.size, warm);
+            // Layers of other layerings need not be in this order: the first that is warmer is it.
+            layers.iter().position(|layer| cooler(&root, layer)).unwrap_or(layers.len())
+        };
+        roots.iter().map(place).collect()
+    }
+}
+
+impl LayeringHints {
+    /// Returns the rule for a name, if there is one: the first that counts, in the order of the fields.
+    pub fn rule_for(&self, name: &str) -> Option<HintRule> {
+        let meant = |packages: &[String]| packages.iter().any(|package| is_meant(name, package));
+        if let Some(place) = self.pin.iter().position(|package| is_meant(name, package)) {
+            return Some(HintRule::Pin(place));
+        }
+        if let Some(place) = self.together.iter().position(|set| meant(set)) {
+            return Some(HintRule::Together(place));
+        }
+        meant(&self.last).then_some(HintRule::Last)
+    }
+}
+
+/// Names a rule of [`LayeringHints`] by its place in its field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum HintRule {
+    /// A layer for one package.
+    Pin(usize),
+    /// A layer for a set of packages.
+    Together(usize),
+    /// The topmost layer.
+    Last,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layer::plan::tests::named;
+    use crate::layer::plan::{LayerBudget, Layering};
+
+    const KIB: u64 = 1 << 10;
+
+    /// Tools that are copied to `/` go below an application that is as large as one of its files;
+    /// links to all that there is go on top.
+    #[test]
+    fn tools_are_below_and_links_on_top() {
+        let closure = named(&[
+            ("libc", 30_000 * KIB, &[]),
+            ("bash", 1_500 * KIB, &["libc"]),
+            ("app", 86 * KIB, &["bash"]),
+        ]);
+        let plan =
+            LayerPlan::new(&closure, LayerBudget::new(10).unwrap(), Layering::Runs.into()).unwrap();
+        let path = |name: &str| {
+            let all = closure.infos().iter();
+            all.map(|info| &info.path).find(|path| path.name() == name).unwrap().clone()
+        };
+        let other: StorePath = format!("{}-tools", "z".repeat(32)).parse().unwrap();
+        let layer = |root: &StorePath, reaches: &[&str], size| RootLayer {
+            roots: vec![root.clone()],
+            reaches: reaches.iter().map(|name| path(name)).collect(),
+            size,
+        };
+        let places = plan.places_of_roots(
+            &closure,
+            &BTreeSet::from([path("bash"), other.clone()]),
+            &[
+                layer(&other, &["libc"], 10_000 * KIB),
+                layer(&path("bash"), &["bash"], 1_500 * KIB),
+                layer(&other, &["libc", "bash", "app"], 4 * KIB),
+                layer(&other, &[], 100),
+            ],
+        );
+        assert_eq!(plan.layers().len(), 3);
+        assert!(places[0] < 3 && places[1] < 3, "{places:?}");
+        assert_eq!(places[2], 3);
+    }
+
+    #[test]
+    fn rules_are_found_in_the_order_of_their_fields() {
+        let hints: LayeringHints = serde_json::from_str(
+            r#"{"pin": ["a"], "together": [["b"], ["c", "a"]], "last": ["c", "d"]}"#,
+        )
+        .unwrap();
+        for (name, rule) in [
+            ("a-1.0", Some(HintRule::Pin(0))),
+            ("b", Some(HintRule::Together(0))),
+            ("c-2-bin", Some(HintRule::Together(1))),
+            ("d", Some(HintRule::Last)),
+            ("e", None),
+        ] {
+            assert_eq!(hints.rule_for(name), rule, "{name}");
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! The database of a Nix in a base image.
+//! Stage: oci. Input: [`BaseImage`]. Output: copies of its files.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+
+use super::image::BaseImage;
+use crate::layer::{self, DATABASE};
+use crate::oci::layer_reader::read_tar;
+use crate::oci::unpack::{TarError, TarReader};
+use crate::store::Store;
+
+/// A file of the database, and where it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateFile {
+    /// Its name in the directory of the database.
+    pub name: &'static str,
+    /// Its name in the layer's archive.
+    path: Vec<u8>,
+    /// From 0, at the bottom.
+    layer: usize,
+}
+
+/// More bytes no database of a container's Nix has: a million store paths take a quarter of it.
+const LARGEST: u64 = 2 << 30;
+
+impl StateFile {
+    /// Names one that is in a layer.
+    pub fn new(name: &'static str, path: Vec<u8>, layer: usize) -> Self {
+        Self { name, path, layer }
+    }
+}
+
+impl BaseImage {
+    /// Whether there is a Nix in it that knows store paths.
+    pub fn has_nix_database(&self) -> bool {
+        self.state.iter().any(|file| file.name == DATABASE)
+    }
+
+    /// Copies the files of the database to a directory.
+    ///
+    /// # Errors
+    /// If a layer can't be read, or one of them is no regular file.
+    pub fn copy_nix_database(&self, store: &Store, to: &Path) -> Result<(), layer::Error> {
+        for file in &self.state {
+            let layer = &self.layers[file.layer];
+            let copied = read_tar(store, layer, |tar| copy(tar, &file.path, &to.join(file.name)))?;
+            copied.map_err(|error| layer::Error::Write(io::Error::other(error)))?;
+        }
+        Ok(())
+    }
+}
+
+/// Copies the file of that name: the last one, should there be more.
+fn copy(tar: impl io::Read, name: &[u8], to: &Path) -> Result<(), TarError> {
+    let mut found = false;
+    let mut tar = TarReader::new(tar);
+    while let Some(mut entry) = tar.next_member()? {
+        if layer::normal_name(entry.path()) != name {
+            continue;
+        }
+        let kind = entry.kind();
+        found = kind.is_file() && entry.size() <= LARGEST;
+        if found {
+            io::copy(&mut entry, &mut File::create(to)?)?;
+        } else if to.exists() {
+            fs::remove_file(to)?;
+        }
+    }
+    if found {
+        return Ok(());
+    }
+    let name = name.escape_ascii();
+    let reason = format!("/{name} is no regular file of up to {} GiB", LARGEST >> 30);
+    Err(io::Error::other(reason).into())
+}

@@ -1,0 +1,89 @@
+//! A base that this program has made: its layers are known, and none of them is read.
+//! Stage: oci. Input: an image spec or an index spec. Output: [`BaseImage`].
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::error::Problem;
+use super::image::{BaseImage, LayerTree};
+use super::platform::Platform;
+use super::scan::scan;
+use crate::layer::{BaseLayerTree, outline_layer};
+use crate::oci::artifact::IndexSpec;
+use crate::oci::json_file;
+use crate::oci::recognise::{Given, recognise};
+use crate::oci::spec::ImageSpec;
+use crate::oci::spec_layer::{LayerSource, SpecLayer};
+use crate::oci::unpack::Budget;
+use crate::store::Store;
+
+/// Reads an image of ours, if it is one: by its spec, its index's spec, or the script that streams
+/// it.
+///
+/// # Errors
+/// [`Problem`], also for what is of ours and no image.
+pub fn own_image(
+    store: &Store,
+    path: &Path,
+    wanted: &Platform,
+) -> Result<Option<BaseImage>, Problem> {
+    let read_error = |source| Problem::Read { file: path.to_owned(), source };
+    let problem = |error| Problem::Own(Box::new(error));
+    let specs = match recognise(store, path).map_err(read_error)? {
+        Given::Image(spec) => vec![spec],
+        Given::Index(index) => {
+            let spec: IndexSpec =
+                json_file::read(&store.locate(&index), "an index spec").map_err(problem)?;
+            spec.files().map(Path::to_owned).collect()
+        }
+        Given::Layers => {
+            return Err(Problem::NotAnImage("it is what `buildLayer` made".to_owned()));
+        }
+        Given::Script | Given::Other => return Ok(None),
+    };
+    let read = |spec: &PathBuf| ImageSpec::read(&store.locate(spec)).map_err(problem);
+    let mut there = Vec::new();
+    for file in &specs {
+        let spec = read(file)?;
+        let platform = Platform {
+            os: wanted.os.clone(),
+            architecture: spec.architecture.to_string(),
+            variant: spec.variant.clone(),
+        };
+        if platform.is(wanted) {
+            return of_spec(store, spec, platform).map(Some);
+        }
+        there.push(platform.to_string());
+    }
+    Err(Problem::Platform { found: there.join(", "), wanted: wanted.clone() })
+}
+
+fn of_spec(store: &Store, spec: ImageSpec, platform: Platform) -> Result<BaseImage, Problem> {
+    let ImageSpec { config, history, layers, sources, .. } = spec;
+    let (mut trees, budget) = (Vec::new(), Budget::default());
+    for layer in &layers {
+        trees.push(LayerTree {
+            tree: tree_of(store, layer, &budget)?,
+            of_store_paths: layer.contents().is_some(),
+        });
+    }
+    let Platform { os, architecture, variant } = platform;
+    let mut configuration = json!({"os": os, "architecture": architecture, "config": config});
+    if let Some(variant) = variant {
+        configuration["variant"] = Value::String(variant);
+    }
+    BaseImage::new(configuration, history, layers, sources, trees)
+}
+
+fn tree_of(store: &Store, layer: &SpecLayer, budget: &Budget) -> Result<BaseLayerTree, Problem> {
+    match &layer.source {
+        LayerSource::Made(contents) | LayerSource::Kept(contents, _) => {
+            outline_layer(store, contents).map_err(|error| Problem::Own(Box::new(error.into())))
+        }
+        LayerSource::Stored(blob) => {
+            let read_error = |source| Problem::Read { file: blob.file.clone(), source };
+            scan(blob.open(store).map_err(read_error)?, budget).map(|scanned| scanned.tree)
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! What a file is that somebody gives for an image.
+//! Stage: oci. Opens files. Input: a path. Output: [`Given`].
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use serde::de::IgnoredAny;
+
+use super::Error;
+use super::build::LAYER_SET_FILE;
+use super::compression::Compression;
+use super::json_file;
+use crate::store::Store;
+
+/// No script that this program's functions leave is longer.
+const SCRIPT: u64 = 64 << 10;
+/// The line by which a script names its image spec (`nix/script.nix`).
+const SPEC_LINE: &str = "# spec: ";
+/// The words before an image's name in the command of a script.
+const NAME_AFTER: [&str; 2] = ["--default-repo-tag ", "oci-archive:/dev/stdout:"];
+
+/// Says what a file is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Given {
+    /// An image spec.
+    Image(PathBuf),
+    /// An index spec.
+    Index(PathBuf),
+    /// What `buildLayer` leaves: layers, and no image.
+    Layers,
+    /// A script of somebody else.
+    Script,
+    /// Something else, such as an archive.
+    Other,
+}
+
+/// Describes the script that `buildImage` and the like leave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageScript {
+    /// The image spec or index spec.
+    pub spec: PathBuf,
+    /// The name that it gives the image.
+    pub name: Option<String>,
+}
+
+impl ImageScript {
+    /// Parses the text of a script; none if it is somebody else's.
+    pub fn parse(text: &str) -> Option<Self> {
+        let spec = text.lines().find_map(|line| line.strip_prefix(SPEC_LINE))?;
+        let name = NAME_AFTER.iter().find_map(|before| {
+            let (_, rest) = text.split_once(before)?;
+            Some(rest.split_whitespace().next()?.to_owned())
+        });
+        Some(Self { spec: spec.trim().into(), name })
+    }
+
+    /// Reads a file: none if it is no script, and nothing of a script if it is somebody else's.
+    ///
+    /// # Errors
+    /// If the file can't be read.
+    pub fn read(file: &Path) -> io::Result<Option<Option<Self>>> {
+        let mut open = File::open(file)?;
+        // What comes by a pipe can be read once.
+        if !open.metadata()?.is_file() {
+            return Ok(None);
+        }
+        let mut start = [0; 2];
+        match open.read_exact(&mut start) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            read => read?,
+        }
+        if start != *b"#!" {
+            return Ok(None);
+        }
+        let mut text = Vec::new();
+        open.take(SCRIPT).read_to_end(&mut text)?;
+        Ok(Some(Self::parse(&String::from_utf8_lossy(&text))))
+    }
+}
+
+/// Returns the file of the image spec or index spec that is given: itself, or the one that a script
+/// names.
+/// What is read from a pipe is taken for one.
+///
+/// # Errors
+/// [`Error::Read`], and [`Error::NotSpec`] for scripts of others, archives and directories.
+pub fn spec_file(file: &Path) -> Result<Cow<'_, Path>, Error> {
+    let read_error = |source| Error::Read { file: file.to_owned(), source };
+    let not_spec = |found| Err(Error::NotSpec { file: file.to_owned(), found });
+    if file.is_dir() {
+        let is_set = file.join(LAYER_SET_FILE).is_file();
+        return not_spec(if is_set { "what `buildLayer` made" } else { "a directory" });
+    }
+    match ImageScript::read(file).map_err(read_error)? {
+        Some(Some(script)) => return Ok(script.spec.into()),
+        Some(None) => return not_spec("a script"),
+        None => {}
+    }
+    if file.is_file() {
+        let mut start = Vec::new();
+        let open = File::open(file).map_err(read_error)?;
+        open.take(512).read_to_end(&mut start).map_err(read_error)?;
+        if !Compression::of(&start).is_none() || start.get(257..262) == Some(b"ustar") {
+            return not_spec("an archive");
+        }
+    }
+    Ok(file.into())
+}
+
+/// Recognises what is given for an image, by what is in it.
+///
+/// # Errors
+/// If the file can't be read.
+pub fn recognise(store: &Store, path: &Path) -> io::Result<Given> {
+    let physical = store.locate(path);
+    if physical.is_dir() {
+        let is_set = physical.join(LAYER_SET_FILE).is_file();
+        return Ok(if is_set { Given::Layers } else { Given::Other });
+    }
+    let spec = match ImageScript::read(&physical)? {
+        Some(Some(script)) => script.spec,
+        Some(None) => return Ok(Given::Script),
+        None => path.to_owned(),
+    };
+    let physical = store.locate(&spec);
+    let open = File::open(&physical)?;
+    if !open.metadata()?.is_file() {
+        return Ok(Given::Other);
+    }
+    let keys: Result<BTreeMap<String, IgnoredAny>, _> = json_file::read_from(open, &physical, "");
+    Ok(match keys {
+        Ok(keys) if keys.contains_key("images") => Given::Index(spec),
+        Ok(keys) if keys.contains_key("storePaths") => Given::Image(spec),
+        _ => Given::Other,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scripts_name_a_spec_and_an_image() {
+        for (text, spec, name) in [
+            (
+                "#!/bin/sh\n# spec: /nix/store/x-image.json\nexec /nix/store/y/bin/stowage stream /nix/store/x-image.json --default-repo-tag team/hello:v1 \"$@\"\n",
+                Some("/nix/store/x-image.json"),
+                Some("team/hello:v1"),
+            ),
+            (
+                "#!/bin/sh\n# spec: /s\nexec stowage copy --quiet /s oci-archive:/dev/stdout:a:b \"$@\"\n",
+                Some("/s"),
+                Some("a:b"),
+            ),
+            ("#!/bin/sh\n# spec: /s\n", Some("/s"), None),
+            ("#!/bin/sh\nexec cat /image.tar\n", None, None),
+        ] {
+            let script = ImageScript::parse(text);
+            assert_eq!(script.as_ref().map(|script| &*script.spec), spec.map(Path::new), "{text}");
+            assert_eq!(script.and_then(|script| script.name).as_deref(), name, "{text}");
+        }
+    }
+
+    #[test]
+    fn files_are_recognised_by_what_is_in_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        let write = |name: &str, text: &str| std::fs::write(at(name), text).unwrap();
+        std::fs::create_dir(at("layers")).unwrap();
+        std::fs::create_dir(at("layout")).unwrap();
+        write("layers/layers.json", "{}");
+        write("image.json", r#"{"version": 1, "layers": [], "storePaths": []}"#);
+        write("index.json", r#" {"version": 1, "images": []}"#);
+        write("script", &format!("#!/bin/sh\n# spec: {}\n", at("index.json").display()));
+        write("other-script", "#!/bin/sh\ntrue\n");
+        write("manifest.json", r#"{"layers": []}"#);
+        write("empty", "");
+        write("x", "x");
+        for (name, given) in [
+            ("layers", Given::Layers),
+            ("layout", Given::Other),
+            ("image.json", Given::Image(at("image.json"))),
+            ("index.json", Given::Index(at("index.json"))),
+            ("script", Given::Index(at("index.json"))),
+            ("other-script", Given::Script),
+            ("manifest.json", Given::Other),
+            ("empty", Given::Other),
+            ("x", Given::Other),
+        ] {
+            assert_eq!(recognise(&Store::default(), &at(name)).unwrap(), given, "{name}");
+        }
+        assert!(recognise(&Store::default(), &at("nowhere")).is_err());
+        let mut gzip = vec![0x1f, 0x8b, 8, 0];
+        gzip.resize(600, 0);
+        std::fs::write(at("archive"), gzip).unwrap();
+        for (name, found) in [
+            ("image.json", Ok("image.json")),
+            ("script", Ok("index.json")),
+            ("x", Ok("x")),
+            ("other-script", Err("a script")),
+            ("layout", Err("a directory")),
+            ("layers", Err("what `buildLayer` made")),
+            ("archive", Err("an archive")),
+        ] {
+            let file = at(name);
+            match (spec_file(&file), found) {
+                (Ok(file), Ok(found)) => assert_eq!(file, at(found), "{name}"),
+                (Err(Error::NotSpec { found, .. }), Err(expected)) => assert_eq!(found, expected),
+                (other, _) => panic!("{name}: {other:?}"),
+            }
+        }
+    }
+}
