@@ -17,7 +17,7 @@ let
   version = if onlyBuilder then "0.0.0" else crates.package.version;
 
   # What the build reads, and nothing else: documentation rebuilds no image.
-  inputs = [ "src" "crates" ] ++ lib.optionals withTests [ "Cargo.toml" "Cargo.lock" "benches" "tests" ];
+  inputs = [ "src" "crates" ] ++ lib.optionals withTests [ "Cargo.toml" "Cargo.lock" "benches" "fuzz" "tests" ];
   # The sources that features turn on, by `#[cfg(feature = "…")] mod …`.
   optionalSources = [
     "src/cli/arguments/registry.rs"

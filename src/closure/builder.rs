@@ -8,6 +8,9 @@ use super::graph::ReferencesGraph;
 use super::{Closure, Error, Member, NarHash, NodeIdx};
 use crate::store::{Store, StorePath};
 
+/// The most bytes that the paths of a closure may have together: sums of their sizes can't wrap.
+const MOST_BYTES: u64 = 1 << 56;
+
 /// Takes in records as they are read, and keeps each store path once, however many records refer to
 /// it. In a closure of 100,000 paths with ten references each, repeated paths would take most of
 /// the memory.
@@ -103,6 +106,11 @@ impl Builder {
             let alike = (a.path, a.nar_hash, a.nar_size) == (b.path, b.nar_hash, b.nar_size);
             alike && of(a) == of(b)
         });
+        let total =
+            records.iter().try_fold(0_u64, |total, record| total.checked_add(record.nar_size));
+        if total.is_none_or(|total| total > MOST_BYTES) {
+            return Err(Error::TooLarge);
+        }
         if let Some(pair) = records.windows(2).find(|pair| pair[0].path == pair[1].path) {
             return Err(Error::Contradiction(print(pair[0].path)));
         }

@@ -84,6 +84,9 @@ pub enum Error {
     /// The text is not a references graph in the JSON that Nix writes.
     #[error("not a references graph: {0}")]
     Json(#[from] serde_json::Error),
+    /// The sizes of paths can't be true.
+    #[error("the store paths have more than 2^56 bytes together, which no machine has")]
+    TooLarge,
     /// A path is registered twice, with different contents.
     #[error("{0} is registered twice, with different contents")]
     Contradiction(String),

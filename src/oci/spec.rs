@@ -150,6 +150,17 @@ impl<L, S> ImageSpecJson<L, S> {
     }
 }
 
+/// Checks that the sum of sizes is one that a machine may have. No sum of some of them wraps then,
+/// nor one over several images.
+fn check_sizes(mut sizes: impl Iterator<Item = u64>) -> Result<(), String> {
+    const MOST: u64 = 1 << 56;
+    let total = sizes.try_fold(0_u64, u64::checked_add);
+    match total.filter(|total| *total <= MOST) {
+        Some(_) => Ok(()),
+        None => Err("the sizes are more than 2^56 bytes together, which no machine has".to_owned()),
+    }
+}
+
 impl<S: Into<SourceInfo>> TryFrom<ImageSpecJson<SpecLayer, S>> for ImageSpec {
     type Error = String;
 
@@ -165,7 +176,9 @@ impl<S: Into<SourceInfo>> TryFrom<ImageSpecJson<SpecLayer, S>> for ImageSpec {
             ..
         } = json.checked()?;
         let PlatformJson { architecture, variant, .. } = platform;
-        let sources = store_paths.into_iter().map(Into::into).collect();
+        let sources: Vec<SourceInfo> = store_paths.into_iter().map(Into::into).collect();
+        check_sizes(layers.iter().flat_map(SpecLayer::sizes))?;
+        check_sizes(sources.iter().map(|source| source.nar_size))?;
         Ok(Self { architecture, variant, created, config, annotations, history, layers, sources })
     }
 }
@@ -244,6 +257,40 @@ mod tests {
             }],
             "storePaths": [],
         })
+    }
+
+    #[test]
+    fn sizes_are_those_of_a_machine() {
+        let parse = |json: Value| {
+            serde_json::from_value::<ImageSpec>(json).map_err(|error| error.to_string())
+        };
+        for (size, count, expected) in [
+            (1_u64 << 49, 127, None),
+            (
+                1 << 50,
+                127,
+                Some("the sizes are more than 2^56 bytes together, which no machine has"),
+            ),
+            (1 << 63, 8, Some("the sizes are more than 2^56 bytes together, which no machine has")),
+        ] {
+            let mut json = minimal();
+            json["layers"][0]["size"] = size.into();
+            for key in ["layers", "history"] {
+                json[key] = vec![json[key][0].clone(); count].into();
+            }
+            assert_eq!(parse(json).err().as_deref(), expected, "{count} of {size}");
+        }
+        let path = |digit: char| {
+            json!({
+                "path": format!("/nix/store/{}-a", digit.to_string().repeat(32)),
+                "narHash": format!("sha256:{}", "0".repeat(52)),
+                "narSize": u64::MAX / 2,
+                "references": [],
+            })
+        };
+        let mut json = minimal();
+        json["storePaths"] = json!([path('0'), path('1'), path('2')]);
+        assert!(parse(json).unwrap_err().contains("2^56"));
     }
 
     fn on_a_base() -> Value {

@@ -123,6 +123,12 @@ impl TryFrom<SpecLayerJson> for SpecLayer {
 }
 
 impl SpecLayer {
+    /// Returns all sizes that the image spec has of it, and its place in a file.
+    pub fn sizes(&self) -> impl Iterator<Item = u64> {
+        let stored = self.stored().into_iter().flat_map(|blob| [blob.offset, blob.size]);
+        [self.size].into_iter().chain(stored).chain(self.compressed.map(|blob| blob.size))
+    }
+
     /// Returns the contents that the layer is made from; none for a base image's layer.
     pub fn contents(&self) -> Option<&LayerContents> {
         match &self.source {

@@ -34,12 +34,16 @@ mod explain;
 mod flatten;
 /// An image on a base, from `fromImage` to the stream.
 mod from_image;
+/// Mutations of valid input, for every parser.
+mod fuzz;
 /// A minimal HTTP client.
 mod http;
 /// Images for several platforms, and their index.
 mod index;
 /// Layers that can't be made again, and are kept.
 mod kept_layers;
+/// Programs that are killed.
+mod kills;
 /// A layer's bytes, entry by entry and as a digest.
 mod layer;
 /// The licences of dependencies, which `deny.toml` must allow.

@@ -145,7 +145,9 @@ pub fn prefetch(wanted: &Prefetch, watch: &dyn Watch) -> Result<Vec<Prefetched>,
     };
     let blobs = images.iter().map(|(manifest, _)| puller.blobs(manifest));
     let blobs = blobs.collect::<Result<Vec<_>, _>>()?;
-    watch.expect(blobs.iter().flat_map(BTreeMap::values).sum());
+    let sizes = blobs.iter().flat_map(BTreeMap::values);
+    // Of manifests by others.
+    watch.expect(sizes.fold(0, |total, size| total.saturating_add(*size)));
     let final_image_name = wanted.final_image_name.unwrap_or(&image_name);
     let final_image_tag = wanted.final_image_tag.unwrap_or(&tag);
     let prefetched = images.into_iter().zip(blobs).map(|((manifest, platform), blobs)| {
