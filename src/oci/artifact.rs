@@ -1,6 +1,7 @@
 //! The thing that is copied: one image, or several for different platforms with their index.
 //! Stage: oci. Input: the JSON of an image spec or an index spec. Output: [`Artifact`].
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Cursor, Read, Seek};
@@ -161,7 +162,11 @@ impl Artifact {
     /// # Errors
     /// [`Error::Read`], [`Error::NotSpec`], [`Error::Json`], and those of [`IndexSpec::load`].
     pub fn read(store: &Store, file: &Path) -> Result<Self, Error> {
-        let file = &*store.locate(&spec_file(file)?);
+        let file = &*match spec_file(file)? {
+            // The file that was given is on this machine, whatever the store's root is.
+            Cow::Borrowed(file) => file.to_owned(),
+            Cow::Owned(of_script) => store.locate(&of_script),
+        };
         let mut open = Rereadable::open(file)
             .map_err(|source| Error::Read { file: file.to_owned(), source })?;
         // Only an index has the key `images`.
