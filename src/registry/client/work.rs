@@ -44,7 +44,8 @@ pub trait Sendable {
 /// missing. After an error nothing more is begun.
 ///
 /// # Errors
-/// Returns the first error of `ask` and `send`.
+/// Returns the error of the first question that failed, in the order of the questions; or else the
+/// first error of `send`.
 pub fn ask_and_send<Q: Copy + Sync, S: Sendable + Send, E: Send>(
     limits: Limits,
     questions: &[Q],
@@ -62,7 +63,7 @@ where
     let run = || {
         while let Some(job) = work.next() {
             match job {
-                Job::Ask(index) => work.answered(ask(questions[index])),
+                Job::Ask(index) => work.answered(index, ask(questions[index])),
                 Job::Send(weight, blob) => work.sent(weight, send(blob)),
             }
         }
@@ -73,7 +74,7 @@ where
         }
     });
     let state = work.state.into_inner().unwrap_or_else(PoisonError::into_inner);
-    state.error.map_or(Ok(()), Err)
+    state.error.map_or(Ok(()), |(_, error)| Err(error))
 }
 
 /// The queues, and the workers that wait for them.
@@ -95,7 +96,8 @@ struct State<S: Sendable, E> {
     asking: usize,
     sending_large: usize,
     sending_small: usize,
-    error: Option<E>,
+    /// The error to return, and the index of the question that it is of.
+    error: Option<(usize, E)>,
 }
 
 enum Job<S> {
@@ -158,8 +160,8 @@ impl<S: Sendable, E> Work<S, E> {
         }
     }
 
-    fn answered(&self, result: Result<Option<S>, E>) {
-        self.end(|state| {
+    fn answered(&self, index: usize, result: Result<Option<S>, E>) {
+        self.end(index, |state| {
             state.asking -= 1;
             if let Some(blob) = result? {
                 let (weight, turn) = blob.turn();
@@ -175,7 +177,7 @@ impl<S: Sendable, E> Work<S, E> {
     }
 
     fn sent(&self, weight: Weight, result: Result<(), E>) {
-        self.end(|state| {
+        self.end(usize::MAX, |state| {
             match weight {
                 Weight::Large => state.sending_large -= 1,
                 Weight::Small => state.sending_small -= 1,
@@ -184,10 +186,12 @@ impl<S: Sendable, E> Work<S, E> {
         });
     }
 
-    fn end(&self, change: impl FnOnce(&mut State<S, E>) -> Result<(), E>) {
+    fn end(&self, index: usize, change: impl FnOnce(&mut State<S, E>) -> Result<(), E>) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = change(&mut state) {
-            state.error.get_or_insert(error);
+        if let Err(error) = change(&mut state)
+            && state.error.as_ref().is_none_or(|(other, _)| index < *other)
+        {
+            state.error = Some((index, error));
         }
         self.changed.notify_all();
     }
@@ -282,6 +286,14 @@ mod tests {
         };
         assert_eq!(ask_and_send(limits, &sizes, ask, |_: Sized| Ok(())), Err(7));
         assert_eq!(asked.into_inner(), 8);
+        // Of several that fail at the same time, the first question counts.
+        let together = std::sync::Barrier::new(8);
+        let limits = Limits { workers: 8, sends: 1 };
+        let all_fail = |size: u32| {
+            together.wait();
+            Err::<Option<Sized>, _>(size)
+        };
+        assert_eq!(ask_and_send(limits, &sizes[..8], all_fail, |_| Ok(())), Err(0));
         let fails = |Sized(size)| if size == 5 { Err(()) } else { Ok(()) };
         for workers in [1, 8] {
             let limits = Limits { workers, sends: 4 };
