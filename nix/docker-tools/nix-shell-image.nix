@@ -136,6 +136,7 @@ let
           case "''${2-}" in --rcfile | ${rcfile}) exec "$@" ;; esac
           program=("$@")
           ${environmentText}
+          export PATH
           exec "''${program[@]}"
           exit
         '';
