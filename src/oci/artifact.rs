@@ -19,6 +19,7 @@ use super::architecture::Architecture;
 use super::blob::{Form, LayerBlob};
 use super::image::{Blob, Image, ManifestFormat};
 use super::json_file;
+use super::media_type::IMAGE_INDEX;
 use super::recognise::spec_file;
 use super::spec::ImageSpec;
 use crate::digest::DiffId;
@@ -26,8 +27,6 @@ use crate::store::Store;
 
 /// The only version of the index spec. A reader refuses all others.
 const VERSION: u32 = 1;
-/// The media type of an index (image-spec, image-index.md).
-const INDEX_MEDIA_TYPE: &str = "application/vnd.oci.image.index.v1+json";
 
 /// One image, or several images and their index.
 #[derive(Clone, Debug)]
@@ -246,7 +245,7 @@ impl Artifact {
         });
         let document = json!({
             "schemaVersion": 2,
-            "mediaType": INDEX_MEDIA_TYPE,
+            "mediaType": IMAGE_INDEX,
             "manifests": entries.collect::<Vec<_>>(),
         });
         Blob::json(&annotated(document, &index.annotations))
@@ -282,7 +281,7 @@ impl Documents {
     /// Returns the descriptor of the top document, for another index.
     pub fn descriptor(&self) -> Descriptor {
         match &self.index {
-            Some(index) => index.descriptor(INDEX_MEDIA_TYPE.into()),
+            Some(index) => index.descriptor(IMAGE_INDEX.into()),
             None => self.images[0].descriptor(),
         }
     }

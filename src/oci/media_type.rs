@@ -1,4 +1,4 @@
-//! The media types of layers, OCI's and Docker's.
+//! Media types: those of OCI's documents, and those of layers, OCI's and Docker's.
 //! Stage: oci (pure).
 
 use std::fmt;
@@ -41,6 +41,13 @@ pub enum MediaTypeError {
     #[error("has the unknown media type `{0}`")]
     Unknown(String),
 }
+
+/// The media type of a manifest (image-spec, manifest.md).
+pub const IMAGE_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// The media type of an index (image-spec, image-index.md).
+pub const IMAGE_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// The media type of a configuration (image-spec, config.md).
+pub const IMAGE_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 
 const OCI: &str = "application/vnd.oci.image.layer.v1.tar";
 const DOCKER: &str = "application/vnd.docker.image.rootfs.diff.tar";

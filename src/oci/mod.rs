@@ -29,7 +29,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-pub use annotations::Annotations;
+pub use annotations::{Annotations, annotated};
 pub use architecture::Architecture;
 pub use artifact::{Artifact, Documents, IndexEntry, IndexSpec};
 pub use blob::{Form, LayerBlob};
@@ -45,7 +45,9 @@ pub use flatten::{flatten, layers_of};
 pub use image::{Blob, Image, ManifestFormat};
 pub use json_file::write as write_json;
 pub use layer_reader::read_tar;
-pub use media_type::{Family, LayerMediaType, MediaTypeError};
+pub use media_type::{
+    Family, IMAGE_CONFIG, IMAGE_INDEX, IMAGE_MANIFEST, LayerMediaType, MediaTypeError,
+};
 pub use recognise::{Given, ImageScript, recognise, spec_file};
 pub use sources::SourceInfo;
 pub use spec::ImageSpec;

@@ -6,10 +6,8 @@ use oci_spec::image::Descriptor;
 use serde_json::{Value, json};
 
 use crate::digest::BlobDigest;
-use crate::oci::{Annotations, Blob};
+use crate::oci::{Annotations, Blob, IMAGE_MANIFEST, annotated};
 
-/// Media type of its manifest.
-pub const ARTIFACT_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 /// Media type of a configuration where there is nothing to configure.
 const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 
@@ -65,38 +63,32 @@ impl Attachment {
         annotations: Annotations,
     ) -> Self {
         let (config, document) = (Blob::new(b"{}".to_vec()), Blob::new(document));
-        let mut manifest = json!({
+        let manifest = json!({
             "schemaVersion": 2,
-            "mediaType": ARTIFACT_MANIFEST,
+            "mediaType": IMAGE_MANIFEST,
             "artifactType": artifact_type,
             "config": config.descriptor(EMPTY.into()),
             "layers": [document.descriptor(artifact_type.into())],
             "subject": subject.to_json(),
         });
-        if !annotations.is_empty() {
-            manifest["annotations"] = json!(annotations);
-        }
-        let manifest = Blob::json(&manifest);
+        let manifest = Blob::json(&annotated(manifest, &annotations));
         let artifact_type = artifact_type.to_owned();
         Self { manifest, blobs: [document, config], subject, artifact_type, annotations }
     }
 
     /// Returns its entry in a list of what refers to the subject.
     pub fn entry(&self) -> Value {
-        let mut entry = json!({
-            "mediaType": ARTIFACT_MANIFEST,
+        let entry = json!({
+            "mediaType": IMAGE_MANIFEST,
             "artifactType": self.artifact_type,
             "digest": self.manifest.digest,
             "size": self.manifest.bytes.len(),
         });
-        if !self.annotations.is_empty() {
-            entry["annotations"] = json!(self.annotations);
-        }
-        entry
+        annotated(entry, &self.annotations)
     }
 
     /// Describes its manifest in an image layout's index.
     pub fn descriptor(&self) -> Descriptor {
-        self.manifest.descriptor(ARTIFACT_MANIFEST.into())
+        self.manifest.descriptor(IMAGE_MANIFEST.into())
     }
 }

@@ -180,9 +180,10 @@ mod tests {
     use super::super::key::tests::key;
     use super::*;
     use crate::digest::Digest;
+    use crate::oci::IMAGE_MANIFEST;
 
     fn subject(text: &[u8]) -> Subject {
-        Subject::new("application/vnd.oci.image.manifest.v1+json", &Blob::new(text.to_vec()))
+        Subject::new(IMAGE_MANIFEST, &Blob::new(text.to_vec()))
     }
 
     #[test]

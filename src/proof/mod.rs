@@ -13,7 +13,7 @@ mod pem;
 mod provenance;
 mod simple_signing;
 
-pub use attachment::{ARTIFACT_MANIFEST, Attachment, Subject};
+pub use attachment::{Attachment, Subject};
 pub use bundle::{
     BUNDLE_TYPE, PROVENANCE, Predicate, SIGNED, bundle, statement_of, verified_statement,
 };

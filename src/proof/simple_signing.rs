@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::Refusal;
 use super::key::{PublicKey, SigningKey};
 use crate::digest::BlobDigest;
-use crate::oci::Blob;
+use crate::oci::{Blob, IMAGE_CONFIG, IMAGE_MANIFEST};
 
 /// Media type of what is signed.
 pub const SIMPLE_SIGNING_TYPE: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
@@ -81,8 +81,8 @@ pub fn with_signature(there: Option<&Value>, signature: &SimpleSignature) -> Opt
     }));
     let manifest = Blob::json(&json!({
         "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": config.descriptor("application/vnd.oci.image.config.v1+json".into()),
+        "mediaType": IMAGE_MANIFEST,
+        "config": config.descriptor(IMAGE_CONFIG.into()),
         "layers": layers,
     }));
     Some((manifest, config))

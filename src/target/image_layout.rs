@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::digest::BlobDigest;
+use crate::oci::IMAGE_INDEX;
 use crate::outgoing::RefName;
 use oci_spec::image::Descriptor;
 
@@ -47,10 +48,7 @@ pub struct Index {
 impl Index {
     /// Builds an index with these entries.
     pub fn new(manifests: Vec<Value>) -> Self {
-        let rest = [
-            ("schemaVersion", json!(2)),
-            ("mediaType", json!("application/vnd.oci.image.index.v1+json")),
-        ];
+        let rest = [("schemaVersion", json!(2)), ("mediaType", json!(IMAGE_INDEX))];
         Self {
             manifests,
             rest: rest.map(|(key, value)| (key.to_owned(), value)).into_iter().collect(),

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::error::Problem;
 use super::platform::Platform;
 use crate::digest::{BlobDigest, DiffId, Digest};
+use crate::oci::media_type::{IMAGE_CONFIG, IMAGE_INDEX, IMAGE_MANIFEST};
 use crate::oci::unpack::parse_json;
 
 /// A descriptor of other bytes (image-spec, descriptor.md; Docker's own is the same).
@@ -61,13 +62,12 @@ pub struct DockerImage {
 }
 
 /// The media types of image configurations.
-const CONFIGURATIONS: [&str; 2] =
-    ["application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"];
+const CONFIGURATIONS: [&str; 2] = [IMAGE_CONFIG, "application/vnd.docker.container.image.v1+json"];
 
 /// The media types of manifests and of their indexes.
 const MANIFESTS: [&str; 4] = [
-    "application/vnd.oci.image.manifest.v1+json",
-    "application/vnd.oci.image.index.v1+json",
+    IMAGE_MANIFEST,
+    IMAGE_INDEX,
     "application/vnd.docker.distribution.manifest.v2+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
 ];

@@ -8,7 +8,6 @@
 //! the manifest, and is sent those that it lacks meanwhile (`work.rs`).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::answer::Answer;
@@ -22,7 +21,6 @@ use super::work::{Limits, Sendable, Weight, ask_and_send};
 use crate::digest::{BlobDigest, Digest};
 use crate::foreign::plain_text;
 use crate::oci::{Artifact, Blob, Documents, Form, LayerBlob, ManifestFormat};
-use crate::outgoing;
 use crate::outgoing::{
     Copied, Hashing, ImageLayer, LayerStep, Reference, Tally, Turn, Watch, Watched, WatchedLayer,
     write_checked_layer,
@@ -151,22 +149,23 @@ impl Sendable for MissingBlob<'_> {
     }
 }
 
-/// Manifests that are there.
+/// The answers of the registry.
 #[derive(Default)]
 struct There {
     /// True if the tag stands for the manifest that is to be pushed.
     top: bool,
     /// Of the manifests that the index names, those that are there.
     children: BTreeSet<BlobDigest>,
+    /// True if a blob was missing.
+    lacked_blobs: bool,
 }
 
 impl Push<'_> {
     fn run(self, tag: &str) -> Result<Copied, ClientError> {
-        let sent = AtomicBool::new(false);
-        let there = self.ask_and_send(tag, &sent)?;
+        let there = self.ask_and_send(tag)?;
         let children = self.children().filter(|(child, _)| !there.children.contains(&child.digest));
         let children: Vec<_> = children.collect();
-        let is_whole = !sent.into_inner() && children.is_empty();
+        let is_whole = !there.lacked_blobs && children.is_empty();
         if !(there.top && is_whole) {
             for (child, media_type) in children {
                 self.put_image(child, &child.digest.to_string(), &media_type)?;
@@ -176,9 +175,9 @@ impl Push<'_> {
         Ok(Copied::new(self.documents, self.tally()))
     }
 
-    /// Asks for all that the image is made of, and sends the blobs that are missing. Sets `sent`
-    /// if there are any. If all is there, it takes a round trip, and not one for each.
-    fn ask_and_send(&self, tag: &str, sent: &AtomicBool) -> Result<There, ClientError> {
+    /// Asks for all parts of the image, and sends the blobs that are missing. If nothing is missing,
+    /// all questions together take one round trip.
+    fn ask_and_send(&self, tag: &str) -> Result<There, ClientError> {
         let layers = self.layers.values().copied().map(Question::Layer);
         let children = self.children().map(|(child, _)| Question::Manifest(child.digest));
         let questions = [Question::Tag(tag)].into_iter().chain(layers);
@@ -191,12 +190,9 @@ impl Push<'_> {
             limits,
             &questions,
             |question| self.ask(question, &there),
-            |blob| {
-                sent.store(true, Ordering::Relaxed);
-                match blob {
-                    MissingBlob::Layer(layer) => self.send(&layer),
-                    MissingBlob::Config(config) => self.send_document(config, true),
-                }
+            |blob| match blob {
+                MissingBlob::Layer(layer) => self.send(&layer),
+                MissingBlob::Config(config) => self.send_document(config, true),
             },
         )?;
         Ok(there.into_inner().unwrap_or_else(PoisonError::into_inner))
@@ -210,7 +206,9 @@ impl Push<'_> {
     ) -> Result<Option<MissingBlob<'q>>, ClientError> {
         let there = || there.lock().unwrap_or_else(PoisonError::into_inner);
         let lacks = |digest: &BlobDigest, size: u64| {
-            Ok::<_, ClientError>(self.client.has_blob(digest, size)? != Presence::There)
+            let lacks = self.client.has_blob(digest, size)? != Presence::There;
+            there().lacked_blobs |= lacks;
+            Ok::<_, ClientError>(lacks)
         };
         match question {
             Question::Tag(tag) => {
@@ -278,8 +276,7 @@ impl Push<'_> {
 
     fn send_document(&self, document: &Blob, trusts: bool) -> Result<(), ClientError> {
         let upload = self.upload(document.digest, document.bytes.len() as u64, trusts);
-        upload
-            .send(None, |out| Ok(out.write_all(&document.bytes).map_err(outgoing::Error::Write)?))
+        upload.send_bytes(&document.bytes)
     }
 
     fn upload(&self, digest: BlobDigest, size: u64, trusts: bool) -> Upload<'_> {

@@ -12,11 +12,9 @@ use super::error::ClientError;
 use super::repository::{Client, Presence};
 use super::upload::Upload;
 use crate::digest::BlobDigest;
-use crate::oci::Blob;
-use crate::outgoing;
-use crate::proof::{ARTIFACT_MANIFEST, Attachment, Subject};
+use crate::oci::{Blob, IMAGE_INDEX, IMAGE_MANIFEST};
+use crate::proof::{Attachment, Subject};
 
-const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 /// The most pages of a list that are read, and the most entries.
 const MOST_PAGES: usize = 64;
 const MOST_ENTRIES: usize = 4096;
@@ -56,7 +54,7 @@ impl Client<'_> {
             self.send_small(blob)?;
         }
         let name = manifest.digest.to_string();
-        let answer = self.put_manifest(&name, &manifest.bytes, ARTIFACT_MANIFEST)?;
+        let answer = self.put_manifest(&name, &manifest.bytes, IMAGE_MANIFEST)?;
         if !answer.is_success() {
             return Err(self.refused("what is attached", &answer));
         }
@@ -74,7 +72,7 @@ impl Client<'_> {
             return Ok(());
         }
         let upload = Upload { client: self, digest: blob.digest, size, trusts: true };
-        upload.send(None, |out| Ok(out.write_all(&blob.bytes).map_err(outgoing::Error::Write)?))
+        upload.send_bytes(&blob.bytes)
     }
 
     /// Lists what refers to a manifest.
@@ -86,17 +84,13 @@ impl Client<'_> {
         let mut entries = Vec::new();
         for page in 0..MOST_PAGES {
             let answer = self.request("GET", &url)?;
-            match answer.status {
-                _ if answer.is_success() => {}
-                401 | 403 | 429 | 500.. => {
-                    return Err(self.refused("to list what refers to an image", &answer));
+            if !answer.is_success() {
+                let may_have_no_list =
+                    page == 0 && !matches!(answer.status, 401 | 403 | 429 | 500..);
+                if may_have_no_list {
+                    return Ok(Referrers { entries: self.tagged_list(subject)? });
                 }
-                // The registry has no such list.
-                _ if page == 0 => {
-                    let entries = self.tagged_list(subject)?;
-                    return Ok(Referrers { entries });
-                }
-                _ => return Err(self.refused("to list what refers to an image", &answer)),
+                return Err(self.refused("to list what refers to an image", &answer));
             }
             let list = entries_of(&answer.body);
             let list = list.map_err(|reason| self.odd_list(subject, &reason))?;
@@ -111,7 +105,7 @@ impl Client<'_> {
 
     /// Reads the list that clients keep by a tag.
     fn tagged_list(&self, subject: &Subject) -> Result<Vec<Value>, ClientError> {
-        let there = self.get(&format!("manifests/{}", subject.fallback_tag()), INDEX)?;
+        let there = self.get(&format!("manifests/{}", subject.fallback_tag()), IMAGE_INDEX)?;
         let Some(bytes) = there else { return Ok(Vec::new()) };
         entries_of(&bytes).map_err(|reason| self.odd_list(subject, &reason))
     }
@@ -145,10 +139,10 @@ impl Client<'_> {
             } else {
                 let index = Blob::json(&json!({
                     "schemaVersion": 2,
-                    "mediaType": INDEX,
+                    "mediaType": IMAGE_INDEX,
                     "manifests": known,
                 }));
-                let answer = self.put_manifest(&tag, &index.bytes, INDEX)?;
+                let answer = self.put_manifest(&tag, &index.bytes, IMAGE_INDEX)?;
                 if !answer.is_success() {
                     return Err(self.refused("the list of what refers to an image", &answer));
                 }

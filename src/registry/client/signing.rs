@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::error::ClientError;
 use super::repository::{Access, Client, ClientOptions, MANIFESTS};
 use crate::digest::{BlobDigest, Digest};
-use crate::oci::Blob;
+use crate::oci::{Blob, IMAGE_INDEX, IMAGE_MANIFEST};
 use crate::outgoing::{Reference, Watch};
 use crate::proof::{
     Attachment, Predicate, PublicKey, Refusal, SIGNATURE_ANNOTATION, SIGNED, SIMPLE_SIGNING_TYPE,
@@ -15,8 +15,6 @@ use crate::proof::{
     with_signature,
 };
 
-/// Media type of a signature's manifest, of cosign 2.
-const SIGNATURE_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 /// The most signatures of an image that are looked at.
 const MOST: usize = 256;
 
@@ -94,11 +92,7 @@ fn subject(
         return Err(ClientError::OtherDigest { expected, found: manifest.digest.to_string() });
     }
     // An index of OCI's may leave it out.
-    let implied = if document["manifests"].is_array() {
-        "application/vnd.oci.image.index.v1+json"
-    } else {
-        SIGNATURE_MANIFEST
-    };
+    let implied = if document["manifests"].is_array() { IMAGE_INDEX } else { IMAGE_MANIFEST };
     Ok(Subject::new(document["mediaType"].as_str().unwrap_or(implied), &manifest))
 }
 
@@ -146,7 +140,7 @@ impl Client<'_> {
             };
             self.send_small(&signature.payload)?;
             self.send_small(&config)?;
-            let answer = self.put_manifest(&tag, &manifest.bytes, SIGNATURE_MANIFEST)?;
+            let answer = self.put_manifest(&tag, &manifest.bytes, IMAGE_MANIFEST)?;
             if !answer.is_success() {
                 return Err(self.refused("the signature", &answer));
             }

@@ -78,6 +78,11 @@ impl Upload<'_> {
         }
     }
 
+    /// Sends a blob whose bytes are in memory.
+    pub fn send_bytes(&self, bytes: &[u8]) -> Result<(), ClientError> {
+        self.send(None, |out| Ok(out.write_all(bytes).map_err(outgoing::Error::Write)?))
+    }
+
     /// Cancels an upload. If the request fails, the registry's own timeout ends the upload.
     fn cancel(&self, location: &str) {
         let _ = self.client.attempt("DELETE", location, Payload::None, &self.client.said());

@@ -19,6 +19,7 @@ use super::range::{Part, part};
 use super::route::{NoRoute, Route, route};
 use super::shared::Shared;
 use crate::digest::BlobDigest;
+use crate::oci::IMAGE_INDEX;
 use crate::registry::catalog::{Content, Manifest, Repository};
 use crate::registry::on_demand::OnDemandError;
 use crate::registry::storage::StorageError;
@@ -28,7 +29,6 @@ const TEXT: &str = "text/plain; charset=utf-8";
 const HTML: &str = "text/html; charset=utf-8";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 const OCTETS: &str = "application/octet-stream";
-const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const DIGEST: &str = "docker-content-digest";
 
 /// The path by which monitoring asks whether the server is alive.
@@ -202,8 +202,8 @@ fn found_route(shared: &Arc<Shared>, asker: &Asker, request: &Request, found: &R
             in_repository(shared, name, |repository| blob(shared, repository, digest, request))
         }
         Route::Referrers(name, _) => in_repository(shared, name, |_| {
-            let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [] });
-            bytes(StatusCode::OK, INDEX, index.to_string().into_bytes())
+            let index = json!({ "schemaVersion": 2, "mediaType": IMAGE_INDEX, "manifests": [] });
+            bytes(StatusCode::OK, IMAGE_INDEX, index.to_string().into_bytes())
         }),
         Route::Upload(_) => read_only(),
     }

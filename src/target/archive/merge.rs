@@ -20,7 +20,7 @@ use super::file::write_archive_file;
 use super::writer::{ArchiveWriter, BodyError};
 use crate::digest::{Digest, DigestReader};
 use crate::oci::unpack::{self, Budget, Member, TarError, TarReader};
-use crate::oci::{Compression, Given, ImageScript, ImageSpec, recognise};
+use crate::oci::{Compression, Given, IMAGE_INDEX, ImageScript, ImageSpec, recognise};
 use crate::outgoing::{self, CheckedBy, ImageReference, Unwatched, Watch};
 use crate::sink::Plain;
 use crate::store::Store;
@@ -251,7 +251,7 @@ impl<W: Write> Merge<W> {
         if layouts == archives.len() {
             let index = json!({
                 "schemaVersion": 2,
-                "mediaType": "application/vnd.oci.image.index.v1+json",
+                "mediaType": IMAGE_INDEX,
                 "manifests": index,
             });
             self.tar.file(INDEX, &bytes(&index))?;
