@@ -154,10 +154,7 @@ impl ObjectStorage {
         let environment = std::env::vars_os().filter_map(|(name, value)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))
         });
-        let mut inner = Inner::new(Backend::new(url, environment, Limits::default())?);
-        inner.keys = keys;
-        inner.probe().await?;
-        Ok(Self(Arc::new(inner)))
+        Self::begin(url, environment, keys).await
     }
 
     /// Opens a storage like [`ObjectStorage::open`], with other environment variables.
@@ -168,7 +165,16 @@ impl ObjectStorage {
         url: &str,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, StorageError> {
-        let mut inner = Inner::new(Backend::new(url, environment, Limits::default())?);
+        Self::begin(url, environment, StorageKeys::default()).await
+    }
+
+    async fn begin(
+        url: &str,
+        environment: impl IntoIterator<Item = (String, String)>,
+        keys: StorageKeys,
+    ) -> Result<Self, StorageError> {
+        let backend = Backend::new(url, environment, Limits::default())?;
+        let mut inner = Inner { keys, ..Inner::new(backend) };
         inner.probe().await?;
         Ok(Self(Arc::new(inner)))
     }

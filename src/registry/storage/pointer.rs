@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use time::OffsetDateTime;
 
-use crate::digest::BlobDigest;
+use crate::digest::{BlobDigest, Digest};
 use crate::registry::error::SetupError;
 
 /// The smallest and the largest number of bytes of a key.
@@ -54,13 +54,14 @@ impl StorageKeys {
 
     fn sign(&self, message: &[u8]) -> Option<String> {
         let signature = mac(self.0.first()?, message)?.finalize().into_bytes();
-        Some(signature.iter().map(|byte| format!("{byte:02x}")).collect())
+        Some(Digest::from_bytes(signature.into()).hex())
     }
 
     fn verify(&self, message: &[u8], signature: &str) -> bool {
-        let Some(signature) = from_hex(signature) else { return false };
+        // An HMAC with SHA-256 has the length of a digest, and is written like one.
+        let Some(signature) = Digest::from_hex(signature) else { return false };
         let macs = self.0.iter().filter_map(|key| mac(key, message));
-        macs.into_iter().any(|mac| mac.verify_slice(&signature).is_ok())
+        macs.into_iter().any(|mac| mac.verify_slice(&signature.bytes()).is_ok())
     }
 }
 
@@ -85,12 +86,6 @@ fn read_key(file: &Path) -> Result<Vec<u8>, SetupError> {
         tracing::warn!(file = %file.display(), "others can read this key: let its owner alone read it");
     }
     Ok(key.to_owned())
-}
-
-fn from_hex(text: &str) -> Option<Vec<u8>> {
-    let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
-    let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
-    pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect()
 }
 
 /// The place of a pointer in the storage.
