@@ -91,8 +91,7 @@ pub fn spec_file(file: &Path) -> Result<Cow<'_, Path>, Error> {
     let read_error = |source| Error::Read { file: file.to_owned(), source };
     let not_spec = |found| Err(Error::NotSpec { file: file.to_owned(), found });
     if file.is_dir() {
-        let is_set = file.join(LAYER_SET_FILE).is_file();
-        return not_spec(if is_set { "what `buildLayer` made" } else { "a directory" });
+        return not_spec(if is_layer_set(file) { "what `buildLayer` made" } else { "a directory" });
     }
     match ImageScript::read(file).map_err(read_error)? {
         Some(Some(script)) => return Ok(script.spec.into()),
@@ -110,6 +109,11 @@ pub fn spec_file(file: &Path) -> Result<Cow<'_, Path>, Error> {
     Ok(file.into())
 }
 
+/// Returns whether a directory is what `buildLayer` left.
+fn is_layer_set(directory: &Path) -> bool {
+    directory.join(LAYER_SET_FILE).is_file()
+}
+
 /// Recognises what is given for an image, by what is in it.
 ///
 /// # Errors
@@ -117,8 +121,7 @@ pub fn spec_file(file: &Path) -> Result<Cow<'_, Path>, Error> {
 pub fn recognise(store: &Store, path: &Path) -> io::Result<Given> {
     let physical = store.locate(path);
     if physical.is_dir() {
-        let is_set = physical.join(LAYER_SET_FILE).is_file();
-        return Ok(if is_set { Given::Layers } else { Given::Other });
+        return Ok(if is_layer_set(&physical) { Given::Layers } else { Given::Other });
     }
     let spec = match ImageScript::read(&physical)? {
         Some(Some(script)) => script.spec,

@@ -5,6 +5,8 @@
 //! Sources: image-spec, config.md; moby, `daemon/internal/runconfig`, `daemon/container_operations`
 //! and `pkg/signal`; Go, `time.ParseDuration`.
 
+use std::fmt;
+
 use serde_json::{Map, Value};
 
 use super::{ConfigError, nearest_of};
@@ -36,7 +38,7 @@ pub(super) fn check(key: &'static str, value: &mut Value) -> Result<(), ConfigEr
     }
 }
 
-fn wrong(key: &str, found: &str, expected: &'static str) -> ConfigError {
+fn wrong(key: &str, found: impl fmt::Display, expected: &'static str) -> ConfigError {
     ConfigError::WrongValue { key: key.to_owned(), expected, found: format!("`{found}`") }
 }
 
@@ -129,11 +131,12 @@ fn healthcheck(check: &mut Map<String, Value>) -> Result<(), ConfigError> {
         if value.is_null() {
             continue;
         }
-        let path = || format!("Healthcheck.{key}");
+        let refused =
+            |value: &Value, expected| wrong(&format!("Healthcheck.{key}"), value, expected);
         match key {
             "Test" => test_command(&value)?,
             "Retries" if value.as_u64().is_none() => {
-                return Err(wrong_json(path(), &value, "a number, 0 or more"));
+                return Err(refused(&value, "a number, 0 or more"));
             }
             "Retries" => {}
             _ => {
@@ -144,7 +147,7 @@ fn healthcheck(check: &mut Map<String, Value>) -> Result<(), ConfigError> {
                 };
                 let is_right = |nanoseconds: &u64| *nanoseconds == 0 || *nanoseconds >= 1_000_000;
                 let in_range = nanoseconds.filter(is_right).filter(|it| i64::try_from(*it).is_ok());
-                value = in_range.ok_or_else(|| wrong_json(path(), &value, EXPECTED))?.into();
+                value = in_range.ok_or_else(|| refused(&value, EXPECTED))?.into();
             }
         }
         if check.insert(key.to_owned(), value).is_some() {
@@ -165,11 +168,7 @@ fn test_command(value: &Value) -> Result<(), ConfigError> {
         ["CMD", ref command @ ..] => !command.is_empty(),
         _ => false,
     });
-    if is_right { Ok(()) } else { Err(wrong_json("Healthcheck.Test".to_owned(), value, EXPECTED)) }
-}
-
-fn wrong_json(key: String, found: &Value, expected: &'static str) -> ConfigError {
-    ConfigError::WrongValue { key, expected, found: format!("`{found}`") }
+    if is_right { Ok(()) } else { Err(wrong("Healthcheck.Test", value, EXPECTED)) }
 }
 
 /// Parses a duration as Go writes it, such as `1h15m30.5s`, to nanoseconds.

@@ -71,7 +71,9 @@ impl GitSource<'_> {
         fs::create_dir(target)?;
         checkout.arg("--work-tree").arg(target).args(["-c", "core.bare=false"]);
         checkout.args(["checkout", "--force", "--quiet", &commit, "--", "."]);
-        let ended = self.running.run(checkout_index(checkout, &index)).await;
+        // Other checkouts of the clone have an index of their own too.
+        checkout.env("GIT_INDEX_FILE", &index);
+        let ended = self.running.run(checkout).await;
         let _ = fs::remove_file(index);
         succeeded(ended?)?;
         Ok(())
@@ -134,12 +136,6 @@ impl GitSource<'_> {
         git.args(arguments);
         succeeded(self.running.run(git).await?)
     }
-}
-
-/// Keeps the index outside of the clone, which other checkouts use too.
-fn checkout_index(mut git: tokio::process::Command, index: &Path) -> tokio::process::Command {
-    git.env("GIT_INDEX_FILE", index);
-    git
 }
 
 /// Returns whether a line of `git ls-remote` is about a ref: the list also has refs that only end

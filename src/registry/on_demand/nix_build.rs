@@ -318,15 +318,15 @@ fn bytes_to_fetch(output: &str) -> u64 {
     let numbers = lines.filter_map(|line| {
         let mut words = line.rsplit_once(" unpacked")?.0.rsplit(' ');
         let (unit, number) = (words.next()?, words.next()?);
-        let shift = match unit {
-            "KiB" => 10,
-            "MiB" => 20,
-            "GiB" => 30,
-            "TiB" => 40,
+        let unit: u64 = match unit {
+            "KiB" => 1 << 10,
+            "MiB" => 1 << 20,
+            "GiB" => 1 << 30,
+            "TiB" => 1 << 40,
             _ => return None,
         };
         // A number that is too large becomes the largest.
-        Some((number.parse::<f64>().ok()? * f64::from(1u32 << (shift - 10)) * 1024.0) as u64)
+        Some((number.parse::<f64>().ok()? * unit as f64) as u64)
     });
     numbers.fold(0, u64::saturating_add)
 }

@@ -47,19 +47,7 @@ impl Route {
             let reason = named.proxy.as_ref().err().copied().unwrap_or("it is not known");
             return Err(Error::Other(Box::new(named.failed(reason.to_owned()))));
         };
-        let details = ConnectionDetails {
-            uri: details.uri,
-            addrs: details.addrs.clone(),
-            // This resolver finds the proxy's own address.
-            resolver: &self.resolver,
-            config,
-            request_level: details.request_level,
-            now: details.now,
-            timeout: details.timeout,
-            current_time: Arc::clone(&details.current_time),
-            run_connector: Arc::clone(&details.run_connector),
-            register_shutdown: Arc::clone(&details.register_shutdown),
-        };
+        let details = self.with(details, details.uri, details.addrs.clone(), config);
         let connection = match &named.proxy {
             Ok(proxy) if named.passes_on() && !details.needs_tls() => {
                 self.to_proxy(proxy, &details).map(|connection| {
@@ -91,18 +79,30 @@ impl Route {
     ) -> Result<Box<dyn Transport>, Error> {
         let direct = Agent::config_builder().proxy(None).build();
         let addrs = self.resolver.resolve(proxy.uri(), &direct, details.timeout)?;
-        (details.run_connector)(&ConnectionDetails {
-            uri: proxy.uri(),
+        (details.run_connector)(&self.with(details, proxy.uri(), addrs, &direct))
+    }
+
+    /// Returns the details of a connection to another address, by another configuration. The
+    /// resolver is this one's, which finds the address of the proxy itself.
+    fn with<'d>(
+        &'d self,
+        details: &ConnectionDetails,
+        uri: &'d Uri,
+        addrs: ResolvedSocketAddrs,
+        config: &'d Config,
+    ) -> ConnectionDetails<'d> {
+        ConnectionDetails {
+            uri,
             addrs,
             resolver: &self.resolver,
-            config: &direct,
+            config,
             request_level: details.request_level,
             now: details.now,
             timeout: details.timeout,
             current_time: Arc::clone(&details.current_time),
             run_connector: Arc::clone(&details.run_connector),
             register_shutdown: Arc::clone(&details.register_shutdown),
-        })
+        }
     }
 }
 
