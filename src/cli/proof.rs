@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::env;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use super::Failure;
 use super::arguments::{AttachArgument, ProvenanceArguments, SignArguments, VerifyArguments};
@@ -13,12 +12,12 @@ use super::registry_options;
 use super::watching::Watching;
 use crate::oci::base::read_base;
 use crate::oci::{self, Form, Image, ImageSpec, ManifestFormat};
-use crate::outgoing::{ImageReference, Reference, run_program};
+use crate::outgoing::{ImageReference, Reference};
 use crate::proof::{self, Build, KeyError, PROVENANCE, Predicate, PublicKey, SigningKey};
 use crate::registry::client::{self, ClientOptions, Platform, Pulled, Signed};
 use crate::report::{self, Comparison};
 use crate::store::Store;
-use crate::target::DockerError;
+use crate::target::save_from_docker_daemon;
 
 /// What begins the name of an environment variable, where a file could be named.
 const VARIABLE: &str = "env://";
@@ -55,9 +54,7 @@ pub fn account(signed: &Signed) -> String {
 /// Reads what is to be kept beside an image.
 pub fn documents(attach: &[AttachArgument]) -> Result<Vec<(String, Vec<u8>)>, Failure> {
     let read = |AttachArgument { file, media_type }: &AttachArgument| {
-        let bytes =
-            fs::read(file).map_err(|source| Failure::Input { file: file.clone(), source })?;
-        Ok((media_type.clone(), bytes))
+        Ok((media_type.clone(), read_file(file)?))
     };
     attach.iter().map(read).collect()
 }
@@ -188,7 +185,9 @@ fn compare(
         let reference: ImageReference = reference.parse()?;
         let directory = temporary()?;
         let file = directory.path().join("image.tar");
-        save(&reference, &file)?;
+        let watch = Watching::new("reading", None, false);
+        save_from_docker_daemon(&reference, &file, &watch)?;
+        watch.end();
         return Ok(report::against(store, spec, &base(&file)?));
     }
     if let Some(unknown) =
@@ -219,21 +218,6 @@ fn compare(
         Pulled::Known => Ok(Comparison { config: Vec::new(), layers: Vec::new() }),
         Pulled::Directory => Ok(report::against(store, spec, &base(directory.path())?)),
     }
-}
-
-/// Has the Docker daemon write an image to a file.
-fn save(reference: &ImageReference, file: &Path) -> Result<(), Failure> {
-    let watch = Watching::new("reading", None, false);
-    let mut command = Command::new("docker");
-    let reference = reference.to_string();
-    command.arg("save").arg("--output").arg(file).arg(&reference);
-    let output = run_program(&mut command, &watch).map_err(DockerError::NoDocker)?;
-    watch.end();
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(DockerError::Failed { command: format!("save {reference}"), output: said }.into())
 }
 
 fn describe(comparison: &Comparison) -> String {

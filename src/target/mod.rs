@@ -31,5 +31,5 @@ pub use name::{ParseTargetError, Target};
 #[cfg(feature = "registry")]
 pub use program::{
     ContainerdError, DockerError, LoopbackError, SkopeoOptions, SkopeoTargetError,
-    copy_to_containerd, copy_to_docker_daemon, copy_with_skopeo,
+    copy_to_containerd, copy_to_docker_daemon, copy_with_skopeo, save_from_docker_daemon,
 };

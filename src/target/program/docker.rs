@@ -12,6 +12,7 @@
 use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use rayon::prelude::*;
@@ -250,6 +251,26 @@ fn has_blobs(spec: &ImageSpec, name: &str) -> bool {
     // The client has written everything, or fails since its output is no longer read.
     let ended = saved.wait();
     missing.is_empty() && ended.is_ok_and(|status| status.success())
+}
+
+/// Has the daemon write an image to a file.
+///
+/// # Errors
+/// Fails with [`DockerError::NoDocker`] or [`DockerError::Failed`].
+pub fn save_from_docker_daemon(
+    reference: &ImageReference,
+    file: &Path,
+    watch: &dyn Watch,
+) -> Result<(), DockerError> {
+    let reference = reference.to_string();
+    let mut save = command(&["save", "--output"]);
+    save.arg(file).arg(&reference);
+    let output = run_program(&mut save, watch).map_err(DockerError::NoDocker)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let output = said(&String::from_utf8_lossy(&output.stderr));
+    Err(DockerError::Failed { command: format!("save {reference}"), output })
 }
 
 /// Explains a failed load. If a layer is not what was recorded, the error says which one; otherwise
