@@ -99,6 +99,18 @@ apt_of_release() {
         --option APT::Sandbox::User=root --option APT::Architectures=amd64 "$@"
 }
 
+# unpack_of_release DIRECTORY RELEASE PACKAGE…: downloads packages of another Debian release, and unpacks
+# them together into DIRECTORY/root.new.
+unpack_of_release() {
+    local directory=$1 release=$2 file
+    shift 2
+    use_release "$directory" "$release"
+    rm -rf "$directory/debs" "$directory/root.new"
+    mkdir "$directory/debs" "$directory/root.new"
+    (cd "$directory/debs" && apt_of_release download "$@" >&2)
+    for file in "$directory"/debs/*.deb; do dpkg-deb --extract "$file" "$directory/root.new"; done
+}
+
 # Installs the formatter and the linter of Nix code, which Debian lacks, from crates.io, once.
 install_nix_linters() {
     local tools=$stowage_cache/tools

@@ -38,6 +38,9 @@ let
     ${lib.concatStrings (lib.mapAttrsToList link cfg.images)}
   '';
 
+  # An option that need not be set.
+  optional = type: attributes: mkOption ({ type = types.nullOr type; default = null; } // attributes);
+
   sources = lib.optional (cfg.images != { }) "/etc/stowage/images" ++ cfg.directories;
   hasAcme = cfg.tls.acmeHost != null;
   usesNix = cfg.packages != null;
@@ -70,9 +73,7 @@ in
       description = "Directories of images that others fill: `REPOSITORY/TAG` is an image spec, or a link to one.";
     };
 
-    packages = mkOption {
-      type = types.nullOr types.str;
-      default = null;
+    packages = optional types.str {
       example = "nixpkgs!nixos-unstable";
       description = "Where packages are from of which images are built when somebody pulls them by name.";
     };
@@ -96,30 +97,22 @@ in
       description = "Whether the firewall lets others reach the port.";
     };
 
-    tls.certificate = mkOption {
-      type = types.nullOr types.path;
-      default = null;
+    tls.certificate = optional types.path {
       example = "/var/lib/secrets/registry.pem";
       description = "Certificate to serve by HTTPS with, and those that it stands on, as PEM. It is read as root when the service starts.";
     };
 
-    tls.key = mkOption {
-      type = types.nullOr types.path;
-      default = null;
+    tls.key = optional types.path {
       example = "/var/lib/secrets/registry.key";
       description = "Key of the certificate, as PEM. It is read as root when the service starts, and must not be in the store.";
     };
 
-    tls.acmeHost = mkOption {
-      type = types.nullOr types.str;
-      default = null;
+    tls.acmeHost = optional types.str {
       example = "registry.example";
       description = "Name of a certificate of `security.acme.certs` to serve by HTTPS with. A renewed one is taken without a restart.";
     };
 
-    htpasswd = mkOption {
-      type = types.nullOr types.path;
-      default = null;
+    htpasswd = optional types.path {
       example = "/var/lib/secrets/htpasswd";
       description = "File of users that `htpasswd -B` wrote; without it everybody may pull. It is read as root when the service starts.";
     };
@@ -136,16 +129,12 @@ in
       description = "How many bytes of layers are kept; K, M, G and T are powers of 1024.";
     };
 
-    storage = mkOption {
-      type = types.nullOr types.str;
-      default = null;
+    storage = optional types.str {
       example = "s3://images/nixos";
       description = "Object storage that servers share for what `packages` has built. Its credentials are in `environmentFile`.";
     };
 
-    environmentFile = mkOption {
-      type = types.nullOr types.path;
-      default = null;
+    environmentFile = optional types.path {
       example = "/var/lib/secrets/stowage.env";
       description = "File with secret environment variables, such as `AWS_SECRET_ACCESS_KEY=…`. systemd reads it as root.";
     };
