@@ -1,7 +1,8 @@
 //! Tests storages that are slow, or do not answer.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use object_store::path::Path;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_stream::StreamExt;
