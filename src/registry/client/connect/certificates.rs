@@ -8,14 +8,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio_rustls::rustls::client::{ResolvesClientCert, WebPkiServerVerifier};
+use tokio_rustls::rustls::client::ResolvesClientCert;
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::sign::CertifiedKey;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore, SignatureScheme};
-use webpki_root_certs::TLS_SERVER_ROOT_CERTS;
+use tokio_rustls::rustls::{ClientConfig, SignatureScheme};
 
+use super::pem_files::{error, files_in, read_certificates};
 use super::verifier::{Unverified, Verifier};
 use crate::outgoing::RegistryName;
 use crate::registry::client::error::ClientError;
@@ -62,9 +62,11 @@ impl Certificates {
             .expect("ring knows the versions of TLS");
         let verifier: Arc<dyn tokio_rustls::rustls::client::danger::ServerCertVerifier> = if verify
         {
-            let mut trusted = self.trusted()?;
+            let mut trusted = self.named()?;
             trusted.extend(found.authorities);
-            verifier(trusted, self.authorities.is_none(), &provider)?
+            let with_compiled_in = self.authorities.is_none();
+            let directories = &self.authority_directories;
+            Arc::new(Verifier::new(&provider, trusted, with_compiled_in, directories))
         } else {
             Arc::new(Unverified(provider))
         };
@@ -98,45 +100,15 @@ impl Certificates {
         Ok(Found::default())
     }
 
-    /// Returns the authorities that are trusted for every registry, in addition to the compiled-in
-    /// ones.
-    fn trusted(&self) -> Result<Vec<CertificateDer<'static>>, ClientError> {
-        let mut trusted = Vec::new();
-        if let Some(file) = &self.authorities {
-            trusted.extend(read_certificates(file)?);
-            if trusted.is_empty() {
-                return Err(error(file, "there is no certificate in it"));
-            }
+    /// Returns the authorities of the file that the user has named for every registry.
+    fn named(&self) -> Result<Vec<CertificateDer<'static>>, ClientError> {
+        let Some(file) = &self.authorities else { return Ok(Vec::new()) };
+        let named = read_certificates(file)?;
+        if named.is_empty() {
+            return Err(error(file, "there is no certificate in it"));
         }
-        for directory in &self.authority_directories {
-            // Like OpenSSL, skip other files, and a directory that does not exist.
-            for file in files_in(directory).unwrap_or_default() {
-                trusted.extend(read_certificates(&file).unwrap_or_default());
-            }
-        }
-        Ok(trusted)
+        Ok(named)
     }
-}
-
-/// Builds a verifier that trusts these authorities, and optionally the compiled-in ones.
-fn verifier(
-    trusted: Vec<CertificateDer<'static>>,
-    with_compiled_in: bool,
-    provider: &Arc<CryptoProvider>,
-) -> Result<Arc<Verifier>, ClientError> {
-    let mut roots = RootCertStore::empty();
-    // Certificates that can't be parsed are not trusted.
-    roots.add_parsable_certificates(trusted.iter().cloned());
-    if with_compiled_in {
-        roots.add_parsable_certificates(TLS_SERVER_ROOT_CERTS.iter().cloned());
-    }
-    let builder =
-        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
-    let authorities = builder.build().map_err(|source| ClientError::Certificate {
-        file: "the certificates to trust".to_owned(),
-        reason: source.to_string(),
-    })?;
-    Ok(Arc::new(Verifier { authorities, trusted }))
 }
 
 /// Presents the first certificate that the registry can verify.
@@ -195,34 +167,10 @@ fn read_pair(file: &Path, provider: &CryptoProvider) -> Result<CertifiedKey, Cli
         .map_err(|source| error(&key_file, format!("not the key of {}: {source}", file.display())))
 }
 
-fn read_certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, ClientError> {
-    let certificates = CertificateDer::pem_file_iter(file).and_then(Iterator::collect);
-    certificates.map_err(|source| match source {
-        pem::Error::Io(source) => error(file, source),
-        source => error(file, source),
-    })
-}
-
-/// Returns the files of a directory, sorted by their names.
-fn files_in(directory: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(directory)? {
-        let path = entry?.path();
-        if path.is_file() {
-            files.push(path);
-        }
-    }
-    files.sort();
-    Ok(files)
-}
-
-fn error(file: &Path, reason: impl ToString) -> ClientError {
-    ClientError::Certificate { file: file.display().to_string(), reason: reason.to_string() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::registry::client::connect::pem_files::certificates_of;
 
     fn read(directory: &Path) -> Result<(usize, usize), String> {
         let certificates =
@@ -296,12 +244,14 @@ mod tests {
         let directories = vec![root.path().to_owned(), "/nonexistent".into()];
         let certificates =
             Certificates { authority_directories: directories, ..Certificates::default() };
-        assert_eq!(certificates.trusted().ok().unwrap().len(), 1);
+        // openssl gives each file a second name.
+        std::os::unix::fs::symlink("1234abcd.0", root.path().join("one.pem")).unwrap();
+        assert_eq!(certificates_of(&certificates.authority_directories).len(), 1);
         let empty = Certificates {
             authorities: Some(root.path().join("README")),
             ..Certificates::default()
         };
-        let error = empty.trusted().err().unwrap().to_string();
+        let error = empty.named().err().unwrap().to_string();
         assert!(error.contains("README: there is no certificate in it"), "{error}");
     }
 }

@@ -3,6 +3,7 @@
 
 mod absolute_form;
 mod certificates;
+mod pem_files;
 mod proxies;
 mod route;
 mod tls;

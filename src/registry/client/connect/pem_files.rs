@@ -1,0 +1,54 @@
+//! Reads files of certificates (PEM, RFC 7468).
+//! Stage: registry. Reads files. Input: files and directories. Output: certificates.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
+
+use crate::registry::client::error::ClientError;
+
+/// Returns the certificates in the files of directories. Like OpenSSL, skips other files, and a
+/// directory that does not exist. A file with several names, as `openssl rehash` makes them, is read
+/// once.
+pub fn certificates_of(directories: &[PathBuf]) -> Vec<CertificateDer<'static>> {
+    let files = directories.iter().flat_map(|directory| files_in(directory).unwrap_or_default());
+    let files: BTreeSet<_> = files.filter_map(|file| file.canonicalize().ok()).collect();
+    files.iter().flat_map(|file| read_certificates(file).unwrap_or_default()).collect()
+}
+
+/// Returns the certificates of a PEM file.
+///
+/// # Errors
+/// Fails with [`ClientError::Certificate`] if the file can't be read, or is not PEM.
+pub fn read_certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, ClientError> {
+    let certificates = CertificateDer::pem_file_iter(file).and_then(Iterator::collect);
+    certificates.map_err(|source| match source {
+        pem::Error::Io(source) => error(file, source),
+        source => error(file, source),
+    })
+}
+
+/// Returns the files of a directory, sorted by their names.
+///
+/// # Errors
+/// Fails if the directory can't be read.
+pub fn files_in(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.is_file() {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Says why a file of certificates can't be used.
+pub fn error(file: &Path, reason: impl ToString) -> ClientError {
+    ClientError::Certificate { file: file.display().to_string(), reason: reason.to_string() }
+}
