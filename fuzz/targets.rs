@@ -25,11 +25,12 @@ use stowage::{report, target};
 pub type Target = fn(&[u8]);
 
 /// All targets, by the names of their corpora.
-pub const TARGETS: [(&str, Target); 6] = [
+pub const TARGETS: [(&str, Target); 7] = [
     ("registration", registration),
     ("attributes", attributes),
     ("specs", specs),
     ("archives", archives),
+    ("programs", programs),
     ("http", http),
     ("names", names),
 ];
@@ -81,8 +82,9 @@ pub fn archives(data: &[u8]) {
         tempfile::NamedTempFile::new().expect("there is a directory for temporary files");
     file.write_all(data).expect("it has space");
     let architecture: Architecture = "amd64".parse().expect("it is one");
-    if let Ok(layers) = oci::layers_of(&Store::default(), file.path(), &architecture) {
-        let _ = oci::flatten(&Store::default(), &layers, io::sink());
+    if let Ok(image) = oci::image_of(&Store::default(), file.path(), &architecture) {
+        let _ = oci::flatten(&Store::default(), &image.layers, io::sink());
+        let _ = report::lint(&Store::default(), &image, |_| {});
     }
     let null = "/dev/null".as_ref();
     let _ = target::merge_archives(
@@ -91,6 +93,15 @@ pub fn archives(data: &[u8]) {
         null,
         &stowage::outgoing::Unwatched,
     );
+}
+
+/// Reads the head of a program, and what its loader needs.
+pub fn programs(data: &[u8]) {
+    if let Some(elf) = report::Elf::read(data) {
+        let texts = elf.needed.iter().chain(&elf.interpreter).chain(&elf.rpath).chain(&elf.runpath);
+        assert!(texts.into_iter().all(|text| text.len() < data.len()));
+    }
+    let _ = report::head_of(&data[..data.len().min(256)]);
 }
 
 /// Sends bytes to a registry, and reads its answers.

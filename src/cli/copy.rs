@@ -49,7 +49,8 @@ pub fn copy(
     let formats = formats.collect::<Result<Vec<_>, _>>()?;
     let artifact = Artifact::read(store, image)?;
     if !quiet {
-        for finding in artifact.images().iter().flat_map(|spec| report::lint_config(store, spec)) {
+        let found = artifact.images().iter().flat_map(|spec| report::lint_config(store, spec));
+        for finding in found.filter(|finding| finding.level != report::Level::Note) {
             match options.progress {
                 // With JSON, each line must be an object.
                 Some(ProgressArgument::Json) => {

@@ -6,7 +6,7 @@ use super::Failure;
 use super::arguments::{LintArguments, ManifestArguments, VerifyArguments};
 use super::commands::{binary_stdout, layers, print, print_json};
 use super::progress::{Bytes, bar};
-use crate::oci::{self, Form, Image, ImageSpec};
+use crate::oci::{self, Architecture, Form, Image, ImageSpec};
 use crate::outgoing::{self, Hashing, ImageLayer};
 use crate::report;
 use crate::sink::Plain;
@@ -61,19 +61,23 @@ pub fn tarsum() -> Result<(), Failure> {
 }
 
 pub fn lint(store: &Store, arguments: &LintArguments) -> Result<(), Failure> {
-    let spec = ImageSpec::read_outline(&arguments.image)?;
+    let arch = arguments.arch.clone().unwrap_or_else(Architecture::of_this_machine);
+    let spec = oci::image_of(store, &arguments.image, &arch)?;
     let bar = bar("reading", spec.size());
-    let findings = report::lint(store, &spec, |size| bar.inc(size))?;
+    let mut findings = report::lint(store, &spec, |size| bar.inc(size))?;
     bar.finish_and_clear();
+    findings.retain(|finding| !arguments.allow.contains(&finding.check));
     if arguments.json {
         print_json(&findings)?;
     } else {
-        findings.iter().try_for_each(|finding| print(&format!("warning: {finding}")))?;
+        findings.iter().try_for_each(|it| print(&format!("{}: {it}", it.level)))?;
     }
-    match findings.len() {
-        found if found > 0 && arguments.strict => Err(Failure::Lint(found)),
-        _ => Ok(()),
+    let count = |level| findings.iter().filter(|finding| finding.level == level).count();
+    let (errors, warnings) = (count(report::Level::Error), count(report::Level::Warning));
+    if errors > 0 || (warnings > 0 && arguments.strict) {
+        return Err(Failure::Lint { errors, warnings });
     }
+    Ok(())
 }
 
 fn describe(store: &Store, difference: &report::Difference, count: usize) -> String {

@@ -157,8 +157,8 @@ enum Failure {
     #[error("`{0}` must be an annotation, `KEY=VALUE`")]
     Annotation(String),
     #[cfg(feature = "report")]
-    #[error("{0} warnings")]
-    Lint(usize),
+    #[error("{}", counts(*errors, *warnings))]
+    Lint { errors: usize, warnings: usize },
     #[cfg(feature = "report")]
     #[error("{}: no blob of this image has the digest {digest}", file.display())]
     NoSuchBlob { file: PathBuf, digest: crate::digest::BlobDigest },
@@ -308,6 +308,18 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         #[cfg(feature = "registry")]
         Command::Man(arguments) => pages::write_man_pages(&arguments.directory),
     }
+}
+
+/// Says how many errors and warnings there are.
+#[cfg(feature = "report")]
+fn counts(errors: usize, warnings: usize) -> String {
+    let count = |count, what| match count {
+        0 => None,
+        1 => Some(format!("1 {what}")),
+        count => Some(format!("{count} {what}s")),
+    };
+    let counts = [count(errors, "error"), count(warnings, "warning")];
+    counts.into_iter().flatten().collect::<Vec<_>>().join(" and ")
 }
 
 /// Removes what may be a password from the value that an error quotes.

@@ -17,8 +17,10 @@ pub const BLOCK: usize = 512;
 const MTIME: u64 = 1;
 /// The owner of an entry, by number and by name, unless a base image's directories or `perms` set
 /// another.
-const OWNER: u64 = 0;
+pub const OWNER: u64 = 0;
 const OWNER_NAME: &str = "root";
+/// The mode of a link, which has no meaning.
+pub const LINK_MODE: u32 = 0o777;
 /// The name of a PAX header itself, which readers ignore.
 const PAX_NAME: &[u8] = b"PaxHeaders.0";
 const PAX_MODE: u32 = 0o644;
@@ -68,9 +70,9 @@ pub fn header_blocks(name: &[u8], entry: Entry, given: Given) -> Vec<u8> {
             (EntryType::Directory, mode, 0, &[][..])
         }
         Entry::File { executable, size } => {
-            (EntryType::Regular, if executable { 0o555 } else { 0o444 }, size, &[][..])
+            (EntryType::Regular, file_mode(executable), size, &[][..])
         }
-        Entry::Symlink { target } => (EntryType::Symlink, 0o777, 0, target),
+        Entry::Symlink { target } => (EntryType::Symlink, LINK_MODE, 0, target),
     };
 
     let mode = if kind == EntryType::Symlink { mode } else { given.mode.unwrap_or(mode) };
@@ -123,6 +125,11 @@ pub fn header_blocks(name: &[u8], entry: Entry, given: Given) -> Vec<u8> {
         target,
     ));
     blocks
+}
+
+/// Returns the mode of a file, as Nix sets it.
+pub fn file_mode(executable: bool) -> u32 {
+    if executable { 0o555 } else { 0o444 }
 }
 
 /// Returns the value of a header field for a number that may only fit a PAX record.

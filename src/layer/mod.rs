@@ -6,6 +6,7 @@ mod base_tree;
 mod build;
 mod contents;
 mod header;
+mod inventory;
 mod links;
 mod nar;
 mod nix_database;
@@ -27,12 +28,13 @@ pub use archive::{outline_layer, write_layer};
 pub use base_tree::{Attributes, BaseEntry, BaseLayerTree, BaseTree, LinkLoop, normal_name};
 pub use build::{Layer, build_layers, layer_at};
 pub use contents::LayerContents;
+pub use inventory::{LayerEntry, LayerFile, LayerFileKind, file_in_store, layer_entries};
 pub use nar::{DirectoryNar, nar_hash};
 pub use nix_database::{
     DATABASE, DATABASE_DIR, DatabaseError, MergedDatabase, SCHEMA_FILE, SCHEMA_VERSION,
     merged_database, nix_database, valid_paths,
 };
-pub use permissions::{PermissionRule, unmatched_rules};
+pub use permissions::{Pattern, PermissionRule, unmatched_rules};
 pub use plan::{
     HintRule, LayerBudget, LayerPlan, Layering, LayeringHints, ParseBudgetError,
     ParseLayeringError, Pipeline, PipelineError, PlanError, PlanOptions, Popularity, PreviousPlan,

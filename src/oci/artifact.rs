@@ -69,6 +69,23 @@ impl IndexSpec {
         Self { version: VERSION, annotations, images }
     }
 
+    /// Reads and checks `index.json`.
+    ///
+    /// # Errors
+    /// [`Error::Read`], [`Error::Json`] or [`Error::IndexVersion`].
+    pub fn read(file: &Path) -> Result<Self, Error> {
+        let open = File::open(file);
+        Self::read_from(open.map_err(|source| Error::Read { file: file.to_owned(), source })?, file)
+    }
+
+    fn read_from(open: impl Read, file: &Path) -> Result<Self, Error> {
+        let spec: Self = json_file::read_from(open, file, "an index spec")?;
+        if spec.version != VERSION {
+            return Err(Error::IndexVersion { file: file.to_owned(), version: spec.version });
+        }
+        Ok(spec)
+    }
+
     /// The files of its images' specs.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         self.images.iter().map(|image| &*image.spec)
@@ -175,11 +192,7 @@ impl Artifact {
         if !is_index {
             return ImageSpec::read_outline_from(open, file).map(Self::from);
         }
-        let spec: IndexSpec = json_file::read_from(open, file, "an index spec")?;
-        if spec.version != VERSION {
-            return Err(Error::IndexVersion { file: file.to_owned(), version: spec.version });
-        }
-        spec.load(store)
+        IndexSpec::read_from(open, file)?.load(store)
     }
 
     /// Returns whether there is an index, which may have only one image.

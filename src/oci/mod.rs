@@ -2,6 +2,7 @@
 //! Stage: oci. Input: layers. Output: [`ImageSpec`] and [`Image`].
 
 mod annotations;
+mod any_image;
 mod architecture;
 mod archive_reader;
 mod artifact;
@@ -30,6 +31,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 pub use annotations::{Annotations, annotated};
+pub use any_image::image_of;
 pub use architecture::Architecture;
 pub use artifact::{Artifact, Documents, IndexEntry, IndexSpec};
 pub use blob::{Form, LayerBlob};
@@ -41,7 +43,7 @@ pub use compression::Compression;
 pub use compressor::Compressor;
 pub use config::{ConfigError, ContainerConfig};
 pub use created::Created;
-pub use flatten::{flatten, layers_of};
+pub use flatten::{Change, EntryId, Problem as RootProblem, RootNode, RootTree, flatten};
 pub use image::{Blob, Image, ManifestFormat};
 pub use json_file::write as write_json;
 pub use layer_reader::read_tar;

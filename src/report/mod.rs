@@ -4,7 +4,9 @@
 
 mod against;
 mod diff;
+mod elf;
 mod explain;
+mod image_files;
 mod lint;
 mod locations;
 pub mod sbom;
@@ -13,8 +15,10 @@ mod validate;
 
 pub use against::{Comparison, LayerDifference, against};
 pub use diff::{Diff, NewLayer, diff};
+pub use elf::Elf;
 pub use explain::{ExplainedLayer, ExplainedPath, Explanation, explain};
-pub use lint::{Check, Finding, lint, lint_config};
+pub use image_files::ReadAt;
+pub use lint::{Check, Finding, Head, Level, head_of, lint, lint_config};
 pub use locations::{Locations, locations};
 pub use tarsum::tarsum;
 pub use validate::{Difference, Report, validate};

@@ -27,6 +27,8 @@ mod compressed;
 mod determinism;
 /// Options of a build for dockerTools: owners and times of the store, tars on top.
 mod docker_tools;
+/// Programs and libraries that have nothing but what a loader reads.
+mod elf;
 /// `stowage explain` and `stowage diff`: the contents of an image, the reasons for them, and the
 /// cost of an update.
 mod explain;

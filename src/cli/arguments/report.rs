@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use crate::digest::BlobDigest;
+use crate::oci::Architecture;
 use crate::outgoing::ImageReference;
+use crate::report::Check;
 use crate::report::sbom::SUPPLIER;
 
 #[derive(Debug, Args)]
@@ -51,13 +53,22 @@ pub struct ManifestArguments {
 
 #[derive(Debug, Args)]
 pub struct LintArguments {
-    /// The image spec, `image.json`
+    /// The image: an image spec, `image.json`, the script that streams it, or an archive or
+    /// directory of any image
     #[arg(value_name = "IMAGE")]
     pub image: PathBuf,
 
-    /// Fail if there is any finding
+    /// Fail if there is any warning. Errors make the command fail without it
     #[arg(long)]
     pub strict: bool,
+
+    /// Leave out the findings of these checks
+    #[arg(long, value_name = "CHECK", value_delimiter = ',')]
+    pub allow: Vec<Check>,
+
+    /// Architecture of the image if there are several, by Go's name [default: this machine's]
+    #[arg(long, value_name = "ARCHITECTURE")]
+    pub arch: Option<Architecture>,
 
     /// Print the findings as JSON
     #[arg(long)]

@@ -16,7 +16,7 @@ use crate::store::{self, Store, StorePath};
 
 mod pattern;
 
-use pattern::Pattern;
+pub use pattern::Pattern;
 
 /// The length of the longest name of a user or group: that of ustar's field.
 const NAME_FIELD: usize = 32;

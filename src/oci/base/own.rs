@@ -11,7 +11,6 @@ use super::platform::Platform;
 use super::scan::scan;
 use crate::layer::{BaseLayerTree, outline_layer};
 use crate::oci::artifact::IndexSpec;
-use crate::oci::json_file;
 use crate::oci::recognise::{Given, recognise};
 use crate::oci::spec::ImageSpec;
 use crate::oci::spec_layer::{LayerSource, SpecLayer};
@@ -33,8 +32,7 @@ pub fn own_image(
     let specs = match recognise(store, path).map_err(read_error)? {
         Given::Image(spec) => vec![spec],
         Given::Index(index) => {
-            let spec: IndexSpec =
-                json_file::read(&store.locate(&index), "an index spec").map_err(problem)?;
+            let spec = IndexSpec::read(&store.locate(&index)).map_err(problem)?;
             spec.files().map(Path::to_owned).collect()
         }
         Given::Layers => {

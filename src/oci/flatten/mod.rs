@@ -10,42 +10,17 @@ mod tree;
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
-use std::path::Path;
 
 use tar::{Builder, EntryType, Header};
 
 use self::attributes::Attributes;
-pub use self::tree::Problem;
-use self::tree::{Change, EntryId, Names, RootTree};
+use self::tree::Names;
+pub use self::tree::{Change, EntryId, Problem, RootNode, RootTree};
 use super::Error;
-use super::architecture::Architecture;
-use super::base;
-use super::build::base_layers;
 use super::layer_reader::read_tar;
-use super::recognise::{Given, recognise};
-use super::spec::ImageSpec;
 use super::spec_layer::SpecLayer;
 use super::unpack::{self, Budget, TarError, TarReader};
 use crate::store::Store;
-
-/// Reads the layers of an image: of an image spec, or of any format that [`super::base::read_base`]
-/// reads.
-///
-/// # Errors
-/// Fails if the image can't be read, or does not have its digests.
-pub fn layers_of(
-    store: &Store,
-    image: &Path,
-    architecture: &Architecture,
-) -> Result<Vec<SpecLayer>, Error> {
-    let given =
-        recognise(store, image).map_err(|source| Error::Read { file: image.to_owned(), source })?;
-    // Of any architecture.
-    if let Given::Image(spec) = given {
-        return Ok(ImageSpec::read_outline(&store.locate(&spec))?.layers);
-    }
-    Ok(base_layers(base::read_base(store, image, architecture)?).layers)
-}
 
 /// Writes the files that `layers`, from the bottom up, have together.
 ///

@@ -78,6 +78,17 @@ enum Kind {
     Other,
 }
 
+/// The last entry of a path, after all layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RootNode<'t> {
+    /// A directory. One that only has entries below it has none of its own.
+    Directory(Option<EntryId>),
+    /// A symbolic link, with its target.
+    Symlink(EntryId, &'t [u8]),
+    /// A file, a device or another kind.
+    Other(EntryId),
+}
+
 /// A root file system that is being composed.
 #[derive(Debug, Default)]
 pub struct RootTree {
@@ -143,6 +154,40 @@ impl RootTree {
         Names(names)
     }
 
+    /// Returns what is at a path without following any link. The path is relative to the root.
+    pub fn at(&self, path: &[u8]) -> Option<RootNode<'_>> {
+        match self.nodes.get(path) {
+            Some(Node { entry, kind, .. }) => Some(match kind {
+                Kind::Directory => RootNode::Directory(Some(*entry)),
+                Kind::Symlink(target) => RootNode::Symlink(*entry, target),
+                Kind::Other => RootNode::Other(*entry),
+            }),
+            None if path.is_empty() => Some(RootNode::Directory(None)),
+            None => self.below(path).next().map(|_| RootNode::Directory(None)),
+        }
+    }
+
+    /// Returns the names in a directory, sorted, each once.
+    pub fn names_in(&self, directory: &[u8]) -> BTreeSet<&[u8]> {
+        let first = if directory.is_empty() { 0 } else { directory.len() + 1 };
+        let names = self.below(directory).map(|(path, _)| parts(&path[first..]).next());
+        names.flatten().collect()
+    }
+
+    /// Returns every path, sorted, with its entry.
+    pub fn paths(&self) -> impl Iterator<Item = (&[u8], EntryId)> {
+        self.nodes.iter().map(|(path, node)| (&path[..], node.entry))
+    }
+
+    /// Returns the entries in a directory and below.
+    fn below(&self, directory: &[u8]) -> impl Iterator<Item = (&[u8], &Node)> {
+        let first = if directory.is_empty() { Vec::new() } else { joined(directory, b"") };
+        let nodes = self.nodes.range(first.clone()..);
+        nodes
+            .take_while(move |(name, _)| name.starts_with(&first))
+            .map(|(name, node)| (&name[..], node))
+    }
+
     /// Records that a layer removes a path of those below. Returns whether it is the first time.
     fn removes_first(&mut self, layer: usize, path: &[u8]) -> bool {
         if self.removed.0 != layer {
@@ -153,14 +198,10 @@ impl RootTree {
 
     /// Removes from a directory the entries of layers below `layer`.
     fn remove_below(&mut self, directory: &[u8], layer: usize) {
-        let below = joined(directory, b"");
-        let first = if directory.is_empty() { Vec::new() } else { below };
         let gone: Vec<_> = self
-            .nodes
-            .range(first.clone()..)
-            .take_while(|(name, _)| name.starts_with(&first))
+            .below(directory)
             .filter(|(_, node)| node.layer < layer)
-            .map(|(name, _)| name.clone())
+            .map(|(name, _)| name.to_vec())
             .collect();
         for name in gone {
             self.nodes.remove(&name);

@@ -1,17 +1,16 @@
 //! The files and users that an image's `config` relies on.
-//! Stage: report. Input: [`ImageSpec`]. Output: [`Finding`]s.
-
-use std::fs::File;
-use std::io::Read;
-use std::path::Path;
+//! Stage: report. Input: [`ImageSpec`], and the image's files. Output: [`Finding`]s.
 
 use serde_json::Value;
 
-use super::lookup::{Found, Lookup};
-use super::program::{HEAD, misfit};
-use super::{Check, Finding, LARGEST_ID};
+use super::LARGEST_ID;
+use super::finding::{Check, Finding, Level};
+use super::health::lint_health;
+use super::identity::{Identity, Lacking, identity_of};
+use super::provided::Provided;
+use super::start::{Problem, Start};
 use crate::oci::ImageSpec;
-use crate::store::Store;
+use crate::report::image_files::{Absent, FileKind, Found, ImageFiles, Last, shown};
 
 /// Variables that name a file or directory that must exist, and what happens if it does not.
 const FILES: [(&str, &str); 7] = [
@@ -28,124 +27,185 @@ const FILES: [(&str, &str); 7] = [
 ];
 /// The directories that are searched for a program if `PATH` is not set (moby, `oci/defaults.go`).
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// The mode of a directory in which every user may make files, and remove only their own.
+const TMP_MODE: u32 = 0o1777;
 
-/// Checks the config, and the rules of `perms`.
-pub fn lint(store: &Store, spec: &ImageSpec) -> Vec<Finding> {
-    let lookup = Lookup::new(store, spec);
-    let config = spec.config.as_map();
+/// Checks the config by the files of the image.
+pub fn lint(files: &ImageFiles, spec: &ImageSpec) -> Vec<Finding> {
+    let config = Config(spec);
     let mut findings = Vec::new();
-    let mut found = |check, path: Option<&str>, message: String| {
-        let path = path.map(str::to_owned);
-        findings.push(Finding { check, layer: None, path, message, more: 0 });
-    };
-    let list = |key: &str| {
-        let list = config.get(key).and_then(Value::as_array).into_iter().flatten();
-        list.filter_map(Value::as_str).collect::<Vec<_>>()
-    };
-    let variables = list("Env");
-    let variable = |name: &str| {
-        let pairs = variables.iter().rev().filter_map(|pair| pair.split_once('='));
-        pairs.filter(|(key, _)| *key == name).map(|(_, value)| value).next()
-    };
+    let volumes = spec.config.as_map().get("Volumes").and_then(Value::as_object);
+    let provided = Provided::new(volumes.into_iter().flat_map(|it| it.keys()).map(String::as_str));
 
-    let key = if list("Entrypoint").is_empty() { "Cmd" } else { "Entrypoint" };
-    if let Some(program) = list(key).first() {
-        match find_program(
-            &lookup,
-            program,
-            variable("PATH").unwrap_or(PATH),
-            config.get("WorkingDir"),
-        ) {
-            Found::Here(file) => {
-                let misfit =
-                    head(&file).and_then(|head| misfit(&head, &spec.architecture.as_oci()));
-                if let Some(message) = misfit {
-                    found(Check::Machine, Some(program), message);
-                }
-            }
-            Found::Nowhere => {
-                let message = format!("`{key}` begins with it, and it is not in the image");
-                found(Check::MissingFile, Some(program), message);
-            }
-            Found::Unknown => {}
-        }
+    let identity = identity_of(files, &provided, config.text("User"));
+    lint_user(config.text("User"), &identity, &mut findings);
+    let start = Start {
+        files,
+        provided: &provided,
+        architecture: spec.architecture.as_oci(),
+        identity: identity.unwrap_or(None),
+        path: config.variable("PATH").unwrap_or(PATH).to_owned(),
+        library_path: config.variable("LD_LIBRARY_PATH").unwrap_or_default().to_owned(),
+        directory: config.text("WorkingDir").trim_end_matches('/').to_owned(),
+    };
+    lint_working_dir(&start, &mut findings);
+    let key = if config.list("Entrypoint").is_empty() { "Cmd" } else { "Entrypoint" };
+    if let Some(program) = config.list(key).first()
+        && let Some(problem) = start.problem(program)
+    {
+        findings.push(found(problem, program, &format!("`{key}` begins with it, and")));
     }
-    for (name, then) in FILES {
-        let path = variable(name).filter(|path| path.starts_with('/'));
-        if let Some(path) = path.filter(|path| lookup.find(path) == Found::Nowhere) {
-            let message = format!("`{name}` names it, and it is not in the image: {then}");
-            found(Check::MissingFile, Some(path), message);
-        }
-    }
-    let needs_tmp = variables
-        .iter()
-        .chain(&list("Cmd"))
-        .chain(&list("Entrypoint"))
-        .any(|text| text.contains("/tmp"));
-    let has_volume = config.get("Volumes").is_some_and(|volumes| volumes.get("/tmp").is_some());
-    if needs_tmp && !has_volume && lookup.find("/tmp") == Found::Nowhere {
-        let message = "the config names files in it, and it is not in the image".to_owned();
-        found(Check::MissingFile, Some("/tmp"), message);
-    }
-    let user = config.get("User").and_then(Value::as_str).unwrap_or_default();
-    if let Some(message) = lint_user(&lookup, user) {
-        found(Check::MissingUser, None, message);
-    }
+    lint_health(&start, &config, &mut findings);
+    lint_files(&start, &config, &mut findings);
+    lint_tmp(&start, &config, &mut findings);
     findings
 }
 
-fn find_program(lookup: &Lookup, program: &str, path: &str, directory: Option<&Value>) -> Found {
-    if program.starts_with('/') {
-        return lookup.find(program);
+/// Reads the config of an image.
+pub struct Config<'s>(&'s ImageSpec);
+
+impl Config<'_> {
+    /// Returns a value, or none if the key is not there.
+    pub fn value(&self, key: &str) -> Option<&Value> {
+        self.0.config.as_map().get(key)
     }
-    if program.contains('/') {
-        let directory = directory.and_then(Value::as_str).unwrap_or("/");
-        return lookup.find(&format!("{directory}/{program}"));
+
+    /// Returns the texts of a list, and nothing if the key is not there.
+    pub fn list(&self, key: &str) -> Vec<&str> {
+        let list = self.value(key).and_then(Value::as_array).into_iter().flatten();
+        list.filter_map(Value::as_str).collect()
     }
-    let mut unknown = false;
-    for directory in path.split(':') {
-        match lookup.find(&format!("{directory}/{program}")) {
-            Found::Nowhere => {}
-            Found::Unknown => unknown = true,
-            here => return here,
-        }
+
+    fn text(&self, key: &str) -> &str {
+        self.value(key).and_then(Value::as_str).unwrap_or_default()
     }
-    if unknown { Found::Unknown } else { Found::Nowhere }
+
+    /// Returns the value of a variable of `Env`: the last one counts.
+    fn variable(&self, name: &str) -> Option<&str> {
+        let variables = self.list("Env").into_iter().rev();
+        let mut pairs = variables.filter_map(|pair| pair.split_once('='));
+        pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
+    }
 }
 
-/// Returns a problem with `user[:group]`, each by name or by number. Numbers need no entry in a
-/// file.
-fn lint_user(lookup: &Lookup, user: &str) -> Option<String> {
-    let (user, group) = user.split_once(':').map_or((user, ""), |(user, group)| (user, group));
-    for (name, file, what) in [(user, "/etc/passwd", "user"), (group, "/etc/group", "group")] {
-        if let Ok(number) = name.parse::<u64>() {
-            if number > LARGEST_ID {
-                return Some(format!(
-                    "`User` is {what} {number}: engines without root have none over {LARGEST_ID}"
-                ));
-            }
-            continue;
+/// Makes a finding of what keeps a program from being started.
+pub fn found(problem: Problem, program: &str, why: &str) -> Finding {
+    let Problem { check, level, text } = problem;
+    let path = Some(program.to_owned());
+    Finding { check, level, layer: None, path, message: format!("{why} {text}"), more: 0 }
+}
+
+/// Makes a finding of a path, or of the config alone.
+pub fn finding(check: Check, level: Level, path: Option<&str>, message: String) -> Finding {
+    Finding { check, level, layer: None, path: path.map(str::to_owned), message, more: 0 }
+}
+
+/// Checks `user[:group]`, each by name or by number.
+fn lint_user(
+    user: &str,
+    identity: &Result<Option<Identity>, Lacking>,
+    findings: &mut Vec<Finding>,
+) {
+    if let Err(Lacking { what, name, file }) = identity {
+        let message =
+            format!("`User` is {what} `{name}`, and {file} of the image has none of that name");
+        findings.push(finding(Check::MissingUser, Level::Error, None, message));
+    }
+    let (name, group) = user.split_once(':').unwrap_or((user, ""));
+    for (number, what) in [(name, "user"), (group, "group")] {
+        if let Some(number) = number.parse::<u64>().ok().filter(|number| *number > LARGEST_ID) {
+            let message = format!(
+                "`User` is {what} {number}: engines without root have none over {LARGEST_ID}"
+            );
+            findings.push(finding(Check::MissingUser, Level::Warning, None, message));
         }
-        let known = match lookup.find(file) {
-            _ if name.is_empty() => true,
-            Found::Unknown => true,
-            Found::Nowhere => false,
-            Found::Here(file) => {
-                let text = std::fs::read_to_string(file).unwrap_or_default();
-                text.lines().any(|line| line.split(':').next() == Some(name))
-            }
+    }
+    if let Ok(identity) = identity
+        && !name.is_empty()
+        && name.parse::<u64>().is_err()
+        && name != "root"
+    {
+        let number = match identity {
+            Some(Identity { uid, .. }) => format!("{uid}"),
+            None => "its number".to_owned(),
         };
-        if !known {
-            return Some(format!(
-                "`User` is {what} `{name}`, and {file} of the image has none of that name"
-            ));
-        }
+        let message = format!(
+            "`User` is `{name}`: Kubernetes' `runAsNonRoot` takes numbers alone, here {number}"
+        );
+        findings.push(finding(Check::RunAsNonRoot, Level::Note, None, message));
     }
-    None
 }
 
-fn head(file: &Path) -> Option<Vec<u8>> {
-    let mut head = Vec::new();
-    File::open(file).ok()?.take(HEAD as u64).read_to_end(&mut head).ok()?;
-    Some(head)
+/// Checks `WorkingDir`. Engines make one that is not there.
+fn lint_working_dir(start: &Start, findings: &mut Vec<Finding>) {
+    if start.directory.is_empty() {
+        return;
+    }
+    let text = match start.provided.find(start.files, &start.directory, Last::Followed) {
+        Found::Here(directory, searched) if directory.kind == FileKind::Directory => {
+            let may_search = |identity: &Identity| identity.may_search(directory.attributes);
+            match (&start.identity, start.denied(&searched)) {
+                (_, Some(denied)) => format!("it is in {denied}"),
+                (Some(identity), None) if !may_search(identity) => {
+                    let mode = directory.attributes.mode;
+                    format!("{identity} may not search it (mode {mode:04o})")
+                }
+                _ => return,
+            }
+        }
+        Found::Here(..) => "it is no directory".to_owned(),
+        Found::Nowhere(Absent::NoDirectory(place)) => format!("{} is no directory", shown(&place)),
+        Found::Nowhere(Absent::Circle) => "its links lead in a circle".to_owned(),
+        Found::Nowhere(Absent::Nothing(_)) | Found::Unknown => return,
+    };
+    let message = format!("`WorkingDir` is it, and {text}");
+    findings.push(finding(Check::WorkingDir, Level::Error, Some(&start.directory), message));
+}
+
+/// Checks the files that variables name.
+fn lint_files(start: &Start, config: &Config, findings: &mut Vec<Finding>) {
+    for (name, then) in FILES {
+        let path = config.variable(name).filter(|path| path.starts_with('/'));
+        // `/tmp` has a check of its own.
+        let Some(path) = path.filter(|path| !is_tmp(path)) else { continue };
+        if let Found::Nowhere(_) = start.provided.find(start.files, path, Last::Followed) {
+            let message = format!("`{name}` names it, and it is not in the image: {then}");
+            findings.push(finding(Check::MissingFile, Level::Warning, Some(path), message));
+        }
+    }
+}
+
+fn is_tmp(path: &str) -> bool {
+    path.trim_end_matches('/') == "/tmp"
+}
+
+/// Checks that every user may make temporary files.
+fn lint_tmp(start: &Start, config: &Config, findings: &mut Vec<Finding>) {
+    if start.provided.may_have(b"tmp") {
+        return;
+    }
+    let texts = ["Env", "Cmd", "Entrypoint"].map(|key| config.list(key)).concat();
+    let is_named = texts.iter().any(|text| text.contains("/tmp"));
+    let (level, message) = match start.provided.find(start.files, "/tmp", Last::Followed) {
+        Found::Unknown => return,
+        Found::Here(directory, _) if directory.kind == FileKind::Directory => {
+            let mode = directory.attributes.mode;
+            if mode == TMP_MODE {
+                return;
+            }
+            let whom = match mode & 0o002 {
+                0 => "users other than its owner can't make temporary files",
+                _ => "every user may remove the files of others",
+            };
+            (Level::Warning, format!("has the mode {mode:04o}, and not 1777: {whom}"))
+        }
+        Found::Here(..) => (Level::Warning, "is no directory".to_owned()),
+        Found::Nowhere(_) if is_named => {
+            (Level::Warning, "the config names files in it, and it is not in the image".to_owned())
+        }
+        Found::Nowhere(_) => {
+            (Level::Note, "is not in the image: programs that need temporary files fail".to_owned())
+        }
+    };
+    findings.push(finding(Check::Tmp, level, Some("/tmp"), message));
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 
 use super::program::{HEAD, misfit};
-use super::{Check, Finding, LARGEST_ID};
+use super::{Check, Finding, LARGEST_ID, Level};
 use crate::layer::Error;
 use crate::oci::Architecture;
 use crate::oci::SpecLayer;
@@ -51,6 +51,7 @@ impl Notes {
             .and_modify(|finding| finding.more += 1)
             .or_insert_with(|| Finding {
                 check,
+                level: Level::Warning,
                 layer,
                 path: Some(path.to_owned()),
                 message,

@@ -3,14 +3,21 @@
 
 mod config;
 mod files;
-mod lookup;
+mod finding;
+mod health;
+mod identity;
+mod libraries;
+mod links;
 mod program;
-
-use std::fmt;
+mod provided;
+mod script;
+mod start;
 
 use rayon::prelude::*;
-use serde::Serialize;
 
+pub use self::finding::{Check, Finding, Level};
+pub use self::script::{Head, head_of};
+use super::image_files::ImageFiles;
 use crate::layer::Error;
 use crate::oci::ImageSpec;
 use crate::store::Store;
@@ -22,83 +29,30 @@ const DOCKER_LAYERS: usize = 125;
 /// many for each user.
 const LARGEST_ID: u64 = 65_535;
 
-/// A likely mistake.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Finding {
-    /// The check that found it.
-    pub check: Check,
-    /// The number of its layer, from 1 at the bottom.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub layer: Option<usize>,
-    /// The file in the image that shows it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub path: Option<String>,
-    /// The description of the mistake.
-    pub message: String,
-    /// The number of further files of the layer that show the same mistake.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub more: usize,
-}
-
-fn is_zero(number: &usize) -> bool {
-    *number == 0
-}
-
-/// The checks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Check {
-    /// More layers than some engines take.
-    Layers,
-    /// The config names a file that the image lacks.
-    MissingFile,
-    /// The config names a user that the image lacks.
-    MissingUser,
-    /// A name that leads out of the image, or that a layer has twice.
-    Name,
-    /// A program for another machine.
-    Machine,
-    /// A program that runs with its owner's or group's rights for every user.
-    SetId,
-    /// An owner that containers without root can't have.
-    Owner,
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(layer) = self.layer {
-            write!(f, "layer {layer}: ")?;
-        }
-        if let Some(path) = &self.path {
-            write!(f, "{path}: ")?;
-        }
-        f.write_str(&self.message)?;
-        if self.more > 0 {
-            write!(f, " (and {} more)", self.more)?;
-        }
-        Ok(())
-    }
-}
-
-/// Checks the image spec alone, and the few files that its `config` names.
+/// Checks the image spec alone, and the few files that its `config` names, as far as they are in
+/// the store: a base image's layers are not read.
 pub fn lint_config(store: &Store, spec: &ImageSpec) -> Vec<Finding> {
+    lint_documents(&ImageFiles::of_store_paths(store, spec), spec)
+}
+
+fn lint_documents(files: &ImageFiles, spec: &ImageSpec) -> Vec<Finding> {
     let mut findings = Vec::new();
     let layers = spec.layers.len();
     if layers > DOCKER_LAYERS {
         findings.push(Finding {
             check: Check::Layers,
+            level: Level::Warning,
             layer: None,
             path: None,
             message: format!("{layers} layers: Docker takes {DOCKER_LAYERS} at most"),
             more: 0,
         });
     }
-    findings.extend(config::lint(store, spec));
+    findings.extend(config::lint(files, spec));
     findings
 }
 
-/// Checks the image spec, and reads every layer to check its files.
+/// Checks the image spec, and reads every layer to check its files. What surely fails comes first.
 ///
 /// # Errors
 /// Fails if a layer can't be read.
@@ -107,7 +61,11 @@ pub fn lint(
     spec: &ImageSpec,
     done: impl Fn(u64) + Sync,
 ) -> Result<Vec<Finding>, Error> {
-    let mut findings = lint_config(store, spec);
+    // What is wrong with a layer's names is a finding of its own, below.
+    let files =
+        ImageFiles::read(store, spec).unwrap_or_else(|_| ImageFiles::of_store_paths(store, spec));
+    let mut findings = lint_documents(&files, spec);
+    findings.extend(links::lint(&files, spec));
     let layers: Result<Vec<_>, Error> = spec
         .layers
         .par_iter()
@@ -119,5 +77,6 @@ pub fn lint(
         })
         .collect();
     findings.extend(layers?.into_iter().flatten());
+    findings.sort_by_key(|finding| finding.level);
     Ok(findings)
 }

@@ -22,7 +22,7 @@ pub fn write_root_archive(
     path: &Path,
     watch: &dyn Watch,
 ) -> Result<(), ArchiveError> {
-    let layers = oci::layers_of(store, image, architecture)?;
+    let layers = oci::image_of(store, image, architecture)?.layers;
     watch.expect(layers.iter().map(|layer| layer.size).sum());
     write_archive_file(path, watch, |out: &mut dyn Write| {
         oci::flatten(store, &layers, out).map_err(|error| match error {

@@ -1,0 +1,71 @@
+//! Checks the programs that `Healthcheck` and `Shell` name.
+//! Stage: report. Input: the config of an image. Output: [`Finding`]s.
+
+use serde_json::Value;
+
+use super::config::{Config, finding, found};
+use super::finding::{Check, Finding, Level};
+use super::start::{Program, Start};
+
+/// Words that shells know without a program.
+const BUILTINS: [&str; 61] = [
+    "!", ".", ":", "[", "[[", "alias", "bg", "break", "builtin", "case", "cd", "command",
+    "continue", "declare", "echo", "eval", "exec", "exit", "export", "false", "fc", "fg", "for",
+    "function", "getopts", "hash", "if", "jobs", "kill", "let", "local", "mapfile", "popd",
+    "printf", "pushd", "pwd", "read", "readonly", "return", "select", "set", "shift", "shopt",
+    "source", "suspend", "test", "time", "times", "trap", "true", "type", "typeset", "ulimit",
+    "umask", "unalias", "unset", "until", "wait", "while", "then", "do",
+];
+/// The shell of `CMD-SHELL`, unless `Shell` names another (moby, `daemon/health.go`).
+const SHELL: &str = "/bin/sh";
+
+/// Checks `Healthcheck`, and `Shell`.
+pub fn lint_health(start: &Start, config: &Config, findings: &mut Vec<Finding>) {
+    let test = config.value("Healthcheck").and_then(|health| health.get("Test"));
+    let test = test.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+    let test: Vec<_> = test.collect();
+    let shell = config.list("Shell").first().copied();
+    if let ["CMD", program, ..] = test[..] {
+        let problem = start.problem(program);
+        findings
+            .extend(problem.map(|problem| found(problem, program, "`Healthcheck` runs it, and")));
+    }
+    if let ["CMD-SHELL", text, ..] = test[..] {
+        let program = shell.unwrap_or(SHELL);
+        let why = "`Healthcheck` runs a command by it, and";
+        match start.problem(program) {
+            Some(problem) => findings.push(found(problem, program, why)),
+            None => lint_command(start, program, text, findings),
+        }
+    } else if let Some(program) = shell
+        && let Some(problem) = start.problem(program)
+    {
+        // Only builds on top of the image use it.
+        let problem = super::start::Problem { level: Level::Warning, ..problem };
+        findings.push(found(problem, program, "`Shell` begins with it, and"));
+    }
+}
+
+/// Checks the first word of a shell's command, if it is a plain word and no word of the shell.
+fn lint_command(start: &Start, shell: &str, text: &str, findings: &mut Vec<Finding>) {
+    // A shell that brings its own programs: they need not have names in the image.
+    match start.find(shell) {
+        Program::Here(file, _) => {
+            let name = file.path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+            if [&b"busybox"[..], b"toybox"].iter().any(|own| name.starts_with(own)) {
+                return;
+            }
+        }
+        Program::Nowhere(_) | Program::Unknown => return,
+    }
+    let word = text.split_whitespace().next().unwrap_or_default().trim_end_matches(';');
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._+-".contains(c);
+    if word.is_empty() || !word.chars().all(is_plain) || BUILTINS.contains(&word) {
+        return;
+    }
+    if let Some(problem) = start.problem(word) {
+        let message = format!("`Healthcheck` begins with it, and {}", problem.text);
+        let check = if problem.level == Level::Error { problem.check } else { Check::MissingFile };
+        findings.push(finding(check, Level::Warning, Some(word), message));
+    }
+}

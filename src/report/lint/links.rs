@@ -1,0 +1,44 @@
+//! Checks the links that are copied to `/`.
+//! Stage: report. Input: the files of an image. Output: [`Finding`]s.
+
+use serde_json::Value;
+
+use super::finding::{Check, Finding, Level};
+use super::provided::Provided;
+use crate::oci::ImageSpec;
+use crate::report::image_files::{Absent, Found, ImageFiles, Last, shown};
+
+/// The number of links that are named one by one.
+const NAMED: usize = 5;
+
+/// Finds links that lead nowhere.
+pub fn lint(files: &ImageFiles, spec: &ImageSpec) -> Vec<Finding> {
+    let volumes = spec.config.as_map().get("Volumes").and_then(Value::as_object);
+    let provided = Provided::new(volumes.into_iter().flat_map(|it| it.keys()).map(String::as_str));
+    let mut findings: Vec<Finding> = Vec::new();
+    files.each_copied_link(|path, target| {
+        let Found::Nowhere(absent) = provided.find(files, path, Last::Followed) else { return };
+        if findings.len() == NAMED {
+            if let Some(last) = findings.last_mut() {
+                last.more += 1;
+            }
+            return;
+        }
+        let leads = match absent {
+            Absent::Nothing(place) => format!(", and {} is not in the image", shown(&place)),
+            Absent::NoDirectory(place) => format!(", and {} is no directory", shown(&place)),
+            Absent::Circle => ", which leads in a circle".to_owned(),
+        };
+        let (path, message) =
+            (shown(path), format!("is a link to {}{leads}", target.escape_ascii()));
+        findings.push(Finding {
+            check: Check::DanglingLink,
+            level: Level::Warning,
+            layer: None,
+            path: Some(path),
+            message,
+            more: 0,
+        });
+    });
+    findings
+}

@@ -1,0 +1,56 @@
+//! Knows what a container has that its image lacks: volumes, and what engines mount.
+//! Stage: report. Input: `Volumes`. Output: whether a path may be there all the same.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use crate::report::image_files::{Absent, Found, ImageFiles, Last};
+
+/// What engines mount into every container (runtime-spec, config-linux.md, "Default Filesystems";
+/// Docker mounts the files in `/etc`), and where they put secrets, drivers and the like.
+const MOUNTED: [&str; 9] = [
+    "dev",
+    "proc",
+    "sys",
+    "run",
+    "var/run",
+    "etc/hosts",
+    "etc/hostname",
+    "etc/resolv.conf",
+    "etc/mtab",
+];
+
+/// The paths that a container has without its image having them.
+#[derive(Clone, Debug)]
+pub struct Provided {
+    places: Vec<PathBuf>,
+}
+
+impl Provided {
+    /// Collects the places for an image's volumes.
+    pub fn new<'v>(volumes: impl Iterator<Item = &'v str>) -> Self {
+        let volumes = volumes.map(|volume| volume.trim_matches('/')).filter(|it| !it.is_empty());
+        Self { places: MOUNTED.into_iter().chain(volumes).map(PathBuf::from).collect() }
+    }
+
+    /// Returns whether a path, without the leading slash, may be in a container.
+    pub fn may_have(&self, path: &[u8]) -> bool {
+        let path = Path::new(OsStr::from_bytes(path));
+        self.places.iter().any(|place| path.starts_with(place))
+    }
+
+    /// Looks a path up. What is not in the image and may be in a container is unknown, as is a
+    /// file that can't be read.
+    pub fn find(&self, files: &ImageFiles, path: impl AsRef<[u8]>, last: Last) -> Found {
+        match files.find(path, last) {
+            Ok(Found::Nowhere(Absent::Nothing(place) | Absent::NoDirectory(place)))
+                if self.may_have(&place) =>
+            {
+                Found::Unknown
+            }
+            Ok(found) => found,
+            Err(_) => Found::Unknown,
+        }
+    }
+}
