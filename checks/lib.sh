@@ -111,6 +111,23 @@ unpack_of_release() {
     for file in "$directory"/debs/*.deb; do dpkg-deb --extract "$file" "$directory/root.new"; done
 }
 
+# unpack_with_libraries DIRECTORY RELEASE PACKAGE: downloads a package of another Debian release and the
+# packages that it depends on, and unpacks them together into DIRECTORY/root.
+unpack_with_libraries() {
+    local directory=$1 release=$2 package=$3 file
+    use_release "$directory" "$release"
+    apt_of_release --yes --no-install-recommends --download-only install "$package" >&2
+    rm -rf "$directory/root.new"
+    # Links to /usr, as in Debian: packages have files in both places.
+    mkdir -p "$directory"/root.new/usr/{bin,sbin,lib,lib64}
+    for file in bin sbin lib lib64; do ln -s "usr/$file" "$directory/root.new/$file"; done
+    for file in "$directory"/apt/cache/archives/*.deb; do
+        dpkg-deb --fsys-tarfile "$file" | tar -x --keep-directory-symlink -C "$directory/root.new"
+    done
+    rm -rf "$directory/root" "$directory/apt/cache/archives"
+    mv "$directory/root.new" "$directory/root"
+}
+
 # Installs the formatter and the linter of Nix code, which Debian lacks, from crates.io, once.
 install_nix_linters() {
     local tools=$stowage_cache/tools

@@ -11,6 +11,8 @@ mod bad_input;
 mod base;
 /// `nix build`, and the references of its outputs.
 mod build;
+/// Clients of other Debian releases: podman 5, skopeo 1.18 and oras.
+mod clients;
 /// containerd, which pulls the layers that it lacks.
 mod containerd;
 /// Targets that skopeo reaches, and the programs for `nix run`.

@@ -1,12 +1,23 @@
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::support::{Image, root_command, run};
+use crate::support::{Image, program_of, root_command, run};
 
 /// Returns a podman command with a storage of its own.
-pub fn podman(directory: &std::path::Path, arguments: &[&str]) -> Command {
-    let mut command = root_command("podman");
+pub fn podman(directory: &Path, arguments: &[&str]) -> Command {
+    with_storage("podman", directory, arguments)
+}
+
+/// Returns a command of another Debian release's podman with a storage of its own.
+pub fn podman_of(release: &str, directory: &Path, arguments: &[&str]) -> Command {
+    let podman = program_of(release, "podman");
+    with_storage(podman.get_program().to_str().unwrap(), directory, arguments)
+}
+
+fn with_storage(podman: &str, directory: &Path, arguments: &[&str]) -> Command {
+    let mut command = root_command(podman);
     command.arg("--root").arg(directory.join("root")).arg("--runroot").arg(directory.join("run"));
     command.args(["--storage-driver=vfs"]).args(arguments).stdin(Stdio::null());
     command

@@ -5,7 +5,7 @@ use std::thread;
 use serde_json::Value;
 
 use crate::registry::Registry;
-use crate::support::{Docker, Image, REPOSITORY, run, stderr, stowage};
+use crate::support::{Docker, Image, REPOSITORY, program_of, run, stderr, stowage};
 
 fn key(name: &str) -> String {
     format!("{REPOSITORY}/tests/it/keys/{name}")
@@ -13,8 +13,7 @@ fn key(name: &str) -> String {
 
 /// cosign of a Debian release.
 fn cosign(release: &str, home: &Path) -> Command {
-    let program = run(Command::new(format!("{REPOSITORY}/checks/cosign")).arg(release));
-    let mut command = Command::new(program.trim());
+    let mut command = program_of(release, "cosign");
     command.env("HOME", home).env("COSIGN_PASSWORD", "secret").current_dir(home);
     command
 }

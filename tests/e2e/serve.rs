@@ -12,7 +12,7 @@ use crate::podman::podman;
 use crate::support::{Docker, Image, run, stderr, stowage};
 
 /// A directory of images, and the program that serves it until the test ends.
-struct Served {
+pub struct Served {
     server: Child,
     directory: tempfile::TempDir,
     /// The host and the port.
@@ -20,7 +20,7 @@ struct Served {
 }
 
 impl Served {
-    fn start(images: &[(&str, &Image)], arguments: &[&str]) -> Self {
+    pub fn start(images: &[(&str, &Image)], arguments: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
         for (name, image) in images {
@@ -42,7 +42,7 @@ impl Served {
         self.directory.path().join(name)
     }
 
-    fn reference(&self, name: &str) -> String {
+    pub fn reference(&self, name: &str) -> String {
         format!("{}/{name}", self.host)
     }
 }

@@ -26,6 +26,12 @@ pub fn root_command(program: &str) -> Command {
     command
 }
 
+/// Returns a program of another Debian release, which is downloaded but not installed.
+pub fn program_of(release: &str, name: &str) -> Command {
+    let path = run(Command::new(format!("{REPOSITORY}/checks/program")).args([release, name]));
+    Command::new(path.trim())
+}
+
 /// Runs a command that must succeed, and returns its output.
 pub fn run(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
