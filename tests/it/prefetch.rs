@@ -22,8 +22,8 @@ struct Fickle {
     cut: Option<usize>,
     /// True if requests for ranges are answered with these.
     parts: bool,
-    /// True if a password is required.
-    closed: bool,
+    /// The status of requests without a password, if one is required. Only 401 has a challenge.
+    closed: Option<u16>,
     asked: Mutex<Vec<String>>,
 }
 
@@ -114,8 +114,10 @@ impl Fickle {
         self.asked.lock().unwrap().push(format!("{path} {begin}"));
         let file = path.strip_prefix("/v2/a/b/").and_then(|path| self.files.get(path));
         let (mut status, mut headers, mut body) = match file {
-            _ if self.closed && !authorized => {
-                (401, "WWW-Authenticate: Basic realm=\"x\"\r\n".to_owned(), &b""[..])
+            _ if let Some(status) = self.closed.filter(|_| !authorized) => {
+                let challenge = "WWW-Authenticate: Basic realm=\"x\"\r\n";
+                let challenge = if status == 401 { challenge } else { "" };
+                (status, challenge.to_owned(), &b""[..])
             }
             _ if path == "/v2/" => (200, String::new(), &b"{}"[..]),
             Some((media_type, bytes)) => (200, format!("Content-Type: {media_type}\r\n"), &**bytes),
@@ -252,11 +254,18 @@ fn what_breaks_off_goes_on() {
 
 #[test]
 fn credentials_are_given() {
-    let (mut fickle, _) = Fickle::with_images();
-    fickle.closed = true;
-    let (_fickle, host) = fickle.start();
-    let name = format!("{host}/a/b:one");
-    assert!(prefetch(&[&name, "--creds", "ann:secret"]).is_ok());
+    let start = |status| {
+        let (mut fickle, _) = Fickle::with_images();
+        fickle.closed = Some(status);
+        let (fickle, host) = fickle.start();
+        (fickle, format!("{host}/a/b:one"))
+    };
+    // Some registries hide from strangers that there is something, and ask for nothing.
+    for status in [401, 403, 404] {
+        let (_fickle, name) = start(status);
+        prefetch(&[&name, "--creds", "ann:secret"]).unwrap_or_else(|e| panic!("{status}: {e}"));
+    }
+    let (_fickle, name) = start(401);
     let error = prefetch(&[&name]).unwrap_err();
     assert!(error.contains("401") && error.contains("no credentials for"), "{error}");
     assert!(error.contains("`--creds USER:PASSWORD`"), "{error}");

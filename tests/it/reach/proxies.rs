@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use super::agreeable::{Agreeable, Setup};
-use super::{image, push};
+use super::{image, push, tls};
 
 /// A proxy that connects every request to one place, and remembers the requests. It passes on
 /// requests with the whole address (RFC 9112, 3.2.2), and opens a tunnel for `CONNECT`.
@@ -140,6 +140,35 @@ fn requests_go_through_the_proxy_for_their_scheme() {
         assert!(asked.ends_with("Proxy-Authorization: Basic dXNAZXI6SFVOVEVSMg=="), "{asked}");
     }
     assert!(registry.requests()[0].starts_with("reg.invalid:5000 "));
+}
+
+/// Checks that a proxy opens a tunnel to a registry with TLS, whose certificate is verified through it.
+#[test]
+fn a_tunnel_leads_to_a_registry_with_tls() {
+    let store = image();
+    let authority = tls::authority(&["reg.invalid"]);
+    let registry = tls::registry(&authority, None);
+    let certificates = tempfile::tempdir().unwrap();
+    std::fs::write(certificates.path().join("ca.crt"), authority.cert.pem()).unwrap();
+    let flags = ["--dest-cert-dir", certificates.path().to_str().unwrap()];
+    let proxy = Proxy::start(Some(registry.host.clone()));
+    let login = format!("http://u:p@{}", proxy.address);
+    let authorization = "Proxy-Authorization: Basic dTpw";
+    for (variable, value, authorization) in [
+        ("HTTPS_PROXY", format!("http://{}", proxy.address), ""),
+        ("https_proxy", proxy.address.clone(), ""),
+        ("ALL_PROXY", login.clone(), authorization),
+    ] {
+        push(&store, "reg.invalid:5000/a/b:v1", &flags, &[(variable, &value)]).unwrap();
+        // The proxy is told no more than the host: neither paths nor the registry's credentials.
+        let asked = proxy.asked();
+        let line = format!("CONNECT reg.invalid:5000 HTTP/1.1 {authorization}");
+        assert!(!asked.is_empty() && asked.iter().all(|asked| *asked == line.trim()), "{asked:?}");
+    }
+    assert!(registry.requests().iter().any(|request| request.contains(" PUT ")));
+    // Another host behind the same proxy is not the registry.
+    let error = push(&store, "other.invalid/a:v1", &flags, &[("ALL_PROXY", &login)]).unwrap_err();
+    assert!(error.contains("other.invalid") && error.contains("certificate"), "{error}");
 }
 
 #[test]

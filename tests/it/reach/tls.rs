@@ -15,13 +15,13 @@ use super::agreeable::{Agreeable, Setup};
 use super::{image, push};
 
 /// Makes an authority as `openssl req -x509` does: servers may present its certificate themselves.
-fn authority(names: &[&str]) -> Made {
+pub fn authority(names: &[&str]) -> Made {
     made(params(names, true))
 }
 
 /// A certificate, its key, and the parameters that it was made from.
-struct Made {
-    cert: Certificate,
+pub struct Made {
+    pub cert: Certificate,
     signing_key: KeyPair,
     params: CertificateParams,
 }
@@ -49,7 +49,7 @@ fn signed(params: CertificateParams, by: &Made) -> Made {
 
 /// Starts a registry that presents a certificate. If `clients` is given, it wants certificates of
 /// clients, signed by that authority.
-fn registry(shown: &Made, clients: Option<&Made>) -> Agreeable {
+pub fn registry(shown: &Made, clients: Option<&Made>) -> Agreeable {
     let provider = Arc::new(ring::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()

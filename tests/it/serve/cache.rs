@@ -132,6 +132,34 @@ fn only_checked_layers_are_kept() {
     assert!(log.contains("is not what it was") && log.contains("broken off"), "{log}");
 }
 
+/// Checks that bytes that changed in the cache are not passed on, and that the layer is kept anew.
+#[test]
+fn what_was_damaged_in_the_cache_is_made_again() {
+    let images = Images::new();
+    let (blob, size) = images.big("a/b");
+    let server = images.serve(&["images", "--cache", "cache"]);
+    let good = server.get(&blob).body;
+    server.end();
+    let [file] = &*fs::read_dir(images.path("cache"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect::<Vec<_>>()
+    else {
+        panic!("one layer is kept")
+    };
+    let mut bytes = fs::read(file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle..middle + 4].iter_mut().for_each(|byte| *byte ^= 0xff);
+    fs::write(file, bytes).unwrap();
+    let server = images.serve(&["images", "--cache", "cache"]);
+    for _ in 0..2 {
+        let body = server.get(&blob).body;
+        assert_eq!(body.len() as u64, size);
+        assert!(body == good, "the damaged layer was sent");
+        assert!(fs::read(file).unwrap() == good, "the damaged layer is still there");
+    }
+}
+
 /// Checks that a wrong digest in one image does not spoil the cache for others that have it right.
 #[test]
 fn only_what_has_the_digest_is_kept() {
