@@ -1,4 +1,4 @@
-//! `sign`, `verify --key` and `verify --against`: what proves an image.
+//! `sign`, `verify --key` and `verify --against`: commands that prove or verify images.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -19,7 +19,7 @@ use crate::report::{self, Comparison};
 use crate::store::Store;
 use crate::target::save_from_docker_daemon;
 
-/// What begins the name of an environment variable, where a file could be named.
+/// The prefix of an environment variable's name, in place of a key file's name.
 const VARIABLE: &str = "env://";
 
 pub fn sign(arguments: &SignArguments) -> Result<(), Failure> {
@@ -42,7 +42,7 @@ pub fn sign(arguments: &SignArguments) -> Result<(), Failure> {
     print(&format!("{}@{}", reference.name(), signed.manifest_digest))
 }
 
-/// Says what was sent of documents and signatures.
+/// Says how many documents and signatures were sent.
 pub fn account(signed: &Signed) -> String {
     match signed.sent {
         0 => "all signatures and documents are there already".to_owned(),
@@ -51,7 +51,7 @@ pub fn account(signed: &Signed) -> String {
     }
 }
 
-/// Reads what is to be kept beside an image.
+/// Reads the documents to attach to an image.
 pub fn documents(attach: &[AttachArgument]) -> Result<Vec<(String, Vec<u8>)>, Failure> {
     let read = |AttachArgument { file, media_type }: &AttachArgument| {
         Ok((media_type.clone(), read_file(file)?))
@@ -59,13 +59,13 @@ pub fn documents(attach: &[AttachArgument]) -> Result<Vec<(String, Vec<u8>)>, Fa
     attach.iter().map(read).collect()
 }
 
-/// Reads what is to be said of an image.
+/// Reads a document that a signed statement will contain.
 fn predicate(file: &Path) -> Result<Predicate, Failure> {
     let document = serde_json::from_slice(&read_file(file)?).unwrap_or_default();
     Predicate::of(document).ok_or_else(|| Failure::NoPredicate(file.to_owned()))
 }
 
-/// Prints how an image was built, as a statement about it.
+/// Prints a statement that says how an image was built.
 pub fn provenance(arguments: &ProvenanceArguments) -> Result<(), Failure> {
     let ProvenanceArguments { image, lock, flake, attribute, system, drv, nix_version, builder } =
         arguments;
@@ -117,7 +117,8 @@ fn read_file(file: &Path) -> Result<Vec<u8>, Failure> {
     fs::read(file).map_err(|source| Failure::Input { file: file.to_owned(), source })
 }
 
-/// Parses an image's name. `docker://` may be before it; what is written so has no alias.
+/// Parses an image's name. A name after `docker://` is not replaced by an alias of the registry
+/// settings.
 fn named(image: &str, options: &ClientOptions) -> Result<Reference, Failure> {
     Ok(match image.strip_prefix("docker://") {
         Some(name) => name.parse()?,
@@ -125,7 +126,7 @@ fn named(image: &str, options: &ClientOptions) -> Result<Reference, Failure> {
     })
 }
 
-/// Verifies what is elsewhere: by a key, against an image spec, or both.
+/// Verifies an image outside of the store: by a key, against an image spec, or both.
 pub fn verify(store: &Store, arguments: &VerifyArguments) -> Result<(), Failure> {
     let VerifyArguments { image, key, against, source, json } = arguments;
     let name = image.to_str().unwrap_or_default();
@@ -199,7 +200,8 @@ fn compare(
         return Ok(report::against(store, spec, &base(image)?));
     }
     let reference = named(name, options)?;
-    // Of these, each blob is named by its digest: who pulls them compares it.
+    // The manifests in which stowage would push this image. If the registry has one of them, its
+    // blobs need not be pulled: each is named by its digest, which every client verifies.
     let forms = [
         (Form::AsStored, ManifestFormat::Oci),
         (Form::Loadable, ManifestFormat::Oci),
@@ -241,7 +243,7 @@ fn describe(comparison: &Comparison) -> String {
     lines.join("\n")
 }
 
-/// Tells whether what is to be verified is not an image spec.
+/// Returns whether the image to verify is somewhere else, and not an image spec.
 pub fn is_elsewhere(arguments: &VerifyArguments) -> bool {
     arguments.key.is_some() || arguments.against.is_some()
 }

@@ -50,7 +50,7 @@ pub fn store_path_of(store: &Store, path: &[u8]) -> Option<StorePath> {
 /// if it leads to something else.
 ///
 /// # Errors
-/// If a directory can't be opened.
+/// Fails if a directory can't be opened.
 pub fn directory_behind(store: &Store, path: &[u8]) -> Result<Option<Directory>, Error> {
     let components = |path: &Path| -> VecDeque<Vec<u8>> {
         path.components().map(|part| part.as_os_str().as_bytes().to_vec()).collect()

@@ -139,7 +139,7 @@ pub struct MergedDatabase {
 /// journal, if it has one. All else that Nix has in it stays.
 ///
 /// # Errors
-/// [`DatabaseError`].
+/// Fails with [`DatabaseError`].
 pub fn merged_database(
     directory: &Path,
     closure: &Closure,
@@ -159,7 +159,7 @@ pub fn merged_database(
 /// Returns the store paths that are valid by the database in a directory, which is the caller's own copy.
 ///
 /// # Errors
-/// [`DatabaseError`].
+/// Fails with [`DatabaseError`].
 pub fn valid_paths(directory: &Path) -> Result<BTreeSet<StorePath>, DatabaseError> {
     Ok(paths_of(&open(directory)?)?)
 }

@@ -72,7 +72,7 @@ impl IndexSpec {
     /// Reads and checks `index.json`.
     ///
     /// # Errors
-    /// [`Error::Read`], [`Error::Json`] or [`Error::IndexVersion`].
+    /// Fails with [`Error::Read`], [`Error::Json`] or [`Error::IndexVersion`].
     pub fn read(file: &Path) -> Result<Self, Error> {
         let open = File::open(file);
         Self::read_from(open.map_err(|source| Error::Read { file: file.to_owned(), source })?, file)
@@ -176,7 +176,8 @@ impl Artifact {
     /// Reads an image spec or an index spec, whichever the file holds or the script names.
     ///
     /// # Errors
-    /// [`Error::Read`], [`Error::NotSpec`], [`Error::Json`], and those of [`IndexSpec::load`].
+    /// Fails with [`Error::Read`], [`Error::NotSpec`], [`Error::Json`], and those of
+    /// [`IndexSpec::load`].
     pub fn read(store: &Store, file: &Path) -> Result<Self, Error> {
         let file = &*match spec_file(file)? {
             // The file that was given is on this machine, whatever the store's root is.

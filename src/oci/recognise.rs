@@ -1,4 +1,4 @@
-//! What a file is that somebody gives for an image.
+//! Recognises a file that a user gives as an image.
 //! Stage: oci. Opens files. Input: a path. Output: [`Given`].
 
 use std::borrow::Cow;
@@ -15,34 +15,34 @@ use super::compression::Compression;
 use super::json_file;
 use crate::store::Store;
 
-/// No script that this program's functions leave is longer.
+/// The number of bytes that are read of a script. The scripts that stowage writes are shorter.
 const SCRIPT: u64 = 64 << 10;
 /// The line by which a script names its image spec (`nix/script.nix`).
 const SPEC_LINE: &str = "# spec: ";
 /// The words before an image's name in the command of a script.
 const NAME_AFTER: [&str; 2] = ["--default-repo-tag ", "oci-archive:/dev/stdout:"];
 
-/// Says what a file is.
+/// The kind of a file that a user gives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Given {
     /// An image spec.
     Image(PathBuf),
     /// An index spec.
     Index(PathBuf),
-    /// What `buildLayer` leaves: layers, and no image.
+    /// The layers that `buildLayer` made, without an image.
     Layers,
-    /// A script of somebody else.
+    /// A script of another program.
     Script,
     /// Something else, such as an archive.
     Other,
 }
 
-/// Describes the script that `buildImage` and the like leave.
+/// The image that a script of `buildImage` and similar functions writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageScript {
     /// The image spec or index spec.
     pub spec: PathBuf,
-    /// The name that it gives the image.
+    /// The name that the script gives the image.
     pub name: Option<String>,
 }
 
@@ -57,13 +57,14 @@ impl ImageScript {
         Some(Self { spec: spec.trim().into(), name })
     }
 
-    /// Reads a file: none if it is no script, and nothing of a script if it is somebody else's.
+    /// Reads a file. Returns `None` if the file is not a script, and `Some(None)` if it is a script
+    /// of another program.
     ///
     /// # Errors
-    /// If the file can't be read.
+    /// Fails if the file can't be read.
     pub fn read(file: &Path) -> io::Result<Option<Option<Self>>> {
         let mut open = File::open(file)?;
-        // What comes by a pipe can be read once.
+        // A pipe can only be read once: leave it to the caller.
         if !open.metadata()?.is_file() {
             return Ok(None);
         }
@@ -81,12 +82,12 @@ impl ImageScript {
     }
 }
 
-/// Returns the file of the image spec or index spec that is given: itself, or the one that a script
-/// names.
-/// What is read from a pipe is taken for one.
+/// Returns the image spec or index spec that a user gives: the file itself, or the one that a
+/// script names. A pipe is taken for a spec.
 ///
 /// # Errors
-/// [`Error::Read`], and [`Error::NotSpec`] for scripts of others, archives and directories.
+/// Fails with [`Error::Read`], and [`Error::NotSpec`] for scripts of others, archives and
+/// directories.
 pub fn spec_file(file: &Path) -> Result<Cow<'_, Path>, Error> {
     let read_error = |source| Error::Read { file: file.to_owned(), source };
     let not_spec = |found| Err(Error::NotSpec { file: file.to_owned(), found });
@@ -109,15 +110,15 @@ pub fn spec_file(file: &Path) -> Result<Cow<'_, Path>, Error> {
     Ok(file.into())
 }
 
-/// Returns whether a directory is what `buildLayer` left.
+/// Returns whether `buildLayer` made a directory.
 fn is_layer_set(directory: &Path) -> bool {
     directory.join(LAYER_SET_FILE).is_file()
 }
 
-/// Recognises what is given for an image, by what is in it.
+/// Recognises a file or directory by its contents.
 ///
 /// # Errors
-/// If the file can't be read.
+/// Fails if the file can't be read.
 pub fn recognise(store: &Store, path: &Path) -> io::Result<Given> {
     let physical = store.locate(path);
     if physical.is_dir() {

@@ -187,7 +187,7 @@ impl ImageSpec {
     /// Reads and checks `image.json`, or that of a script which streams the image.
     ///
     /// # Errors
-    /// [`Error::Read`], [`Error::NotSpec`] or [`Error::Json`].
+    /// Fails with [`Error::Read`], [`Error::NotSpec`] or [`Error::Json`].
     pub fn read(file: &Path) -> Result<Self, Error> {
         json_file::read(&spec_file(file)?, WHAT)
     }
@@ -196,7 +196,7 @@ impl ImageSpec {
     /// the file and do not affect the image.
     ///
     /// # Errors
-    /// [`Error::Read`], [`Error::NotSpec`] or [`Error::Json`].
+    /// Fails with [`Error::Read`], [`Error::NotSpec`] or [`Error::Json`].
     pub fn read_outline(file: &Path) -> Result<Self, Error> {
         json_file::read(&spec_file(file)?, WHAT).map(|Outline(spec)| spec)
     }

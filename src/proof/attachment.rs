@@ -11,14 +11,14 @@ use crate::oci::{Annotations, Blob, IMAGE_MANIFEST, annotated};
 /// Media type of a configuration where there is nothing to configure.
 const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 
-/// The manifest that something is said about.
+/// The manifest that a document refers to (`subject` in the image spec).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subject {
-    /// What it is.
+    /// The media type of the manifest.
     pub media_type: String,
-    /// Of its bytes.
+    /// The digest of the manifest's bytes.
     pub digest: BlobDigest,
-    /// How many they are.
+    /// The number of the manifest's bytes.
     pub size: u64,
 }
 
@@ -34,8 +34,8 @@ impl Subject {
         json!({ "mediaType": media_type, "digest": digest, "size": size })
     }
 
-    /// Returns the tag with what refers to it, where a registry keeps no list of it (distribution-spec 1.1,
-    /// "Referrers Tag Schema").
+    /// Returns the tag of the list of documents that refer to this manifest, for registries without
+    /// the referrers API (distribution-spec 1.1, "Referrers Tag Schema").
     pub fn fallback_tag(&self) -> String {
         format!("sha256-{}", self.digest.digest().hex())
     }
@@ -48,7 +48,7 @@ pub struct Attachment {
     pub manifest: Blob,
     /// The document, and the empty configuration.
     pub blobs: [Blob; 2],
-    /// What it is about.
+    /// The manifest that the document is about.
     pub subject: Subject,
     artifact_type: String,
     annotations: Annotations,
@@ -76,7 +76,8 @@ impl Attachment {
         Self { manifest, blobs: [document, config], subject, artifact_type, annotations }
     }
 
-    /// Returns its entry in a list of what refers to the subject.
+    /// Returns the descriptor of this document for a list of the documents that refer to the
+    /// subject.
     pub fn entry(&self) -> Value {
         let entry = json!({
             "mediaType": IMAGE_MANIFEST,
@@ -87,7 +88,7 @@ impl Attachment {
         annotated(entry, &self.annotations)
     }
 
-    /// Describes its manifest in an image layout's index.
+    /// Returns the descriptor of the document's manifest for the index of an image layout.
     pub fn descriptor(&self) -> Descriptor {
         self.manifest.descriptor(IMAGE_MANIFEST.into())
     }

@@ -1,4 +1,5 @@
-//! Signed statements in Sigstore's bundles, which cosign 3 reads (in-toto Attestation Framework 1.0; DSSE 1.0).
+//! Signed statements in Sigstore's bundles, which cosign 3 reads (in-toto Attestation Framework
+//! 1.0; DSSE 1.0).
 //! Stage: proof (pure). Input: a statement and a key. Output: a bundle, or what one proves.
 
 use base64::Engine;
@@ -14,28 +15,28 @@ use crate::oci::{Annotations, Blob};
 
 /// Media type of a bundle.
 pub const BUNDLE_TYPE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
-/// What all bundles' media types begin with.
+/// The beginning of the media types of all versions of bundles.
 const BUNDLE: &str = "application/vnd.dev.sigstore.bundle";
 const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
 const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
 
-/// What is said of an image that is signed, and nothing else.
+/// The predicate type of a signature: a statement that an image is signed, and nothing else.
 pub const SIGNED: &str = "https://sigstore.dev/cosign/sign/v1";
-/// What is said of one whose build is described.
+/// The predicate type of a statement that says how an image was built.
 pub const PROVENANCE: &str = "https://slsa.dev/provenance/v1";
 
-/// Something that is said of an image: the type of it, and that.
+/// The part of a statement that says something about an image, with its type.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Predicate {
-    /// A URI for what is said.
+    /// The URI of the type.
     pub predicate_type: String,
-    /// The document.
+    /// The document, such as an SBOM.
     pub predicate: Value,
 }
 
 impl Predicate {
-    /// Finds out what a document says: an SBOM is known by its format, and a statement names it. None for
-    /// any other document.
+    /// Finds out the predicate of a document: an SBOM is recognised by its format, and a statement
+    /// names its predicate. Returns none for other documents.
     pub fn of(document: Value) -> Option<Self> {
         let predicate_type = if document["spdxVersion"].is_string() {
             "https://spdx.dev/Document".to_owned()
@@ -63,7 +64,8 @@ pub fn statement_of(digest: &BlobDigest, predicate_type: &str, predicate: &Value
     .bytes
 }
 
-/// Writes what is signed in place of a payload (DSSE 1.0, "Pre-Authentication Encoding").
+/// Writes the bytes that are signed: the payload with its type and their lengths (DSSE 1.0,
+/// "Pre-Authentication Encoding").
 fn authenticated(payload_type: &str, payload: &[u8]) -> Vec<u8> {
     let mut bytes =
         format!("DSSEv1 {} {payload_type} {} ", payload_type.len(), payload.len()).into_bytes();
@@ -135,10 +137,11 @@ struct SubjectJson {
     digest: std::collections::BTreeMap<String, String>,
 }
 
-/// Checks a bundle's signature, and that it is about an image. Returns the type of what it says, and that.
+/// Checks that a bundle is signed by a key and is about an image. Returns the type of the
+/// statement's predicate, and the predicate.
 ///
 /// # Errors
-/// [`Refusal`].
+/// Fails with [`Refusal`].
 pub fn verified_statement(
     bundle: &[u8],
     key: &PublicKey,
@@ -162,7 +165,7 @@ pub fn verified_statement(
     if !is_signed {
         return Err(Refusal::OtherKey);
     }
-    // Of what nobody signed, nothing is read before this.
+    // Nothing of a payload is read before its signature is verified.
     let statement: StatementJson = serde_json::from_slice(&payload)
         .map_err(|error| Refusal::Malformed(format!("it is no statement: {error}")))?;
     if statement.kind != STATEMENT_TYPE {
@@ -205,7 +208,7 @@ mod tests {
         }
     }
 
-    /// By the example of DSSE's own specification.
+    /// Compares with the example in the specification of DSSE.
     #[test]
     fn payloads_are_encoded_as_specified() {
         let encoded = authenticated("http://example.com/HelloWorld", b"hello world");

@@ -9,9 +9,10 @@ use serde::Deserialize;
 
 use super::key::KeyError;
 
-/// Bytes of a nonce.
+/// The number of bytes of a nonce.
 const NONCE: usize = 24;
-/// The most work that a password may be: sixteen times cosign's own, of 1 GiB.
+/// The highest cost (`N`) of a password that is accepted: sixteen times that of cosign; it takes 1
+/// GiB.
 const MOST_WORK: u64 = 1 << 20;
 const LARGEST_BLOCK: u32 = 8;
 
@@ -43,10 +44,10 @@ struct Cipher {
     nonce: String,
 }
 
-/// Returns the PKCS#8 of a key.
+/// Decrypts a key. Returns it in the form of PKCS#8.
 ///
 /// # Errors
-/// [`KeyError::Password`] and [`KeyError::Encryption`].
+/// Fails with [`KeyError::Password`] and [`KeyError::Encryption`].
 pub fn decrypt(envelope: &[u8], password: &[u8]) -> Result<Vec<u8>, KeyError> {
     let unknown = |reason: &str| KeyError::Encryption(reason.to_owned());
     let Envelope { kdf, cipher, ciphertext } = serde_json::from_slice(envelope)

@@ -1,4 +1,4 @@
-//! Keys: ECDSA on the curve P-256 with SHA-256, which cosign's are as well.
+//! Keys of ECDSA on the curve P-256 with SHA-256, like those of cosign.
 //! Stage: proof (pure). Input: PEM. Output: [`SigningKey`], [`PublicKey`].
 
 use base64::Engine;
@@ -14,28 +14,29 @@ use super::pem::Pem;
 use crate::digest::Digest;
 use crate::error::Hint;
 
-/// Bytes of a point on the curve, not compressed: the end of its SubjectPublicKeyInfo.
+/// The number of bytes of a point on the curve, uncompressed. A SubjectPublicKeyInfo ends with the
+/// point.
 const POINT: usize = 65;
 
 /// Says why a text is no key.
 #[derive(Debug, Error)]
 pub enum KeyError {
-    /// It is no PEM.
+    /// The text is not PEM.
     #[error("it is no PEM: there is no `-----BEGIN …-----` with base 64 in it")]
     NotPem,
-    /// It is something else.
+    /// The PEM has another label: the one that it has, and what was expected.
     #[error("it is a `{0}`, and not {1}")]
     Kind(String, &'static str),
-    /// It is a key for something else.
+    /// The key is for another algorithm or curve.
     #[error("it is no key of ECDSA on the curve P-256")]
     Algorithm,
-    /// There is a password on it, and none is given.
+    /// The key is encrypted, and there is no password.
     #[error("the key is encrypted, and no password is given")]
     NoPassword,
-    /// The password is another.
+    /// The password does not decrypt the key.
     #[error("the key can't be decrypted: is it another password?")]
     Password,
-    /// It is encrypted in another way.
+    /// The key is encrypted in a way that is not supported, for this reason.
     #[error("the key is encrypted in a way that is not known: {0}")]
     Encryption(String),
 }
@@ -58,14 +59,15 @@ impl Hint for KeyError {
     }
 }
 
-/// A key that signs.
+/// A private key, which signs.
 pub struct SigningKey(p256::ecdsa::SigningKey);
 
 impl SigningKey {
-    /// Parses a private key: PKCS#8, or as cosign encrypts it. `password` is asked for one then.
+    /// Parses a private key: PKCS#8, or a key that cosign has encrypted. Calls `password` only for
+    /// an encrypted key.
     ///
     /// # Errors
-    /// [`KeyError`].
+    /// Fails with [`KeyError`].
     pub fn parse(
         text: &[u8],
         password: impl FnOnce() -> Option<Vec<u8>>,
@@ -82,24 +84,24 @@ impl SigningKey {
         Ok(Self(secret.into()))
     }
 
-    /// Signs, by a nonce that is made of key and message (RFC 6979): the same bytes each time. Returns
-    /// ASN.1's form of the signature.
+    /// Signs a message. The nonce is derived from the key and the message (RFC 6979), so that equal
+    /// messages get equal signatures. Returns the signature as ASN.1.
     pub fn sign(&self, message: &[u8]) -> Vec<u8> {
         let signature: Signature = self.0.sign(message);
         signature.to_der().as_bytes().to_vec()
     }
 
-    /// Returns the key that others verify by.
+    /// Returns the public key, which verifies signatures of this key.
     pub fn public(&self) -> PublicKey {
         let key = p256::PublicKey::from(self.0.verifying_key());
         PublicKey::of(&key).expect("a key has an encoding")
     }
 }
 
-/// A key that verifies.
+/// A public key, which verifies signatures.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublicKey {
-    /// SubjectPublicKeyInfo (RFC 5480).
+    /// The SubjectPublicKeyInfo of the key (RFC 5480).
     info: Vec<u8>,
 }
 
@@ -107,7 +109,7 @@ impl PublicKey {
     /// Parses a public key (`-----BEGIN PUBLIC KEY-----`).
     ///
     /// # Errors
-    /// [`KeyError`].
+    /// Fails with [`KeyError`].
     pub fn parse(text: &[u8]) -> Result<Self, KeyError> {
         let Pem { label, bytes } = Pem::parse(text).ok_or(KeyError::NotPem)?;
         if label != "PUBLIC KEY" {
@@ -122,13 +124,13 @@ impl PublicKey {
         (info.len() > POINT).then_some(Self { info })
     }
 
-    /// Tells whether this key's owner signed a message.
+    /// Returns whether a signature of a message was made by this key.
     pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
         let point = &self.info[self.info.len() - POINT..];
         UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, point).verify(message, signature).is_ok()
     }
 
-    /// Returns the digest that bundles name it by.
+    /// Returns the digest by which bundles name this key.
     pub fn hint(&self) -> String {
         STANDARD.encode(Digest::of(&self.info).bytes())
     }
@@ -138,11 +140,11 @@ impl PublicKey {
 pub mod tests {
     use super::*;
 
-    /// Made by `openssl genpkey` for these tests, and used for nothing else.
+    /// A key that `openssl genpkey` made for these tests. Nothing else uses it.
     pub const KEY: &str = include_str!("../../tests/it/keys/test.key");
     pub const PUBLIC: &str = include_str!("../../tests/it/keys/test.pub");
     const OTHER: &str = include_str!("../../tests/it/keys/other.pub");
-    /// The same key as `cosign import-key-pair` encrypts it, by the password `secret`.
+    /// The key above, encrypted by `cosign import-key-pair` with the password `secret`.
     const ENCRYPTED: &str = include_str!("../../tests/it/keys/test.cosign.key");
 
     pub fn key() -> SigningKey {

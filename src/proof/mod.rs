@@ -1,9 +1,9 @@
-//! What is said about an image and proved: signatures and attachments.
+//! Signatures of images, and signed or unsigned documents about them.
 //! Stage: proof (pure). Input: digests, documents and keys. Output: documents that registries keep
 //! beside an image.
 //!
-//! There is no clock in any of it, and nothing random: whoever signs the same image twice by the same
-//! key has the same bytes.
+//! Nothing here depends on the time or on random numbers: signing the same image with the same key
+//! twice gives the same bytes.
 
 mod attachment;
 mod bundle;
@@ -24,16 +24,16 @@ pub use simple_signing::{
     with_signature,
 };
 
-/// Why something that claims to prove an image does not.
+/// Says why a signature or bundle does not prove anything about an image.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// Another key made it, or what is signed was changed.
+    /// The signature is by another key, or the signed bytes were changed.
     #[error("it is not signed by this key")]
     OtherKey,
-    /// It was made for another image.
+    /// The signature is for another image.
     #[error("it is this key's, but of another image")]
     OtherImage,
-    /// It can't be read.
+    /// The signature or bundle can't be read, for this reason.
     #[error("{0}")]
     Malformed(String),
 }

@@ -4,16 +4,16 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-/// What is between the first pair of `-----BEGIN …-----` and `-----END …-----`.
+/// The text between the first `-----BEGIN …-----` and its `-----END …-----`, decoded.
 pub struct Pem {
-    /// What it is, such as `PRIVATE KEY`.
+    /// The label after `BEGIN`, such as `PRIVATE KEY`.
     pub label: String,
-    /// The bytes.
+    /// The decoded bytes.
     pub bytes: Vec<u8>,
 }
 
 impl Pem {
-    /// Parses a text; none if there is nothing of the kind in it.
+    /// Parses the first such block of a text. Returns none if there is no block.
     pub fn parse(text: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(text).ok()?;
         let (_, rest) = text.split_once("-----BEGIN ")?;

@@ -1,4 +1,4 @@
-//! How an image was built (SLSA provenance 1.0), as far as flakes pin it.
+//! Describes how an image was built (SLSA provenance 1.0), as far as its flake is pinned.
 //! Stage: proof (pure). Input: `flake.lock` and names. Output: a predicate.
 
 use serde::Deserialize;
@@ -8,34 +8,34 @@ use thiserror::Error;
 
 use crate::foreign::PublicUrl;
 
-/// Names the way in which images are built. docs/trust.md describes it.
+/// The URI of the way in which images are built, which docs/trust.md describes.
 const BUILD_TYPE: &str = "https://stowage.invalid/build-types/flake/v1";
 
 /// Says why a text is no `flake.lock`.
 #[derive(Debug, Error)]
 pub enum LockError {
-    /// It is no JSON of that kind.
+    /// The text is not JSON, or has other fields.
     #[error("it is no `flake.lock`: {0}")]
     Json(#[from] serde_json::Error),
-    /// It is of another version.
+    /// The lock file has a version that is not supported.
     #[error("it is a `flake.lock` of version {0}, and 5 to 7 are known")]
     Version(u64),
 }
 
-/// What is said of a build.
+/// A description of a build.
 #[derive(Clone, Debug, Default)]
 pub struct Build {
-    /// The flake, as it was named: `github:owner/repo/REV`.
+    /// The flake, as the user named it: `github:owner/repo/REV`.
     pub flake: String,
     /// The attribute that was built.
     pub attribute: String,
-    /// What the build ran on, by Nix's name.
+    /// Nix's name of the system that the build ran on.
     pub system: Option<String>,
-    /// The derivation.
+    /// The path of the derivation.
     pub derivation: Option<String>,
     /// The version of Nix.
     pub nix_version: Option<String>,
-    /// Who built it: a URI.
+    /// The URI of the person or service that built the image.
     pub builder: String,
 }
 
@@ -56,7 +56,7 @@ struct Node {
 /// Writes the predicate of a statement about a build.
 ///
 /// # Errors
-/// [`LockError`].
+/// Fails with [`LockError`].
 pub fn provenance(lock: &[u8], build: &Build) -> Result<Value, LockError> {
     let lock: Lock = serde_json::from_slice(lock)?;
     if !(5..=7).contains(&lock.version) {
@@ -91,7 +91,7 @@ fn dependency(name: &str, locked: &Map<String, Value>) -> Value {
         let host = if text("host").is_empty() { host } else { text("host") };
         format!("git+https://{host}/{}/{}", text("owner"), text("repo"))
     };
-    // An address may have a password in it.
+    // The address may contain a password.
     let public = |address: &str| PublicUrl::of(address).to_string();
     let uri = match text("type") {
         "github" => forge("github.com"),

@@ -1,4 +1,5 @@
-//! Signatures as cosign 2 reads them: a manifest by a tag, whose layers are what was signed.
+//! Signatures in the form of cosign 2: a manifest under a tag of its own, each layer of which is a
+//! signed document.
 //! Stage: proof (pure). Input: an image's digest, and a key. Output: a manifest.
 
 use base64::Engine;
@@ -11,22 +12,23 @@ use super::key::{PublicKey, SigningKey};
 use crate::digest::BlobDigest;
 use crate::oci::{Blob, IMAGE_CONFIG, IMAGE_MANIFEST};
 
-/// Media type of what is signed.
+/// The media type of a signed document.
 pub const SIMPLE_SIGNING_TYPE: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 /// The annotation with the signature.
 pub const SIGNATURE_ANNOTATION: &str = "dev.cosignproject.cosign/signature";
 const KIND: &str = "cosign container image signature";
 
-/// What is signed, with its signature.
+/// A signed document with its signature.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SimpleSignature {
-    /// What is signed.
+    /// The signed document.
     pub payload: Blob,
     /// The signature, as base 64 of ASN.1.
     pub signature: String,
 }
 
-/// Writes what is signed: that a manifest is called so, `registry/repository`.
+/// Writes the document that is signed: it says that `registry/repository` has the manifest with
+/// this digest.
 pub fn payload(name: &str, digest: &BlobDigest) -> Vec<u8> {
     Blob::json(&json!({
         "critical": {
@@ -57,8 +59,8 @@ impl SimpleSignature {
     }
 }
 
-/// Adds a signature to the manifest that the tag has, if there is one. Returns the manifest with its
-/// configuration; none if the signature is there already.
+/// Adds a signature to the manifest with earlier ones, if there is one. Returns the new manifest
+/// and its configuration, or none if the manifest already has the signature.
 pub fn with_signature(there: Option<&Value>, signature: &SimpleSignature) -> Option<(Blob, Blob)> {
     let mut layers =
         there.and_then(|there| there["layers"].as_array().cloned()).unwrap_or_default();
@@ -106,10 +108,10 @@ struct ImageJson {
     docker_manifest_digest: BlobDigest,
 }
 
-/// Checks a signature, and that it is of a manifest.
+/// Checks that a document is signed by a key and names a manifest.
 ///
 /// # Errors
-/// [`Refusal`].
+/// Fails with [`Refusal`].
 pub fn signed_digest(
     payload: &[u8],
     signature: &str,

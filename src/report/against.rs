@@ -1,4 +1,4 @@
-//! Compares an image that is somewhere with the one that an image spec stands for.
+//! Compares an image that exists somewhere with the image that an image spec describes.
 //! Stage: report. Input: [`ImageSpec`], the store and the image. Output: [`Comparison`].
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,18 +15,18 @@ use crate::oci::{Form, Image, ImageSpec, SpecLayer};
 use crate::sink::Plain;
 use crate::store::Store;
 
-/// So many layers are looked through for what differs in them.
+/// The largest number of layers whose files are compared.
 const MOST_LAYERS: usize = 8;
-/// So many files and store paths are named of a layer.
+/// The largest number of files and store paths that are reported for a layer.
 const MOST_NAMES: usize = 20;
 
-/// How an image differs from what an image spec stands for.
+/// The differences between an image and an image spec.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Comparison {
-    /// Keys of the configuration that differ, such as `config.Env`.
+    /// The keys of the configuration that differ, such as `config.Env`.
     pub config: Vec<String>,
-    /// Layers that differ, from the bottom up.
+    /// The layers that differ, from the bottom up.
     pub layers: Vec<LayerDifference>,
 }
 
@@ -34,20 +34,21 @@ pub struct Comparison {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LayerDifference {
-    /// From 1, at the bottom.
+    /// The number of the layer, from 1 at the bottom.
     pub layer: usize,
-    /// Digest of the uncompressed layer that is built; none if there are less of them.
+    /// The digest of the uncompressed layer by the image spec; none if the image spec has fewer
+    /// layers.
     pub expected: Option<DiffId>,
-    /// Digest of the one that is there; none if there are less of them.
+    /// The digest of the uncompressed layer in the image; none if the image has fewer layers.
     pub found: Option<DiffId>,
-    /// Store paths, and other files, that are not the same in both.
+    /// The store paths and other files that differ.
     pub differs_in: Vec<String>,
-    /// Why these are not known.
+    /// The reason if the files could not be compared.
     pub error: Option<String>,
 }
 
 impl Comparison {
-    /// Tells whether both are the same.
+    /// Returns whether there is no difference.
     pub fn is_same(&self) -> bool {
         self.config.is_empty() && self.layers.is_empty()
     }
@@ -61,7 +62,7 @@ pub fn against(store: &Store, spec: &ImageSpec, found: &BaseImage) -> Comparison
     let mut config = BTreeSet::new();
     for key in keys(&expected, &found.configuration) {
         match &*key {
-            // Compared layer by layer.
+            // The layers are compared below.
             "rootfs" => {}
             "config" => {
                 let (one, other) = (&expected["config"], &found.configuration["config"]);
@@ -107,7 +108,7 @@ fn keys(one: &Value, other: &Value) -> BTreeSet<String> {
     keys.flat_map(|object| object.keys().cloned()).collect()
 }
 
-/// Names the store paths and files that are not the same in two layers.
+/// Returns the store paths and files that differ between two layers.
 fn differing(store: &Store, ours: &SpecLayer, theirs: &SpecLayer) -> Result<Vec<String>, String> {
     let text = |error: io::Error| error.to_string();
     let expected = digests(made(store, ours)?).map_err(text)?;
@@ -121,7 +122,7 @@ fn differing(store: &Store, ours: &SpecLayer, theirs: &SpecLayer) -> Result<Vec<
     Ok(differs.take(MOST_NAMES).cloned().collect())
 }
 
-/// Makes a layer, and returns its tar.
+/// Makes a layer in a temporary file and returns its tar.
 fn made(store: &Store, layer: &SpecLayer) -> Result<impl Read + use<>, String> {
     let file = tempfile::tempfile().map_err(|error| error.to_string())?;
     layer.write_blob(store, Form::Loadable, Plain(&file)).map_err(|error| with_causes(&error))?;

@@ -170,7 +170,7 @@ impl BaseTree {
     /// archive: links to the directory are followed.
     ///
     /// # Errors
-    /// [`LinkLoop`].
+    /// Fails with [`LinkLoop`].
     pub fn state_files(&self, directory: &str) -> Result<Vec<(&'static str, Vec<u8>)>, LinkLoop> {
         let place = self.follow(directory.as_bytes())?;
         let named = STATE_FILES.into_iter().map(|name| (name, join(&place, name.as_bytes())));
@@ -180,7 +180,7 @@ impl BaseTree {
     /// The names of the directories in a directory, sorted.
     ///
     /// # Errors
-    /// [`LinkLoop`].
+    /// Fails with [`LinkLoop`].
     pub fn directories_in(&self, directory: &str) -> Result<Vec<&[u8]>, LinkLoop> {
         let place = join(&self.follow(directory.as_bytes())?, b"");
         let below = self.nodes.range(place.clone()..);

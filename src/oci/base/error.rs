@@ -127,13 +127,13 @@ pub enum Problem {
         /// The names that its images have.
         there: Vec<String>,
     },
-    /// An image of ours that can't be read.
+    /// An image of stowage can't be read.
     #[error(transparent)]
     Own(Box<crate::oci::Error>),
-    /// The links on the way to its Nix database lead nowhere.
+    /// The links on the way to the Nix database of the base lead in a circle.
     #[error(transparent)]
     Links(#[from] LinkLoop),
-    /// Its Nix database can't be read: an image on it would lose what is in it.
+    /// The Nix database of the base can't be read, and the image's own would replace it.
     #[error("its Nix database ({DATABASE_DIR}/{DATABASE}) can't be used")]
     NixDatabase(#[from] DatabaseError),
     /// The `config` of the base can't be inherited.

@@ -38,29 +38,29 @@ pub struct BaseImage {
     pub history: Vec<History>,
     /// The layers, from the bottom up.
     pub layers: Vec<SpecLayer>,
-    /// What Nix registered of the store paths of layers that this program has made, sorted by path.
+    /// Nix's registration of the store paths in layers that stowage made, sorted by path.
     pub sources: Vec<SourceInfo>,
-    /// The store paths that such layers have in the store, as far as no other layer hides them.
+    /// The store paths that these layers contain, unless another layer hides them.
     pub store_paths: BTreeSet<StorePath>,
     /// The directories and links that all layers together make.
     pub tree: BaseTree,
-    /// The files of its Nix database.
+    /// The files of the base's Nix database.
     pub(super) state: Vec<StateFile>,
 }
 
-/// Describes what a layer does to those below.
+/// The changes that a layer makes to the layers below.
 pub struct LayerTree {
-    /// Its directories and links.
+    /// The directories and links of the layer.
     pub tree: BaseLayerTree,
-    /// Whether it is made of store paths, which it can't hide.
+    /// True if the layer consists of store paths: it can't hide other store paths.
     pub of_store_paths: bool,
 }
 
 impl BaseImage {
-    /// Puts layers together, with the tree of each.
+    /// Combines layers with the tree of each.
     ///
     /// # Errors
-    /// [`Problem::Links`].
+    /// Fails with [`Problem::Links`].
     pub fn new(
         configuration: Value,
         history: Vec<History>,

@@ -1,4 +1,4 @@
-//! The database of a Nix in a base image.
+//! Copies the database of the Nix in a base image.
 //! Stage: oci. Input: [`BaseImage`]. Output: copies of its files.
 
 use std::fs::{self, File};
@@ -11,29 +11,30 @@ use crate::oci::layer_reader::read_tar;
 use crate::oci::unpack::{TarError, TarReader};
 use crate::store::Store;
 
-/// A file of the database, and where it is.
+/// A file of the database, with its place in the base image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StateFile {
-    /// Its name in the directory of the database.
+    /// The file's name in the directory of the database.
     pub name: &'static str,
-    /// Its name in the layer's archive.
+    /// The file's name in the layer's archive.
     path: Vec<u8>,
-    /// From 0, at the bottom.
+    /// The index of the layer, from 0 at the bottom.
     layer: usize,
 }
 
-/// More bytes no database of a container's Nix has: a million store paths take a quarter of it.
+/// The largest file that is copied. The database of a million store paths has a quarter of this
+/// size.
 const LARGEST: u64 = 2 << 30;
 
 impl StateFile {
-    /// Names one that is in a layer.
+    /// Describes a file of the database in a layer.
     pub fn new(name: &'static str, path: Vec<u8>, layer: usize) -> Self {
         Self { name, path, layer }
     }
 }
 
 impl BaseImage {
-    /// Whether there is a Nix in it that knows store paths.
+    /// Returns whether the base image has a Nix database.
     pub fn has_nix_database(&self) -> bool {
         self.state.iter().any(|file| file.name == DATABASE)
     }
@@ -41,7 +42,7 @@ impl BaseImage {
     /// Copies the files of the database to a directory.
     ///
     /// # Errors
-    /// If a layer can't be read, or one of them is no regular file.
+    /// Fails if a layer can't be read, or one of them is no regular file.
     pub fn copy_nix_database(&self, store: &Store, to: &Path) -> Result<(), layer::Error> {
         for file in &self.state {
             let layer = &self.layers[file.layer];
@@ -52,7 +53,7 @@ impl BaseImage {
     }
 }
 
-/// Copies the file of that name: the last one, should there be more.
+/// Copies the file with a name. If the archive has several, the last one counts.
 fn copy(tar: impl io::Read, name: &[u8], to: &Path) -> Result<(), TarError> {
     let mut found = false;
     let mut tar = TarReader::new(tar);

@@ -1,4 +1,4 @@
-//! A base that this program has made: its layers are known, and none of them is read.
+//! Reads a base image that stowage made: its layers are known, and none of them is read.
 //! Stage: oci. Input: an image spec or an index spec. Output: [`BaseImage`].
 
 use std::path::{Path, PathBuf};
@@ -17,11 +17,11 @@ use crate::oci::spec_layer::{LayerSource, SpecLayer};
 use crate::oci::unpack::Budget;
 use crate::store::Store;
 
-/// Reads an image of ours, if it is one: by its spec, its index's spec, or the script that streams
-/// it.
+/// Reads an image that stowage made, by its image spec, its index spec, or the script that writes
+/// it. Returns none for an image of another program.
 ///
 /// # Errors
-/// [`Problem`], also for what is of ours and no image.
+/// Fails with [`Problem`], also for what is of ours and no image.
 pub fn own_image(
     store: &Store,
     path: &Path,

@@ -1,4 +1,4 @@
-//! What a Nix in an image wants to find: its database, on that of the base image.
+//! Makes the files that a Nix in the image reads: its database, merged with that of the base image.
 //! Stage: oci. Input: closure and options. Output: [`NixState`].
 
 use std::collections::BTreeSet;
@@ -15,31 +15,33 @@ use crate::oci::Error;
 use crate::oci::base::{self, BaseImage};
 use crate::store::{Store, StorePath};
 
-/// SQLite reads these together with a database.
+/// The files that SQLite reads together with a database.
 const JOURNALS: [&str; 2] = ["db.sqlite-journal", "db.sqlite-wal"];
 
-/// Holds the state of a Nix.
+/// The state of the Nix in an image.
 #[derive(Debug)]
 pub struct NixState {
     /// The bytes of `db.sqlite`.
     pub database: Vec<u8>,
-    /// Files beside it that have to be empty: the base image's have what is in the database now.
+    /// The names of journals of the base image that must be empty in the image, since their changes
+    /// are already in the database.
     pub emptied: Vec<&'static str>,
-    /// What the garbage collector keeps, besides what the base image has it keep.
+    /// The new roots of the garbage collector, in addition to those of the base image.
     pub roots: Vec<StorePath>,
 }
 
-/// Makes the state of a Nix that knows the image's own store paths, those of the layers below, and
+/// Makes the state of a Nix. It knows the image's own store paths, those of the layers below, and
 /// those of the base image.
 ///
 /// # Errors
-/// If a layer below can't be read, or the base image's database.
+/// Fails if a layer below can't be read, or the base image's database.
 pub fn nix_state(
     store: &Store,
     closure: Closure,
     options: &BuildOptions,
 ) -> Result<Built<NixState>, Error> {
-    // `closure` is also that of the layers' outputs, which name their store paths.
+    // `closure` also contains the outputs of the layers, files that name the layers' store paths:
+    // these are not in the image.
     let below = LayerSet::read_all(store, &options.layers)?;
     let files = below.parents.into_iter().collect();
     let own = in_store(closure.without(&files), options);
@@ -59,7 +61,7 @@ pub fn nix_state(
     let roots = known.tops().cloned().collect();
     let (database, paths, emptied) = if base.has_nix_database() {
         let copy = Copy::of(store, &base, options)?;
-        // Before SQLite takes a journal away that it has read.
+        // Look for journals first: SQLite deletes one after reading it.
         let there = JOURNALS.into_iter().filter(|name| copy.directory.path().join(name).exists());
         let emptied = there.collect();
         let merged = layer::merged_database(copy.directory.path(), &known);
@@ -79,15 +81,15 @@ pub fn nix_state(
     Ok(Built { made: NixState { database, emptied, roots }, warnings })
 }
 
-/// Returns the base's directories of the store that a database lacks.
+/// Returns the store paths of the base image that a database lacks.
 fn missing(base: &BaseImage, paths: &BTreeSet<StorePath>) -> Vec<StorePath> {
     let there = base.tree.directories_in(Store::default().dir()).unwrap_or_default();
     let there = there.into_iter().filter_map(|name| std::str::from_utf8(name).ok()?.parse().ok());
     there.filter(|path| !paths.contains(path)).collect()
 }
 
-/// Returns what is registered of the image itself, and of the base where this program made it. Where the two
-/// differ, the base's is in the image.
+/// Returns the registration of the image's store paths, and of the base image's if stowage made it.
+/// If both register a path with different contents, the base image's is the one in the container.
 fn with_base(own: &Closure, base: &BaseImage) -> Result<Closure, Error> {
     let in_base = |path: &StorePath| base.store_paths.contains(path);
     let mut infos = Vec::new();
@@ -118,7 +120,7 @@ fn with_base(own: &Closure, base: &BaseImage) -> Result<Closure, Error> {
     Ok(Closure::new(infos)?)
 }
 
-/// Holds a copy of the base's database.
+/// A copy of the base image's database.
 struct Copy {
     directory: tempfile::TempDir,
     file: PathBuf,
@@ -140,8 +142,8 @@ impl Copy {
     }
 }
 
-/// Returns a warning of the store paths that the database of a base image, or the one that takes its
-/// place, does not have.
+/// Returns a warning about the store paths that the database in the container will not list: the
+/// base image's database, or the one that replaces it.
 pub fn unregistered(
     store: &Store,
     base: &BaseImage,
@@ -159,13 +161,14 @@ pub fn unregistered(
     let own = copied.filter_map(own_file).next_back();
     let paths = match own {
         Some(directory) => {
-            // A copy, for SQLite to write beside.
+            // SQLite writes files beside the database, so it opens a copy.
             let copy = tempfile::tempdir().map_err(layer::Error::Write)?;
             fs::copy(directory.join(DATABASE), copy.path().join(DATABASE))
                 .map_err(layer::Error::Write)?;
             layer::valid_paths(copy.path()).unwrap_or_default()
         }
-        // One that can't be read is no reason to have no image: nothing takes its place.
+        // The base image's own database stays. If it can't be read, the build goes on without this
+        // warning.
         None => Copy::of(store, base, options)
             .ok()
             .and_then(|copy| layer::valid_paths(copy.directory.path()).ok())

@@ -1,4 +1,4 @@
-//! What is copied to `/`, as layers among those of store paths.
+//! Groups the files that are copied to `/` into layers, among the layers of store paths.
 //! Stage: oci. Input: options and a closure. Output: [`Roots`], and the contents of all layers.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,31 +12,32 @@ use crate::layer::{
 use crate::oci::Error;
 use crate::store::{Store, StorePath};
 
-/// Bytes below which roots share a layer: one of its own would save nobody anything.
+/// The size below which roots share a layer, since a layer of its own would not save anything.
 const SMALL: u64 = 64 << 10;
-/// With fewer layers than these, all that is copied to `/` is in one, on top.
+/// The number of layers below which everything that is copied to `/` is in one layer, on top.
 const ENOUGH: usize = 4;
 
-/// The store paths of a layer, and the paths whose files it has in `/`.
+/// The store paths of a layer, and the store paths whose files the layer copies to `/`.
 pub type Planned = (Vec<StorePath>, Vec<StorePath>);
 
-/// Groups what is copied to `/` into layers.
+/// The layers of the files that are copied to `/`. A store path that is copied is called a root.
 pub struct Roots {
     groups: Vec<Group>,
-    /// Packages that are planned as store paths are: they are copied to `/`, and are not in the store.
+    /// The packages that are planned like store paths, although they are copied to `/` and are not
+    /// in the image's store.
     pub planned: BTreeSet<StorePath>,
-    /// What is known of the links in all of them.
+    /// The links in all roots.
     pub links: RootLinks,
 }
 
-/// Holds roots that are in one layer.
+/// The roots that share a layer.
 #[derive(Default)]
 struct Group {
     layer: RootLayer,
     rule: Option<HintRule>,
-    /// Whether nothing may be above it.
+    /// True if no other layer may be above this one.
     is_top: bool,
-    /// Whether it is one package, which is in no store.
+    /// True if this is a single package that is not in the image's store.
     is_package: bool,
 }
 
@@ -52,14 +53,17 @@ impl Group {
 }
 
 impl Roots {
-    /// Groups what is copied to `/`. A package of some size is planned as store paths are. What is
-    /// in the store as well gets a layer of its own if it is large; what is small, and links to packages,
-    /// are together. What has a directory in common whose mode or owner `perms` give is together as
-    /// well, since an upper layer's entry for a directory takes the place of a lower one's. Nix's
-    /// database, which every change changes, is on top.
+    /// Groups the roots into layers:
+    ///
+    /// * A large package that is not in the image's store is planned like a store path.
+    /// * A large root that is also in the store gets a layer of its own.
+    /// * Small roots, and roots of links to packages, share a layer.
+    /// * Roots with a common directory whose mode or owner `perms` sets share a layer, since an
+    ///   upper layer's entry for a directory replaces a lower one's.
+    /// * Nix's database, which every change of the image changes, is on top.
     ///
     /// # Errors
-    /// If it can't be read, or two roots disagree on a file.
+    /// Fails if a root can't be read, or two roots disagree on a file.
     pub fn new(
         store: &Store,
         closure: &Closure,
@@ -111,12 +115,13 @@ impl Roots {
         let mut directories = Vec::new();
         for (root, group) in roots.iter().zip(&mut groups) {
             let found = layer::root_outline(store, &of(std::slice::from_ref(root)), base, policy)?;
-            // Every layer of store paths has these two.
+            // Every layer of store paths has entries for `/nix` and `/nix/store`.
             let of_store = |(name, given): (&Vec<u8>, &bool)| {
                 *given && store.dir().as_bytes()[1..].starts_with(name)
             };
             group.is_top |= found.directories.iter().any(of_store);
-            // Links to packages are no reason for these to be anything but the author's own.
+            // A package that mostly consists of files, and not of links to other packages, can be
+            // planned like a store path.
             group.is_package = !is_elsewhere(root) && found.file_bytes >= group.layer.size / 2;
             directories.push(found.directories);
         }
@@ -128,11 +133,11 @@ impl Roots {
         Ok(Self { groups: arranged(groups, allowed.max(2)), planned, links })
     }
 
-    /// Puts the layers of store paths and those of roots together, from the bottom up. `in_store` has
-    /// the packages that are planned as well.
+    /// Returns all layers, from the bottom up: those of store paths, and those of roots among them.
+    /// `in_store` also has the packages that are planned like store paths.
     ///
     /// # Errors
-    /// If there is no plan.
+    /// Fails if there is no plan.
     pub fn among(
         self,
         in_store: &Closure,
@@ -153,7 +158,7 @@ impl Roots {
             layer.iter().find_map(|path| options.layering_hints.rule_for(path.name()))
         };
         let rules: Vec<_> = plan.layers().iter().map(|layer| rule_of(layer)).collect();
-        // A layer for each side would be one too many.
+        // If the budget is too small for separate layers, the roots join the top layer.
         if budget.is_none() && !plan.layers().is_empty() {
             let mut whole = plan.into_layers();
             let roots = groups.into_iter().flat_map(|group| group.layer.roots).collect();
@@ -180,7 +185,8 @@ impl Roots {
                 None => apart.push((place, group)),
             }
         }
-        // At the same place: the larger below, and what must be on top there.
+        // At the same place, larger layers are below smaller ones, and those that have to be on top
+        // come last.
         apart.sort_by_key(|(place, group)| {
             (*place, group.is_top, group.rule == Some(HintRule::Last), u64::MAX - group.layer.size)
         });
@@ -196,7 +202,7 @@ impl Roots {
     }
 }
 
-/// Returns whether a root brings a Nix database.
+/// Returns whether a root contains a Nix database.
 fn has_database(store: &Store, root: &StorePath) -> bool {
     let directory = store.physical(root).join(DATABASE_DIR.trim_start_matches('/'));
     directory.join(DATABASE).is_file()
@@ -209,9 +215,9 @@ fn joined(groups: Vec<Group>) -> Option<Group> {
     })
 }
 
-/// Joins the groups that have a directory in common of which `perms` say something.
+/// Joins the groups that have a directory in common whose mode or owner `perms` sets.
 fn together(groups: Vec<Group>, directories: &[BTreeMap<Vec<u8>, bool>]) -> Vec<Group> {
-    // Of each root the first root that it is together with.
+    // For each root, the first root of its group.
     let mut first: Vec<usize> = (0..groups.len()).collect();
     let given: BTreeSet<_> = directories
         .iter()
@@ -235,8 +241,8 @@ fn together(groups: Vec<Group>, directories: &[BTreeMap<Vec<u8>, bool>]) -> Vec<
     by_first.into_values().filter_map(joined).collect()
 }
 
-/// Joins what is small, what has the same rule and what is on top, and then the smallest until there
-/// are no more groups than allowed.
+/// Joins small groups, groups with the same rule and groups for the top; then the smallest, until
+/// there are not more groups than allowed.
 fn arranged(groups: Vec<Group>, allowed: usize) -> Vec<Group> {
     let (top, others): (Vec<_>, Vec<_>) = groups.into_iter().partition(|group| group.is_top);
     let mut by_rule = BTreeMap::<HintRule, Vec<Group>>::new();

@@ -41,7 +41,7 @@ pub enum ClientError {
     /// The registry refused a request.
     #[error("{registry} refuses {what}: {status} {message}{missing}")]
     Refused {
-        /// Registry and repository, or the address of a token service.
+        /// The registry and the repository, or the address of a token service.
         registry: String,
         /// The thing that was refused: "a blob", "the manifest" …
         what: String,
@@ -61,37 +61,37 @@ pub enum ClientError {
         registry: String,
         /// The tag.
         tag: String,
-        /// Digest of the manifest that the tag stands for.
+        /// The digest of the manifest that the tag stands for.
         found: BlobDigest,
         /// HTTP's status code.
         status: u16,
         /// The registry's own message.
         message: String,
     },
-    /// There is no such image.
+    /// The registry does not have the image.
     #[error("there is no {0}")]
     NoImage(String),
-    /// The list of what refers to an image can't be read or written.
+    /// The list of the documents that refer to an image can't be read or written.
     #[error("{registry}: what refers to {digest}: {reason}")]
     Referrers {
-        /// Registry and repository.
+        /// The registry and the repository.
         registry: String,
-        /// Digest of the image's manifest.
+        /// The digest of the image's manifest.
         digest: BlobDigest,
         /// The reason, for people.
         reason: String,
     },
-    /// Nobody with the key signed the image.
+    /// No signature of the image is by the key.
     #[error(
         "{image} is not signed by this key: {}",
         if *found == 0 { "it has no signature".to_owned() } else { format!("of its signatures ({found}): {reason}") }
     )]
     NotSigned {
-        /// Its name with its digest.
+        /// The image's name with its digest.
         image: String,
-        /// How many signatures there are.
+        /// The number of signatures that the image has.
         found: usize,
-        /// What is wrong with one of them.
+        /// The reason why one of them does not count.
         reason: String,
     },
     /// The registry stored a manifest with another digest than the one that was sent.
@@ -150,7 +150,7 @@ impl Hint for ClientError {
 /// Says which credentials are missing or wrong, as far as that is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Missing {
-    /// Not known: the user may be known, but not allowed to do this.
+    /// The registry does not say: perhaps the user may not do this.
     #[default]
     Nothing,
     /// There are no credentials for the registry.

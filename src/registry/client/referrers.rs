@@ -1,5 +1,5 @@
-//! What refers to an image in a registry: lists of packages, signatures and the like (distribution-spec 1.1,
-//! "Pushing Manifests with Subject" and "Listing Referrers").
+//! Documents that refer to an image in a registry: SBOMs, signatures and the like
+//! (distribution-spec 1.1, "Pushing Manifests with Subject" and "Listing Referrers").
 //! Stage: registry. Input: [`Attachment`]s. Output: them, in a registry.
 
 use std::thread::sleep;
@@ -15,17 +15,17 @@ use crate::digest::BlobDigest;
 use crate::oci::{Blob, IMAGE_INDEX, IMAGE_MANIFEST};
 use crate::proof::{Attachment, Subject};
 
-/// The most pages of a list that are read, and the most entries.
+/// The largest number of pages that are read of a list, and of entries.
 const MOST_PAGES: usize = 64;
 const MOST_ENTRIES: usize = 4096;
-/// How often a list is written again because others write it too.
+/// The largest number of times that a list is read and written while other clients write it too.
 const ATTEMPTS: usize = 64;
-/// The shortest time for which a list must stay as it is.
+/// The shortest pause before a list is read again to see whether another client has overwritten it.
 const SETTLED: Duration = Duration::from_millis(25);
 
-/// A list of what refers to a manifest.
+/// The list of the documents that refer to a manifest.
 pub struct Referrers {
-    /// Descriptors, as they are in the list.
+    /// The descriptors of the documents' manifests, as they are in the list.
     pub entries: Vec<Value>,
 }
 
@@ -40,10 +40,10 @@ fn has(entries: &[Value], digest: &str) -> bool {
 }
 
 impl Client<'_> {
-    /// Has the registry keep a document beside an image. Returns whether anything had to be sent.
+    /// Attaches a document to an image in the registry. Returns whether anything was sent.
     ///
     /// # Errors
-    /// [`ClientError`].
+    /// Fails with [`ClientError`].
     pub fn attach(&self, attachment: &Attachment) -> Result<bool, ClientError> {
         let Attachment { manifest, blobs, subject, .. } = attachment;
         let listed = self.referrers(subject)?.has(&manifest.digest);
@@ -58,14 +58,15 @@ impl Client<'_> {
         if !answer.is_success() {
             return Err(self.refused("what is attached", &answer));
         }
-        // Else nobody but us writes the list.
+        // A registry that does not return this header does not keep the list itself: the client has
+        // to.
         if answer.header("oci-subject").is_none() {
             self.list(subject, &attachment.entry())?;
         }
         Ok(true)
     }
 
-    /// Sends a blob that is in memory, if it is not there.
+    /// Sends a blob that is in memory, unless the registry has it.
     pub(super) fn send_small(&self, blob: &Blob) -> Result<(), ClientError> {
         let size = blob.bytes.len() as u64;
         if self.has_blob(&blob.digest, size)? == Presence::There {
@@ -75,10 +76,10 @@ impl Client<'_> {
         upload.send_bytes(&blob.bytes)
     }
 
-    /// Lists what refers to a manifest.
+    /// Lists the documents that refer to a manifest.
     ///
     /// # Errors
-    /// [`ClientError`].
+    /// Fails with [`ClientError`].
     pub fn referrers(&self, subject: &Subject) -> Result<Referrers, ClientError> {
         let mut url = self.url(&format!("referrers/{}", subject.digest));
         let mut entries = Vec::new();
@@ -103,7 +104,7 @@ impl Client<'_> {
         Ok(Referrers { entries })
     }
 
-    /// Reads the list that clients keep by a tag.
+    /// Reads the list that clients keep under a tag, for registries without the referrers API.
     fn tagged_list(&self, subject: &Subject) -> Result<Vec<Value>, ClientError> {
         let there = self.get(&format!("manifests/{}", subject.fallback_tag()), IMAGE_INDEX)?;
         let Some(bytes) = there else { return Ok(Vec::new()) };
@@ -118,10 +119,12 @@ impl Client<'_> {
         }
     }
 
-    /// Adds an entry to the list by a tag. Registries have no way to write it on the condition that
-    /// nobody wrote it meanwhile: so all that was seen of it stays in it, and it has to stay the same for
-    /// several times as long as it takes to read and write it. Whoever overwrites ours has then seen
-    /// it, or sees it when it looks again.
+    /// Adds an entry to the list under a tag. Registries have no conditional write: two clients
+    /// that read and write at the same time can lose an entry. Therefore this function keeps every
+    /// entry that it has ever seen in the list, and returns only after the list has had all of them
+    /// three times in a row, with pauses longer than a reading and writing. A client that
+    /// overwrites the list meanwhile has either seen this entry, or sees it the next time that it
+    /// reads the list.
     fn list(&self, subject: &Subject, entry: &Value) -> Result<(), ClientError> {
         let tag = subject.fallback_tag();
         let mut known: Vec<Value> = Vec::new();
@@ -155,7 +158,7 @@ impl Client<'_> {
     }
 }
 
-/// Adds the entries whose digests are new.
+/// Adds the entries whose digests are not in the list yet.
 fn merge(known: &mut Vec<Value>, entries: &[Value]) {
     for entry in entries {
         if !has(known, entry["digest"].as_str().unwrap_or_default()) {
@@ -174,7 +177,7 @@ fn entries_of(index: &[u8]) -> Result<Vec<Value>, String> {
     Ok(entries.clone())
 }
 
-/// Returns where a list goes on (RFC 8288).
+/// Returns the address of a list's next page (RFC 8288).
 fn next_page(answer: &Answer) -> Option<String> {
     let link = answer.header("link")?;
     let (address, rest) = link.split_once('<')?.1.split_once('>')?;

@@ -15,36 +15,36 @@ use crate::proof::{
     with_signature,
 };
 
-/// The most signatures of an image that are looked at.
+/// The largest number of signatures that are read for an image.
 const MOST: usize = 256;
 
-/// What became of a document that was to be in a registry.
+/// The result of signing an image or attaching documents to it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Signed {
     /// Digest of the manifest that is signed.
     pub manifest_digest: BlobDigest,
-    /// How many documents were sent; none if all were there.
+    /// The number of documents that were sent. It is 0 if the registry had all of them.
     pub sent: usize,
 }
 
-/// What signatures prove of an image.
+/// The signatures of an image by a key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Verified {
-    /// Digest of the manifest that the signatures are of.
+    /// The digest of the image's manifest.
     pub manifest_digest: BlobDigest,
-    /// How many are of the key in the form of cosign 2.
+    /// The number of the key's signatures in the form of cosign 2.
     pub signatures: usize,
-    /// How many are of the key in the form of cosign 3.
+    /// The number of the key's signatures in the form of cosign 3.
     pub bundles: usize,
 }
 
-/// Keeps documents beside an image in a registry, signs it and what is said of it, or both. `digest` is that of the image, if
-/// it is known: a tag may name another one by now.
+/// Attaches documents to an image in a registry, signs the image and the predicates, or both.
+/// `digest` is the image's digest if the caller knows it: the tag may already name another image.
 ///
 /// # Errors
-/// [`ClientError`].
+/// Fails with [`ClientError`].
 pub fn attach_to_image(
     reference: &Reference,
     digest: Option<BlobDigest>,
@@ -75,13 +75,13 @@ pub fn attach_to_image(
     Ok(Signed { manifest_digest: subject.digest, sent })
 }
 
-/// Finds the manifest that a name stands for.
+/// Reads the manifest of the image that a reference names.
 fn subject(
     client: &Client<'_>,
     reference: &Reference,
     digest: Option<BlobDigest>,
 ) -> Result<Subject, ClientError> {
-    // A digest is what counts, where there is one.
+    // If there is a digest, it decides, and not the tag.
     let digest = digest.or(reference.digest());
     let name = digest.map_or_else(|| reference.tag_or_digest(), |digest| digest.to_string());
     let bytes = client.get(&format!("manifests/{name}"), MANIFESTS)?;
@@ -91,15 +91,15 @@ fn subject(
     if let Some(expected) = digest.filter(|digest| *digest != manifest.digest) {
         return Err(ClientError::OtherDigest { expected, found: manifest.digest.to_string() });
     }
-    // An index of OCI's may leave it out.
+    // An index of OCI need not name its own media type.
     let implied = if document["manifests"].is_array() { IMAGE_INDEX } else { IMAGE_MANIFEST };
     Ok(Subject::new(document["mediaType"].as_str().unwrap_or(implied), &manifest))
 }
 
-/// Finds out whether a key's owner signed the image that a name stands for.
+/// Verifies that the image that a reference names is signed by a key.
 ///
 /// # Errors
-/// [`ClientError::NotSigned`], or what keeps it from being found out.
+/// Fails with [`ClientError::NotSigned`], or what keeps it from being found out.
 pub fn verify_signatures(
     reference: &Reference,
     key: &PublicKey,
@@ -107,7 +107,7 @@ pub fn verify_signatures(
     watch: &dyn Watch,
 ) -> Result<Verified, ClientError> {
     let mut last = ClientError::NoImage(reference.to_string());
-    // A mirror that has the image need not have its signatures.
+    // A mirror that has the image may lack its signatures: then the next one is asked.
     for source in options.registries.sources(reference)? {
         let options = options.at(reference, &source);
         let verified = Client::connect(&source.reference, Access::Pull, &options, watch)
@@ -122,7 +122,7 @@ pub fn verify_signatures(
 }
 
 impl Client<'_> {
-    /// Adds a signature to those by the tag of cosign 2. Returns whether it had to be sent.
+    /// Adds a signature to those under the tag of cosign 2. Returns whether it was sent.
     fn add_signature(
         &self,
         key: &SigningKey,
@@ -131,7 +131,7 @@ impl Client<'_> {
     ) -> Result<bool, ClientError> {
         let tag = format!("{}.sig", subject.fallback_tag());
         let signature = SimpleSignature::new(key, name, &subject.digest);
-        // Twice, should another have written it meanwhile.
+        // Writes the manifest again if another client has overwritten it meanwhile.
         for sent in [false, true, true, true] {
             let there = self.get(&format!("manifests/{tag}"), MANIFESTS)?;
             let there: Option<Value> = there.and_then(|bytes| serde_json::from_slice(&bytes).ok());
@@ -167,14 +167,14 @@ impl Client<'_> {
             return Ok(Verified { manifest_digest: digest, signatures, bundles });
         }
         let found = refusals.len();
-        // What comes nearest to a signature says most.
+        // A signature of this key for another image is the most helpful reason.
         let near = |refusal: &Refusal| *refusal == Refusal::OtherImage;
         let reason = refusals.iter().find(|refusal| near(refusal)).or(refusals.first());
         let reason = reason.map(ToString::to_string).unwrap_or_default();
         Err(ClientError::NotSigned { image: format!("{}@{digest}", self.name()), found, reason })
     }
 
-    /// Checks each of cosign 2's signatures.
+    /// Checks each signature in the form of cosign 2.
     fn simple_signatures(
         &self,
         subject: &Subject,
@@ -198,14 +198,15 @@ impl Client<'_> {
         layers.iter().filter(is_signature).take(MOST).map(check).collect()
     }
 
-    /// Checks each bundle that refers to an image, and that signs it.
+    /// Checks each bundle that refers to an image and claims to sign it.
     fn bundles(
         &self,
         subject: &Subject,
         key: &PublicKey,
     ) -> Result<Vec<Result<(), Refusal>>, ClientError> {
         let mut checked = Vec::new();
-        // What lists say of types is not to be relied on: cosign's own says another.
+        // The types in the list are not reliable: cosign itself writes another one. So each
+        // manifest is read.
         for entry in self.referrers(subject)?.entries.iter().take(MOST) {
             let Ok(digest) = entry["digest"].as_str().unwrap_or_default().parse::<BlobDigest>()
             else {
@@ -232,7 +233,7 @@ impl Client<'_> {
                     Ok((kind, _)) if kind == SIGNED => {
                         checked.push(Ok(()));
                     }
-                    // It says something else of the image: a list of its packages, perhaps.
+                    // The bundle states something else about the image, such as its packages.
                     Ok(_) => {}
                     Err(refusal) => checked.push(Err(refusal)),
                 }
@@ -241,7 +242,7 @@ impl Client<'_> {
         Ok(checked)
     }
 
-    /// Reads a small blob, which must be what its digest says.
+    /// Reads a small blob and checks its digest.
     fn document(&self, digest: &Value) -> Result<Result<Vec<u8>, Refusal>, ClientError> {
         let malformed = |reason: &str| Ok(Err(Refusal::Malformed(reason.to_owned())));
         let Ok(digest) = digest.as_str().unwrap_or_default().parse::<BlobDigest>() else {

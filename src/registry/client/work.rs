@@ -1,11 +1,11 @@
 //! The order in which a push asks for blobs and sends those that are missing.
 //! Stage: registry.
 //!
-//! A blob is sent as soon as the registry has said that it lacks it, while others are still asked
-//! for. A large blob is bound by the line's rate, and a small one by its round trips: so a few
-//! large ones keep the line busy while many small ones wait for their answers beside them. Neither
-//! "largest first", which ends in round trips on an idle line, nor "smallest first", which begins
-//! so, does that.
+//! A blob is sent as soon as the registry has said that it lacks it, while the registry is still
+//! asked for others. The time for a large blob depends on the bandwidth, and the time for a small
+//! blob on the latency. Therefore a few large blobs keep the line busy while many small ones wait
+//! for their answers beside them. "Largest first" would end with small blobs on an idle line, and
+//! "smallest first" would begin with them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -13,30 +13,30 @@ use std::sync::{Condvar, Mutex, PoisonError};
 /// The number of large blobs that are sent at a time while there are small ones.
 const LARGE_AT_ONCE: usize = 4;
 
-/// How much work is done at a time.
+/// The amount of work that is done at a time.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Threads, each of which asks or sends.
+    /// The number of threads, each of which asks or sends.
     pub workers: usize,
-    /// Blobs that are sent at a time.
+    /// The largest number of blobs that are sent at a time.
     pub sends: usize,
 }
 
-/// Which of two queues a blob is sent from.
+/// The queue that a blob is sent from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Weight {
-    /// The line's rate decides how long it takes.
+    /// The bandwidth decides how long the blob takes.
     Large,
-    /// Round trips decide.
+    /// The latency decides how long the blob takes.
     Small,
 }
 
-/// A blob to be sent: its weight, and a key by which blobs of that weight are ordered.
+/// A blob to be sent.
 pub trait Sendable {
-    /// Sorts first what is sent first.
+    /// The key by which blobs of the same weight are ordered; the smallest is sent first.
     type Turn: Ord;
 
-    /// Returns the queue and the place in it.
+    /// Returns the queue, and the key that decides the place in it.
     fn turn(&self) -> (Weight, Self::Turn);
 }
 
@@ -80,7 +80,7 @@ where
 /// The queues, and the workers that wait for them.
 struct Work<S: Sendable, E> {
     state: Mutex<State<S, E>>,
-    /// Signalled when a job ends: there may be another one, or none any more.
+    /// Signalled when a job ends: then there may be another job, or no job any more.
     changed: Condvar,
     sends: usize,
 }
@@ -96,7 +96,7 @@ struct State<S: Sendable, E> {
     asking: usize,
     sending_large: usize,
     sending_small: usize,
-    /// The error to return, and the index of the question that it is of.
+    /// The error to return, with the index of the question that failed.
     error: Option<(usize, E)>,
 }
 
@@ -119,8 +119,7 @@ impl<S: Sendable, E> State<S, E> {
         }
     }
 
-    /// Takes the next job that may begin now. What is to be sent goes before what is to be asked:
-    /// bytes take longer than answers.
+    /// Takes the next job that may begin now. Sending goes before asking, since it takes longer.
     fn take(&mut self, sends: usize) -> Option<Job<S>> {
         if self.sending_large + self.sending_small < sends {
             let prefers_large = self.sending_large < LARGE_AT_ONCE || self.small.is_empty();
@@ -204,7 +203,7 @@ mod tests {
 
     use super::*;
 
-    /// A blob by its size; from 100 on it is large.
+    /// A blob with its size. It is large if the size is at least 100.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     struct Sized(u32);
 
@@ -221,7 +220,7 @@ mod tests {
         Ok(Some(Sized(size)))
     }
 
-    /// Takes jobs as workers would that never end a send, until `sends` are under way.
+    /// Takes jobs as workers would whose sends never end, until `sends` are under way.
     fn begun_together(sizes: &[u32], sends: usize) -> Vec<u32> {
         let mut state = State::<Sized, ()>::new(0);
         for (number, size) in sizes.iter().enumerate() {

@@ -19,10 +19,10 @@ pub enum PrefetchError {
     /// skopeo could not make the archive that is hashed.
     #[error(transparent)]
     Skopeo(#[from] SkopeoError),
-    /// There is no such image.
+    /// The registry does not have the image.
     #[error("there is no {0}")]
     NoImage(String),
-    /// The image has none for the platform.
+    /// The index has no image for the platform.
     #[error("{image} has no image for {os}/{arch}: it has {there}")]
     NoPlatform {
         /// The image.

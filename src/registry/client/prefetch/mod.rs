@@ -146,7 +146,7 @@ pub fn prefetch(wanted: &Prefetch, watch: &dyn Watch) -> Result<Vec<Prefetched>,
     let blobs = images.iter().map(|(manifest, _)| puller.blobs(manifest));
     let blobs = blobs.collect::<Result<Vec<_>, _>>()?;
     let sizes = blobs.iter().flat_map(BTreeMap::values);
-    // Of manifests by others.
+    // The sizes are from manifests of other programs, and their sum may be too large for a `u64`.
     watch.expect(sizes.fold(0, |total, size| total.saturating_add(*size)));
     let final_image_name = wanted.final_image_name.unwrap_or(&image_name);
     let final_image_tag = wanted.final_image_tag.unwrap_or(&tag);
@@ -185,20 +185,21 @@ pub fn prefetch(wanted: &Prefetch, watch: &dyn Watch) -> Result<Vec<Prefetched>,
     prefetched.collect()
 }
 
-/// What was found of an image that was to be pulled.
+/// The result of pulling an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pulled {
-    /// Its manifest is one of those that are known, and all of its blobs are there.
+    /// The digest of the manifest is a known one, and the registry has all blobs: nothing was
+    /// written.
     Known,
-    /// It is in the directory now.
+    /// The image was written to the directory.
     Directory,
 }
 
-/// Pulls an image to a directory, as skopeo's `dir:` has it, unless the digest of its manifest is
-/// `known`.
+/// Pulls an image to a directory in the format of skopeo's `dir:`, unless the digest of its
+/// manifest is in `known`.
 ///
 /// # Errors
-/// [`PrefetchError`].
+/// Fails with [`PrefetchError`].
 pub fn pull(
     reference: &Reference,
     platform: &Platform,
