@@ -31,7 +31,7 @@ fn parse_iso_8601(text: &str) -> Option<OffsetDateTime> {
 struct Rest<'t>(&'t str);
 
 impl Rest<'_> {
-    /// Takes a number of exactly so many digits.
+    /// Takes a number of exactly `digits` digits.
     fn number(&mut self, digits: usize) -> Option<u32> {
         let (number, rest) = self.0.split_at_checked(digits)?;
         self.0 = rest;
@@ -45,7 +45,8 @@ impl Rest<'_> {
         rest.is_some()
     }
 
-    /// Takes `:` or, in the basic format, nothing; `extended` says which, if it is known by now.
+    /// Takes `:` in the extended format, and nothing in the basic format. The first call decides
+    /// the format and records it in `extended`.
     fn colon(&mut self, extended: &mut Option<bool>) -> Option<()> {
         let is_there = self.take(':');
         (*extended.get_or_insert(is_there) == is_there).then_some(())

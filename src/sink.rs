@@ -20,7 +20,7 @@ pub trait Sink: Write {
     /// or if this writer takes no files.
     ///
     /// # Errors
-    /// Fails if writing or reading fails; the two can't be told apart.
+    /// Fails if writing or reading fails. The caller can't tell which of the two failed.
     fn take_file(&mut self, bytes: FileBytes) -> io::Result<u64> {
         let _ = bytes;
         Ok(0)

@@ -66,7 +66,7 @@ pub fn copy(
     Ok(())
 }
 
-/// What goes beside an image in a registry.
+/// The documents and the signature to attach to an image in a registry.
 struct Beside {
     key: Option<SigningKey>,
     documents: Vec<(String, Vec<u8>)>,

@@ -21,7 +21,8 @@ pub fn prefetch(arguments: &PrefetchArguments) -> Result<(), Failure> {
         Some(name) => name.parse()?,
         None => options.registries.named(&image.parse()?)?,
     };
-    // Nothing of an image that isn't signed is pulled; what is pulled then is what was verified.
+    // Nothing of the image is pulled before its signature is verified. From then on the verified
+    // digest is used, and not the tag.
     let reference = match &arguments.key {
         Some(file) => {
             let key = proof::public_key(file)?;

@@ -26,7 +26,7 @@ use crate::registry::storage::StorageKeys;
 use crate::registry::{Reread, SetupError};
 use crate::store::Store;
 
-/// The interval between looks for changes.
+/// The time after which files are checked for changes again.
 const LOOK: Duration = Duration::from_secs(1);
 /// The longest time that a client may take for a request's headers, or send no request.
 const HEADERS: Duration = Duration::from_secs(30);

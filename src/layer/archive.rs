@@ -33,11 +33,11 @@ pub fn write_layer(store: &Store, contents: &LayerContents, out: impl Sink) -> R
     Ok(())
 }
 
-/// Returns what a layer does to the layers below it: what a scan of its tar would, though no
-/// file is opened.
+/// Returns the changes that a layer makes to the layers below it: the same as a scan of its tar,
+/// without opening a file.
 ///
 /// # Errors
-/// Whatever keeps the sources' directories and links from being read.
+/// Fails if a directory or link of the sources can't be read.
 pub fn outline_layer(store: &Store, contents: &LayerContents) -> Result<BaseLayerTree, Error> {
     walk(store, contents, Outline(BaseLayerTree::default())).map(|outline| outline.0)
 }
@@ -84,7 +84,7 @@ impl<S: Sink> Entries for TarWriter<Pieces<S>> {
     }
 }
 
-/// Collects what a layer does to those below, without its files.
+/// Collects the changes of a layer to those below, without its files.
 struct Outline(BaseLayerTree);
 
 impl Entries for Outline {

@@ -28,8 +28,9 @@ pub struct LayerContents {
     /// Attributes of everything in the store, unless `perms` changes them.
     #[serde(default, skip_serializing_if = "StoreAttributes::is_usual")]
     pub store_attributes: StoreAttributes,
-    /// Whether relative links that lead from what is copied to `/` to another store path are made
-    /// absolute: in `/` they would lead nowhere. An earlier version left them as they are.
+    /// True if relative links in files that are copied to `/` are made absolute if they lead to
+    /// another store path: in `/` they would lead nowhere. False in image specs of earlier
+    /// versions, which left such links unchanged.
     #[serde(default, skip_serializing_if = "is_false")]
     pub links_into_store: bool,
     /// The part of the base image's tree that this layer has directories in.

@@ -99,9 +99,9 @@ fn file_of(contents: &LayerContents, entry: &TreeEntry) -> Result<LayerFile, Err
     })
 }
 
-/// Returns a file of a store path that a layer has: `below` is its place in the store path, and is
-/// empty for the store path itself. No link on the way is followed. Returns none if there is no
-/// such file, or one that a layer can't hold.
+/// Returns a file of a store path that a layer has. `below` is the file's path in the store path,
+/// and empty for the store path itself. Links on the way are not followed. Returns none if there is
+/// no such file, or if a layer can't hold it.
 ///
 /// # Errors
 /// Fails if the file can't be read.

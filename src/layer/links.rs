@@ -1,4 +1,4 @@
-//! Where links of what is copied to `/` lead.
+//! Follows links between store paths whose files are copied to `/`.
 //! Stage: layer. Input: links in the store. Output: paths in the store.
 
 use std::collections::VecDeque;
@@ -11,11 +11,12 @@ use super::Error;
 use super::scan::{Child, Directory};
 use crate::store::{Store, StorePath};
 
-/// How many links a path may lead through, as on Linux (`MAXSYMLINKS`).
+/// The largest number of links that a path may lead through, as on Linux (`MAXSYMLINKS`).
 pub const LINKS: usize = 40;
 
-/// Returns where a relative link leads that is in a store path and leaves it: the absolute path in
-/// the store; none for all other links, which mean the same in `/`.
+/// Returns the absolute path of a relative link's target if the link leads from its store path to
+/// another place in the store. Returns none for all other links: copied to `/`, they still lead to
+/// the same place.
 pub fn into_store(store: &Store, directory: &Path, target: &[u8]) -> Option<Vec<u8>> {
     if target.starts_with(b"/") {
         return None;
@@ -46,8 +47,8 @@ pub fn store_path_of(store: &Store, path: &[u8]) -> Option<StorePath> {
     first.to_str()?.parse().ok()
 }
 
-/// Opens the directory that an absolute path in the store leads to, through links in the store; none
-/// if it leads to something else.
+/// Opens the directory in the store that an absolute path leads to, through links. Returns none if
+/// it leads to something else.
 ///
 /// # Errors
 /// Fails if a directory can't be opened.
@@ -66,7 +67,7 @@ pub fn directory_behind(store: &Store, path: &[u8]) -> Result<Option<Directory>,
             b".." => drop(place.pop()),
             component => place.push(OsStr::from_bytes(component)),
         }
-        // Above the store's own directory nothing is known of the image.
+        // Outside of the store, this machine's files say nothing about the image.
         if !place.starts_with(store_dir) || place == store_dir {
             if left.is_empty() || !store_dir.starts_with(&place) {
                 return Ok(None);

@@ -86,8 +86,8 @@ pub enum Error {
         /// The file on this machine.
         path: PathBuf,
     },
-    /// Two entries of a directory have the same name, after the suffix is removed that Nix appends
-    /// on macOS.
+    /// Two entries of a directory have the same name once the suffix is removed that Nix appends on
+    /// macOS.
     #[error("{} has the name of another file in its directory, without what macOS needs to tell them apart", path.display())]
     SameName {
         /// The path of one of them on this machine.
@@ -109,7 +109,7 @@ pub enum Error {
         /// The file that came second.
         second: PathBuf,
     },
-    /// A link of `copyToRoot` where the base image has a directory.
+    /// A link of `copyToRoot` has the name of a directory in the base image.
     #[error("`copyToRoot`: /{name} is a link, and in the base image a directory, or a link to one: {}", path.display())]
     LinkOverDirectory {
         /// The path in the image, without the leading slash.
@@ -117,7 +117,7 @@ pub enum Error {
         /// The link on this machine.
         path: PathBuf,
     },
-    /// Rules of `perms` disagree on a directory in the image.
+    /// Rules of `perms` set different attributes for a directory in the image.
     #[error("`perms`: /{name} is in two store paths whose rules give it another mode or owner each: {} and {}", first.display(), second.display())]
     PermissionConflict {
         /// The path in the image, without the leading slash.

@@ -42,7 +42,7 @@ impl DirectoryNar {
     /// Begins with an empty directory.
     ///
     /// # Errors
-    /// Never fails in practice: a hash can't fail.
+    /// Fails never in practice, since hashing can't fail.
     pub fn new() -> io::Result<Self> {
         let mut nar = Nar { out: Pieces::new(DigestWriter::with_thread(io::sink())) };
         nar.texts(&[b"nix-archive-1", b"(", b"type", b"directory"])?;
@@ -53,7 +53,7 @@ impl DirectoryNar {
     /// of their names.
     ///
     /// # Errors
-    /// Never fails in practice: a hash can't fail.
+    /// Fails never in practice, since hashing can't fail.
     pub fn begin(&mut self, name: &str, size: u64) -> io::Result<()> {
         assert!(*name > *self.name, "a NAR has its files in order");
         name.clone_into(&mut self.name);
@@ -78,7 +78,7 @@ impl DirectoryNar {
     /// Returns the hash of the directory.
     ///
     /// # Errors
-    /// Never fails in practice: a hash can't fail.
+    /// Fails never in practice, since hashing can't fail.
     pub fn finish(mut self) -> io::Result<NarHash> {
         self.nar.text(b")")?;
         Ok(NarHash::new(self.nar.out.finish()?.finish().0.bytes()))

@@ -16,11 +16,11 @@ use thiserror::Error;
 use crate::closure::{Closure, NodeIdx};
 use crate::store::{Store, StorePath};
 
-/// Where Nix keeps its database.
+/// The directory of Nix's database.
 pub const DATABASE_DIR: &str = "/nix/var/nix/db";
-/// The database itself.
+/// The name of the database file.
 pub const DATABASE: &str = "db.sqlite";
-/// The file beside it with the version of its schema.
+/// The name of the file beside it that has the version of the schema.
 pub const SCHEMA_FILE: &str = "schema";
 
 /// The version of the schema, as in `/nix/var/nix/db/schema`.
@@ -71,7 +71,7 @@ const REGISTRATION_TIME: i64 = 1;
 /// Builds a database in which these paths, and no others, are valid.
 ///
 /// # Errors
-/// Fails if SQLite fails, for which there is no reason: no file is read or written.
+/// Fails if SQLite fails. No file is read or written, so that this is not expected.
 pub fn nix_database(closure: &Closure) -> Result<Vec<u8>, rusqlite::Error> {
     let mut database = Connection::open_in_memory()?;
     database.execute_batch(SCHEMA)?;
@@ -84,8 +84,8 @@ pub fn nix_database(closure: &Closure) -> Result<Vec<u8>, rusqlite::Error> {
     Ok(bytes)
 }
 
-/// Makes the rows of a closure, in an order that depends on its paths alone. What the database says
-/// of a path that it has already is replaced, but for when it was registered.
+/// Inserts the rows of a closure, in an order that depends on its paths alone. The rows of paths
+/// that the database already has are replaced, except for the time of registration.
 fn insert(transaction: &Transaction, closure: &Closure) -> Result<(), rusqlite::Error> {
     let mut ids = Vec::with_capacity(closure.infos().len());
     let mut insert = transaction.prepare(
@@ -110,33 +110,33 @@ fn insert(transaction: &Transaction, closure: &Closure) -> Result<(), rusqlite::
     Ok(())
 }
 
-/// Why another's database can't be used.
+/// Says why a base image's database can't be used.
 #[derive(Debug, Error)]
 pub enum DatabaseError {
-    /// A file could not be read, or its copy not be written.
+    /// A file could not be read or written.
     #[error(transparent)]
     Read(#[from] io::Error),
-    /// SQLite can't make anything of it.
+    /// SQLite can't read or change the database.
     #[error(transparent)]
     Sqlite(#[from] rusqlite::Error),
-    /// SQLite's own check finds it damaged.
+    /// The database does not pass SQLite's own check.
     #[error("it is damaged: {0}")]
     Damaged(String),
-    /// It has another schema than Nix 2 has.
+    /// The database does not have the schema of Nix 2.
     #[error("its schema has version {0}, where Nix 2 has {SCHEMA_VERSION}")]
     Schema(String),
 }
 
-/// Holds a database that was another's, with more in it.
+/// A database with the paths of a base image and of an image on it.
 pub struct MergedDatabase {
-    /// Of `db.sqlite`.
+    /// The bytes of `db.sqlite`.
     pub bytes: Vec<u8>,
-    /// The paths that are valid by it.
+    /// The store paths that are valid in the database.
     pub paths: BTreeSet<StorePath>,
 }
 
-/// Adds a closure to the database in a directory, which is the caller's own copy: with what is in its
-/// journal, if it has one. All else that Nix has in it stays.
+/// Adds a closure to the database in a directory, with the changes in its journal if there is one.
+/// All other rows stay. The directory is a copy that the caller has made: it is changed.
 ///
 /// # Errors
 /// Fails with [`DatabaseError`].
@@ -156,7 +156,8 @@ pub fn merged_database(
     Ok(MergedDatabase { bytes, paths })
 }
 
-/// Returns the store paths that are valid by the database in a directory, which is the caller's own copy.
+/// Returns the store paths that are valid in the database in a directory. The directory is a copy
+/// that the caller has made: it may be changed.
 ///
 /// # Errors
 /// Fails with [`DatabaseError`].
@@ -164,7 +165,7 @@ pub fn valid_paths(directory: &Path) -> Result<BTreeSet<StorePath>, DatabaseErro
     Ok(paths_of(&open(directory)?)?)
 }
 
-/// Opens the database in a directory, once it was found sound.
+/// Opens the database in a directory, and checks that it is not damaged.
 fn open(directory: &Path) -> Result<Connection, DatabaseError> {
     match fs::read(directory.join(SCHEMA_FILE)) {
         Ok(version) if version.trim_ascii() == SCHEMA_VERSION.as_bytes() => {}
@@ -172,12 +173,13 @@ fn open(directory: &Path) -> Result<Connection, DatabaseError> {
             let version = version[..version.len().min(20)].trim_ascii();
             return Err(DatabaseError::Schema(version.escape_ascii().to_string()));
         }
-        // As Nix does, which takes the database for one of its own version then.
+        // Without this file, Nix also assumes its own version.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error.into()),
     }
     let database = Connection::open(directory.join(DATABASE))?;
-    // What its author has in the schema is not run. The journal goes into the database.
+    // Functions in the schema, which is from another author, are not run. Applies the journal to
+    // the database and removes it.
     database.execute_batch("pragma trusted_schema = off; pragma journal_mode = delete;")?;
     let check: String = database.query_row("pragma quick_check(1)", [], |row| row.get(0))?;
     if check != "ok" {
@@ -189,7 +191,7 @@ fn open(directory: &Path) -> Result<Connection, DatabaseError> {
 fn paths_of(database: &Connection) -> Result<BTreeSet<StorePath>, rusqlite::Error> {
     let mut select = database.prepare("select path from ValidPaths")?;
     let paths = select.query_map([], |row| row.get::<_, String>(0))?;
-    // What is in another store directory is none of ours.
+    // Ignore the paths of other store directories.
     let parsed = paths.filter_map(|path| match path {
         Ok(path) => Store::default().parse(&path).ok().map(Ok),
         Err(error) => Some(Err(error)),
@@ -280,8 +282,8 @@ mod tests {
         );
     }
 
-    /// A copy of a database with all of `infos` and a deriver; with `wal`, in a journal of which no
-    /// byte has reached the database yet.
+    /// Returns a copy of a database with all of `infos` and a deriver. With `wal`, the last changes
+    /// are still in a journal.
     fn another(infos: &[ValidPathInfo], wal: bool) -> tempfile::TempDir {
         let (made, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let file = made.path().join(DATABASE);
@@ -309,7 +311,8 @@ mod tests {
     #[test]
     fn databases_are_merged() {
         let infos = infos();
-        // The first two and the last are there; the others are new, and one refers to what was there.
+        // The base has the first and the last path. The others are new, and one of them refers to a
+        // path of the base.
         let base = [infos[0].clone(), infos[3].clone()];
         let ours = Closure::new(vec![infos[0].clone(), infos[1].clone()]).unwrap();
         let mut all = Vec::new();

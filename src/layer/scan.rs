@@ -75,7 +75,7 @@ impl Directory {
         Ok(Self { dir, path: path.to_owned(), case_hack: false })
     }
 
-    /// The same directory, whose names may have what Nix appends on macOS.
+    /// Returns the directory with names that may have the suffix that Nix appends on macOS.
     pub fn with_case_hack(self, case_hack: bool) -> Self {
         Self { case_hack, ..self }
     }
@@ -178,7 +178,7 @@ impl Directory {
         Ok(target.into_vec())
     }
 
-    /// Its path on this machine.
+    /// Returns the directory's path on this machine.
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -35,17 +35,17 @@ pub const DIRECTORY: Attributes = Attributes { mode: 0o555, uid: 0, gid: 0 };
 /// useless in an image's root.
 const NIX_SUPPORT: &[u8] = b"nix-support";
 
-/// Says what happens where a link of ours to a directory meets a directory of the base image, such as
-/// `bin -> /nix/store/…-tools/bin` its `/bin`.
+/// The ways to add a link to a directory where the base image has a directory, such as `bin ->
+/// /nix/store/…-tools/bin` where the base has `/bin`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DirectoryLinks {
-    /// What the link's directory holds is linked to in the base's.
+    /// Keep the base's directory, and add a link to each entry of the link's directory.
     #[default]
     Merge,
-    /// The link takes the directory's place, with all that is in it.
+    /// Replace the base's directory and all that is in it by the link.
     Replace,
-    /// There is no image.
+    /// Fail.
     Refuse,
 }
 
@@ -59,7 +59,7 @@ pub fn layer_tree<'c>(
     store: &'c Store,
     contents: &'c LayerContents,
 ) -> Result<Children<'c>, Error> {
-    // What `over` has is merged with, whatever was the way to it.
+    // The part of the base in `over` is only there if links were merged: so merge here as well.
     merge(store, contents, &contents.over, DirectoryLinks::Merge).map(|merged| merged.root)
 }
 
@@ -92,21 +92,22 @@ pub fn met_by(
     met.unwritable().map_or(Ok(met), |name| Err(Error::OddName { name }))
 }
 
-/// Describes the links in what is copied to `/`.
+/// The links in the files that are copied to `/`.
 #[derive(Debug, Default)]
 pub struct RootLinks {
-    /// Whether one is relative and leads to another store path.
+    /// True if one is relative and leads to another store path.
     pub into_store: bool,
-    /// Those that lead into the store: their names in the image, and the store paths.
+    /// The links that lead into the store: their names in the image, and the store paths.
     pub store_paths: Vec<(String, StorePath)>,
-    /// Those that take the place of a directory of the base.
+    /// The links that replace a directory of the base.
     pub replacing: Vec<String>,
 }
 
-/// Looks at the links in what is copied to `/`, on all of the base's tree.
+/// Finds the links in the files that are copied to `/`, with the whole tree of the base.
 ///
 /// # Errors
-/// Those of [`super::write_layer`] before the first byte, and [`Error::LinkOverDirectory`].
+/// Fails with the errors of [`super::write_layer`] before the first byte, and with
+/// [`Error::LinkOverDirectory`].
 pub fn root_links(
     store: &Store,
     contents: &LayerContents,
@@ -129,19 +130,19 @@ pub fn root_links(
     Ok(found)
 }
 
-/// Describes what is copied to `/`.
+/// The directories and the size of the files that are copied to `/`.
 #[derive(Debug, Default)]
 pub struct RootOutline {
-    /// The directories, and of each whether `perms` say something of it.
+    /// The directories; true for one whose mode or owner `perms` sets.
     pub directories: BTreeMap<Vec<u8>, bool>,
-    /// The bytes of all files. Links have none.
+    /// The number of bytes of all files. Links count nothing.
     pub file_bytes: u64,
 }
 
-/// Returns the directories of what is copied to `/`, and how much its files are.
+/// Returns the directories and the size of the files that are copied to `/`.
 ///
 /// # Errors
-/// As [`met_by`].
+/// Fails with the errors of [`met_by`].
 pub fn root_outline(
     store: &Store,
     contents: &LayerContents,
@@ -155,7 +156,7 @@ pub fn root_outline(
             found.directories.insert(name.to_vec(), *given != Given::default());
         }
         TreeEntry::File { source, .. } => {
-            // One that can't be read is an error when the layer is made.
+            // A file that can't be read is reported when the layer is made.
             let size = source.metadata().map_or(0, |metadata| metadata.len());
             found.file_bytes = found.file_bytes.saturating_add(size);
         }
@@ -211,7 +212,7 @@ fn merge<'c>(
 /// A link of the base through which entries of the layer are written.
 struct Followed {
     place: Vec<u8>,
-    /// The layer's directory, for messages.
+    /// The path of the layer's entry, for messages.
     source: PathBuf,
 }
 
@@ -219,13 +220,13 @@ struct Merge<'c> {
     store: &'c Store,
     base: &'c BaseTree,
     links: DirectoryLinks,
-    /// Whether relative links into the store are made absolute.
+    /// True if relative links into the store are made absolute.
     links_into_store: bool,
     root: Children<'c>,
     followed: BTreeMap<Vec<u8>, Followed>,
-    /// Whether there is such a link.
+    /// True if there is a relative link into the store.
     into_store: bool,
-    /// Links in the place of the base's directories.
+    /// The links that replace directories of the base.
     replacing: Vec<String>,
 }
 
@@ -277,7 +278,8 @@ impl<'c> Merge<'c> {
         }
     }
 
-    /// Adds a link. Where the base has a directory, what is in the link's directory is linked to.
+    /// Adds a link. If the base has a directory in its place, and links are merged, adds a link to
+    /// each entry of the link's directory there.
     fn link(
         &mut self,
         parent: &[u8],
@@ -293,7 +295,7 @@ impl<'c> Merge<'c> {
             .base
             .resolve_below(parent, name)
             .map_err(|link| Error::LinkLoop { path: source.clone(), link })?;
-        // It leads to the same as the base's.
+        // A link to the directory that the base's own link leads to hides nothing.
         let is_same = || place != own && self.base.leads_to(parent, target, &place);
         if !self.base.has_directory(&place) || is_same() {
             return self.insert(parent, name, link);
@@ -325,7 +327,7 @@ impl<'c> Merge<'c> {
         Ok(())
     }
 
-    /// Adds what is no directory.
+    /// Adds a file or a link.
     fn insert(&mut self, parent: &[u8], name: &[u8], entry: TreeEntry<'c>) -> Result<(), Error> {
         let node = Node::Entry(entry.into());
         let store = self.store;
@@ -425,8 +427,8 @@ impl<'c> Merge<'c> {
     }
 }
 
-/// Returns the usual attributes of a directory that is copied to `/`: it may be `nix/` too, perhaps
-/// in a layer without store paths.
+/// Returns the usual attributes of a directory that is copied to `/`. The directory may be `nix/`
+/// or `nix/store/`, also in a layer without store paths.
 fn usual_attributes(store: &Store, name: &[u8]) -> Attributes {
     let store_dir = Path::new(store.dir().trim_start_matches('/'));
     let holds_store = store_dir.starts_with(OsStr::from_bytes(name));
@@ -442,7 +444,7 @@ fn each_directory(children: &Children, name: &mut Vec<u8>, each: &mut impl FnMut
     });
 }
 
-/// Passes on every entry that is no store path, with its name, from the root down.
+/// Calls `each` with every entry that is not a store path, and its name, from the root down.
 fn each_entry(
     children: &Children,
     name: &mut Vec<u8>,

@@ -15,8 +15,9 @@ use super::spec::ImageSpec;
 use super::{Error, IndexSpec};
 use crate::store::Store;
 
-/// Reads an image: an image spec, whatever its architecture is, the script that streams the image,
-/// one of an index, or any format that [`base::read_base`] reads. Store paths have no references.
+/// Reads an image. `image` is an image spec of any architecture, the script that streams an image,
+/// an index spec, or any format that [`base::read_base`] reads. The store paths of the result have
+/// no references.
 ///
 /// # Errors
 /// Fails if the image can't be read, does not have its digests, or if of several images none is for

@@ -2,8 +2,8 @@
 //! Stage: oci. Input: a file. Output: its bytes from an offset on, uncompressed.
 //!
 //! To reach these bytes, everything before them must be decompressed. The layers of a base image
-//! are read one after the other, about in the order of the archive: so each reader leaves its
-//! decoder for the next one.
+//! are read one after the other, about in the order of the archive. Therefore each reader leaves
+//! its decoder for the next one.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};

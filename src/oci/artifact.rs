@@ -28,7 +28,7 @@ use crate::store::Store;
 /// The only version of the index spec. A reader refuses all others.
 const VERSION: u32 = 1;
 
-/// One image, or several images and their index.
+/// The thing that is copied: one image, or several images and their index.
 #[derive(Clone, Debug)]
 pub struct Artifact {
     images: Vec<Arc<ImageSpec>>,
@@ -86,7 +86,7 @@ impl IndexSpec {
         Ok(spec)
     }
 
-    /// The files of its images' specs.
+    /// Returns the files of the image specs.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         self.images.iter().map(|image| &*image.spec)
     }
@@ -132,7 +132,7 @@ fn platform(spec: &ImageSpec) -> String {
     format!("linux/{}{}", spec.architecture, variant.unwrap_or_default())
 }
 
-/// Bytes that can be read twice: those of a file, or all that came out of a pipe.
+/// Bytes that can be read twice: those of a file, or all bytes of a pipe.
 enum Rereadable {
     File(File),
     Bytes(Cursor<Vec<u8>>),
@@ -173,14 +173,15 @@ impl From<ImageSpec> for Artifact {
 }
 
 impl Artifact {
-    /// Reads an image spec or an index spec, whichever the file holds or the script names.
+    /// Reads an image spec or an index spec: `file` itself, or the one that a script names.
     ///
     /// # Errors
     /// Fails with [`Error::Read`], [`Error::NotSpec`], [`Error::Json`], and those of
     /// [`IndexSpec::load`].
     pub fn read(store: &Store, file: &Path) -> Result<Self, Error> {
         let file = &*match spec_file(file)? {
-            // The file that was given is on this machine, whatever the store's root is.
+            // A file that the user gives is on this machine. A file that a script names is in the
+            // store, which may be below another root.
             Cow::Borrowed(file) => file.to_owned(),
             Cow::Owned(of_script) => store.locate(&of_script),
         };

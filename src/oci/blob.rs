@@ -18,12 +18,12 @@ use crate::store::Store;
 /// The encoding in which layers are sent: as recorded, or as every `docker load` reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// As recorded: a base's layers as they are stored, others compressed if the author wants that.
-    /// For receivers that know OCI's media types.
+    /// The form in the image spec: a base's layers as they are stored, and the others compressed if
+    /// the author wants that. For receivers that know OCI's media types.
     AsStored,
-    /// As every `docker load` reads it. `docker load` recognises gzip by itself, but version 20.10
-    /// does not know Zstandard, and takes it for a broken tar. Layers that are made here are not
-    /// compressed, since the receiver would only decompress them.
+    /// The form that every `docker load` reads. `docker load` recognises gzip by itself, but
+    /// version 20.10 does not know Zstandard, and takes it for a broken tar. Layers that are made
+    /// here are not compressed, since the receiver would only decompress them.
     Loadable,
 }
 

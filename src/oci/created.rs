@@ -9,12 +9,13 @@ use time::{OffsetDateTime, UtcOffset};
 
 use crate::date;
 
-/// A date and time by RFC 3339, as it was written; other forms of ISO 8601 become that.
+/// A date and time in the form of RFC 3339, as the author wrote it. Other forms of ISO 8601 are
+/// converted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Created(String);
 
 impl Default for Created {
-    /// Returns the second that is also the modification time of all files.
+    /// Returns the modification time of all files in Nix's store: the first second of 1970.
     fn default() -> Self {
         Self("1970-01-01T00:00:01Z".to_owned())
     }

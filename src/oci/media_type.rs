@@ -31,10 +31,10 @@ pub enum Family {
 /// Says why a layer can't be used.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum MediaTypeError {
-    /// The bytes are elsewhere, as their licence demands.
+    /// The layer has to be fetched from elsewhere, as its licence demands.
     #[error("is not distributed with the image (`{0}`)")]
     Foreign(String),
-    /// The bytes are encrypted.
+    /// The layer is encrypted.
     #[error("is encrypted (`{0}`)")]
     Encrypted(String),
     /// The media type is unknown.

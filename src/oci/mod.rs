@@ -80,12 +80,12 @@ pub enum Error {
         /// The reason, with line and column.
         source: serde_json::Error,
     },
-    /// A file is something else than the JSON that an image is made from.
+    /// A file is not JSON that an image is made from.
     #[error("{} is {found}, not an image spec", file.display())]
     NotSpec {
-        /// The file.
+        /// The file that the user gave.
         file: PathBuf,
-        /// "an archive", "a script" …
+        /// The kind of the file: "an archive", "a script" …
         found: &'static str,
     },
     /// The closure can't be used.
@@ -97,7 +97,7 @@ pub enum Error {
     /// `copyToRoot` names a path that is not in the closure.
     #[error("`copyToRoot`: {0} is not in the closure")]
     NotInClosure(String),
-    /// A layer that is kept as it was built would have to be different on this base image.
+    /// A layer of `buildLayer` that is kept in a file would need other bytes on this base image.
     #[error(
         "a layer of `buildLayer {{ reproducible = false; … }}` ({names}) has directories that the base image has too, with other attributes or as links: it would hide them"
     )]
@@ -105,7 +105,7 @@ pub enum Error {
         /// The names of the layer's contents.
         names: String,
     },
-    /// A layer came out differently when it was made a second time.
+    /// A layer had other bytes when it was made a second time.
     #[error("a layer ({names}) changed while it was built")]
     Unsteady {
         /// The names of the layer's contents.
@@ -114,14 +114,14 @@ pub enum Error {
     /// An index has no images.
     #[error("an index needs one image at least")]
     EmptyIndex,
-    /// Two images of an index are for the same platform.
+    /// An index has several images for the same platform.
     #[error("two images of an index are for {platform}: {} and {}", first.display(), second.display())]
     SamePlatform {
-        /// Operating system, architecture, variant.
+        /// The operating system, the architecture and the variant.
         platform: String,
-        /// One image spec.
+        /// The image spec that came first.
         first: PathBuf,
-        /// The other image spec.
+        /// The image spec that came second.
         second: PathBuf,
     },
     /// The target takes one image, and the index has none for this machine.
@@ -143,16 +143,17 @@ pub enum Error {
     /// The image would have more layers than containers can have.
     #[error("the image would have {0} layers, and {max} is the most that image tools take", max = layer::LayerBudget::MAX)]
     TooManyLayers(usize),
-    /// No layer is left for the image's store after those that are already there.
+    /// The base image and other layers use up `maxLayers`, so that no layer is left for store
+    /// paths.
     #[error(
         "`maxLayers` is {max_layers}, of which the base image has {base} and others are {others}: no layer is left for store paths"
     )]
     NoLayersLeft {
         /// The budget that the author set.
         max_layers: layer::LayerBudget,
-        /// The number of layers of the base image.
+        /// The number of the base image's layers.
         base: usize,
-        /// The number of layers of `buildLayer`, and on top.
+        /// The number of layers that come from `buildLayer` or go on top.
         others: usize,
     },
     /// A layer can't be part of a root file system.

@@ -6,16 +6,16 @@ use serde::{Deserialize, Serialize};
 use crate::closure::NarHash;
 use crate::store::{self, StorePath};
 
-/// A store path as it was when the image was made.
+/// A store path with its size and references when the image was made.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SourceInfo {
     /// The store path.
     #[serde(with = "store::full_path")]
     pub path: StorePath,
-    /// Digest of its NAR serialisation.
+    /// The digest of its NAR serialisation.
     pub nar_hash: NarHash,
-    /// Bytes of its NAR serialisation.
+    /// The number of bytes of its NAR serialisation.
     pub nar_size: u64,
     /// The other store paths of the image that it refers to, sorted.
     #[serde(with = "store::full_paths")]

@@ -150,8 +150,8 @@ impl<L, S> ImageSpecJson<L, S> {
     }
 }
 
-/// Checks that the sum of sizes is one that a machine may have. No sum of some of them wraps then,
-/// nor one over several images.
+/// Checks that all sizes together are possible on a machine. Then sums of sizes can't overflow,
+/// even over several images.
 fn check_sizes(mut sizes: impl Iterator<Item = u64>) -> Result<(), String> {
     const MOST: u64 = 1 << 56;
     let total = sizes.try_fold(0_u64, u64::checked_add);

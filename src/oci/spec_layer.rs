@@ -32,11 +32,12 @@ pub struct SpecLayer {
 /// The source of a layer's bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LayerSource {
-    /// Made from these contents on demand.
+    /// Contents from which the layer is made on demand.
     Made(LayerContents),
-    /// Made from these contents once, and kept in a file (`reproducible = false`).
+    /// Contents from which the layer was made once, and the file with the result (`reproducible =
+    /// false`).
     Kept(LayerContents, StoredBlob),
-    /// In a file that another program made: a base image's layer.
+    /// A file that another program made: a base image's layer.
     Stored(StoredBlob),
 }
 
@@ -123,7 +124,7 @@ impl TryFrom<SpecLayerJson> for SpecLayer {
 }
 
 impl SpecLayer {
-    /// Returns all sizes that the image spec has of it, and its place in a file.
+    /// Returns all sizes and offsets that the image spec has for this layer.
     pub fn sizes(&self) -> impl Iterator<Item = u64> {
         let stored = self.stored().into_iter().flat_map(|blob| [blob.offset, blob.size]);
         [self.size].into_iter().chain(stored).chain(self.compressed.map(|blob| blob.size))

@@ -14,24 +14,26 @@ use crate::store::Store;
 /// Says which side compares a layer with what was recorded when the image was built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CheckedBy {
-    /// This program, while it makes the layers.
+    /// The sender: this program checks layers while it makes them.
     Sender,
-    /// The receiver alone, as `docker load`, `podman load`, skopeo and registries do: nothing is
-    /// hashed, and large files are moved by the system (see [`Spliced`](crate::sink::Spliced)).
+    /// The receiver alone, as `docker load`, `podman load`, skopeo and registries do. Nothing is
+    /// hashed here, and the system moves large files (see [`Spliced`](crate::sink::Spliced)).
     Receiver,
 }
 
-/// Says on which thread the digest of a layer is computed, if one is needed to check it.
+/// The thread that computes the digest of a layer, if one is needed to check the layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hashing {
-    /// On a separate thread, if the layer is large: faster, for a few megabytes of memory.
+    /// A separate thread, if the layer is large. This is faster, and takes a few megabytes of
+    /// memory.
     Beside,
-    /// On the thread that makes the layer: for callers that make layers on all processors at once.
+    /// The thread that makes the layer. This is for callers that make layers on all processors at
+    /// once.
     Within,
 }
 
 impl Hashing {
-    /// The size in bytes from which on a separate thread is worth it.
+    /// The size in bytes from which a separate thread is faster.
     const LARGE: u64 = 4 << 20;
 
     fn of<W>(self, out: W, size: u64) -> DigestWriter<W> {

@@ -22,8 +22,8 @@ pub trait Watch: Sync {
     /// nothing behind.
     ///
     /// # Errors
-    /// Any error ends the copy, except [`io::ErrorKind::Interrupted`], which writers take as a
-    /// request to try again.
+    /// Fails to end the copy. [`io::ErrorKind::Interrupted`] does not end it: writers then try
+    /// again.
     fn advance(&self, bytes: u64) -> io::Result<()>;
 
     /// Notes how far a layer is. A layer that is sent begins first; each layer is finished once.
@@ -40,7 +40,7 @@ pub trait Watch: Sync {
     fn wait(&self, directory: &Path);
 }
 
-/// One of an image's layers, in the form in which it is sent.
+/// A layer of an image, with the form in which it is sent.
 #[derive(Clone, Copy)]
 pub struct ImageLayer<'a> {
     /// The image.
@@ -75,10 +75,11 @@ impl ImageLayer<'_> {
 /// Sorts layers into the order in which they are best sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Turn {
-    /// Members of a compressed archive come first, in the order of the archive, by their offsets:
-    /// to reach one, everything before it is decompressed.
+    /// A member of a compressed archive, by its offset. Such layers come first, in the order of the
+    /// archive: to reach one, everything before it is decompressed.
     InArchive(u64),
-    /// The others follow, the largest first, so that it is not begun last.
+    /// Any other layer, by its size and digest. The largest comes first: if it came last, all
+    /// others would wait for it.
     OfSize(Reverse<(u64, BlobDigest)>),
 }
 

@@ -21,7 +21,7 @@ const DT_SONAME: u64 = 14;
 const DT_RPATH: u64 = 15;
 const DT_RUNPATH: u64 = 29;
 const DT_FLAGS_1: u64 = 0x6fff_fffb;
-/// The flag of objects for which the loader looks in no directory of its own.
+/// The flag of objects for which the loader does not search its own directories.
 const DF_1_NODEFLIB: u64 = 0x800;
 
 /// A program or shared library.
@@ -37,11 +37,13 @@ pub struct Elf {
     pub needed: Vec<Vec<u8>>,
     /// The name of the library (`DT_SONAME`).
     pub soname: Option<Vec<u8>>,
-    /// Where libraries are looked for first, for this object and those it loads (`DT_RPATH`).
+    /// The directories that are searched first, for this object and those that it loads
+    /// (`DT_RPATH`).
     pub rpath: Option<Vec<u8>>,
-    /// Where libraries of this object are looked for after `LD_LIBRARY_PATH` (`DT_RUNPATH`).
+    /// The directories that are searched after `LD_LIBRARY_PATH`, for this object only
+    /// (`DT_RUNPATH`).
     pub runpath: Option<Vec<u8>>,
-    /// Whether the loader's own directories are left out.
+    /// True if the loader's own directories are not searched.
     pub no_default_directories: bool,
 }
 
@@ -117,7 +119,7 @@ impl Elf {
     }
 }
 
-/// Returns the place in the file of what is loaded at an address.
+/// Returns the offset in the file of the bytes that are loaded at an address.
 fn offset_of(segments: &[Segment], address: u64) -> Option<u64> {
     segments.iter().filter(|segment| segment.kind == PT_LOAD).find_map(|segment| {
         let within = address.checked_sub(segment.address)?;

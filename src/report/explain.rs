@@ -18,7 +18,7 @@ pub struct Explanation {
     pub size: u64,
     /// The layers, from the bottom up.
     pub layers: Vec<ExplainedLayer>,
-    /// All store paths, the largest first.
+    /// The store paths, the largest first.
     pub paths: Vec<ExplainedPath>,
 }
 

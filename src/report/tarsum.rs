@@ -42,8 +42,8 @@ fn write_header<R>(entry: &Member<'_, R>, out: &mut impl Write) -> io::Result<()
     let (name, target, size) = (entry.path(), entry.target(), entry.size());
     let header = entry.header();
     let kind = match header.entry_type() {
-        // Type 0 is from a time without other types. Like Go, read a name with a slash at its end
-        // as that of a directory.
+        // Type 0 is older than the other types. Like Go, take a name with a slash at its end for
+        // that of a directory.
         kind if kind.as_byte() == 0 && name.ends_with(b"/") => EntryType::Directory,
         EntryType::Regular => EntryType::Regular,
         kind => kind,

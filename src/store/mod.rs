@@ -33,7 +33,8 @@ impl Store {
         Self { root: root.into(), case_hack: cfg!(target_os = "macos") }
     }
 
-    /// Returns this store with or without the case hack of macOS' file systems.
+    /// Returns this store with or without the suffixes that Nix appends to names on file systems of
+    /// macOS.
     pub fn with_case_hack(self, case_hack: bool) -> Self {
         Self { case_hack, ..self }
     }

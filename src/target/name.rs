@@ -170,8 +170,8 @@ fn known() -> String {
     TRANSPORTS.map(|transport| format!("`{}`", transport.form)).join(", ")
 }
 
-/// Returns the transport that `name` probably misspells: it differs by two typing errors, or by one
-/// if the name is short.
+/// Returns the transport that `name` probably misspells: it differs by at most two typing errors,
+/// or by one if the name is short.
 fn meant(name: &str) -> Option<&'static str> {
     let name = name.to_lowercase();
     let distances = TRANSPORTS

@@ -15,12 +15,12 @@
 //! | `two_lanes.rs` | 2 | SHA-NI: the rounds of two messages by turns | x86-64 with SHA-NI and SSE4.1 |
 //! | [`compress`] | 1 | whatever the crate `sha2` has: SHA-NI, the SHA-2 extension of aarch64, or portable code | nothing |
 //!
-//! [`compress_together`] is the only way in. Which file does the work is decided at run time
-//! ([`Widths::here`]). On aarch64, and on x86-64 processors without these instructions, it is one
-//! message after the other, by `sha2`.
+//! [`compress_together`] is the only function that other crates call. It decides at run time which
+//! file does the work ([`Widths::here`]). On aarch64, and on x86-64 processors without these
+//! instructions, one message is hashed after the other, by `sha2`.
 //!
-//! The crate knows nothing of padding, of digests as text, or of threads. `digest::lanes` in the
-//! main crate finds messages that can be hashed together.
+//! The crate does not handle padding, digests as text, or threads. `digest::lanes` in the main
+//! crate finds messages that can be hashed together.
 //!
 //! # What must hold
 //!
@@ -171,7 +171,7 @@ pub fn compress(state: &mut State, blocks: &[Block]) {
 mod tests {
     use super::*;
 
-    /// Blocks that are all different, in an allocation that ends with the last of them.
+    /// Returns blocks that are all different, in an allocation that ends with the last of them.
     fn blocks(count: usize, seed: usize) -> Box<[Block]> {
         let mut blocks = vec![[0; size_of::<Block>()]; count].into_boxed_slice();
         for (place, byte) in blocks.as_flattened_mut().iter_mut().enumerate() {
@@ -245,7 +245,7 @@ mod tests {
         }
     }
 
-    /// FIPS 180-2, B.1: "abc" is one block with its padding.
+    /// Checks the example of FIPS 180-2, B.1: "abc" is one block with its padding.
     #[test]
     fn the_standards_example_is_hashed() {
         let mut block = [0; 64];

@@ -9,7 +9,7 @@
 
 use crate::{Lane, compress};
 
-/// Lanes of a vector.
+/// The number of lanes of a vector.
 pub const LANES: usize = 16;
 
 /// Returns whether the processor has the instructions.

@@ -19,7 +19,7 @@ pub struct BaseLayerTree {
     /// Hashes of all other names: enough to notice that an entry replaces a directory or link
     /// below.
     others: Vec<u64>,
-    /// Those of them that Nix keeps its state in.
+    /// The files among these names that belong to Nix's database.
     state: BTreeSet<Name>,
 }
 
@@ -86,12 +86,13 @@ impl BaseLayerTree {
         }
     }
 
-    /// Whether the layer has this file of Nix's state.
+    /// Returns whether the layer has this file of Nix's database.
     pub fn has_state(&self, name: &[u8]) -> bool {
         self.state.contains(name)
     }
 
-    /// Whether what the layers below have under a name is no longer there, or not as it was.
+    /// Returns whether the layer removes or replaces the file that the layers below have under a
+    /// name.
     pub fn hides(&self, name: &[u8]) -> bool {
         let mut name = name;
         loop {
@@ -180,12 +181,14 @@ impl BaseTree {
     }
 }
 
-/// Estimates the memory that a name takes in the tree of a layer and in the tree of all, in bytes.
+/// Estimates the memory, in bytes, that a name takes in the tree of its layer and in the tree of
+/// the whole base.
 fn memory(name: &[u8]) -> u64 {
     160 + 2 * name.len() as u64
 }
 
-/// Returns whether a file is one of those in `/nix/var/nix/db`, wherever links have that directory.
+/// Returns whether a file has the path of one of the files of Nix's database. The directory may be
+/// reached through links.
 fn is_state(name: &[u8]) -> bool {
     let (parent, last) = split(name);
     split(parent).1 == b"db" && STATE_FILES.iter().any(|name| name.as_bytes() == last)

@@ -42,7 +42,7 @@ impl From<BaseTree> for BaseTreeJson {
                 BaseNode::Symlink(target) => {
                     links.insert(text(name), text(target));
                 }
-                // Of no layer's interest.
+                // No layer writes these files.
                 BaseNode::State => {}
             }
         }

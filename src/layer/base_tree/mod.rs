@@ -57,7 +57,7 @@ enum BaseNode {
     Directory(Attributes),
     /// A symbolic link, with its target as written.
     Symlink(Vec<u8>),
-    /// A file of Nix's state.
+    /// A file of Nix's database.
     State,
 }
 
@@ -166,7 +166,7 @@ impl BaseTree {
         }
     }
 
-    /// The files of Nix's database that the base has, each with the name that it has in a layer's
+    /// Returns the files of Nix's database that the base has, each with its name in a layer's
     /// archive: links to the directory are followed.
     ///
     /// # Errors
@@ -177,7 +177,7 @@ impl BaseTree {
         Ok(named.filter(|(_, path)| self.nodes.get(path) == Some(&BaseNode::State)).collect())
     }
 
-    /// The names of the directories in a directory, sorted.
+    /// Returns the names of the directories in a directory, sorted.
     ///
     /// # Errors
     /// Fails with [`LinkLoop`].

@@ -11,8 +11,8 @@ use super::sketch::{Hashes, Sketch, hashes};
 /// change the set.
 #[derive(Clone, Debug)]
 pub(super) enum Reach {
-    /// One bit for each path of the graph, in an order that has references before their referrers.
-    /// Trailing zeros are left out.
+    /// One bit for each path of the graph, in an order in which references come before their
+    /// referrers. Trailing zeros are left out.
     Exact(Box<[u64]>),
     /// A sample, for graphs where bits for each path would be too many.
     Sketch(Sketch),
@@ -49,7 +49,7 @@ impl Heat {
 
     pub fn with_exact_up_to(graph: &Graph, exact: usize) -> (Self, Vec<Weight>) {
         let referrers = graph.referrer_counts();
-        // What is copied to `/` is there for others, and seldom what changes with every build.
+        // A path that is copied to `/` has no referrer either, but seldom changes with every build.
         let is_copy = |path: usize| referrers[path] == 0 && graph.is_copied(path);
         let is_top = |path: usize| referrers[path] == 0 && !graph.is_copied(path);
         let mut is_second: Vec<_> = graph.paths().map(is_copy).collect();
@@ -163,7 +163,8 @@ impl Heat {
         self.weigh(counts)
     }
 
-    /// Returns what one right below such a path counts, besides itself.
+    /// Returns the heat of a path whose only referrer is on top of the image, without the path
+    /// itself.
     pub fn of_second(&self) -> u64 {
         self.weigh([0, 0, 1])
     }
@@ -239,7 +240,7 @@ impl Group {
 }
 
 impl Weight {
-    /// Of what is no path of the graph, and is joined with none.
+    /// Returns the weight of something outside of the graph. It is not joined with anything.
     pub fn alone(size: u64, heat: u64) -> Self {
         Self { size, heat, reach: Reach::default() }
     }
@@ -250,7 +251,7 @@ impl Weight {
         self.heat = heat.of(&self.reach);
     }
 
-    /// Of [`coolest_first`].
+    /// Returns the measure of [`coolest_first`] as a fraction.
     fn measure(&self) -> (u128, u128) {
         let heat = u128::from(self.heat);
         (heat.saturating_mul(heat), u128::from(self.size.max(1)))

@@ -314,7 +314,7 @@ pub(crate) mod tests {
         )
     }
 
-    /// None if there are more hints than layers.
+    /// Returns none if the hints make more layers than the budget has.
     fn plan_with(closure: &Closure, budget: u64, options: &PlanOptions) -> Option<LayerPlan> {
         match LayerPlan::new(closure, LayerBudget::new(budget).unwrap(), options.clone()) {
             Ok(plan) => Some(plan),
@@ -364,8 +364,8 @@ pub(crate) mod tests {
         }
     }
 
-    /// Returns an application on a tool and a library, with its configuration, and data that is
-    /// unrelated.
+    /// Returns a closure of an application with a tool, a library and its configuration, and of
+    /// unrelated data.
     pub(crate) fn library_tool_app() -> Closure {
         named(&[
             ("libc", 30, &[]),

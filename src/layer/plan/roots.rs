@@ -1,4 +1,4 @@
-//! Where layers of what is copied to `/` belong among the layers of store paths.
+//! Finds the places of layers that are copied to `/` among the layers of store paths.
 //! Stage: layer (pure). Input: a plan, and what roots are made of. Output: a place for each.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,23 +11,24 @@ use super::package::is_meant;
 use crate::closure::Closure;
 use crate::store::StorePath;
 
-/// Describes a layer of files that are copied to `/`.
+/// A layer of files that are copied to `/`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RootLayer {
-    /// The store paths that they are copied from.
+    /// The store paths that the files are copied from.
     pub roots: Vec<StorePath>,
-    /// What these refer to, or they themselves, as far as they are in the image's store.
+    /// The store paths in the image that the roots refer to; or the roots themselves, if the
+    /// image's store has them.
     pub reaches: Vec<StorePath>,
-    /// Their bytes.
+    /// The number of bytes of the files.
     pub size: u64,
 }
 
 impl LayerPlan {
-    /// Returns for each layer of roots how many layers of the plan go below it: those that are less
-    /// likely to change for their size.
+    /// Returns for each layer of roots the number of the plan's layers that go below it: those that
+    /// are less likely to change for their size.
     ///
-    /// A root changes with all that it refers to. Its own changes count as those of a path right below
-    /// one that nothing refers to.
+    /// A root changes with everything that it refers to. In addition, it changes as often as a path
+    /// whose only referrer is on top of the image.
     pub fn places_of_roots(
         &self,
         closure: &Closure,
@@ -54,7 +55,8 @@ impl LayerPlan {
             let apart = root.roots.iter().filter(|path| !number.contains_key(path));
             warm += (1 + heat.of_second()) * apart.count() as u64;
             let root = Weight::alone(root.size, warm);
-            // Layers of other layerings need not be in this order: the first that is warmer is it.
+            // Plans of other layerings are not sorted in this way: go below the first layer that is
+            // more likely to change.
             layers.iter().position(|layer| cooler(&root, layer)).unwrap_or(layers.len())
         };
         roots.iter().map(place).collect()
@@ -62,7 +64,7 @@ impl LayerPlan {
 }
 
 impl LayeringHints {
-    /// Returns the rule for a name, if there is one: the first that counts, in the order of the fields.
+    /// Returns the first rule for a name, in the order of the fields, if there is one.
     pub fn rule_for(&self, name: &str) -> Option<HintRule> {
         let meant = |packages: &[String]| packages.iter().any(|package| is_meant(name, package));
         if let Some(place) = self.pin.iter().position(|package| is_meant(name, package)) {
@@ -75,12 +77,12 @@ impl LayeringHints {
     }
 }
 
-/// Names a rule of [`LayeringHints`] by its place in its field.
+/// The rules of [`LayeringHints`], each with its index in the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum HintRule {
-    /// A layer for one package.
+    /// A package with a layer of its own.
     Pin(usize),
-    /// A layer for a set of packages.
+    /// A set of packages that share a layer.
     Together(usize),
     /// The topmost layer.
     Last,
@@ -94,8 +96,8 @@ mod tests {
 
     const KIB: u64 = 1 << 10;
 
-    /// Tools that are copied to `/` go below an application that is as large as one of its files;
-    /// links to all that there is go on top.
+    /// Tools that are copied to `/` go below an application of the size of one of their files.
+    /// Links to everything go on top.
     #[test]
     fn tools_are_below_and_links_on_top() {
         let closure = named(&[

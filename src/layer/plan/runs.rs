@@ -115,8 +115,8 @@ fn runs(heat: &Heat, mut line: Line, count: usize) -> Vec<Group> {
     line.into_groups()
 }
 
-/// Two neighbouring runs and the cost of joining them. Ordered by the cost, then by the place in
-/// the list.
+/// A pair of neighbouring runs with the cost of joining them. Pairs are ordered by the cost, then
+/// by the place in the list.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Pair {
     cost: u128,
@@ -127,14 +127,14 @@ struct Pair {
     joined: (u32, u32),
 }
 
-/// Runs in a line. Where two are joined, the line closes up.
+/// A list of paths that is cut into runs. Joining two neighbours makes one run of both.
 #[derive(Debug)]
 struct Line {
     paths: Vec<usize>,
-    /// For each place of the list, whether a run begins there.
+    /// True for each place of the list where a run begins.
     begins: Vec<bool>,
-    /// For each path that begins a run, the weights of that run; the weights of other paths are not
-    /// defined. An `Option` would be larger and double the memory.
+    /// The weight of each run, at the index of the path that begins it. The weights of other paths
+    /// are not defined: an `Option` would be larger and double the memory.
     weights: Vec<Weight>,
     joined: Vec<u32>,
     /// For each run, one more than the place where the run before begins, so that 0 means none.

@@ -151,10 +151,10 @@ impl LayerSet {
         contents.flat_map(|contents| &contents.store_paths).cloned().collect()
     }
 
-    /// Leaves each store path in the first layer that has it, and drops layers that are there
-    /// twice or have nothing left. A layer that lost a path is made anew, and one that has to
-    /// obey the base image; the others keep their digests. Those in `present` are there already, in
-    /// the base image. Returns all store paths that are there.
+    /// Leaves each store path in the first layer that has it. Removes layers that are there twice,
+    /// or that have nothing left. Makes layers again that lost a path, or that have directories of
+    /// the base image; the others keep their digests. The base image already has the store paths in
+    /// `present`. Returns all store paths of the base image and of these layers.
     ///
     /// # Errors
     /// Fails if a layer can't be made.

@@ -91,8 +91,7 @@ pub fn build_image(
     Ok(Built { made, warnings })
 }
 
-/// Returns the number of layers that are left for the store, after those that are already there and
-/// those on top.
+/// Returns the number of layers that are left for the store, without those below and those on top.
 fn left_for_store(
     base: Option<&BaseImage>,
     given: &LayerSet,
@@ -180,7 +179,7 @@ fn inherited(
     Ok((config, variant))
 }
 
-/// Returns a base's layers as a set, on which others can be put.
+/// Returns a base's layers as a set, on which other layers can be put.
 pub fn base_layers(base: BaseImage) -> LayerSet {
     let BaseImage { layers, history, sources, .. } = base;
     LayerSet { layers, history, sources, parents: Vec::new() }
@@ -209,7 +208,7 @@ fn in_store(closure: Closure, options: &BuildOptions) -> Closure {
     in_store_or(closure, options, &BTreeSet::new())
 }
 
-/// [`in_store`], with some of the paths that are only copied.
+/// Returns [`in_store`], and those of the paths `with` that are only copied to `/`.
 fn in_store_or(closure: Closure, options: &BuildOptions, with: &BTreeSet<StorePath>) -> Closure {
     // Do this before the exclusion: a path that an excluded file refers to was asked for by name.
     let mut copied_only = copied_only(&closure, &options.copy_to_root);
@@ -284,8 +283,8 @@ fn in_store_rules(options: &BuildOptions) -> impl Iterator<Item = &PermissionRul
     options.perms.iter().filter(|rule| !options.copy_to_root.contains(&rule.path))
 }
 
-/// Returns the contents of each layer: store paths as planned, and what is copied to `/` in layers
-/// among them.
+/// Returns the contents of each layer: the planned layers of store paths, and among them the layers
+/// of files that are copied to `/`.
 fn contents(
     in_store: Closure,
     roots: Roots,
@@ -297,7 +296,7 @@ fn contents(
     })?;
     let contents = |(store_paths, copy_to_root): (Vec<_>, Vec<StorePath>)| {
         let store_paths: BTreeSet<_> = store_paths.into_iter().collect();
-        // Those for what is copied come after the others.
+        // The rules for copied files come after the others.
         let in_store = in_store_rules(options).filter(|rule| store_paths.contains(&rule.path));
         let copied = options.perms.iter().filter(|rule| copy_to_root.contains(&rule.path));
         let permissions = in_store.chain(copied).cloned().collect();

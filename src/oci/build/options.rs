@@ -33,7 +33,7 @@ pub struct BuildOptions {
     /// Store paths whose files are copied to `/`.
     #[serde(with = "store::full_paths", default)]
     pub copy_to_root: Vec<StorePath>,
-    /// What is done where a link of theirs meets a directory of the base image.
+    /// The way to add a link of `copy_to_root` where the base image has a directory.
     #[serde(default)]
     pub directory_links: DirectoryLinks,
     /// Layers that were built on their own by `buildLayer`. They go below the image's own layers,
@@ -49,7 +49,7 @@ pub struct BuildOptions {
     /// Modes and owners of some files, if they are not the usual ones.
     #[serde(default)]
     pub perms: Vec<PermissionRule>,
-    /// Attributes of all files in the image's store, unless `perms` changes them.
+    /// Attributes of all files in the image's store, unless `perms` sets others.
     #[serde(default)]
     pub store_attributes: StoreAttributes,
     /// Tars that are the topmost layers, unchanged.

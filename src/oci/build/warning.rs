@@ -21,11 +21,11 @@ pub struct Built<T> {
 pub enum Warning {
     /// A rule of `perms` for a store path that no layer of this build has.
     PermissionForAbsent(StorePath),
-    /// Store paths that the Nix in the image doesn't know.
+    /// Store paths of the image that are missing in the database of the Nix in the image.
     NotRegistered(Vec<StorePath>),
-    /// Links in `/` to store paths that the image lacks, with these.
+    /// Links in `/` to store paths that the image lacks, each with the store path.
     DanglingLinks(Vec<(String, StorePath)>),
-    /// Links of `copyToRoot` in the place of the base's directories.
+    /// Links of `copyToRoot` that replace directories of the base.
     LinksOverDirectories(Vec<String>),
     /// A rule of `perms` that no file matches.
     PermissionForNothing {
@@ -88,13 +88,14 @@ fn first_few(texts: impl ExactSizeIterator<Item = String>) -> String {
     shown.join(", ") + &more
 }
 
-/// Returns what is most likely a mistake in the links of what is copied to `/`.
+/// Returns warnings about likely mistakes in the links that are copied to `/`.
 pub fn of_links(
     links: &RootLinks,
     in_image: impl Fn(&StorePath) -> bool,
     base: &BaseTree,
 ) -> Vec<Warning> {
-    // A base of others may have any store path: of those that are files nothing is known.
+    // A base image of another program may contain any store path. Its directories are known, but
+    // not its files.
     let dir = Store::default().dir().trim_start_matches('/').to_owned();
     let dangling: Vec<_> = match base.has_directory(dir.as_bytes()) {
         true => Vec::new(),

@@ -8,9 +8,9 @@ use std::sync::{Arc, OnceLock};
 /// The largest size of an unpacked layer, or of an unpacked archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnpackLimits {
-    /// The most unpacked bytes.
+    /// The largest number of unpacked bytes.
     pub total: u64,
-    /// The most unpacked bytes for each packed byte, beyond 512 MiB.
+    /// The largest number of unpacked bytes for each packed byte, beyond 512 MiB.
     pub ratio: u64,
 }
 
@@ -28,7 +28,7 @@ impl UnpackLimits {
     /// The default of [`Self::ratio`]. Programs and texts have far smaller ratios;
     /// only bytes such as zeros have far larger ones.
     pub const RATIO: u64 = 100;
-    /// The unpacked bytes that are always allowed.
+    /// The number of unpacked bytes that is always allowed.
     const FREE: u64 = 512 << 20;
 
     /// Sets the limits of the program. Only the first call has an effect.
@@ -41,7 +41,7 @@ impl UnpackLimits {
         CHOSEN.get().copied().unwrap_or_default()
     }
 
-    /// Returns an error if `unpacked` bytes are too many to come out of `packed`.
+    /// Fails if `unpacked` bytes are too many for `packed` packed bytes.
     ///
     /// # Errors
     /// Fails with [`io::ErrorKind::InvalidData`]. The message names the option that raises the limit.

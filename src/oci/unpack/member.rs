@@ -27,7 +27,7 @@ pub enum MemberProblem {
     /// PAX records are malformed.
     #[error("has malformed PAX records")]
     Records,
-    /// Two extended headers give the name, the target or the records.
+    /// The member has two extended headers with a name, a target or records.
     #[error("has two names or two sets of records")]
     Twice,
     /// The path is too long for Linux.

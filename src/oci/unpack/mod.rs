@@ -1,8 +1,8 @@
 //! Reads archives from others, with limits on time and memory.
 //! Stage: oci. Input: an archive's bytes. Output: its members.
 //!
-//! Every reader of an archive is a [`TarReader`], every decoder a [`Compression::reader`], and every
-//! document is parsed by [`parse_json`]: these are the only places that apply limits.
+//! Every archive is read by a [`TarReader`], every compressed stream by a [`Compression::reader`],
+//! and every document by [`parse_json`]. Only these apply limits.
 //!
 //! [`Compression::reader`]: crate::oci::Compression::reader
 

@@ -18,7 +18,7 @@ const BLOCK: u64 = 512;
 /// The largest size of an extended header, such as one with a long name.
 const RECORD: u64 = 1 << 20;
 
-/// Says why an archive could not be read on.
+/// Says why reading an archive failed.
 #[derive(Debug, Error)]
 pub enum TarError {
     /// The archive can't be read, or ends too early ([`io::ErrorKind::UnexpectedEof`]).
@@ -82,7 +82,8 @@ impl<R: Read> TarReader<R> {
 }
 
 impl TarReader<BufReader<File>> {
-    /// Makes a reader that seeks over bodies. It does not notice missing bytes of a body.
+    /// Makes a reader that seeks over bodies. Such a reader does not notice that bytes of a body
+    /// are missing.
     pub fn seeking(from: BufReader<File>) -> Self {
         let skip = |file: &mut BufReader<File>, bytes| match i64::try_from(bytes) {
             Ok(bytes) => file.seek_relative(bytes),
@@ -295,7 +296,7 @@ impl<R: Read> TarReader<R> {
         if is_whole { Ok(map) } else { Err(MapError::Wrong) }
     }
 
-    /// Reads some of the `left` stored bytes that are left of a body.
+    /// Reads some stored bytes of a body of which `left` bytes are left.
     pub(super) fn read_stored(&mut self, buffer: &mut [u8], left: u64) -> io::Result<usize> {
         if left == 0 || buffer.is_empty() {
             return Ok(0);

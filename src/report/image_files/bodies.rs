@@ -69,7 +69,7 @@ impl ReadAt for Body {
     }
 }
 
-/// Files of tars that were read.
+/// The files of tars that have been read.
 #[derive(Default)]
 pub struct Bodies(Mutex<BTreeMap<EntryId, Arc<[u8]>>>);
 
@@ -162,7 +162,7 @@ impl ImageFiles<'_> {
                 let mut loaded = self.bodies.lock();
                 let kept: u64 = loaded.values().map(|bytes| bytes.len() as u64).sum();
                 if kept + bytes.len() as u64 > KEPT {
-                    // The others can be read once more.
+                    // The files that are dropped here can be read again.
                     loaded.clear();
                 }
                 loaded.insert(EntryId { layer, index }, bytes.into());

@@ -41,12 +41,12 @@ pub struct ImageFiles<'i> {
     tree: RootTree,
     /// The entries of each layer, in order.
     entries: Vec<Vec<Entry<'i>>>,
-    /// True if some layers were not read: what is not found may be there.
+    /// True if some layers were not read, so that a file that is not found may be in one of them.
     incomplete: bool,
     bodies: Bodies,
 }
 
-/// An entry of a layer, and the place of what is in it.
+/// An entry of a layer, with the place of its contents.
 struct Entry<'i> {
     attributes: Attributes,
     place: Place<'i>,
@@ -114,7 +114,7 @@ pub enum FilesError {
     /// A layer can't be made, or a file of the store can't be read.
     #[error(transparent)]
     Made(#[from] layer::Error),
-    /// A file is larger than what is looked at.
+    /// A file is too large to be read.
     #[error("has {size} bytes, and no more than {most} are looked at")]
     Large {
         /// The number of bytes.
@@ -125,7 +125,7 @@ pub enum FilesError {
 }
 
 impl<'i> ImageFiles<'i> {
-    /// Reads the names in every layer.
+    /// Reads the names of the files in every layer.
     ///
     /// # Errors
     /// Fails if a layer can't be read, or has more names than fit in memory.
@@ -143,8 +143,8 @@ impl<'i> ImageFiles<'i> {
         Ok(files)
     }
 
-    /// Prepares to find the files of those layers that are made of store paths. The others are not
-    /// read, nor are layers whose store paths are gone.
+    /// Prepares to find the files of the layers that are made of store paths. Other layers are not
+    /// read, nor are layers whose store paths no longer exist.
     pub fn of_store_paths(store: &'i Store, spec: &'i ImageSpec) -> Self {
         let mut files = Self::new(store, &spec.layers);
         for (number, layer) in spec.layers.iter().enumerate() {
@@ -267,7 +267,7 @@ impl<'i> ImageFiles<'i> {
         &self.entries[id.layer][id.index]
     }
 
-    /// Returns what is at a path, without following any link. The path is relative to the root.
+    /// Returns the file at a path, without following any link. The path is relative to the root.
     ///
     /// # Errors
     /// Fails if a file of the store can't be read.
@@ -296,7 +296,7 @@ impl<'i> ImageFiles<'i> {
         })
     }
 
-    /// Returns the file in a store path that a layer has, and the place of the file in it.
+    /// Returns the file at a path, if the path is in a store path that a layer has.
     fn within_store_path(&self, path: &[u8]) -> Result<Option<ImageFile>, FilesError> {
         let Some((contents, store_path, below)) = self.store_path_above(path) else {
             return Ok(None);

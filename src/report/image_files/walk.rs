@@ -9,12 +9,12 @@ const LINKS: usize = 40;
 /// The largest length of a path, as on Linux.
 const PATH: usize = 4096;
 
-/// Says what happens to a link at the end of a path.
+/// The way to treat a link at the end of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Last {
-    /// It is followed.
+    /// The link is followed.
     Followed,
-    /// It is what is looked for.
+    /// The link itself is the result.
     Itself,
 }
 
@@ -41,12 +41,12 @@ pub struct Searched {
 /// Says why a path leads nowhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Absent {
-    /// There is nothing at this path, without the leading slash. The path is not the one that was
-    /// looked up if links are on the way.
+    /// The file does not exist. Holds the path without the leading slash, which differs from the
+    /// path that was looked up if links are on the way.
     Nothing(Vec<u8>),
-    /// This path, through which the way leads, is no directory.
+    /// A file on the way is not a directory. Holds its path without the leading slash.
     NoDirectory(Vec<u8>),
-    /// The links lead in a circle.
+    /// Links lead in a circle.
     Circle,
 }
 

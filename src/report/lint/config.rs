@@ -88,7 +88,7 @@ impl Config<'_> {
     }
 }
 
-/// Makes a finding of what keeps a program from being started.
+/// Makes a finding of the reason why a program can't be started.
 pub fn found(problem: Problem, program: &str, why: &str) -> Finding {
     let Problem { check, level, text } = problem;
     let path = Some(program.to_owned());

@@ -12,7 +12,7 @@ use serde::Serialize;
 pub struct Finding {
     /// The check that found it.
     pub check: Check,
-    /// How sure it is that something fails.
+    /// The certainty that something fails.
     pub level: Level,
     /// The number of its layer, from 1 at the bottom.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -31,15 +31,15 @@ fn is_zero(number: &usize) -> bool {
     *number == 0
 }
 
-/// Says how sure it is that something fails.
+/// The certainty that something fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Level {
-    /// The container does not start, or a part of it surely fails.
+    /// An error: the container does not start, or a part of it surely fails.
     Error,
-    /// It is most likely a mistake.
+    /// A warning: the finding is most likely a mistake.
     Warning,
-    /// It may be intended, and matters in some surroundings only.
+    /// A note: the finding may be intended, and matters in some environments only.
     Note,
 }
 
@@ -57,7 +57,7 @@ impl fmt::Display for Level {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Check {
-    /// More layers than some engines take.
+    /// The image has more layers than some engines take.
     Layers,
     /// The config names a file that the image lacks.
     MissingFile,
@@ -71,26 +71,26 @@ pub enum Check {
     Library,
     /// The config names a user or group that the image lacks.
     MissingUser,
-    /// A user that Kubernetes can't tell from root.
+    /// Kubernetes can't tell whether the user is root.
     RunAsNonRoot,
     /// The working directory can't be entered.
     WorkingDir,
-    /// There is no directory for temporary files, or not every user may write there.
+    /// The directory for temporary files is missing, or not every user may write to it.
     Tmp,
     /// A link that is copied to `/` leads nowhere.
     DanglingLink,
-    /// A name that leads out of the image, or that a layer has twice.
+    /// A name leads out of the image, or a layer has it twice.
     Name,
-    /// A program for another machine.
+    /// A program is for another machine.
     Machine,
-    /// A program that runs with its owner's or group's rights for every user.
+    /// A program runs with the rights of its owner or group for every user.
     SetId,
-    /// An owner that containers without root can't have.
+    /// A file has an owner that containers without root can't have.
     Owner,
 }
 
 impl Check {
-    /// Every check.
+    /// The checks, in the order of messages.
     pub const ALL: [Self; 15] = [
         Self::Layers,
         Self::MissingFile,

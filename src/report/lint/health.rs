@@ -7,7 +7,7 @@ use super::config::{Config, finding, found};
 use super::finding::{Check, Finding, Level};
 use super::start::{Program, Start};
 
-/// Words that shells know without a program.
+/// The words that shells know without a program.
 const BUILTINS: [&str; 61] = [
     "!", ".", ":", "[", "[[", "alias", "bg", "break", "builtin", "case", "cd", "command",
     "continue", "declare", "echo", "eval", "exec", "exit", "export", "false", "fc", "fg", "for",
@@ -40,15 +40,15 @@ pub fn lint_health(start: &Start, config: &Config, findings: &mut Vec<Finding>) 
     } else if let Some(program) = shell
         && let Some(problem) = start.problem(program)
     {
-        // Only builds on top of the image use it.
+        // The shell is only used by builds on top of this image.
         let problem = super::start::Problem { level: Level::Warning, ..problem };
         findings.push(found(problem, program, "`Shell` begins with it, and"));
     }
 }
 
-/// Checks the first word of a shell's command, if it is a plain word and no word of the shell.
+/// Checks the first word of a shell's command, if it is a plain word and not built into shells.
 fn lint_command(start: &Start, shell: &str, text: &str, findings: &mut Vec<Finding>) {
-    // A shell that brings its own programs: they need not have names in the image.
+    // These shells contain the usual programs, which then need no files in the image.
     match start.find(shell) {
         Program::Here(file, _) => {
             let name = file.path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();

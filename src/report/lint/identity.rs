@@ -26,7 +26,7 @@ impl fmt::Display for Identity {
 }
 
 impl Identity {
-    /// The user that containers run as by default.
+    /// Returns the user that containers run as by default.
     pub fn root() -> Self {
         Self { uid: 0, gids: vec![0] }
     }

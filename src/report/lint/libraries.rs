@@ -1,8 +1,9 @@
-//! Looks for the libraries of a program where its dynamic loader would.
+//! Searches for the libraries of a program in the same places as its dynamic loader.
 //! Stage: report. Input: an ELF program of the image. Output: the first library that is missing.
 //!
-//! glibc's rules are those of ld.so(8), without its cache, which may be of another image: the
-//! directories of `ld.so.conf` stand for it. musl's are those of its `ldso/dynlink.c`.
+//! glibc's rules are those of ld.so(8), except for its cache, which may come from another image:
+//! the directories of `ld.so.conf` are searched instead. musl's rules are those of its
+//! `ldso/dynlink.c`.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;
@@ -11,9 +12,9 @@ use super::start::Start;
 use crate::report::elf::Elf;
 use crate::report::image_files::{Found, ImageFile, Last, ReadAt};
 
-/// The largest number of objects that are looked at.
+/// The largest number of objects that are read.
 const OBJECTS: usize = 1000;
-/// The largest configuration of a loader.
+/// The largest configuration of a loader that is read, in bytes.
 const CONFIGURATION: u64 = 64 << 10;
 /// The largest number of directories that a configuration may name.
 const DIRECTORIES: usize = 200;
@@ -92,7 +93,7 @@ impl<'a> Libraries<'a> {
         libraries
     }
 
-    /// Returns the first library that is missing, if one surely is.
+    /// Returns the first missing library. If it is not certain that one is missing, returns none.
     pub fn first_missing(&self, program: &ImageFile, elf: Elf) -> Option<Missing> {
         let rules = self.rules?;
         let origin = parent(&text_of(&program.path)?);
@@ -108,7 +109,8 @@ impl<'a> Libraries<'a> {
                     continue;
                 }
                 match self.search(rules, &objects, number, &name) {
-                    // Where one is not known, whatever it loads is not known either.
+                    // The library may exist in the container. Nothing is known about the libraries
+                    // that it needs.
                     Search::Unknown => {
                         names.insert(name);
                     }
@@ -203,7 +205,7 @@ impl<'a> Libraries<'a> {
         if unknown { Search::Unknown } else { Search::Nowhere(directories) }
     }
 
-    /// Looks at one place. A file for another machine is passed over, as by the loaders.
+    /// Looks for a library at one path. Ignores files for another machine, as loaders do.
     fn library(&self, path: &str, machine: (bool, u16)) -> Search {
         let path = if path.starts_with('/') {
             path.to_owned()
@@ -219,7 +221,8 @@ impl<'a> Libraries<'a> {
                     Some(elf) if (elf.is_64, elf.machine) == machine => {
                         Search::Here(path, elf.into())
                     }
-                    // A linker script has the name of a library, and is none.
+                    // A file for another machine and an empty file are not the library. Any other
+                    // file, such as a linker script, may be one.
                     Some(_) => Search::Nowhere(Vec::new()),
                     None if body.size() == 0 => Search::Nowhere(Vec::new()),
                     None => Search::Unknown,
@@ -230,7 +233,8 @@ impl<'a> Libraries<'a> {
         }
     }
 
-    /// Replaces `$ORIGIN`. Other variables depend on the loader: a path with one is not known.
+    /// Replaces `$ORIGIN`. Returns none for a path with other variables, which depend on the
+    /// loader.
     fn expanded(&self, path: &str, origin: &str) -> Option<String> {
         let path = path.replace("${ORIGIN}", origin).replace("$ORIGIN", origin);
         (!path.contains('$')).then_some(path)
@@ -287,7 +291,8 @@ impl<'a> Libraries<'a> {
         Some(parts.take(DIRECTORIES).map(str::to_owned).collect())
     }
 
-    /// Returns the text of a file, `Some(None)` if there is none, and none if it is not known.
+    /// Returns the text of a file: `Some(None)` if the file does not exist, and `None` if it is
+    /// unknown whether it exists.
     fn text(&self, path: &str) -> Option<Option<String>> {
         let files = self.start.files;
         match self.start.provided.find(files, path, Last::Followed) {
@@ -324,7 +329,7 @@ impl<'a> Libraries<'a> {
     }
 }
 
-/// Returns a path of the image with its slash; none if it is no text.
+/// Returns a path of the image with its leading slash, or none if the path is not UTF-8.
 fn text_of(path: &[u8]) -> Option<String> {
     std::str::from_utf8(path).ok().map(|path| format!("/{path}"))
 }

@@ -61,7 +61,8 @@ pub fn lint(
     spec: &ImageSpec,
     done: impl Fn(u64) + Sync,
 ) -> Result<Vec<Finding>, Error> {
-    // What is wrong with a layer's names is a finding of its own, below.
+    // If the files can't be read because a layer has invalid names, the check of that layer reports
+    // these below.
     let files =
         ImageFiles::read(store, spec).unwrap_or_else(|_| ImageFiles::of_store_paths(store, spec));
     let mut findings = lint_documents(&files, spec);

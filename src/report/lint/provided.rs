@@ -1,4 +1,5 @@
-//! Knows what a container has that its image lacks: volumes, and what engines mount.
+//! Collects the paths that exist in a container, but not in its image: volumes, and mounts by
+//! engines.
 //! Stage: report. Input: `Volumes`. Output: whether a path may be there all the same.
 
 use std::ffi::OsStr;
@@ -7,8 +8,9 @@ use std::path::{Path, PathBuf};
 
 use crate::report::image_files::{Absent, Found, ImageFiles, Last};
 
-/// What engines mount into every container (runtime-spec, config-linux.md, "Default Filesystems";
-/// Docker mounts the files in `/etc`), and where they put secrets, drivers and the like.
+/// The paths that engines mount into every container (runtime-spec, config-linux.md, "Default
+/// Filesystems"; Docker mounts the files in `/etc`), and the usual paths of secrets, drivers and
+/// the like.
 const MOUNTED: [&str; 9] = [
     "dev",
     "proc",
@@ -21,7 +23,7 @@ const MOUNTED: [&str; 9] = [
     "etc/mtab",
 ];
 
-/// The paths that a container has without its image having them.
+/// The paths that may exist in a container although the image does not have them.
 #[derive(Clone, Debug)]
 pub struct Provided {
     places: Vec<PathBuf>,
@@ -40,8 +42,8 @@ impl Provided {
         self.places.iter().any(|place| path.starts_with(place))
     }
 
-    /// Looks a path up. What is not in the image and may be in a container is unknown, as is a
-    /// file that can't be read.
+    /// Looks a path up. The result is [`Found::Unknown`] if the image lacks the path but a
+    /// container may have it, and if a file can't be read.
     pub fn find(&self, files: &ImageFiles, path: impl AsRef<[u8]>, last: Last) -> Found {
         match files.find(path, last) {
             Ok(Found::Nowhere(Absent::Nothing(place) | Absent::NoDirectory(place)))

@@ -29,7 +29,7 @@ const INTERPRETERS: usize = 5;
 pub struct Start<'a> {
     /// The files of the image.
     pub files: &'a ImageFiles<'a>,
-    /// The paths that are there without being in the image.
+    /// The paths that may exist although the image does not have them.
     pub provided: &'a Provided,
     /// The architecture of the image.
     pub architecture: Arch,
@@ -48,7 +48,7 @@ pub struct Start<'a> {
 pub struct Problem {
     /// The check that found it.
     pub check: Check,
-    /// How sure it is.
+    /// The certainty that the program fails.
     pub level: Level,
     /// The reason: a clause that begins with its subject.
     pub text: String,
@@ -56,16 +56,16 @@ pub struct Problem {
 
 /// The result of a search for a program.
 pub enum Program {
-    /// The file.
+    /// The program's file, and the directories on the way to it.
     Here(ImageFile, Vec<Searched>),
-    /// There is none, for this reason.
+    /// No program, for this reason.
     Nowhere(String),
-    /// It may be there.
+    /// The program may exist in the container.
     Unknown,
 }
 
 impl Start<'_> {
-    /// Returns what keeps a program from being started, if anything does.
+    /// Returns the reason why a program can't be started, if there is one.
     pub fn problem(&self, program: &str) -> Option<Problem> {
         self.start(program, "it", 0)
     }
@@ -105,7 +105,7 @@ impl Start<'_> {
             let path = if directory.is_empty() { self.absolute(program) } else { path };
             match self.provided.find(self.files, path, Last::Followed) {
                 Found::Here(file, searched) => {
-                    // A file that can't be executed is passed over.
+                    // A file that can't be executed is ignored, and the search goes on.
                     if self.may_execute(&file) {
                         return Program::Here(file, searched);
                     }
@@ -329,7 +329,7 @@ impl Start<'_> {
             None => format!("needs {library}"),
             Some(by) => format!("needs {by}, which needs {library}"),
         };
-        // The engine brings the driver's libraries where there is one.
+        // On a machine with the driver, the engine adds the driver's libraries to the container.
         let is_driver = ["libcuda.", "libnvidia-", "libnvcuvid."];
         let level = match is_driver.iter().any(|driver| library.starts_with(driver)) {
             true => Level::Note,
@@ -351,7 +351,7 @@ fn crlf(subject: &str, first_line: &str) -> String {
     format!("{owner} first line ends in CR LF: the kernel reads `{first_line}`")
 }
 
-/// Says why there is nothing at a path: what follows "it".
+/// Says why there is no file at a path. The result continues a sentence that begins with "it".
 fn reason(absent: &Absent, path: &str) -> String {
     match absent {
         Absent::Circle => "is a link that leads in a circle".to_owned(),

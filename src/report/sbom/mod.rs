@@ -139,8 +139,8 @@ impl Component<'_> {
     }
 }
 
-/// Returns the digest of a document that does not have its own identifier yet; the identifier is
-/// made from this digest. Documents about the same image with other facts have other identifiers.
+/// Returns the digest of a document without its identifier, from which the identifier is made.
+/// Documents about the same image with other facts have other identifiers.
 fn identity(document: &impl Serialize) -> Digest {
     Digest::of(&serde_json::to_vec(document).expect("an SBOM is JSON"))
 }

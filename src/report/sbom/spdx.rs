@@ -13,7 +13,7 @@ use crate::store::Store;
 const NONE: &str = "NOASSERTION";
 const IMAGE: &str = "SPDXRef-image";
 const DOCUMENT: &str = "SPDXRef-DOCUMENT";
-/// The beginning of the namespaces of documents. They are no addresses of web pages: `.invalid` is
+/// The beginning of the namespaces of documents. They are not addresses of web pages: `.invalid` is
 /// reserved (RFC 2606).
 const NAMESPACE: &str = "https://stowage.invalid/spdx";
 
@@ -218,7 +218,7 @@ fn package(
     }
 }
 
-/// Makes a package of which nothing more is known.
+/// Makes a package with these fields, and the value "not known" for all others.
 fn bare(id: String, name: String, supplier: &str, hex: String) -> Package {
     Package {
         id,

@@ -1,25 +1,26 @@
-//! An archive on its way, in whole blocks.
+//! Writes an archive in whole blocks.
 //! Stage: target. Output: bytes to any [`Sink`].
 
 use std::io::{self, Write};
 
 use crate::sink::{FileBytes, Sink};
 
-/// Tar's unit.
+/// The size of a block of a tar.
 const BLOCK: usize = 512;
 
-/// Passes bytes on in multiples of 512. GNU tar takes what one read of a named pipe gives it for whole
-/// blocks, and ends with `Unaligned block` where it is not.
+/// Passes bytes on in multiples of 512. GNU tar needs that from a named pipe: if a read does not
+/// end with a whole block, GNU tar ends with `Unaligned block`.
 pub struct Blocks<W> {
     out: W,
-    /// The beginning of a block, less than one.
+    /// The beginning of a block that is not complete.
     begun: Vec<u8>,
-    /// So many bytes of a block are left, the rest of which went past.
+    /// The number of bytes that complete the present block, if its beginning was passed on
+    /// directly.
     left: usize,
 }
 
 impl<W> Blocks<W> {
-    /// At the beginning of a block.
+    /// Returns a writer at the beginning of a block.
     pub fn new(out: W) -> Self {
         Self { out, begun: Vec::with_capacity(BLOCK), left: 0 }
     }
@@ -47,7 +48,7 @@ impl<W: Write> Write for Blocks<W> {
         Ok(taken)
     }
 
-    /// Passes on what is whole: a tar ends with a block.
+    /// Passes on complete blocks only. A tar ends with a complete block.
     fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
     }

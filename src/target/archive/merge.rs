@@ -1,4 +1,4 @@
-//! Several archives as one, for one `docker load`.
+//! Merges several archives into one, for a single `docker load`.
 //! Stage: target. Input: docker-archives, and scripts that stream one. Output: a tar.
 //!
 //! Blobs and layers are copied as they come, each name once. The documents that name them are read,
@@ -33,8 +33,9 @@ const BUFFER: usize = 256 << 10;
 /// The annotation by which containerd finds an image's name.
 const NAME: &str = "io.containerd.image.name";
 
-/// Writes the images of all archives, and of all scripts that `buildImage` left, to a file that is not there yet, or to whatever else can
-/// be written to. Of two images with one name, the later one has it.
+/// Writes the images of all archives, and of all scripts that `buildImage` made, to a file that
+/// does not exist yet, or to a pipe or device. If two images have the same name, the later one
+/// keeps it.
 ///
 /// # Errors
 /// Fails with [`ArchiveError`], which names the archive that is at fault, if an archive can't be
@@ -114,7 +115,7 @@ impl<W: Write> Merge<W> {
         }
     }
 
-    /// Adds an image of ours as it is streamed.
+    /// Adds an image of stowage, in the form in which it is streamed.
     fn add_image(
         &mut self,
         store: &Store,
@@ -147,7 +148,7 @@ impl<W: Write> Merge<W> {
             let added = self.add_archive(given, reader);
             let streamed = streamed.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             match streamed {
-                // What the reader missed then is no reason of its own.
+                // If the stream failed, the reader's error is only a consequence.
                 Err(error) if !matches!(error, outgoing::Error::Write(_)) => Err(error.into()),
                 _ => added,
             }

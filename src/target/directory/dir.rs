@@ -52,8 +52,8 @@ pub fn copy_to_dir(
     Ok(Copied::new(&image.into(), tally))
 }
 
-/// Removes what an earlier image left, as skopeo empties the directory first: its signatures would
-/// be taken for this image's.
+/// Removes the files of an earlier image, as skopeo does: its signatures would be taken for those
+/// of this image.
 fn remove_others(
     directory: &TargetDirectory,
     path: &Path,

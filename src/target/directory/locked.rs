@@ -116,10 +116,10 @@ impl Drop for TargetDirectory {
 
 enum Lock {
     Held(File),
-    /// The file system, such as some network file systems, has no locks on directories. To write
-    /// there all the same is more useful than to refuse.
+    /// The file system, such as some network file systems, has no locks on directories. The copy
+    /// goes on without a lock, which is more useful than an error.
     Unsupported,
-    /// The copy that was waited for has removed the directory, which it had made.
+    /// Another copy had made the directory, and has removed it again.
     Gone,
 }
 

@@ -156,11 +156,11 @@ pub fn copy_to_docker_daemon(
 /// The kind of a daemon's image store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ImageStore {
-    /// Docker's own: files of a storage driver, by the chain IDs of unpacked layers.
+    /// Docker's own store: files of a storage driver, by the chain IDs of unpacked layers.
     Classic,
-    /// containerd's: blobs as they came, by their digests. The default since Docker 29.
+    /// containerd's store: blobs as they arrived, by their digests. The default since Docker 29.
     Containerd,
-    /// Any other: `docker` is podman's replacement, which does not report a storage driver.
+    /// Any other store: `docker` is podman's replacement, which does not report a storage driver.
     Other,
 }
 
@@ -253,7 +253,7 @@ fn has_blobs(spec: &ImageSpec, name: &str) -> bool {
     missing.is_empty() && ended.is_ok_and(|status| status.success())
 }
 
-/// Has the daemon write an image to a file.
+/// Makes the daemon write an image to a file.
 ///
 /// # Errors
 /// Fails with [`DockerError::NoDocker`] or [`DockerError::Failed`].
@@ -273,8 +273,8 @@ pub fn save_from_docker_daemon(
     Err(DockerError::Failed { command: format!("save {reference}"), output })
 }
 
-/// Explains a failed load. If a layer is not what was recorded, the error says which one; otherwise
-/// it is the daemon's own.
+/// Explains a failed load. If a layer differs from what was recorded, the error names the layer;
+/// otherwise it is the daemon's own error.
 fn refused(store: &Store, spec: &ImageSpec, form: Form, error: DockerError) -> DockerError {
     if !matches!(error, DockerError::Failed { .. }) {
         return error;
@@ -369,7 +369,7 @@ fn load(archive: &Archive) -> Result<Written, DockerError> {
     let status = child.wait().map_err(DockerError::NoDocker)?;
     let (stdout, stderr) = output;
     match result {
-        // If the client gave up, its own message says more than the broken pipe.
+        // If the client has stopped reading, its own message is more useful than the broken pipe.
         Err(outgoing::Error::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => {}
         Err(error) => return Err(error.into()),
         Ok(written) if status.success() => return Ok(written),
