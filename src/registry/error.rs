@@ -25,14 +25,14 @@ pub enum SetupError {
         /// The reason.
         source: CatalogError,
     },
-    /// Two images have the same name.
+    /// Several images have the same name.
     #[error("{reference} is two images: {} and {}", first.display(), second.display())]
     Twice {
-        /// Name and tag.
+        /// The name and the tag.
         reference: String,
-        /// One image spec.
+        /// The image spec that came first.
         first: PathBuf,
-        /// The other one.
+        /// The image spec that came second.
         second: PathBuf,
     },
     /// A file or directory could not be read.

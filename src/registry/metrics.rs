@@ -76,7 +76,7 @@ impl Durations {
     }
 }
 
-/// The numbers.
+/// The metrics of a server.
 #[derive(Debug, Default)]
 pub struct Metrics {
     requests: Mutex<BTreeMap<(&'static str, u16), u64>>,

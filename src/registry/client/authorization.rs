@@ -13,7 +13,7 @@ use super::scopes::Scopes;
 use super::token::{TokenService, basic};
 use crate::foreign::PublicUrl;
 
-/// The credentials that a registry was given, shared by requests that are under way at the same
+/// The credentials that the registry received, shared by requests that are under way at the same
 /// time.
 ///
 /// A challenge is answered once for all of them: a request that meets the challenge later finds the
@@ -33,7 +33,7 @@ struct State {
     is_rejected: bool,
     /// True if there was no token, or there are no credentials: no other request tries again.
     is_over: bool,
-    /// True if the registry was asked for a challenge that it had not sent by itself.
+    /// True if the registry was already asked to send a challenge.
     was_sounded: bool,
 }
 

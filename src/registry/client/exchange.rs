@@ -71,7 +71,7 @@ impl<'r> Request<'r> {
 
 /// The body of a request.
 pub enum Payload<'a> {
-    /// No body.
+    /// An empty body.
     None,
     /// Bytes in memory.
     Bytes {

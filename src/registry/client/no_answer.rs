@@ -21,7 +21,7 @@ pub enum NoAnswer {
     /// The host, or the network on the way to it, does not answer in time.
     #[error("{0}")]
     Silent(&'static str),
-    /// There is no TLS connection.
+    /// The TLS connection could not be made.
     #[error(transparent)]
     Tls(TlsProblem),
     /// The proxy can't be used.

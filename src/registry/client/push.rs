@@ -110,7 +110,7 @@ struct Push<'a> {
     form: Form,
     layers: BTreeMap<BlobDigest, PushLayer<'a>>,
     watch: &'a dyn Watch,
-    /// The result for each layer.
+    /// The last step of each layer.
     ends: Mutex<BTreeMap<BlobDigest, LayerStep>>,
 }
 
@@ -134,7 +134,7 @@ enum MissingBlob<'q> {
 }
 
 impl Sendable for MissingBlob<'_> {
-    /// None of a configuration, which comes first.
+    /// The turn of a layer; none for a configuration, which comes first.
     type Turn = Option<Turn>;
 
     fn turn(&self) -> (Weight, Self::Turn) {
@@ -155,7 +155,7 @@ impl Sendable for MissingBlob<'_> {
 struct There {
     /// True if the tag stands for the manifest that is to be pushed.
     top: bool,
-    /// Of the manifests that the index names, those that are there.
+    /// The manifests that the index names and that the registry has.
     children: BTreeSet<BlobDigest>,
     /// True if a blob was missing.
     lacked_blobs: bool,
@@ -179,7 +179,8 @@ impl Push<'_> {
     /// Asks for all parts of the image, and sends the blobs that are missing. If nothing is missing,
     /// all questions together take one round trip.
     fn ask_and_send(&self, tag: &str) -> Result<There, ClientError> {
-        // The largest first: the line is soon busy, and the others are asked for meanwhile.
+        // Ask for the largest layers first: sending them takes longest, and the others are asked
+        // for meanwhile.
         let mut layers: Vec<_> = self.layers.values().copied().collect();
         layers.sort_by_key(|layer| Reverse(layer.blob.size));
         let layers = layers.into_iter().map(Question::Layer);
@@ -296,7 +297,8 @@ impl Push<'_> {
         }
         let mut answer = self.client.put_manifest(tag, &top.bytes, &media_type)?;
         if answer.unknown_blobs().is_some() {
-            // In such an answer, "blobs" are manifests: those that were there have been removed.
+            // In the answer to an index, the unknown "blobs" are manifests, which the registry has
+            // removed meanwhile.
             for (child, media_type) in self.children() {
                 self.put_image(child, &child.digest.to_string(), &media_type)?;
             }

@@ -111,7 +111,7 @@ struct Mirror {
     pull_from_mirror: String,
 }
 
-/// One `[[registry]]` table.
+/// A `[[registry]]` table.
 #[derive(Clone, Debug)]
 struct Registry {
     file: PathBuf,

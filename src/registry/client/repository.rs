@@ -80,7 +80,7 @@ pub enum Presence {
     There,
     /// The repository does not have it.
     Missing,
-    /// The registry does not say, or not to this user.
+    /// The registry does not say whether it has it, or does not tell this user.
     Unknown,
 }
 
@@ -92,7 +92,7 @@ pub struct Client<'a> {
     authorization: Authorization,
     /// Repositories from which blobs can't be mounted.
     closed: Mutex<BTreeSet<String>>,
-    /// Whether the registry has refused `PATCH`.
+    /// True if the registry has refused `PATCH`.
     no_patch: AtomicBool,
 }
 

@@ -16,13 +16,13 @@ use crate::foreign::PublicUrl;
 use crate::outgoing;
 
 const BUFFER: usize = 256 << 10;
-/// The size up to which a blob is sent in the request that ends its upload: one round trip less
-/// counts for more than that such a request can't be continued.
+/// The size up to which a blob is sent in the request that ends its upload. This saves a round
+/// trip, but such a request can't be continued.
 pub const SMALL: u64 = 2 << 20;
 /// The number of times that an upload may be redirected, or be sent in another way.
 const TURNS: usize = 5;
 
-/// How often a blob is sent in a `PATCH` of which nothing arrives.
+/// The number of times that a blob is sent in a `PATCH` of which nothing arrives.
 const PATCHES: u32 = 2;
 
 /// A blob that the registry lacks.
@@ -141,7 +141,7 @@ impl Upload<'_> {
                     next = if step == Step::Patch { self.where_it_is(&here) } else { None };
                     continue;
                 }
-                // The upload may be no more: it begins anew.
+                // The upload may no longer exist: begin a new one.
                 Ok(Sent::Refused(answer))
                     if step == Step::Patch
                         && here.offset == 0
@@ -149,11 +149,12 @@ impl Upload<'_> {
                 {
                     self.cancel(&here.location);
                     step = Step::Put;
-                    // Of other statuses, the upload that was lost may be the reason.
+                    // With one of these statuses, the upload may have been lost. With any other
+                    // one, `PATCH` was refused.
                     patch_refused = !matches!(answer.status, 404 | 416);
                     continue;
                 }
-                // Nothing has been sent yet: send it again in the way that the answer asks for.
+                // No byte has been sent yet. Send the blob in the way that the answer asks for.
                 Ok(Sent::Refused(answer)) if is_turned(&answer) && turns < TURNS => {
                     turns += 1;
                     if answer.status == 417 {
@@ -165,7 +166,7 @@ impl Upload<'_> {
                     }
                     continue;
                 }
-                // An answer that was lost may have been a good one.
+                // The answer to an earlier attempt may have been lost, although the blob arrived.
                 Ok(Sent::Refused(_)) if step == Step::Put && self.is_there() => return Ok(()),
                 Ok(Sent::Refused(answer)) if may_be_sent_again(answer.status, here.offset) => {
                     format!("status {}", answer.status)
@@ -176,7 +177,8 @@ impl Upload<'_> {
                     self.cancel(&here.location);
                     return Err(error);
                 }
-                // Gateways add headers to it. It is done without.
+                // Some gateways add headers to `100 Continue`. Send the body without waiting for
+                // it.
                 Err(Failed::Sent(NoAnswer::Continue)) if turns < TURNS => {
                     turns += 1;
                     self.client.expect_nothing();
@@ -196,7 +198,8 @@ impl Upload<'_> {
             // If resuming has failed once, the registry's offset can't be relied on: begin again.
             let may_resume = step == Step::Patch && here.offset == 0;
             next = if may_resume { self.where_it_is(&here) } else { None };
-            // A refusal in the middle of the bytes is seen as a broken connection only.
+            // If the registry refuses the request in the middle of the bytes, this client only sees
+            // a broken connection.
             if next.is_none() && attempt == PATCHES {
                 step = Step::Put;
             }
@@ -300,7 +303,7 @@ enum Step {
 }
 
 enum Sent {
-    /// All bytes have arrived; after a `PATCH`, the upload is to be completed at this address.
+    /// The bytes have arrived. After a `PATCH`, the upload is completed at this address.
     All(String),
     /// The registry did not accept the bytes.
     Refused(Answer),

@@ -12,7 +12,7 @@ use crate::registry::storage::StorageError;
 /// Says why there is no image of some packages. All clients may see the message.
 #[derive(Debug, Error)]
 pub enum OnDemandError {
-    /// No package has these names.
+    /// The package set has no packages of these names.
     #[error("there are no packages by the names {}", quoted(.0))]
     NoPackages(Vec<String>),
     /// The package set refuses a package: the package was removed or renamed, is broken, or has a
@@ -41,10 +41,10 @@ pub enum OnDemandError {
     /// The packages' repository does not have this revision.
     #[error("there is no `{0}` in the repository that the packages are from")]
     NoRevision(String),
-    /// Too many others wait.
+    /// Too many other images wait to be built.
     #[error("{0} other images wait to be built: try again later")]
     Busy(usize),
-    /// All clients that waited for the image have left.
+    /// The clients that waited for the image have left.
     #[error("the image is not built any more, since nobody waited for it: ask again")]
     Abandoned,
     /// The build takes too long.

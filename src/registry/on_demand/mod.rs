@@ -44,7 +44,7 @@ const FAILED_FOR: Duration = Duration::from_secs(30);
 /// The time for which an image that lost its tag is still found by its digest.
 const KEPT: Duration = Duration::from_secs(600);
 
-/// The options: what may be built, and how many images at a time.
+/// The options: the images that may be built, and their number at a time.
 #[derive(Clone, Debug)]
 pub struct OnDemandOptions {
     /// The source of the packages.
@@ -71,7 +71,7 @@ pub struct OnDemandOptions {
     pub most_bytes: u64,
     /// The number of images that are remembered.
     pub most_images: usize,
-    /// The time for which they are remembered if the packages may change.
+    /// The time for which images are remembered if their packages may change.
     pub remember: Duration,
 }
 
@@ -399,8 +399,8 @@ impl OnDemand {
 }
 
 impl State {
-    /// Forgets what is too old, and the least recently used images if there are too many. Returns
-    /// the images whose links are no longer needed.
+    /// Forgets images that are too old, and the least recently used ones if there are too many.
+    /// Returns the images whose links are no longer needed.
     fn forget(&mut self, most: usize) -> Vec<Reference> {
         self.kept.retain(|(_, _, since)| since.elapsed() < KEPT);
         let excess = self.kept.len().saturating_sub(most);

@@ -1,9 +1,9 @@
 //! Runs Nix to build the image of some packages.
 //! Stage: registry. Input: [`PackageRequest`]. Output: an image spec, or an error.
 //!
-//! There are three steps, each a program with limits of its own: the packages' source is fetched;
-//! the packages' code is evaluated in Nix's restricted mode, in which it reads only itself; and the
-//! result is built.
+//! There are three steps, each a program with limits of its own. First the packages' source is
+//! fetched. Then the packages' code is evaluated in Nix's restricted mode, in which it can read
+//! only its own source. At last the result is built.
 
 use std::env;
 use std::ffi::OsStr;
@@ -90,7 +90,7 @@ pub struct PopularityFile {
 }
 
 impl PopularityFile {
-    /// Reads the file, to check that it is valid.
+    /// Reads the file and checks that it is valid.
     ///
     /// # Errors
     /// Fails with [`oci::Error::Read`] or [`oci::Error::Json`] if it is not.
@@ -226,7 +226,8 @@ impl NixBuild {
         self.running.run(fetch).await.map_err(OnDemandError::Internal)
     }
 
-    /// Evaluates the packages' code, which reads only itself. Returns the derivation to build.
+    /// Evaluates the packages' code, which can read only its own source. Returns the derivation to
+    /// build.
     async fn evaluate(
         &self,
         request: &PackageRequest,

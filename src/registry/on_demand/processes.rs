@@ -71,7 +71,7 @@ pub fn command(program: &str) -> Command {
     command.env_clear().envs(env::vars_os().filter(|(name, _)| is_for_nix(name)));
     // Nix's search path only has the entries of `-I`.
     command.env("NIX_PATH", "");
-    // There is no user to answer.
+    // git must not ask for a password, since there is no user to answer.
     command.env("GIT_TERMINAL_PROMPT", "0");
     command
 }

@@ -119,12 +119,12 @@ pub fn is_commit(text: &str) -> bool {
 /// The tags that clients may ask for. The code of a revision that a client can name is evaluated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ServedTags {
-    /// Only `latest`, which stands for the configured revision.
+    /// The tag `latest` only, which stands for the configured revision.
     #[default]
     Latest,
-    /// The branches and tags of the packages' repository as well.
+    /// Also the branches and tags of the packages' repository.
     Branches,
-    /// The commits in these branches and tags as well.
+    /// Also the commits in these branches and tags.
     Commits,
 }
 

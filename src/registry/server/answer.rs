@@ -39,7 +39,7 @@ const START_PAGE: &str = include_str!("../on_demand/start_page.html");
 /// The value of `Retry-After`, in seconds, if too many images are being built.
 const RETRY_AFTER: &str = "10";
 
-/// Answers a request, and says what kind of request it was.
+/// Answers a request. Also returns the kind of the request, for the metrics.
 pub fn answer(shared: &Arc<Shared>, asker: &Asker, request: &Request) -> (&'static str, Response) {
     let path = request.uri().path();
     let found = route(path);
@@ -411,8 +411,8 @@ fn bytes(status: StatusCode, media_type: &str, bytes: Vec<u8>) -> Response {
     response
 }
 
-/// Sets a header. What no header can have is left out, and said: media types are checked where they
-/// are read, and others are our own.
+/// Sets a header. If a value is not valid for headers, logs this and leaves the header out: media
+/// types are checked where they are read, and other values come from this program.
 pub fn set(response: &mut Response, name: header::HeaderName, value: &str) {
     match HeaderValue::from_str(value) {
         Ok(value) => drop(response.headers_mut().insert(name, value)),

@@ -52,15 +52,15 @@ impl Identity {
     }
 }
 
-/// The place from which a blob comes.
+/// The source of a blob.
 pub enum Place {
-    /// The cache has it.
+    /// The cache, in this file.
     Kept(File),
-    /// Another request is writing it.
+    /// Another request, which is writing the blob.
     Followed(Follower),
-    /// The blob is to be made, and written here.
+    /// The caller, which makes the blob and writes it to this entry of the cache.
     Begun(Entry),
-    /// The blob is to be made, and not kept.
+    /// The caller, which makes the blob. It is not kept in the cache.
     Nowhere,
 }
 
@@ -270,9 +270,9 @@ fn remove_if_left(entry: &DirEntry) {
 /// The progress of a blob that is being written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Growth {
-    /// This number of bytes is written.
+    /// The number of bytes that are written so far.
     Written(u64),
-    /// All bytes are written, and were checked.
+    /// The whole blob is written and checked.
     Whole,
     /// The layer can't be made: the followers fail too.
     Failed,
@@ -328,7 +328,7 @@ impl Entry {
         }
     }
 
-    /// Returns whether everything that was written is in the file.
+    /// Returns whether the file has all bytes that were written.
     pub fn is_whole(&self) -> bool {
         self.file.is_some()
     }
@@ -369,7 +369,7 @@ impl Entry {
         Some(file)
     }
 
-    /// Ends without a blob.
+    /// Gives up the blob.
     fn leave(&mut self, growth: Growth) {
         if self.file.take().is_some() {
             self.cache.lock().remove(&self.digest);

@@ -30,8 +30,8 @@ const PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// The shortest time between two warnings about this.
 const SAID_AGAIN: Duration = Duration::from_secs(60);
-/// The number of connections that may be open besides those with a request and those that wait for
-/// a place.
+/// The number of connections that may be open without a request that is answered or waits for its
+/// turn.
 const BESIDES: usize = 64;
 
 /// Limits for clients.
@@ -65,9 +65,9 @@ impl Limits {
 /// The kind of requests that are answered at an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// All requests to a registry.
+    /// Requests to a registry.
     Registry,
-    /// Only `/healthz` and `/metrics`, without TLS and passwords.
+    /// Requests for `/healthz` and `/metrics` only, without TLS and passwords.
     Admin,
 }
 
@@ -206,7 +206,7 @@ impl Trouble {
     }
 }
 
-/// Waits until the server is to stop. If the sender is gone, that means the same.
+/// Waits until the server is to stop, or the sender is gone.
 async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }

@@ -152,9 +152,9 @@ fn wrong_host(request: &Request) -> Option<&'static str> {
     }
 }
 
-/// Returns whether a path belongs to a repository, which may need no password. The path `/v2/` does
-/// not: clients ask it first to learn whether they need a password, and never send one if the
-/// answer is no.
+/// Returns whether a path belongs to a repository: repositories may be open to clients without a
+/// password. The path `/v2/` does not. Clients ask for it first to learn whether they need a
+/// password, and never send one if the answer is no.
 fn may_be_open(path: &str) -> bool {
     route(path).is_ok_and(|route| route.repository().is_some())
 }

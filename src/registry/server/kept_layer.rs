@@ -15,7 +15,7 @@ use crate::outgoing::{Error, ImageLayer};
 use crate::outgoing::{write_checked_layer, write_hashed_layer};
 use crate::sink::Plain;
 
-/// One layer of an image.
+/// A layer of an image.
 pub struct Layer {
     /// The state of the server.
     pub shared: Arc<Shared>,

@@ -75,7 +75,7 @@ pub fn send<E: Send>(
 pub struct Chunks {
     sender: Sender<Chunk>,
     makers: Makers,
-    /// The place among the makers, which is given back while the client is waited for.
+    /// The place among the makers. It is given back while this writer waits for the client.
     place: Option<OwnedSemaphorePermit>,
     skip: u64,
     left: u64,

@@ -8,7 +8,7 @@ use std::ops::Range;
 pub enum Part {
     /// The whole blob: also for a header that can't be parsed, as RFC 9110, 14.2 demands.
     Whole,
-    /// These bytes.
+    /// A range of bytes.
     Bytes(Range<u64>),
     /// Bytes that the blob does not have.
     Unsatisfiable,

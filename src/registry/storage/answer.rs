@@ -29,7 +29,7 @@ pub enum Verdict {
     NoBucket,
     /// The credentials are unknown, or do not allow the request.
     Denied,
-    /// There is no space left.
+    /// The storage is full.
     Full,
     /// The storage did not answer, or could not answer at present.
     Silent,

@@ -1,4 +1,4 @@
-//! A mutex for each key.
+//! Provides a mutex for each key.
 //! Stage: registry.
 
 use std::collections::BTreeMap;

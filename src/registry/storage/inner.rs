@@ -105,7 +105,7 @@ impl Inner {
         self.repositories.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Refuses a pointer that is older than another one that was seen of the same name and key.
+    /// Returns whether no newer pointer with the same name and key has been seen.
     pub fn is_newest(
         &self,
         name: &str,

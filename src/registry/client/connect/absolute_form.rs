@@ -1,8 +1,10 @@
-//! Requests by plain HTTP through a proxy, which is told the whole address (RFC 9112, 3.2.2).
+//! Sends requests by plain HTTP through a proxy, which needs the whole address in each (RFC 9112,
+//! 3.2.2).
 //! Stage: registry. Input: a connection to a proxy. Output: the same, for requests to a registry.
 //!
-//! Many proxies allow `CONNECT` to port 443 alone, so Go's `net/http` and curl(1) tunnel nothing but
-//! HTTPS. ureq tunnels both and writes paths: here the heads of its requests are rewritten.
+//! Many proxies allow `CONNECT` to port 443 alone. Therefore Go's `net/http` and curl(1) only make
+//! tunnels for HTTPS. ureq would make one for HTTP too, and writes paths without a host: so the
+//! heads of its requests are rewritten here.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -17,9 +19,9 @@ use ureq::{Error, Proxy};
 
 use super::proxies::Named;
 
-/// Longest head of a request: ureq's own buffer is shorter.
+/// The largest size of a request's head in bytes. ureq's own buffer is smaller.
 const LONGEST_HEAD: usize = 1 << 20;
-/// Bytes at the beginning of an answer that have its status: `HTTP/1.1 407`.
+/// The number of bytes at the beginning of an answer that contain its status: `HTTP/1.1 407`.
 const STATUS_LINE: usize = 12;
 
 /// A connection to a proxy that passes requests on.
@@ -28,12 +30,13 @@ pub struct AbsoluteForm {
     proxy: TransportAdapter,
     heads: Heads,
     named: Named,
-    /// Whether a request was sent and the status of its answer is not known yet.
+    /// True if a request was sent and the status of its answer is not known yet.
     awaits_status: bool,
 }
 
 impl AbsoluteForm {
-    /// Sends requests to where `details` says, over a connection to `proxy`, which is that of `named`.
+    /// Sends requests to the host in `details`, over `connection` to the proxy `proxy`, which
+    /// `named` names.
     pub fn new(
         connection: Box<dyn Transport>,
         details: &ConnectionDetails,
@@ -70,7 +73,7 @@ impl Transport for AbsoluteForm {
         let input = self.buffers.input();
         if self.awaits_status && input.len() >= STATUS_LINE {
             self.awaits_status = false;
-            // The one status that is never the registry's.
+            // Only a proxy answers with this status, never the registry.
             if input.starts_with(b"HTTP/1.") && input[..STATUS_LINE].ends_with(b" 407") {
                 let reason = "it responded 407: it wants a name and a password, as in http://NAME:PASSWORD@HOST:PORT";
                 return Err(Error::Other(Box::new(self.named.failed(reason.to_owned()))));
@@ -90,15 +93,16 @@ impl fmt::Debug for AbsoluteForm {
     }
 }
 
-/// Finds the heads among the bytes of requests, and rewrites them.
+/// Finds the heads of requests among the bytes that ureq writes, and rewrites them.
 struct Heads {
-    /// Scheme and authority that go before each path.
+    /// The scheme and the authority that are written before each path.
     base: String,
-    /// A header that says who asks the proxy, with its end of line, or nothing.
+    /// The header with the credentials for the proxy, with its end of line; empty if there are
+    /// none.
     authorization: String,
-    /// The beginning of a head whose end was not written yet.
+    /// The beginning of a head whose end has not been written yet.
     begun: Vec<u8>,
-    /// Bytes of a body that are still to come.
+    /// The number of bytes of a body that are still to come.
     body_left: u64,
 }
 
@@ -112,7 +116,7 @@ impl Heads {
         Self { base: format!("http://{authority}"), authorization, begun: Vec::new(), body_left: 0 }
     }
 
-    /// Writes what ureq wrote, with its heads rewritten. Returns whether one has ended.
+    /// Writes bytes with their heads rewritten. Returns whether a head has ended.
     fn write(&mut self, mut bytes: &[u8], out: &mut impl Write) -> io::Result<bool> {
         let mut has_ended = false;
         while !bytes.is_empty() {
@@ -124,7 +128,8 @@ impl Heads {
                 bytes = rest;
                 continue;
             }
-            // Byte by byte, since the end may be cut in two; a head is short.
+            // Byte by byte, since the end of a head may be divided between two writes. Heads are
+            // short.
             self.begun.push(bytes[0]);
             bytes = &bytes[1..];
             if self.begun.ends_with(b"\r\n\r\n") {
@@ -139,7 +144,7 @@ impl Heads {
         Ok(has_ended)
     }
 
-    /// Rewrites a whole head, and notes the length of the body that follows.
+    /// Rewrites a complete head, and notes the length of the body that follows it.
     fn rewrite(&mut self, head: &[u8]) -> io::Result<Vec<u8>> {
         let broken = || io::Error::other("a request that has no such head was to be sent");
         let text = str::from_utf8(head).map_err(|_| broken())?;
@@ -150,7 +155,7 @@ impl Heads {
             if name.eq_ignore_ascii_case("content-length") {
                 self.body_left = value.trim().parse().map_err(|_| broken())?;
             } else if name.eq_ignore_ascii_case("transfer-encoding") {
-                // Every body here has a length.
+                // This client sends no body without a length.
                 return Err(broken());
             }
         }
@@ -173,7 +178,7 @@ mod tests {
         Heads::new(&"http://reg:5000/v2/".parse().unwrap(), &proxy.build().unwrap())
     }
 
-    /// However ureq divides what it writes.
+    /// Checks that it does not matter how ureq divides the bytes that it writes.
     #[test]
     fn heads_are_rewritten_and_bodies_are_not() {
         let written = b"GET /v2/?a=b HTTP/1.1\r\nhost: reg:5000\r\n\r\n\

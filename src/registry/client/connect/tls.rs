@@ -89,7 +89,7 @@ impl Wanted {
         error
     }
 
-    /// Notes that the server goes on without a certificate.
+    /// Notes that the server goes on without a client's certificate.
     fn is_over(&self) {
         self.0.store(false, Ordering::Relaxed);
     }

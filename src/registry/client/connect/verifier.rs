@@ -35,7 +35,7 @@ pub struct Verifier {
     complete: OnceLock<Result<Complete, String>>,
 }
 
-/// All certificates that are trusted, the files of directories included.
+/// The trusted certificates, with those in files of directories.
 #[derive(Debug)]
 struct Complete {
     /// Verifies certificates that authorities have signed.
