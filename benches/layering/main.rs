@@ -34,7 +34,7 @@ struct Score {
     small_layers: usize,
 }
 
-/// Each image in three versions: now, in the previous release, and in the next one.
+/// The images, each in three versions: now, in the previous release, and in the next one.
 struct Fleet {
     suite: Suite,
     images: Vec<[Image; 3]>,

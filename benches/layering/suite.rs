@@ -11,7 +11,7 @@ use stowage::digest::Digest;
 use stowage::layer::Popularity;
 use stowage::store::StorePath;
 
-/// One release of a distribution, with the images made of its packages.
+/// A release of a distribution, with the images made of its packages.
 #[derive(Debug, Deserialize)]
 pub struct Suite {
     packages: Vec<Package>,

@@ -1,5 +1,5 @@
-//! Annotations, from Nix code to a registry and back: an image says what it stands on, and nothing that
-//! its base says of itself.
+//! Tests annotations, from Nix code to a registry and back: an image names its base, and does not
+//! have the base's own annotations.
 
 use std::process::Command;
 
@@ -51,12 +51,12 @@ fn annotations_arrive_and_are_not_inherited() {
         let base = format!("fromImage = {function}pullImage {arguments};");
         let build = format!("{function}buildImage");
         assert_eq!(found(&build, &base), tagged);
-        // What is set here counts, and null leaves out what would be there.
+        // A value that is set here counts, and null removes the annotation.
         let set = r#""org.opencontainers.image.base.name" = "mine";"#;
         let null = r#""org.opencontainers.image.base.digest" = null;"#;
         let more = format!("{base} annotations = {{ {set} {null} }};");
         assert_eq!(found(&build, &more), json!({"org.opencontainers.image.base.name": "mine"}));
-        // The tag is not known where it isn't given.
+        // If no tag is given, the base's name has none.
         let untagged = format!(
             "fromImage = {function}pullImage (removeAttrs {arguments} [ \"finalImageTag\" ]);"
         );

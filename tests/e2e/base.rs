@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use crate::registry::Registry;
 use crate::support::{Docker, Image, build, nix, root_command, run, stderr, stowage};
 
-/// The output of `app` in its container: the base's link and modes, its own place behind the link,
-/// both environments, and the base's working directory.
+/// The output of `app` in its container: the base's link and modes, the path of `app` behind the
+/// link, both environments, and the base's working directory.
 const FOUND: &str = "usr/bin\n1777\n/usr/bin/app\nbase ours\n/usr\n";
 
 fn skopeo(arguments: &[&str]) -> String {

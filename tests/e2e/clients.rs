@@ -16,7 +16,7 @@ fn copy(image: &Image, target: &str) -> String {
     copied["manifestDigest"].as_str().unwrap().to_owned()
 }
 
-/// A registry with the image as `app:v1`, and a server of this program with it.
+/// Starts a registry with the image as `app:v1`, and a server of this program with it.
 fn sources(image: &Image) -> (Registry, Served) {
     let registry = Registry::start();
     copy(image, &format!("docker://{}/app:v1", registry.host));

@@ -98,8 +98,8 @@ fn sends_only_the_layers_that_the_daemon_lacks() {
     assert!(said.starts_with("sent 0 layers (") && said.contains("that the daemon has"), "{said}");
 }
 
-/// The same with tools copied to `/`, with links to everything and a database of it, and with all of Lix's
-/// image: a megabyte at most is sent for an application of 115 kB.
+/// Checks a small change of an image whose tools are copied to `/`, with links to all packages and
+/// Nix's database; also of Lix's image. At most a megabyte is sent for an application of 115 kB.
 #[test]
 fn sends_only_what_changed_where_files_are_copied_to_the_root() {
     let docker = Docker::start();
@@ -113,7 +113,7 @@ fn sends_only_what_changed_where_files_are_copied_to_the_root() {
     }
 }
 
-/// Links of what is copied to `/` lead where they should.
+/// Checks that links that are copied to `/` lead to files in the container.
 #[test]
 fn links_in_the_root_lead_somewhere() {
     let docker = Docker::start();

@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::registry::Registry;
 use crate::support::{Image, run, stowage};
 
-/// Whether everything of the image can be read.
+/// Returns whether all parts of the image can be read.
 fn is_whole(registry: &Registry, directory: &Path, tag: &str) -> bool {
     let _ = std::fs::remove_dir_all(directory);
     let mut copy = std::process::Command::new("skopeo");
@@ -31,7 +31,8 @@ fn what_a_garbage_collection_removed_is_pushed_again() {
     push(&two, "v2");
     assert_eq!(push(&one, "v1"), 0);
 
-    // Another tag's manifest is deleted: what it had alone goes, and what is shared stays.
+    // Another tag's manifest is deleted: the blobs that only it has are removed, and shared blobs
+    // stay.
     registry.delete_manifest("team/app", "v2");
     registry.collect_garbage();
     assert!(is_whole(&registry, &pulled, "v1"));
@@ -39,7 +40,7 @@ fn what_a_garbage_collection_removed_is_pushed_again() {
     assert!((1..=2).contains(&push(&two, "v2")));
     assert!(is_whole(&registry, &pulled, "v2"));
 
-    // The manifest stays and the blobs are gone: as of a registry that lost files, or that
+    // The manifest stays and its blobs are removed, as in a registry that lost files, or that
     // collected garbage while the image was pushed.
     let lost = registry.lose_blobs(&one.spec);
     assert!(!is_whole(&registry, &pulled, "v1"));

@@ -30,8 +30,8 @@ fn nix_in_the_image_knows_its_store() {
     assert_eq!(built, "built in a container\n");
 }
 
-/// A Nix in a base image and the image's own store paths: all are valid, nothing is garbage, and the
-/// layers of ours are the base's own.
+/// Checks that Nix knows the base image's store paths and the image's own: all are valid, none is
+/// garbage, and this program's layers of the base are unchanged.
 #[test]
 fn databases_of_base_and_image_are_one() {
     let docker = Docker::start();
@@ -67,7 +67,8 @@ fn databases_of_base_and_image_are_one() {
     );
 }
 
-/// What a garbage collection would take is said when the image is built.
+/// Checks that the build warns of store paths that a garbage collection in the container would
+/// remove.
 #[test]
 fn what_the_bases_nix_does_not_know_is_said() {
     let log = build_log("checks.x86_64-linux.withoutDatabase.spec");

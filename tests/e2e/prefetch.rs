@@ -56,8 +56,8 @@ fn every_image_of_an_index_is_prefetched() {
     }
 }
 
-/// `registries.conf` leads to a mirror where the registry itself does not answer, by a short name too:
-/// for skopeo and for us.
+/// Checks that skopeo and this program use the mirror in `registries.conf` if the registry itself
+/// does not answer, also for a name without a registry.
 #[test]
 fn a_mirror_answers_for_a_registry_that_does_not() {
     let directory = tempfile::tempdir().unwrap();
@@ -65,7 +65,7 @@ fn a_mirror_answers_for_a_registry_that_does_not() {
     let image = Image::named("configOnly");
     let stored = format!("{}/mirrored/app:v1", mirror.host);
     run(stowage(&["push", "--quiet"]).arg(&image.spec_file).arg(&stored));
-    // Nothing listens there, once this is dropped.
+    // No program listens at this port after the listener is dropped.
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let conf = directory.path().join("registries.conf");
     let text = format!(
@@ -82,7 +82,7 @@ fn a_mirror_answers_for_a_registry_that_does_not() {
         serde_json::from_str::<Value>(&printed).unwrap()
     };
     let found = prefetched(&whole);
-    // It is called what it was asked for by, wherever it was found.
+    // The name is that of the request, wherever the image was found.
     assert_eq!(found["imageName"], format!("{closed}/team/app"));
     assert_eq!(prefetched("app:v1"), found);
     let mut inspect = Command::new("skopeo");
@@ -95,7 +95,7 @@ fn a_mirror_answers_for_a_registry_that_does_not() {
     let digest = run(inspect.arg(format!("docker://{whole}")));
     assert_eq!(found["imageDigest"], digest.trim());
 
-    // With neither, the registry that was named is in the message.
+    // If neither answers, the message names the registry of the request.
     drop(mirror);
     let mut command = stowage(&["prefetch", "--quiet", &whole]);
     let output = command.env("CONTAINERS_REGISTRIES_CONF", &conf).output().unwrap();

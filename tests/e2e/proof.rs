@@ -11,7 +11,7 @@ fn key(name: &str) -> String {
     format!("{REPOSITORY}/tests/it/keys/{name}")
 }
 
-/// cosign of a Debian release.
+/// Returns cosign of a Debian release.
 fn cosign(release: &str, home: &Path) -> Command {
     let mut command = program_of(release, "cosign");
     command.env("HOME", home).env("COSIGN_PASSWORD", "secret").current_dir(home);
@@ -53,7 +53,7 @@ fn cosign_verifies_what_was_signed_here() {
         }
         assert!(!cosign_verifies(release, home.path(), &key("other.pub"), &name));
     }
-    // Signed again, by the same key encrypted, nothing is sent.
+    // Signing again by the same key, which is encrypted here, sends nothing.
     let again = run(stowage(&["sign", &name, "--json", "--key", &key("test.cosign.key")])
         .env("COSIGN_PASSWORD", "secret"));
     let again: Value = serde_json::from_str(&again).unwrap();
@@ -96,7 +96,7 @@ fn what_cosign_signed_is_verified() {
         let output = verify(&[&name, "--key", &key("test.pub")]);
         assert!(output.status.success(), "{release}: {}", stderr(&output));
         assert!(!verify(&[&name, "--key", &key("other.pub")]).status.success());
-        // Ours goes beside theirs.
+        // This program's signature is added beside those of cosign.
         run(&mut stowage(&["sign", &name, "--key", &key("test.key")]));
         assert!(cosign_verifies("trixie", home.path(), &key("test.pub"), &name));
         assert!(cosign_verifies("sid", home.path(), &key("test.pub"), &name));
@@ -156,8 +156,8 @@ fn statements_are_signed_and_bases_verified() {
     assert!(stderr(&output).contains("is not signed by this key"), "{}", stderr(&output));
 }
 
-/// Docker's registry keeps no list of what refers to an image: all who attach something write the same
-/// list by its tag.
+/// Checks a registry that does not keep the list of documents that refer to an image: all clients
+/// then write the same list under a tag.
 #[test]
 fn eight_attach_at_a_time() {
     let registry = Registry::start();
@@ -210,7 +210,7 @@ fn images_are_proved_against_what_is_built() {
     for place in &places {
         run(&mut stowage(&["copy", spec, place, "--quiet"]));
     }
-    // Compressed by another, it is the same image.
+    // The image is the same if another program compresses it.
     let again = format!("docker://{}/compressed:v1", registry.host);
     let skopeo =
         ["copy", "--quiet", "--insecure-policy", "--dest-tls-verify=false", "--dest-compress"];

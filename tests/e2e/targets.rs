@@ -28,7 +28,8 @@ fn diff_ids(source: &str) -> Value {
 fn skopeo_reads_every_target() {
     let directory = tempfile::tempdir().unwrap();
     let at = |name: &str| directory.path().join(name).display().to_string();
-    // An image of store paths, one on a base with compressed layers, and one without layers.
+    // An image of store paths, another on a base with compressed layers, and another without
+    // layers.
     for name in ["full", "based", "empty"] {
         let image = Image::named(name);
         for (target, options, digest_is_kept) in [

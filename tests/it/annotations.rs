@@ -1,4 +1,5 @@
-//! Annotations: in the manifest of every target that has an OCI manifest, and nowhere else.
+//! Tests annotations: they are in the manifest of every target that has an OCI manifest, and
+//! nowhere else.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +11,7 @@ use crate::support::FakeStore;
 const ANNOTATIONS: &str =
     r#"{"org.opencontainers.image.source": "https://example.org", "empty": "", "a": "\u00fc"}"#;
 
-/// An image of one file, with these options besides.
+/// Makes an image of one file, with further options.
 fn store(more: &str) -> FakeStore {
     let mut store = FakeStore::new();
     store.add_file('1', "a", &[], "a");
@@ -30,7 +31,8 @@ fn read(path: &Path) -> Value {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
-/// The bytes must not change: they are what is signed, and what a registry is asked for.
+/// Checks that manifests keep their bytes: signatures are made of these, and registries are asked
+/// for their digest.
 #[test]
 fn manifests_are_what_they_were() {
     let golden = |name: &str, store: &FakeStore| {
@@ -62,7 +64,7 @@ fn every_oci_manifest_has_them_and_the_configuration_has_not() {
     };
     let found = blob(&index["manifests"][0]["digest"]);
     assert_eq!(found["annotations"], expected);
-    // They are the manifest's own: the layout says of it what it is called.
+    // The annotations are in the manifest. The layout's index only has the image's name.
     assert_eq!(
         index["manifests"][0]["annotations"],
         json!({"org.opencontainers.image.ref.name": "v1"})
@@ -70,7 +72,7 @@ fn every_oci_manifest_has_them_and_the_configuration_has_not() {
     assert_eq!(blob(&found["config"]["digest"])["annotations"], Value::Null);
     assert_eq!(read(&store.root().join("directory/manifest.json"))["annotations"], expected);
 
-    // Docker's format has no place for them, and the layers are the same.
+    // Docker's format has no annotations, and the layers are the same.
     let docker = ["copy", "--quiet", "--format", "v2s2", "image.json", "dir:docker"];
     assert!(store.stowage(&docker).output().unwrap().status.success());
     let docker = read(&store.root().join("docker/manifest.json"));

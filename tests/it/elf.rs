@@ -1,6 +1,6 @@
-//! Makes ELF programs and libraries that have nothing but what a loader reads.
+//! Makes ELF programs and libraries that contain only the parts that a loader reads.
 
-/// What an ELF file says of itself.
+/// The contents of an ELF file.
 #[derive(Clone, Default)]
 pub struct Elf<'a> {
     pub machine: u16,
@@ -53,7 +53,7 @@ impl Elf<'_> {
         let dynamic_size = 2 * word as u64 * (entries.len() as u64 + 2);
         let texts_at = dynamic_at + dynamic_size;
         let size = texts_at + texts.len() as u64;
-        // Addresses are not places in the file.
+        // Addresses differ from offsets in the file.
         const LOADED: u64 = 0x40_0000;
 
         let mut bytes = vec![0x7f, b'E', b'L', b'F'];
@@ -120,13 +120,13 @@ fn programs_are_read() {
         assert_eq!(elf.rpath.as_deref(), Some(&b"/a:$ORIGIN/b"[..]));
         assert_eq!(elf.runpath.as_deref(), Some(&b"/c"[..]));
         assert!(elf.no_default_directories && elf.is_64 != is_32);
-        // What is cut off is absent.
+        // A part that is cut off counts as absent.
         for end in 0..bytes.len() {
             let _ = stowage::report::Elf::read(&bytes[..end]);
         }
     }
     assert!(stowage::report::Elf::read(&b"#!/bin/sh\n"[..]).is_none());
-    // A real one. Where it is linked statically, it needs nothing.
+    // A real program. If it is linked statically, it needs no libraries.
     let shell = std::fs::read("/bin/sh").unwrap();
     let shell = stowage::report::Elf::read(&shell[..]).unwrap();
     let needs_libc = shell.needed.iter().any(|name| name.starts_with(b"libc."));

@@ -1,5 +1,5 @@
-//! Runs the targets of `fuzz/` on mutations of their corpora: the same ones each time, for a second.
-//! `checks/fuzz SECONDS` sets another time, and begins elsewhere.
+//! Runs the targets of `fuzz/` on mutations of their corpora, for a second. The mutations are the
+//! same each time. `checks/fuzz SECONDS` sets another time and starts with another random number.
 
 use std::panic::catch_unwind;
 use std::path::Path;
@@ -12,7 +12,7 @@ mod targets;
 use targets::Target;
 
 const CORPUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus");
-/// The time after which an input counts as one that hangs, on a machine that is busy.
+/// The time after which a target counts as hanging, even on a busy machine.
 const HANGS: Duration = Duration::from_secs(30);
 
 /// Makes numbers that look random (xorshift).
@@ -26,13 +26,13 @@ impl Random {
         self.0
     }
 
-    /// Returns a number below `end`, and 0 if there is none.
+    /// Returns a number below `end`, or 0 if `end` is 0.
     fn below(&mut self, end: usize) -> usize {
         (self.next() % end.max(1) as u64) as usize
     }
 }
 
-/// Texts that are in the way of parsers.
+/// The texts that are inserted into inputs, since parsers often fail at them.
 const TOKENS: [&str; 16] = [
     "0",
     "-1",
@@ -74,7 +74,7 @@ fn mutated(seeds: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
                 bytes.extend(&other[from..]);
             }
             6 => bytes.truncate(at),
-            // A number takes another's place.
+            // A number is replaced by another one.
             _ => {
                 let is_digit = |place: &usize| bytes[*place].is_ascii_digit();
                 let Some(begin) = (at..bytes.len()).find(is_digit) else { continue };
@@ -88,7 +88,7 @@ fn mutated(seeds: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
     bytes
 }
 
-/// Corrects the checksums of headers: without it nothing behind them would be reached.
+/// Corrects the checksums of tar headers. With wrong ones, readers would stop at the first header.
 fn with_checksums(bytes: &mut [u8]) {
     for block in bytes.chunks_exact_mut(512).filter(|block| block[257..262] == *b"ustar") {
         block[148..156].fill(b' ');

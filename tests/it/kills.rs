@@ -1,5 +1,5 @@
-//! What a program leaves that is killed at any time: nothing wrong that can be read, and nothing in
-//! the way of the next.
+//! Tests that a program that is killed at any time leaves nothing that is wrong but can be read,
+//! and nothing that stops the next run.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,12 +12,12 @@ use stowage::digest::Digest;
 
 use crate::support::FakeStore;
 
-/// Returns the number of kills: few for every day; `STOWAGE_KILLS=500` sets more.
+/// Returns the number of kills. It is small by default; `STOWAGE_KILLS=500` sets another one.
 fn kills() -> u32 {
     std::env::var("STOWAGE_KILLS").map_or(20, |kills| kills.parse().expect("a number"))
 }
 
-/// The files below a directory, with their digests.
+/// Collects the files below a directory, with their digests.
 fn files(path: &Path, found: &mut BTreeMap<String, Digest>) {
     for entry in fs::read_dir(path).into_iter().flatten() {
         let path = entry.unwrap().path();
@@ -73,7 +73,7 @@ fn what_is_killed_leaves_nothing_wrong() {
         fs::remove_dir_all(&new).unwrap();
         fs::create_dir(&new).unwrap();
         let mut child = run().spawn().unwrap();
-        // Spread over the time that it takes, by the golden ratio.
+        // The golden ratio spreads the kills over the time that the command takes.
         sleep(time.mul_f64(f64::from(number) * 0.618_033_99 % 1.0).min(Duration::from_secs(20)));
         let _ = child.kill();
         killed += u32::from(!child.wait().unwrap().success());
@@ -83,7 +83,7 @@ fn what_is_killed_leaves_nothing_wrong() {
                 None => left += u32::from(name.ends_with(".part")),
             }
         }
-        // An archive that got its name before is whole, and nothing is added to it.
+        // If an archive already had its name, it is complete, and the next run adds nothing to it.
         let again = run().status().unwrap();
         assert_eq!(files_of(&new), whole, "{command:?}: {again}");
     }

@@ -340,7 +340,7 @@ fn what_does_not_start_is_an_error() {
             "it needs /lib/liba.so, which needs libb.so, which is in no directory",
         ),
         (
-            // A library for another machine is passed over.
+            // A library for another machine is ignored.
             (0o555, dynamic("/lib/ld-linux-x86-64.so.2", &["liba.so"])),
             vec![
                 loader.clone(),
@@ -404,7 +404,7 @@ fn what_does_not_start_is_an_error() {
     }
 }
 
-/// Checks that what is most likely a mistake is a warning.
+/// Checks that a likely mistake is a warning.
 #[test]
 fn what_may_fail_is_a_warning() {
     let app = || vec![("bin/app", 0o555, program()), ("bin/sh", 0o555, program())];
@@ -438,7 +438,7 @@ fn what_may_fail_is_a_warning() {
     assert!(found.len() == 5 && found[4].ends_with(" (and 2 more)"), "{found:?}");
 }
 
-/// Checks that nothing is said of what starts.
+/// Checks that there is no finding about programs that start.
 #[test]
 fn what_starts_raises_no_alarm() {
     let glibc = ("lib/ld-linux-x86-64.so.2", 0o555, program());
@@ -453,7 +453,7 @@ fn what_starts_raises_no_alarm() {
             vec![],
             json!({"Cmd": ["app"], "Env": ["PATH=/sbin:/bin"]}),
         ),
-        // A file that can't be executed is passed over in `PATH`.
+        // A file in `PATH` that can't be executed is ignored.
         (
             vec![("sbin/app", 0o444, program()), ("bin/app", 0o555, program())],
             vec![],
@@ -464,7 +464,7 @@ fn what_starts_raises_no_alarm() {
             vec![],
             json!({"Cmd": ["./app"], "WorkingDir": "/srv"}),
         ),
-        // Engines make a working directory that is not there.
+        // Engines make a working directory that does not exist.
         (
             vec![("bin/app", 0o555, program())],
             vec![],
@@ -501,7 +501,8 @@ fn what_starts_raises_no_alarm() {
             vec![],
             json!({"Cmd": ["/app"]}),
         ),
-        // A library beside the program, one of `LD_LIBRARY_PATH`, and one that is loaded already.
+        // Libraries are found beside the program, in `LD_LIBRARY_PATH`, and among those that are
+        // already loaded.
         (
             vec![
                 glibc.clone(),
@@ -516,7 +517,8 @@ fn what_starts_raises_no_alarm() {
             vec![("bin/app", "/app/bin/app")],
             json!({"Cmd": ["/bin/app"], "Env": ["LD_LIBRARY_PATH=/none:/extra"]}),
         ),
-        // RPATH holds for the libraries of libraries too, RUNPATH does not; `ld.so.conf` does.
+        // RPATH also applies to the libraries of libraries, and so does `ld.so.conf`. RUNPATH does
+        // not.
         (
             vec![
                 glibc.clone(),
@@ -530,7 +532,7 @@ fn what_starts_raises_no_alarm() {
             vec![],
             json!({"Cmd": ["/bin/app"]}),
         ),
-        // musl's own libraries are in its loader, and its directories in a file.
+        // musl's loader contains musl's own libraries. A file has the directories that it searches.
         (
             vec![
                 ("lib/ld-musl-x86_64.so.1", 0o555, program()),
@@ -556,7 +558,7 @@ fn what_starts_raises_no_alarm() {
     }
 }
 
-/// Checks that what is in a base image is found there, and that what is not is said.
+/// Checks that files in a base image are found, and that missing files are reported.
 #[test]
 fn programs_of_a_base_are_found() {
     let mut store = FakeStore::new();
@@ -607,7 +609,7 @@ fn programs_of_a_base_are_found() {
             Some(text) => assert!(found.len() == 1 && found[0].starts_with(text), "{found:?}"),
         }
     }
-    // The base itself, as an image layout.
+    // The base itself is checked as an image layout.
     let output = store.stowage(&["lint", "--arch", "amd64"]).arg(&base).output().unwrap();
     assert!(output.status.success() && output.stdout.is_empty(), "{output:?}");
 }

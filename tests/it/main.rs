@@ -7,7 +7,7 @@
 mod annotations;
 /// The rule that no stage names a later one.
 mod architecture;
-/// The contents of a stream, and what a receiver makes of an incomplete one.
+/// The contents of a stream, and the reaction of receivers to an incomplete one.
 mod archive;
 /// Base images of every format, and errors in them.
 mod base;
@@ -58,7 +58,7 @@ mod memory;
 mod merge;
 /// Images in an object storage, and failures of the storage.
 mod object_storage;
-/// Images on images of ours: specs, indices and scripts.
+/// Images on base images that this program made: by image spec, index spec and script.
 mod own_base;
 /// Modes and owners that `perms` sets.
 mod permissions;
@@ -75,7 +75,7 @@ mod progress;
 mod push;
 /// A registry that makes any mistake on demand.
 mod push_registry;
-/// Registries with the quirks of real ones.
+/// Registries with the unusual behaviour of real ones.
 mod quirks;
 /// Connections to registries, and credentials for them.
 mod reach;
@@ -83,7 +83,7 @@ mod reach;
 mod reference;
 /// The registry's answers, request by request.
 mod registry;
-/// What is copied to `/`: its links, and its layers.
+/// Files that are copied to `/`: their links, and their layers.
 mod roots;
 /// An object storage for tests: S3, with one bucket and one user.
 mod s3;
@@ -95,7 +95,7 @@ mod serve;
 mod suite;
 /// A store in a temporary directory, and the program run on it.
 mod support;
-/// The targets that are files or directories: their contents, and what is never in them.
+/// The targets that are files or directories: their contents, and files that they must not have.
 mod targets;
 /// `stowage verify`, which names what changed.
 mod verify;

@@ -1,4 +1,5 @@
-//! Images on images of ours: by the spec, by an index's spec, by the script that streams one.
+//! Tests images on base images that this program made: by the image spec, by an index spec, and by
+//! the script that streams one.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,8 +14,8 @@ use stowage::store::StorePath;
 use crate::base_image::{BaseFiles, Item, layer, write_files};
 use crate::support::{FakeStore, members, stderr};
 
-/// A store with `base.json`, an image of `libc` and `tool` with `/bin -> usr/bin`, and an application
-/// on both that is in no image yet.
+/// A store with `base.json`, which is an image of `libc` and `tool` with `/bin -> usr/bin`, and
+/// with an application that needs both and is in no image yet.
 struct OnOwn {
     store: FakeStore,
     base: ImageSpec,
@@ -52,7 +53,8 @@ impl OnOwn {
         let root = self.base.sources.iter().find(|source| source.path.name() == "root");
         let options = json!({
             "fromImage": base,
-            // It is in the closure of the test's store, and no application's.
+            // The closure of the test's store has this store path, which the application does not
+            // need.
             "exclude": [self.store.store().print(&root.unwrap().path)],
             "copyToRoot": [self.store.store().print(&self.app)],
             "config": {"Env": ["OURS=1"]},
@@ -82,13 +84,13 @@ fn layers_of_ours_are_known_and_not_made_again() {
     let count = image.base.layers.len();
     assert_eq!(spec.layers[..count], image.base.layers[..]);
     assert_eq!(spec.history[..count], image.base.history[..]);
-    // No store path that the base has.
+    // The new layers have no store path of the base.
     assert_eq!(names(&spec.layers[count..]), ["app"]);
     let sources: Vec<_> =
         spec.sources.iter().map(|source| source.path.name().to_string()).collect();
     assert_eq!(sources, ["libc", "tool", "root", "app"]);
     assert_eq!(spec.config.as_map()["Env"], json!(["BASE=1", "OURS=1"]));
-    // Through the base's link, and with the base's mode.
+    // The application's file goes through the base's link to a directory with the base's mode.
     let over = serde_json::to_value(&spec.layers[count].contents().unwrap().over).unwrap();
     assert_eq!(
         over,
@@ -128,7 +130,8 @@ fn what_is_no_image_of_ours_is_said() {
     assert!(refused("other").contains("it is a script"));
 }
 
-/// Every command that takes an image takes the script, and says what else it was given.
+/// Checks that every command that takes an image spec also takes the script, and names other files
+/// that it was given.
 #[test]
 fn commands_take_the_script() {
     let image = OnOwn::new();
@@ -164,7 +167,7 @@ fn scripts_are_merged() {
     let manifest: serde_json::Value = serde_json::from_slice(&members["manifest.json"]).unwrap();
     assert_eq!(manifest.as_array().unwrap().len(), 1);
     assert_eq!(manifest[0]["RepoTags"], json!(["one:v1", "team/two:v2", "three:v3"]));
-    // A store path that changed is named, and not the pipe.
+    // The message names the changed store path, and not the pipe.
     let tool = image.base.sources.iter().find(|source| source.path.name() == "tool");
     let file = image.store.store().physical(&tool.unwrap().path).join("file");
     fs::write(file, "other").unwrap();
@@ -176,14 +179,14 @@ fn options(value: serde_json::Value) -> BuildOptions {
     serde_json::from_value(value).unwrap()
 }
 
-/// A database of the closure of everything in a store.
+/// Returns the closure of everything in a store, and a database of it.
 fn database(store: &FakeStore) -> (Closure, Vec<u8>) {
     let closure = Closure::parse(store.registration().as_bytes()).unwrap();
     let database = nix_database(&closure).unwrap();
     (closure, database)
 }
 
-/// The names of the paths in a database.
+/// Returns the names of the paths in a database.
 fn registered(bytes: &[u8]) -> BTreeSet<String> {
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join(DATABASE), bytes).unwrap();
@@ -230,7 +233,7 @@ fn a_database_has_what_the_base_has() {
     let roots: Vec<_> = built.made.roots.iter().map(|path| path.name().to_string()).collect();
     assert_eq!(roots, ["app"]);
     assert!(build().unwrap().made.database == built.made.database, "the same bytes");
-    // The base's own store path is not in its database: nobody can tell its references.
+    // The database lacks the base's own store path, whose references are therefore unknown.
     let (_, empty) = database(&FakeStore::new());
     write(b"10", &empty);
     let warnings = build().unwrap().warnings;
@@ -247,7 +250,8 @@ fn a_database_has_what_the_base_has() {
         let text: Vec<_> = chain.map(ToString::to_string).collect();
         assert!(text.iter().any(|text| text.contains(message)), "{text:?}");
     }
-    // Without a database of its own, the image's store paths are not known to the base's Nix.
+    // The image has no database of its own, so the base's Nix does not know the image's store
+    // paths.
     write(b"10", &theirs);
     let output = store.try_build(&json!({"fromImage": base}).to_string());
     assert!(output.status.success(), "{}", stderr(&output));
@@ -259,7 +263,8 @@ fn a_database_has_what_the_base_has() {
     assert!(message.contains("-app") && !message.contains("-theirs"), "{message}");
 }
 
-/// A base of ours that has no database: what it holds is known all the same.
+/// Checks a base image of this program that has no database: its store paths are known
+/// nevertheless, from its image spec.
 #[test]
 fn a_database_has_what_a_base_of_ours_is_made_of() {
     let image = OnOwn::new();

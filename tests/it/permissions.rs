@@ -12,7 +12,7 @@ use crate::support::{FakeStore, stderr};
 /// The part of a tar header that describes a file: mode, numbers and names.
 type Header = (u32, u64, u64, String, String);
 
-/// Two paths that are copied to `/`, and a program in the store that nothing refers to.
+/// A store with two paths that are copied to `/`, and a program that nothing refers to.
 struct Sources {
     store: FakeStore,
     root: String,

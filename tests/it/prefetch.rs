@@ -260,7 +260,8 @@ fn credentials_are_given() {
         let (fickle, host) = fickle.start();
         (fickle, format!("{host}/a/b:one"))
     };
-    // Some registries hide from strangers that there is something, and ask for nothing.
+    // Some registries answer as if an image did not exist if there is no password, and send no
+    // challenge.
     for status in [401, 403, 404] {
         let (_fickle, name) = start(status);
         prefetch(&[&name, "--creds", "ann:secret"]).unwrap_or_else(|e| panic!("{status}: {e}"));

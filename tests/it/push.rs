@@ -150,7 +150,7 @@ fn layers_are_mounted_from_whichever_has_them() {
     let contents = registry.contents();
     assert!(contents.uploads.is_empty(), "{:?}", contents.uploads.keys());
     let neither = neither.diff_id.to_string();
-    // The configuration besides.
+    // The other blob that was received is the configuration.
     assert!(contents.received.len() == 2 && contents.received.contains(&neither));
 }
 
@@ -216,7 +216,7 @@ fn a_push_that_is_killed_can_be_done_again() {
         while registry.contents().blobs.len() < blobs && child.try_wait().unwrap().is_none() {
             std::thread::yield_now();
         }
-        // The push may have ended already, which is right as well.
+        // The push may already have ended, which is fine too.
         let _ = child.kill();
         child.wait().unwrap();
         registry.check();

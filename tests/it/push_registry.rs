@@ -34,7 +34,7 @@ pub struct Contents {
     /// The blobs of other repositories.
     pub others: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
     pub uploads: BTreeMap<String, Vec<u8>>,
-    /// The blobs that arrived, each time that they did.
+    /// The blobs that arrived; a blob that arrived twice is listed twice.
     pub received: Vec<String>,
 }
 

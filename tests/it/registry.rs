@@ -93,7 +93,7 @@ fn head_says_what_get_would_and_makes_nothing() {
     for path in ["/v2/", "/v2/b/manifests/v1", "/v2/_catalog", &blob, "/v2/b/manifests/none"] {
         let (head, get) =
             (served.ask("HEAD", path, ""), served.ask("GET", path, "Range: bytes=x\r\n"));
-        // What is of one request alone.
+        // These headers differ between requests.
         let of_any_request = |answer: &Answer| {
             let mut headers = answer.headers.clone();
             headers.remove("date");

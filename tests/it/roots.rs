@@ -1,4 +1,4 @@
-//! What is copied to `/`: where its links lead, and in which layer it is.
+//! Tests files that are copied to `/`: the targets of their links, and their layers.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,7 +11,8 @@ use stowage::store::StorePath;
 use crate::base_image::{BaseFiles, Item, OCI_LAYER, layer, write_files};
 use crate::support::{FakeStore, stderr};
 
-/// What an image's container sees: links with their targets, `d` and `f` for all else.
+/// Returns the files that a container of the image sees: links with their targets, `d` for
+/// directories and `f` for all others.
 fn root(store: &FakeStore) -> BTreeMap<String, String> {
     let output = store.stowage(&["flatten", "image.json"]).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
@@ -29,7 +30,7 @@ fn root(store: &FakeStore) -> BTreeMap<String, String> {
     found
 }
 
-/// Builds an image, and returns what is said about it.
+/// Builds an image, and returns the warnings.
 fn build(store: &FakeStore, options: &Value) -> String {
     let output = store.try_build(&options.to_string());
     assert!(output.status.success(), "{}", stderr(&output));
@@ -82,7 +83,7 @@ fn links_that_leave_their_package_lead_into_the_store() {
     let root = root(&store);
     assert_eq!(root["bin/prog"], format!("{}/dist/cli.sh", print(&lib)));
     assert_eq!((&*root["bin/other"], &*root["bin/up"]), ("prog", "../share/x"));
-    // What was recorded before there was such a thing has its bytes still.
+    // Image specs that were written before this field existed still give the same bytes.
     let text = fs::read_to_string(store.root().join("image.json")).unwrap();
     assert!(text.contains("\"linksIntoStore\": true"));
     let plain = add(&mut store, '3', "plain", &[], &[("bin/x", "x"), ("bin/y", "-> x")]);
@@ -119,7 +120,7 @@ fn a_link_to_a_directory_is_that_directory() {
     assert!(stderr(&output).contains("-to-file is not a directory"), "{}", stderr(&output));
 }
 
-/// `bin -> /nix/store/…-tools/bin` on bases whose `/bin` is a directory, or a link to one.
+/// Checks `bin -> /nix/store/…-tools/bin` on bases whose `/bin` is a directory, or a link to one.
 #[test]
 fn a_link_over_a_directory_of_the_base_is_merged_with_it() {
     let mut store = FakeStore::new();
@@ -164,7 +165,7 @@ fn a_link_over_a_directory_of_the_base_is_merged_with_it() {
         write_files(&base, &files.directory());
         let options = |policy: &str| json!({"fromImage": base, "copyToRoot": [print(&root_path)], "directoryLinks": policy});
         let said = build(&store, &options("merge"));
-        // Nobody knows what is behind that one.
+        // The files in this directory of the base image are not known.
         assert!(
             said.contains("directories of the base image, with all that is in these: /srv\n"),
             "{said}"
@@ -189,7 +190,7 @@ fn a_link_over_a_directory_of_the_base_is_merged_with_it() {
     }
 }
 
-/// The layers by what is in them; with a slash, if it is copied to `/`.
+/// Returns the names of the store paths in each layer, with a slash if they are copied to `/`.
 fn layers(store: &FakeStore) -> Vec<String> {
     let spec = ImageSpec::read(&store.root().join("image.json")).unwrap();
     let names = |layer: &SpecLayer| {
@@ -238,14 +239,15 @@ fn what_is_copied_is_planned_like_the_rest() {
     }
     assert_eq!(planned.last().unwrap(), "/database", "{planned:?}");
     assert!(place(&planned, "/etc") < planned.len() - 1);
-    // Hints are for these as well.
+    // Hints also apply to files that are copied to `/`.
     let hinted = plan(
         json!({"layeringHints": {"last": ["curl", "app"], "together": [["bash", "coreutils"]]}}),
     );
     assert!(hinted.contains(&"/bash /coreutils".to_owned()), "{hinted:?}");
     let [.., last, top] = &hinted[..] else { panic!("{hinted:?}") };
     assert_eq!((&**last, &**top), ("app /curl", "/database"));
-    // What shares a directory with a mode of its own is in one layer, or the upper one would undo it.
+    // Files that share a directory with a mode of its own are in one layer: otherwise an upper
+    // layer would reset the mode.
     let tmp = add(&mut store, '8', "tmp", &[], &[("tmp/y", &bytes(100))]);
     let options = json!({
         "copyToRoot": [print(&etc), print(&tmp)],
@@ -253,7 +255,7 @@ fn what_is_copied_is_planned_like_the_rest() {
     });
     build(&store, &options);
     assert!(layers(&store).contains(&"/etc /tmp".to_owned()), "{:?}", layers(&store));
-    // Few layers: everything on top, as there is no room.
+    // With few layers, everything that is copied is on top.
     for budget in 1..=3 {
         build(&store, &json!({"copyToRoot": roots, "maxLayers": budget}));
         let found = layers(&store);
@@ -264,7 +266,7 @@ fn what_is_copied_is_planned_like_the_rest() {
     }
 }
 
-/// Two layers of roots: a file that is in both, and differs, is an error all the same.
+/// Checks that a file that differs between two layers of copied files is an error.
 #[test]
 fn roots_in_different_layers_must_agree() {
     let mut store = FakeStore::new();
@@ -279,7 +281,7 @@ fn roots_in_different_layers_must_agree() {
     );
 }
 
-/// GNU tar reads a named pipe as it comes, and wants whole blocks.
+/// Checks that GNU tar can read from a named pipe, for which it needs whole blocks.
 #[test]
 fn a_named_pipe_gets_whole_blocks() {
     let mut store = FakeStore::new();

@@ -158,8 +158,8 @@ pub fn odd_tree(path: &Path) {
     sparse.set_len(2 << 20).unwrap();
 }
 
-/// Keeps others from opening a file until the lease is dropped: they wait. (The kernel breaks such
-/// a lease after 45 seconds, `/proc/sys/fs/lease-break-time`.)
+/// A lease on a file: other programs that open the file wait until the lease is dropped. (The
+/// kernel breaks the lease after 45 seconds, `/proc/sys/fs/lease-break-time`.)
 pub struct Lease {
     _file: fs::File,
 }

@@ -65,8 +65,10 @@ impl Authorization {
         self.state().said.clone()
     }
 
-    /// With `again`, the request was refused before, and then carried what this function had
-    /// returned: now the scopes of mounts are left out, since a service may grant only one scope.
+    /// Answers a challenge of the registry, after it refused a request with the authorization
+    /// `said`. Returns the new authorization, or none if there is no other. With `again`, the
+    /// request was refused although it had an authorization that this function returned: the scopes
+    /// of mounts are then left out, since a service may grant only one scope.
     ///
     /// # Errors
     /// Fails with [`ClientError`] if no token can be fetched.

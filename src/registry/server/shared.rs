@@ -60,8 +60,8 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Returns how to compute a layer's digest at present: with many clients all processors are
-    /// busy, and each request must take little memory.
+    /// Returns the thread on which a layer's digest is computed at present. With many clients all
+    /// processors are busy, and each request must take little memory.
     pub fn hashing(&self) -> Hashing {
         let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
         if self.metrics.in_flight.get() <= processors as u64 {
@@ -71,7 +71,8 @@ impl Shared {
         }
     }
 
-    /// Returns the catalog that has a repository; if none has, the one of built images.
+    /// Returns the catalog that has a repository. If none has it, returns the catalog of built
+    /// images.
     pub fn catalog_with(&self, name: &str) -> Arc<Catalog> {
         let catalog = self.catalog.load_full();
         match &self.on_demand {

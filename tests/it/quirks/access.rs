@@ -13,14 +13,14 @@ type Answer = axum::response::Response<axum::body::Body>;
 /// The rules for access.
 #[derive(Clone, Debug, Default)]
 pub enum Access {
-    /// Everything is allowed without credentials.
+    /// Clients need no credentials.
     #[default]
     Open,
-    /// Only one user has access, by `name:password`.
+    /// A single user has access, by `name:password`.
     Basic(&'static str),
-    /// Only one user has access, as with `Basic`; others get this status, as if nothing were there.
+    /// A single user has access, as with `Basic`; others get this status, as if nothing existed.
     Hidden(&'static str, u16),
-    /// Only one user may write, as with `Basic`; anonymous clients may read.
+    /// A single user may write, as with `Basic`; anonymous clients may read.
     WriteBasic(&'static str),
     /// Clients with a token have access.
     Token(Token),
@@ -43,7 +43,7 @@ pub struct Token {
     pub one_scope: Option<Place>,
     /// Repositories that may not be read.
     pub denied: Vec<&'static str>,
-    /// True if a request for one of these gets no token at all.
+    /// True if a request for one of the denied repositories gets no token at all.
     pub deny_all: bool,
     /// True if nothing may be read.
     pub write_only: bool,
@@ -78,13 +78,13 @@ pub enum Named {
 /// The place of a challenge for a password.
 #[derive(Clone, Copy, Debug)]
 pub enum Beside {
-    /// In a header before the one for a token.
+    /// A header before the one with the challenge for a token.
     Before,
-    /// In a header after the one for a token.
+    /// A header after the one with the challenge for a token.
     Behind,
-    /// In the same header, before the challenge for a token.
+    /// The same header, before the challenge for a token.
     SameBefore,
-    /// In the same header, after the challenge for a token.
+    /// The same header, after the challenge for a token.
     SameBehind,
 }
 

@@ -26,12 +26,12 @@ impl Pushed {
         Self::with_layers(3)
     }
 
-    /// With so many layers, at most 26: one that is sent in a `PATCH`, and small ones.
+    /// Makes an image of `count` layers, at most 26: one that is sent in a `PATCH`, and small ones.
     pub fn with_layers(count: usize) -> Self {
         Self::with_layers_of(count, 1)
     }
 
-    /// With so many layers, at most 26; all but one have a file of `size` bytes.
+    /// Makes an image of `count` layers, at most 26; all but one have a file of `size` bytes.
     pub fn with_layers_of(count: usize, size: usize) -> Self {
         let mut store = FakeStore::new();
         let big: Vec<u8> = (0..3_u32 << 20).map(|place| (place >> 4) as u8).collect();

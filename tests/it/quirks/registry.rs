@@ -24,7 +24,8 @@ pub struct Quirks {
     pub post: Option<u16>,
     /// The status after bytes have arrived, in place of 202.
     pub patch: Option<u16>,
-    /// The status by which every `PATCH` is refused, and whether its upload is gone.
+    /// The status with which every `PATCH` is refused, and whether the upload then no longer
+    /// exists.
     pub no_patch: Option<(u16, bool)>,
     /// The status by which every `PUT` with the bytes of a blob is refused.
     pub no_whole: Option<u16>,

@@ -39,7 +39,7 @@ fn every_success_is_one() {
     }
 }
 
-/// Checks that a refused question does not keep the image from being sent.
+/// Checks that an image is sent even if the registry refuses to say what it has.
 #[test]
 fn what_may_not_be_asked_is_sent() {
     let image = Pushed::new();
@@ -72,7 +72,8 @@ fn an_expectation_may_fail() {
     assert_eq!(refused, 1);
 }
 
-/// A gateway may add headers to `100 Continue` (RFC 9110, section 15.2).
+/// Checks that `100 Continue` with headers, as some gateways send it, is no error (RFC 9110,
+/// section 15.2).
 #[test]
 fn leave_to_send_a_body_may_have_headers() {
     let image = Pushed::new();
@@ -175,7 +176,7 @@ fn an_immutable_tag_may_be_the_same() {
         (403, "DENIED"),
         (405, "UNSUPPORTED"),
     ] {
-        // Nothing is known of what the registry has.
+        // The registry does not say what it has.
         let registry = Quirky::start(Quirks::default());
         image.arrives("first", &registry, &[]);
         registry.lose(&image.blobs());
@@ -191,7 +192,7 @@ fn an_immutable_tag_may_be_the_same() {
     }
 }
 
-/// Registries that know no `PATCH` take a blob in the `PUT` that ends its upload.
+/// Checks that a blob is sent in the `PUT` that ends its upload if the registry refuses `PATCH`.
 #[test]
 fn what_no_patch_takes_goes_in_a_put() {
     let image = Pushed::new();
@@ -208,27 +209,28 @@ fn what_no_patch_takes_goes_in_a_put() {
                         image.arrives_twice(&what, quirks, &["--dest-creds", "u:p"], true);
                     }
                 }
-                // Refused during the body, which is a broken connection.
+                // The registry refuses during the body, which the client sees as a broken
+                // connection.
                 let no_patch = Some((status, true));
                 let quirks = Quirks { no_patch, no_expect: true, ..Quirks::default() };
                 image.arrives(&format!("PATCH {status}, 417"), &Quirky::start(quirks), &[]);
             });
         }
     });
-    // What refuses both is told by the second, and asked once.
+    // If the registry refuses both, the message is that of the `PUT`, which is tried once.
     let quirks = Quirks { no_patch: Some((405, false)), no_whole: Some(403), ..Quirks::default() };
     let said = image.fails("neither", &Quirky::start(quirks), &[]);
     assert!(said.contains("403") && !said.contains("trying again"), "{said}");
 }
 
-/// That a registry takes no `PATCH` is remembered for the blobs that follow.
+/// Checks that the client remembers a refused `PATCH` for the blobs that follow.
 #[test]
 fn a_patch_that_was_refused_is_not_tried_for_every_blob() {
     let image = Pushed::with_layers_of(20, 2 << 20);
     let registry = Quirky::start(Quirks { no_patch: Some((405, true)), ..Quirks::default() });
     image.arrives("405", &registry, &[]);
     let patches = registry.take_seen().into_iter().filter(|seen| seen.method == "PATCH").count();
-    // As many as are sent at a time.
+    // At most as many blobs as are sent at a time.
     assert!((1..=16).contains(&patches), "{patches}");
 }
 

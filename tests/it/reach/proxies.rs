@@ -72,11 +72,11 @@ fn lead(mut client: TcpStream, to: Option<&str>, asked: &Mutex<Vec<String>>) -> 
 #[derive(Default)]
 struct Head {
     line: String,
-    /// The header by which the proxy knows who asks.
+    /// The header with the credentials for the proxy.
     authorization: String,
-    /// All other headers, each with its end of line.
+    /// The other headers, each with its end of line.
     others: String,
-    /// Bytes of the body.
+    /// The number of bytes of the body.
     length: u64,
 }
 
@@ -125,7 +125,7 @@ fn requests_go_through_the_proxy_for_their_scheme() {
         ],
     ] {
         push(&store, name, &plain, variables).unwrap_or_else(|error| panic!("{error}"));
-        // Plain HTTP is not tunnelled: many proxies allow that to port 443 alone.
+        // Plain HTTP does not go through a tunnel: many proxies only allow tunnels to port 443.
         let asked = proxy.asked();
         assert!(asked.iter().any(|line| line.starts_with("PUT ")), "{variables:?}: {asked:?}");
         assert!(
@@ -160,13 +160,13 @@ fn a_tunnel_leads_to_a_registry_with_tls() {
         ("ALL_PROXY", login.clone(), authorization),
     ] {
         push(&store, "reg.invalid:5000/a/b:v1", &flags, &[(variable, &value)]).unwrap();
-        // The proxy is told no more than the host: neither paths nor the registry's credentials.
+        // The proxy learns only the host: neither paths nor the registry's credentials.
         let asked = proxy.asked();
         let line = format!("CONNECT reg.invalid:5000 HTTP/1.1 {authorization}");
         assert!(!asked.is_empty() && asked.iter().all(|asked| *asked == line.trim()), "{asked:?}");
     }
     assert!(registry.requests().iter().any(|request| request.contains(" PUT ")));
-    // Another host behind the same proxy is not the registry.
+    // The certificate of this registry is not valid for another host behind the same proxy.
     let error = push(&store, "other.invalid/a:v1", &flags, &[("ALL_PROXY", &login)]).unwrap_err();
     assert!(error.contains("other.invalid") && error.contains("certificate"), "{error}");
 }
