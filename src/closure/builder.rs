@@ -16,7 +16,7 @@ const MOST_BYTES: u64 = 1 << 56;
 /// the memory.
 #[derive(Debug, Default)]
 pub struct Builder {
-    /// All paths that were named, in the order of first mention. All other fields refer to a path
+    /// The paths that were named, in the order of first mention. The other fields refer to a path
     /// by its index in this list.
     paths: Vec<StorePath>,
     /// The index of each path, for lookups only: the order of the map is never used.

@@ -86,7 +86,7 @@ pub enum Error {
         /// The file on this machine.
         path: PathBuf,
     },
-    /// Two entries of a directory have the same name once the suffix is removed that Nix appends on
+    /// A directory has two entries of the same name once the suffix is removed that Nix appends on
     /// macOS.
     #[error("{} has the name of another file in its directory, without what macOS needs to tell them apart", path.display())]
     SameName {
@@ -99,7 +99,7 @@ pub enum Error {
         /// The store path on this machine.
         path: PathBuf,
     },
-    /// Two `copyToRoot` entries disagree on a path in the image.
+    /// A path in the image has different files in two `copyToRoot` entries.
     #[error("`copyToRoot`: /{name} is in two store paths and differs: {} and {}", first.display(), second.display())]
     Conflict {
         /// The path in the image, without the leading slash.

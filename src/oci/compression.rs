@@ -16,7 +16,7 @@ const WINDOW_LOG: u32 = 25;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Compression {
-    /// No compression.
+    /// The bytes are not compressed.
     #[default]
     None,
     /// gzip (RFC 1952), of one member or several.

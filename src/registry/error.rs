@@ -25,7 +25,7 @@ pub enum SetupError {
         /// The reason.
         source: CatalogError,
     },
-    /// Several images have the same name.
+    /// A name belongs to several images.
     #[error("{reference} is two images: {} and {}", first.display(), second.display())]
     Twice {
         /// The name and the tag.

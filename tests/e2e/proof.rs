@@ -103,7 +103,8 @@ fn what_cosign_signed_is_verified() {
     }
 }
 
-/// What is attested, of the flake that the image is from, and base images by key.
+/// Checks signed statements about the flake that an image is from, and base images that are
+/// verified by a key.
 #[test]
 fn statements_are_signed_and_bases_verified() {
     let (registry, home) = (Registry::start(), tempfile::tempdir().unwrap());

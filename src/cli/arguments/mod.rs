@@ -84,7 +84,7 @@ pub enum Command {
     /// Print how an image was built, by its flake, as a statement to sign (SLSA provenance)
     #[cfg(feature = "registry")]
     Provenance(ProvenanceArguments),
-    /// Sign an image in a registry, as cosign does, or keep documents beside it
+    /// Sign an image in a registry, as cosign does, or attach documents to it
     #[cfg(feature = "registry")]
     Sign(SignArguments),
     /// Print the arguments of `pullImage` for an image in a registry
@@ -268,8 +268,8 @@ pub struct FlattenArguments {
 
 #[derive(Debug, Args)]
 pub struct MergeArguments {
-    /// What `docker save`, stowage or dockerTools wrote, compressed or not, or the script that
-    /// `buildImage` left
+    /// Archives of `docker save`, stowage or dockerTools, compressed or not, or scripts of
+    /// `buildImage`
     #[arg(value_name = "ARCHIVE", required = true)]
     pub archives: Vec<PathBuf>,
 

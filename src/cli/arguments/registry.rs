@@ -66,12 +66,12 @@ pub struct CopyOptions {
     #[arg(long)]
     pub reuse_compressed: bool,
 
-    /// Sign the image in the registry by a private key, in the forms of cosign 2 and 3: a file, or
-    /// `env://VARIABLE`. COSIGN_PASSWORD holds the password of one that cosign encrypted
+    /// Private key to sign the image in the registry with, in the forms of cosign 2 and 3: a file,
+    /// or `env://VARIABLE`. COSIGN_PASSWORD holds the password of an encrypted key
     #[arg(long, value_name = "KEY")]
     pub sign_key: Option<String>,
 
-    /// Document to keep beside the image in the registry, and its media type, such as
+    /// Document to attach to the image in the registry, and its media type, such as
     /// `hello.spdx.json:application/spdx+json`. Can be given more than once
     #[arg(long, value_name = "FILE:TYPE", value_parser = attach)]
     pub attach: Vec<AttachArgument>,
@@ -124,7 +124,7 @@ pub struct SkopeoArguments {
     pub retry_times: Option<u32>,
 }
 
-/// How a registry is reached that is asked for an image.
+/// The options for a registry from which an image is read.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "For registries")]
 pub struct SourceArguments {
@@ -145,12 +145,12 @@ pub struct SourceArguments {
     pub authfile: Option<PathBuf>,
 }
 
-/// A document that is kept beside an image.
+/// A document to attach to an image.
 #[derive(Clone, Debug)]
 pub struct AttachArgument {
-    /// The file with it.
+    /// The file with the document.
     pub file: PathBuf,
-    /// What it is.
+    /// The media type of the document.
     pub media_type: String,
 }
 
@@ -187,11 +187,11 @@ pub struct ProvenanceArguments {
     #[arg(long, value_name = "NAME")]
     pub attribute: String,
 
-    /// URI of who built it
+    /// URI of the person or service that built the image
     #[arg(long = "builder-id", value_name = "URI")]
     pub builder: String,
 
-    /// The system that it was built on, by Nix's name
+    /// Nix's name of the system that the image was built on
     #[arg(long, value_name = "SYSTEM")]
     pub system: Option<String>,
 
@@ -206,21 +206,22 @@ pub struct ProvenanceArguments {
 
 #[derive(Debug, Args)]
 pub struct SignArguments {
-    /// The image: `registry.example/team/hello:v1`, or by a digest
+    /// Name of the image: `registry.example/team/hello:v1`, or with a digest
     #[arg(value_name = "IMAGE")]
     pub image: String,
 
-    /// Private key to sign it by, in the forms of cosign 2 and 3: a file, or `env://VARIABLE`. It is one of
-    /// PKCS#8, or one that cosign encrypted, whose password COSIGN_PASSWORD holds
+    /// Private key to sign the image with, in the forms of cosign 2 and 3: a file, or
+    /// `env://VARIABLE`. The key is in the form of PKCS#8, or encrypted by cosign; then
+    /// COSIGN_PASSWORD holds its password
     #[arg(long, value_name = "KEY", required_unless_present = "attach")]
     pub key: Option<String>,
 
-    /// Document to keep beside the image, and its media type; can be given more than once
+    /// Document to attach to the image, and its media type; can be given more than once
     #[arg(long, value_name = "FILE:TYPE", value_parser = attach)]
     pub attach: Vec<AttachArgument>,
 
-    /// Document to sign as a statement about the image: an SBOM, or what `stowage provenance` printed. Can be
-    /// given more than once
+    /// Document to sign as a statement about the image: an SBOM, or the output of `stowage
+    /// provenance`. Can be given more than once
     #[arg(long, value_name = "FILE", requires = "key")]
     pub attest: Vec<PathBuf>,
 
@@ -267,7 +268,8 @@ pub struct PrefetchArguments {
     #[arg(long, value_name = "TAG")]
     pub final_image_tag: Option<String>,
 
-    /// Public key that must have signed the image, as cosign or stowage does; nothing is pulled before
+    /// Public key that must verify a signature of the image, by cosign or stowage, before anything
+    /// is pulled
     #[arg(long, value_name = "FILE")]
     pub key: Option<PathBuf>,
 

@@ -17,12 +17,12 @@ pub struct VerifyArguments {
     #[arg(value_name = "IMAGE")]
     pub image: PathBuf,
 
-    /// Verify that the owner of this public key signed the image
+    /// Public key that must verify a signature of the image
     #[cfg(feature = "registry")]
     #[arg(long, value_name = "FILE")]
     pub key: Option<PathBuf>,
 
-    /// Verify that the image is, byte for byte, the one of this image spec
+    /// Image spec to compare the image with, byte for byte
     #[cfg(feature = "registry")]
     #[arg(long, value_name = "FILE")]
     pub against: Option<PathBuf>,

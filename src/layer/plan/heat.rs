@@ -11,8 +11,8 @@ use super::sketch::{Hashes, Sketch, hashes};
 /// change the set.
 #[derive(Clone, Debug)]
 pub(super) enum Reach {
-    /// One bit for each path of the graph, in an order in which references come before their
-    /// referrers. Trailing zeros are left out.
+    /// A set of bits, one for each path of the graph, in an order in which references come before
+    /// their referrers. Trailing zeros are left out.
     Exact(Box<[u64]>),
     /// A sample, for graphs where bits for each path would be too many.
     Sketch(Sketch),

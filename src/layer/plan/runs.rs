@@ -137,9 +137,9 @@ struct Line {
     /// are not defined: an `Option` would be larger and double the memory.
     weights: Vec<Weight>,
     joined: Vec<u32>,
-    /// For each run, one more than the place where the run before begins, so that 0 means none.
+    /// The place where the run before begins, plus one, for each run. 0 means that there is none.
     before: Vec<u32>,
-    /// For each run, the place where it ends and the next one begins.
+    /// The place where each run ends and the next one begins.
     after: Vec<u32>,
 }
 

@@ -81,7 +81,7 @@ pub enum ClientError {
         /// The reason, for people.
         reason: String,
     },
-    /// No signature of the image is by the key.
+    /// The image has no signature by the key.
     #[error(
         "{image} is not signed by this key: {}",
         if *found == 0 { "it has no signature".to_owned() } else { format!("of its signatures ({found}): {reason}") }
@@ -153,7 +153,7 @@ pub enum Missing {
     /// The registry does not say: perhaps the user may not do this.
     #[default]
     Nothing,
-    /// There are no credentials for the registry.
+    /// The places for credentials have none for the registry.
     Credentials {
         /// The registry.
         host: String,

@@ -12,7 +12,7 @@ use crate::foreign::{PublicUrl, plain_text};
 /// Says why a request has no answer. The message that contains it names the address.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum NoAnswer {
-    /// No program listens at the port.
+    /// The host has no program that listens at the port.
     #[error("connection refused")]
     Refused,
     /// The host's name has no address.

@@ -122,9 +122,9 @@ pub enum ServedTags {
     /// The tag `latest` only, which stands for the configured revision.
     #[default]
     Latest,
-    /// Also the branches and tags of the packages' repository.
+    /// The tag `latest`, and the branches and tags of the packages' repository.
     Branches,
-    /// Also the commits in these branches and tags.
+    /// The tag `latest`, the branches and tags, and the commits in these.
     Commits,
 }
 

@@ -40,7 +40,7 @@ pub enum BlobSource {
         /// The size of the blob in bytes.
         size: u64,
     },
-    /// This server, which passes on the bytes of the blob.
+    /// A stream of bytes that this server passes on.
     Stream {
         /// The bytes of the range.
         body: BlobStream,

@@ -58,7 +58,7 @@ pub struct Problem {
 pub enum Program {
     /// The program's file, and the directories on the way to it.
     Here(ImageFile, Vec<Searched>),
-    /// No program, for this reason.
+    /// The program does not exist, for this reason.
     Nowhere(String),
     /// The program may exist in the container.
     Unknown,

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::super::graph::Graph;
 use crate::store::StorePath;
 
-/// Some paths of a graph, with some of the references between them.
+/// A part of a graph: paths, with some of the references between them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Subgraph {
     /// The paths, the smallest first unless a step has sorted them.

@@ -9,7 +9,7 @@ use super::verifier::is_authority;
 /// Says why there is no TLS connection, in words for users who did not set up the registry.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum TlsProblem {
-    /// No trusted authority has signed the certificate.
+    /// The certificate is not signed by a trusted authority.
     #[error("its certificate is not trusted: it is signed by an unknown authority, or by itself")]
     UnknownAuthority,
     /// The certificate has expired.
