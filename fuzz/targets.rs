@@ -24,7 +24,7 @@ use stowage::{report, target};
 /// A function that takes any bytes.
 pub type Target = fn(&[u8]);
 
-/// All targets, by the names of their corpora.
+/// The targets, by the names of their corpora.
 pub const TARGETS: [(&str, Target); 7] = [
     ("registration", registration),
     ("attributes", attributes),
@@ -119,8 +119,8 @@ pub fn http(data: &[u8]) {
         // The server may answer and close before it read all.
         let _ = stream.write_all(data);
         if ends {
-            // Without it the server would wait for the rest of a request. With it, it may take the
-            // client for gone.
+            // Unless the connection is closed for writing, the server waits for the rest of a
+            // request. If it is closed, the server may take the client for gone.
             let _ = stream.shutdown(Shutdown::Write);
         }
         let mut answer = Vec::new();

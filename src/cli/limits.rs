@@ -10,7 +10,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 pub fn return_what_is_freed() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
-        /// glibc's own initial threshold, in bytes. Setting it keeps it from growing.
+        /// The initial threshold of glibc, in bytes. Once it is set, glibc no longer raises it.
         const LARGE: nix::libc::c_int = 128 << 10;
         // SAFETY: The call is allowed at any time, and no other thread has been started. If it is
         // refused, memory is kept, and nothing else changes.

@@ -30,11 +30,11 @@ use crate::store::StorePath;
 pub struct ValidPathInfo {
     /// The path itself.
     pub path: StorePath,
-    /// Digest of its NAR serialisation.
+    /// The digest of the path's NAR serialisation.
     pub nar_hash: NarHash,
-    /// Bytes of its NAR serialisation.
+    /// The number of bytes of the path's NAR serialisation.
     pub nar_size: u64,
-    /// The store paths whose names it contains, perhaps its own among them.
+    /// The store paths whose names the path's files contain, perhaps the path itself among them.
     pub references: BTreeSet<StorePath>,
 }
 
@@ -43,9 +43,9 @@ pub struct ValidPathInfo {
 pub struct Member {
     /// The path itself.
     pub path: StorePath,
-    /// Digest of its NAR serialisation.
+    /// The digest of the path's NAR serialisation.
     pub nar_hash: NarHash,
-    /// Bytes of its NAR serialisation.
+    /// The number of bytes of the path's NAR serialisation.
     pub nar_size: u64,
 }
 
@@ -274,8 +274,8 @@ impl Closure {
 /// The number of bytes of a file that are read at a time.
 const BUFFER: usize = 64 << 10;
 
-/// Returns the first byte that is not white space, without consuming it, and the white space before
-/// it.
+/// Returns the first byte that is not white space, without consuming this byte, and the white space
+/// before it.
 fn first_byte(input: &mut impl BufRead) -> io::Result<(Vec<u8>, Option<u8>)> {
     let mut space = Vec::new();
     loop {

@@ -13,7 +13,8 @@ use super::permissions::Given;
 /// Tar's unit: headers are one block, and bodies are padded to whole blocks.
 pub const BLOCK: usize = 512;
 
-/// Nix's canonical modification time. 0 would work as well, but some tools take it for "unset".
+/// The modification time of files in Nix's store. A time of 0 would work as well, but some tools
+/// take it for "unset".
 const MTIME: u64 = 1;
 /// The owner of an entry, by number and by name, unless a base image's directories or `perms` set
 /// another.

@@ -26,8 +26,9 @@ pub const SCHEMA_FILE: &str = "schema";
 /// The version of the schema, as in `/nix/var/nix/db/schema`.
 pub const SCHEMA_VERSION: &str = "10";
 
-/// Nix's own schema (Nix, `src/libstore/schema.sql` and `ca-specific-schema.sql` is added by
-/// Nix when it needs it). The page size is SQLite's default today, and pinned.
+/// The schema of Nix (`src/libstore/schema.sql`; Nix adds `ca-specific-schema.sql` to a database
+/// when it first needs that). The page size is set to today's default of SQLite, since the default
+/// may change.
 const SCHEMA: &str = "
 pragma page_size = 4096;
 pragma encoding = 'UTF-8';

@@ -47,7 +47,7 @@ pub struct ExplainedLayer {
 pub struct ExplainedPath {
     /// The path itself.
     pub path: StorePath,
-    /// Bytes of its NAR serialisation.
+    /// The number of bytes of the path's NAR serialisation.
     pub size: u64,
     /// The number of the path's layer, from 1 at the bottom: the lowest one, if the path is also
     /// copied to `/`.

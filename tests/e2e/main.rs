@@ -43,7 +43,7 @@ mod nix_database;
 mod nix_functions;
 /// The flake's own image, in which Nix works, and the flake's template.
 mod nix_image;
-/// `stowage serve --packages` and its clients.
+/// `stowage serve --packages`, and clients that pull from it.
 mod on_demand;
 /// Manual pages and completions, in the package.
 mod pages;
@@ -51,7 +51,7 @@ mod pages;
 mod podman;
 /// The arguments of `pullImage` for an image.
 mod prefetch;
-/// Signatures, attachments and proofs; cosign of two Debian releases beside them.
+/// Signatures, attachments and proofs, by this program and by cosign of two Debian releases.
 mod proof;
 /// Debian's registry.
 mod registry;

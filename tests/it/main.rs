@@ -77,7 +77,7 @@ mod push;
 mod push_registry;
 /// Registries with the unusual behaviour of real ones.
 mod quirks;
-/// Connections to registries, and credentials for them.
+/// Connections to registries, and credentials for registries.
 mod reach;
 /// The manual: pages that are made from the sources, and links.
 mod reference;

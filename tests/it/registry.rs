@@ -310,7 +310,7 @@ fn who_takes_too_long_to_read_is_not_waited_for() {
     for _ in 0..10 {
         write!(slow, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
     }
-    // There is only one place, and it becomes free.
+    // The server has a single place, and the slow client must give it back.
     assert_eq!(served.get("/v2/").status, 200);
     // The server ends the connection, which a write finds out.
     let start = Instant::now();

@@ -35,7 +35,7 @@ impl FakeStore {
         Store::below(self.root())
     }
 
-    /// Adds `<digit…>-<name>` and lets `fill` make it, as a file or a directory.
+    /// Adds a store path `<digit…>-<name>`, which `fill` makes as a file or a directory.
     pub fn add(
         &mut self,
         digit: char,

@@ -119,7 +119,7 @@ pub enum Problem {
         /// The platform, if one was asked for.
         platform: Option<Platform>,
     },
-    /// None of its images has the name that was asked for.
+    /// The base has images, but none with the name that was asked for.
     #[error("has no image `{reference}`: {}", named(there))]
     NoReference {
         /// The name that was asked for.

@@ -33,7 +33,7 @@ pub enum ConfigError {
     /// A key of one of the values is not known to any container runtime.
     #[error("`config.{of}` has an unknown key `{key}`{}", suggestion.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default())]
     UnknownKeyWithin {
-        /// The key whose value has it.
+        /// The key whose value has the unknown key.
         of: &'static str,
         /// The key as it was written.
         key: String,
@@ -43,7 +43,7 @@ pub enum ConfigError {
     /// A key of one of the values is there in two spellings.
     #[error("`config.{of}` has the key `{key}` twice, in different letter case")]
     RepeatedKeyWithin {
-        /// The key whose value has it.
+        /// The key whose value has the repeated key.
         of: &'static str,
         /// The key in canonical spelling.
         key: &'static str,

@@ -82,7 +82,7 @@ pub enum Payload<'a> {
     },
     /// A form that contains credentials: it is not sent on to another origin.
     Form(&'a str),
-    /// Bytes that are made while they are sent.
+    /// Bytes that are made while the request is sent.
     Stream {
         /// The reader of these bytes.
         reader: &'a mut dyn Read,

@@ -169,7 +169,8 @@ impl Users {
         let mut wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
         if wrong.len() >= REMEMBERED {
             wrong.retain(|_, wrong| wrong.now() < BURST);
-            // So many clients are guessing. Better not to count one of them than to forget all.
+            // Many clients are guessing. It is better not to count this one than to forget all
+            // others.
             if wrong.len() >= REMEMBERED {
                 return;
             }

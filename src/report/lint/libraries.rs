@@ -18,7 +18,7 @@ const OBJECTS: usize = 1000;
 const CONFIGURATION: u64 = 64 << 10;
 /// The largest number of directories that a configuration may name.
 const DIRECTORIES: usize = 200;
-/// musl's own libraries, which are all in its loader.
+/// The libraries of musl that are all in musl's loader.
 const OF_MUSL: [&str; 7] =
     ["libc.", "libpthread.", "librt.", "libm.", "libdl.", "libutil.", "libxnet."];
 
@@ -27,7 +27,7 @@ const OF_MUSL: [&str; 7] =
 pub struct Missing {
     /// The name of the library.
     pub library: String,
-    /// The library that needs it; none if the program itself does.
+    /// The library that needs the missing one; none if the program itself needs it.
     pub by: Option<String>,
     /// The directories in which it was looked for.
     pub looked_in: String,

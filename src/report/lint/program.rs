@@ -1,4 +1,4 @@
-//! Reads from its first bytes which machine a program is for.
+//! Finds out which machine a program is for, from the program's first bytes.
 //! Stage: report (pure).
 
 use oci_spec::image::Arch;

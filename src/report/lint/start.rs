@@ -250,7 +250,7 @@ impl Start<'_> {
         let argument = std::str::from_utf8(argument).ok()?;
         let program = match argument.strip_prefix("-S").or(argument.strip_prefix("--split-string="))
         {
-            // `env -S` has quotes and escapes, which are left to it.
+            // `env -S` has quotes and escapes. A word with these is not checked.
             Some(words) => {
                 let mut words = words.split([' ', '\t']).filter(|word| !word.is_empty());
                 let first = words.find(|word| !word.contains('='))?;

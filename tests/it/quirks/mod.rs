@@ -83,7 +83,7 @@ impl Pushed {
         command.output().unwrap()
     }
 
-    /// Pushes and must succeed, so that the image can be pulled.
+    /// Pushes the image. Checks that this succeeds, and that the image can be pulled.
     pub fn arrives(&self, what: &str, registry: &Quirky, flags: &[&str]) -> String {
         let output = self.push(&registry.host(), flags);
         let said = stderr(&output);
@@ -92,7 +92,7 @@ impl Pushed {
         said
     }
 
-    /// Pushes to a new registry twice. If `known`, the second push must send nothing.
+    /// Pushes the image to a new registry twice. If `known`, the second push must send nothing.
     pub fn arrives_twice(&self, what: &str, quirks: Quirks, flags: &[&str], known: bool) {
         let registry = Quirky::start(quirks);
         self.arrives(what, &registry, flags);
@@ -103,7 +103,8 @@ impl Pushed {
         }
     }
 
-    /// Pushes and must fail. Returns standard error. `what` names the case in assertions.
+    /// Pushes the image, and checks that this fails. Returns standard error. `what` names the case
+    /// in assertions.
     pub fn fails(&self, what: &str, registry: &Quirky, flags: &[&str]) -> String {
         let output = self.push(&registry.host(), flags);
         let said = stderr(&output);

@@ -155,7 +155,7 @@ fn repositories_are_for_whom_the_rules_say() {
         ("/v2/a/b/tags/list", &*bob, 403),
         ("/v2/none/tags/list", &*bob, 403),
         (&*blob, &*bob, 403),
-        // Clients that are told here that they need no password never send one.
+        // This path must demand a password: clients that need none here never send one later.
         ("/v2/", "", 401),
         ("/v2/", &*bob, 200),
     ] {

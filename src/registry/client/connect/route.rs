@@ -130,7 +130,7 @@ pub struct Resolver {
 }
 
 impl Resolver {
-    /// Leaves names to the proxies that resolve them.
+    /// Returns a resolver that leaves names to proxies if these resolve them.
     pub fn new(proxies: &Arc<Proxies>) -> Self {
         Self { proxies: Arc::clone(proxies), resolver: DefaultResolver::default() }
     }
