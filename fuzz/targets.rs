@@ -25,11 +25,12 @@ use stowage::{report, target};
 pub type Target = fn(&[u8]);
 
 /// The targets, by the names of their corpora.
-pub const TARGETS: [(&str, Target); 7] = [
+pub const TARGETS: [(&str, Target); 8] = [
     ("registration", registration),
     ("attributes", attributes),
     ("specs", specs),
     ("archives", archives),
+    ("documents", documents),
     ("programs", programs),
     ("http", http),
     ("names", names),
@@ -93,6 +94,13 @@ pub fn archives(data: &[u8]) {
         null,
         &stowage::outgoing::Unwatched,
     );
+}
+
+/// Reads a document of tests.
+pub fn documents(data: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(data) {
+        let _ = report::structure::Tests::parse(text);
+    }
 }
 
 /// Reads the head of a program, and what its loader needs.

@@ -56,4 +56,5 @@ rec {
   pullImageFromManifest = callFunction ./pull-image-from-manifest.nix { };
   serve = callPackage ./serve.nix { };
   skopeo = callPackage ./skopeo.nix { };
+  structureTest = callFunction ./structure-test.nix { stowage = programOfDerivations; };
 }

@@ -32,6 +32,7 @@ let
     "src/cli/registry_options.rs"
     "src/cli/sbom.rs"
     "src/cli/serve.rs"
+    "src/cli/structure.rs"
     "src/foreign.rs"
     "src/proof"
     "src/registry"

@@ -32,6 +32,12 @@ let
         default = true;
         description = "Whether `stowage lint --strict` is a check of the flake: it fails if anything is most likely wrong.";
       };
+      checks.structure = mkOption {
+        type = types.listOf types.raw;
+        default = [ ];
+        example = literalExpression ''[ ./tests.yaml { fileExistenceTests = [ { name = "app"; path = "/bin/app"; } ]; } ]'';
+        description = "Tests of the image's files and configuration in the format of container-structure-test, which are a check of the flake: files and sets, as `structureTest` takes them.";
+      };
       checks.verify = mkOption {
         type = types.bool;
         default = false;
@@ -57,6 +63,9 @@ let
   '';
   checks = name: image:
     lib.optionalAttrs cfg.images.${name}.checks.lint { lint = check "lint" "--strict" image; }
+    // lib.optionalAttrs (cfg.images.${name}.checks.structure != [ ]) {
+      structure = cfg.library.structureTest { inherit image; tests = cfg.images.${name}.checks.structure; };
+    }
     // lib.optionalAttrs cfg.images.${name}.checks.verify { verify = check "verify" "" image; };
 in
 {

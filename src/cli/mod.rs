@@ -25,6 +25,8 @@ mod registry_options;
 mod sbom;
 #[cfg(feature = "registry")]
 mod serve;
+#[cfg(feature = "report")]
+mod structure;
 mod watching;
 
 use std::io::{self, Write};
@@ -160,6 +162,21 @@ enum Failure {
     #[error("{}", counts(*errors, *warnings))]
     Lint { errors: usize, warnings: usize },
     #[cfg(feature = "report")]
+    #[error("{}", file.display())]
+    TestDocument { file: PathBuf, source: Box<report::structure::DocumentError> },
+    #[cfg(feature = "report")]
+    #[error("{}", file.display())]
+    TestedImage { file: PathBuf, source: Box<report::FilesError> },
+    #[cfg(feature = "report")]
+    #[error("{}: {count} of `commandTests` run programs of the image, and nothing of an image is run here", file.display())]
+    CommandTests { file: PathBuf, count: usize },
+    #[cfg(feature = "report")]
+    #[error("{failed} of {decided} tests failed")]
+    Tests { failed: usize, decided: usize },
+    #[cfg(feature = "report")]
+    #[error("no test was decided")]
+    NoTests,
+    #[cfg(feature = "report")]
     #[error("{}: no blob of this image has the digest {digest}", file.display())]
     NoSuchBlob { file: PathBuf, digest: crate::digest::BlobDigest },
     #[cfg(feature = "report")]
@@ -213,6 +230,8 @@ impl Hint for Failure {
             Failure::Terminal => Some("pipe it: `… | docker load`, or into a file with `>`".to_owned()),
             #[cfg(feature = "registry")]
             Failure::Format { .. } => Some("`dir:` takes either".to_owned()),
+            #[cfg(feature = "report")]
+            Failure::CommandTests { .. } => Some("`--skip-commands` decides all other tests; container-structure-test runs these".to_owned()),
             #[cfg(feature = "report")]
             Failure::NoSuchBlob { .. } => Some("`stowage manifest` without `--blob` names them".to_owned()),
             #[cfg(feature = "report")]
@@ -303,6 +322,8 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Tarsum => inspect::tarsum(),
         #[cfg(feature = "report")]
         Command::Lint(arguments) => inspect::lint(&store, &arguments),
+        #[cfg(feature = "report")]
+        Command::Test(arguments) => structure::test(&store, &arguments),
         #[cfg(feature = "registry")]
         Command::Completions(arguments) => pages::print_completions(arguments.shell),
         #[cfg(feature = "registry")]

@@ -41,7 +41,7 @@ pub use build::{
 };
 pub use compression::Compression;
 pub use compressor::Compressor;
-pub use config::{ConfigError, ContainerConfig};
+pub use config::{ConfigError, ContainerConfig, nearest_of};
 pub use created::Created;
 pub use flatten::{Change, EntryId, Problem as RootProblem, RootNode, RootTree, flatten};
 pub use image::{Blob, Image, ManifestFormat};

@@ -10,6 +10,7 @@ mod image_files;
 mod lint;
 mod locations;
 pub mod sbom;
+pub mod structure;
 mod tarsum;
 mod validate;
 
@@ -17,7 +18,7 @@ pub use against::{Comparison, LayerDifference, against};
 pub use diff::{Diff, NewLayer, diff};
 pub use elf::Elf;
 pub use explain::{ExplainedLayer, ExplainedPath, Explanation, explain};
-pub use image_files::ReadAt;
+pub use image_files::{FilesError, ReadAt};
 pub use lint::{Check, Finding, Head, Level, head_of, lint, lint_config};
 pub use locations::{Locations, locations};
 pub use tarsum::tarsum;

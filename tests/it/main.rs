@@ -89,6 +89,8 @@ mod roots;
 mod s3;
 /// `stowage serve`, from its start to its end.
 mod serve;
+/// `stowage test`: container-structure-test's documents.
+mod structure;
 /// Real closures: the images that `benches/layering` plans.
 #[allow(dead_code)] // it takes more of them than these tests do
 #[path = "../../benches/layering/suite.rs"]

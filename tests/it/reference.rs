@@ -6,7 +6,7 @@ use std::process::Command;
 const REPOSITORY: &str = env!("CARGO_MANIFEST_DIR");
 
 /// The names of the functions' files, in the order of the reference.
-const FUNCTIONS: [&str; 7] = [
+const FUNCTIONS: [&str; 8] = [
     "build-image",
     "build-layer",
     "build-index",
@@ -14,6 +14,7 @@ const FUNCTIONS: [&str; 7] = [
     "pull-image-from-manifest",
     "image-from-names",
     "popularity",
+    "structure-test",
 ];
 
 /// Compares a page with the text that is made from the sources, or writes the page if

@@ -23,7 +23,7 @@ pub use registry::{
 #[cfg(feature = "report")]
 pub use report::{
     DiffArguments, ExplainArguments, LintArguments, ManifestArguments, SbomArguments, SbomFormat,
-    VerifyArguments,
+    TestArguments, VerifyArguments,
 };
 
 /// Container images from Nix closures: no layer is stored, and only missing ones are sent
@@ -118,10 +118,14 @@ pub enum Command {
     /// Print the TarSum of a tar from standard input, Docker's checksum before digests
     #[cfg(feature = "report")]
     Tarsum,
-    /// Report likely mistakes in an image: files that its config needs and that are missing,
-    /// programs for another machine, set-ID programs, unusual owners
+    /// Say whether an image's programs would start, without running them, and report other likely
+    /// mistakes
     #[cfg(feature = "report")]
     Lint(LintArguments),
+    /// Decide tests of an image's files and configuration, in container-structure-test's format,
+    /// without running anything
+    #[cfg(feature = "report")]
+    Test(TestArguments),
     /// Print the script by which a shell completes commands and options
     #[cfg(feature = "registry")]
     Completions(CompletionsArguments),

@@ -76,6 +76,34 @@ pub struct LintArguments {
 }
 
 #[derive(Debug, Args)]
+pub struct TestArguments {
+    /// The image: an image spec, `image.json`, the script that streams it, or an archive or
+    /// directory of any image
+    #[arg(value_name = "IMAGE")]
+    pub image: PathBuf,
+
+    /// Documents of tests, YAML or JSON: container-structure-test's, `schemaVersion` 2.0.0
+    #[arg(value_name = "TESTS", required = true)]
+    pub tests: Vec<PathBuf>,
+
+    /// Leave out `commandTests`, which would run programs of the image
+    #[arg(long)]
+    pub skip_commands: bool,
+
+    /// Print the results as JSON
+    #[arg(long)]
+    pub json: bool,
+
+    /// File to write the results to as JUnit's XML
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+
+    /// Architecture of the image if there are several, by Go's name [default: this machine's]
+    #[arg(long, value_name = "ARCHITECTURE")]
+    pub arch: Option<Architecture>,
+}
+
+#[derive(Debug, Args)]
 pub struct SbomArguments {
     /// The image spec, `image.json`
     #[arg(value_name = "IMAGE")]

@@ -303,7 +303,10 @@ fn kind_within(value: &Value) -> &'static str {
 }
 
 /// Returns the one of the known keys that is within two edits of what was written, if there is one.
-fn nearest_of(known: impl Iterator<Item = &'static str>, written: &str) -> Option<&'static str> {
+pub fn nearest_of(
+    known: impl Iterator<Item = &'static str>,
+    written: &str,
+) -> Option<&'static str> {
     let written = written.to_ascii_lowercase();
     known
         .map(|key| (edits(&written, &key.to_ascii_lowercase()), key))

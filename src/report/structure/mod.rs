@@ -1,0 +1,33 @@
+//! Tests of an image's files and configuration, in the format of container-structure-test.
+//! Stage: report. Input: documents of tests, and [`ImageSpec`]. Output: [`TestReport`].
+
+mod check;
+mod document;
+mod node;
+mod outcome;
+
+pub use self::document::{DocumentError, Tests};
+pub use self::outcome::{FileOutcome, Kind, Outcome, TestReport, Verdict};
+
+use self::check::Subject;
+use super::image_files::{FilesError, ImageFiles};
+use crate::oci::ImageSpec;
+use crate::store::Store;
+
+/// Decides the tests of documents, each with the name of its file. Nothing is run.
+///
+/// # Errors
+/// Fails if a layer of the image can't be read.
+pub fn decide(
+    store: &Store,
+    spec: &ImageSpec,
+    documents: &[(String, Tests)],
+) -> Result<TestReport, FilesError> {
+    let files = ImageFiles::read(store, spec)?;
+    let subject = Subject { files: &files, spec };
+    let mut outcomes = Vec::new();
+    for (file, tests) in documents {
+        outcomes.push(FileOutcome { file: file.clone(), tests: subject.decide(tests)? });
+    }
+    Ok(TestReport::new(outcomes))
+}

@@ -1,0 +1,273 @@
+//! A document of tests as a tree, whether it was YAML or JSON.
+//! Stage: report (pure). Input: text. Output: [`Node`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use saphyr_parser::{Event, Parser, ScalarStyle, Span};
+use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+
+use super::DocumentError;
+
+/// The largest number of nodes: aliases can make many of few bytes.
+const NODES: usize = 100_000;
+/// The most lists and maps within each other.
+const DEPTH: usize = 64;
+
+/// A node of a document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// The line and column, from 1; none in JSON.
+    pub at: Option<(usize, usize)>,
+    /// The value.
+    pub value: Value,
+}
+
+/// The value of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// Nothing.
+    Null,
+    /// Text. A plain one has no quotes, and may also be a number or a boolean.
+    Text {
+        /// The text.
+        text: String,
+        /// Whether it has no quotes.
+        is_plain: bool,
+    },
+    /// A list.
+    List(Vec<Node>),
+    /// A map, in the order of the document, each key once.
+    Map(Vec<(String, Node)>),
+}
+
+impl Value {
+    /// Names the type, for messages.
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Self::Null => "null",
+            Self::Text { is_plain: false, .. } => "text in quotes",
+            Self::Text { .. } => "a plain value",
+            Self::List(_) => "a list",
+            Self::Map(_) => "a map",
+        }
+    }
+}
+
+/// Parses JSON.
+pub fn of_json(text: &str) -> Result<Node, DocumentError> {
+    serde_json::from_str(text).map_err(|error| {
+        // The position is told apart from the reason.
+        let reason = error.to_string();
+        let reason = reason.rsplit_once(" at line ").map_or(&*reason, |(reason, _)| reason);
+        DocumentError::new(Some((error.line(), error.column())), "", reason)
+    })
+}
+
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(JsonVisitor).map(|value| Self { at: None, value })
+    }
+}
+
+struct JsonVisitor;
+
+fn plain(text: impl fmt::Display) -> Value {
+    Value::Text { text: text.to_string(), is_plain: true }
+}
+
+impl<'de> Visitor<'de> for JsonVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("any JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(plain(value))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(plain(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(plain(value))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(plain(value))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
+        Ok(Value::Text { text: text.to_owned(), is_plain: false })
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element()? {
+            list.push(item);
+        }
+        Ok(Value::List(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+        let (mut map, mut keys) = (Vec::new(), BTreeSet::new());
+        while let Some((key, value)) = entries.next_entry::<String, Node>()? {
+            if !keys.insert(key.clone()) {
+                return Err(de::Error::custom(format_args!("the key `{key}` is there twice")));
+            }
+            map.push((key, value));
+        }
+        Ok(Value::Map(map))
+    }
+}
+
+/// Parses YAML: one document.
+pub fn of_yaml(text: &str) -> Result<Node, DocumentError> {
+    let mut reader =
+        YamlReader { events: Parser::new_from_str(text), anchors: BTreeMap::new(), nodes: 0 };
+    let mut document = None;
+    loop {
+        match reader.next()? {
+            (Event::StreamEnd, _) => break,
+            (Event::DocumentStart(_), span) => {
+                if document.is_some() {
+                    let reason = "it has more than one document, and one is read";
+                    return Err(DocumentError::new(place(span), "", reason));
+                }
+                let first = reader.next()?;
+                document = Some(reader.node(first, 0)?);
+            }
+            _ => {}
+        }
+    }
+    Ok(document.unwrap_or(Node { at: None, value: Value::Null }))
+}
+
+struct YamlReader<'t> {
+    events: Parser<'t, saphyr_parser::StrInput<'t>>,
+    anchors: BTreeMap<usize, Node>,
+    nodes: usize,
+}
+
+fn place(span: Span) -> Option<(usize, usize)> {
+    Some((span.start.line(), span.start.col() + 1))
+}
+
+impl<'t> YamlReader<'t> {
+    fn next(&mut self) -> Result<(Event<'t>, Span), DocumentError> {
+        match self.events.next() {
+            Some(Ok(event)) => Ok(event),
+            Some(Err(error)) => {
+                let at = Some((error.marker().line(), error.marker().col() + 1));
+                Err(DocumentError::new(at, "", error.info()))
+            }
+            None => Ok((Event::StreamEnd, Span::default())),
+        }
+    }
+
+    fn node(
+        &mut self,
+        (event, span): (Event<'t>, Span),
+        depth: usize,
+    ) -> Result<Node, DocumentError> {
+        let at = place(span);
+        let error = |reason: &str| DocumentError::new(at, "", reason);
+        self.nodes += 1;
+        if self.nodes > NODES || depth > DEPTH {
+            return Err(error(
+                "it is too large: it has too many values, or too many within each other",
+            ));
+        }
+        let (value, anchor) = match event {
+            Event::Alias(anchor) => {
+                let node = self.anchors.get(&anchor).cloned();
+                let node = node.ok_or_else(|| error("the alias stands for what it is in"))?;
+                self.nodes += size(&node);
+                return Ok(Node { at, ..node });
+            }
+            Event::Scalar(text, style, anchor, tag) => {
+                let is_plain = style == ScalarStyle::Plain && tag.is_none();
+                let is_null = is_plain && matches!(&*text, "" | "~" | "null" | "Null" | "NULL");
+                let text = text.into_owned();
+                (if is_null { Value::Null } else { Value::Text { text, is_plain } }, anchor)
+            }
+            Event::SequenceStart(anchor, _) => {
+                let mut list = Vec::new();
+                loop {
+                    match self.next()? {
+                        (Event::SequenceEnd, _) => break,
+                        event => list.push(self.node(event, depth + 1)?),
+                    }
+                }
+                (Value::List(list), anchor)
+            }
+            Event::MappingStart(anchor, _) => (self.map(depth)?, anchor),
+            _ => return Err(error("a value is missing")),
+        };
+        let node = Node { at, value };
+        if anchor > 0 {
+            self.anchors.insert(anchor, node.clone());
+            self.nodes += size(&node);
+        }
+        Ok(node)
+    }
+
+    fn map(&mut self, depth: usize) -> Result<Value, DocumentError> {
+        let (mut map, mut keys) = (Vec::new(), BTreeSet::new());
+        let mut merged = Vec::new();
+        loop {
+            let key = match self.next()? {
+                (Event::MappingEnd, _) => break,
+                event => self.node(event, depth + 1)?,
+            };
+            let next = self.next()?;
+            let value = self.node(next, depth + 1)?;
+            let error = |reason: &str| DocumentError::new(key.at, "", reason);
+            let Value::Text { text, is_plain } = key.value else {
+                return Err(error("a key must be text"));
+            };
+            // What the value has is added, unless the map has it (YAML, "Merge Key").
+            if is_plain && text == "<<" {
+                merged.push(value);
+            } else if !keys.insert(text.clone()) {
+                return Err(error(&format!("the key `{text}` is there twice")));
+            } else {
+                map.push((text, value));
+            }
+        }
+        let mut open = merged;
+        open.reverse();
+        while let Some(node) = open.pop() {
+            match node.value {
+                Value::Map(entries) => {
+                    for (key, value) in entries {
+                        if keys.insert(key.clone()) {
+                            map.push((key, value));
+                        }
+                    }
+                }
+                Value::List(nodes) => open.extend(nodes.into_iter().rev()),
+                Value::Null => {}
+                Value::Text { .. } => {
+                    return Err(DocumentError::new(node.at, "", "`<<` must be a map"));
+                }
+            }
+        }
+        Ok(Value::Map(map))
+    }
+}
+
+/// Returns the number of nodes below one.
+fn size(node: &Node) -> usize {
+    match &node.value {
+        Value::Null | Value::Text { .. } => 1,
+        Value::List(list) => 1 + list.iter().map(size).sum::<usize>(),
+        Value::Map(map) => 1 + map.iter().map(|(_, node)| size(node)).sum::<usize>(),
+    }
+}

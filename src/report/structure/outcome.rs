@@ -1,0 +1,186 @@
+//! The results of tests, for people and programs.
+//! Stage: report (pure). Vocabulary of the tests.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// The result of one test.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Outcome {
+    /// The kind of the test.
+    pub kind: Kind,
+    /// The name; empty for a kind whose tests have none.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// The verdict.
+    pub result: Verdict,
+    /// The reasons for a failure, or for which the test was skipped.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub reasons: Vec<String>,
+}
+
+/// The kind of a test, by its key in the document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Kind {
+    /// A test that runs a program.
+    #[serde(rename = "commandTests")]
+    Command,
+    /// A test of what is in a file.
+    #[serde(rename = "fileContentTests")]
+    Content,
+    /// A test of whether a file is there.
+    #[serde(rename = "fileExistenceTests")]
+    Existence,
+    /// A test of licences.
+    #[serde(rename = "licenseTests")]
+    Licence,
+    /// The test of the configuration.
+    #[serde(rename = "metadataTest")]
+    Metadata,
+}
+
+/// The verdict on a test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// The image is as expected.
+    Pass,
+    /// The image is not as expected.
+    Fail,
+    /// The test was not decided.
+    Skip,
+}
+
+/// The results of a document's tests.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FileOutcome {
+    /// The file of the document, as it was given.
+    pub file: String,
+    /// The results, in the order of container-structure-test.
+    pub tests: Vec<Outcome>,
+}
+
+/// The results of all tests.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TestReport {
+    /// The number of tests that passed.
+    pub passed: usize,
+    /// The number of tests that failed.
+    pub failed: usize,
+    /// The number of tests that were not decided.
+    pub skipped: usize,
+    /// The results of each document.
+    pub files: Vec<FileOutcome>,
+}
+
+impl Outcome {
+    /// Makes the result of a test that fails for these reasons, or passes if there are none.
+    pub fn new(kind: Kind, name: &str, reasons: Vec<String>) -> Self {
+        let result = if reasons.is_empty() { Verdict::Pass } else { Verdict::Fail };
+        Self { kind, name: name.to_owned(), result, reasons }
+    }
+
+    /// Makes the result of a test that was not decided.
+    pub fn skipped(kind: Kind, name: &str, reason: String) -> Self {
+        Self { kind, name: name.to_owned(), result: Verdict::Skip, reasons: vec![reason] }
+    }
+
+    /// Returns the title, as container-structure-test prints it.
+    pub fn title(&self) -> String {
+        let kind = match self.kind {
+            Kind::Command => "Command Test",
+            Kind::Content => "File Content Test",
+            Kind::Existence => "File Existence Test",
+            Kind::Licence => "License Test",
+            Kind::Metadata => "Metadata Test",
+        };
+        if self.name.is_empty() { kind.to_owned() } else { format!("{kind}: {}", self.name) }
+    }
+}
+
+impl fmt::Display for Outcome {
+    /// Writes one line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.result {
+            Verdict::Pass => "PASS",
+            Verdict::Fail => "FAIL",
+            Verdict::Skip => "SKIP",
+        })?;
+        write!(f, " {}", one_line(&self.title()))?;
+        for (index, reason) in self.reasons.iter().enumerate() {
+            f.write_str(if index == 0 { ": " } else { "; " })?;
+            f.write_str(&one_line(reason))?;
+        }
+        Ok(())
+    }
+}
+
+/// Escapes characters that would end the line, or tell a terminal something.
+fn one_line(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() })
+        .collect()
+}
+
+impl TestReport {
+    /// Counts the results.
+    pub fn new(files: Vec<FileOutcome>) -> Self {
+        let count = |verdict| {
+            files.iter().flat_map(|file| &file.tests).filter(|test| test.result == verdict).count()
+        };
+        let (passed, failed) = (count(Verdict::Pass), count(Verdict::Fail));
+        Self { passed, failed, skipped: count(Verdict::Skip), files }
+    }
+
+    /// Returns the results as JUnit's XML, which continuous integration shows.
+    pub fn to_junit(&self) -> String {
+        let total = self.passed + self.failed + self.skipped;
+        let mut xml = format!(
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites tests=\"{total}\" failures=\"{}\" skipped=\"{}\">\n",
+            self.failed, self.skipped
+        );
+        for FileOutcome { file, tests } in &self.files {
+            let count = |verdict| tests.iter().filter(|test| test.result == verdict).count();
+            xml += &format!(
+                "  <testsuite name=\"{}\" tests=\"{}\" failures=\"{}\" skipped=\"{}\">\n",
+                escaped(file),
+                tests.len(),
+                count(Verdict::Fail),
+                count(Verdict::Skip)
+            );
+            for test in tests {
+                let (title, reasons) = (escaped(&test.title()), escaped(&test.reasons.join("\n")));
+                xml += &match test.result {
+                    Verdict::Pass => format!("    <testcase name=\"{title}\"/>\n"),
+                    Verdict::Fail => format!(
+                        "    <testcase name=\"{title}\"><failure>{reasons}</failure></testcase>\n"
+                    ),
+                    Verdict::Skip => format!(
+                        "    <testcase name=\"{title}\"><skipped message=\"{reasons}\"/></testcase>\n"
+                    ),
+                };
+            }
+            xml += "  </testsuite>\n";
+        }
+        xml + "</testsuites>\n"
+    }
+}
+
+/// Escapes text for XML 1.0, which has no room for most control characters.
+fn escaped(text: &str) -> String {
+    let mut result = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => result += "&amp;",
+            '<' => result += "&lt;",
+            '>' => result += "&gt;",
+            '"' => result += "&quot;",
+            '\n' | '\t' => result.push(c),
+            c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => result.push('\u{fffd}'),
+            c => result.push(c),
+        }
+    }
+    result
+}
