@@ -11,6 +11,8 @@ mod bad_input;
 mod base;
 /// `nix build`, and the references of its outputs.
 mod build;
+/// `stowage lint` beside what Docker starts, and `structureTest`.
+mod checks;
 /// Clients of other Debian releases: podman 5, skopeo 1.18 and oras.
 mod clients;
 /// containerd, which pulls the layers that it lacks.
@@ -26,6 +28,10 @@ mod examples;
 /// The cost of an update by `stowage diff`, by Docker and by a registry; the page of `stowage
 /// explain` in a browser.
 mod explain;
+/// A store in a temporary directory, as for the tests that need no Nix.
+#[allow(dead_code)]
+#[path = "../it/support.rs"]
+mod fake_store;
 /// A registry's garbage collections.
 mod garbage;
 /// Images for several platforms.

@@ -73,7 +73,7 @@ let
 
   flake = orElse (eval [ ../../nix/modules/images.nix outputs ]) evalPerSystem {
     stowage.images = {
-      hello = { tag = "v1"; config.Cmd = [ "${pkgs.hello}/bin/hello" ]; checks.verify = true; maxLayers = 3; };
+      hello = { tag = "v1"; config.Cmd = [ "${pkgs.hello}/bin/hello" ]; checks.verify = true; checks.structure = [{ metadataTest.entrypoint = [ ]; }]; maxLayers = 3; };
       quiet = { name = "team/quiet"; checks.lint = false; };
     };
   };

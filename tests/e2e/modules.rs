@@ -94,7 +94,7 @@ fn the_services_images_are_served() {
 fn a_flakes_images_have_packages_programs_and_checks() {
     let outputs = evaluate("outputs");
     assert_eq!(outputs["packages"], json!(["hello", "quiet"]));
-    assert_eq!(outputs["checks"], json!(["hello-lint", "hello-verify"]));
+    assert_eq!(outputs["checks"], json!(["hello-lint", "hello-structure", "hello-verify"]));
     let programs = ["copyTo", "copyToDockerDaemon", "copyToPodman", "copyToRegistry", "explain"];
     let apps: Vec<_> = ["hello", "quiet"]
         .iter()
