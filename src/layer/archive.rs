@@ -108,7 +108,7 @@ impl Entries for Outline {
     }
 }
 
-/// Within a file's body, reading and writing can fail: a bare `io::Error` is the writer's.
+/// Takes an `io::Error` for one of the writer. Errors of reading a file are converted before.
 impl From<io::Error> for Error {
     fn from(error: io::Error) -> Self {
         Error::Write(error)

@@ -235,8 +235,8 @@ mod tests {
         assert_eq!(&digest(Compression::Zstd)[..16], "ae9259b19d1b51f7");
     }
 
-    /// Checks that many idle compressors together hold at most as many blocks as one would, and one
-    /// each.
+    /// Checks that many idle compressors together hold no more blocks than a single compressor
+    /// would, plus one for each.
     #[test]
     fn compressors_share_the_blocks() {
         let blocks: &'static Blocks = Box::leak(Box::default());

@@ -427,7 +427,7 @@ pub struct PackagesArguments {
     pub max_image_size: u64,
 
     /// Largest number of bytes that Nix may fetch into the store for an image, compilers included,
-    /// as far as Nix knows beforehand [default: --max-image-size and 2G]
+    /// as far as Nix knows beforehand [default: 2G more than --max-image-size]
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     pub max_fetch: Option<u64>,
 

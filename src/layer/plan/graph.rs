@@ -17,7 +17,8 @@ use crate::store::StorePath;
 pub(super) struct Graph<'c> {
     infos: Vec<&'c Member>,
     references: Rows,
-    /// Computed on demand: not every layering asks for the referrers.
+    /// The referrers of each path. They are computed on demand, since not every layering needs
+    /// them.
     referrers: OnceCell<Rows>,
     topological: Vec<usize>,
     /// Paths whose files are copied to `/`.

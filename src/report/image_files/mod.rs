@@ -119,7 +119,7 @@ pub enum FilesError {
     Large {
         /// The number of bytes.
         size: u64,
-        /// The largest number.
+        /// The largest number of bytes of a file that is read.
         most: u64,
     },
 }
