@@ -71,7 +71,7 @@ in
       others = if arm64 then lib.tail names else names;
     in
     assert lib.assertMsg (!lib.elem "arm64" others)
-      "stowage.buildImageFromNames: `arm64` is what an image is for, and must be the first of `packages`";
+      "stowage.buildImageFromNames: `arm64` is the architecture of an image, and must be the first of `packages`";
     { inherit arm64; names = lib.unique others; };
 
   # Finds packages by their names: those that are there, and the names of the others.

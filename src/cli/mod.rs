@@ -111,7 +111,7 @@ enum Failure {
     Stdin(#[source] io::Error),
     #[error("cannot write to standard output")]
     Stdout(#[source] io::Error),
-    #[error("standard output is a terminal: an image is no text")]
+    #[error("standard output is a terminal: an image is binary data")]
     Terminal,
     #[cfg(feature = "registry")]
     #[error(
@@ -137,10 +137,10 @@ enum Failure {
     #[error("{} is in the Nix store, which everybody can read", .0.display())]
     KeyInStore(PathBuf),
     #[cfg(feature = "registry")]
-    #[error("`{option}` is for images in registries, and {target} is none")]
+    #[error("`{option}` is for targets in registries, and {target} is not in one")]
     NotInRegistry { option: &'static str, target: String },
     #[cfg(feature = "registry")]
-    #[error("what is in `{0}` can't be compared")]
+    #[error("images in `{0}` can't be compared")]
     NotComparable(&'static str),
     #[cfg(feature = "registry")]
     #[error("{image} is not the image of {}", spec.display())]

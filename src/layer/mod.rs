@@ -88,7 +88,7 @@ pub enum Error {
     },
     /// A directory has two entries of the same name once the suffix is removed that Nix appends on
     /// macOS.
-    #[error("{} has the name of another file in its directory, without what macOS needs to tell them apart", path.display())]
+    #[error("{} has the name of another file in its directory, once the suffix for macOS is removed", path.display())]
     SameName {
         /// The path of one of them on this machine.
         path: PathBuf,
@@ -110,7 +110,7 @@ pub enum Error {
         second: PathBuf,
     },
     /// A link of `copyToRoot` has the name of a directory in the base image.
-    #[error("`copyToRoot`: /{name} is a link, and in the base image a directory, or a link to one: {}", path.display())]
+    #[error("`copyToRoot`: /{name} is a link, but the base image has a directory there, or a link to one: {}", path.display())]
     LinkOverDirectory {
         /// The path in the image, without the leading slash.
         name: String,
@@ -118,7 +118,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// Rules of `perms` set different attributes for a directory in the image.
-    #[error("`perms`: /{name} is in two store paths whose rules give it another mode or owner each: {} and {}", first.display(), second.display())]
+    #[error("`perms`: /{name} is in two store paths, whose rules set different modes or owners for it: {} and {}", first.display(), second.display())]
     PermissionConflict {
         /// The path in the image, without the leading slash.
         name: String,

@@ -124,7 +124,7 @@ pub enum DatabaseError {
     #[error("it is damaged: {0}")]
     Damaged(String),
     /// The database does not have the schema of Nix 2.
-    #[error("its schema has version {0}, where Nix 2 has {SCHEMA_VERSION}")]
+    #[error("its schema has version {0}, and Nix 2 has version {SCHEMA_VERSION}")]
     Schema(String),
 }
 
@@ -353,7 +353,10 @@ mod tests {
         let write = |name: &'static str, bytes: &'static [u8]| {
             refused(&move |directory| fs::write(directory.join(name), bytes).unwrap())
         };
-        assert_eq!(write(SCHEMA_FILE, b"7\n"), "its schema has version 7, where Nix 2 has 10");
+        assert_eq!(
+            write(SCHEMA_FILE, b"7\n"),
+            "its schema has version 7, and Nix 2 has version 10"
+        );
         assert_eq!(write(DATABASE, &[b'x'; 4096]), "file is not a database");
         assert!(write(DATABASE, b"").contains("no such table"));
         let damaged = refused(&|directory| {

@@ -133,7 +133,7 @@ pub enum Error {
         there: Vec<String>,
     },
     /// An index spec was written by another version of this program.
-    #[error("{}: version {version} of the format of index specs, where this program knows 1", file.display())]
+    #[error("{}: the index spec has version {version}, and this program reads version 1", file.display())]
     IndexVersion {
         /// The file.
         file: PathBuf,

@@ -149,14 +149,14 @@ pub fn verified_statement(
 ) -> Result<(String, Value), Refusal> {
     let malformed = |reason: &str| Refusal::Malformed(reason.to_owned());
     let parsed: BundleJson = serde_json::from_slice(bundle)
-        .map_err(|error| Refusal::Malformed(format!("it is no bundle: {error}")))?;
+        .map_err(|error| Refusal::Malformed(format!("it is not a bundle: {error}")))?;
     let envelope = parsed.dsse_envelope.filter(|_| parsed.media_type.starts_with(BUNDLE));
     let Envelope { payload, payload_type, signatures } =
-        envelope.ok_or_else(|| malformed("it is no bundle with a statement"))?;
+        envelope.ok_or_else(|| malformed("it is not a bundle with a statement"))?;
     if payload_type != PAYLOAD_TYPE {
-        return Err(malformed("what it signs is no statement"));
+        return Err(malformed("it signs something other than a statement"));
     }
-    let decode = |text: &str| STANDARD.decode(text).map_err(|_| malformed("it is no base 64"));
+    let decode = |text: &str| STANDARD.decode(text).map_err(|_| malformed("it is not base 64"));
     let payload = decode(&payload)?;
     let signed = authenticated(&payload_type, &payload);
     let is_signed = signatures.iter().any(|signature| {
@@ -167,7 +167,7 @@ pub fn verified_statement(
     }
     // Nothing of a payload is read before its signature is verified.
     let statement: StatementJson = serde_json::from_slice(&payload)
-        .map_err(|error| Refusal::Malformed(format!("it is no statement: {error}")))?;
+        .map_err(|error| Refusal::Malformed(format!("it is not a statement: {error}")))?;
     if statement.kind != STATEMENT_TYPE {
         return Err(malformed("it is a statement of another version"));
     }

@@ -59,7 +59,7 @@ pub fn decrypt(envelope: &[u8], password: &[u8]) -> Result<Vec<u8>, KeyError> {
     if !n.is_power_of_two() || n > MOST_WORK || r > LARGEST_BLOCK || p != 1 {
         return Err(unknown("parameters of scrypt that take too much memory"));
     }
-    let bytes = |text: &str| STANDARD.decode(text).map_err(|_| unknown("no base 64"));
+    let bytes = |text: &str| STANDARD.decode(text).map_err(|_| unknown("not base 64"));
     let (salt, nonce, ciphertext) = (bytes(&kdf.salt)?, bytes(&cipher.nonce)?, bytes(&ciphertext)?);
     if nonce.len() != NONCE {
         return Err(unknown("a nonce of another length"));

@@ -22,22 +22,22 @@ const POINT: usize = 65;
 #[derive(Debug, Error)]
 pub enum KeyError {
     /// The text is not PEM.
-    #[error("it is no PEM: there is no `-----BEGIN …-----` with base 64 in it")]
+    #[error("it is not PEM: it has no `-----BEGIN …-----` with base 64")]
     NotPem,
     /// The PEM has another label: the one that it has, and what was expected.
     #[error("it is a `{0}`, and not {1}")]
     Kind(String, &'static str),
     /// The key is for another algorithm or curve.
-    #[error("it is no key of ECDSA on the curve P-256")]
+    #[error("it is not an ECDSA key on the curve P-256")]
     Algorithm,
     /// The key is encrypted, and there is no password.
     #[error("the key is encrypted, and no password is given")]
     NoPassword,
     /// The password does not decrypt the key.
-    #[error("the key can't be decrypted: is it another password?")]
+    #[error("the key can't be decrypted: the password may be wrong")]
     Password,
     /// The key is encrypted in a way that is not supported, for this reason.
-    #[error("the key is encrypted in a way that is not known: {0}")]
+    #[error("the key is encrypted in a way that is not supported: {0}")]
     Encryption(String),
 }
 

@@ -31,7 +31,7 @@ pub enum Refusal {
     #[error("it is not signed by this key")]
     OtherKey,
     /// The signature is for another image.
-    #[error("it is this key's, but of another image")]
+    #[error("it is signed by this key, but for another image")]
     OtherImage,
     /// The signature or bundle can't be read, for this reason.
     #[error("{0}")]

@@ -15,10 +15,10 @@ const BUILD_TYPE: &str = "https://stowage.invalid/build-types/flake/v1";
 #[derive(Debug, Error)]
 pub enum LockError {
     /// The text is not JSON, or has other fields.
-    #[error("it is no `flake.lock`: {0}")]
+    #[error("it is not a `flake.lock`: {0}")]
     Json(#[from] serde_json::Error),
     /// The lock file has a version that is not supported.
-    #[error("it is a `flake.lock` of version {0}, and 5 to 7 are known")]
+    #[error("it is a `flake.lock` of version {0}, and versions 5 to 7 are supported")]
     Version(u64),
 }
 

@@ -119,14 +119,15 @@ pub fn signed_digest(
     digest: &BlobDigest,
 ) -> Result<(), Refusal> {
     let decoded = STANDARD.decode(signature);
-    let decoded = decoded.map_err(|_| Refusal::Malformed("it is no base 64".to_owned()))?;
+    let decoded = decoded.map_err(|_| Refusal::Malformed("it is not base 64".to_owned()))?;
     if !key.verifies(payload, &decoded) {
         return Err(Refusal::OtherKey);
     }
-    let parsed: PayloadJson = serde_json::from_slice(payload)
-        .map_err(|error| Refusal::Malformed(format!("it signs something else: {error}")))?;
+    let parsed: PayloadJson = serde_json::from_slice(payload).map_err(|error| {
+        Refusal::Malformed(format!("it signs something other than an image: {error}"))
+    })?;
     if parsed.critical.kind != KIND {
-        return Err(Refusal::Malformed("it signs something else than an image".to_owned()));
+        return Err(Refusal::Malformed("it signs something other than an image".to_owned()));
     }
     if parsed.critical.image.docker_manifest_digest != *digest {
         return Err(Refusal::OtherImage);

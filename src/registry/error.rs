@@ -93,7 +93,7 @@ pub enum SetupError {
         source: io::Error,
     },
     /// The Nix program that builds images is missing.
-    #[error("cannot find `{program}`, by which images are built, in PATH ({path})")]
+    #[error("cannot find `{program}`, which builds images, in PATH ({path})")]
     NoNix {
         /// The program.
         program: &'static str,
@@ -101,7 +101,7 @@ pub enum SetupError {
         path: String,
     },
     /// A key for the object storage is too short or too long.
-    #[error("{}: a key has 32 to 4096 bytes, and this one {bytes}", file.display())]
+    #[error("{}: a key must have 32 to 4096 bytes, and this one has {bytes}", file.display())]
     StorageKey {
         /// The file.
         file: PathBuf,
@@ -112,7 +112,7 @@ pub enum SetupError {
     #[error(transparent)]
     Storage(Box<StorageError>),
     /// The threads or sockets for the server could not be made.
-    #[error("cannot begin to serve")]
+    #[error("cannot start the server")]
     Runtime(#[source] io::Error),
     /// The server can't listen at the address.
     #[error("cannot listen on {address}")]

@@ -275,7 +275,7 @@ impl Metrics {
             (
                 "image_builds_abandoned_total",
                 "counter",
-                "Images that were not built to their end, since nobody waited any more.",
+                "Builds that were ended since no client waited for them.",
                 &self.builds_abandoned,
             ),
             (

@@ -25,7 +25,7 @@ pub enum ArchiveError {
     #[error("{} is a directory, and an archive is a file", .0.display())]
     IsDirectory(PathBuf),
     /// The archive would be shown on a terminal.
-    #[error("{} is a terminal: an image is no text", .0.display())]
+    #[error("{} is a terminal: an image is binary data", .0.display())]
     Terminal(PathBuf),
     /// A file that is to be merged is not an archive of images.
     #[error("{}: not an archive of images: {reason}", path.display())]
@@ -106,7 +106,7 @@ impl Hint for DirectoryError {
                 Some("name a new directory: it will be made".to_owned())
             }
             DirectoryError::Unreadable { .. } => {
-                Some("what is there stays as it is: repair it, or name a new directory".to_owned())
+                Some("nothing was changed: repair the directory, or name a new one".to_owned())
             }
         }
     }

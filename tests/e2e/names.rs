@@ -221,8 +221,14 @@ fn names_that_are_none_are_refused() {
         (r#""hello""#, "parse error"),
         (r#""[ null ]""#, "must be a list of names, and one of these is of the type `null`"),
         (r#""[ \"a/b\" ]""#, r#""a/b" is no name"#),
-        (r#"[ "hello" "arm64" ]"#, "`arm64` is what an image is for, and must be the first"),
-        (r#"[ "arm64" "arm64" ]"#, "`arm64` is what an image is for, and must be the first"),
+        (
+            r#"[ "hello" "arm64" ]"#,
+            "`arm64` is the architecture of an image, and must be the first",
+        ),
+        (
+            r#"[ "arm64" "arm64" ]"#,
+            "`arm64` is the architecture of an image, and must be the first",
+        ),
         (
             r#"builtins.genList (n: "a${toString n}") 101"#,
             "an image may have 100 packages, not 101",

@@ -247,7 +247,7 @@ fn what_cannot_be_built_is_said_and_nothing_of_this_machine() {
         ("broken", 404, "MANIFEST_UNKNOWN", "there is no such package: it is broken"),
         ("unbuildable", 500, "UNKNOWN", "unbuildable"),
         ("slow", 504, "UNKNOWN", "the image was not built within 3 s"),
-        ("git", 403, "DENIED", "bytes, and may have 41943040"),
+        ("git", 403, "DENIED", "bytes, and at most 41943040 are allowed"),
     ] {
         let asked = if name == "slow" { &impatient } else { &server };
         let answer = asked.manifest(name);

@@ -152,7 +152,7 @@ fn what_is_wrong_with_a_storage_is_said() {
     let text = stderr(&output);
     assert!(text.contains("error: s3://images/a/prefix does not let this program"), "{text}");
     assert!(
-        text.contains("hint: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY say who asks"),
+        text.contains("hint: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are the credentials"),
         "{text}"
     );
     assert!(!text.contains(SECRET_KEY), "{text}");

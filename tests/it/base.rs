@@ -465,13 +465,13 @@ fn damage_is_named() {
                 let file = fs::File::options().write(true).open(path.join(blob)).unwrap();
                 file.set_len(100).unwrap();
             }),
-            "base image FILE: layer 2 of 3: is cut short: it is no whole tar archive in a gzip stream".to_owned(),
+            "base image FILE: layer 2 of 3: is cut short: it is not a complete tar archive in a gzip stream".to_owned(),
         ),
         (
             "another blob",
             in_directory(|path, blob| fs::write(path.join(blob), gzip(&layer(&[]))).unwrap()),
             format!(
-                "base image FILE: layer 2 of 3: the blob has {} bytes, but {} bytes by the image manifest",
+                "base image FILE: layer 2 of 3: the blob has {} bytes, but the image manifest says {} bytes",
                 gzip(&layer(&[])).len(),
                 image().layers[1].1.len()
             ),
@@ -487,7 +487,7 @@ fn damage_is_named() {
                 let mut bytes = image().layers[1].1.clone();
                 bytes[9] ^= 1;
                 format!(
-                    "base image FILE: layer 2 of 3: the blob has sha256:{}, but {} by the image manifest",
+                    "base image FILE: layer 2 of 3: the blob has sha256:{}, but the image manifest says {}",
                     hex(&bytes),
                     sha(1)
                 )
@@ -499,7 +499,7 @@ fn damage_is_named() {
                 image.configuration["rootfs"]["diff_ids"][2] = json!(Digest::of(b"").to_string());
             })),
             format!(
-                "base image FILE: layer 3 of 3: the uncompressed layer has {}, but {} by the image configuration",
+                "base image FILE: layer 3 of 3: the uncompressed layer has {}, but the image configuration says {}",
                 Digest::of(&distribution()[2]),
                 Digest::of(b"")
             ),
@@ -507,7 +507,7 @@ fn damage_is_named() {
         (
             "a diff ID too few",
             layout(with(|image| drop(image.configuration["rootfs"]["diff_ids"].as_array_mut().unwrap().pop()))),
-            "base image FILE: the manifest has 3 layers, but 2 diff IDs by the configuration".to_owned(),
+            "base image FILE: the manifest has 3 layers, but the configuration says 2 diff IDs".to_owned(),
         ),
         (
             "a layer elsewhere",
@@ -530,7 +530,7 @@ fn damage_is_named() {
                 let image = BaseFiles::new(&[vec![b'x'; 2000]], |tar| (format!("{OCI_LAYER}+gzip"), gzip(tar)));
                 write_files(at, &image.directory())
             }),
-            "base image FILE: layer 1 of 1: is no whole tar archive in a gzip stream: it has no header of a tar's member at byte 0".to_owned(),
+            "base image FILE: layer 1 of 1: is not a complete tar archive in a gzip stream: it has no tar header at byte 0".to_owned(),
         ),
         (
             "another architecture",
@@ -564,7 +564,7 @@ fn damage_is_named() {
                 path
             }),
             format!(
-                "base image FILE: `{0}` has {1}, but sha256:{0} by the image manifest",
+                "base image FILE: `{0}` has {1}, but the image manifest says sha256:{0}",
                 hex(&image().config_bytes()),
                 Digest::of(b"{}")
             ),

@@ -170,7 +170,7 @@ fn large_documents_are_not_parsed() {
 
 #[test]
 fn much_does_not_come_of_little() {
-    let expected = "layer 1 of 1: is no whole tar archive in a gzip stream: ";
+    let expected = "layer 1 of 1: is not a complete tar archive in a gzip stream: ";
     assert_cheap("zeros", &archive(&zeros(EntryType::Regular, 700), 1, ""), expected);
     // An option changes the limit.
     let store = FakeStore::new();

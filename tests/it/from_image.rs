@@ -295,7 +295,7 @@ fn a_base_that_changed_is_named() {
             "cut short",
             |file| fs::File::options().write(true).open(file).unwrap().set_len(20).unwrap(),
             " bytes, found 20 bytes",
-            "which can't be made: it is cut short: it is no whole tar archive in a gzip stream",
+            "which can't be made: it is cut short: it is not a complete tar archive in a gzip stream",
         ),
         (
             "gone",

@@ -56,7 +56,7 @@ pub enum Problem {
     #[error("is cut short: {0}")]
     Truncated(String),
     /// An archive or a layer can't be unpacked.
-    #[error("is no whole {what}")]
+    #[error("is not a complete {what}")]
     Unpack {
         /// The format, such as "tar archive" or "gzip stream".
         what: &'static str,
@@ -92,7 +92,7 @@ pub enum Problem {
     #[error(transparent)]
     MediaType(#[from] MediaTypeError),
     /// Bytes do not have the recorded digest or size.
-    #[error("{what} has {found}, but {expected} by {by}")]
+    #[error("{what} has {found}, but {by} says {expected}")]
     Mismatch {
         /// The bytes: "the blob", "the uncompressed layer", "`manifest.json`" …
         what: String,

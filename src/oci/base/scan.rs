@@ -86,7 +86,7 @@ fn unpack_error(compression: Compression, source: io::Error) -> Problem {
         Compression::Zstd => "tar archive in a zstd stream",
     };
     if source.kind() == io::ErrorKind::UnexpectedEof {
-        return Problem::Truncated(format!("it is no whole {what}"));
+        return Problem::Truncated(format!("it is not a complete {what}"));
     }
     match TarError::from(source) {
         TarError::Read(source) => Problem::Unpack { what, source },
@@ -152,6 +152,6 @@ mod tests {
         }
         let problem =
             scan(&[b'x'; 4096][..], &Budget::default()).map(|_| ()).unwrap_err().to_string();
-        assert_eq!(problem, "is no whole tar archive");
+        assert_eq!(problem, "is not a complete tar archive");
     }
 }

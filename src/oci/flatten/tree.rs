@@ -50,7 +50,7 @@ pub enum Problem {
     #[error("`{0}` leads out of the image")]
     LeadsOut(String),
     /// A hard link has a target that does not exist.
-    #[error("`{name}` is a hard link to `{target}`, which is not there")]
+    #[error("`{name}` is a hard link to `{target}`, which does not exist")]
     NoTarget {
         /// The link.
         name: String,
@@ -367,8 +367,8 @@ mod tests {
     fn what_is_no_layer_is_refused() {
         for (lines, expected) in [
             (&["f ../x"][..], "`../x` leads out of the image"),
-            (&["h b a"], "`b` is a hard link to `a`, which is not there"),
-            (&["d a", "h b a"], "`b` is a hard link to `a`, which is not there"),
+            (&["h b a"], "`b` is a hard link to `a`, which does not exist"),
+            (&["d a", "h b a"], "`b` is a hard link to `a`, which does not exist"),
             (&["s a b", "s b a", "f a/x"], "the links on the way to `a/x` lead in a circle"),
         ] {
             assert_eq!(tree(lines).unwrap_err().to_string(), expected);

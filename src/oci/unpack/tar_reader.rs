@@ -33,7 +33,7 @@ pub enum TarError {
         error: io::Error,
     },
     /// A block is not a header.
-    #[error("it has no header of a tar's member at byte {0}")]
+    #[error("it has no tar header at byte {0}")]
     NoHeader(u64),
     /// A member is not valid.
     #[error("its member `{name}` {problem}")]
@@ -502,7 +502,7 @@ mod tests {
             (path("a\0b"), "its member `a\\x00b` has a NUL in its name"),
             (path("a/../../b"), "its member `a/../../b` leads out of the image"),
             (device(b"       \0"), "its member `null` has no valid device number"),
-            (vec![b'x'; 512], "it has no header of a tar's member at byte 0"),
+            (vec![b'x'; 512], "it has no tar header at byte 0"),
         ] {
             let error = read(&tar).unwrap_err();
             assert!(error.ends_with(expected), "{error}");

@@ -54,7 +54,7 @@ pub enum ClientError {
     },
     /// The tag stands for another image, and the registry does not let it be replaced.
     #[error(
-        "{registry} refuses the manifest: {status} {message}; `{tag}` is there with another image, {found}"
+        "{registry} refuses the manifest: {status} {message}; `{tag}` already names another image, {found}"
     )]
     TagExists {
         /// Registry and repository.
@@ -72,7 +72,7 @@ pub enum ClientError {
     #[error("there is no {0}")]
     NoImage(String),
     /// The list of the documents that refer to an image can't be read or written.
-    #[error("{registry}: what refers to {digest}: {reason}")]
+    #[error("{registry}: the list of documents that refer to {digest}: {reason}")]
     Referrers {
         /// The registry and the repository.
         registry: String,
@@ -84,7 +84,7 @@ pub enum ClientError {
     /// The image has no signature by the key.
     #[error(
         "{image} is not signed by this key: {}",
-        if *found == 0 { "it has no signature".to_owned() } else { format!("of its signatures ({found}): {reason}") }
+        if *found == 0 { "it has no signature".to_owned() } else { format!("it has signatures ({found}), and the first problem is: {reason}") }
     )]
     NotSigned {
         /// The image's name with its digest.
@@ -95,7 +95,7 @@ pub enum ClientError {
         reason: String,
     },
     /// The registry stored a manifest with another digest than the one that was sent.
-    #[error("the registry says that the manifest has the digest {found}, and it has {expected}")]
+    #[error("the registry reports the digest {found} for the manifest, which has {expected}")]
     OtherDigest {
         /// The digest of the manifest that was sent.
         expected: BlobDigest,
@@ -121,7 +121,7 @@ impl Hint for ClientError {
             ClientError::Outgoing(error) => error.hint(),
             ClientError::Registries(error) => error.hint(),
             ClientError::OtherImage { .. } => {
-                Some("a digest is what comes of a push: name a tag, such as `host/app:v1`".to_owned())
+                Some("the digest is the result of a push: name a tag, such as `host/app:v1`".to_owned())
             }
             ClientError::Refused { status, missing, .. }
                 if *status == 401 || matches!(**missing, Missing::Credentials { .. }) =>
@@ -131,7 +131,7 @@ impl Hint for ClientError {
                 )
             }
             ClientError::Refused { status: 403, .. } => {
-                Some("this user may not push there; some registries want the repository to be made first".to_owned())
+                Some("this user may not push there; in some registries the repository must be created first".to_owned())
             }
             ClientError::Refused { status: 413, .. } => {
                 Some("a proxy before the registry limits the size of requests".to_owned())

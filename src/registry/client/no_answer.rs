@@ -29,7 +29,7 @@ pub enum NoAnswer {
     Proxy(ProxyError),
     /// The registry uses HTTPS, and names an address of plain HTTP.
     #[error(
-        "{registry} is asked over HTTPS and sends on to {named}, which is plain HTTP: nothing is sent there"
+        "{registry} uses HTTPS and redirects to {named}, which is plain HTTP: nothing is sent there"
     )]
     Insecure {
         /// The registry.
@@ -47,7 +47,7 @@ pub enum NoAnswer {
     #[error("`100 Continue` came with headers")]
     Continue,
     /// The address is not valid for a request.
-    #[error("this is not an address that can be asked")]
+    #[error("this is not a valid address for a request")]
     Address,
     /// The connection broke, or the server does not speak HTTP.
     #[error("{0}")]

@@ -56,7 +56,7 @@ impl Client<'_> {
         let name = manifest.digest.to_string();
         let answer = self.put_manifest(&name, &manifest.bytes, IMAGE_MANIFEST)?;
         if !answer.is_success() {
-            return Err(self.refused("what is attached", &answer));
+            return Err(self.refused("the document", &answer));
         }
         // A registry that does not return this header does not keep the list itself: the client has
         // to.
@@ -91,7 +91,7 @@ impl Client<'_> {
                 if may_have_no_list {
                     return Ok(Referrers { entries: self.tagged_list(subject)? });
                 }
-                return Err(self.refused("to list what refers to an image", &answer));
+                return Err(self.refused("to list the documents that refer to an image", &answer));
             }
             let list = entries_of(&answer.body);
             let list = list.map_err(|reason| self.odd_list(subject, &reason))?;
@@ -147,14 +147,16 @@ impl Client<'_> {
                 }));
                 let answer = self.put_manifest(&tag, &index.bytes, IMAGE_INDEX)?;
                 if !answer.is_success() {
-                    return Err(self.refused("the list of what refers to an image", &answer));
+                    return Err(
+                        self.refused("the list of documents that refer to an image", &answer)
+                    );
                 }
                 (calm, wrote) = (0, true);
                 window = window.max(begin.elapsed() * 2);
             }
             sleep(window);
         }
-        Err(self.odd_list(subject, "others write the list of what refers to it all the time"))
+        Err(self.odd_list(subject, "other clients keep overwriting the list"))
     }
 }
 

@@ -148,7 +148,7 @@ impl Client<'_> {
         Err(ClientError::Referrers {
             registry: self.name(),
             digest: subject.digest,
-            reason: "others write its signatures all the time".to_owned(),
+            reason: "other clients keep overwriting its signatures".to_owned(),
         })
     }
 
@@ -246,13 +246,13 @@ impl Client<'_> {
     fn document(&self, digest: &Value) -> Result<Result<Vec<u8>, Refusal>, ClientError> {
         let malformed = |reason: &str| Ok(Err(Refusal::Malformed(reason.to_owned())));
         let Ok(digest) = digest.as_str().unwrap_or_default().parse::<BlobDigest>() else {
-            return malformed("what is signed has no digest");
+            return malformed("the signed document has no digest");
         };
         let Some(bytes) = self.get(&format!("blobs/{digest}"), "*/*")? else {
-            return malformed("what is signed is missing");
+            return malformed("the signed document is missing");
         };
         if BlobDigest::new(Digest::of(&bytes)) != digest {
-            return malformed("what is signed is not what its digest says");
+            return malformed("the signed document does not have its digest");
         }
         Ok(Ok(bytes))
     }

@@ -28,7 +28,7 @@ pub enum OnDemandError {
         most: usize,
     },
     /// The source has no tags, so only `latest` is valid.
-    #[error("`{0}` is no tag: the packages are from a directory, and have `latest` alone")]
+    #[error("`{0}` is no tag: packages from a directory only have `latest`")]
     NoTag(String),
     /// Tags of this kind are not served.
     #[error("`{tag}` is no tag here: this registry serves {served}")]
@@ -45,13 +45,13 @@ pub enum OnDemandError {
     #[error("{0} other images wait to be built: try again later")]
     Busy(usize),
     /// The clients that waited for the image have left.
-    #[error("the image is not built any more, since nobody waited for it: ask again")]
+    #[error("the build was ended, since no client waited for it: ask again")]
     Abandoned,
     /// The build takes too long.
     #[error("the image was not built within {} s", .0.as_secs())]
     Timeout(Duration),
     /// The image is too large.
-    #[error("the image has {size} bytes, and may have {most}")]
+    #[error("the image has {size} bytes, and at most {most} are allowed")]
     TooLarge {
         /// The size of all layers in bytes.
         size: u64,
@@ -59,7 +59,7 @@ pub enum OnDemandError {
         most: u64,
     },
     /// Nix would have to fetch too much.
-    #[error("for the image, {bytes} bytes would have to be fetched, and {most} may be")]
+    #[error("building the image would fetch {bytes} bytes, and at most {most} are allowed")]
     TooMuchToFetch {
         /// The number of bytes that would be fetched, unpacked.
         bytes: u64,
@@ -76,7 +76,7 @@ pub enum OnDemandError {
     #[error("the image cannot be stored: {}", reason(.0))]
     Storage(#[source] StorageError),
     /// The server has a problem. Clients are not told the cause, which goes to the log.
-    #[error("the image cannot be built, for a reason that is none of its packages")]
+    #[error("the image cannot be built because of a problem of the server")]
     Internal(#[source] io::Error),
 }
 

@@ -288,7 +288,7 @@ impl OnDemand {
             && matches!(**error, OnDemandError::Abandoned)
         {
             let (name, tag) = (&request.name, &request.tag);
-            tracing::info!(name, tag, "not built any more, since nobody waits for it");
+            tracing::info!(name, tag, "the build was ended, since no client waits for it");
             self.metrics.builds_abandoned.add(1);
         }
         let mut state = self.lock();

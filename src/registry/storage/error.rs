@@ -54,7 +54,7 @@ pub enum StorageError {
         reason: String,
     },
     /// The storage did not answer, although it was asked several times.
-    #[error("{storage} does not answer, asked to {what}: {reason}")]
+    #[error("{storage} does not answer the request to {what}: {reason}")]
     Unreachable {
         /// The storage's address.
         storage: String,
@@ -74,7 +74,7 @@ pub enum StorageError {
         reason: String,
     },
     /// An object does not have the contents that its name says.
-    #[error("{object} in {storage} is not what it should be: expected {expected}, found {found}")]
+    #[error("{object} in {storage} is damaged: expected {expected}, found {found}")]
     Damaged {
         /// The storage's address.
         storage: String,
@@ -128,12 +128,12 @@ impl Hint for StorageError {
             )),
             Self::Denied { storage, .. } => Some(match storage.split(':').next() {
                 Some("s3") => {
-                    "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY say who asks (files of profiles are not read); \
+                    "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are the credentials (files of profiles are not read); \
                      they need s3:GetObject and s3:PutObject of its objects, and s3:ListBucket, without which S3 \
                      doesn't say that an object is missing"
                 }
-                Some("gs") => "GOOGLE_APPLICATION_CREDENTIALS names the file that says who asks",
-                Some("az") => "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY say who asks",
+                Some("gs") => "GOOGLE_APPLICATION_CREDENTIALS names the file with the credentials",
+                Some("az") => "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY are the credentials",
                 _ => "this user must be able to read and write there",
             }
             .to_owned()),

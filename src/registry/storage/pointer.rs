@@ -119,16 +119,16 @@ pub enum Unbelievable {
     #[error("it is not signed")]
     Unsigned,
     /// The signature is made with another key, or for another pointer.
-    #[error("its signature is not by a key of this server, or not of this name")]
+    #[error("its signature is by another key, or for another name")]
     Forged,
     /// The time of the signature is in the future.
-    #[error("it was signed at a time that is still to come")]
+    #[error("it was signed at a time in the future")]
     Early,
     /// The server has seen a newer pointer in this place.
-    #[error("it is older than one that was there before")]
+    #[error("it is older than a pointer that was seen before")]
     Old,
     /// The media type is not valid.
-    #[error("its media type is none")]
+    #[error("its media type is not valid")]
     MediaType,
 }
 

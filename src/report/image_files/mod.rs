@@ -115,7 +115,7 @@ pub enum FilesError {
     #[error(transparent)]
     Made(#[from] layer::Error),
     /// A file is too large to be read.
-    #[error("has {size} bytes, and no more than {most} are looked at")]
+    #[error("has {size} bytes, and only files of up to {most} bytes are read")]
     Large {
         /// The number of bytes.
         size: u64,

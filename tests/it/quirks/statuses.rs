@@ -186,7 +186,7 @@ fn an_immutable_tag_may_be_the_same() {
         let other = Pushed::with_layers(2);
         let said = other.fails("another image", &registry, &[]);
         registry.check("a/b", "v1", image.manifest());
-        let expected = "`v1` is there with another image, ";
+        let expected = "`v1` already names another image, ";
         assert!(said.contains(expected) && said.contains("may not be changed"), "{said}");
         assert!(said.contains("\nhint: "), "{said}");
     }

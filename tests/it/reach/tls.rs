@@ -146,7 +146,7 @@ fn what_is_wrong_with_a_certificate_is_said() {
     let plain = Agreeable::start(Setup::default());
     let name = format!("{}/a/b:v1", plain.host);
     let error = push(&store, &name, &["--dest-tls-verify=true"], &[]).unwrap_err();
-    assert!(error.contains("it does not speak HTTPS: plain HTTP"), "{error}");
+    assert!(error.contains("it does not use HTTPS, but probably plain HTTP"), "{error}");
     assert!(error.contains("hint: `--dest-tls-verify=false` allows plain HTTP"), "{error}");
 }
 
@@ -166,12 +166,12 @@ fn registries_may_want_a_certificate_of_their_clients() {
     let flags = ["--dest-cert-dir", directory.to_str().unwrap()];
     write(&directory.join("ca.crt"), &trusted.cert.pem());
     let error = push(&store, &name, &flags, &[]).unwrap_err();
-    assert!(error.contains("it wants a certificate of its clients"), "{error}");
+    assert!(error.contains("it demands a client certificate"), "{error}");
     assert!(error.contains("`client.cert`, `client.key`"), "{error}");
     write(&directory.join("client.cert"), &unknown.cert.pem());
     write(&directory.join("client.key"), &unknown.signing_key.serialize_pem());
     let error = push(&store, &name, &flags, &[]).unwrap_err();
-    assert!(error.contains("it does not take the certificate of this client"), "{error}");
+    assert!(error.contains("it refuses the certificate of this client"), "{error}");
     write(&directory.join("client.key"), &known.signing_key.serialize_pem());
     let error = push(&store, &name, &flags, &[]).unwrap_err();
     assert!(error.contains("client.key: not the key of"), "{error}");

@@ -105,7 +105,7 @@ fn images_that_cost_too_much_are_refused() {
     let mut command = serve(&images, "path!/nowhere");
     let server = Server::run(&images, command.arg("--max-image-size=1K"));
     for (name, message) in [
-        ("large", "3221225472 bytes would have to be fetched, and 2147484672 may be"),
+        ("large", "would fetch 3221225472 bytes, and at most 2147484672 are allowed"),
         ("hungry", "takes more than 4294967296 bytes of memory"),
     ] {
         let answer = server.get(&format!("/v2/{name}/manifests/latest"));
@@ -123,7 +123,7 @@ fn what_it_cannot_build_with_is_said() {
         (
             &[("PATH", "/nowhere:/none")][..],
             &[][..],
-            "error: cannot find `nix-instantiate`, by which images are built, in PATH (/nowhere:/none)\n",
+            "error: cannot find `nix-instantiate`, which builds images, in PATH (/nowhere:/none)\n",
             "install Nix",
         ),
         (&[], &["--roots", "one.json"], "error: cannot keep links in one.json: ", "--roots DIR"),

@@ -25,13 +25,13 @@ pub enum TlsProblem {
     #[error("its certificate can't be verified: {0}")]
     Certificate(String),
     /// The registry asks for a certificate, and the client has none.
-    #[error("it wants a certificate of its clients, and there is none for it")]
+    #[error("it demands a client certificate, and there is none for it")]
     ClientCertificateMissing,
     /// The registry refuses the certificate that the client presented.
-    #[error("it does not take the certificate of this client: {0}")]
+    #[error("it refuses the certificate of this client: {0}")]
     ClientCertificateRefused(String),
     /// The other end speaks plain HTTP.
-    #[error("it does not speak HTTPS: plain HTTP, as it seems")]
+    #[error("it does not use HTTPS, but probably plain HTTP")]
     PlainHttp,
     /// Another error of the protocol.
     #[error("no TLS connection: {0}")]
@@ -162,8 +162,8 @@ mod tests {
             (certificate(CertificateError::NotValidYet), "not valid yet", false),
             (certificate(CertificateError::NotValidForName), "another name", false),
             (certificate(CertificateError::BadEncoding), "can't be verified", false),
-            (alert(AlertDescription::CertificateRequired), "wants a certificate", false),
-            (alert(AlertDescription::UnknownCA), "does not take the certificate", false),
+            (alert(AlertDescription::CertificateRequired), "demands a client certificate", false),
+            (alert(AlertDescription::UnknownCA), "refuses the certificate", false),
             (alert(AlertDescription::InternalError), "no TLS connection", false),
             (rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType), "plain HTTP", true),
             (
