@@ -183,7 +183,7 @@ in
       tls-key = mkIf hasAcme (lib.mkDefault "/var/lib/acme/${cfg.tls.acmeHost}/key.pem");
     };
 
-    # The server looks at it every second: other images are no reason to start it again.
+    # The server notices its changes: other images are no reason to start it again.
     environment.etc = mkIf (cfg.images != { }) { "stowage/images".source = images; };
 
     networking.firewall = mkIf cfg.openFirewall { allowedTCPPorts = [ cfg.port ]; };

@@ -15,7 +15,7 @@ use super::arguments::{LogFormat, PackagesArguments, ServeArguments, TagsArgumen
 use super::commands::{print, write_file};
 use super::interrupt::{self, Order};
 use crate::error::with_causes;
-use crate::registry::catalog::{Catalog, Source, Sources};
+use crate::registry::catalog::{Catalog, Source, Sources, Watches};
 use crate::registry::on_demand::{
     Access, NixBuild, NixLimits, OnDemandOptions, PopularityFile, ServedTags,
 };
@@ -26,7 +26,7 @@ use crate::registry::storage::StorageKeys;
 use crate::registry::{Reread, SetupError};
 use crate::store::Store;
 
-/// The time after which files are checked for changes again.
+/// The time after which certificates, users and permissions are checked for changes again.
 const LOOK: Duration = Duration::from_secs(1);
 /// The longest time that a client may take for a request's headers, or send no request.
 const HEADERS: Duration = Duration::from_secs(30);
@@ -95,17 +95,27 @@ enum Event {
     Failed(SetupError),
 }
 
+/// Says how to look at files and directories.
+enum Look {
+    /// Read all files again.
+    All,
+    /// Read those that have changed: a change was noticed.
+    Changes,
+}
+
 /// Reads files and directories again and again, in a thread of its own: a file system that hangs
 /// delays neither answers nor signals.
 struct Loader {
     events: Receiver<Event>,
-    looks: Sender<()>,
+    looks: Sender<Look>,
 }
 
 impl Loader {
     fn start(store: Store, given: Vec<String>, files: Files, orders: Receiver<Order>) -> Self {
         let (sender, events) = channel();
         let (looks, look) = channel();
+        let noticed = looks.clone();
+        let watches = Watches::start(&store, move || noticed.send(Look::Changes).is_ok());
         let ordered = sender.clone();
         std::thread::spawn(move || {
             // Without signals, nothing else would end the server.
@@ -116,7 +126,7 @@ impl Loader {
                 }
             }
         });
-        std::thread::spawn(move || load(store, given, files, &sender, &look));
+        std::thread::spawn(move || load(store, given, files, &sender, &look, watches));
         Self { events, looks }
     }
 
@@ -145,7 +155,7 @@ impl Loader {
 
     /// Makes the thread read all files again, whether they have changed or not.
     fn look(&self) {
-        let _ = self.looks.send(());
+        let _ = self.looks.send(Look::All);
     }
 }
 
@@ -155,10 +165,11 @@ fn load(
     given: Vec<String>,
     mut files: Files,
     events: &Sender<Event>,
-    look: &Receiver<()>,
+    look: &Receiver<Look>,
+    watches: Watches,
 ) {
     let given: Result<Vec<_>, _> = given.iter().map(|source| Source::parse(source)).collect();
-    let mut sources = match given.and_then(|given| Sources::new(store, given)) {
+    let mut sources = match given.and_then(|given| Sources::new(store, given, watches)) {
         Ok(sources) => sources,
         Err(error) => return drop(events.send(Event::Failed(error))),
     };
@@ -175,10 +186,19 @@ fn load(
         }
         is_first = false;
         files.reload(events, all);
-        all = match look.recv_timeout(LOOK) {
-            Ok(()) => true,
-            Err(RecvTimeoutError::Timeout) => false,
-            Err(RecvTimeoutError::Disconnected) => return,
+        let ended = Instant::now();
+        let mut next = ended + sources.pause();
+        all = loop {
+            let left = next.saturating_duration_since(Instant::now());
+            match look.recv_timeout(left.min(LOOK)) {
+                Ok(Look::All) => break true,
+                Ok(Look::Changes) => {
+                    next = next.min(Instant::now().max(ended) + sources.pause_after_notice());
+                }
+                Err(RecvTimeoutError::Timeout) if left <= LOOK => break false,
+                Err(RecvTimeoutError::Timeout) => files.reload(events, false),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
         };
     }
 }

@@ -1,32 +1,31 @@
 //! The thing that is copied: one image, or several for different platforms with their index.
 //! Stage: oci. Input: the JSON of an image spec or an index spec. Output: [`Artifact`].
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Cursor, Read, Seek};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use oci_spec::image::Descriptor;
-use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::Error;
 use super::annotations::{Annotations, annotated};
 use super::architecture::Architecture;
+use super::artifact_file::{ArtifactFile, Parts};
 use super::blob::{Form, LayerBlob};
+use super::config::ContainerConfig;
 use super::image::{Blob, Image, ManifestFormat};
 use super::json_file;
 use super::media_type::IMAGE_INDEX;
-use super::recognise::spec_file;
 use super::spec::ImageSpec;
 use crate::digest::DiffId;
 use crate::store::Store;
 
 /// The only version of the index spec. A reader refuses all others.
 const VERSION: u32 = 1;
+/// The name of the format, for messages.
+pub(super) const INDEX_SPEC: &str = "an index spec";
 
 /// The thing that is copied: one image, or several images and their index.
 #[derive(Clone, Debug)]
@@ -74,16 +73,15 @@ impl IndexSpec {
     /// # Errors
     /// Fails with [`Error::Read`], [`Error::Json`] or [`Error::IndexVersion`].
     pub fn read(file: &Path) -> Result<Self, Error> {
-        let open = File::open(file);
-        Self::read_from(open.map_err(|source| Error::Read { file: file.to_owned(), source })?, file)
+        json_file::read::<Self>(file, INDEX_SPEC)?.checked(file)
     }
 
-    fn read_from(open: impl Read, file: &Path) -> Result<Self, Error> {
-        let spec: Self = json_file::read_from(open, file, "an index spec")?;
-        if spec.version != VERSION {
-            return Err(Error::IndexVersion { file: file.to_owned(), version: spec.version });
+    /// Checks the version of an index spec that was read from `file`.
+    pub(super) fn checked(self, file: &Path) -> Result<Self, Error> {
+        if self.version == VERSION {
+            return Ok(self);
         }
-        Ok(spec)
+        Err(Error::IndexVersion { file: file.to_owned(), version: self.version })
     }
 
     /// Returns the files of the image specs.
@@ -104,10 +102,14 @@ impl IndexSpec {
     /// Fails with [`Error::EmptyIndex`] if there are no images, with [`Error::SamePlatform`] if two
     /// are for one platform, or if an image spec can't be read.
     pub fn load(self, store: &Store) -> Result<Artifact, Error> {
+        self.load_parts(store, Parts::Outline)
+    }
+
+    pub(super) fn load_parts(self, store: &Store, parts: Parts) -> Result<Artifact, Error> {
         let mut images: Vec<Arc<ImageSpec>> = Vec::new();
         let mut entries = Vec::new();
         for IndexEntry { spec: file, annotations } in &self.images {
-            let spec = ImageSpec::read_outline(&store.locate(file))?;
+            let spec = ArtifactFile::open(store, &store.locate(file))?.image_spec(parts)?;
             if let Some(other) = images.iter().position(|image| platform(image) == platform(&spec))
             {
                 return Err(Error::SamePlatform {
@@ -132,40 +134,6 @@ fn platform(spec: &ImageSpec) -> String {
     format!("linux/{}{}", spec.architecture, variant.unwrap_or_default())
 }
 
-/// Bytes that can be read twice: those of a file, or all bytes of a pipe.
-enum Rereadable {
-    File(File),
-    Bytes(Cursor<Vec<u8>>),
-}
-
-impl Rereadable {
-    fn open(file: &Path) -> io::Result<Self> {
-        let mut open = File::open(file)?;
-        if open.metadata()?.is_file() {
-            return Ok(Self::File(open));
-        }
-        let mut bytes = Vec::new();
-        open.read_to_end(&mut bytes)?;
-        Ok(Self::Bytes(Cursor::new(bytes)))
-    }
-
-    fn rewind(&mut self) -> io::Result<()> {
-        match self {
-            Self::File(file) => file.rewind(),
-            Self::Bytes(bytes) => bytes.rewind(),
-        }
-    }
-}
-
-impl Read for Rereadable {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::File(file) => file.read(buffer),
-            Self::Bytes(bytes) => bytes.read(buffer),
-        }
-    }
-}
-
 impl From<ImageSpec> for Artifact {
     fn from(spec: ImageSpec) -> Self {
         Self { images: vec![Arc::new(spec)], index: None }
@@ -179,22 +147,29 @@ impl Artifact {
     /// Fails with [`Error::Read`], [`Error::NotSpec`], [`Error::Json`], and those of
     /// [`IndexSpec::load`].
     pub fn read(store: &Store, file: &Path) -> Result<Self, Error> {
-        let file = &*match spec_file(file)? {
-            // A file that the user gives is on this machine. A file that a script names is in the
-            // store, which may be below another root.
-            Cow::Borrowed(file) => file.to_owned(),
-            Cow::Owned(of_script) => store.locate(&of_script),
+        ArtifactFile::open(store, file)?.parse(store, Parts::Outline)
+    }
+
+    /// Returns the artifact with its layers and platforms only: enough to make layers, when the
+    /// documents have been made.
+    #[must_use]
+    pub fn into_layers(self) -> Self {
+        let into_layers = |image: Arc<ImageSpec>| {
+            let ImageSpec { architecture, variant, created, mut layers, .. } =
+                Arc::unwrap_or_clone(image);
+            layers.shrink_to_fit();
+            Arc::new(ImageSpec {
+                architecture,
+                variant,
+                created,
+                config: ContainerConfig::default(),
+                annotations: Annotations::default(),
+                history: Vec::new(),
+                layers,
+                sources: Vec::new(),
+            })
         };
-        let mut open = Rereadable::open(file)
-            .map_err(|source| Error::Read { file: file.to_owned(), source })?;
-        // Only an index has the key `images`.
-        let is_index = json_file::read_from::<BTreeMap<String, IgnoredAny>>(&mut open, file, "")
-            .is_ok_and(|json| json.contains_key("images"));
-        open.rewind().map_err(|source| Error::Read { file: file.to_owned(), source })?;
-        if !is_index {
-            return ImageSpec::read_outline_from(open, file).map(Self::from);
-        }
-        IndexSpec::read_from(open, file)?.load(store)
+        Self { images: self.images.into_iter().map(into_layers).collect(), index: self.index }
     }
 
     /// Returns whether there is an index, which may have only one image.

@@ -38,7 +38,9 @@ impl Blob {
     pub fn json(value: &impl Serialize) -> Self {
         // The objects of `Value` are sorted by key, so that no hash map's order affects the bytes.
         let value = serde_json::to_value(value).expect("OCI's documents are JSON");
-        let bytes = serde_json::to_vec(&value).expect("a value is JSON");
+        let mut bytes = serde_json::to_vec(&value).expect("a value is JSON");
+        // A server keeps the documents of many images.
+        bytes.shrink_to_fit();
         Self { digest: BlobDigest::new(Digest::of(&bytes)), bytes }
     }
 }

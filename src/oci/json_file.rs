@@ -42,6 +42,19 @@ pub fn read_from<T: DeserializeOwned>(
     })
 }
 
+/// Reads `what` from the bytes of a file. Equal store paths in it share their memory.
+///
+/// # Errors
+/// Fails with [`Error::Json`] if the bytes are not valid.
+pub fn read_bytes<T: DeserializeOwned>(
+    bytes: &[u8],
+    file: &Path,
+    what: &'static str,
+) -> Result<T, Error> {
+    let read = store::sharing(|| serde_json::from_slice(bytes));
+    read.map_err(|source| Error::Json { file: file.to_owned(), what, source })
+}
+
 /// Keeps the error of reading the file, which serde would report as an error of its own.
 struct Input<R> {
     open: R,

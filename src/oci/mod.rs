@@ -6,6 +6,7 @@ mod any_image;
 mod architecture;
 mod archive_reader;
 mod artifact;
+mod artifact_file;
 pub mod base;
 mod blob;
 mod build;
@@ -34,6 +35,7 @@ pub use annotations::{Annotations, annotated};
 pub use any_image::image_of;
 pub use architecture::Architecture;
 pub use artifact::{Artifact, Documents, IndexEntry, IndexSpec};
+pub use artifact_file::ArtifactFile;
 pub use blob::{Form, LayerBlob};
 pub use build::{
     BuildOptions, Built, LAYER_SET_FILE, LayerSet, Metadata, NixState, Warning, build_image,

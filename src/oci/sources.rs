@@ -1,6 +1,7 @@
 //! The information that Nix registered about the store paths from which an image is made.
 //! Stage: oci. Vocabulary of the image spec.
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use crate::closure::NarHash;
@@ -22,20 +23,33 @@ pub struct SourceInfo {
     pub references: Vec<StorePath>,
 }
 
-/// A record without its references: deserialising drops them at once, so that the references of a
-/// whole spec are never in memory.
+/// A record without its references, which are skipped: they are half of an image spec, and do not
+/// affect the image.
 #[derive(Debug, Deserialize)]
-#[serde(from = "SourceInfo")]
-pub struct WithoutReferences(SourceInfo);
-
-impl From<SourceInfo> for WithoutReferences {
-    fn from(info: SourceInfo) -> Self {
-        Self(SourceInfo { references: Vec::new(), ..info })
-    }
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WithoutReferences {
+    #[serde(with = "store::full_path")]
+    path: StorePath,
+    nar_hash: NarHash,
+    nar_size: u64,
+    #[serde(rename = "references")]
+    _references: IgnoredAny,
 }
 
 impl From<WithoutReferences> for SourceInfo {
     fn from(info: WithoutReferences) -> Self {
-        info.0
+        let WithoutReferences { path, nar_hash, nar_size, .. } = info;
+        Self { path, nar_hash, nar_size, references: Vec::new() }
+    }
+}
+
+/// The size of a record's NAR: all that is kept of the record where only layers are made.
+#[derive(Debug, Deserialize)]
+#[serde(from = "WithoutReferences")]
+pub struct NarSize(pub u64);
+
+impl From<WithoutReferences> for NarSize {
+    fn from(info: WithoutReferences) -> Self {
+        Self(info.nar_size)
     }
 }

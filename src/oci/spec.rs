@@ -1,7 +1,7 @@
 //! The image spec: the file that a build leaves in place of layers.
 //! Stage: oci. Input: JSON. Output: [`ImageSpec`].
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::Path;
 
 use oci_spec::image::History;
@@ -14,7 +14,7 @@ use super::config::ContainerConfig;
 use super::created::Created;
 use super::json_file;
 use super::recognise::spec_file;
-use super::sources::{SourceInfo, WithoutReferences};
+use super::sources::{NarSize, SourceInfo, WithoutReferences};
 use super::spec_layer::SpecLayer;
 use crate::store::StorePath;
 
@@ -67,13 +67,28 @@ pub(super) struct ImageSpecJson<L, S> {
 /// An image spec whose store paths have no references.
 #[derive(Deserialize)]
 #[serde(try_from = "ImageSpecJson<SpecLayer, WithoutReferences>")]
-struct Outline(ImageSpec);
+pub(super) struct Outline(pub ImageSpec);
 
 impl TryFrom<ImageSpecJson<SpecLayer, WithoutReferences>> for Outline {
     type Error = String;
 
     fn try_from(json: ImageSpecJson<SpecLayer, WithoutReferences>) -> Result<Self, String> {
         ImageSpec::try_from(json).map(Self)
+    }
+}
+
+/// An image spec without the information about store paths: enough for documents and layers.
+#[derive(Deserialize)]
+#[serde(try_from = "ImageSpecJson<SpecLayer, NarSize>")]
+pub(super) struct ForLayers(pub ImageSpec);
+
+impl TryFrom<ImageSpecJson<SpecLayer, NarSize>> for ForLayers {
+    type Error = String;
+
+    fn try_from(json: ImageSpecJson<SpecLayer, NarSize>) -> Result<Self, String> {
+        let (spec, sizes) = json.into_spec()?;
+        check_sizes(sizes.into_iter().map(|NarSize(size)| size))?;
+        Ok(Self(spec))
     }
 }
 
@@ -161,25 +176,37 @@ fn check_sizes(mut sizes: impl Iterator<Item = u64>) -> Result<(), String> {
     }
 }
 
-impl<S: Into<SourceInfo>> TryFrom<ImageSpecJson<SpecLayer, S>> for ImageSpec {
-    type Error = String;
-
-    fn try_from(json: ImageSpecJson<SpecLayer, S>) -> Result<Self, String> {
-        let ImageSpecJson {
-            platform,
+impl<S> ImageSpecJson<SpecLayer, S> {
+    /// Checks the JSON. Returns the image spec without the information about store paths, and that
+    /// information as it was read.
+    fn into_spec(self) -> Result<(ImageSpec, Vec<S>), String> {
+        let Self { platform, created, config, annotations, history, layers, store_paths, .. } =
+            self.checked()?;
+        let PlatformJson { architecture, variant, .. } = platform;
+        check_sizes(layers.iter().flat_map(SpecLayer::sizes))?;
+        let sources = Vec::new();
+        let spec = ImageSpec {
+            architecture,
+            variant,
             created,
             config,
             annotations,
             history,
             layers,
-            store_paths,
-            ..
-        } = json.checked()?;
-        let PlatformJson { architecture, variant, .. } = platform;
+            sources,
+        };
+        Ok((spec, store_paths))
+    }
+}
+
+impl<S: Into<SourceInfo>> TryFrom<ImageSpecJson<SpecLayer, S>> for ImageSpec {
+    type Error = String;
+
+    fn try_from(json: ImageSpecJson<SpecLayer, S>) -> Result<Self, String> {
+        let (spec, store_paths) = json.into_spec()?;
         let sources: Vec<SourceInfo> = store_paths.into_iter().map(Into::into).collect();
-        check_sizes(layers.iter().flat_map(SpecLayer::sizes))?;
         check_sizes(sources.iter().map(|source| source.nar_size))?;
-        Ok(Self { architecture, variant, created, config, annotations, history, layers, sources })
+        Ok(Self { sources, ..spec })
     }
 }
 
@@ -199,14 +226,6 @@ impl ImageSpec {
     /// Fails with [`Error::Read`], [`Error::NotSpec`] or [`Error::Json`].
     pub fn read_outline(file: &Path) -> Result<Self, Error> {
         json_file::read(&spec_file(file)?, WHAT).map(|Outline(spec)| spec)
-    }
-
-    /// Reads like [`ImageSpec::read_outline`], from an open file.
-    ///
-    /// # Errors
-    /// Fails with [`Error::Read`] or [`Error::Json`] if the file is not valid.
-    pub(super) fn read_outline_from(open: impl Read, file: &Path) -> Result<Self, Error> {
-        json_file::read_from(open, file, WHAT).map(|Outline(spec)| spec)
     }
 
     /// Writes `image.json`. Equal specs give equal bytes.

@@ -18,6 +18,7 @@ mod fair;
 mod fingerprint;
 mod metrics;
 pub mod on_demand;
+mod parallel;
 mod reread;
 pub mod server;
 pub mod storage;

@@ -1,18 +1,30 @@
 //! Holds the contents of a registry: repositories, their tags, and the blob for each digest.
 //! Stage: registry (pure). Input: image specs. Output: [`Catalog`].
 
+mod look;
+mod prepared;
+mod reports;
+mod source;
 mod sources;
+mod spec_files;
+mod watches;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use thiserror::Error;
 
-pub use sources::{Source, Sources};
+pub use prepared::PreparedArtifact;
+pub use source::Source;
+pub use sources::{Reload, Sources};
+pub use watches::Watches;
 
 use crate::digest::BlobDigest;
-use crate::oci::{Artifact, Blob, Form, Image, ImageSpec, LayerBlob, ManifestFormat};
+use crate::oci::{Artifact, Blob, Form, ImageSpec, LayerBlob};
 use crate::outgoing::{RepositoryName, Tag};
+
+/// Name and tag.
+type Reference = (String, String);
 
 /// Repositories by name.
 #[derive(Clone, Debug, Default)]
@@ -25,7 +37,11 @@ pub struct Catalog {
 pub struct Repository {
     tags: BTreeMap<String, BlobDigest>,
     manifests: BTreeMap<BlobDigest, Manifest>,
-    blobs: BTreeMap<BlobDigest, Content>,
+    /// The artifacts that have blobs, each once.
+    artifacts: Vec<Arc<PreparedArtifact>>,
+    /// The beginning of each blob's digest, with the index of an artifact that has the blob: other
+    /// repositories may have the same artifacts, so that only this is kept for each of them.
+    blobs: BTreeSet<(u64, u32)>,
 }
 
 /// A manifest's bytes and their media type.
@@ -35,6 +51,13 @@ pub struct Manifest {
     pub blob: Arc<Blob>,
     /// The media type of the bytes.
     pub media_type: String,
+}
+
+impl Manifest {
+    /// Wraps a manifest.
+    pub fn new(blob: Blob, media_type: String) -> Self {
+        Self { blob: Arc::new(blob), media_type }
+    }
 }
 
 /// The contents of a blob.
@@ -91,46 +114,34 @@ impl Catalog {
         artifact: &Artifact,
         form: Form,
     ) -> Result<(), CatalogError> {
-        check_reference(name, tag)?;
-        let digest = self.add_untagged(name, artifact, form)?;
-        let repository = self.repositories.entry(name.to_owned()).or_default();
-        repository.tags.insert(tag.to_owned(), digest);
+        let prepared = Arc::new(PreparedArtifact::new(artifact.clone(), form));
+        self.add_prepared(name, Some(tag), &prepared)
+    }
+
+    /// Adds an artifact under a name and a tag, and replaces what had these before. Without a tag
+    /// it is found by its digest alone: for clients that read its manifest by a tag which now stands
+    /// for another image.
+    ///
+    /// # Errors
+    /// Fails with [`CatalogError`] if the name or the tag is not valid.
+    pub fn add_prepared(
+        &mut self,
+        name: &str,
+        tag: Option<&str>,
+        artifact: &Arc<PreparedArtifact>,
+    ) -> Result<(), CatalogError> {
+        let repository = self.checked(name, tag)?;
+        repository.add(artifact);
+        if let Some(tag) = tag {
+            repository.tags.insert(tag.to_owned(), artifact.digest());
+        }
         Ok(())
     }
 
-    /// Adds an image that is found by its digest alone: for clients that read its manifest by a tag
-    /// which now stands for another image.
-    ///
-    /// # Errors
-    /// Fails with [`CatalogError::Name`] if the name is not valid.
-    pub fn add_untagged(
-        &mut self,
-        name: &str,
-        artifact: &Artifact,
-        form: Form,
-    ) -> Result<BlobDigest, CatalogError> {
-        if !RepositoryName::is_valid(name) {
-            return Err(CatalogError::Name(name.to_owned()));
-        }
-        let documents = artifact.documents(form, ManifestFormat::Oci);
-        let repository = self.repositories.entry(name.to_owned()).or_default();
-        let digest = documents.top().digest;
-        let top = documents.descriptor().media_type().to_string();
-        if let Some(index) = documents.index {
-            repository.add_manifest(index, top);
-        }
-        for (spec, image) in artifact.images().iter().zip(documents.images) {
-            for (index, layer) in spec.layers.iter().enumerate() {
-                let blob = layer.blob(form);
-                let content = Content::Layer { spec: Arc::clone(spec), index, form, blob };
-                repository.blobs.insert(blob.digest, content);
-            }
-            let media_type = image.descriptor().media_type().to_string();
-            let Image { config, manifest, .. } = image;
-            repository.blobs.insert(config.digest, Content::Config(Arc::new(config)));
-            repository.add_manifest(manifest, media_type);
-        }
-        Ok(digest)
+    /// Returns the repository of a valid name, for a valid tag.
+    fn checked(&mut self, name: &str, tag: Option<&str>) -> Result<&mut Repository, CatalogError> {
+        check_reference(name, tag.unwrap_or("latest"))?;
+        Ok(self.repositories.entry(name.to_owned()).or_default())
     }
 
     /// Adds a manifest whose blobs are elsewhere. Adds it under a name and a tag, and replaces what
@@ -144,8 +155,7 @@ impl Catalog {
         tag: Option<&str>,
         manifest: Manifest,
     ) -> Result<(), CatalogError> {
-        check_reference(name, tag.unwrap_or("latest"))?;
-        let repository = self.repositories.entry(name.to_owned()).or_default();
+        let repository = self.checked(name, tag)?;
         if let Some(tag) = tag {
             repository.tags.insert(tag.to_owned(), manifest.blob.digest);
         }
@@ -166,8 +176,31 @@ impl Catalog {
 }
 
 impl Repository {
-    fn add_manifest(&mut self, blob: Blob, media_type: String) {
-        self.manifests.insert(blob.digest, Manifest { blob: Arc::new(blob), media_type });
+    fn add(&mut self, artifact: &Arc<PreparedArtifact>) {
+        let digest = artifact.digest();
+        if self.manifests.contains_key(&digest) {
+            // The new one has the same blobs, and may be better at making them.
+            if let Some(old) = self.artifacts.iter_mut().find(|old| old.digest() == digest) {
+                *old = Arc::clone(artifact);
+                return;
+            }
+        }
+        for manifest in artifact.manifests() {
+            self.manifests.insert(manifest.blob.digest, manifest.clone());
+        }
+        let index = u32::try_from(self.artifacts.len()).expect("an image takes memory");
+        for blob in artifact.blobs() {
+            if self.in_artifacts(&blob).is_none() {
+                self.blobs.insert((beginning(&blob), index));
+            }
+        }
+        self.artifacts.push(Arc::clone(artifact));
+    }
+
+    fn in_artifacts(&self, digest: &BlobDigest) -> Option<Content> {
+        let beginning = beginning(digest);
+        let mut found = self.blobs.range((beginning, 0)..=(beginning, u32::MAX));
+        found.find_map(|(_, index)| self.artifacts.get(*index as usize)?.blob(digest))
     }
 
     /// Returns the tags, in order.
@@ -188,8 +221,14 @@ impl Repository {
     pub fn blob(&self, digest: &BlobDigest) -> Option<Content> {
         let manifest =
             || self.manifests.get(digest).map(|found| Content::Config(Arc::clone(&found.blob)));
-        self.blobs.get(digest).cloned().or_else(manifest)
+        self.in_artifacts(digest).or_else(manifest)
     }
+}
+
+/// Returns the first 64 bits of a digest.
+fn beginning(digest: &BlobDigest) -> u64 {
+    let bytes = digest.digest().bytes();
+    u64::from_be_bytes(bytes[..8].try_into().expect("a digest has 32 bytes"))
 }
 
 /// Checks that clients can ask for an image by this name and tag.

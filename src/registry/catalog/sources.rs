@@ -1,17 +1,18 @@
 //! Collects the images of a registry from files and directories, which may change.
-//! Stage: registry. Input: paths. Output: [`Catalog`], again and again.
+//! Stage: registry. Input: [`Source`]s. Output: [`Catalog`], again and again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use super::{Catalog, check_reference};
+use super::look::{Found, FoundFile};
+use super::prepared::PreparedArtifact;
+use super::spec_files::{Contents, SpecFiles};
+use super::watches::Watches;
+use super::{Catalog, Reference, Source};
 use crate::error::with_causes;
-use crate::oci::{Artifact, Form};
 use crate::registry::error::SetupError;
 use crate::registry::fingerprint::{Fingerprint, check_regular};
 use crate::store::Store;
@@ -21,69 +22,52 @@ use crate::store::Store;
 const KEPT: Duration = Duration::from_secs(600);
 /// The largest number of images that are kept for that time.
 const MOST_KEPT: usize = 64;
-/// The tag of an image whose name has none.
-const TAG: &str = "latest";
-/// The number of digits of the hash in a store path.
-const HASH: usize = 32;
-
-type Reference = (String, String);
-
-/// A place where images are found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// An image spec with a name and a tag.
-    Image(String, String, PathBuf),
-    /// A directory of image specs, `REPOSITORY/TAG` each.
-    Directory(PathBuf),
-}
-
-impl Source {
-    /// Parses `NAME:TAG=FILE`, or the path of an image spec or of a directory.
-    ///
-    /// # Errors
-    /// Fails if the argument does not yield a valid name.
-    pub fn parse(argument: &str) -> Result<Self, SetupError> {
-        let invalid = |source| SetupError::Name { argument: format!("`{argument}`"), source };
-        // A path that looks like this can be written with `./` before it.
-        let reference = argument.split_once('=').and_then(|(reference, file)| {
-            let (name, tag) = reference.rsplit_once(':')?;
-            (!reference.starts_with(['.', '/'])).then_some((name, tag, file))
-        });
-        if let Some((name, tag, file)) = reference {
-            check_reference(name, tag).map_err(invalid)?;
-            return Ok(Self::Image(name.to_owned(), tag.to_owned(), file.into()));
-        }
-        let path = Path::new(argument);
-        if path.is_dir() {
-            return Ok(Self::Directory(path.to_owned()));
-        }
-        let name = name_of(path);
-        check_reference(name, TAG).map_err(invalid)?;
-        Ok(Self::Image(name.to_owned(), TAG.to_owned(), path.to_owned()))
-    }
-}
-
-/// Returns the image's name, as its file's name has it.
-fn name_of(path: &Path) -> &str {
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let name = name.strip_suffix(".json").unwrap_or(name);
-    let name = name.strip_suffix("-image").unwrap_or(name);
-    let is_hash = |text: &str| {
-        text.len() == HASH && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
-    };
-    match name.split_once('-') {
-        Some((hash, rest)) if is_hash(hash) => rest,
-        _ => name,
-    }
-}
+/// The time between two looks where changes are not reported.
+const LOOK: Duration = Duration::from_secs(1);
+/// The bounds of that time where changes are reported. What no system reports, such as a file
+/// system that is mounted over a directory, is noticed then.
+const SELDOM: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(600));
+/// The time between the notice of a change and a look.
+const SETTLED: Duration = Duration::from_millis(50);
+/// The shortest time between two looks, as a multiple of what a look takes: at most a twentieth of
+/// the time is spent with looks, and a four-hundredth if changes are reported.
+const PAUSE: (u32, u32) = (20, 400);
 
 struct Entry {
     source: usize,
     file: PathBuf,
     fingerprint: Option<Fingerprint>,
+    /// True if the file may have changed once more without another fingerprint.
+    is_fresh: bool,
     /// The last version that could be read.
-    spec: Option<Arc<Artifact>>,
+    spec: Option<Arc<PreparedArtifact>>,
     problem: Option<String>,
+}
+
+impl Entry {
+    fn new(file: FoundFile, spec: Option<Arc<PreparedArtifact>>, problem: Option<String>) -> Self {
+        let FoundFile { source, path: file, fingerprint } = file;
+        let now = SystemTime::now();
+        let is_fresh = fingerprint.is_some_and(|fingerprint| fingerprint.is_fresh(now));
+        Self { source, file, fingerprint, is_fresh, spec, problem }
+    }
+
+    fn is_as_before(&self, file: &FoundFile) -> bool {
+        !self.is_fresh && (self.fingerprint, &self.file) == (file.fingerprint, &file.path)
+    }
+}
+
+/// Returns the contents of a file that was read, or says why there are none.
+fn contents_of(file: &FoundFile, read: &Contents) -> Result<Arc<PreparedArtifact>, String> {
+    match file.fingerprint.and_then(|fingerprint| read.get(&fingerprint)) {
+        Some(Ok(spec)) => Ok(Arc::clone(spec)),
+        Some(Err(error)) => Err(with_causes(error)),
+        None => {
+            let error = check_regular(&file.path).err().map(|error| error.to_string());
+            let error = error.unwrap_or_else(|| "it changes all the time".to_owned());
+            Err(format!("cannot read {}: {error}", file.path.display()))
+        }
+    }
 }
 
 /// Images and their sources.
@@ -91,9 +75,13 @@ pub struct Sources {
     /// The store that has the images of an index.
     store: Store,
     sources: Vec<Source>,
+    watches: Watches,
+    files: SpecFiles,
     entries: BTreeMap<Reference, Entry>,
-    kept: Vec<(String, Arc<Artifact>, Instant)>,
+    kept: Vec<(String, Arc<PreparedArtifact>, Instant)>,
     problems: BTreeSet<String>,
+    /// The time that the last look took.
+    took: Duration,
 }
 
 /// The changes that a reload found.
@@ -105,28 +93,21 @@ pub struct Reload {
     pub problems: Vec<String>,
 }
 
-/// The result of one look at all sources.
-#[derive(Default)]
-struct Found {
-    files: BTreeMap<Reference, (usize, PathBuf)>,
-    problems: BTreeSet<String>,
-    /// Directories that could not be read: the index of their source, and their repository.
-    unreadable: Vec<(usize, String)>,
-}
-
 impl Sources {
-    /// Reads all images for the first time. A problem with an image in a directory is reported
-    /// later, by [`Sources::reload`]: it must not keep the others from being served.
+    /// Reads the images that were named, for the first time. A problem with an image in a directory
+    /// is reported later, by [`Sources::reload`]: it must not keep the others from being served.
     ///
     /// # Errors
     /// Fails if an image that was named, or a directory, can't be read.
-    pub fn new(store: Store, sources: Vec<Source>) -> Result<Self, SetupError> {
+    pub fn new(store: Store, sources: Vec<Source>, watches: Watches) -> Result<Self, SetupError> {
         let mut named: BTreeMap<Reference, &Path> = BTreeMap::new();
-        for source in &sources {
+        let mut files = SpecFiles::default();
+        let mut entries = BTreeMap::new();
+        for (index, source) in sources.iter().enumerate() {
             match source {
                 Source::Image(name, tag, file) => {
                     let reference = (name.clone(), tag.clone());
-                    if let Some(first) = named.insert(reference, file) {
+                    if let Some(first) = named.insert(reference.clone(), file) {
                         return Err(SetupError::Twice {
                             reference: format!("{name}:{tag}"),
                             first: first.to_owned(),
@@ -135,7 +116,11 @@ impl Sources {
                     }
                     check_regular(file)
                         .map_err(|source| SetupError::Read { path: file.clone(), source })?;
-                    Artifact::read(&store, file)?;
+                    let found = FoundFile::at(index, file.clone());
+                    let read = files.read(&store, found.to_be_read(), false);
+                    let spec = read.into_values().next().transpose()?;
+                    let entry = Entry::new(found, spec, None);
+                    entries.insert(reference, entry);
                 }
                 Source::Directory(path) => {
                     let read = fs::read_dir(path).map(drop);
@@ -143,45 +128,60 @@ impl Sources {
                 }
             }
         }
-        let (entries, kept, problems) = Default::default();
-        Ok(Self { store, sources, entries, kept, problems })
+        let (kept, problems, took) = Default::default();
+        Ok(Self { store, sources, watches, files, entries, kept, problems, took })
     }
 
     /// Looks at all files, and reads those that changed; with `all`, reads all of them.
     pub fn reload(&mut self, all: bool) -> Reload {
-        let mut found = self.look();
-        let mut changed = false;
+        let begin = Instant::now();
+        let mut found = Found::look(&self.sources, &mut self.watches.round());
+        self.took = begin.elapsed();
         let mut before = std::mem::take(&mut self.entries);
         // An image whose directory can't be read now may be back in a moment: keep it.
-        let out_of_sight: Vec<_> = before
-            .iter()
-            .filter(|(reference, entry)| {
-                found.is_out_of_sight(entry.source, &reference.0)
-                    && !found.files.contains_key(reference)
-            })
-            .map(|(reference, entry)| (reference.clone(), (entry.source, entry.file.clone())))
-            .collect();
-        for (reference, place) in out_of_sight {
-            found.files.insert(reference, place);
+        for (reference, entry) in &before {
+            if found.is_out_of_sight(entry.source, &reference.0) {
+                let file = || FoundFile::at(entry.source, entry.file.clone());
+                found.files.entry(reference.clone()).or_insert_with(file);
+            }
         }
-        for (reference, (source, file)) in found.files {
-            let fingerprint = Fingerprint::of(&file);
+        let is_as_before = |(reference, file): &(&Reference, &FoundFile)| {
+            before.get(*reference).is_some_and(|old| !all && old.is_as_before(file))
+        };
+        let news = found.files.iter().filter(|found| !is_as_before(found));
+        let to_be_read = news.flat_map(|(_, file)| file.to_be_read()).collect();
+        let read = self.files.read(&self.store, to_be_read, all);
+        let mut changed = false;
+        for (reference, file) in found.files {
             let old = before.remove(&reference);
-            let mut entry = match old {
-                Some(old) if !all && old.fingerprint == fingerprint && old.file == file => old,
+            let entry = match old {
+                Some(old) if !all && old.is_as_before(&file) => {
+                    Entry { source: file.source, ..old }
+                }
                 old => {
-                    let same = old.as_ref().is_some_and(|old| old.fingerprint == fingerprint);
-                    let old_spec = old.and_then(|old| old.spec);
-                    let (spec, problem) = read(&self.store, &reference, &file, old_spec.as_ref());
-                    if spec.is_some() {
-                        changed = true;
-                        self.keep(&reference.0, old_spec.clone().filter(|_| !same));
-                    }
-                    let spec = spec.or(old_spec);
-                    Entry { source, file, fingerprint, spec, problem }
+                    let had = old.as_ref().is_some_and(|old| old.spec.is_some());
+                    let (spec, problem) = match contents_of(&file, &read) {
+                        Ok(spec) => (Some(spec), None),
+                        Err(problem) => {
+                            let end = if had { "stays as it was" } else { "is not served" };
+                            let (name, tag) = &reference;
+                            (None, Some(format!("{problem}: {name}:{tag} {end}")))
+                        }
+                    };
+                    let same = old.as_ref().is_some_and(|old| old.fingerprint == file.fingerprint);
+                    let old = old.and_then(|old| old.spec);
+                    let spec = match (spec, old) {
+                        (Some(new), Some(old)) if !all && new.is_same(&old) => Some(old),
+                        (Some(new), old) => {
+                            changed = true;
+                            self.keep(&reference.0, old.filter(|_| !same));
+                            Some(new)
+                        }
+                        (None, old) => old,
+                    };
+                    Entry::new(file, spec, problem)
                 }
             };
-            entry.source = source;
             found.problems.extend(entry.problem.clone());
             self.entries.insert(reference, entry);
         }
@@ -197,7 +197,22 @@ impl Sources {
         Reload { changed, problems }
     }
 
-    fn keep(&mut self, name: &str, spec: Option<Arc<Artifact>>) {
+    /// Returns the time after which to look again.
+    pub fn pause(&self) -> Duration {
+        let is_settled = || self.entries.values().all(|entry| !entry.is_fresh);
+        if self.watches.sees_all() && is_settled() {
+            (self.took * PAUSE.1).clamp(SELDOM.0, SELDOM.1)
+        } else {
+            LOOK.max(self.took * PAUSE.0)
+        }
+    }
+
+    /// Returns the time after which to look again when a change was noticed: others may follow.
+    pub fn pause_after_notice(&self) -> Duration {
+        SETTLED.max(self.took * PAUSE.0)
+    }
+
+    fn keep(&mut self, name: &str, spec: Option<Arc<PreparedArtifact>>) {
         let Some(spec) = spec else { return };
         if self.kept.len() == MOST_KEPT {
             self.kept.remove(0);
@@ -209,11 +224,11 @@ impl Sources {
     pub fn catalog(&self) -> Catalog {
         let mut catalog = Catalog::default();
         for (name, spec, _) in &self.kept {
-            catalog.add_untagged(name, spec, Form::AsStored).expect("its name was checked");
+            catalog.add_prepared(name, None, spec).expect("its name was checked");
         }
         for ((name, tag), entry) in &self.entries {
             if let Some(spec) = &entry.spec {
-                catalog.add(name, tag, spec, Form::AsStored).expect("its name was checked");
+                catalog.add_prepared(name, Some(tag), spec).expect("its name was checked");
             }
         }
         catalog
@@ -223,130 +238,13 @@ impl Sources {
     pub fn count(&self) -> usize {
         self.entries.values().filter(|entry| entry.spec.is_some()).count()
     }
-
-    fn look(&self) -> Found {
-        let mut found = Found::default();
-        for (index, source) in self.sources.iter().enumerate() {
-            match source {
-                Source::Image(name, tag, file) => {
-                    found.add(index, (name.clone(), tag.clone()), file.clone());
-                }
-                Source::Directory(path) => {
-                    found.look_in(index, path, "", &mut Vec::new());
-                }
-            }
-        }
-        found
-    }
-}
-
-impl Found {
-    fn add(&mut self, source: usize, reference: Reference, file: PathBuf) {
-        match self.files.get(&reference) {
-            // Another argument has the same name: the first one counts.
-            Some((_, first)) => {
-                let ((name, tag), file, first) = (reference, file.display(), first.display());
-                let problem = format!("{file} is not served: {name}:{tag} is {first}");
-                self.problems.insert(problem);
-            }
-            None => {
-                self.files.insert(reference, (source, file));
-            }
-        }
-    }
-
-    fn is_out_of_sight(&self, source: usize, repository: &str) -> bool {
-        self.unreadable.iter().any(|(unreadable, above)| {
-            let below = repository.strip_prefix(&**above);
-            *unreadable == source
-                && (above.is_empty() || below.is_some_and(|b| b.is_empty() || b.starts_with('/')))
-        })
-    }
-
-    /// Looks for images in a directory, which is `repository`, and in the directories below it.
-    fn look_in(
-        &mut self,
-        source: usize,
-        directory: &Path,
-        repository: &str,
-        above: &mut Vec<(u64, u64)>,
-    ) {
-        let entries = fs::metadata(directory).and_then(|metadata| {
-            let this = (metadata.dev(), metadata.ino());
-            let entries = fs::read_dir(directory)?.collect::<io::Result<Vec<_>>>()?;
-            Ok((this, entries))
-        });
-        let (this, mut entries) = match entries {
-            Ok(found) => found,
-            Err(error) => {
-                self.problems.insert(format!("cannot read {}: {error}", directory.display()));
-                self.unreadable.push((source, repository.to_owned()));
-                return;
-            }
-        };
-        if above.contains(&this) {
-            self.problems.insert(format!("{} leads to itself", directory.display()));
-            return;
-        }
-        above.push(this);
-        entries.sort_by_key(fs::DirEntry::file_name);
-        for entry in entries {
-            let (path, name) = (entry.path(), entry.file_name());
-            let name = name.to_string_lossy();
-            // No repository or tag begins with a dot, but unfinished and hidden files do.
-            if name.starts_with('.') {
-                continue;
-            }
-            let nested = if repository.is_empty() {
-                name.to_string()
-            } else {
-                format!("{repository}/{name}")
-            };
-            if path.is_dir() {
-                self.look_in(source, &path, &nested, above);
-                continue;
-            }
-            match check_reference(repository, &name) {
-                Ok(()) => self.add(source, (repository.to_owned(), name.into_owned()), path),
-                Err(_) if repository.is_empty() => {
-                    let problem = "is not served: it is not in a repository's directory";
-                    self.problems.insert(format!("{} {problem}", path.display()));
-                }
-                Err(error) => {
-                    self.problems.insert(format!("{} is not served: {error}", path.display()));
-                }
-            }
-        }
-        above.pop();
-    }
-}
-
-/// Reads an image or index. Returns it, or a message that says what is wrong with it.
-fn read(
-    store: &Store,
-    (name, tag): &Reference,
-    file: &Path,
-    old: Option<&Arc<Artifact>>,
-) -> (Option<Arc<Artifact>>, Option<String>) {
-    if let Err(error) = check_regular(file) {
-        let problem = format!("cannot read {}: {error}", file.display());
-        let end = if old.is_some() { "stays as it was" } else { "is not served" };
-        return (None, Some(format!("{problem}: {name}:{tag} {end}")));
-    }
-    match Artifact::read(store, file) {
-        Ok(spec) => (Some(Arc::new(spec)), None),
-        Err(error) => {
-            let error = with_causes(&error);
-            let end = if old.is_some() { "stays as it was" } else { "is not served" };
-            (None, Some(format!("{error}: {name}:{tag} {end}")))
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
 
+    use super::super::Content;
     use super::*;
 
     /// Returns an image spec that differs from others by its time.
@@ -379,36 +277,6 @@ mod tests {
     }
 
     #[test]
-    fn arguments_are_read() {
-        let directory = tempfile::tempdir().unwrap();
-        let image = |name: &str, tag: &str, file: &str| {
-            Some(Source::Image(name.to_owned(), tag.to_owned(), file.into()))
-        };
-        let hash = "a".repeat(32);
-        let path = directory.path().to_str().unwrap();
-        for (argument, expected) in [
-            ("a/b:v1=image.json", image("a/b", "v1", "image.json")),
-            ("a:v1=b=c", image("a", "v1", "b=c")),
-            ("x/hello.json", image("hello", "latest", "x/hello.json")),
-            ("hello-image.json", image("hello", "latest", "hello-image.json")),
-            ("./a:v=hello.json", None),
-            ("./a:v/hello.json", image("hello", "latest", "./a:v/hello.json")),
-            ("image.json", image("image", "latest", "image.json")),
-            (
-                &*format!("/nix/store/{hash}-hello-image.json"),
-                image("hello", "latest", &format!("/nix/store/{hash}-hello-image.json")),
-            ),
-            (path, Some(Source::Directory(path.into()))),
-            ("A:v1=image.json", None),
-            ("a:.=image.json", None),
-            ("Hello.json", None),
-            ("", None),
-        ] {
-            assert_eq!(Source::parse(argument).ok(), expected, "{argument}");
-        }
-    }
-
-    #[test]
     fn a_directory_is_looked_at_again() {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
@@ -420,8 +288,12 @@ mod tests {
         symlink(path("one"), path("images/a/v1")).unwrap();
         symlink(path("one"), path("images/a/b/v1")).unwrap();
         symlink(path("images"), path("images/a/loop")).unwrap();
-        let mut sources =
-            Sources::new(Store::default(), vec![Source::Directory(path("images"))]).unwrap();
+        let mut sources = Sources::new(
+            Store::default(),
+            vec![Source::Directory(path("images"))],
+            Watches::none(),
+        )
+        .unwrap();
         let first = sources.reload(false);
         assert!(first.changed);
         assert_eq!(first.problems.len(), 2, "{first:?}");
@@ -476,12 +348,145 @@ mod tests {
         fs::write(path("one"), spec(2001)).unwrap();
         fs::write(path("images/a/v1"), spec(2002)).unwrap();
         let image = Source::Image("a".to_owned(), "v1".to_owned(), path("one"));
-        let mut sources =
-            Sources::new(Store::default(), vec![image.clone(), Source::Directory(path("images"))])
-                .unwrap();
+        let mut sources = Sources::new(
+            Store::default(),
+            vec![image.clone(), Source::Directory(path("images"))],
+            Watches::none(),
+        )
+        .unwrap();
         let reload = sources.reload(false);
         assert!(reload.problems[0].contains("is not served: a:v1 is "), "{reload:?}");
-        let both = Sources::new(Store::default(), vec![image.clone(), image]).err().unwrap();
+        let both = Sources::new(Store::default(), vec![image.clone(), image], Watches::none())
+            .err()
+            .unwrap();
         assert!(both.to_string().starts_with("a:v1 is two images: "), "{both}");
+    }
+
+    #[test]
+    fn a_file_with_many_names_is_read_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        for repository in ["a", "b"] {
+            fs::create_dir_all(path("images").join(repository)).unwrap();
+        }
+        let script = format!("#!/bin/sh\n# spec: {}\nexec stowage\n", path("one").display());
+        for (name, text) in
+            [("one", spec(2001)), ("copy", spec(2001)), ("two", spec(2002)), ("script", script)]
+        {
+            fs::write(path(name), text).unwrap();
+        }
+        fs::hard_link(path("one"), path("images/a/hard")).unwrap();
+        for number in 0..20 {
+            symlink(path("one"), path(&format!("images/a/{number}"))).unwrap();
+            symlink(path("copy"), path(&format!("images/b/{number}"))).unwrap();
+        }
+        symlink(path("script"), path("images/b/script")).unwrap();
+        symlink(path("two"), path("images/b/two")).unwrap();
+        let image = Source::Image("c".to_owned(), "v1".to_owned(), path("one"));
+        let sources = vec![image, Source::Directory(path("images"))];
+        let mut sources = Sources::new(Store::default(), sources, Watches::none()).unwrap();
+        let distinct = |sources: &Sources| {
+            let specs =
+                sources.entries.values().map(|entry| Arc::as_ptr(entry.spec.as_ref().unwrap()));
+            specs.collect::<BTreeSet<_>>().len()
+        };
+        for all in [false, false, true] {
+            sources.reload(all);
+            assert_eq!((sources.count(), distinct(&sources)), (44, 2));
+        }
+        // What is kept of them are the documents and the layers.
+        let catalog = sources.catalog();
+        let repository = catalog.repository("b").unwrap();
+        assert_eq!(repository.artifacts.len(), 2);
+        for artifact in &repository.artifacts {
+            let config = artifact.blobs().next().unwrap();
+            assert!(matches!(repository.blob(&config), Some(Content::Config(_))));
+        }
+        // Each broken file is named by its own path, also if another one is broken in the same way.
+        for name in ["images/a/x", "images/b/x"] {
+            fs::write(path(name), "{").unwrap();
+        }
+        let problems = sources.reload(false).problems;
+        let named = ["images/a/x", "images/b/x"].map(|name| path(name).display().to_string());
+        let ends = ["a:x is not served", "b:x is not served"];
+        assert_eq!(problems.len(), 2, "{problems:?}");
+        for ((problem, name), end) in problems.iter().zip(named).zip(ends) {
+            assert!(problem.starts_with(&name) && problem.ends_with(end), "{problem}");
+        }
+    }
+
+    #[test]
+    fn a_change_is_noticed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        for name in ["images/a", "specs", "other"] {
+            fs::create_dir_all(path(name)).unwrap();
+        }
+        fs::write(path("specs/one"), spec(2001)).unwrap();
+        fs::write(path("other/one"), spec(2002)).unwrap();
+        symlink("specs", path("current")).unwrap();
+        symlink(path("current/one"), path("result")).unwrap();
+        symlink("../../result", path("images/a/v1")).unwrap();
+        symlink("images", path("link")).unwrap();
+        fs::write(path("named"), spec(2003)).unwrap();
+        let (sender, notices) = std::sync::mpsc::channel();
+        let watches = Watches::start(&Store::default(), move || sender.send(()).is_ok());
+        let image = Source::Image("b".to_owned(), "v1".to_owned(), path("named"));
+        let given = vec![image, Source::Directory(path("link"))];
+        let mut sources = Sources::new(Store::default(), given, watches).unwrap();
+        sources.reload(false);
+        // The time that makes two changes of a file differ.
+        let settle = |sources: &mut Sources| {
+            while sources.entries.values().any(|entry| entry.is_fresh) {
+                sources.reload(false);
+            }
+        };
+        settle(&mut sources);
+        assert!(sources.watches.sees_all(), "the directory for temporary files is on a network");
+        assert!(sources.pause() >= SELDOM.0);
+        let replace = |target: &str, name: &str| {
+            symlink(target, path("next")).unwrap();
+            fs::rename(path("next"), path(name)).unwrap();
+        };
+        let write = |name: &str, year: u32| fs::write(path(name), spec(year)).unwrap();
+        let changes: [(&str, &dyn Fn()); 13] = [
+            ("a new file", &|| write("images/a/v2", 2004)),
+            ("a file that is written", &|| write("images/a/v2", 2005)),
+            ("a new directory", &|| {
+                fs::create_dir(path("made")).unwrap();
+                write("made/v1", 2006);
+                fs::rename(path("made"), path("images/new")).unwrap();
+            }),
+            ("a file in it", &|| write("images/new/v2", 2007)),
+            ("the target of a link", &|| write("specs/one", 2008)),
+            ("a link on the way", &|| replace("other", "current")),
+            ("the end of the way", &|| write("other/one", 2009)),
+            ("the last link", &|| replace("specs/one", "result")),
+            ("a tag", &|| replace("../../other/one", "images/a/v1")),
+            ("a named file", &|| {
+                write("next", 2010);
+                fs::rename(path("next"), path("named")).unwrap();
+            }),
+            ("a file that goes", &|| fs::remove_file(path("images/new/v2")).unwrap()),
+            ("another directory", &|| {
+                fs::create_dir_all(path("release/b")).unwrap();
+                write("release/b/v9", 2011);
+                fs::hard_link(path("release/b/v9"), path("specs/v9")).unwrap();
+                replace("release", "link");
+            }),
+            ("a file by its other name", &|| write("specs/v9", 2012)),
+        ];
+        for (what, change) in changes {
+            while notices.try_recv().is_ok() {}
+            change();
+            notices.recv_timeout(Duration::from_secs(60)).expect(what);
+            let mut changed = sources.reload(false).changed;
+            // A change of several steps may be seen before it is done.
+            while !changed {
+                notices.recv_timeout(Duration::from_secs(60)).expect(what);
+                changed = sources.reload(false).changed;
+            }
+            settle(&mut sources);
+        }
     }
 }

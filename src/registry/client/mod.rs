@@ -11,7 +11,6 @@ mod error;
 mod exchange;
 mod no_answer;
 mod origin;
-mod parallel;
 mod prefetch;
 mod push;
 mod referrers;

@@ -14,7 +14,6 @@ use std::sync::{Mutex, PoisonError};
 use super::answer::Answer;
 use super::error::ClientError;
 use super::exchange::CONNECTIONS;
-use super::parallel::in_parallel;
 use super::repository::{Access, Client, ClientOptions, Presence};
 use super::reuse::compressed_blobs;
 use super::upload::{Mount, SMALL, Upload};
@@ -26,6 +25,7 @@ use crate::outgoing::{
     Copied, Hashing, ImageLayer, LayerStep, Reference, Tally, Turn, Watch, Watched, WatchedLayer,
     write_checked_layer,
 };
+use crate::registry::parallel::in_parallel;
 use crate::sink::Plain;
 use crate::store::Store;
 

@@ -3,32 +3,36 @@
 
 use std::sync::Arc;
 
-use crate::oci::{Artifact, Blob, Form, Image, ImageSpec};
-use crate::registry::catalog::{Catalog, CatalogError, Manifest};
+use crate::oci::{Blob, Form, Image, ImageSpec};
+use crate::registry::catalog::{Catalog, CatalogError, Manifest, PreparedArtifact};
 use crate::registry::storage::StoredManifest;
 
 /// An image that is available.
 #[derive(Clone, Debug)]
 pub enum Found {
     /// The image was built here: its layers are made here.
-    Here(Artifact),
+    Here(Arc<PreparedArtifact>),
     /// The image is in the storage, with its blobs.
     Stored(Manifest),
 }
 
 impl Found {
+    /// Wraps an image whose layers are made here.
+    pub fn here(spec: ImageSpec) -> Self {
+        Self::Here(Arc::new(PreparedArtifact::new(spec.into(), Form::AsStored).compact()))
+    }
+
     /// Wraps an image that was found in a storage.
     pub fn of(stored: StoredManifest) -> Self {
         let StoredManifest { digest, media_type, bytes, .. } = stored;
-        let blob = Arc::new(Blob { digest, bytes: bytes.into() });
-        Self::Stored(Manifest { blob, media_type })
+        Self::Stored(Manifest::new(Blob { digest, bytes: bytes.into() }, media_type))
     }
 
     /// Wraps an image that was just stored.
     pub fn of_spec(spec: &ImageSpec) -> Self {
         let image = Image::new(spec);
         let media_type = image.descriptor().media_type().to_string();
-        Self::Stored(Manifest { blob: Arc::new(image.manifest), media_type })
+        Self::Stored(Manifest::new(image.manifest, media_type))
     }
 
     /// Adds the image to a catalog, under a tag or by its digest only.
@@ -39,10 +43,7 @@ impl Found {
         tag: Option<&str>,
     ) -> Result<(), CatalogError> {
         match (self, tag) {
-            (Self::Here(artifact), Some(tag)) => catalog.add(name, tag, artifact, Form::AsStored),
-            (Self::Here(artifact), None) => {
-                catalog.add_untagged(name, artifact, Form::AsStored).map(drop)
-            }
+            (Self::Here(artifact), tag) => catalog.add_prepared(name, tag, artifact),
             (Self::Stored(manifest), tag) => catalog.add_manifest(name, tag, manifest.clone()),
         }
     }

@@ -360,7 +360,7 @@ impl OnDemand {
         request: &PackageRequest,
         spec: ImageSpec,
     ) -> Result<Found, OnDemandError> {
-        let Some(storage) = &self.storage else { return Ok(Found::Here(spec.into())) };
+        let Some(storage) = &self.storage else { return Ok(Found::here(spec)) };
         let spec = Arc::new(spec);
         let (name, tag) = (&request.name, &request.tag);
         let stored = storage.put_image(&self.store, &spec, name, &self.key(request)).await;

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use stowage::digest::Digest;
 use stowage::oci::Image;
 
-use super::{Images, manifest_digest, until};
+use super::{Images, Server, manifest_digest, until};
 
 #[test]
 fn a_directory_and_files_are_served() {
@@ -68,6 +68,42 @@ fn what_changes_in_a_directory_is_served() {
     let log = server.end();
     assert!(log.contains("images/a/b/v1: not an image spec"), "{log}");
     assert_eq!(log.matches("a/b:v1 stays as it was").count(), 1, "{log}");
+}
+
+/// Sets limits of inotify for a server, in a user namespace, which has limits of its own.
+#[test]
+#[cfg(target_os = "linux")]
+fn changes_are_found_where_none_are_reported() {
+    for (limit, message) in [
+        ("instances", "cannot watch for changes (`fs.inotify.max_user_instances`): "),
+        ("watches", "for changes (`fs.inotify.max_user_watches`): "),
+    ] {
+        let images = Images::new();
+        let file = format!("/proc/sys/user/max_inotify_{limit}");
+        let limited = |command: &[&str]| {
+            let script = "echo \"$1\" >\"$0\" && shift && exec \"$@\"";
+            let mut limited = std::process::Command::new("unshare");
+            limited.args(["--user", "--map-root-user", "sh", "-c", script, &file]);
+            limited.arg(if limit == "watches" { "2" } else { "0" }).args(command);
+            limited
+        };
+        if !limited(&["true"]).output().is_ok_and(|output| output.status.success()) {
+            eprintln!("not tested: there are no user namespaces");
+            return;
+        }
+        let stowage = images.store.stowage(&[]);
+        let program = stowage.get_program().to_str().unwrap();
+        let root = images.store.root().to_str().unwrap();
+        let mut command = limited(&[program, "--root", root, "serve", "images"]);
+        let server = Server::run(&images, command.current_dir(images.store.root()));
+        let status = |tag: &str| server.get(&format!("/v2/a/b/manifests/{tag}")).status;
+        assert_eq!((status("v1"), status("v9")), (200, 404));
+        images.link("two.json", "a/b/v9");
+        until("the new one is there", || (status("v9") == 200).then_some(()));
+        let log = server.end();
+        assert_eq!(log.matches(message).count(), 1, "{log}");
+        assert!(log.contains("looking for changes every second instead"), "{log}");
+    }
 }
 
 /// Runs the distribution-spec's conformance tests for pull and content discovery, as far as they

@@ -1,0 +1,173 @@
+//! Reads the file of an image or of an index, whichever it is, and only once.
+//! Stage: oci. Input: a path. Output: [`Artifact`].
+
+use std::borrow::Cow;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek};
+use std::path::{Path, PathBuf};
+
+use serde::Deserializer;
+use serde::de::{self, DeserializeOwned, DeserializeSeed, IgnoredAny, MapAccess, Visitor};
+
+use super::Error;
+use super::artifact::{Artifact, INDEX_SPEC, IndexSpec};
+use super::json_file;
+use super::recognise::spec_file;
+use super::spec::{self, ForLayers, ImageSpec, Outline};
+use crate::digest::Digest;
+use crate::store::Store;
+
+/// Files up to this size are read into memory as a whole, which is faster than reading them as
+/// streams.
+const SMALL: u64 = 1 << 20;
+
+/// The parts of an image spec that are read.
+#[derive(Clone, Copy)]
+pub(super) enum Parts {
+    /// All but references.
+    Outline,
+    /// No information about store paths.
+    ForLayers,
+}
+
+/// A file with an image spec or an index spec, which is not parsed yet.
+pub struct ArtifactFile {
+    file: PathBuf,
+    bytes: Bytes,
+}
+
+/// The bytes of a file: a large one is read as a stream.
+enum Bytes {
+    File(File),
+    Memory(Vec<u8>),
+}
+
+impl ArtifactFile {
+    /// Opens a file, or the one that a script names.
+    ///
+    /// # Errors
+    /// [`Error::Read`] and [`Error::NotSpec`].
+    pub fn open(store: &Store, file: &Path) -> Result<Self, Error> {
+        let file = match spec_file(file)? {
+            // The file that was given is on this machine, whatever the store's root is.
+            Cow::Borrowed(file) => file.to_owned(),
+            Cow::Owned(of_script) => store.locate(&of_script),
+        };
+        match Bytes::open(&file) {
+            Ok(bytes) => Ok(Self { file, bytes }),
+            Err(source) => Err(Error::Read { file, source }),
+        }
+    }
+
+    /// Returns the digest of the bytes, if they are in memory.
+    pub fn digest(&self) -> Option<Digest> {
+        match &self.bytes {
+            Bytes::File(_) => None,
+            Bytes::Memory(bytes) => Some(Digest::of(bytes)),
+        }
+    }
+
+    /// Parses the file without what documents and layers do not need: no store path is known of an
+    /// image that is read in this way.
+    ///
+    /// # Errors
+    /// [`Error::Read`], [`Error::Json`], and those of [`IndexSpec::load`].
+    pub fn parse_for_layers(&mut self, store: &Store) -> Result<Artifact, Error> {
+        self.parse(store, Parts::ForLayers)
+    }
+
+    pub(super) fn parse(&mut self, store: &Store, parts: Parts) -> Result<Artifact, Error> {
+        if !self.is_index()? {
+            return self.image_spec(parts).map(Artifact::from);
+        }
+        let spec = self.json::<IndexSpec>(INDEX_SPEC)?.checked(&self.file)?;
+        spec.load_parts(store, parts)
+    }
+
+    pub(super) fn image_spec(&mut self, parts: Parts) -> Result<ImageSpec, Error> {
+        match parts {
+            Parts::Outline => self.json(spec::WHAT).map(|Outline(spec)| spec),
+            Parts::ForLayers => self.json(spec::WHAT).map(|ForLayers(spec)| spec),
+        }
+    }
+
+    /// Returns whether the file has an index: it reads as far as the first key that only one of the
+    /// two formats has.
+    fn is_index(&mut self) -> Result<bool, Error> {
+        let mut found = None;
+        let key = FormatKey(&mut found);
+        match &mut self.bytes {
+            Bytes::Memory(bytes) => {
+                let _ = key.deserialize(&mut serde_json::Deserializer::from_slice(bytes));
+            }
+            Bytes::File(open) => {
+                let reader = BufReader::new(&*open);
+                let _ = key.deserialize(&mut serde_json::Deserializer::from_reader(reader));
+                let rewound = open.rewind();
+                rewound.map_err(|source| Error::Read { file: self.file.clone(), source })?;
+            }
+        }
+        Ok(found == Some(true))
+    }
+
+    fn json<T: DeserializeOwned>(&mut self, what: &'static str) -> Result<T, Error> {
+        match &mut self.bytes {
+            Bytes::Memory(bytes) => json_file::read_bytes(bytes, &self.file, what),
+            Bytes::File(open) => json_file::read_from(open, &self.file, what),
+        }
+    }
+}
+
+impl Bytes {
+    fn open(file: &Path) -> io::Result<Self> {
+        let mut open = File::open(file)?;
+        let mut bytes = Vec::new();
+        let metadata = open.metadata()?;
+        if !metadata.is_file() {
+            open.read_to_end(&mut bytes)?;
+            return Ok(Self::Memory(bytes));
+        }
+        if metadata.len() <= SMALL {
+            open.by_ref().take(SMALL + 1).read_to_end(&mut bytes)?;
+            if bytes.len() as u64 <= SMALL {
+                return Ok(Self::Memory(bytes));
+            }
+            // It has grown meanwhile.
+            open.rewind()?;
+        }
+        Ok(Self::File(open))
+    }
+}
+
+/// Finds the first key of an object that only an index spec or only an image spec has. Sets its
+/// field to whether it is that of an index, and stops there with an error.
+struct FormatKey<'f>(&'f mut Option<bool>);
+
+impl<'de> DeserializeSeed<'de> for FormatKey<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for FormatKey<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key::<String>()? {
+            let is_index = key == "images";
+            if is_index || ["platform", "layers", "storePaths"].contains(&&*key) {
+                *self.0 = Some(is_index);
+                return Err(de::Error::custom("the format is known"));
+            }
+            map.next_value::<IgnoredAny>()?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,167 @@
+//! Looks at the sources of a server: which files there are, and whether they have changed.
+//! Stage: registry. Input: [`Source`]s. Output: [`Found`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, DirEntry, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::source::Source;
+use super::watches::Round;
+use super::{Reference, check_reference};
+use crate::registry::fingerprint::Fingerprint;
+
+/// The result of one look at all sources.
+#[derive(Default)]
+pub struct Found {
+    /// The file of each name and tag.
+    pub files: BTreeMap<Reference, FoundFile>,
+    /// What is wrong, for people.
+    pub problems: BTreeSet<String>,
+    /// Directories that could not be read: the index of their source, and their repository.
+    unreadable: Vec<(usize, String)>,
+}
+
+/// A file that a source has.
+pub struct FoundFile {
+    /// The index of the source.
+    pub source: usize,
+    /// The path of the file.
+    pub path: PathBuf,
+    /// The state of the file; none if it is no regular file, or can't be read.
+    pub fingerprint: Option<Fingerprint>,
+}
+
+impl FoundFile {
+    /// Looks at a file.
+    pub fn at(source: usize, path: PathBuf) -> Self {
+        let metadata = fs::metadata(&path).ok();
+        Self::with(source, path, metadata.as_ref())
+    }
+
+    /// Returns the file to be read, if it can be.
+    pub fn to_be_read(&self) -> BTreeMap<Fingerprint, PathBuf> {
+        self.fingerprint.map(|fingerprint| (fingerprint, self.path.clone())).into_iter().collect()
+    }
+
+    fn with(source: usize, path: PathBuf, metadata: Option<&Metadata>) -> Self {
+        let fingerprint = metadata.filter(|it| it.is_file()).map(Fingerprint::new);
+        Self { source, path, fingerprint }
+    }
+}
+
+impl Found {
+    /// Looks at all sources, and has everything watched on which the result depends.
+    pub fn look(sources: &[Source], round: &mut Round) -> Self {
+        let mut found = Self::default();
+        for (index, source) in sources.iter().enumerate() {
+            match source {
+                Source::Image(name, tag, file) => {
+                    round.watch_file(file);
+                    let file = FoundFile::at(index, file.clone());
+                    found.add((name.clone(), tag.clone()), file);
+                }
+                Source::Directory(path) => {
+                    round.watch_path(path);
+                    found.look_in(index, path, "", &mut Vec::new(), round);
+                }
+            }
+        }
+        found
+    }
+
+    fn add(&mut self, reference: Reference, file: FoundFile) {
+        match self.files.get(&reference) {
+            // Another argument has the same name: the first one counts.
+            Some(first) => {
+                let ((name, tag), file) = (reference, file.path.display());
+                let first = first.path.display();
+                let problem = format!("{file} is not served: {name}:{tag} is {first}");
+                self.problems.insert(problem);
+            }
+            None => {
+                self.files.insert(reference, file);
+            }
+        }
+    }
+
+    /// Returns whether the directory of a repository could not be read.
+    pub fn is_out_of_sight(&self, source: usize, repository: &str) -> bool {
+        self.unreadable.iter().any(|(unreadable, above)| {
+            let below = repository.strip_prefix(&**above);
+            *unreadable == source
+                && (above.is_empty() || below.is_some_and(|b| b.is_empty() || b.starts_with('/')))
+        })
+    }
+
+    /// Looks for images in a directory, which is `repository`, and in the directories below it.
+    fn look_in(
+        &mut self,
+        source: usize,
+        directory: &Path,
+        repository: &str,
+        above: &mut Vec<(u64, u64)>,
+        round: &mut Round,
+    ) {
+        // Before the directory is read: what is changed after the reading is noticed.
+        round.watch_directory(directory);
+        let entries = fs::metadata(directory).and_then(|metadata| {
+            let this = (metadata.dev(), metadata.ino());
+            let entries = fs::read_dir(directory)?.collect::<io::Result<Vec<_>>>()?;
+            Ok((this, entries))
+        });
+        let (this, mut entries) = match entries {
+            Ok(found) => found,
+            Err(error) => {
+                self.problems.insert(format!("cannot read {}: {error}", directory.display()));
+                self.unreadable.push((source, repository.to_owned()));
+                return;
+            }
+        };
+        if above.contains(&this) {
+            self.problems.insert(format!("{} leads to itself", directory.display()));
+            return;
+        }
+        above.push(this);
+        entries.sort_by_key(DirEntry::file_name);
+        for entry in entries {
+            let (path, name) = (entry.path(), entry.file_name());
+            let name = name.to_string_lossy();
+            // No repository or tag begins with a dot, but unfinished and hidden files do.
+            if name.starts_with('.') {
+                continue;
+            }
+            let nested = if repository.is_empty() {
+                name.to_string()
+            } else {
+                format!("{repository}/{name}")
+            };
+            if entry.file_type().is_ok_and(|kind| kind.is_symlink()) {
+                round.watch_file(&path);
+            }
+            let metadata = fs::metadata(&path).ok();
+            if metadata.as_ref().is_some_and(Metadata::is_dir) {
+                self.look_in(source, &path, &nested, above, round);
+                continue;
+            }
+            if let Some(metadata) = &metadata {
+                round.watch_names(&path, metadata);
+            }
+            match check_reference(repository, &name) {
+                Ok(()) => {
+                    let file = FoundFile::with(source, path, metadata.as_ref());
+                    self.add((repository.to_owned(), name.into_owned()), file);
+                }
+                Err(_) if repository.is_empty() => {
+                    let problem = "is not served: it is not in a repository's directory";
+                    self.problems.insert(format!("{} {problem}", path.display()));
+                }
+                Err(error) => {
+                    self.problems.insert(format!("{} is not served: {error}", path.display()));
+                }
+            }
+        }
+        above.pop();
+    }
+}

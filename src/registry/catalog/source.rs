@@ -1,0 +1,96 @@
+//! Parses what a server is given: a file with a name, or a directory of files.
+//! Stage: registry. Input: an argument. Output: [`Source`].
+
+use std::path::{Path, PathBuf};
+
+use super::check_reference;
+use crate::registry::error::SetupError;
+
+/// The tag of an image whose name has none.
+const TAG: &str = "latest";
+/// The number of digits of the hash in a store path.
+const HASH: usize = 32;
+
+/// A place where images are found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// An image spec with a name and a tag.
+    Image(String, String, PathBuf),
+    /// A directory of image specs, `REPOSITORY/TAG` each.
+    Directory(PathBuf),
+}
+
+impl Source {
+    /// Parses `NAME:TAG=FILE`, or the path of an image spec or of a directory.
+    ///
+    /// # Errors
+    /// Fails if the argument does not yield a valid name.
+    pub fn parse(argument: &str) -> Result<Self, SetupError> {
+        let invalid = |source| SetupError::Name { argument: format!("`{argument}`"), source };
+        // A path that looks like this can be written with `./` before it.
+        let reference = argument.split_once('=').and_then(|(reference, file)| {
+            let (name, tag) = reference.rsplit_once(':')?;
+            (!reference.starts_with(['.', '/'])).then_some((name, tag, file))
+        });
+        if let Some((name, tag, file)) = reference {
+            check_reference(name, tag).map_err(invalid)?;
+            return Ok(Self::Image(name.to_owned(), tag.to_owned(), file.into()));
+        }
+        let path = Path::new(argument);
+        if path.is_dir() {
+            return Ok(Self::Directory(path.to_owned()));
+        }
+        let name = name_of(path);
+        check_reference(name, TAG).map_err(invalid)?;
+        Ok(Self::Image(name.to_owned(), TAG.to_owned(), path.to_owned()))
+    }
+}
+
+/// Returns the image's name, as its file's name has it.
+fn name_of(path: &Path) -> &str {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let name = name.strip_suffix(".json").unwrap_or(name);
+    let name = name.strip_suffix("-image").unwrap_or(name);
+    let is_hash = |text: &str| {
+        text.len() == HASH && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+    };
+    match name.split_once('-') {
+        Some((hash, rest)) if is_hash(hash) => rest,
+        _ => name,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let image = |name: &str, tag: &str, file: &str| {
+            Some(Source::Image(name.to_owned(), tag.to_owned(), file.into()))
+        };
+        let hash = "a".repeat(32);
+        let path = directory.path().to_str().unwrap();
+        for (argument, expected) in [
+            ("a/b:v1=image.json", image("a/b", "v1", "image.json")),
+            ("a:v1=b=c", image("a", "v1", "b=c")),
+            ("x/hello.json", image("hello", "latest", "x/hello.json")),
+            ("hello-image.json", image("hello", "latest", "hello-image.json")),
+            ("./a:v=hello.json", None),
+            ("./a:v/hello.json", image("hello", "latest", "./a:v/hello.json")),
+            ("image.json", image("image", "latest", "image.json")),
+            (
+                &*format!("/nix/store/{hash}-hello-image.json"),
+                image("hello", "latest", &format!("/nix/store/{hash}-hello-image.json")),
+            ),
+            (path, Some(Source::Directory(path.into()))),
+            ("A:v1=image.json", None),
+            ("a:.=image.json", None),
+            ("Hello.json", None),
+            ("", None),
+        ] {
+            assert_eq!(Source::parse(argument).ok(), expected, "{argument}");
+        }
+    }
+}

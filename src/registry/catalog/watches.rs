@@ -1,0 +1,150 @@
+//! Has the system report changes of directories and files, where it can.
+//! Stage: registry. Input: paths. Output: a notice after each change.
+
+use std::collections::BTreeMap;
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::reports::{Interest, Reports};
+use crate::store::Store;
+
+/// The most links that are followed for one path, as the kernel has it.
+const MOST_LINKS: u32 = 40;
+
+/// Watches of everything on which the images of a server depend.
+pub struct Watches {
+    /// The store directory: nothing in it changes.
+    store: PathBuf,
+    reports: Option<Reports>,
+    /// False if the last round had something that can't be watched.
+    sees_all: bool,
+}
+
+impl Watches {
+    /// Starts to watch. Calls `notice` on another thread, after each change, until it returns
+    /// false. If the system can't report changes, says so in the log, and watches nothing.
+    pub fn start(store: &Store, notice: impl Fn() -> bool + Send + 'static) -> Self {
+        let reports = Reports::start(notice).inspect_err(|error| warn(error)).ok();
+        Self { store: store.physical_dir(), reports, sees_all: false }
+    }
+
+    /// Watches nothing.
+    pub fn none() -> Self {
+        Self { store: PathBuf::new(), reports: None, sees_all: false }
+    }
+
+    /// Begins a round, which says anew what is to be watched.
+    pub fn round(&mut self) -> Round<'_> {
+        self.sees_all = self.reports.is_some();
+        if let Some(reports) = &mut self.reports {
+            reports.begin();
+        }
+        Round { watches: self, directories: BTreeMap::new() }
+    }
+
+    /// Returns whether each change of what the last round had is noticed.
+    pub fn sees_all(&self) -> bool {
+        self.sees_all && self.reports.as_ref().is_some_and(Reports::are_there)
+    }
+}
+
+fn warn(error: &str) {
+    tracing::warn!("{error}: looking for changes every second instead");
+}
+
+/// Says what is to be watched.
+pub struct Round<'w> {
+    watches: &'w mut Watches,
+    /// The directories that were looked up, without links.
+    directories: BTreeMap<PathBuf, PathBuf>,
+}
+
+impl Round<'_> {
+    /// Watches all files of a directory, but none whose name begins with a dot.
+    pub fn watch_directory(&mut self, directory: &Path) {
+        self.watch(directory, Interest::Files);
+    }
+
+    /// Watches a file, and everything on the way to it.
+    pub fn watch_file(&mut self, file: &Path) {
+        self.follow(file, true);
+    }
+
+    /// Watches everything on the way to a path.
+    pub fn watch_path(&mut self, path: &Path) {
+        self.follow(path, false);
+    }
+
+    /// Watches a file by itself if it has other names: it may be changed by these.
+    pub fn watch_names(&mut self, file: &Path, metadata: &Metadata) {
+        if metadata.is_file() && metadata.nlink() > 1 && !self.is_in_store(file) {
+            self.watch(file, Interest::Contents);
+        }
+    }
+
+    fn follow(&mut self, path: &Path, is_file: bool) {
+        if self.watches.reports.is_none() {
+            return;
+        }
+        let absolute = std::path::absolute(path);
+        let followed = absolute.ok().and_then(|path| self.resolve(&path, is_file, 0));
+        if followed.is_none() {
+            self.watches.sees_all = false;
+        }
+    }
+
+    /// Watches each name that is looked up to resolve an absolute path. Returns the path without
+    /// links, or `None` if there are too many of them.
+    fn resolve(&mut self, path: &Path, is_file: bool, links: u32) -> Option<PathBuf> {
+        let Some(above) = path.parent() else { return Some(path.to_owned()) };
+        let above = self.directory(above, links)?;
+        let Some(name) = path.file_name() else {
+            // The last component is `..`.
+            return Some(above.parent().unwrap_or(&above).to_owned());
+        };
+        if !self.is_in_store(&above) {
+            let interest = if is_file { Interest::File(name) } else { Interest::Name(name) };
+            self.watch(&above, interest);
+        }
+        let path = above.join(name);
+        match fs::read_link(&path) {
+            Ok(_) if links == MOST_LINKS => None,
+            Ok(target) => self.resolve(&above.join(target), is_file, links + 1),
+            Err(_) => Some(path),
+        }
+    }
+
+    fn directory(&mut self, path: &Path, links: u32) -> Option<PathBuf> {
+        if let Some(known) = self.directories.get(path) {
+            return Some(known.clone());
+        }
+        let resolved = self.resolve(path, false, links)?;
+        self.directories.insert(path.to_owned(), resolved.clone());
+        Some(resolved)
+    }
+
+    fn is_in_store(&self, path: &Path) -> bool {
+        path.starts_with(&self.watches.store)
+    }
+
+    fn watch(&mut self, path: &Path, interest: Interest) {
+        let Watches { reports, sees_all, .. } = &mut *self.watches;
+        let Some(watching) = reports else { return };
+        match watching.watch(path, interest) {
+            Ok(reported) => *sees_all &= reported,
+            Err(error) => {
+                warn(&error);
+                (*reports, *sees_all) = (None, false);
+            }
+        }
+    }
+}
+
+impl Drop for Round<'_> {
+    fn drop(&mut self) {
+        if let Some(reports) = &mut self.watches.reports {
+            reports.end();
+        }
+    }
+}
