@@ -1,9 +1,9 @@
 { lib }:
 
-# Checks the annotations of an image or of an index: a set of strings. Adds those that name a pulled base
+# Checks the annotations of an image or an index: strings by key. Adds the annotations that name a pulled base
 # image, unless they are given; null leaves one out.
 {
-  # Whose argument these are, for messages.
+  # The function whose argument these are, for messages.
   function
 , annotations
   # The base image, or null.

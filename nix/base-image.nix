@@ -1,5 +1,5 @@
-# What stands for a base image in a derivation, as a string: the image spec of one of ours, whose layers
-# are known; of other archives that were compressed the archive itself; null where there is none.
+# The base image as a string for a derivation: the image spec of an image by stowage, whose layers are known;
+# the uncompressed archive, if another archive has one; null if there is no base image.
 fromImage:
 if fromImage == null || fromImage == "" then null
 else "${fromImage.spec or fromImage.archive or fromImage}"

@@ -8,12 +8,12 @@
    Type: buildImage :: AttrSet -> Derivation
 
    Attributes of the result, besides those of a derivation:
-   - imageName, imageTag: what the image is loaded as
+   - imageName, imageTag: the name and tag under which the image is loaded
    - imageRefUnsafe: the two as `name:tag`, without the string context that would build the image
-   - copyToDockerDaemon: a program that loads it, sending only the layers that the daemon lacks
-   - copyToRegistry, copyToPodman: programs that push it, and put it where podman has its images
-   - copyTo: a program that copies it to wherever its argument says, in skopeo's notation
-   - explain: a program that shows what the image is made of, and why
+   - copyToDockerDaemon: a program that loads the image into Docker, and sends only the layers that the daemon lacks
+   - copyToRegistry, copyToPodman: programs that push the image, and copy it into podman's storage
+   - copyTo: a program that copies the image to a target, in skopeo's notation
+   - explain: a program that shows the contents of the image, and the reasons for them
    - fromImage: the base image, or null
    - sbom: a list of its packages with versions, licences and dependencies, for scanners and auditors
    (SPDX; `sbom.cyclonedx` is CycloneDX)
@@ -28,72 +28,77 @@
 */
 lib.fix (self:
 {
-  # Name of the image, perhaps with a registry and a namespace. Put in lower case, as registries want it.
+  # Name of the image, with a registry and a namespace if it has them. It is put in lower case, since
+  # registries only accept that.
   name
   # Tag of the image; null for the hash of the output's store path.
 , tag ? null
-  # How the container runs (`config` of the OCI image spec). Everything it mentions is in the image.
+  # The configuration of the container (`config` of the OCI image spec). Every store path in it is in the
+  # image.
 , config ? { }
-  # The annotations of its manifest: a set of strings (OCI image spec, annotations.md). On a pulled base,
-  # `org.opencontainers.image.base.name` and `.digest` are added; null leaves one out.
+  # The annotations of the image's manifest: strings by key (OCI image spec, annotations.md). On a pulled base
+  # image, `org.opencontainers.image.base.name` and `.digest` are added; null leaves one out.
 , annotations ? { }
-  # The image to stand on: what `buildImage`, `buildIndex`, `dockerTools`, `pullImage` or
-  # `pullImageFromManifest` made, or an archive of `docker save` or skopeo. Its layers don't count for
-  # maxLayers, and its config is inherited. What one of ours has in its store is not added again.
-  # "" is null, as nix2container has it.
+  # The base image: the result of `buildImage`, `buildIndex`, `dockerTools`, `pullImage` or
+  # `pullImageFromManifest`, or an archive of `docker save` or skopeo. Its layers don't count for maxLayers,
+  # and its config is inherited. If stowage made it, its store paths are not added again. "" means null, as in
+  # nix2container.
 , fromImage ? null
-  # A derivation or a list of them, whose files are copied to `/`.
+  # A derivation or a list of derivations whose files are copied to `/`.
 , copyToRoot ? null
-  # Where a link in copyToRoot meets a directory of the base image, such as `bin -> /nix/store/…-tools/bin`
-  # its `/bin`: "merge" links to what is behind it, "replace" hides what the base has there, "refuse" is an error.
+  # The way to add a link of copyToRoot where the base image has a directory, such as `bin ->
+  # /nix/store/…-tools/bin` where the base has `/bin`: "merge" adds a link to each file of the link's
+  # directory, "replace" hides the base's directory, "refuse" is an error.
 , directoryLinks ? "merge"
-  # How many layers of its own the image may have, 1 to 127.
+  # The largest number of the image's own layers, 1 to 127.
 , maxLayers ? 60
-  # What `buildLayer` made, to go below the image's own layers. They don't count for maxLayers.
+  # Results of `buildLayer`, which go below the image's own layers. They don't count for maxLayers.
 , layers ? [ ]
-  # Modes and owners of files, where not the usual: a list of rules `{ path; regex; mode; uid; gid; uname; gname; }`.
-  # `path` is one of copyToRoot, or any other of the image's store paths; the rule is for those of its files
-  # whose whole store path has a match for `regex`. A later rule overrides what it gives.
+  # Modes and owners of files, if they are not the usual ones: a list of rules `{ path; regex; mode; uid; gid;
+  # uname; gname; }`. `path` is one of copyToRoot or another store path of the image. A rule applies to the
+  # files of `path` whose whole store path has a match for `regex`. A later rule overrides an earlier one.
 , perms ? [ ]
-  # How store paths are grouped: "runs" re-sends least on the next update. Others, for who comes from
-  # elsewhere: "auto" (nixpkgs' default), "popularity", "nixery", "largest-first", or a `layeringPipeline`.
+  # The way to group store paths: "runs" sends least on the next update. "auto" (nixpkgs' default),
+  # "popularity", "nixery", "largest-first" and a `layeringPipeline` are those of other tools.
 , layering ? "runs"
-  # What you know of your packages, by their names: `pin` (a list: a layer for each), `together` (a list of
-  # lists: a layer for each list) and `last` (a list: the topmost layer).
+  # Hints about your packages, by their names: `pin` (a list: a layer for each), `together` (a list of lists:
+  # a layer for each list) and `last` (a list: the topmost layer).
 , layeringHints ? { }
-  # A file, or a derivation of one, with how many packages need each: what `popularity` made, or
-  # `stowage popularity` printed. Images of different names, with the same file, share more layers.
+  # A file, or a derivation of a file, with the number of packages that need each package: the result of
+  # `popularity`, or the output of `stowage popularity`. Images of different names with the same file share
+  # more layers.
 , popularity ? null
-  # A file with a plan to keep to: what `stowage plan` prints, or the `spec` of the last release.
+  # A file with a plan whose layers are kept: the output of `stowage plan`, or the `spec` of the last release.
 , previousPlan ? null
-  # The `spec` of an earlier build, which is believed: what didn't change since is not read again.
+  # The `spec` of an earlier build, whose digests are trusted: layers that did not change are not read again.
 , previousImage ? null
-  # How its layers are sent to registries: "none", "gzip" or "zstd". What is compressed has its digest
-  # recorded here, so that nothing is compressed to find out that a registry has it.
+  # The compression of layers for registries: "none", "gzip" or "zstd". The digests of compressed layers are
+  # recorded when the image is built, so that a push compresses no layer that the registry has.
 , compression ? "none"
-  # When the image was made, by its own account (RFC 3339).
+  # The creation time in the image (RFC 3339).
 , created ? "1970-01-01T00:00:01Z"
-  # What its programs run on, by Go's name.
+  # The architecture of the image's programs, by Go's name.
 , arch ? stdenv.hostPlatform.go.GOARCH or pkgs.go.GOARCH
-  # Whether Nix in the image finds its store paths valid: gives it a database of them, and of what is
-  # in the base image's.
+  # True to give the image a Nix database of its store paths, so that a Nix in the image finds them valid. The
+  # base image's database is merged with it.
 , initializeNixDatabase ? false
-  # Who owns that database and the image's store directory.
+  # The owner of that database and of the image's store directory.
 , nixUid ? 0
 , nixGid ? 0
   # The old name of copyToRoot.
 , contents ? null
-  # Documents that `copyToRegistry` keeps beside the image: a list of `{ file; type; }`, or a function of
-  # `{ sbom }` that makes one: `{ sbom }: [ { file = sbom; type = "application/spdx+json"; } ]`.
+  # Documents that `copyToRegistry` attaches to the image: a list of `{ file; type; }`, or a function of `{
+  # sbom }` that returns such a list: `{ sbom }: [ { file = sbom; type = "application/spdx+json"; } ]`.
 , attach ? [ ]
+  # The `meta` attributes of the derivation.
 , meta ? { }
 }@arguments: overridable self arguments (
   let
     baseName = baseNameOf (lib.toLower name);
     base = if fromImage == "" then null else fromImage;
 
-    # The file that holds what `config` mentions in one closure. The image has no use
-    # for it, and leaves it out.
+    # A file with the store paths of `config`, so that they are in the closure. The file itself is left out of
+    # the image.
     configFile = writeText "${baseName}-config.json" (builtins.toJSON config);
 
     database = nixDatabase {
@@ -104,7 +109,7 @@ lib.fix (self:
       architecture = arch;
       exclude = [ configFile ];
     };
-    # Nix writes there, as whoever it is in the container.
+    # Nix writes to these directories as the user of the container.
     nixPerms =
       let owned = { path = database; uid = nixUid; gid = nixGid; };
       in [ (owned // { mode = "0755"; }) (owned // { regex = "/db/"; mode = "0644"; }) ];

@@ -1,14 +1,14 @@
 { lib, writeText, annotationsOf, script, overridable }:
 
-/* Makes one index of images for several platforms, of which engines choose their own.
+/* Makes an index of images for several platforms, from which engines choose the one for their platform.
 
-   The result is a script that streams it as an OCI archive.
+   The result is a script that streams the index and its images as an OCI archive.
 
    Type: buildIndex :: AttrSet -> Derivation
 
    Attributes of the result, besides those of a derivation:
    - imageName, imageTag, imageRefUnsafe: as for buildImage
-   - copyTo, copyToRegistry: programs that copy it, all its images with it
+   - copyTo, copyToRegistry: programs that copy the index with all of its images
    - spec: the index spec
 
    Example:
@@ -21,13 +21,14 @@
 */
 lib.fix (self:
 {
-  # Name of the index, perhaps with a registry and a namespace. Put in lower case, as registries want it.
+  # Name of the index, with a registry and a namespace if it has them. It is put in lower case, since
+  # registries only accept that.
   name
   # Tag of the index; null for the hash of the output's store path.
 , tag ? null
-  # What `buildImage` made, for a platform each; or sets of `image` and `annotations`.
+  # Results of `buildImage`, each for another platform; or sets of `image` and `annotations`.
 , images
-  # What the index says of itself.
+  # The annotations of the index itself.
 , annotations ? { }
 , meta ? { }
 }@arguments: overridable self arguments (

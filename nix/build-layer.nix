@@ -1,6 +1,6 @@
 { lib, internalSpec, overridable, storePaths }:
 
-/* Builds layers on their own, for images to share: `buildImage { layers = [ … ]; }`.
+/* Builds layers that several images can share: `buildImage { layers = [ … ]; }`.
 
    Type: buildLayer :: AttrSet -> Derivation
 
@@ -9,25 +9,25 @@
 */
 lib.fix (self:
 {
-  # Derivations or store paths that are in the image where they are in the store, with all they refer to.
+  # Derivations or store paths that are in the image's store, with everything that they refer to.
   deps ? [ ]
-  # A derivation or a list of them, whose files are copied to `/`.
+  # A derivation or a list of derivations whose files are copied to `/`.
 , copyToRoot ? null
-  # How many layers there may be, 1 to 127.
+  # The largest number of layers, 1 to 127.
 , maxLayers ? 1
-  # How store paths are grouped, as for buildImage.
+  # The way to group store paths, as for buildImage.
 , layering ? "runs"
-  # Whether the layers come out the same wherever their store paths are built. If not, they are
-  # kept in the store as they were made here.
+  # True if building the store paths again gives the same layers. If false, the layers are kept in the store
+  # as they were made.
 , reproducible ? true
   # Modes and owners of files, as for buildImage.
 , perms ? [ ]
-  # `buildLayer`s that go below: what they hold is left out of this one, and an image
-  # that has this one has them too.
+  # Results of `buildLayer` that go below. Their store paths are left out of these layers, and an image with
+  # these layers also has those below.
 , layers ? [ ]
-  # A store path that is left out, whatever refers to it.
+  # A store path that is left out, even if others refer to it.
 , ignore ? null
-  # What the history says of the layers: `created_by`, `author`, `comment`.
+  # The text of the layers' history: `created_by`, `author`, `comment`.
 , metadata ? { }
   # The old name of copyToRoot.
 , contents ? null

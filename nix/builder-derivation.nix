@@ -1,11 +1,11 @@
 { stdenv, builder }:
 
-# A derivation whose builder is stowage itself. It finds the attributes in the build directory: no
-# shell, no jq, and so nothing that a rebuild would have to wait for.
+# A derivation whose builder is stowage itself. It reads the attributes in the build directory, and needs no
+# shell and no jq, so that a rebuild waits for no other package.
 { name
-  # Store paths, as strings, whose closure is read.
+  # Store paths, as strings, whose closure the builder reads.
 , closure
-  # What is to be done: "image", "layer", "nixDatabase" or "popularity", and how.
+  # The kind of result, "image", "layer", "nixDatabase" or "popularity", with its options.
 , attributes
 }:
 derivation ({
@@ -14,7 +14,7 @@ derivation ({
   builder = "${builder}/bin/stowage";
   args = [ "builder" ];
   __structuredAttrs = true;
-  # To copy the closure to a remote builder costs more than to read it.
+  # Copying the closure to a remote builder costs more than reading it here.
   preferLocalBuild = true;
   allowSubstitutes = false;
   exportReferencesGraph = { inherit closure; };

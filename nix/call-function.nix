@@ -1,4 +1,5 @@
-# Calls a file's function with arguments, and with what else it takes of a set by name.
+# Calls the function in a file with `arguments`, and with further arguments that it takes by name from
+# `available`.
 available: file: arguments:
 let function = import file;
 in function (builtins.intersectAttrs (builtins.functionArgs function) available // arguments)

@@ -1,12 +1,13 @@
-# The program's crates, as far as a build with some features needs them: Cargo.toml and Cargo.lock
-# without all others. Cargo resolves everything that these two files name, and nixpkgs makes two
-# derivations of each crate in Cargo.lock, the ones for tests and benchmarks among them.
+# The program's crates that a build with some features needs: Cargo.toml and Cargo.lock without all others.
+# Cargo resolves every crate in these two files, and nixpkgs makes two derivations of each crate in
+# Cargo.lock, also of those for tests and benchmarks.
 #
 # Needs nothing but builtins.
 {
-  # Features of Cargo.toml that the program is to have.
+  # The features of Cargo.toml that the program has.
   features
-  # A version to have in place of the release's: what has it, is not rebuilt with each release.
+  # The version of the program, in place of the release's. With a constant version, a release does not rebuild
+  # the program.
 , version ? null
 }:
 let
@@ -24,7 +25,7 @@ let
   isNeeded = name: !(manifest.dependencies.${name}.optional or false) || elem "dep:${name}" enabled;
   dependencies = filter isNeeded (attrNames manifest.dependencies);
 
-  # Any TOML value is one of JSON but for tables.
+  # Every TOML value is also JSON, except for tables.
   toTOML = value:
     if isAttrs value then "{ ${concatStringsSep ", " (map (key: "${toJSON key} = ${toTOML value.${key}}") (attrNames value))} }"
     else if isList value then "[ ${concatStringsSep ", " (map toTOML value)} ]"

@@ -10,7 +10,7 @@
 , tag ? pkgs.nix.version
   # Packages of the root profile that have layers of their own: a list for each, from the bottom up.
 , layerPkgs ? with pkgs; [ [ coreutils-full ] [ curl libxml2 sqlite ] [ gitMinimal ] ]
-  # Such lists to go on these.
+  # Further lists after these.
 , extraLayerPkgs ? [ ]
   # The other packages of the root profile.
 , defaultPkgs ? with pkgs; [
@@ -29,21 +29,21 @@
     which
   ]
 , extraPkgs ? [ ]
-  # Whether nixpkgs itself is in the image, as a channel.
+  # True to put nixpkgs itself into the image, as a channel.
 , bundleNixpkgs ? true
 , channelName ? "nixpkgs"
 , channelURL ? "https://nixos.org/channels/nixpkgs-unstable"
-  # A file for Nix to find flakes by, or a directory with `flake-registry.json`.
+  # The registry by which Nix finds flakes: a file, or a directory with `flake-registry.json`.
 , flake-registry ? null
-  # Settings of nix.conf, besides those below.
+  # Settings of nix.conf, in addition to those below.
 , nixConf ? { }
-  # Users and groups besides root, nobody and Nix's own, or other settings for these. A user has
-  # uid, gid, home, shell, description and groups; its home is made, and is its own.
+  # Users and groups in addition to root, nobody and Nix's own, or other settings for these. A user has uid,
+  # gid, home, shell, description and groups. The home directory is made, and belongs to the user.
 , users ? { }
 , groups ? { }
-  # Environment variables, besides those below; null leaves one out.
+  # Environment variables, in addition to those below; null leaves one out.
 , env ? { }
-  # The image's configuration, besides.
+  # Further parts of the image's configuration.
 , config ? { }
 , maxLayers ? 100
 }:
@@ -90,16 +90,16 @@ let
 
   # Nix
 
-  # A list's elements have spaces between them.
+  # The elements of a list are separated by spaces.
   nixConfValue = value: if lib.isBool value then lib.boolToString value else toString value;
   nixConfLines = mapAttrsToList (setting: value: "${setting} = ${nixConfValue value}") ({
     build-users-group = "nixbld";
-    # A container is one already.
+    # The container is already isolated.
     sandbox = false;
     trusted-public-keys = [ "cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=" ];
   } // nixConf);
 
-  # What `nix-env` knows of the profile it finds.
+  # The manifest of the profile, which `nix-env` reads.
   manifest = pkgs.writeText "manifest.nix" ''
     [
     ${concatMapStrings (package:
@@ -127,7 +127,7 @@ let
     ''
   );
 
-  # What is where no package puts it
+  # Files that no package has
 
   etc = lib.mapAttrsToList (file: lines: pkgs.writeTextDir "etc/${file}" (concatMapStrings (line: line + "\n") lines)) {
     inherit group passwd shadow;

@@ -1,18 +1,18 @@
 { lib, ownPkgs, buildEnv, runCommandLocal, writeText, stowage, buildImage, overridable }:
 
-/* Builds an image of packages that are given by their names, as an image service has them.
+/* Builds an image of packages that are given by their names, like an image service.
 
-   The result is that of `buildImage`. If there is no package of some name, evaluating the
-   result fails with these names, and its attributes `missing` and `json` have them.
+   The result is that of `buildImage`. If names have no package, evaluating the result fails with
+   these names, but its attributes `missing` and `json` can be evaluated.
 
-   Always in the image: `cacert` with SSL_CERT_FILE set, `iana-etc`, /tmp for everybody,
+   Every image has `cacert` (with SSL_CERT_FILE), `iana-etc`, /tmp for all users, and
    /usr/bin/env.
 
    Type: buildImageFromNames :: AttrSet -> Derivation
 
-   Attributes of the result, besides those of buildImage's:
-   - missing: the names of which there is no package
-   - json: a file, with `{ manifest; layerLocations; }`, the latter by digest; or if a name is
+   Attributes of the result, besides those of `buildImage`:
+   - missing: the names without a package
+   - json: a file with `{ manifest; layerLocations; }`, the latter by digest; or, if a name is
    missing, with `{ error = "not_found"; pkgs = [ NAME … ]; }`
 
    Example:
@@ -23,31 +23,33 @@
 */
 lib.fix (self:
 {
-  # Name of the image, perhaps with a registry and a namespace. Put in lower case, as registries want it.
+  # Name of the image, with a registry and a namespace if it has them. It is put in lower case, since
+  # registries only accept that.
   name
-  # Names of packages, as a list or as JSON: attributes, perhaps of sets (`python3Packages.requests`).
-  # What is not there as it is written is looked up regardless of case, and with an underscore before
-  # its digit. `shell` is bash, coreutils, moreutils and nano; `arm64`, which must be the first, has
-  # the image made for that.
+  # Names of packages, as a list or as JSON: attributes, also of sets (`python3Packages.requests`). A name
+  # that does not exist as it is written is looked up regardless of case, and with an underscore before a
+  # digit at its start. `shell` stands for bash, coreutils, moreutils and nano. `arm64`, which must be the
+  # first, makes the image for that architecture.
 , packages ? [ ]
   # Tag of the image; null for the hash of the output's store path.
 , tag ? null
-  # How many layers the image may have, 1 to 127.
+  # The largest number of layers, 1 to 127.
 , maxLayers ? 96
-  # What images of other names are likely to have as well, as for buildImage: with the same file for
-  # all names, they share more layers.
+  # Popularity data of packages, as for buildImage: with the same file, images of different names share more
+  # layers.
 , popularity ? null
-  # Who owns the files outside of the store.
+  # The owner of the files outside of the store.
 , uid ? 0
 , gid ? 0
-  # Shell commands that change these files, where they are: the packages' are links.
+  # Shell commands that change the files outside of the store, run in their directory. Files of packages are
+  # links there.
 , extraCommands ? ""
-  # The packages: a package set, or where one is imported from: `nixpkgs!CHANNEL`, a branch of nixpkgs;
-  # `git!REPOSITORY!REV`, a commit or a branch; `path!DIRECTORY`. What is imported is a function that
-  # takes `system`, as nixpkgs is. null: the packages of this library.
+  # The packages: a package set, or a source to import one from: `nixpkgs!CHANNEL`, a branch of nixpkgs;
+  # `git!REPOSITORY!REV`, a commit or a branch; `path!DIRECTORY`. A source is a function that takes `system`,
+  # like nixpkgs. null stands for the packages of this library.
 , pkgs ? null
 , pkgSource ? null
-  # What they run on, by Nix's name; null for what `pkgs` are for.
+  # The system of the packages, by Nix's name; null for the system of `pkgs`.
 , system ? null
 }@arguments: overridable self arguments (
   let
@@ -64,14 +66,14 @@ lib.fix (self:
     shell = [ "bashInteractive" "coreutils" ] ++ lib.filter (name: set ? ${name}) [ "moreutils" "nano" ];
     expand = name: if name == "shell" then shell else [ name ];
     inRoot = find (lib.unique (lib.concatMap expand parsed.names ++ [ "cacert" "iana-etc" ]));
-    # Of its programs every image has `env`, and the others only if they are asked for.
+    # Every image has `env` of coreutils, and the other programs only if they are asked for.
     coreutils = find [ "coreutils" ];
     missing = lib.unique (inRoot.missing ++ coreutils.missing);
 
     root = buildEnv {
       name = "image-root";
       paths = inRoot.found;
-      # As elsewhere, what comes first is meant.
+      # If two packages have a file of one name, the first package's is taken.
       ignoreCollisions = true;
       postBuild = ''
         cd $out
@@ -104,7 +106,7 @@ lib.fix (self:
     };
 
     complain = throw "stowage.buildImageFromNames: there are no packages by the names ${lib.concatMapStringsSep ", " (name: "`${name}`") missing}";
-    # What Nix takes for a derivation, and fails to evaluate.
+    # Nix takes this for a derivation, and evaluating it fails.
     none = { type = "derivation"; name = "image"; drvPath = complain; outPath = complain; };
   in
   if missing == [ ] then

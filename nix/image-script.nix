@@ -1,7 +1,7 @@
 { lib, sbom, streamer, script }:
 
-# What every function that makes one image leaves: a script that streams it, with programs that
-# explain it and copy it to where it is run.
+# The result of every function that makes one image: a script that streams the image, with programs that
+# explain the image and copy it.
 { function
 , prefix
 , name
@@ -11,14 +11,15 @@
   # The derivations and texts in which `sbom` finds packages.
 , roots
 , texts
-  # Documents that go beside the image in a registry, or a function of its list of packages that makes some.
+  # Documents to attach to the image in a registry, or a function of the image's SBOM that returns such
+  # documents.
 , attach ? [ ]
 , passthru ? { }
 }:
 script {
   inherit function prefix name tag spec meta;
-  # Not by the whole program: each of its releases would give every image another script, and with it
-  # another tag, where none is given.
+  # Use the streamer and not the whole program: otherwise each release of the program would change every
+  # script, and with it the tag of every image without a `tag`.
   inherit streamer;
   stream = reference: "stream ${spec} --default-repo-tag ${reference}";
   passthru = { reference, program, withSkopeo }:

@@ -1,28 +1,28 @@
 { lib, builderDerivation, storePaths }:
 
-# What buildImage and buildLayer have in common.
+# The common part of buildImage and buildLayer.
 {
-  # Whose arguments these are, for messages.
+  # The function whose arguments these are, for messages.
   function
 , name
   # "image", "layer" or "nixDatabase"
 , kind
-  # Store paths, as strings, whose closure the result is made of, besides copyToRoot.
+  # Store paths, as strings. The result is made of their closure, in addition to copyToRoot.
 , roots
 , copyToRoot
 , contents
 , layers
 , perms
 , options
-  # For a layer: the derivations that it is made of.
+  # The derivations that a layer is made of.
 , sbomRoots ? [ ]
-  # Store paths, as strings, that are copied to `/` besides what was asked for.
+  # Store paths, as strings, that are copied to `/` in addition to copyToRoot.
 , addToRoot ? [ ]
 }:
 let
   copied = lib.warnIf (contents != null) "stowage.${function}: `contents` is now called `copyToRoot`"
     (if contents != null then contents else copyToRoot);
-  # Lists in lists, as for `copyToRoot`.
+  # `layers` may be nested lists, like `copyToRoot`.
   givenLayers = if lib.isList layers then storePaths layers else layers;
   givenPerms = if lib.isList perms then lib.flatten perms else perms;
   copyRoots = map (root: "${root}") (storePaths copied);

@@ -1,10 +1,10 @@
-# What `stowage serve --packages` has Nix build: a file that says what the image of some packages is made
-# of, or which of them don't exist. All arguments are strings. Evaluated in restricted mode: the packages' code
-# reads nothing but itself.
+# Nix code that `stowage serve --packages` builds: a file that says of which blobs an image of packages is
+# made, or which packages don't exist. All arguments are strings. It is evaluated in restricted mode: the
+# packages' code can read only its own source.
 {
-  # The program that serves: in the store, or elsewhere.
+  # The program that serves. It may be outside of the store.
   program
-  # As in `buildImageFromNames`, whose own packages are these as well.
+  # The arguments of `buildImageFromNames`. Its own packages are these as well.
 , name
 , packages
   # The directory that the packages are imported from.
@@ -21,7 +21,7 @@ let
     else
       pkgs.runCommand "stowage" { program = builtins.path { path = program; name = "stowage-program"; }; }
         "install -D $program $out/bin/stowage";
-  # Which is its own builder as well: none is compiled before the first answer.
+  # The program is also the builder, so that no builder has to be compiled before the first answer.
   library = import ./lib.nix { inherit pkgs stowage; };
 in
 (library.buildImageFromNames {

@@ -1,11 +1,11 @@
 { lib }:
 
-# Names of packages, from people who may type anything: checked, and found in a package set.
+# Checks names of packages, which may come from any client, and finds them in a package set.
 let
   complain = problem: throw "stowage.buildImageFromNames: ${problem}";
 
   maxNames = 100;
-  # More would be too much for Nix's regular expressions, sooner or later.
+  # A longer name may be too much for Nix's regular expressions.
   maxLength = 255;
 
   check = name:
@@ -30,12 +30,12 @@ let
       complain "an image may have ${toString maxNames} packages, not ${toString (lib.length given)}"
     else map check given;
 
-  # The attributes by their names in lower case: registries know no other letters. Of names that
-  # differ in nothing else, the first is meant.
+  # The attributes by their names in lower case, since names in registries have no capitals. If names only
+  # differ in case, the first one counts.
   byLowerCase = set: lib.listToAttrs
     (map (attribute: lib.nameValuePair (lib.toLower attribute) attribute) (lib.attrNames set));
 
-  # What the names stand for that begin a path: a list of one attribute's name, or none.
+  # Returns the attribute names that a name of a path stands for: a list of one, or none.
   attribute = set: lowerCase: name:
     let
       # No attribute begins with a digit, as `7zip` does.
@@ -47,13 +47,14 @@ let
     in
     lib.take 1 (if exact != [ ] then exact else inAnyCase);
 
-  # A value, for which a line on standard error says that the package set refuses it, if evaluating `test`
-  # throws: removed packages, broken ones and licences are such errors. `stowage serve` looks for the line.
+  # Returns the value. If evaluating `test` throws, first prints a line on standard error that says that the
+  # package set refuses the package: removed packages, broken ones and licences are such errors. `stowage
+  # serve` looks for this line.
   refusable = name: test: value:
     if (builtins.tryEval (builtins.seq test null)).success then value
     else builtins.trace "stowage: unavailable package `${name}`" value;
 
-  # The package at a path of names: a list of one, or none. `lowerCase` is `byLowerCase set`.
+  # Returns the package at a path of names: a list of one, or none. `lowerCase` is `byLowerCase set`.
   lookUp = set: lowerCase: path: lib.concatMap
     (attribute:
       let value = set.${attribute}; below = lib.tail path; in
@@ -62,8 +63,7 @@ let
     (attribute set lowerCase (lib.head path));
 in
 {
-  # Splits what was asked for into the names of packages and the two names that are none:
-  # `arm64` and `shell`.
+  # Splits the names into names of packages and the two special names: `arm64` and `shell`.
   parse = packages:
     let
       names = read packages;
@@ -74,7 +74,7 @@ in
       "stowage.buildImageFromNames: `arm64` is the architecture of an image, and must be the first of `packages`";
     { inherit arm64; names = lib.unique others; };
 
-  # Finds packages by their names: those that are there, and the names of the others.
+  # Finds packages by their names. Returns the packages, and the names without a package.
   find = set:
     let lowerCase = byLowerCase set; in
     names:

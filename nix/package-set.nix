@@ -1,12 +1,12 @@
 { ownPkgs }:
 
-# The package set in which names are looked up. Nothing is fetched before one is.
+# The package set in which names are looked up. Nothing is fetched before the first look-up.
 {
   # A package set, or null.
   pkgs
   # `nixpkgs!CHANNEL`, `git!REPOSITORY!REV` or `path!DIRECTORY`, or null.
 , pkgSource
-  # What the packages run on; null for what `pkgs` are for.
+  # The system of the packages; null for the system of `pkgs`.
 , system
 }:
 let

@@ -1,5 +1,5 @@
-# Where packages are imported from: `nixpkgs!CHANNEL`, `git!REPOSITORY!REV` or `path!DIRECTORY`. Without
-# nixpkgs' functions, which may come from there.
+# The directory to import packages from: `nixpkgs!CHANNEL`, `git!REPOSITORY!REV` or `path!DIRECTORY`. Uses no
+# functions of nixpkgs, since nixpkgs itself may come from there.
 pkgSource:
 let
   inherit (builtins) elem elemAt filter isString length match split;
@@ -7,8 +7,8 @@ let
   parts = filter isString (split "!" pkgSource);
   part = elemAt parts;
   is = kind: count: part 0 == kind && length parts == count && !elem "" parts;
-  # A commit is one of the default branch: what is under other refs, such as those of pull requests, may
-  # be anybody's code.
+  # A commit must be on the default branch: other refs, such as those of pull requests, may contain code of
+  # strangers.
   isCommit = match "[0-9a-f]{40}" (part 2) != null;
   revision = if isCommit then { rev = part 2; ref = "HEAD"; } else { ref = part 2; };
 in

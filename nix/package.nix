@@ -2,12 +2,12 @@
 , stdenv
 , runCommand
 , rustPlatform
-  # What `rustPlatform` compiles with.
+  # The compiler of `rustPlatform`.
 , rustc ? null
-  # Whether it is only the builder that derivations run, which makes image specs and streams images.
-  # Nothing but its own sources and few crates change it.
+  # True for only the builder that derivations run, which makes image specs and streams images. It changes
+  # only if its own sources or one of its few crates change.
 , onlyBuilder ? false
-  # Whether its unit tests are run, for which there are more crates.
+  # True to run the unit tests, which need more crates.
 , withTests ? false
 }:
 let
@@ -16,7 +16,7 @@ let
   pname = if onlyBuilder then "stowage-builder" else "stowage";
   version = if onlyBuilder then "0.0.0" else crates.package.version;
 
-  # What the build reads, and nothing else: documentation rebuilds no image.
+  # The files that the build reads. Others, such as documentation, do not change images.
   inputs = [ "src" "crates" ] ++ lib.optionals withTests [ "Cargo.toml" "Cargo.lock" "benches" "fuzz" "tests" ];
   # The sources that features turn on, by `#[cfg(feature = "…")] mod …`.
   optionalSources = [
@@ -41,7 +41,7 @@ let
     "src/target/name.rs"
     "src/target/program"
   ];
-  # Not by fileset, which Nix before 2.18 lacks a builtin for.
+  # Without `lib.fileset`, for which Nix before 2.18 lacks a builtin.
   src = builtins.path {
     path = ../.;
     name = "${pname}-source";
@@ -61,7 +61,7 @@ let
     inherit pname version src meta;
     passthru = { inherit src; cargoToml = crates.manifest; };
   } // lib.optionalAttrs (!onlyBuilder && stdenv.buildPlatform.canExecute stdenv.hostPlatform) {
-    # From the program itself: a cross-compiled one can't be asked.
+    # The program itself writes these. A cross-compiled program can't be run.
     postInstall = ''
       share=$out/share
       mkdir -p $share/bash-completion/completions $share/fish/vendor_completions.d $share/zsh/site-functions
@@ -83,7 +83,7 @@ let
     doCheck = false;
   }));
 
-  # What is made of it can be evaluated everywhere, for flakes of all systems.
+  # Derivations that use this package can be evaluated on all systems, for flakes of several systems.
   notHere = runCommand "${pname}-${version}"
     {
       inherit meta;

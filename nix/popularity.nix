@@ -2,8 +2,8 @@
 
 /* Counts how many packages of a set need each: for `buildImage { popularity = …; }`.
 
-   The result is a file as `stowage popularity` prints it. It names no store path, and so keeps
-   none of the packages: it can as well be copied, and kept with the sources.
+   The result is a file like the output of `stowage popularity`. It contains no store path, so it
+   can be copied, and kept with the sources.
 
    Type: popularity :: AttrSet -> Derivation
 
@@ -12,7 +12,7 @@
 */
 lib.fix (self:
 {
-  # Derivations or store paths: what images are asked for by. They are built.
+  # Derivations or store paths of the packages that images can ask for by name. They are built.
   packages
 , name ? "popularity.json"
 }@arguments: overridable self arguments (

@@ -5,8 +5,8 @@
    The manifest, kept beside the Nix code, has every digest that Nix needs. Each layer is
    a store path of its own, which all images that have it share.
 
-   The result has an attribute `getManifest`: a program that prints the manifest, also
-   before there is one.
+   The result has an attribute `getManifest`: a program that prints the manifest. It can
+   be used before the file exists.
 
    Type: pullImageFromManifest :: AttrSet -> Derivation
 
@@ -21,16 +21,16 @@ lib.fix (self:
 {
   # Name of the image in its registry.
   imageName
-  # File with the manifest of the one image, not of several platforms'.
+  # File with the manifest of a single image, not of an index.
 , imageManifest ? null
-  # Which image `getManifest` prints the manifest of. Layers are asked for by digest.
+  # The tag of the image whose manifest `getManifest` prints. Layers are pulled by digest.
 , imageTag ? "latest"
-  # What the image is for, by Go's names: chooses among an index's manifests.
+  # The platform of the image in an index, by Go's names.
 , os ? "linux"
 , arch ? stdenv.hostPlatform.go.GOARCH or pkgs.go.GOARCH
-  # Whether the registry must have a certificate; false also for plain HTTP.
+  # True if the registry must have a valid certificate; false also allows plain HTTP.
 , tlsVerify ? true
-  # The registry: a name, perhaps with a port.
+  # The host of the registry, with a port if it needs one.
 , registryUrl ? "registry-1.docker.io"
 }@arguments: overridable self arguments (
   let
@@ -97,7 +97,7 @@ lib.fix (self:
   {
     passthru = {
       inherit getManifest;
-      # The manifest's digest is not known: the file may have been formatted.
+      # The digest of the manifest is not known, since the file may have been reformatted.
       baseAnnotations = baseAnnotations { imageName = "${registryUrl}/${imageName}"; tag = imageTag; digest = null; };
     };
   } ''

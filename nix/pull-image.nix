@@ -2,12 +2,12 @@
 
 /* Pulls an image from a registry, for `buildImage { fromImage = …; }`.
 
-   The result is a directory as by `skopeo copy … dir:`, of this digest and no other: layers
-   are kept as the registry has them. `sha256` is that of nix2container's `pullImage`.
+   The result is a directory in the format of `skopeo copy … dir:`, with unchanged layers. The
+   digest is checked. `sha256` has the same value as in nix2container's `pullImage`.
 
    `stowage prefetch docker.io/library/alpine:3.20` prints the arguments for a tag.
 
-   A registry's credentials, if it wants any, are read from /etc/skopeo/auth.json in the
+   Credentials for the registry are read from /etc/skopeo/auth.json in the
    sandbox (`extra-sandbox-paths` of nix.conf).
 
    Type: pullImage :: AttrSet -> Derivation
@@ -23,22 +23,22 @@ lib.fix (self:
 {
   # Name of the image, with its registry.
   imageName
-  # Digest of its manifest, or of an index of manifests for several platforms.
+  # Digest of the image's manifest, or of an index of images for several platforms.
 , imageDigest
-  # Hash of the directory; `sha256` is the same by nix2container's name.
+  # Hash of the directory. `sha256` is nix2container's name for it.
 , hash ? sha256
 , sha256 ? throw "stowage.pullImage: `hash` is missing; `stowage prefetch ${imageName}` prints it"
-  # What the image is to be called: the directory has it nowhere, the result as `imageName` and
-  # `imageTag`.
+  # Name and tag of the image after it is pulled: the attributes `imageName` and `imageTag` of the result. The
+  # directory does not have them.
 , finalImageName ? imageName
 , finalImageTag ? "latest"
-  # What the image is for, by Go's names: chooses among an index's manifests.
+  # The platform of the image in an index, by Go's names.
 , os ? "linux"
 , arch ? stdenv.hostPlatform.go.GOARCH or pkgs.go.GOARCH
-  # Whether the registry must have a certificate; false also for plain HTTP.
+  # True if the registry must have a valid certificate; false also allows plain HTTP.
 , tlsVerify ? true
-  # A file with a public key that must have signed the image, as cosign or stowage does. It is verified before
-  # any layer is pulled; Nix does not pull, and so does not verify again, what it has already.
+  # A file with a public key that must verify a signature of the image, by cosign or stowage, before any layer
+  # is pulled. If Nix already has the image, it pulls nothing, and verifies nothing.
 , publicKey ? null
   # Name of the directory.
 , name ? "docker-image-${imageName}"
@@ -56,7 +56,7 @@ lib.fix (self:
     passthru = {
       imageName = finalImageName;
       imageTag = finalImageTag;
-      # A tag that is not given may be another one.
+      # The base's tag is not known if no tag is given.
       baseAnnotations = baseAnnotations {
         inherit imageName;
         digest = imageDigest;

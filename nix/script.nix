@@ -1,21 +1,22 @@
 { lib, scriptPkgs, runCommandLocal, stowage }:
 
-# What buildImage and buildIndex leave: a script that streams, and programs that copy.
+# The result of buildImage and buildIndex: a script that streams the image, and programs that copy it.
 {
-  # Whose arguments these are, for messages.
+  # The function whose arguments these are, for messages.
   function
 , name
   # Null for the hash of the output's store path.
 , tag
-  # Of the derivation's name.
+  # The beginning of the derivation's name.
 , prefix
   # The image spec or index spec.
 , spec
-  # What the script has stowage do, by a function of the reference, in which the tag is the shell's.
+  # The command of stowage that the script runs, as a function of the reference. The reference has the shell
+  # variable `tag`.
 , stream
-  # The program that does it.
+  # The program that runs this command.
 , streamer ? stowage
-  # Attributes besides those of both, by a function of the reference and of `program` and `withSkopeo` below.
+  # Further attributes of the result, as a function of the reference and of `program` and `withSkopeo` below.
 , passthru ? _: { }
 , meta
 }:
@@ -27,7 +28,7 @@ let
     else builtins.substring 0 32 (baseNameOf (builtins.unsafeDiscardStringContext script.outPath));
   reference = "${imageName}:${imageTag}";
 
-  # What is wrong with the name, and the way out where there is a known one; null if nothing is
+  # The problem of the name, with its solution if there is a known one; null if the name is valid
   # (distribution-spec, "Pulling manifests"; the grammar is that of github.com/distribution/reference).
   nameProblem =
     let

@@ -1,5 +1,5 @@
 { lib }:
 
-# Turns what was given for `copyToRoot`, `contents`, `deps` or `packages` into a list: one thing, a
-# list, or lists in lists, as `lib.optional` and the like leave them; null is nothing.
+# Turns `copyToRoot`, `contents`, `deps` or `packages` into a list. The value is a single item, a list, or
+# nested lists, as from `lib.optional`; null items are left out.
 given: lib.filter (path: path != null) (lib.flatten given)

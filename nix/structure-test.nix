@@ -1,10 +1,10 @@
 { lib, runCommand, stowage, writeText, overridable }:
 
-/* Tests an image's files and configuration when it is built, and runs nothing of it.
+/* Tests an image's files and configuration, without running a program of the image.
 
    The tests are container-structure-test's, version 2: `fileExistenceTests`, `fileContentTests`, `metadataTest` and
-   `licenseTests`. The result is a derivation, for a flake's `checks`, that has the results as text, and fails with them if
-   one of the tests does.
+   `licenseTests`. The result is a derivation for a flake's `checks`: a file with the results as text. If a test
+   fails, the build fails and prints the results.
 
    Type: structureTest :: AttrSet -> Derivation
 
@@ -19,13 +19,15 @@
 */
 lib.fix (self:
 {
-  # What `buildImage` and the like made, or an archive of `dockerTools`, `docker save` or skopeo.
+  # Result of `buildImage` or a similar function, or an archive of `dockerTools`, `docker save` or skopeo.
   image
-  # The tests: a set, whose `schemaVersion` may be left out, a file of YAML or JSON, or a list of such.
+  # The tests: an attribute set, in which `schemaVersion` is optional; a file in YAML or JSON; or a list of
+  # these.
 , tests
-  # Whether `commandTests`, which would run programs, are left out. They are refused otherwise.
+  # True to leave out `commandTests`, which would run programs. Otherwise they are an error.
 , skipCommands ? false
-  # The architecture of the image, if there are several, by Go's name: "amd64". Null for that of the machine that builds.
+  # The architecture of the image, by Go's name ("amd64"), if there are several; null for that of the machine
+  # that builds.
 , architecture ? null
 }@arguments: overridable self arguments (
   let

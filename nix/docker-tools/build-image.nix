@@ -9,27 +9,27 @@ lib.fix (self:
   # Name of the image; tag of it, or null for a hash.
   name
 , tag ? null
-  # The image to stand on. Archives of several images: the first.
+  # The base image. Of an archive of several images, the first one.
 , fromImage ? null
 , fromImageName ? null
 , fromImageTag ? null
-  # Derivations whose files are copied to `/`; what they refer to is in the image's store.
+  # Derivations whose files are copied to `/`. The store paths that they refer to are in the image's store.
 , copyToRoot ? null
-  # Whether a link to a directory stays one where it meets a directory.
+  # True if a link to a directory stays a link even if another package has a directory there.
 , keepContentsDirlinks ? false
-  # Commands as root, chroot'ed to the image's root: no virtual machine is needed for them.
+  # Commands that run as root, chroot'ed to the image's root. They need no virtual machine.
 , runAsRoot ? null
-  # Commands, with the image's root as directory they are run in.
+  # Commands that run in the directory of the image's root.
 , extraCommands ? ""
-  # Who owns the files.
+  # The owner of the files.
 , uid ? 0
 , gid ? 0
-  # Of the virtual machine that there is not.
+  # Settings of nixpkgs' virtual machine, which have no effect.
 , diskSize ? 1024
 , buildVMMemorySize ? 512
 , created ? "1970-01-01T00:00:01Z"
 , config ? { }
-  # The annotations of its manifest: a set of strings. nixpkgs has no such argument.
+  # The annotations of the image's manifest: strings by key. nixpkgs has no such argument.
 , annotations ? { }
 , architecture ? stdenv.hostPlatform.go.GOARCH or pkgs.go.GOARCH
 , compressor ? "gz"
@@ -69,7 +69,7 @@ lib.fix (self:
   in
   assert lib.assertMsg (contents == null || copyToRoot == null)
     "stowage.dockerTools.buildImage: `contents` is the old name of `copyToRoot`: give one of them (${name})";
-  # Accepted, and of no use.
+  # These arguments are accepted, and have no effect.
   builtins.seq [ diskSize buildVMMemorySize fromImageName fromImageTag ]
     (tarball { inherit stream compressor meta; name = "docker-image-${baseName}"; })
 )

@@ -1,6 +1,6 @@
 { pkgs, dockerTools }:
 
-# What people build with dockerTools: nixpkgs' examples and the images of its tests, in our words.
+# Images that users of dockerTools build: nixpkgs' examples and the images of its tests, in other words.
 # tests/e2e/docker_tools.rs says what each has to do.
 let
   inherit (pkgs) bash bashInteractive buildEnv coreutils hello lib nix python3 writeText writeTextDir;
@@ -55,7 +55,7 @@ rec {
     config.Env = [ "PATH=/bin" ];
   };
 
-  # 2. Something that runs as root while the image is made, and a configuration.
+  # 2. A command that runs as root while the image is made, and a configuration.
   asRoot = buildImage {
     name = "examples/as-root";
     tag = "v1";
@@ -76,7 +76,7 @@ rec {
     config = { Cmd = [ "${coreutils}/bin/stat" "-c" "%n %a %u:%g" "/data" "/data/file" "/empty" ]; WorkingDir = "/data"; };
   };
 
-  # 3. On a base: what runAsRoot changes, removes and leaves alone.
+  # 3. An image on a base: files that runAsRoot changes, removes and leaves alone.
   asRootOnBase = buildImage {
     name = "examples/as-root-on-base";
     tag = "v1";
@@ -210,7 +210,7 @@ rec {
     includeStorePaths = false;
   };
 
-  # 10. Files for everybody.
+  # 10. Files that most images need.
   files = streamLayeredImage {
     name = "examples/files";
     tag = "latest";
@@ -369,7 +369,7 @@ rec {
     installPhase = "hello > $out";
   };
 
-  # 18. What an image is without layers; several images in one archive.
+  # 18. An image without its layers; several images in one archive.
   exported = dockerTools.exportImage { name = "exported.tar"; fromImage = asRootOnBase; };
   merged = dockerTools.mergeImages [ bashImage layeredArchive bashUncompressed prefixed noTagArchive ];
   noTagArchive = buildLayeredImage { name = "examples/no-tag-archive"; config = greeting; };

@@ -6,10 +6,10 @@
 */
 { fromImage
 , name ? fromImage.name
-  # Archives of several images: the first.
+  # Of an archive of several images, the first one.
 , fromImageName ? null
 , fromImageTag ? null
-  # Of the virtual machine that there is not.
+  # A setting of nixpkgs' virtual machine, which has no effect.
 , diskSize ? 1024
 }:
 builtins.seq [ fromImageName fromImageTag diskSize ]

@@ -1,6 +1,6 @@
 { lib, bashInteractive, cacert, coreutils, linkFarm, runCommandLocal, runtimeShell, shadow, symlinkJoin, writeScript, writeTextDir, pkgs }:
 
-# What images are made of, besides packages.
+# Files that images need in addition to packages.
 {
   # /etc/passwd, /etc/group and /etc/nsswitch.conf, with root and nobody.
   fakeNss = lib.makeOverridable
@@ -23,12 +23,12 @@
 
   binSh = linkFarm "bin-sh" [{ name = "bin/sh"; path = "${bashInteractive}/bin/bash"; }];
 
-  # Where distributions look for certificates of authorities.
+  # The paths where distributions look for certificates of authorities.
   caCertificates = linkFarm "ca-certificates" (map
     (name: { inherit name; path = "${cacert}/etc/ssl/certs/ca-bundle.crt"; })
     [ "etc/ssl/certs/ca-bundle.crt" "etc/ssl/certs/ca-certificates.crt" "etc/pki/tls/certs/ca-bundle.crt" ]);
 
-  # For `runAsRoot`: what useradd and its like want to find, where it isn't there.
+  # For `runAsRoot`: makes the files that useradd and similar commands need, if they are missing.
   shadowSetup = ''
     export PATH=${shadow}/bin:$PATH
     mkdir -p /etc/pam.d
@@ -49,7 +49,7 @@
     fi
   '';
 
-  # A script that finds the usual programs where there is no environment.
+  # A script that finds the usual programs, even without environment variables.
   shellScript = name: text: writeScript name ''
     #!${runtimeShell}
     set -e
@@ -57,7 +57,7 @@
     ${text}
   '';
 
-  # One directory with what is in all of them, and no links to directories.
+  # A directory with the files of all derivations, and no links to directories.
   mergeDrvs = { derivations, onlyDeps ? false }: pkgs.runCommand "merge-drvs" { inherit derivations; } (
     if onlyDeps then "echo $derivations > $out" else ''
       mkdir $out

@@ -1,8 +1,8 @@
 { lib, emptyFile, writeText, annotationsOf, baseImage, internalSpec, nixDatabase }:
 
-# What streamLayeredImage and buildImage have in common: arguments by nixpkgs' names, to an image spec.
+# The common part of streamLayeredImage and buildImage: makes an image spec of nixpkgs' arguments.
 {
-  # Whose arguments these are, for messages.
+  # The function whose arguments these are, for messages.
   function
 , name
 , fromImage
@@ -13,7 +13,7 @@
 , maxLayers
 , storeAttributes ? { }
 , layering ? "runs"
-  # Store paths, as strings, that the image has with all that they need.
+  # Store paths, as strings, that are in the image with everything that they need.
 , roots
 , includeStorePaths ? true
   # Derivations whose files are copied to `/`.
@@ -24,14 +24,14 @@
 , includeNixDB
 }:
 let
-  # Docker takes a string where a list of one is meant (strslice of its API), and JSON's names in any case.
+  # Docker accepts a string in place of a list of one (strslice of its API), and names in any letter case.
   isCommand = name: lib.elem (lib.toLower name) [ "cmd" "entrypoint" "shell" ];
   settings = lib.mapAttrs
     (name: value: if isCommand name && lib.isStringLike value then [ value ] else value)
     (if config == null then { } else config);
 
-  # The file that holds what `config` mentions in one closure. The image has no use for it, nor for
-  # the tars as files.
+  # A file with the store paths of `config`, so that they are in the closure. The image does not contain this
+  # file, nor the tars as files.
   rootFile = if includeStorePaths then writeText "${name}-config.json" (builtins.toJSON settings) else emptyFile;
   files = [ rootFile ] ++ map (tar: "${tar}") tars;
   allRoots = if includeStorePaths then files ++ roots else [ rootFile ];

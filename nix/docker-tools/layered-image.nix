@@ -7,38 +7,39 @@ let
       # Name of the image; tag of it, or null for the hash of the output's store path.
       name
     , tag ? null
-      # The image to stand on: an archive, or whatever else our buildImage takes.
+      # The base image: an archive, or any other base that stowage's buildImage accepts.
     , fromImage ? null
       # Store paths whose files are linked to at the image's root.
     , contents ? [ ]
-      # How the container runs (`config` of the OCI image spec).
+      # The configuration of the container (`config` of the OCI image spec).
     , config ? { }
-      # The annotations of its manifest: a set of strings. nixpkgs has no such argument.
+      # The annotations of the image's manifest: strings by key. nixpkgs has no such argument.
     , annotations ? { }
-      # What its programs run on, by Go's name.
+      # The architecture of the image's programs, by Go's name.
     , architecture ? stdenv.hostPlatform.go.GOARCH or pkgs.go.GOARCH
-      # When it was made, by its own account, and when its files were changed; or "now".
+      # The creation time in the image, and the modification time of its files; or "now".
     , created ? "1970-01-01T00:00:01Z"
     , mtime ? "1970-01-01T00:00:01Z"
-      # Who owns the image's store.
+      # The owner of the image's store.
     , uid ? 0
     , gid ? 0
     , uname ? "root"
     , gname ? "root"
-      # How many layers there may be, with those of the base and the one on top.
+      # The largest number of layers, with those of the base and the one on top.
     , maxLayers ? 100
-      # Commands, with the image's root as directory they are run in.
+      # Commands that run in the directory of the image's root.
     , extraCommands ? ""
-      # The same as somebody who seems to be root; chroot'ed, if wanted, so that `/` is the image's.
+      # Commands that run as a simulated root; with enableFakechroot, they see the image's root as `/`.
     , fakeRootCommands ? ""
     , enableFakechroot ? false
-      # Whether store paths are in the image; without them, it is for machines whose store it is given.
+      # True to put store paths into the image. Without them, the image needs a machine that provides the
+      # store.
     , includeStorePaths ? true
-      # Whether a Nix in the image finds them valid.
+      # True to give the image a Nix database, so that a Nix in it finds the store paths valid.
     , includeNixDB ? false
-      # How store paths are grouped, by a pipeline of nixpkgs'; then maxLayers says nothing.
+      # A pipeline of nixpkgs' that groups store paths. maxLayers then has no effect.
     , layeringPipeline ? null
-      # nixpkgs' own prints what it decides; ours is asked: `explain`.
+      # Has no effect: `explain` shows the plan. With nixpkgs, it prints the plan.
     , debug ? false
     , passthru ? { }
     , meta ? { }
@@ -47,7 +48,7 @@ let
         baseName = baseNameOf (lib.toLower name);
         contentsList = storePaths contents;
         linked = symlinkJoin { name = "${baseName}-contents"; paths = contentsList; };
-        # Files need a layer of their own if a store path can't hold them as they are.
+        # Files need a layer of their own if a store path can't have their modes or owners.
         commands = extraCommands != "" || fakeRootCommands != "";
         asTar = commands || !includeStorePaths;
         tar = rootTar {
@@ -66,7 +67,7 @@ let
           storeAttributes = { inherit uid gid uname gname mtime; };
           roots = map (path: "${path}") contentsList;
           copyToRoot = lib.optional (!asTar && contentsList != [ ]) linked;
-          # Of directories: all else are links.
+          # The mode of directories. All other files are links.
           perms = lib.optional (!asTar && contentsList != [ ]) { path = linked; mode = "0755"; };
           tars = lib.optional asTar tar;
         };
@@ -97,7 +98,7 @@ rec {
     # deadnix: skip
     { compressor ? "gz", name, tag ? null, fromImage ? null, contents ? [ ], config ? { }, annotations ? { }, architecture ? null, created ? null, mtime ? null, uid ? 0, gid ? 0, uname ? "root", gname ? "root", maxLayers ? 100, extraCommands ? "", fakeRootCommands ? "", enableFakechroot ? false, includeStorePaths ? true, includeNixDB ? false, layeringPipeline ? null, debug ? false, passthru ? { }, meta ? { } }@arguments:
     let
-      # With the defaults that are streamLayeredImage's own.
+      # Uses the defaults of streamLayeredImage.
       stream = streamLayeredImage (removeAttrs arguments [ "compressor" ]);
     in
     overridable buildLayeredImage arguments

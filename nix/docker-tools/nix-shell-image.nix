@@ -3,11 +3,11 @@
 let
   streamNixShellImage =
     {
-      # The derivation whose build environment it is.
+      # The derivation whose build environment the image has.
       drv
     , name ? "${drv.name}-env"
     , tag ? null
-      # Who works there.
+      # The user of the environment.
     , uid ? 1000
     , gid ? 1000
     , homeDirectory ? "/build"
@@ -18,7 +18,7 @@ let
     , run ? null
     }@arguments: overridable streamNixShellImage arguments (
       let
-        # As in Nix's sandbox.
+        # The build directory of Nix's sandbox.
         buildDirectory = "/build";
 
         structured = drv.drvAttrs.__structuredAttrs or false;
@@ -26,7 +26,7 @@ let
           (output: lib.nameValuePair output (builtins.unsafeDiscardStringContext drv.${output}.outPath))
           (drv.outputs or [ "out" ]));
 
-        # Without structured attributes, each is a variable (Nix manual, "Derivations").
+        # Without structured attributes, each attribute is a variable (Nix manual, "Derivations").
         asString = value:
           if lib.isBool value then lib.optionalString value "1"
           else if lib.isList value then lib.concatMapStringsSep " " asString value
@@ -41,10 +41,12 @@ let
           ])
           (removeAttrs drv.drvAttrs [ "args" ]) // outputs;
 
-        # With them, they are in two files that variables name ("Structured attributes").
+        # With structured attributes, the attributes are in two files that variables name ("Structured
+        # attributes").
         attributesJSON = builtins.toJSON
           (removeAttrs drv.drvAttrs [ "args" "__structuredAttrs" "__ignoreNulls" ] // { inherit outputs; });
-        # As Nix writes them in Bash: what has a name that Bash can have, and isn't nested.
+        # The attributes as Nix writes them in Bash: those with valid names in Bash, and without nested
+        # values.
         attributesBash =
           let
             isName = name: builtins.match "[A-Za-z_][A-Za-z0-9_]*" name != null;
@@ -66,7 +68,7 @@ let
               (name: value: lib.optional (isName name) (declaration name value))
               (builtins.fromJSON (builtins.unsafeDiscardStringContext attributesJSON));
           in
-          # The paths that the text names are those of the JSON.
+          # The store paths that the text names are those of the JSON.
           builtins.appendContext
             (lib.concatMapStrings (line: line + "\n") (lib.filter (line: line != null) (lib.concatLists declarations)))
             (builtins.getContext attributesJSON);
@@ -78,7 +80,7 @@ let
         environment = {
           SSL_CERT_FILE = "${cacert}/etc/ssl/certs/ca-bundle.crt";
           NIX_SSL_CERT_FILE = "${cacert}/etc/ssl/certs/ca-bundle.crt";
-          # For programs that are run without the shell, whose setup makes its own.
+          # For programs that are run without the shell. The shell's own setup sets another PATH.
           PATH = searchPath;
           HOME = homeDirectory;
           NIX_STORE = builtins.storeDir;
@@ -96,7 +98,7 @@ let
         buildDerivation = writeShellScriptBin "buildDerivation"
           "exec ${lib.escapeShellArgs (map asString ([ drv.drvAttrs.builder ] ++ drv.drvAttrs.args or [ ]))}";
 
-        # What `docker run IMAGE PROGRAM` finds without a shell: the programs of the environment.
+        # The programs that `docker run IMAGE PROGRAM` finds without a shell: those of the environment.
         inputs = lib.filter (input: input != null) (lib.flatten (map
           (name: drv.drvAttrs.${name} or [ ])
           [ "depsBuildBuild" "nativeBuildInputs" "depsBuildTarget" "depsHostHost" "buildInputs" "depsBuildBuildPropagated" "propagatedNativeBuildInputs" "propagatedBuildInputs" ]));
@@ -104,7 +106,7 @@ let
         searchPath = lib.concatStringsSep ":"
           (ofInputs ++ [ (dirOf shell) "${buildDerivation}/bin" "${coreutils}/bin" ]);
 
-        # What nix-shell has its shell read.
+        # The file that nix-shell's shell reads at its start.
         environmentText = ''
           unset PATH
           dontAddDisableDepTrack=1
@@ -130,7 +132,8 @@ let
           ${lib.optionalString (run != null) run}
           ${lib.optionalString (command != null || run != null) "exit"}
         '';
-        # `docker run IMAGE PROGRAM` runs it in the same environment. The image's own command has it already.
+        # `docker run IMAGE PROGRAM` runs a program in the same environment. The image's own command already
+        # has the environment.
         enter = writeScript "nix-shell-enter" ''
           #!${shell}
           case "''${2-}" in --rcfile | ${rcfile}) exec "$@" ;; esac
@@ -187,7 +190,7 @@ rec {
     # deadnix: skip
     { compressor ? "gz", drv, name ? "", tag ? null, uid ? 1000, gid ? 1000, homeDirectory ? "/build", shell ? "", command ? null, run ? null }@arguments:
     let
-      # With the defaults that are streamNixShellImage's own.
+      # Uses the defaults of streamNixShellImage.
       stream = streamNixShellImage (removeAttrs arguments [ "compressor" ]);
     in
     overridable buildNixShellImage arguments

@@ -17,7 +17,7 @@ lib.fix (self:
 , outputHashAlgo ? null
 , os ? "linux"
 , arch ? stdenv.hostPlatform.go.GOARCH or pkgs.go.GOARCH
-  # What it is loaded as.
+  # Name and tag under which the image is loaded.
 , finalImageName ? imageName
 , finalImageTag ? "latest"
 , tlsVerify ? true
@@ -33,7 +33,7 @@ lib.fix (self:
     inherit imageDigest;
     imageName = finalImageName;
     imageTag = finalImageTag;
-    # A tag that is not given may be another one.
+    # The base's tag is not known if no tag is given.
     passthru.baseAnnotations = baseAnnotations {
       inherit imageName;
       digest = imageDigest;

@@ -1,25 +1,24 @@
 { lib, pkgs, runCommand, shellScript, builder }:
 
-# A tar of files that commands have made, with the owners and modes that they gave them: a store path
-# could not keep these. Nobody has to be root for it, and there is no virtual machine:
-# root-tar.sh says how.
+# A tar of files that commands have made, with the owners and modes that the commands set, which a store path
+# could not have. This needs neither root nor a virtual machine: root-tar.sh says how.
 { name
   # Derivations whose files are copied to the root.
 , copyToRoot ? [ ]
-  # Whether a link to a directory becomes one, as nixpkgs' buildImage has it.
+  # True if a link to a directory becomes a directory, as in nixpkgs' buildImage.
 , followDirlinks ? false
-  # Whether their directories can be written to afterwards, as in nixpkgs' layered images.
+  # True if the commands can write to the directories, as in nixpkgs' layered images.
 , writable ? false
 , extraCommands ? ""
 , fakeRootCommands ? ""
-  # Whether `/` is the root for fakeRootCommands.
+  # True if fakeRootCommands see the image's root as `/`.
 , chroot ? false
-  # A script that is always chroot'ed; or null.
+  # A script that always runs chroot'ed; or null.
 , runAsRoot ? null
-  # The owner of everything, where there is no runAsRoot.
+  # The owner of all files, if there is no runAsRoot.
 , uid ? 0
 , gid ? 0
-  # The image that runAsRoot works on: the tar has what differs.
+  # The image that runAsRoot works on: the tar has the differences from this image.
 , fromImage ? null
 }:
 runCommand "${name}.tar"

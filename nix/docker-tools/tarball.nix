@@ -1,6 +1,6 @@
 { lib, runCommand, builder }:
 
-# A stream of streamLayeredImage's or buildImage's kind, as a file.
+# The stream of a script of streamLayeredImage or buildImage, as a file.
 { stream, name, compressor, meta ? { } }:
 let
   formats = {
@@ -17,10 +17,11 @@ let
       passthru = {
         inherit stream;
         inherit (stream) imageName imageTag spec explain sbom copyTo copyToDockerDaemon copyToPodman copyToRegistry;
-        # What other images stand on: a layer of it can be read without what is before it.
+        # The archive that other images use as a base: its layers can be read without decompressing all bytes
+        # before them.
         archive = archive "${name}.tar" "none";
       };
-      # As nixpkgs has it among the derivation's own attributes.
+      # An attribute that nixpkgs' derivation also has.
       inherit (stream) imageName;
     } ''
     ${builder}/bin/stowage stream ${stream.spec} --compress ${format} \

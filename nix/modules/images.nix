@@ -1,12 +1,12 @@
-# Options for images by name, and the packages, programs and checks that come of them. Each is the
-# option of the same name in flake-parts' `perSystem`; flake-parts.nix brings them there.
+# Options for images by name, and the packages, programs and checks that are made of them. Each result is the
+# option of the same name in flake-parts' `perSystem`; flake-parts.nix copies them there.
 { config, lib, pkgs, ... }:
 let
   inherit (lib) literalExpression mkOption types;
   cfg = config.stowage;
 
   image = types.submodule ({ name, ... }: {
-    # Any other argument of `buildImage`, which knows what there is.
+    # Any other argument of `buildImage`, which reports unknown ones.
     freeformType = types.lazyAttrsOf types.raw;
     options = {
       name = mkOption {
@@ -14,7 +14,7 @@ let
         default = name;
         defaultText = literalExpression "the attribute's name";
         example = "registry.example/team/hello";
-        description = "Name of the image, perhaps with a registry and a namespace.";
+        description = "Name of the image, with a registry and a namespace if it has them.";
       };
       tag = mkOption {
         type = types.nullOr types.str;
@@ -25,23 +25,23 @@ let
         type = types.lazyAttrsOf types.anything;
         default = { };
         example = literalExpression ''{ Cmd = [ "''${pkgs.hello}/bin/hello" ]; }'';
-        description = "How the container runs (`config` of the OCI image spec). Everything it mentions is in the image.";
+        description = "The configuration of the container (`config` of the OCI image spec). Every store path in it is in the image.";
       };
       checks.lint = mkOption {
         type = types.bool;
         default = true;
-        description = "Whether `stowage lint --strict` is a check of the flake: it fails if anything is most likely wrong.";
+        description = "Whether `stowage lint --strict` is a check of the flake: it fails if there is a likely mistake.";
       };
       checks.structure = mkOption {
         type = types.listOf types.raw;
         default = [ ];
         example = literalExpression ''[ ./tests.yaml { fileExistenceTests = [ { name = "app"; path = "/bin/app"; } ]; } ]'';
-        description = "Tests of the image's files and configuration in the format of container-structure-test, which are a check of the flake: files and sets, as `structureTest` takes them.";
+        description = "Tests of the image's files and configuration in the format of container-structure-test, which are a check of the flake: files and attribute sets, as for `structureTest`.";
       };
       checks.verify = mkOption {
         type = types.bool;
         default = false;
-        description = "Whether it is a check that every layer, made again, is what was built.";
+        description = "Whether it is a check of the flake that makes every layer again, and compares it with the recorded one.";
       };
     };
   });
@@ -49,7 +49,7 @@ let
   build = _: image: cfg.library.buildImage (removeAttrs image [ "checks" ]);
   built = lib.mapAttrs build cfg.images;
 
-  # A table of sets by image as one set, whose names say which image.
+  # Returns one set of the results for all images, with names that contain the image's name.
   forEach = f: lib.listToAttrs (lib.concatLists (lib.mapAttrsToList
     (name: image: lib.mapAttrsToList (kind: lib.nameValuePair "${name}-${kind}") (f name image))
     built));
@@ -74,7 +74,7 @@ in
       type = types.raw;
       default = import ../lib.nix { inherit pkgs; };
       defaultText = literalExpression "import \"\${inputs.stowage}/nix/lib.nix\" { inherit pkgs; }";
-      description = "stowage's functions, for the packages that images are made of.";
+      description = "The functions of stowage, for the packages of the images.";
     };
     images = mkOption {
       type = types.lazyAttrsOf image;

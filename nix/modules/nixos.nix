@@ -8,7 +8,7 @@ let
 
   scalar = types.oneOf [ types.bool types.int types.str types.path types.package ];
 
-  # Options of `stowage serve`, out of `settings`.
+  # The options of `stowage serve` from `settings`.
   options = lib.concatLists (lib.mapAttrsToList option cfg.settings);
   option = name: value:
     if value == null || value == false then [ ]
@@ -16,14 +16,15 @@ let
     else if lib.isList value then lib.concatMap (option name) value
     else [ "--${name}=${toString value}" ];
 
-  # systemd expands `%` and `$`; credentials are named by a `%` of its own.
+  # systemd expands `%` and `$`, so both are doubled. The paths of credentials begin with `%d`, which is not
+  # escaped.
   escape = argument: lib.replaceStrings [ "%" "$" ] [ "%%" "$$" ] (builtins.toJSON argument);
   credentials =
     lib.optional (cfg.tls.certificate != null) { option = "tls-cert"; name = "certificate"; file = cfg.tls.certificate; }
     ++ lib.optional (cfg.tls.key != null) { option = "tls-key"; name = "key"; file = cfg.tls.key; }
     ++ lib.optional (cfg.htpasswd != null) { option = "htpasswd"; name = "htpasswd"; file = cfg.htpasswd; };
 
-  # REPOSITORY/TAG is a link to an image spec, as `stowage serve` wants a directory.
+  # A directory for `stowage serve`, in which REPOSITORY/TAG is a link to an image spec.
   link = name: image:
     let
       parts = builtins.match "([a-z0-9._/-]+):([A-Za-z0-9_][A-Za-z0-9_.-]{0,127})" name;
@@ -38,7 +39,7 @@ let
     ${lib.concatStrings (lib.mapAttrsToList link cfg.images)}
   '';
 
-  # An option that need not be set.
+  # Declares an option that may be null.
   optional = type: attributes: mkOption ({ type = types.nullOr type; default = null; } // attributes);
 
   sources = lib.optional (cfg.images != { }) "/etc/stowage/images" ++ cfg.directories;
@@ -70,19 +71,19 @@ in
       type = types.listOf types.path;
       default = [ ];
       example = literalExpression ''[ "/srv/images" ]'';
-      description = "Directories of images that others fill: `REPOSITORY/TAG` is an image spec, or a link to one.";
+      description = "Directories of images that are not part of the configuration: `REPOSITORY/TAG` is an image spec, or a link to one.";
     };
 
     packages = optional types.str {
       example = "nixpkgs!nixos-unstable";
-      description = "Where packages are from of which images are built when somebody pulls them by name.";
+      description = "Source of packages, of which Nix builds images when clients pull these by the names of packages.";
     };
 
     listenAddress = mkOption {
       type = types.str;
       default = "127.0.0.1";
       example = "[::]";
-      description = "Address to listen on, or a name for one. An IPv6 address has brackets.";
+      description = "Address to listen on, or a host name. An IPv6 address has brackets.";
     };
 
     port = mkOption {
@@ -94,12 +95,12 @@ in
     openFirewall = mkOption {
       type = types.bool;
       default = false;
-      description = "Whether the firewall lets others reach the port.";
+      description = "Whether the firewall allows connections to the port.";
     };
 
     tls.certificate = optional types.path {
       example = "/var/lib/secrets/registry.pem";
-      description = "Certificate to serve by HTTPS with, and those that it stands on, as PEM. It is read as root when the service starts.";
+      description = "Certificate for HTTPS, and the certificates of its issuers, as PEM. It is read as root when the service starts.";
     };
 
     tls.key = optional types.path {
@@ -109,29 +110,29 @@ in
 
     tls.acmeHost = optional types.str {
       example = "registry.example";
-      description = "Name of a certificate of `security.acme.certs` to serve by HTTPS with. A renewed one is taken without a restart.";
+      description = "Name of a certificate of `security.acme.certs` for HTTPS. A renewed certificate is used without a restart.";
     };
 
     htpasswd = optional types.path {
       example = "/var/lib/secrets/htpasswd";
-      description = "File of users that `htpasswd -B` wrote; without it everybody may pull. It is read as root when the service starts.";
+      description = "File of users that `htpasswd -B` wrote; without it, every client may pull. It is read as root when the service starts.";
     };
 
     cache.enable = mkOption {
       type = types.bool;
       default = true;
-      description = "Whether layers are kept in `/var/cache/stowage` once they were made.";
+      description = "Whether layers are kept in `/var/cache/stowage` once they are made.";
     };
 
     cache.size = mkOption {
       type = types.str;
       default = "10G";
-      description = "How many bytes of layers are kept; K, M, G and T are powers of 1024.";
+      description = "Largest number of bytes of layers that are kept; K, M, G and T are powers of 1024.";
     };
 
     storage = optional types.str {
       example = "s3://images/nixos";
-      description = "Object storage that servers share for what `packages` has built. Its credentials are in `environmentFile`.";
+      description = "Object storage in which servers share the images of `packages`. Its credentials are in `environmentFile`.";
     };
 
     environmentFile = optional types.path {
@@ -183,7 +184,7 @@ in
       tls-key = mkIf hasAcme (lib.mkDefault "/var/lib/acme/${cfg.tls.acmeHost}/key.pem");
     };
 
-    # The server notices its changes: other images are no reason to start it again.
+    # The server notices changes of these images, and is not restarted for them.
     environment.etc = mkIf (cfg.images != { }) { "stowage/images".source = images; };
 
     networking.firewall = mkIf cfg.openFirewall { allowedTCPPorts = [ cfg.port ]; };
@@ -193,7 +194,7 @@ in
       wantedBy = [ "multi-user.target" ];
       wants = [ "network-online.target" ];
       after = [ "network-online.target" ] ++ lib.optional hasAcme "acme-${cfg.tls.acmeHost}.service";
-      # The machine's own, which knows the settings of its daemon.
+      # The Nix of this machine, which has the settings for its daemon.
       path = lib.optional usesNix config.nix.package;
       environment.XDG_CACHE_HOME = "/var/cache/stowage";
       environment.HOME = "/var/lib/stowage";
@@ -209,7 +210,7 @@ in
         ExecReload = "${pkgs.runtimeShell} -c 'kill -HUP \${MAINPID}'";
         LoadCredential = map (credential: "${credential.name}:${toString credential.file}") credentials;
         EnvironmentFile = lib.optional (cfg.environmentFile != null) (toString cfg.environmentFile);
-        # What is asked for is finished first (`--grace`), and builds with it.
+        # The server first finishes running requests (`--grace`) and builds.
         KillMode = "mixed";
         Restart = "on-failure";
 
@@ -231,7 +232,7 @@ in
         PrivateDevices = true;
         PrivateMounts = true;
         PrivateTmp = true;
-        # In a user namespace, neither a low port nor another's group means anything.
+        # A user namespace would forbid low ports, and reading files of another group.
         PrivateUsers = cfg.port >= 1024 && !hasAcme;
         ProcSubset = "pid";
         ProtectClock = true;
@@ -250,7 +251,7 @@ in
         RestrictSUIDSGID = true;
         SystemCallArchitectures = "native";
         SystemCallFilter = [ "@system-service" "~@privileged" ]
-          # Nix sets limits for itself.
+          # Nix sets limits for its own processes.
           ++ lib.optional (!usesNix) "~@resources";
         SystemCallErrorNumber = "EPERM";
       };
