@@ -30,6 +30,7 @@ lib.fix (self:
 , images
   # The annotations of the index itself.
 , annotations ? { }
+  # The `meta` attributes of the derivation.
 , meta ? { }
 }@arguments: overridable self arguments (
   let

@@ -82,7 +82,7 @@ in
       example = literalExpression ''{ hello = { tag = "v1"; config.Cmd = [ "''${pkgs.hello}/bin/hello" ]; }; }'';
       description = ''
         Images by the names that their packages have in the flake, with the arguments of `buildImage`.
-        `nix run .#NAME-copyTo`, `-copyToDockerDaemon`, `-copyToPodman`, `-copyToRegistry` and `-explain` are there for each.
+        `nix run .#NAME-copyTo`, `-copyToDockerDaemon`, `-copyToPodman`, `-copyToRegistry` and `-explain` run the programs of an image.
       '';
     };
   };

@@ -62,8 +62,8 @@ in
       default = { };
       example = literalExpression ''{ "team/hello:v1" = pkgs.stowage.buildImage { name = "hello"; }; }'';
       description = ''
-        Images by name and tag: what `buildImage` made, or a file with an image spec.
-        A new configuration of the system replaces them while the server runs.
+        Images by name and tag: the result of `buildImage`, or a file with an image spec.
+        A new configuration of the system replaces the images while the server runs.
       '';
     };
 
@@ -145,7 +145,7 @@ in
       default = { };
       example = literalExpression ''{ max-connections = 512; log-format = "json"; }'';
       description = ''
-        Options of `stowage serve` by their long names, for which there is nothing else here. `true` gives the option
+        Options of `stowage serve` by their long names, for which this module has no option of its own. `true` gives the option
         without a value, a list gives it once for each element, `false` and `null` leave it out.
       '';
     };
