@@ -367,6 +367,12 @@ fn what_does_not_start_is_an_error() {
             json!({"Cmd": ["/bin/app"], "User": "1000"}),
             "it may not be executed by user 1000 (mode 0544)",
         ),
+        (
+            (0o511, script("#!/bin/sh\n")),
+            vec![("bin/sh", 0o555, program())],
+            json!({"Cmd": ["/bin/app"], "User": "1000"}),
+            "it is a script that user 1000 may not read (mode 0511)",
+        ),
         ((0o555, program()), vec![], json!({"Cmd": ["/bin"]}), "it is a directory"),
         ((0o555, program()), vec![], json!({"Cmd": ["/bin/app/x"]}), "/bin/app is no directory"),
         ((0o555, program()), vec![], json!({"Cmd": [""]}), "it has no name"),
@@ -532,6 +538,16 @@ fn what_starts_raises_no_alarm() {
             vec![],
             json!({"Cmd": ["/bin/app"]}),
         ),
+        // Alpine's gcompat stands in for glibc's loader.
+        (
+            vec![
+                glibc.clone(),
+                ("lib/ld-musl-x86_64.so.1", 0o555, program()),
+                ("bin/app", 0o555, loads(None, None, &["libc.so.6"])),
+            ],
+            vec![],
+            json!({"Cmd": ["/bin/app"]}),
+        ),
         // musl's loader contains musl's own libraries. A file has the directories that it searches.
         (
             vec![
@@ -612,4 +628,37 @@ fn programs_of_a_base_are_found() {
     // The base itself is checked as an image layout.
     let output = store.stowage(&["lint", "--arch", "amd64"]).arg(&base).output().unwrap();
     assert!(output.status.success() && output.stdout.is_empty(), "{output:?}");
+}
+
+/// Checks that a loader in the store searches the directories that are in it, and no others.
+#[test]
+fn loaders_in_the_store_know_their_directories() {
+    for (texts, expected) in [
+        (&b"\0/nix/store/x-glibc/lib/\0"[..], Some("libz.so.1, which is in no directory")),
+        (b"\0/usr/lib/x86_64-linux-gnu/\0/lib/\0/usr/lib/\0", None),
+    ] {
+        let mut store = FakeStore::new();
+        let glibc = store.add('1', "glibc", &[], |path| {
+            fs::create_dir_all(path.join("lib")).unwrap();
+            let file = path.join("lib/ld-linux-x86-64.so.2");
+            fs::write(&file, [&program(), texts].concat()).unwrap();
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o555)).unwrap();
+        });
+        let loader = format!("{}/lib/ld-linux-x86-64.so.2", Store::default().print(&glibc));
+        let root = store.add('2', "root", &[&glibc], |root| {
+            fs::create_dir_all(root.join("usr/lib")).unwrap();
+            let library = Elf { machine: AMD64, ..Elf::default() }.bytes();
+            fs::write(root.join("usr/lib/libz.so.1"), library).unwrap();
+            let (interpreter, needed) = (Some(&*loader), &["libz.so.1"][..]);
+            let app = Elf { machine: AMD64, interpreter, needed, ..Elf::default() }.bytes();
+            fs::write(root.join("app"), app).unwrap();
+            fs::set_permissions(root.join("app"), fs::Permissions::from_mode(0o555)).unwrap();
+        });
+        let root = Store::default().print(&root);
+        store.build(&json!({"copyToRoot": [root], "config": {"Cmd": ["/app"]}}).to_string());
+        let found: Vec<_> =
+            lint(&store, &[]).into_iter().filter(|line| !line.starts_with("note: ")).collect();
+        assert_eq!(found.len(), usize::from(expected.is_some()), "{found:?}");
+        assert!(expected.is_none_or(|text| found[0].contains(text)), "{found:?}");
+    }
 }

@@ -33,15 +33,21 @@ impl Identity {
 
     /// Returns whether the user may execute a file. Even root needs one of the bits.
     pub fn may_execute(&self, file: Attributes) -> bool {
-        if self.uid == 0 { file.mode & 0o111 != 0 } else { self.has_bit(file) }
+        if self.uid == 0 { file.mode & 0o111 != 0 } else { self.has_bit(file, 0) }
     }
 
     /// Returns whether the user may search a directory.
     pub fn may_search(&self, directory: Attributes) -> bool {
-        self.uid == 0 || self.has_bit(directory)
+        self.uid == 0 || self.has_bit(directory, 0)
     }
 
-    fn has_bit(&self, Attributes { mode, uid, gid }: Attributes) -> bool {
+    /// Returns whether the user may read a file.
+    pub fn may_read(&self, file: Attributes) -> bool {
+        self.uid == 0 || self.has_bit(file, 2)
+    }
+
+    /// Returns whether the user has one of the three permissions: execute is 0, and read is 2.
+    fn has_bit(&self, Attributes { mode, uid, gid }: Attributes, bit: u32) -> bool {
         let shift = if uid == self.uid {
             6
         } else if self.gids.contains(&gid) {
@@ -49,7 +55,7 @@ impl Identity {
         } else {
             0
         };
-        mode >> shift & 1 != 0
+        mode >> (shift + bit) & 1 != 0
     }
 }
 

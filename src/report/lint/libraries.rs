@@ -16,6 +16,8 @@ use crate::report::image_files::{Found, ImageFile, Last, ReadAt};
 const OBJECTS: usize = 1000;
 /// The largest configuration of a loader that is read, in bytes.
 const CONFIGURATION: u64 = 64 << 10;
+/// The largest loader that is looked through.
+const LOADER: u64 = 8 << 20;
 /// The largest number of directories that a configuration may name.
 const DIRECTORIES: usize = 200;
 /// The libraries of musl that are all in musl's loader.
@@ -86,7 +88,12 @@ impl<'a> Libraries<'a> {
         };
         let mut libraries = Self { start, rules, own_names, default: None };
         libraries.default = match rules {
-            Some(Rules::Glibc) => libraries.of_glibc(name, &real),
+            // Alpine's gcompat has glibc's name, and loads what musl's loader loads.
+            Some(Rules::Glibc) if libraries.has_musl_beside(&real) => {
+                libraries.rules = None;
+                None
+            }
+            Some(Rules::Glibc) => libraries.of_glibc(name, &real, loader),
             Some(Rules::Musl) => libraries.of_musl(name),
             None => None,
         };
@@ -240,9 +247,29 @@ impl<'a> Libraries<'a> {
         (!path.contains('$')).then_some(path)
     }
 
+    fn has_musl_beside(&self, real: &str) -> bool {
+        let files = self.start.files;
+        match self.start.provided.find(files, parent(real), Last::Followed) {
+            Found::Here(directory, _) => files
+                .names_in(&directory)
+                .is_ok_and(|names| names.iter().any(|name| name.starts_with(b"ld-musl-"))),
+            Found::Nowhere(_) | Found::Unknown => false,
+        }
+    }
+
     /// Returns the directories that glibc's loader searches last.
-    fn of_glibc(&self, name: &str, real: &str) -> Option<Vec<String>> {
+    fn of_glibc(&self, name: &str, real: &str, loader: &ImageFile) -> Option<Vec<String>> {
         let mut directories = vec![parent(name), parent(real)];
+        // Nix's loader has the directories of its own store path alone: those that a loader searches are
+        // texts in it.
+        let texts = match real.starts_with("/nix/store/") {
+            true => self.start.files.bytes(loader, LOADER).ok()?,
+            false => None,
+        };
+        let searches = |directory: &str| {
+            let text = format!("{directory}/\0");
+            texts.as_ref().is_none_or(|texts| contains(texts, text.as_bytes()))
+        };
         let triplet = match self.start.architecture {
             oci_spec::image::Arch::Amd64 => "x86_64-linux-gnu",
             oci_spec::image::Arch::ARM64 => "aarch64-linux-gnu",
@@ -254,9 +281,15 @@ impl<'a> Libraries<'a> {
             oci_spec::image::Arch::LoongArch64 => "loongarch64-linux-gnu",
             _ => "lib",
         };
-        directories.extend([format!("/lib/{triplet}"), format!("/usr/lib/{triplet}")]);
-        directories.extend(["/lib64", "/usr/lib64", "/lib", "/usr/lib"].map(str::to_owned));
-        let mut configurations = vec!["/etc/ld.so.conf".to_owned()];
+        let usual = [format!("/lib/{triplet}"), format!("/usr/lib/{triplet}")];
+        let usual = usual
+            .into_iter()
+            .chain(["/lib64", "/usr/lib64", "/lib", "/usr/lib"].map(str::to_owned));
+        directories.extend(usual.filter(|directory| searches(directory)));
+        let mut configurations = Vec::new();
+        if texts.as_ref().is_none_or(|texts| contains(texts, b"\0/etc/ld.so.cache\0")) {
+            configurations.push("/etc/ld.so.conf".to_owned());
+        }
         let mut seen = BTreeSet::new();
         while let Some(file) = configurations.pop() {
             if seen.len() > DIRECTORIES || !seen.insert(file.clone()) {
@@ -332,6 +365,10 @@ impl<'a> Libraries<'a> {
 /// Returns a path of the image with its leading slash, or none if the path is not UTF-8.
 fn text_of(path: &[u8]) -> Option<String> {
     std::str::from_utf8(path).ok().map(|path| format!("/{path}"))
+}
+
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
 }
 
 fn parent(path: &str) -> String {

@@ -185,7 +185,14 @@ impl Start<'_> {
                         "is a script, and so are its interpreters, one after the other: the kernel takes 5",
                     );
                 }
-                self.interpret(&interpreter, &argument, subject, depth)
+                let problem = self.interpret(&interpreter, &argument, subject, depth);
+                // The interpreter opens the script.
+                let unread =
+                    self.identity.as_ref().filter(|it| !it.may_read(file.attributes)).map(|it| {
+                        let mode = file.attributes.mode;
+                        format!("is a script that {it} may not read (mode {mode:04o})")
+                    });
+                problem.or_else(|| error(Check::NotExecutable, &unread?))
             }
             Head::Problem(text) => error(Check::Interpreter, text),
             Head::Program => self.load(file, &body, subject),
