@@ -48,7 +48,7 @@ let
 in
 {
   inherit (evaluated) systems outputs;
-  # What `virtualisation.oci-containers` loads, and how it runs that.
+  # The image that `virtualisation.oci-containers` loads, and the script that starts its container.
   containers =
     let inherit (container.virtualisation.oci-containers.containers.hello) image imageStream; in
     builtins.unsafeDiscardStringContext "${image} from ${imageStream}\n${container.systemd.services.podman-hello.script}";

@@ -243,7 +243,7 @@ fn by_skopeo(
     options: &CopyOptions,
     watch: &Watching,
 ) -> Result<Copied, Failure> {
-    // No target that skopeo is needed for wants to know who asks: credentials stay here.
+    // None of the targets that need skopeo asks for credentials, so that none are passed on.
     let SkopeoArguments { dest_tls_verify, dest_cert_dir, authfile, all, retry_times, .. } =
         options.skopeo.clone();
     let options = SkopeoOptions {

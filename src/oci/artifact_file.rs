@@ -18,16 +18,16 @@ use super::spec::{self, ForLayers, ImageSpec, Outline};
 use crate::digest::Digest;
 use crate::store::Store;
 
-/// Files up to this size are read into memory as a whole, which is faster than reading them as
-/// streams.
+/// The largest file that is read into memory as a whole, which is faster than to read it as a
+/// stream.
 const SMALL: u64 = 1 << 20;
 
 /// The parts of an image spec that are read.
 #[derive(Clone, Copy)]
 pub(super) enum Parts {
-    /// All but references.
+    /// All except the references: the store paths that each store path refers to.
     Outline,
-    /// No information about store paths.
+    /// Only what layers are made of: no information about store paths.
     ForLayers,
 }
 
@@ -44,13 +44,15 @@ enum Bytes {
 }
 
 impl ArtifactFile {
-    /// Opens a file, or the one that a script names.
+    /// Opens a file with a spec. If the file is a script for `copy-to` and the like, opens the spec
+    /// that the script names.
     ///
     /// # Errors
-    /// [`Error::Read`] and [`Error::NotSpec`].
+    /// Fails with [`Error::Read`] and [`Error::NotSpec`].
     pub fn open(store: &Store, file: &Path) -> Result<Self, Error> {
         let file = match spec_file(file)? {
-            // The file that was given is on this machine, whatever the store's root is.
+            // This file was named by the user, so that its path is one of this machine, even if the
+            // store has another root.
             Cow::Borrowed(file) => file.to_owned(),
             Cow::Owned(of_script) => store.locate(&of_script),
         };
@@ -60,7 +62,7 @@ impl ArtifactFile {
         }
     }
 
-    /// Returns the digest of the bytes, if they are in memory.
+    /// Returns the digest of the file's bytes, if they are in memory.
     pub fn digest(&self) -> Option<Digest> {
         match &self.bytes {
             Bytes::File(_) => None,
@@ -68,11 +70,11 @@ impl ArtifactFile {
         }
     }
 
-    /// Parses the file without what documents and layers do not need: no store path is known of an
-    /// image that is read in this way.
+    /// Parses the file for making documents and layers. The information about store paths, which
+    /// these do not need, is left out.
     ///
     /// # Errors
-    /// [`Error::Read`], [`Error::Json`], and those of [`IndexSpec::load`].
+    /// Fails with [`Error::Read`], [`Error::Json`], and those of [`IndexSpec::load`].
     pub fn parse_for_layers(&mut self, store: &Store) -> Result<Artifact, Error> {
         self.parse(store, Parts::ForLayers)
     }
@@ -92,8 +94,8 @@ impl ArtifactFile {
         }
     }
 
-    /// Returns whether the file has an index: it reads as far as the first key that only one of the
-    /// two formats has.
+    /// Returns whether the file has an index. Reads up to the first key that only one of the two
+    /// formats has.
     fn is_index(&mut self) -> Result<bool, Error> {
         let mut found = None;
         let key = FormatKey(&mut found);
@@ -133,15 +135,15 @@ impl Bytes {
             if bytes.len() as u64 <= SMALL {
                 return Ok(Self::Memory(bytes));
             }
-            // It has grown meanwhile.
+            // The file has grown since its size was read, and is now too large for memory.
             open.rewind()?;
         }
         Ok(Self::File(open))
     }
 }
 
-/// Finds the first key of an object that only an index spec or only an image spec has. Sets its
-/// field to whether it is that of an index, and stops there with an error.
+/// Reads an object up to the first key that only an index spec or only an image spec has, and ends
+/// there with an error. The field then is true if the key is that of an index spec.
 struct FormatKey<'f>(&'f mut Option<bool>);
 
 impl<'de> DeserializeSeed<'de> for FormatKey<'_> {

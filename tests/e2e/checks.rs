@@ -10,7 +10,7 @@ use stowage::store::Store;
 use crate::fake_store::FakeStore;
 use crate::support::{Docker, nix, run, stderr};
 
-/// Where Debian has a shell that needs one library, and what its loader is called.
+/// The shell of Debian, which needs one library, and the path of its loader.
 const SHELL: &str = "/bin/dash";
 const LOADER: &str = "lib64/ld-linux-x86-64.so.2";
 const LIBC: &str = "lib/x86_64-linux-gnu/libc.so.6";
@@ -41,8 +41,8 @@ fn remove(root: &Path, path: &str) {
     fs::remove_file(root.join(path)).unwrap();
 }
 
-/// Checks, for each reason that keeps a program from being started, that the lint says so of exactly
-/// those images whose containers do not start.
+/// Checks that the lint reports a mistake in exactly those images whose containers Docker can't
+/// start, for each reason that a program can't be started.
 #[test]
 fn the_lint_is_right_about_what_docker_starts() {
     let docker = Docker::start();

@@ -8,7 +8,7 @@ use stowage::store::Store;
 use crate::base_image::{BaseFiles, Item, OCI_LAYER, layer, write_files};
 use crate::support::{FakeStore, stderr};
 
-/// An image with something of everything that tests look at.
+/// Makes an image that has something for every kind of test.
 fn image() -> FakeStore {
     let mut store = FakeStore::new();
     let tool = store.add('1', "tool", &[], |path| {
@@ -207,7 +207,7 @@ fn programs_are_not_run() {
         json,
         json!({"passed": 1, "failed": 0, "skipped": 1, "files": [{"file": "tests.yaml", "tests": [command, there]}]})
     );
-    // A document that decides nothing does not pass.
+    // A document without tests does not pass.
     let nothing = test(&store, "schemaVersion: 2.0.0\n", &[]);
     assert_eq!(
         (nothing.status.code(), stderr(&nothing)),
@@ -215,7 +215,7 @@ fn programs_are_not_run() {
     );
 }
 
-/// Checks that what is not known is refused, with the place.
+/// Checks that unknown fields and values are refused, with their place in the document.
 #[test]
 fn mistakes_in_documents_are_named() {
     let store = image();
@@ -283,7 +283,7 @@ fn mistakes_in_documents_are_named() {
         );
         assert!(output.stdout.is_empty());
     }
-    // Aliases of aliases are not followed without end.
+    // A few aliases of aliases stand for very many nodes, and reading stops at the limit.
     let mut bomb = "a0: &a0 [x, x]\n".to_owned();
     for level in 1..40 {
         bomb += &format!("a{level}: &a{level} [*a{0}, *a{0}]\n", level - 1);
@@ -291,7 +291,7 @@ fn mistakes_in_documents_are_named() {
     assert!(stderr(&test(&store, &bomb, &[])).contains("it is too large"));
 }
 
-/// Checks that the layers of a base image count, and those of any archive.
+/// Checks that tests find the files of a base image's layers, and those of any archive.
 #[test]
 fn a_base_is_tested_too() {
     let mut store = FakeStore::new();
@@ -331,7 +331,7 @@ fileExistenceTests:
     let ours = "- { name: ours, path: /usr/bin/app, shouldExist: true }\n";
     let output = test(&store, &(document.to_owned() + ours), &[]);
     assert!(output.status.success(), "{}{}", stdout(&output), stderr(&output));
-    // The base by itself.
+    // The base image, tested by itself.
     let location = store.store().physical_dir().join(&base);
     let arguments = ["test", location.to_str().unwrap(), "tests.yaml", "--arch", "amd64"];
     store.write("tests.yaml", document);

@@ -17,30 +17,31 @@ use crate::registry::fingerprint::Fingerprint;
 pub struct Found {
     /// The file of each name and tag.
     pub files: BTreeMap<Reference, FoundFile>,
-    /// What is wrong, for people.
+    /// Messages about files that can't be served, for the log.
     pub problems: BTreeSet<String>,
-    /// Directories that could not be read: the index of their source, and their repository.
+    /// Directories that could not be read: the index of the source, and the repository that the
+    /// directory stands for.
     unreadable: Vec<(usize, String)>,
 }
 
 /// A file that a source has.
 pub struct FoundFile {
-    /// The index of the source.
+    /// The index of the source that has the file.
     pub source: usize,
     /// The path of the file.
     pub path: PathBuf,
-    /// The state of the file; none if it is no regular file, or can't be read.
+    /// The size, times and inode of the file; none if it is no regular file, or can't be read.
     pub fingerprint: Option<Fingerprint>,
 }
 
 impl FoundFile {
-    /// Looks at a file.
+    /// Reads the state of a file.
     pub fn at(source: usize, path: PathBuf) -> Self {
         let metadata = fs::metadata(&path).ok();
         Self::with(source, path, metadata.as_ref())
     }
 
-    /// Returns the file to be read, if it can be.
+    /// Returns the path of the file by its state, or nothing if the file can't be read.
     pub fn to_be_read(&self) -> BTreeMap<Fingerprint, PathBuf> {
         self.fingerprint.map(|fingerprint| (fingerprint, self.path.clone())).into_iter().collect()
     }
@@ -52,7 +53,7 @@ impl FoundFile {
 }
 
 impl Found {
-    /// Looks at all sources, and has everything watched on which the result depends.
+    /// Looks at all sources. Watches every directory and file that could change the result.
     pub fn look(sources: &[Source], round: &mut Round) -> Self {
         let mut found = Self::default();
         for (index, source) in sources.iter().enumerate() {
@@ -104,7 +105,8 @@ impl Found {
         above: &mut Vec<(u64, u64)>,
         round: &mut Round,
     ) {
-        // Before the directory is read: what is changed after the reading is noticed.
+        // The watch begins before the directory is read, so that no change after the reading is
+        // missed.
         round.watch_directory(directory);
         let entries = fs::metadata(directory).and_then(|metadata| {
             let this = (metadata.dev(), metadata.ino());

@@ -3,16 +3,16 @@
 
 use std::ffi::OsStr;
 
-/// A change that is of interest.
+/// The changes of a watched path that matter.
 #[derive(Clone, Copy, Debug)]
 pub enum Interest<'n> {
-    /// Files in a directory, without those whose name begins with a dot.
+    /// Changes of any file in the directory, unless its name begins with a dot.
     Files,
-    /// A file in a directory, and what its name stands for.
+    /// Changes of one file in the directory. The file may be written, replaced or removed.
     File(&'n OsStr),
-    /// What a name in a directory stands for.
+    /// Changes of one name in the directory. The name may be given to another file, or be removed.
     Name(&'n OsStr),
-    /// The contents of a file.
+    /// Changes of the file's bytes.
     Contents,
 }
 
@@ -37,9 +37,9 @@ mod linux {
 
     use super::Interest;
 
-    /// The file systems of which this kernel makes all changes, by their numbers in `linux/magic.h`
-    /// and the sources of those that are not in it. The files of others may be changed by another
-    /// machine, of which inotify reports nothing.
+    /// The file systems that only this machine can change, by their numbers in `linux/magic.h` or,
+    /// if they are not in it, in their own source. Files of other file systems may be changed by
+    /// another machine, and inotify does not report this.
     const REPORTING: [FsType; 14] = [
         FsType(0xef53),      // ext2, ext3, ext4
         FsType(0x5846_5342), // XFS
@@ -56,7 +56,7 @@ mod linux {
         FsType(0x3153_464a), // JFS
         FsType(0x4d44),      // FAT
     ];
-    /// Adds to what is watched already (`IN_MASK_ADD`).
+    /// The flag that adds interests to a watch instead of replacing them.
     const ADD: AddWatchFlags = AddWatchFlags::from_bits_retain(nix::libc::IN_MASK_ADD);
 
     /// An instance of inotify, and the thread that reads it.
@@ -65,7 +65,7 @@ mod linux {
     struct Shared {
         inotify: Inotify,
         watched: Mutex<Watched>,
-        /// True from a notice until the next round begins.
+        /// True after a notice, until the next round begins: there is one notice for each round.
         noticed: AtomicBool,
         ended: AtomicBool,
     }
@@ -78,9 +78,9 @@ mod linux {
 
     struct Watch {
         round: u64,
-        /// Whether the file system reports all changes.
+        /// True if inotify reports all changes on the file system of this path.
         reports: bool,
-        /// True if all files are of interest.
+        /// True if all files in the directory are of interest.
         all: bool,
         names: BTreeSet<OsString>,
     }
@@ -100,7 +100,7 @@ mod linux {
     }
 
     impl Reports {
-        /// Starts to read reports.
+        /// Starts a thread that reads reports and calls `notice` after a change.
         pub fn start(notice: impl Fn() -> bool + Send + 'static) -> Result<Self, String> {
             let failed = |error: &dyn std::fmt::Display| {
                 format!("cannot watch for changes (`fs.inotify.max_user_instances`): {error}")
@@ -118,24 +118,25 @@ mod linux {
             Ok(Self(shared))
         }
 
-        /// Returns whether changes are still reported.
+        /// Returns whether the thread still reads reports.
         pub fn are_there(&self) -> bool {
             !self.0.ended.load(Ordering::Acquire)
         }
 
-        /// Begins a round: the next change is noticed again.
+        /// Begins a round, after which the next change causes a notice again.
         pub fn begin(&mut self) {
             self.watched().round += 1;
             self.0.noticed.store(false, Ordering::Release);
         }
 
-        /// Watches a path, which this round is interested in. Returns whether all changes are
-        /// reported, those of other machines too.
+        /// Watches a path as part of this round. Returns whether all changes are reported: those by
+        /// other machines may not be.
         ///
         /// # Errors
-        /// Says why nothing more can be watched.
+        /// Fails with a message if nothing more can be watched.
         pub fn watch(&mut self, path: &Path, interest: Interest) -> Result<bool, String> {
-            // The thread must not look for the watch before it is there.
+            // Locked first, so that the thread finds the watch when it reads the first report of
+            // it.
             let mut watched = self.watched();
             let descriptor = match self.0.inotify.add_watch(path, interest.mask() | ADD) {
                 Ok(descriptor) => descriptor,
@@ -144,7 +145,8 @@ mod linux {
                     let limit = "`fs.inotify.max_user_watches`";
                     return Err(format!("cannot watch {path} for changes ({limit}): {error}"));
                 }
-                // Its appearance changes the directory above, which is watched too.
+                // There is no such file. The directory above is watched too, and reports when the
+                // file appears.
                 Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(true),
                 Err(_) => return Ok(false),
             };
@@ -168,14 +170,14 @@ mod linux {
             Ok(watch.reports)
         }
 
-        /// Ends a round: stops watching what it was not interested in.
+        /// Ends a round: stops watching the paths that were not part of it.
         pub fn end(&mut self) {
             let mut watched = self.watched();
             let Watched { round, watches } = &mut *watched;
             watches.retain(|descriptor, watch| {
                 let stays = watch.round == *round;
                 if !stays {
-                    // It fails if the directory is gone.
+                    // This fails if the directory was removed, and the watch with it.
                     let _ = self.0.inotify.rm_watch(*descriptor);
                 }
                 stays
@@ -190,7 +192,7 @@ mod linux {
     impl Drop for Reports {
         fn drop(&mut self) {
             self.0.ended.store(true, Ordering::Release);
-            // The end of a watch is reported, which wakes the thread.
+            // The system reports that the watches are gone. This wakes the thread, which then ends.
             let watched = std::mem::take(&mut self.watched().watches);
             for descriptor in watched.into_keys() {
                 let _ = self.0.inotify.rm_watch(descriptor);
@@ -246,7 +248,7 @@ mod other {
 
     use super::Interest;
 
-    /// Reports of changes, of which there are none.
+    /// Stands for the reports of systems that have no inotify. There is no value of this type.
     pub enum Reports {}
 
     impl Reports {

@@ -1,4 +1,4 @@
-//! Parses what a server is given: a file with a name, or a directory of files.
+//! Parses an argument of `serve`: a file with a name, or a directory of files.
 //! Stage: registry. Input: an argument. Output: [`Source`].
 
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ const TAG: &str = "latest";
 /// The number of digits of the hash in a store path.
 const HASH: usize = 32;
 
-/// A place where images are found.
+/// A file or directory with the images that a server has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// An image spec with a name and a tag.
@@ -46,7 +46,7 @@ impl Source {
     }
 }
 
-/// Returns the image's name, as its file's name has it.
+/// Returns the image's name as part of the file's name: without the hash of a store path.
 fn name_of(path: &Path) -> &str {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let name = name.strip_suffix(".json").unwrap_or(name);

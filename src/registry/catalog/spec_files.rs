@@ -17,20 +17,21 @@ use crate::store::Store;
 /// The contents of each file, or an error that says why they can't be used.
 pub type Contents = BTreeMap<Fingerprint, Result<Arc<PreparedArtifact>, Error>>;
 
-/// Knows what was read, as long as something uses it.
+/// Remembers the files that were read, as long as a catalog has their contents.
 #[derive(Default)]
 pub struct SpecFiles {
     by_file: BTreeMap<Fingerprint, Weak<PreparedArtifact>>,
-    /// Images by the bytes of their specs: copies of a file are one image. The bytes of an index do
-    /// not say what is in the files that it names.
+    /// Images by the bytes of their specs, so that copies of a file are one image. Indexes are not
+    /// here: the bytes of an index do not say what the files have that it names.
     by_bytes: BTreeMap<Digest, Weak<PreparedArtifact>>,
 }
 
-/// What is parsed at present, by the bytes; none in place of what can't be parsed.
+/// Specs that threads are parsing, by the digest of their bytes. The cell has none if the spec
+/// can't be parsed.
 type Parsing = BTreeMap<Digest, Arc<OnceLock<Option<Arc<PreparedArtifact>>>>>;
 
 impl SpecFiles {
-    /// Returns the contents of each file. Reads those that are not known, each once; with `again`,
+    /// Returns the contents of each file. Reads each file that was not read before; with `again`,
     /// reads all of them.
     pub fn read(
         &mut self,
@@ -55,7 +56,8 @@ impl SpecFiles {
         let read = |(fingerprint, path): &(Fingerprint, PathBuf)| {
             Ok::<_, ()>((*fingerprint, self.contents(store, path, &parsing)))
         };
-        // These threads are not those that make layers: a file system that hangs holds up no answer.
+        // Separate threads from those that make layers: if a file system hangs, clients still get
+        // answers.
         let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
         let read = in_parallel(threads, &unknown, read).unwrap_or_default();
         for (digest, parsed) in parsing.into_inner().unwrap_or_else(PoisonError::into_inner) {
@@ -102,7 +104,8 @@ impl SpecFiles {
         match (parsed, failed) {
             (Some(artifact), _) => Ok(Arc::clone(artifact)),
             (None, Some(failed)) => Err(failed),
-            // The message names the file.
+            // Another thread could not parse the same bytes. They are parsed again for an error
+            // that names this file.
             (None, None) => parse(),
         }
     }

@@ -1,4 +1,4 @@
-//! Has the system report changes of directories and files, where it can.
+//! Watches directories and files for changes, if the system can report them.
 //! Stage: registry. Input: paths. Output: a notice after each change.
 
 use std::collections::BTreeMap;
@@ -9,15 +9,15 @@ use std::path::{Path, PathBuf};
 use super::reports::{Interest, Reports};
 use crate::store::Store;
 
-/// The most links that are followed for one path, as the kernel has it.
+/// The most links that are followed for one path, which is Linux' own limit.
 const MOST_LINKS: u32 = 40;
 
-/// Watches of everything on which the images of a server depend.
+/// Watches every directory and file that could change the images of a server.
 pub struct Watches {
-    /// The store directory: nothing in it changes.
+    /// The store directory. Its files never change, so that none is watched.
     store: PathBuf,
     reports: Option<Reports>,
-    /// False if the last round had something that can't be watched.
+    /// False if something of the last round can't be watched.
     sees_all: bool,
 }
 
@@ -29,12 +29,13 @@ impl Watches {
         Self { store: store.physical_dir(), reports, sees_all: false }
     }
 
-    /// Watches nothing.
+    /// Makes watches that never report anything.
     pub fn none() -> Self {
         Self { store: PathBuf::new(), reports: None, sees_all: false }
     }
 
-    /// Begins a round, which says anew what is to be watched.
+    /// Begins a round, which names again every path to be watched. Other paths are then no longer
+    /// watched.
     pub fn round(&mut self) -> Round<'_> {
         self.sees_all = self.reports.is_some();
         if let Some(reports) = &mut self.reports {
@@ -43,7 +44,7 @@ impl Watches {
         Round { watches: self, directories: BTreeMap::new() }
     }
 
-    /// Returns whether each change of what the last round had is noticed.
+    /// Returns whether every change of the last round's paths is reported.
     pub fn sees_all(&self) -> bool {
         self.sees_all && self.reports.as_ref().is_some_and(Reports::are_there)
     }
@@ -53,30 +54,31 @@ fn warn(error: &str) {
     tracing::warn!("{error}: looking for changes every second instead");
 }
 
-/// Says what is to be watched.
+/// One round: collects the paths to be watched.
 pub struct Round<'w> {
     watches: &'w mut Watches,
-    /// The directories that were looked up, without links.
+    /// The directories that were resolved in this round, each with its path without links.
     directories: BTreeMap<PathBuf, PathBuf>,
 }
 
 impl Round<'_> {
-    /// Watches all files of a directory, but none whose name begins with a dot.
+    /// Watches all files of a directory, except those whose name begins with a dot.
     pub fn watch_directory(&mut self, directory: &Path) {
         self.watch(directory, Interest::Files);
     }
 
-    /// Watches a file, and everything on the way to it.
+    /// Watches a file, and all directories and links on the way to it.
     pub fn watch_file(&mut self, file: &Path) {
         self.follow(file, true);
     }
 
-    /// Watches everything on the way to a path.
+    /// Watches all directories and links on the way to a path.
     pub fn watch_path(&mut self, path: &Path) {
         self.follow(path, false);
     }
 
-    /// Watches a file by itself if it has other names: it may be changed by these.
+    /// Watches the contents of a file that has several hard links: it may be changed by another
+    /// name, which the watch of its directory does not report.
     pub fn watch_names(&mut self, file: &Path, metadata: &Metadata) {
         if metadata.is_file() && metadata.nlink() > 1 && !self.is_in_store(file) {
             self.watch(file, Interest::Contents);
@@ -94,8 +96,8 @@ impl Round<'_> {
         }
     }
 
-    /// Watches each name that is looked up to resolve an absolute path. Returns the path without
-    /// links, or `None` if there are too many of them.
+    /// Resolves the links of an absolute path, and watches every directory and link on the way.
+    /// Returns `None` if there are too many links.
     fn resolve(&mut self, path: &Path, is_file: bool, links: u32) -> Option<PathBuf> {
         let Some(above) = path.parent() else { return Some(path.to_owned()) };
         let above = self.directory(above, links)?;

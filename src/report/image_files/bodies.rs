@@ -14,7 +14,7 @@ use crate::layer;
 use crate::oci::unpack::{TarError, TarReader};
 use crate::oci::{EntryId, read_tar};
 
-/// The largest file of a layer's tar that is looked at: it is kept in memory.
+/// The largest file that is kept when a layer's tar is read. Kept files are in memory.
 const LARGEST: u64 = 64 << 20;
 /// The most memory for files of tars, all together.
 const KEPT: u64 = 256 << 20;

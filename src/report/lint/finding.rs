@@ -14,10 +14,10 @@ pub struct Finding {
     pub check: Check,
     /// The certainty that something fails.
     pub level: Level,
-    /// The number of its layer, from 1 at the bottom.
+    /// The number of the file's layer, from 1 at the bottom.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layer: Option<usize>,
-    /// The file in the image that shows it.
+    /// The file in the image that has the mistake.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     /// The description of the mistake.

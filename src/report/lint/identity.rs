@@ -62,7 +62,7 @@ impl Identity {
 /// A user or group that an image lacks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lacking {
-    /// The word for it: `user` or `group`.
+    /// What is lacking: `user` or `group`.
     pub what: &'static str,
     /// The name.
     pub name: String,

@@ -16,7 +16,7 @@ use crate::report::image_files::{Found, ImageFile, Last, ReadAt};
 const OBJECTS: usize = 1000;
 /// The largest configuration of a loader that is read, in bytes.
 const CONFIGURATION: u64 = 64 << 10;
-/// The largest loader that is looked through.
+/// The largest loader in which directories are looked for.
 const LOADER: u64 = 8 << 20;
 /// The largest number of directories that a configuration may name.
 const DIRECTORIES: usize = 200;
@@ -260,8 +260,8 @@ impl<'a> Libraries<'a> {
     /// Returns the directories that glibc's loader searches last.
     fn of_glibc(&self, name: &str, real: &str, loader: &ImageFile) -> Option<Vec<String>> {
         let mut directories = vec![parent(name), parent(real)];
-        // Nix's loader has the directories of its own store path alone: those that a loader searches are
-        // texts in it.
+        // Nix's loader searches only directories of its own store path. Their names are texts in
+        // the loader's file.
         let texts = match real.starts_with("/nix/store/") {
             true => self.start.files.bytes(loader, LOADER).ok()?,
             false => None,

@@ -186,7 +186,7 @@ impl Start<'_> {
                     );
                 }
                 let problem = self.interpret(&interpreter, &argument, subject, depth);
-                // The interpreter opens the script.
+                // The interpreter opens the script as the user, who must be allowed to read it.
                 let unread =
                     self.identity.as_ref().filter(|it| !it.may_read(file.attributes)).map(|it| {
                         let mode = file.attributes.mode;

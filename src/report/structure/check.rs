@@ -1,4 +1,4 @@
-//! Decides tests by the files and the configuration of an image. Nothing is run.
+//! Finds out whether an image passes its tests, by its files and its configuration. Nothing is run.
 //! Stage: report. Input: [`Tests`], and an image's files. Output: [`Outcome`]s.
 
 use std::collections::BTreeMap;
@@ -15,9 +15,9 @@ use crate::report::image_files::{
     Absent, FileKind, FilesError, Found, ImageFile, ImageFiles, Last, shown,
 };
 
-/// The largest file whose text is looked at.
+/// The largest file whose text is read.
 const LARGEST: u64 = 64 << 20;
-/// The largest number of bytes of a value that is quoted.
+/// The number of bytes after which a quoted value is cut off.
 const QUOTED: usize = 200;
 /// The directory in which Debian has the licences of each package.
 const LICENCES: &str = "/usr/share/doc";
@@ -26,16 +26,16 @@ const LICENCES: &str = "/usr/share/doc";
 const REFUSED: [&str; 2] = ["AGPL", "WTFPL"];
 const ACCEPTED: [&str; 1] = ["libgnutls30"];
 
-/// An image whose tests are decided.
+/// An image that is tested.
 pub struct Subject<'i> {
-    /// The files.
+    /// The files of the image.
     pub files: &'i ImageFiles<'i>,
-    /// The configuration.
+    /// The configuration of the image.
     pub spec: &'i ImageSpec,
 }
 
 impl Subject<'_> {
-    /// Decides every test of a document but those that run programs, which are skipped.
+    /// Returns the result of each test of a document. Tests that run programs are skipped.
     ///
     /// # Errors
     /// Fails if a layer of the image can't be read.
@@ -63,7 +63,8 @@ impl Subject<'_> {
         Ok(outcomes)
     }
 
-    /// Reads the files of a base image's layers that tests look at, each layer once.
+    /// Reads, from the layers of a base image, the files that the tests need. Each layer is read
+    /// once.
     fn load(&self, tests: &Tests) -> Result<(), FilesError> {
         let mut files = Vec::new();
         let of_licences = tests.licences.iter().flat_map(|test| &test.files);
@@ -75,7 +76,7 @@ impl Subject<'_> {
         self.files.load(&files)
     }
 
-    /// Returns the reasons for which a test fails.
+    /// Returns the reasons why a test of a file's text fails; none if it passes.
     fn content(&self, test: &ContentTest) -> Result<Vec<String>, FilesError> {
         let text = match self.text(&test.path)? {
             Ok(text) => text,
@@ -90,8 +91,8 @@ impl Subject<'_> {
         Ok(missing.chain(found).collect())
     }
 
-    /// Returns the text of a file, or the reason why there is none. Bytes that are no UTF-8 are
-    /// replaced, as in Go.
+    /// Returns the text of a file, or the reason why there is none. Bytes that are not UTF-8 are
+    /// replaced, as Go does.
     fn text(&self, path: &str) -> Result<Result<String, String>, FilesError> {
         let file = match self.files.find(path, Last::Followed)? {
             Found::Here(file, _) => file,
@@ -107,7 +108,7 @@ impl Subject<'_> {
     }
 
     fn existence(&self, test: &ExistenceTest, path: &str) -> Result<Vec<String>, FilesError> {
-        // A link at the end of the path is what is looked at.
+        // If the path ends in a link, the test is about the link and not about its target.
         let file = match self.files.find(path, Last::Itself)? {
             Found::Here(file, _) => file,
             _ if !test.should_exist => return Ok(Vec::new()),
@@ -271,8 +272,8 @@ impl Subject<'_> {
         list.iter().map(pair).collect()
     }
 
-    /// Returns the variables with those that a document adds, in whose values `$NAME` is one of the
-    /// image.
+    /// Returns the image's variables, together with those that a document adds. `$NAME` in an added
+    /// value stands for a variable of the image.
     fn variables_with(&self, more: &[(String, String)]) -> BTreeMap<String, String> {
         let own = self.variables();
         let mut all = own.clone();
@@ -281,7 +282,7 @@ impl Subject<'_> {
     }
 }
 
-/// Says why there is nothing at a path.
+/// Says why no file was found at a path.
 fn missing(path: &str, absent: &Absent) -> String {
     match absent {
         Absent::Nothing(place)
@@ -379,7 +380,8 @@ fn array(list: &[String]) -> String {
     format!("[{}]", texts.join(", "))
 }
 
-/// Replaces `$NAME` and `${NAME}`, as Go's `os.Expand`. A variable that is not set is empty.
+/// Replaces `$NAME` and `${NAME}` by the variable's value, as Go's `os.Expand` does. A variable
+/// that is not set is empty.
 fn expanded(text: &str, variables: &BTreeMap<String, String>) -> String {
     let mut result = String::new();
     let mut rest = text;

@@ -1,8 +1,8 @@
 //! Reads the tests of an image: container-structure-test's documents, version 2.
 //! Stage: report (pure). Input: YAML or JSON. Output: [`Tests`].
 //!
-//! The fields and their defaults are those of container-structure-test's README. What is not known is
-//! an error: a test that is left out would be taken for one that passes.
+//! The fields and their defaults are those of container-structure-test's README. An unknown field
+//! is an error: if its test were left out, it would seem to pass.
 
 use thiserror::Error;
 
@@ -18,39 +18,39 @@ const VERSION: &str = "2.0.0";
 pub struct Tests {
     /// The names of tests that run programs.
     pub commands: Vec<String>,
-    /// The tests of what is in files.
+    /// The tests of the text in files.
     pub contents: Vec<ContentTest>,
-    /// The tests of whether files are there.
+    /// The tests that a file is there, or is not.
     pub existence: Vec<ExistenceTest>,
     /// The tests of licences.
     pub licences: Vec<LicenceTest>,
     /// The test of the configuration.
     pub metadata: Option<MetadataTest>,
-    /// Variables that are set in addition, in order.
+    /// Variables that the document sets for its tests, in order.
     pub variables: Vec<(String, String)>,
 }
 
-/// A test of what is in a file.
+/// A test of the text in a file.
 #[derive(Debug)]
 pub struct ContentTest {
     /// The name of the test.
     pub name: String,
     /// The path of the file.
     pub path: String,
-    /// Patterns that must be found.
+    /// Patterns that the text must have.
     pub expected: Vec<Pattern>,
-    /// Patterns that must not be found.
+    /// Patterns that the text must not have.
     pub excluded: Vec<Pattern>,
 }
 
-/// A test of whether a file is there.
+/// A test that a file is there, or is not.
 #[derive(Debug)]
 pub struct ExistenceTest {
     /// The name of the test.
     pub name: String,
-    /// The path of the file, perhaps with variables.
+    /// The path of the file, which may have `$NAME` of variables in it.
     pub path: String,
-    /// Whether it must be there.
+    /// True if the file must be there, false if it must not.
     pub should_exist: bool,
     /// The type and permissions, such as `-rwxr-xr-x`.
     pub permissions: Option<String>,
@@ -58,25 +58,25 @@ pub struct ExistenceTest {
     pub uid: Option<u64>,
     /// The number of the group.
     pub gid: Option<u64>,
-    /// The bits of which one must be set.
+    /// The execute bits of which the file must have at least one.
     pub executable_by: Option<ExecutableBy>,
 }
 
-/// Says which of the execute bits must be set.
+/// The execute bits of a file of which one must be set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExecutableBy {
-    /// The word in the document.
+    /// The word for these bits in the document: `owner`, `group`, `other` or `any`.
     pub name: &'static str,
-    /// The bits.
+    /// The bits of the file's mode.
     pub bits: u32,
 }
 
 /// A test of licences: no text may have the name of a licence that is not allowed.
 #[derive(Debug)]
 pub struct LicenceTest {
-    /// Whether the files are looked at in which Debian has the licences of packages.
+    /// True if the test reads the files in which Debian has the licences of packages.
     pub debian: bool,
-    /// Other files.
+    /// More files that the test reads.
     pub files: Vec<String>,
 }
 
@@ -141,7 +141,7 @@ struct Item<'n> {
     path: String,
 }
 
-/// The entries of a map, with the keys that are known.
+/// The entries of a map, and the keys that the map may have.
 struct Fields<'n> {
     item: Item<'n>,
     entries: &'n [(String, Node)],
@@ -157,7 +157,7 @@ impl Tests {
         let is_json = text.trim_start().starts_with('{');
         let node = match is_json.then(|| of_json(text)) {
             Some(Ok(node)) => node,
-            // YAML has such maps too.
+            // YAML's short maps begin with a brace too.
             Some(Err(error)) => of_yaml(text).map_err(|_| error)?,
             None => of_yaml(text)?,
         };
@@ -351,7 +351,7 @@ impl<'n> Item<'n> {
         self.error(&format!("must be {expected}, not {}", self.node.value.type_name()))
     }
 
-    /// Returns the fields of a map that has no others than the known ones.
+    /// Returns the fields of a map. Fails if the map has an unknown key.
     fn fields(&self, known: &[&'static str]) -> Result<Fields<'n>> {
         let entries = match &self.node.value {
             Value::Map(entries) => &entries[..],
@@ -385,7 +385,7 @@ impl<'n> Item<'n> {
 }
 
 impl<'n> Fields<'n> {
-    /// Returns a field that is not null.
+    /// Returns the value of a key, unless it is null.
     fn get(&self, key: &str) -> Option<Item<'n>> {
         let (_, node) = self.entries.iter().find(|(other, _)| other == key)?;
         let path = match &*self.item.path {
@@ -467,7 +467,8 @@ impl<'n> Fields<'n> {
         if text == "-1" {
             return Ok(None);
         }
-        // As in YAML 1.1, which is what container-structure-test reads.
+        // Octal and hexadecimal numbers are those of YAML 1.1, which container-structure-test
+        // reads.
         let (digits, radix) = match text.strip_prefix('0') {
             Some(rest) if rest.starts_with(['x', 'X']) => (&rest[1..], 16),
             Some(rest) if rest.starts_with(['o', 'O']) => (&rest[1..], 8),

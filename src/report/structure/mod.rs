@@ -14,7 +14,7 @@ use super::image_files::{FilesError, ImageFiles};
 use crate::oci::ImageSpec;
 use crate::store::Store;
 
-/// Decides the tests of documents, each with the name of its file. Nothing is run.
+/// Returns the results of tests. Each document comes with the name of its file. Nothing is run.
 ///
 /// # Errors
 /// Fails if a layer of the image can't be read.

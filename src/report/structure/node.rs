@@ -9,15 +9,15 @@ use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::DocumentError;
 
-/// The largest number of nodes: aliases can make many of few bytes.
+/// The most nodes of a document: a few bytes with YAML's aliases can stand for very many.
 const NODES: usize = 100_000;
-/// The most lists and maps within each other.
+/// The most lists and maps that may be nested.
 const DEPTH: usize = 64;
 
 /// A node of a document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
-    /// The line and column, from 1; none in JSON.
+    /// The line and column in the document, counted from 1; none in JSON.
     pub at: Option<(usize, usize)>,
     /// The value.
     pub value: Value,
@@ -28,11 +28,11 @@ pub struct Node {
 pub enum Value {
     /// Nothing.
     Null,
-    /// Text. A plain one has no quotes, and may also be a number or a boolean.
+    /// Text. Without quotes it may also stand for a number or a boolean.
     Text {
         /// The text.
         text: String,
-        /// Whether it has no quotes.
+        /// True if it has no quotes.
         is_plain: bool,
     },
     /// A list.
@@ -57,7 +57,7 @@ impl Value {
 /// Parses JSON.
 pub fn of_json(text: &str) -> Result<Node, DocumentError> {
     serde_json::from_str(text).map_err(|error| {
-        // The position is told apart from the reason.
+        // The position is kept in fields of its own, so that it is cut off from the reason.
         let reason = error.to_string();
         let reason = reason.rsplit_once(" at line ").map_or(&*reason, |(reason, _)| reason);
         DocumentError::new(Some((error.line(), error.column())), "", reason)
@@ -232,7 +232,8 @@ impl<'t> YamlReader<'t> {
             let Value::Text { text, is_plain } = key.value else {
                 return Err(error("a key must be text"));
             };
-            // What the value has is added, unless the map has it (YAML, "Merge Key").
+            // The entries of this value are added to the map, except keys that the map has itself
+            // (YAML, "Merge Key").
             if is_plain && text == "<<" {
                 merged.push(value);
             } else if !keys.insert(text.clone()) {
@@ -263,7 +264,7 @@ impl<'t> YamlReader<'t> {
     }
 }
 
-/// Returns the number of nodes below one.
+/// Returns the number of nodes below a node.
 fn size(node: &Node) -> usize {
     match &node.value {
         Value::Null | Value::Text { .. } => 1,

@@ -27,10 +27,10 @@ pub enum Kind {
     /// A test that runs a program.
     #[serde(rename = "commandTests")]
     Command,
-    /// A test of what is in a file.
+    /// A test of the text in a file.
     #[serde(rename = "fileContentTests")]
     Content,
-    /// A test of whether a file is there.
+    /// A test that a file is there, or is not.
     #[serde(rename = "fileExistenceTests")]
     Existence,
     /// A test of licences.
@@ -45,11 +45,11 @@ pub enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// The image is as expected.
+    /// The image is as the test expects.
     Pass,
-    /// The image is not as expected.
+    /// The image is not as the test expects.
     Fail,
-    /// The test was not decided.
+    /// The test was not carried out.
     Skip,
 }
 
@@ -69,20 +69,21 @@ pub struct TestReport {
     pub passed: usize,
     /// The number of tests that failed.
     pub failed: usize,
-    /// The number of tests that were not decided.
+    /// The number of tests that were not carried out.
     pub skipped: usize,
     /// The results of each document.
     pub files: Vec<FileOutcome>,
 }
 
 impl Outcome {
-    /// Makes the result of a test that fails for these reasons, or passes if there are none.
+    /// Makes the result of a test that was carried out. It fails if there are reasons, and passes
+    /// otherwise.
     pub fn new(kind: Kind, name: &str, reasons: Vec<String>) -> Self {
         let result = if reasons.is_empty() { Verdict::Pass } else { Verdict::Fail };
         Self { kind, name: name.to_owned(), result, reasons }
     }
 
-    /// Makes the result of a test that was not decided.
+    /// Makes the result of a test that was not carried out.
     pub fn skipped(kind: Kind, name: &str, reason: String) -> Self {
         Self { kind, name: name.to_owned(), result: Verdict::Skip, reasons: vec![reason] }
     }
@@ -101,7 +102,7 @@ impl Outcome {
 }
 
 impl fmt::Display for Outcome {
-    /// Writes one line.
+    /// Writes the result on one line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.result {
             Verdict::Pass => "PASS",
@@ -117,7 +118,7 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// Escapes characters that would end the line, or tell a terminal something.
+/// Escapes characters that would end the line, or that terminals take for commands.
 fn one_line(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() })
@@ -134,7 +135,7 @@ impl TestReport {
         Self { passed, failed, skipped: count(Verdict::Skip), files }
     }
 
-    /// Returns the results as JUnit's XML, which continuous integration shows.
+    /// Returns the results as JUnit's XML, which services for continuous integration can show.
     pub fn to_junit(&self) -> String {
         let total = self.passed + self.failed + self.skipped;
         let mut xml = format!(
@@ -168,7 +169,7 @@ impl TestReport {
     }
 }
 
-/// Escapes text for XML 1.0, which has no room for most control characters.
+/// Escapes text for XML 1.0, which does not allow most control characters.
 fn escaped(text: &str) -> String {
     let mut result = String::with_capacity(text.len());
     for c in text.chars() {
