@@ -15,7 +15,8 @@
 //! cli/       the command line, which uses all stages
 //! ```
 //!
-//! Every stage may use [`date`], [`digest`], [`error`], [`foreign`], [`sink`] and [`store`].
+//! Every stage may use [`date`], [`digest`], [`error`], [`foreign`], [`sink`], [`store`]
+//! and [`system`].
 //!
 //! The library serves the program and its tests. It is not published, and its interface may
 //! change with every release.
@@ -27,6 +28,7 @@ pub mod error;
 pub mod foreign;
 pub mod sink;
 pub mod store;
+pub mod system;
 
 pub mod closure;
 pub mod layer;

@@ -29,6 +29,7 @@ use crate::oci::{
 use crate::outgoing::{self, CheckedBy};
 use crate::sink::{Plain, Spliced};
 use crate::store::Store;
+use crate::system;
 use crate::target::{self, Archive};
 
 pub fn build(store: &Store, arguments: &BuildArguments) -> Result<(), Failure> {
@@ -153,7 +154,7 @@ pub fn binary_stdout() -> Result<fs::File, Failure> {
     }
     // `Stdout`'s own buffer would search all bytes for newlines.
     let stdout = fs::File::from(stdout.as_fd().try_clone_to_owned().map_err(Failure::Stdout)?);
-    outgoing::widen_pipe(&stdout);
+    system::widen_pipe(&stdout);
     Ok(stdout)
 }
 

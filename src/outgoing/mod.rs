@@ -23,7 +23,7 @@ pub use names::{
     ParseRegistryNameError, ParseRepositoryNameError, ParseTagError, RegistryName, RepositoryName,
     Tag, is_loopback,
 };
-pub use program::{run_program, widen_pipe};
+pub use program::run_program;
 pub use ref_name::{ParseRefNameError, RefName};
 pub use reference::{
     ImageReference, ParseReferenceError, Reference, ReferenceProblem, without_user_information,

@@ -2,13 +2,11 @@
 //! Stage: outgoing. Output: their exit status and what they printed.
 
 use std::io::{self, Read};
-use std::os::fd::AsFd;
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
-use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -53,13 +51,4 @@ pub fn run_program(command: &mut Command, watch: &dyn Watch) -> io::Result<Outpu
     // The thread has sent its result, and ends.
     let _ = reader.join();
     Ok(Output { status, stdout: Vec::new(), stderr: stderr? })
-}
-
-/// Gives a pipe the largest buffer that an ordinary user may ask for: with the default of 64 KiB,
-/// writer and reader of a layer spend their time waking each other.
-///
-/// Changes nothing if `out` is not a pipe, or if the system refuses.
-pub fn widen_pipe(out: &impl AsFd) {
-    const SIZE: i32 = 1 << 20; // the default of /proc/sys/fs/pipe-max-size
-    let _ = fcntl(out, FcntlArg::F_SETPIPE_SZ(SIZE));
 }

@@ -4,15 +4,14 @@
 //! Most of Linux's file systems have such files (`O_TMPFILE`, open(2)). In other file systems, a file
 //! has a temporary name, and a killed program leaves the file behind.
 
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{File, Permissions};
 use std::io;
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
-use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
-use nix::unistd::linkat;
 use tempfile::{Builder, TempPath};
+
+use crate::system;
 
 /// The beginning and the end of the name of an incomplete file.
 pub const PREFIX: &str = ".stowage-";
@@ -39,12 +38,7 @@ impl UnnamedFile {
     }
 
     fn without_name(directory: &Path) -> io::Result<Self> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).mode(MODE).custom_flags(OFlag::O_TMPFILE.bits());
-        let file = options.open(directory)?;
-        // `persist` needs this path.
-        fs::symlink_metadata(handle(&file))?;
-        Ok(Self { file, temporary: None })
+        Ok(Self { file: system::open_unnamed(directory, MODE)?, temporary: None })
     }
 
     fn with_name(directory: &Path) -> io::Result<Self> {
@@ -75,9 +69,7 @@ impl UnnamedFile {
         if let Some(temporary) = temporary {
             return temporary.persist(path).map_err(|error| error.error);
         }
-        let link = |path: &Path| -> io::Result<()> {
-            Ok(linkat(AT_FDCWD, &handle(&file), AT_FDCWD, path, AtFlags::AT_SYMLINK_FOLLOW)?)
-        };
+        let link = |path: &Path| system::name_file(&file, path);
         match link(path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             linked => return linked,
@@ -99,13 +91,9 @@ fn directory_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Returns a path by which this process can name an open file.
-fn handle(file: &File) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::io::Write;
 
     use super::*;

@@ -3,12 +3,13 @@
 #[cfg(feature = "registry")]
 mod orders;
 
-use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Once};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::flag;
+
+use crate::system;
 
 #[cfg(feature = "registry")]
 pub use orders::{Order, orders};
@@ -23,10 +24,10 @@ static DECIDED: Once = Once::new();
 /// it. The second one ends the program, in case it hangs. A service has its [`orders()`] instead.
 pub fn hold() {
     DECIDED.call_once(|| {
-        let ignored = ignored();
         let first = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM, SIGHUP, SIGQUIT] {
-            if ignored >> (signal - 1) & 1 == 1 {
+            // `nohup` has its usual effect.
+            if system::ignores_signal(signal) {
                 continue;
             }
             // These calls can't fail for these signals. If one did, the signal would still end
@@ -44,12 +45,4 @@ pub fn received() -> Option<u8> {
         0 => None,
         signal => u8::try_from(signal).ok(),
     }
-}
-
-/// Returns the signals that the program was started to ignore, one bit each, so that `nohup` has
-/// its usual effect.
-fn ignored() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }

@@ -1,12 +1,11 @@
 //! Checks that a name in a directory does not lead out of that directory.
 //! Stage: oci. Opens files. Input: a directory and a name. Output: whether the file is inside.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Component, Path};
 
-use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use crate::system;
 
 /// Returns whether a name is relative and has no `..`. Symbolic links are not followed.
 pub fn is_relative(name: &str) -> bool {
@@ -19,20 +18,13 @@ pub fn is_relative(name: &str) -> bool {
 /// # Errors
 /// Fails with the error of the system, such as a missing file.
 pub fn is_beneath(directory: &Path, name: &str) -> io::Result<bool> {
-    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
-    let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_BENEATH);
-    match openat2(File::open(directory)?, name, how) {
-        Ok(_) => Ok(true),
-        Err(Errno::EXDEV) => Ok(false),
-        // Linux before 5.6, and sandboxes that refuse unknown calls, have no openat2.
-        Err(Errno::ENOSYS | Errno::EPERM | Errno::EINVAL | Errno::EAGAIN) => {
-            by_paths(directory, name)
-        }
-        Err(error) => Err(error.into()),
+    match system::is_beneath(directory, name) {
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => by_paths(directory, name),
+        answer => answer,
     }
 }
 
-/// Does the work of [`is_beneath`] without openat2.
+/// Does the work of [`is_beneath`] by the paths of files.
 fn by_paths(directory: &Path, name: &str) -> io::Result<bool> {
     let file = fs::canonicalize(directory.join(name))?;
     Ok(file.starts_with(fs::canonicalize(directory)?))

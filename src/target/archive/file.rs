@@ -7,7 +7,8 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::outgoing::{self, At, NewFile, Watch, Watched, widen_pipe};
+use crate::outgoing::{self, At, NewFile, Watch, Watched};
+use crate::system;
 use crate::target::error::ArchiveError;
 
 /// The destination of an archive's bytes.
@@ -30,7 +31,7 @@ pub fn write_archive_file<T>(
 ) -> Result<T, ArchiveError> {
     match destination(path)? {
         Destination::Stream(out) => {
-            widen_pipe(&out);
+            system::widen_pipe(&out);
             write(&mut Watched { out, watch }).map_err(|error| error.at(path))
         }
         Destination::File(path, replaced) => {

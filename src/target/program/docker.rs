@@ -24,10 +24,11 @@ use crate::oci::unpack::TarReader;
 use crate::oci::{Form, Image, ImageSpec, ManifestFormat, SpecLayer};
 use crate::outgoing::{
     self, CheckedBy, Copied, Hashing, ImageLayer, ImageReference, Tally, Watch, Watched,
-    run_program, widen_pipe, write_hashed_layer,
+    run_program, write_hashed_layer,
 };
 use crate::sink::Spliced;
 use crate::store::Store;
+use crate::system;
 use crate::target::archive::{Archive, Written, write_archive};
 use crate::target::image_layout::blob_path;
 
@@ -351,7 +352,7 @@ fn load(archive: &Archive) -> Result<Written, DockerError> {
     let mut child =
         command(&COMMAND).stdin(Stdio::piped()).spawn().map_err(DockerError::NoDocker)?;
     let pipe = child.stdin.take().expect("it was asked for");
-    widen_pipe(&pipe);
+    system::widen_pipe(&pipe);
     let (mut stdout, mut stderr) = (child.stdout.take(), child.stderr.take());
     let (result, output) = std::thread::scope(|scope| {
         // Read while writing: a client that prints much must not wait for this program.

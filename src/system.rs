@@ -1,0 +1,176 @@
+//! Calls that Linux has and other systems lack. Elsewhere, each of them says so, and its caller does
+//! without.
+//! Vocabulary: names no stage.
+
+use std::io;
+
+#[cfg(target_os = "linux")]
+pub use linux::{is_beneath, move_to_pipe, name_file, open_unnamed, widen_pipe};
+#[cfg(not(target_os = "linux"))]
+pub use others::{is_beneath, move_to_pipe, name_file, open_unnamed, widen_pipe};
+
+/// Returns whether the program was started to ignore a signal, as `nohup` does it. To be asked before
+/// any handler is set.
+pub fn ignores_signal(signal: i32) -> bool {
+    let mut action = std::mem::MaybeUninit::<nix::libc::sigaction>::uninit();
+    // SAFETY: without a new action, the call changes nothing. It writes a whole `sigaction` to
+    // `action`, which is as large, unless it fails; then `action` is not read.
+    unsafe {
+        nix::libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) == 0
+            && action.assume_init().sa_sigaction == nix::libc::SIG_IGN
+    }
+}
+
+/// The answer of a system that lacks a call.
+fn unsupported<T>() -> io::Result<T> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use std::fs::{self, File, OpenOptions};
+    use std::io;
+    use std::os::fd::{AsFd, AsRawFd};
+    use std::os::unix::fs::OpenOptionsExt;
+    use std::path::{Path, PathBuf};
+
+    use nix::errno::Errno;
+    use nix::fcntl::{
+        AT_FDCWD, AtFlags, FcntlArg, OFlag, OpenHow, ResolveFlag, SpliceFFlags, fcntl, openat2,
+        splice,
+    };
+    use nix::unistd::linkat;
+
+    /// Moves up to `length` bytes of a file, from `offset` on, to a pipe, as pages of the system's
+    /// cache (splice(2)). Returns their number, which is 0 at the file's end.
+    ///
+    /// # Errors
+    /// Fails with [`io::ErrorKind::Unsupported`] if the file system or the system can't do this, and
+    /// with the error of the system.
+    pub fn move_to_pipe(file: &File, offset: u64, pipe: &File, length: usize) -> io::Result<u64> {
+        let Ok(mut from) = i64::try_from(offset) else { return super::unsupported() };
+        match splice(file, Some(&mut from), pipe, None, length, SpliceFFlags::SPLICE_F_MORE) {
+            Ok(moved) => Ok(moved as u64),
+            Err(Errno::EINVAL) => super::unsupported(),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Gives a pipe the largest buffer that an ordinary user may ask for: with the default of 64 KiB,
+    /// writer and reader of a layer spend their time waking each other.
+    ///
+    /// Changes nothing if `out` is not a pipe, or if the system refuses.
+    pub fn widen_pipe(out: &impl AsFd) {
+        const SIZE: i32 = 1 << 20; // the default of /proc/sys/fs/pipe-max-size
+        let _ = fcntl(out, FcntlArg::F_SETPIPE_SZ(SIZE));
+    }
+
+    /// Opens a new file in a directory, for reading and writing, that has no name (`O_TMPFILE`,
+    /// open(2)): [`name_file`] gives it one.
+    ///
+    /// # Errors
+    /// Fails if the file system or the system has no such files, or with the error of the system.
+    pub fn open_unnamed(directory: &Path, mode: u32) -> io::Result<File> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).mode(mode).custom_flags(OFlag::O_TMPFILE.bits());
+        let file = options.open(directory)?;
+        // `name_file` needs this path, which is missing where /proc is not mounted.
+        fs::symlink_metadata(handle(&file))?;
+        Ok(file)
+    }
+
+    /// Gives a file of [`open_unnamed`] a name.
+    ///
+    /// # Errors
+    /// Fails with [`io::ErrorKind::AlreadyExists`] if there is a file of that name, and with the error
+    /// of the system.
+    pub fn name_file(file: &File, path: &Path) -> io::Result<()> {
+        Ok(linkat(AT_FDCWD, &handle(file), AT_FDCWD, path, AtFlags::AT_SYMLINK_FOLLOW)?)
+    }
+
+    /// Returns a path by which this process can name an open file.
+    fn handle(file: &File) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
+    }
+
+    /// Returns whether `name` leads to a file in `directory`, with all symbolic links followed
+    /// (`RESOLVE_BENEATH`, openat2(2)).
+    ///
+    /// # Errors
+    /// Fails with [`io::ErrorKind::Unsupported`] if the system can't answer, and with the error of the
+    /// system, such as a missing file.
+    pub fn is_beneath(directory: &Path, name: &str) -> io::Result<bool> {
+        let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+        let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_BENEATH);
+        match openat2(File::open(directory)?, name, how) {
+            Ok(_) => Ok(true),
+            Err(Errno::EXDEV) => Ok(false),
+            // Linux before 5.6, and sandboxes that refuse unknown calls, have no openat2.
+            Err(Errno::ENOSYS | Errno::EPERM | Errno::EINVAL | Errno::EAGAIN) => {
+                super::unsupported()
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+#[allow(missing_docs)] // the same calls as in `linux`
+mod others {
+    use std::fs::File;
+    use std::io;
+    use std::os::fd::AsFd;
+    use std::path::Path;
+
+    use super::unsupported;
+
+    pub fn move_to_pipe(_: &File, _: u64, _: &File, _: usize) -> io::Result<u64> {
+        unsupported()
+    }
+
+    pub fn widen_pipe(_: &impl AsFd) {}
+
+    pub fn open_unnamed(_: &Path, _: u32) -> io::Result<File> {
+        unsupported()
+    }
+
+    pub fn name_file(_: &File, _: &Path) -> io::Result<()> {
+        unsupported()
+    }
+
+    pub fn is_beneath(_: &Path, _: &str) -> io::Result<bool> {
+        unsupported()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use nix::libc::{SIGHUP, SIGTERM};
+
+    use super::*;
+
+    /// Checks a process that `nohup` starts, and one that it does not: this test starts itself.
+    #[test]
+    fn signals_that_are_ignored_are_known() {
+        const ASKED: &str = "STOWAGE_TEST_IGNORES";
+        if let Ok(expected) = std::env::var(ASKED) {
+            assert_eq!(ignores_signal(SIGHUP).to_string(), expected);
+            assert!(!ignores_signal(SIGTERM));
+            // Asking changes nothing.
+            assert_eq!(ignores_signal(SIGHUP).to_string(), expected);
+            return;
+        }
+        let test = std::env::current_exe().unwrap();
+        for (ignored, begin) in [("false", "trap - HUP;"), ("true", "trap '' HUP;")] {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &format!("{begin} exec \"$@\""), "sh"]).arg(&test);
+            shell.args(["--exact", "system::tests::signals_that_are_ignored_are_known"]);
+            let output = shell.env(ASKED, ignored).output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        }
+        // There is no such signal.
+        assert!(!ignores_signal(10_000));
+    }
+}
