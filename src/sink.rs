@@ -72,8 +72,9 @@ impl<W: Write> Write for Plain<W> {
 
 impl<W: Write> Sink for Plain<W> {}
 
-/// A file that may be a pipe. If it is one, the system moves files to it by itself, as pages of its
-/// cache, without copying a byte, where it can ([`system::move_to_pipe`]).
+/// A file that may be a pipe. If it is a pipe, files are moved to it by the system, as pages of its
+/// cache, so that no byte is copied ([`system::move_to_pipe`]). If the system can't do this, the
+/// caller copies them.
 pub struct Spliced {
     out: File,
     is_pipe: bool,
@@ -111,7 +112,7 @@ impl Sink for Spliced {
             match system::move_to_pipe(file, offset + taken, &self.out, length) {
                 Ok(0) => break,
                 Ok(more) => taken += more,
-                // The caller reads the rest.
+                // The system can't move this file. The caller reads the rest and writes it.
                 Err(error) if error.kind() == io::ErrorKind::Unsupported => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),

@@ -1,5 +1,5 @@
-//! Calls that Linux has and other systems lack. Elsewhere, each of them says so, and its caller does
-//! without.
+//! Calls that only Linux has. On other systems, the functions that make these calls return an error
+//! or change nothing, and their callers work without them.
 //! Vocabulary: names no stage.
 
 use std::io;
@@ -9,19 +9,20 @@ pub use linux::{is_beneath, move_to_pipe, name_file, open_unnamed, widen_pipe};
 #[cfg(not(target_os = "linux"))]
 pub use others::{is_beneath, move_to_pipe, name_file, open_unnamed, widen_pipe};
 
-/// Returns whether the program was started to ignore a signal, as `nohup` does it. To be asked before
-/// any handler is set.
+/// Returns whether this program was started with a signal ignored, as `nohup` does. Must be called
+/// before any handler is set.
 pub fn ignores_signal(signal: i32) -> bool {
     let mut action = std::mem::MaybeUninit::<nix::libc::sigaction>::uninit();
-    // SAFETY: without a new action, the call changes nothing. It writes a whole `sigaction` to
-    // `action`, which is as large, unless it fails; then `action` is not read.
+    // SAFETY: the new action is null, so that the call changes nothing. If the call succeeds, it
+    // fills all of `action`, which has the type that the call writes; if it fails, `action` is not
+    // read.
     unsafe {
         nix::libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) == 0
             && action.assume_init().sa_sigaction == nix::libc::SIG_IGN
     }
 }
 
-/// The answer of a system that lacks a call.
+/// Returns the error of a system that lacks a call.
 fn unsupported<T>() -> io::Result<T> {
     Err(io::ErrorKind::Unsupported.into())
 }
@@ -93,7 +94,7 @@ mod linux {
         PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
     }
 
-    /// Returns whether `name` leads to a file in `directory`, with all symbolic links followed
+    /// Returns whether `name` leads to a file in `directory` when all symbolic links are followed
     /// (`RESOLVE_BENEATH`, openat2(2)).
     ///
     /// # Errors
@@ -151,14 +152,15 @@ mod tests {
 
     use super::*;
 
-    /// Checks a process that `nohup` starts, and one that it does not: this test starts itself.
+    /// Checks a process that `nohup` starts, and one that it does not start. The test runs itself
+    /// in these processes.
     #[test]
     fn signals_that_are_ignored_are_known() {
         const ASKED: &str = "STOWAGE_TEST_IGNORES";
         if let Ok(expected) = std::env::var(ASKED) {
             assert_eq!(ignores_signal(SIGHUP).to_string(), expected);
             assert!(!ignores_signal(SIGTERM));
-            // Asking changes nothing.
+            // The second call has the same result: the first one changed nothing.
             assert_eq!(ignores_signal(SIGHUP).to_string(), expected);
             return;
         }
@@ -170,7 +172,7 @@ mod tests {
             let output = shell.env(ASKED, ignored).output().unwrap();
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
         }
-        // There is no such signal.
+        // No system has a signal of this number.
         assert!(!ignores_signal(10_000));
     }
 }

@@ -312,7 +312,7 @@ fn who_takes_too_long_to_read_is_not_waited_for() {
     }
     // The server has a single place, and the slow client must give it back.
     assert_eq!(served.get("/v2/").status, 200);
-    // The server ends the connection, which a write finds out.
+    // The server has closed the connection, so that a write fails sooner or later.
     let start = Instant::now();
     while slow.write_all(b"X").is_ok() {
         assert!(start.elapsed() < Duration::from_secs(60), "the connection stays");

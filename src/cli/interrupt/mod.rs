@@ -26,7 +26,7 @@ pub fn hold() {
     DECIDED.call_once(|| {
         let first = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM, SIGHUP, SIGQUIT] {
-            // `nohup` has its usual effect.
+            // The program was started with this signal ignored, as `nohup` does: it stays ignored.
             if system::ignores_signal(signal) {
                 continue;
             }

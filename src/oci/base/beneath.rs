@@ -24,7 +24,7 @@ pub fn is_beneath(directory: &Path, name: &str) -> io::Result<bool> {
     }
 }
 
-/// Does the work of [`is_beneath`] by the paths of files.
+/// Gives the answer of [`is_beneath`] by comparing paths whose links are resolved.
 fn by_paths(directory: &Path, name: &str) -> io::Result<bool> {
     let file = fs::canonicalize(directory.join(name))?;
     Ok(file.starts_with(fs::canonicalize(directory)?))

@@ -87,7 +87,7 @@ impl Authorization {
         if state.is_over {
             return Ok(None);
         }
-        // Another request was refused at the same time.
+        // Another request was refused at the same time, and a newer header is known by now.
         if state.said.number != said.number {
             return Ok(Some(state.said.clone()));
         }

@@ -285,7 +285,7 @@ mod tests {
         };
         assert_eq!(ask_and_send(limits, &sizes, ask, |_: Sized| Ok(())), Err(7));
         assert_eq!(asked.into_inner(), 8);
-        // Of several that fail at the same time, the first question counts.
+        // If several questions fail at the same time, the error is that of the first one.
         let together = std::sync::Barrier::new(8);
         let limits = Limits { workers: 8, sends: 1 };
         let all_fail = |size: u32| {

@@ -349,7 +349,7 @@ impl Entry {
     /// for all bytes.
     pub fn keep(mut self) -> Option<File> {
         let file = self.file.take()?;
-        // Followers need not wait for the disk.
+        // Clients that read the growing file need not wait until it is on the disk.
         self.growth.send_replace(Growth::Whole);
         let (file, named) = match file.as_file().sync_data() {
             Ok(()) => match file.persist(self.cache.path(&self.digest)) {

@@ -9,8 +9,8 @@ pub const HEAD: usize = 20;
 /// The machine that a program is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Machine {
-    /// Linux and the like, on a processor with this number (System V ABI, "ELF Header",
-    /// `e_machine`).
+    /// A system with ELF programs, such as Linux, and the number of the processor (System V ABI,
+    /// "ELF Header", `e_machine`).
     Elf(u16),
     /// macOS.
     MachO,

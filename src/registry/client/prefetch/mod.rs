@@ -40,9 +40,9 @@ const LONGEST_CONFIG: u64 = 8 << 20;
 /// The platform of an image, by Go's names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Platform {
-    /// `GOOS`
+    /// The operating system (Go's `GOOS`).
     pub os: String,
-    /// `GOARCH`
+    /// The processor (Go's `GOARCH`).
     pub arch: String,
 }
 
