@@ -29,7 +29,7 @@ pub fn run_program(command: &mut Command, watch: &dyn Watch) -> io::Result<Outpu
     let reader = thread::spawn(move || {
         let mut bytes = Vec::new();
         let read = stderr.read_to_end(&mut bytes).map(|_| bytes);
-        // If the program was ended early, nothing receives this.
+        // If the program was ended early, nothing waits for its output any more.
         let _ = sender.send(read);
     });
     let stderr = loop {

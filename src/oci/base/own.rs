@@ -21,7 +21,7 @@ use crate::store::Store;
 /// it. Returns none for an image of another program.
 ///
 /// # Errors
-/// Fails with [`Problem`], also for what is of ours and no image.
+/// Fails with [`Problem`], also for a file of stowage that has no image.
 pub fn own_image(
     store: &Store,
     path: &Path,
