@@ -76,6 +76,7 @@
         // lib.mapAttrs' (name: lib.nameValuePair "nix2container-${name}") examples
         // lib.mapAttrs' (name: lib.nameValuePair "tools-${name}") pkgs.stowage.dockerTools.examples
         // lib.mapAttrs' (name: lib.nameValuePair "example-${name}") (import ./tests/e2e/examples.nix { inherit pkgs; })
+        // lib.mapAttrs' (name: lib.nameValuePair "accounts-${name}") (import ./tests/e2e/accounts.nix { inherit pkgs; })
         // lib.mapAttrs' (name: lib.nameValuePair "names-${name}") (import ./tests/e2e/names.nix { inherit pkgs; }).images
         // {
           inherit (packages) dockerImage skopeo-nix2container;

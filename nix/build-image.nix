@@ -1,4 +1,4 @@
-{ lib, pkgs, stdenv, writeText, annotationsOf, baseImage, internalSpec, nixDatabase, imageScript, overridable, storePaths }:
+{ lib, pkgs, stdenv, writeText, annotationsOf, baseImage, internalSpec, nixDatabase, imageScript, overridable, storePaths, systemFiles }:
 
 /* Builds a container image without storing its layers.
 
@@ -58,6 +58,21 @@ lib.fix (self:
   # uname; gname; }`. `path` is one of copyToRoot or another store path of the image. A rule applies to the
   # files of `path` whose whole store path has a match for `regex`. A later rule overrides an earlier one.
 , perms ? [ ]
+  # Users and groups: `users` by name (`uid`, `gid`, `home`, `shell`, `groups`, `description`) and `groups` by name
+  # (`gid`, `members`). They are merged with those of the base image, of `layers` and of copyToRoot. It is an error if a
+  # name has another number there, or a number another name. The homes of the users are made.
+, accounts ? { }
+  # The user of the container, by name or number, perhaps with a group (`app:data`). `config.User` gets the numbers.
+, user ? null
+  # Directories by path, each with `mode`, `user` and `group` (names or numbers). An existing directory keeps what is
+  # left out; a new one has mode 0755 and belongs to root.
+, directories ? { }
+  # Files by path, each with `text` or `source`, and `mode`, `user` and `group`.
+, files ? { }
+  # The targets of links by path.
+, links ? { }
+  # True to make /tmp, for all users (mode 1777).
+, tmp ? false
   # The way to group store paths: "runs" sends least on the next update. "auto" (nixpkgs' default),
   # "popularity", "nixery", "largest-first" and a `layeringPipeline` are those of other tools.
 , layering ? "runs"
@@ -101,6 +116,14 @@ lib.fix (self:
     # the image.
     configFile = writeText "${baseName}-config.json" (builtins.toJSON config);
 
+    system = systemFiles {
+      function = "buildImage";
+      name = baseName;
+      inherit accounts directories files links tmp user config copyToRoot contents layers perms fromImage directoryLinks;
+      architecture = arch;
+    };
+    declared = lib.optional (system != null) "${system}";
+
     database = nixDatabase {
       function = "buildImage";
       name = baseName;
@@ -108,6 +131,7 @@ lib.fix (self:
       inherit copyToRoot contents layers fromImage;
       architecture = arch;
       exclude = [ configFile ];
+      addToRoot = declared;
     };
     # Nix writes to these directories as the user of the container.
     nixPerms =
@@ -121,7 +145,7 @@ lib.fix (self:
       roots = [ configFile ];
       inherit copyToRoot contents layers;
       perms = lib.flatten perms ++ lib.optionals initializeNixDatabase nixPerms;
-      addToRoot = lib.optional initializeNixDatabase "${database}";
+      addToRoot = declared ++ lib.optional initializeNixDatabase "${database}";
       options = {
         inherit config created directoryLinks maxLayers layering layeringHints compression;
         annotations = annotationsOf { function = "buildImage"; inherit annotations; fromImage = base; };
@@ -131,7 +155,7 @@ lib.fix (self:
         fromImage = baseImage fromImage;
         architecture = arch;
         exclude = [ configFile ];
-      };
+      } // lib.optionalAttrs (system != null) { systemFiles = "${system}"; };
     };
 
   in

@@ -18,7 +18,7 @@
 let
   inherit (pkgs) lib;
   available = pkgs // {
-    inherit pkgs scriptPkgs stowage annotationsOf baseAnnotations baseImage builder streamer builderDerivation imageScript internalSpec nixDatabase overridable sbom script storePaths;
+    inherit pkgs scriptPkgs stowage annotationsOf baseAnnotations baseImage builder streamer builderDerivation imageScript internalSpec nixDatabase overridable sbom script storePaths systemFiles;
   };
   callPackage = lib.callPackageWith available;
   # Calls a file as callPackage does. What callPackage makes of a function, builtins.functionArgs doesn't know.
@@ -38,6 +38,7 @@ let
   sbom = callFunction ./sbom.nix { stowage = programOfDerivations; };
   script = callFunction ./script.nix { };
   storePaths = callFunction ./store-paths.nix { };
+  systemFiles = callFunction ./system-files.nix { };
 in
 rec {
   buildImage = callFunction ./build-image.nix { };

@@ -11,12 +11,14 @@
 , copyToRoot
 , contents ? null
 , layers ? [ ]
+  # Store paths, as strings, that are copied to `/` besides.
+, addToRoot ? [ ]
 , exclude
 , fromImage ? null
 , architecture
 }:
 internalSpec {
-  inherit function roots copyToRoot contents layers;
+  inherit function roots copyToRoot contents layers addToRoot;
   name = "${name}-nix-database";
   kind = "nixDatabase";
   perms = [ ];

@@ -22,7 +22,7 @@ use super::Failure;
 use super::commands::{build_spec, with_warnings, write_file};
 use crate::closure::ReferencesJson;
 use crate::layer::{DATABASE, DATABASE_DIR, Popularity, SCHEMA_FILE, SCHEMA_VERSION};
-use crate::oci::{self, BuildOptions, NixState};
+use crate::oci::{self, BuildOptions, NixState, SystemEntry, SystemFiles, SystemOptions};
 use crate::store::{self, Store, StorePath};
 
 /// The derivation's attributes: the closure, which is most of the file, the path of the output, and
@@ -44,6 +44,8 @@ enum What {
     Layer(BuildOptions),
     /// A directory with `nix/var/nix`, to be copied to an image's root.
     NixDatabase(BuildOptions),
+    /// A directory with declared accounts and files, to be copied to an image's root.
+    SystemFiles(SystemOptions),
     /// A file with the number of packages that need each package.
     Popularity(Packages),
 }
@@ -70,6 +72,9 @@ impl What {
                 "layer" => what = Some(Self::Layer(options(value.take(), "layer")?)),
                 "nixDatabase" => {
                     what = Some(Self::NixDatabase(options(value.take(), "Nix database")?));
+                }
+                "systemFiles" => {
+                    what = Some(Self::SystemFiles(options(value.take(), "image")?));
                 }
                 "popularity" => {
                     what = Some(Self::Popularity(options(value.take(), "popularity")?));
@@ -121,6 +126,11 @@ pub fn build(store: &Store) -> Result<(), Failure> {
             let failure = |source| Failure::Output { file: output.clone(), source };
             write_nix_state(&state, &output).map_err(failure)
         }
+        What::SystemFiles(options) => {
+            let made = with_warnings(oci::system_files(store, &options)?);
+            let failure = |source| Failure::Output { file: output.clone(), source };
+            write_system_files(store, &made, &output).map_err(failure)
+        }
         What::Popularity(Packages { packages }) => {
             let popularity = Popularity::of(&closure, &packages);
             write_file(&output, 0o444, |out| oci::write_json(&popularity, out))
@@ -162,6 +172,26 @@ fn write_nix_state(made: &NixState, output: &Path) -> io::Result<()> {
         symlink(Store::default().print(path), roots.join(path.base_path()))?;
     }
     Ok(())
+}
+
+/// Writes the declared files, and the record of their modes and owners.
+fn write_system_files(store: &Store, made: &SystemFiles, output: &Path) -> io::Result<()> {
+    fs::create_dir(output)?;
+    for (name, entry) in &made.entries {
+        let file = output.join(name);
+        if let Some(parent) = file.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        match entry {
+            SystemEntry::Directory => fs::create_dir_all(&file)?,
+            SystemEntry::Bytes(bytes) => fs::write(&file, bytes)?,
+            SystemEntry::Copy(source) => drop(fs::copy(store.locate(source), &file)?),
+            SystemEntry::Link(target) => symlink(target, &file)?,
+        }
+    }
+    let record = output.join(oci::RECORD);
+    fs::create_dir_all(record.parent().unwrap_or(output))?;
+    oci::write_json(&made.record, fs::File::create(record)?)
 }
 
 /// Returns the file with the derivation's attributes. With Nix 2.8 the variable names a file

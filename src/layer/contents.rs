@@ -33,9 +33,25 @@ pub struct LayerContents {
     /// versions, which left such links unchanged.
     #[serde(default, skip_serializing_if = "is_false")]
     pub links_into_store: bool,
+    /// The one of `copy_to_root` that has merged files of the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub merged: Option<MergedFiles>,
     /// The part of the base image's tree that this layer has directories in.
     #[serde(default, skip_serializing_if = "BaseTree::is_empty")]
     pub over: BaseTree,
+}
+
+/// Names the files that have what others of the same name have, such as `/etc/passwd`, and take
+/// their place.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct MergedFiles {
+    /// The store path that has these files. Where it has a directory, and another store path a link to
+    /// one in the store, the link's directory is merged with it.
+    #[serde(with = "store::full_path")]
+    pub path: StorePath,
+    /// The names of the files in the image, without a slash at the beginning.
+    pub names: BTreeSet<String>,
 }
 
 fn is_false(value: &bool) -> bool {

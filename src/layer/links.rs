@@ -53,6 +53,22 @@ pub fn store_path_of(store: &Store, path: &[u8]) -> Option<StorePath> {
 /// # Errors
 /// Fails if a directory can't be opened.
 pub fn directory_behind(store: &Store, path: &[u8]) -> Result<Option<Directory>, Error> {
+    match end_behind(store, path) {
+        Some((place, metadata)) if metadata.is_dir() => {
+            let directory = Directory::open(&place)?;
+            Ok(Some(directory.with_case_hack(store.case_hack())))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Returns the place on this machine of the file that an absolute path in the store leads to, through
+/// links in the store; none if it leads to something else.
+pub fn place_behind(store: &Store, path: &[u8]) -> Option<PathBuf> {
+    end_behind(store, path).filter(|(_, metadata)| metadata.is_file()).map(|(place, _)| place)
+}
+
+fn end_behind(store: &Store, path: &[u8]) -> Option<(PathBuf, fs::Metadata)> {
     let components = |path: &Path| -> VecDeque<Vec<u8>> {
         path.components().map(|part| part.as_os_str().as_bytes().to_vec()).collect()
     };
@@ -60,6 +76,7 @@ pub fn directory_behind(store: &Store, path: &[u8]) -> Result<Option<Directory>,
     let mut left = components(Path::new(OsStr::from_bytes(path)));
     let mut place = PathBuf::from("/");
     let mut links = 0;
+    let mut end = None;
     while let Some(component) = left.pop_front() {
         match &component[..] {
             b"/" => place = PathBuf::from("/"),
@@ -70,27 +87,28 @@ pub fn directory_behind(store: &Store, path: &[u8]) -> Result<Option<Directory>,
         // Outside of the store, this machine's files say nothing about the image.
         if !place.starts_with(store_dir) || place == store_dir {
             if left.is_empty() || !store_dir.starts_with(&place) {
-                return Ok(None);
+                return None;
             }
             continue;
         }
-        let Ok(metadata) = fs::symlink_metadata(store.locate(&place)) else { return Ok(None) };
+        let metadata = fs::symlink_metadata(store.locate(&place)).ok()?;
         if metadata.is_symlink() {
             links += 1;
-            let Ok(target) = fs::read_link(store.locate(&place)) else { return Ok(None) };
+            let target = fs::read_link(store.locate(&place)).ok()?;
             if links > LINKS {
-                return Ok(None);
+                return None;
             }
             place.pop();
             let mut next = components(&target);
             next.append(&mut left);
             left = next;
-        } else if !metadata.is_dir() {
-            return Ok(None);
+        } else if !metadata.is_dir() && !left.is_empty() {
+            return None;
+        } else {
+            end = Some(metadata);
         }
     }
-    let directory = Directory::open(&store.locate(&place))?;
-    Ok(Some(directory.with_case_hack(store.case_hack())))
+    Some((store.locate(&place), end?))
 }
 
 /// Returns the path of a child of a directory that a link leads to.

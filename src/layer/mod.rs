@@ -25,10 +25,14 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 pub use archive::{outline_layer, write_layer};
-pub use base_tree::{Attributes, BaseEntry, BaseLayerTree, BaseTree, LinkLoop, normal_name};
+pub use base_tree::{
+    ACCOUNT_FILES, AccountFile, Attributes, BaseEntry, BaseLayerTree, BaseTree, LinkLoop,
+    normal_name,
+};
 pub use build::{Layer, build_layers, layer_at};
-pub use contents::LayerContents;
+pub use contents::{LayerContents, MergedFiles};
 pub use inventory::{LayerEntry, LayerFile, LayerFileKind, file_in_store, layer_entries};
+pub use links::place_behind;
 pub use nar::{DirectoryNar, nar_hash};
 pub use nix_database::{
     DATABASE, DATABASE_DIR, DatabaseError, MergedDatabase, SCHEMA_FILE, SCHEMA_VERSION,

@@ -18,7 +18,7 @@ use serde::Deserialize;
 
 use super::Error;
 use super::base_tree::{Attributes, BaseTree};
-use super::contents::LayerContents;
+use super::contents::{LayerContents, MergedFiles};
 use super::links::{LINKS, child_target, directory_behind, into_store, store_path_of};
 use super::node::{Children, Node, TreeEntry};
 use super::permissions::{Given, RulesOf};
@@ -135,6 +135,8 @@ pub fn root_links(
 pub struct RootOutline {
     /// The directories; true for one whose mode or owner `perms` sets.
     pub directories: BTreeMap<Vec<u8>, bool>,
+    /// The links.
+    pub links: Vec<Vec<u8>>,
     /// The number of bytes of all files. Links count nothing.
     pub file_bytes: u64,
 }
@@ -160,7 +162,7 @@ pub fn root_outline(
             let size = source.metadata().map_or(0, |metadata| metadata.len());
             found.file_bytes = found.file_bytes.saturating_add(size);
         }
-        TreeEntry::Symlink { .. } => {}
+        TreeEntry::Symlink { .. } => found.links.push(name.to_vec()),
     });
     Ok(found)
 }
@@ -176,6 +178,7 @@ fn merge<'c>(
         base,
         links,
         links_into_store: contents.links_into_store,
+        merged: contents.merged.as_ref(),
         root: Children::default(),
         followed: BTreeMap::default(),
         into_store: false,
@@ -194,7 +197,11 @@ fn merge<'c>(
         }
     }
     let directory = Directory::of_store(store)?;
-    for path in &contents.copy_to_root {
+    // Others give way to what is merged.
+    let is_merged =
+        |path: &&StorePath| contents.merged.as_ref().is_some_and(|merged| merged.path == **path);
+    let (first, others): (Vec<_>, Vec<_>) = contents.copy_to_root.iter().partition(is_merged);
+    for path in first.into_iter().chain(others) {
         let child = directory.child(path.base_path())?;
         let from = match child.kind {
             Kind::Directory => Some(directory.open_directory(&child)?),
@@ -222,6 +229,8 @@ struct Merge<'c> {
     links: DirectoryLinks,
     /// True if relative links into the store are made absolute.
     links_into_store: bool,
+    /// What is put before all others.
+    merged: Option<&'c MergedFiles>,
     root: Children<'c>,
     followed: BTreeMap<Vec<u8>, Followed>,
     /// True if there is a relative link into the store.
@@ -297,19 +306,27 @@ impl<'c> Merge<'c> {
             .map_err(|link| Error::LinkLoop { path: source.clone(), link })?;
         // A link to the directory that the base's own link leads to hides nothing.
         let is_same = || place != own && self.base.leads_to(parent, target, &place);
-        if !self.base.has_directory(&place) || is_same() {
+        let is_over_base = self.base.has_directory(&place) && !is_same();
+        let is_over_merged = || {
+            let node = node_at(&self.root, &place);
+            self.merged.is_some() && node.is_some_and(|node| node.children().is_some())
+        };
+        if !is_over_base && !is_over_merged() {
             return self.insert(parent, name, link);
         }
-        if self.links == DirectoryLinks::Refuse {
+        if is_over_base && self.links == DirectoryLinks::Refuse {
             let name = own.escape_ascii().to_string();
             return Err(Error::LinkOverDirectory { name, path: source.clone() });
         }
-        let behind = match self.links {
-            DirectoryLinks::Merge if depth < LINKS => directory_behind(self.store, target)?,
-            _ => None,
+        let is_merging = self.links == DirectoryLinks::Merge || !is_over_base;
+        let behind = match is_merging && depth < LINKS {
+            true => directory_behind(self.store, target)?,
+            false => None,
         };
         let Some(mut behind) = behind else {
-            self.replacing.push(own.escape_ascii().to_string());
+            if is_over_base {
+                self.replacing.push(own.escape_ascii().to_string());
+            }
             return self.insert(parent, name, link);
         };
         let (source, given) = (source.clone(), *given);
@@ -332,11 +349,16 @@ impl<'c> Merge<'c> {
         let node = Node::Entry(entry.into());
         let store = self.store;
         let (source, given) = (node.source(store), node.given());
+        let is_merged = self.merged.is_some_and(|merged| {
+            let place = join(parent, name);
+            std::str::from_utf8(&place).is_ok_and(|place| merged.names.contains(place))
+        });
         let children = self.directory_at(parent, DIRECTORY, Some(&source))?;
         match children.entry(name.to_vec().into()) {
             Slot::Vacant(slot) => {
                 slot.insert(node);
             }
+            Slot::Occupied(_) if is_merged => {}
             Slot::Occupied(slot) if !same(slot.get(), &node)? => {
                 let first = slot.get().source(store);
                 return Err(conflict(&join(parent, name), first, source));

@@ -38,8 +38,9 @@ pub use artifact::{Artifact, Documents, IndexEntry, IndexSpec};
 pub use artifact_file::ArtifactFile;
 pub use blob::{Form, LayerBlob};
 pub use build::{
-    BuildOptions, Built, LAYER_SET_FILE, LayerSet, Metadata, NixState, Warning, build_image,
-    build_layer_set, nix_state, read_layering_hints, read_popularity, read_previous_plan,
+    BuildOptions, Built, LAYER_SET_FILE, LayerSet, Metadata, NixState, RECORD, SystemEntry,
+    SystemError, SystemFiles, SystemOptions, Warning, build_image, build_layer_set, nix_state,
+    read_layering_hints, read_popularity, read_previous_plan, system_files,
 };
 pub use compression::Compression;
 pub use compressor::Compressor;
@@ -168,6 +169,9 @@ pub enum Error {
         /// The reason.
         problem: flatten::Problem,
     },
+    /// The declared accounts and files can't be made.
+    #[error(transparent)]
+    System(#[from] SystemError),
     /// A layer could not be made.
     #[error(transparent)]
     Layer(#[from] layer::Error),
@@ -179,6 +183,7 @@ impl Hint for Error {
             Error::Closure(error) => error.hint(),
             Error::Layer(error) => error.hint(),
             Error::Base(error) => error.hint(),
+            Error::System(error) => error.hint(),
             Error::KeptLayerOnBase { .. } => Some(
                 "leave `reproducible` out: a layer that is made for the image obeys its base".to_owned(),
             ),

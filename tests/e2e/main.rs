@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+/// Declared accounts, directories, files and links.
+mod accounts;
 /// Annotations, and the name of a base image in them.
 mod annotations;
 /// Mistakes in Nix code, and the errors that Nix prints.

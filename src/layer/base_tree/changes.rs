@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Bound;
 
 use super::names::{Name, join, normal, split};
-use super::{Attributes, BaseNode, BaseTree, STATE_FILES};
+use super::{ACCOUNT_FILES, Attributes, BaseNode, BaseTree, STATE_FILES};
 
 /// The changes of one layer of a base to the layers below it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub struct BaseLayerTree {
     /// Hashes of all other names: enough to notice that an entry replaces a directory or link
     /// below.
     others: Vec<u64>,
-    /// The files among these names that belong to Nix's database.
+    /// The files among these names that belong to Nix's database, or that have accounts.
     state: BTreeSet<Name>,
 }
 
@@ -86,7 +86,7 @@ impl BaseLayerTree {
         }
     }
 
-    /// Returns whether the layer has this file of Nix's database.
+    /// Returns whether the layer has this file of Nix's database, or of accounts.
     pub fn has_state(&self, name: &[u8]) -> bool {
         self.state.contains(name)
     }
@@ -187,11 +187,16 @@ fn memory(name: &[u8]) -> u64 {
     160 + 2 * name.len() as u64
 }
 
-/// Returns whether a file has the path of one of the files of Nix's database. The directory may be
-/// reached through links.
+/// Returns whether a file has the path of one of the files of Nix's database, or of accounts. The directory
+/// may be reached through links.
 fn is_state(name: &[u8]) -> bool {
     let (parent, last) = split(name);
-    split(parent).1 == b"db" && STATE_FILES.iter().any(|name| name.as_bytes() == last)
+    let is_one = |files: &[&str]| files.iter().any(|name| name.as_bytes() == last);
+    match split(parent).1 {
+        b"db" => is_one(&STATE_FILES),
+        b"etc" => is_one(&ACCOUNT_FILES),
+        _ => false,
+    }
 }
 
 /// Returns a hash that stands for the name of a file while layers are combined: a base has too many

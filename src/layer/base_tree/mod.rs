@@ -23,6 +23,9 @@ use names::{Name, components, join, split};
 /// "Temporary Files").
 const STATE_FILES: [&str; 4] = ["db.sqlite", "db.sqlite-journal", "db.sqlite-wal", "schema"];
 
+/// The files of accounts in `/etc` (passwd(5), group(5), shadow(5), gshadow(5), nsswitch.conf(5)).
+pub const ACCOUNT_FILES: [&str; 5] = ["passwd", "group", "shadow", "gshadow", "nsswitch.conf"];
+
 /// The largest number of links that a path may lead through, as on Linux (`MAXSYMLINKS`).
 const LINKS: usize = 40;
 
@@ -57,8 +60,17 @@ enum BaseNode {
     Directory(Attributes),
     /// A symbolic link, with its target as written.
     Symlink(Vec<u8>),
-    /// A file of Nix's database.
+    /// A file of Nix's database, or of accounts.
     State,
+}
+
+/// Says where the base has a file of accounts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccountFile {
+    /// As a file of this name.
+    Here(Vec<u8>),
+    /// As a link to this path, or as something that is no file.
+    Elsewhere(Vec<u8>),
 }
 
 /// Says which links form a circle.
@@ -175,6 +187,23 @@ impl BaseTree {
         let place = self.follow(directory.as_bytes())?;
         let named = STATE_FILES.into_iter().map(|name| (name, join(&place, name.as_bytes())));
         Ok(named.filter(|(_, path)| self.nodes.get(path) == Some(&BaseNode::State)).collect())
+    }
+
+    /// Returns where the base has a file of accounts, such as `/etc/passwd`, if it has one.
+    ///
+    /// # Errors
+    /// [`LinkLoop`].
+    pub fn account_file(&self, name: &str) -> Result<Option<AccountFile>, LinkLoop> {
+        let path = join(&self.resolve(b"etc")?, name.as_bytes());
+        let Some(node) = self.nodes.get(&path) else { return Ok(None) };
+        let end = match node {
+            BaseNode::Symlink(_) => self.follow(&path)?,
+            _ => path,
+        };
+        Ok(Some(match self.nodes.get(&end) {
+            Some(BaseNode::State) => AccountFile::Here(end),
+            _ => AccountFile::Elsewhere(end),
+        }))
     }
 
     /// Returns the names of the directories in a directory, sorted.

@@ -20,7 +20,9 @@ use super::own::own_image;
 use super::platform::Platform;
 use super::scan::{Scan, scan};
 use crate::digest::DiffId;
-use crate::layer::{BaseLayerTree, BaseTree, DATABASE_DIR, LayerBudget};
+use crate::layer::{
+    ACCOUNT_FILES, AccountFile, BaseLayerTree, BaseTree, DATABASE_DIR, LayerBudget,
+};
 use crate::oci::architecture::Architecture;
 use crate::oci::media_type::LayerMediaType;
 use crate::oci::sources::SourceInfo;
@@ -46,6 +48,8 @@ pub struct BaseImage {
     pub tree: BaseTree,
     /// The files of the base's Nix database.
     pub(super) state: Vec<StateFile>,
+    /// The files of its accounts.
+    pub(super) accounts: Vec<StateFile>,
 }
 
 /// The changes that a layer makes to the layers below.
@@ -86,7 +90,15 @@ impl BaseImage {
             let layer = trees.iter().rposition(|layer| layer.tree.has_state(&path));
             state.extend(layer.map(|layer| StateFile::new(name, path, layer)));
         }
-        Ok(Self { configuration, history, layers, sources, store_paths, tree, state })
+        let mut accounts = Vec::new();
+        for name in ACCOUNT_FILES {
+            // One that links lead in a circle to is of interest if accounts are declared.
+            if let Ok(Some(AccountFile::Here(path))) = tree.account_file(name) {
+                let layer = trees.iter().rposition(|layer| layer.tree.has_state(&path));
+                accounts.extend(layer.map(|layer| StateFile::new(name, path, layer)));
+            }
+        }
+        Ok(Self { configuration, history, layers, sources, store_paths, tree, state, accounts })
     }
 }
 

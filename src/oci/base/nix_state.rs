@@ -1,17 +1,17 @@
-//! Copies the database of the Nix in a base image.
-//! Stage: oci. Input: [`BaseImage`]. Output: copies of its files.
+//! Copies the database of the Nix in a base image, and its accounts.
+//! Stage: oci. Input: [`BaseImage`]. Output: copies of these files.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::path::Path;
 
 use super::image::BaseImage;
-use crate::layer::{self, DATABASE};
+use crate::layer::{self, Attributes, DATABASE};
 use crate::oci::layer_reader::read_tar;
 use crate::oci::unpack::{TarError, TarReader};
 use crate::store::Store;
 
-/// A file of the database, with its place in the base image.
+/// A file of the database or of accounts, with its place in the base image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StateFile {
     /// The file's name in the directory of the database.
@@ -25,6 +25,8 @@ pub struct StateFile {
 /// The largest file that is copied. The database of a million store paths has a quarter of this
 /// size.
 const LARGEST: u64 = 2 << 30;
+/// The largest file of accounts.
+const LARGEST_ACCOUNTS: u64 = 16 << 20;
 
 impl StateFile {
     /// Describes a file of the database in a layer.
@@ -51,6 +53,43 @@ impl BaseImage {
         }
         Ok(())
     }
+
+    /// Returns the bytes of a file of accounts, and its mode and owner.
+    ///
+    /// # Errors
+    /// If the layer can't be read, or the file is no regular one.
+    pub fn read_account_file(
+        &self,
+        store: &Store,
+        name: &str,
+    ) -> Result<(Vec<u8>, Attributes), layer::Error> {
+        let failed = |error| layer::Error::Write(io::Error::other(error));
+        let missing = || layer::Error::Write(io::ErrorKind::NotFound.into());
+        let file = self.accounts.iter().find(|file| file.name == name).ok_or_else(missing)?;
+        read_tar(store, &self.layers[file.layer], |tar| read(tar, &file.path))?.map_err(failed)
+    }
+}
+
+/// Reads the file of that name: the last one, should there be more.
+fn read(tar: impl io::Read, name: &[u8]) -> Result<(Vec<u8>, Attributes), TarError> {
+    let mut found = None;
+    let mut tar = TarReader::new(tar);
+    while let Some(mut entry) = tar.next_member()? {
+        if layer::normal_name(entry.path()) != name {
+            continue;
+        }
+        found = None;
+        if entry.kind().is_file() && entry.size() <= LARGEST_ACCOUNTS {
+            let header = entry.header();
+            let (mode, uid, gid) = (header.mode()? & 0o7777, header.uid()?, header.gid()?);
+            let mut bytes = Vec::new();
+            entry.read_to_end(&mut bytes)?;
+            found = Some((bytes, Attributes { mode, uid, gid }));
+        }
+    }
+    let name = name.escape_ascii();
+    let reason = format!("/{name} is no regular file of up to {} MiB", LARGEST_ACCOUNTS >> 20);
+    found.ok_or_else(|| io::Error::other(reason).into())
 }
 
 /// Copies the file with a name. If the archive has several, the last one counts.

@@ -7,6 +7,7 @@ mod options;
 mod plan_files;
 mod previous;
 mod roots;
+mod system;
 mod warning;
 
 use std::collections::BTreeSet;
@@ -31,8 +32,8 @@ pub use warning::{Built, Warning};
 use crate::closure::Closure;
 use crate::digest::{BlobDigest, DiffId, DigestWriter};
 use crate::layer::{
-    self, BaseTree, Layer, LayerBudget, LayerContents, LayerPlan, PermissionRule, PlanOptions,
-    StoreAttributes,
+    self, BaseTree, Layer, LayerBudget, LayerContents, LayerPlan, MergedFiles, PermissionRule,
+    PlanOptions, StoreAttributes,
 };
 use crate::oci::media_type::LayerMediaType;
 use crate::oci::sources::SourceInfo;
@@ -42,6 +43,8 @@ use crate::oci::stored::StoredBlob;
 use crate::store::{Store, StorePath};
 use previous::{PreviousImage, PreviousLayer};
 use roots::Roots;
+use system::SystemRecord;
+pub use system::{RECORD, SystemEntry, SystemError, SystemFiles, SystemOptions, system_files};
 use warning::idle_rules;
 
 /// Plans and makes every layer, and records what is needed to make the layers again.
@@ -56,14 +59,14 @@ use warning::idle_rules;
 pub fn build_image(
     store: &Store,
     closure: Closure,
-    options: BuildOptions,
+    mut options: BuildOptions,
     done: impl Fn(&Layer) + Sync,
 ) -> Result<Built<ImageSpec>, Error> {
+    SystemRecord::apply(store, &mut options)?;
     let base = options.from_image.as_deref();
     let base = base.map(|path| base::read_base(store, path, &options.architecture)).transpose()?;
     let nothing = BaseTree::default();
     let tree = base.as_ref().map_or(&nothing, |base| &base.tree);
-    let mut options = options;
     let mut given = LayerSet::read_all(store, &options.layers)?;
     if options.max_layers_is_total {
         options.max_layers = left_for_store(base.as_ref(), &given, &options)?;
@@ -303,6 +306,7 @@ fn contents(
         let is_copy = store_paths.is_empty();
         LayerContents {
             links_into_store: links_into_store && !copy_to_root.is_empty(),
+            merged: merged_of(options, &copy_to_root),
             store_attributes: match is_copy {
                 true => StoreAttributes::default(),
                 false => options.store_attributes.clone(),
@@ -314,6 +318,11 @@ fn contents(
         }
     };
     Ok(layers.into_iter().map(contents).collect())
+}
+
+/// Returns the declared files that are merged with others, where they are among these roots.
+fn merged_of(options: &BuildOptions, roots: &[StorePath]) -> Option<MergedFiles> {
+    options.merged_files.clone().filter(|merged| roots.contains(&merged.path))
 }
 
 fn plan_options(options: &BuildOptions) -> Result<PlanOptions, Error> {

@@ -10,7 +10,8 @@ use super::super::annotations::Annotations;
 use super::super::architecture::Architecture;
 use super::super::created::Created;
 use crate::layer::{
-    DirectoryLinks, LayerBudget, Layering, LayeringHints, PermissionRule, StoreAttributes,
+    DirectoryLinks, LayerBudget, Layering, LayeringHints, MergedFiles, PermissionRule,
+    StoreAttributes,
 };
 use crate::oci::compression::Compression;
 use crate::oci::config::ContainerConfig;
@@ -33,6 +34,12 @@ pub struct BuildOptions {
     /// Store paths whose files are copied to `/`.
     #[serde(with = "store::full_paths", default)]
     pub copy_to_root: Vec<StorePath>,
+    /// The one of them that has the declared accounts, directories and files ([`super::system`]).
+    #[serde(default)]
+    pub system_files: Option<SystemPath>,
+    /// The files of it that have those of others in them, by its record.
+    #[serde(skip)]
+    pub merged_files: Option<MergedFiles>,
     /// The way to add a link of `copy_to_root` where the base image has a directory.
     #[serde(default)]
     pub directory_links: DirectoryLinks,
@@ -91,6 +98,11 @@ pub struct BuildOptions {
     #[serde(default)]
     pub previous_image: Option<PathBuf>,
 }
+
+/// A store path, as JSON writes it: `/nix/store/<hash>-<name>`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct SystemPath(#[serde(with = "store::full_path")] pub StorePath);
 
 fn yes() -> bool {
     true

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::merged_of;
 use super::options::BuildOptions;
 use crate::closure::Closure;
 use crate::layer::{
@@ -81,6 +82,7 @@ impl Roots {
                 .cloned()
                 .collect(),
             links_into_store: true,
+            merged: merged_of(options, roots),
             ..LayerContents::default()
         };
         let roots = &options.copy_to_root;
@@ -90,6 +92,10 @@ impl Roots {
         if roots.is_empty() {
             return Ok(Self { groups: Vec::new(), planned: BTreeSet::new(), links });
         }
+        // What has merged files of others is above these.
+        let is_declared = |root: &StorePath| {
+            options.merged_files.as_ref().is_some_and(|merged| merged.path == *root)
+        };
         let single = |root: &StorePath| {
             let node = closure.node(root);
             let size = node.map_or(0, |node| closure.info(node).nar_size);
@@ -102,7 +108,7 @@ impl Roots {
             Group {
                 layer: RootLayer { roots: vec![root.clone()], reaches, size },
                 rule: options.layering_hints.rule_for(root.name()),
-                is_top: has_database(store, root),
+                is_top: has_database(store, root) || is_declared(root),
                 is_package: false,
             }
         };
@@ -112,7 +118,7 @@ impl Roots {
             let groups = all.into_iter().collect();
             return Ok(Self { groups, planned: BTreeSet::new(), links });
         }
-        let mut directories = Vec::new();
+        let (mut directories, mut root_links) = (Vec::new(), Vec::new());
         for (root, group) in roots.iter().zip(&mut groups) {
             let found = layer::root_outline(store, &of(std::slice::from_ref(root)), base, policy)?;
             // Every layer of store paths has entries for `/nix` and `/nix/store`.
@@ -124,6 +130,10 @@ impl Roots {
             // planned like a store path.
             group.is_package = !is_elsewhere(root) && found.file_bytes >= group.layer.size / 2;
             directories.push(found.directories);
+            root_links.push(found.links);
+        }
+        if let Some(declared) = roots.iter().position(is_declared) {
+            with_declared(&mut directories, &root_links, declared);
         }
         let groups = together(groups, &directories);
         let (planned, groups): (Vec<_>, Vec<_>) = groups
@@ -213,6 +223,20 @@ fn joined(groups: Vec<Group>) -> Option<Group> {
         all.join(group);
         all
     })
+}
+
+/// Notes, of links where the declared files have a directory, that the two are to be together: in a layer
+/// above, the directory would hide what the link leads to.
+fn with_declared(
+    directories: &mut [BTreeMap<Vec<u8>, bool>],
+    links: &[Vec<Vec<u8>>],
+    declared: usize,
+) {
+    let own = directories[declared].clone();
+    for (directories, links) in directories.iter_mut().zip(links) {
+        let over = links.iter().filter(|link| own.contains_key(*link));
+        directories.extend(over.map(|link| (link.clone(), true)));
+    }
 }
 
 /// Joins the groups that have a directory in common whose mode or owner `perms` sets.

@@ -27,6 +27,15 @@ pub enum Warning {
     DanglingLinks(Vec<(String, StorePath)>),
     /// Links of `copyToRoot` that replace directories of the base.
     LinksOverDirectories(Vec<String>),
+    /// The home of a declared user, which another one owns.
+    HomeOfOther {
+        /// The home.
+        home: String,
+        /// The number of the user.
+        uid: u32,
+        /// The number of the owner.
+        owner: u64,
+    },
     /// A rule of `perms` that no file matches.
     PermissionForNothing {
         /// The rule's store path.
@@ -68,6 +77,11 @@ impl fmt::Display for Warning {
                 "`copyToRoot`: links take the place of directories of the base image, with all that is in \
                  these: {}",
                 first_few(names.iter().map(|name| format!("/{name}")))
+            ),
+            Self::HomeOfOther { home, uid, owner } => write!(
+                f,
+                "`accounts`: the home {home} of user {uid} is there already, and stays that of user {owner}; \
+                 `directories.\"{home}\".user` gives it another owner"
             ),
             Self::PermissionForNothing { path, regex } => {
                 write!(f, "`perms` for {}: no file of it matches `{regex}`", print(path))

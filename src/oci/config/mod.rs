@@ -181,6 +181,11 @@ impl ContainerConfig {
         Ok(Self(config))
     }
 
+    /// Sets the user who runs the container.
+    pub fn set_user(&mut self, user: String) {
+        self.0.insert("User".to_owned(), Value::String(user));
+    }
+
     /// Checks and normalises a `config` that other programs wrote: unknown keys may have a meaning
     /// for these, and are kept unchanged. So are values that Docker would refuse.
     ///

@@ -1,0 +1,123 @@
+{ lib, baseImage, internalSpec, storePaths }:
+
+# The accounts, directories, files and links that an image's author declares, as a store path that is
+# copied to its root. Everything that can be told without the base image is checked here.
+{
+  # Whose arguments these are, for messages.
+  function
+, name
+, accounts ? { }
+, directories ? { }
+, files ? { }
+, links ? { }
+, tmp ? false
+, user ? null
+, config ? { }
+, copyToRoot ? null
+, contents ? null
+, layers ? [ ]
+, perms ? [ ]
+, fromImage ? null
+, directoryLinks ? "merge"
+, architecture
+}:
+let
+  inherit (lib) all attrNames concatStringsSep elem filter isAttrs isBool isInt isList isString mapAttrs;
+  complain = option: problem: throw "stowage.${function}: `${option}` ${problem}";
+  show = value: if isString value then "`${value}`" else if isAttrs value then "a set" else if lib.isFunction value then "a function" else builtins.toJSON value;
+  isIn = option: path: if builtins.match "[A-Za-z0-9_-]+" path != null then "${option}.${path}" else "${option}.\"${path}\"";
+
+  # Checks a value, and gives it back.
+  must = option: kind: check: value: if check value then value else complain option "must be ${kind}, not ${show value}";
+  keys = option: known: value:
+    let
+      set = must option "a set" isAttrs value;
+      unknown = filter (key: !elem key known) (attrNames set);
+    in
+    if unknown == [ ] then set
+    else complain (isIn option (lib.head unknown)) "is none of ${concatStringsSep ", " (map (key: "`${key}`") known)}";
+  checked = option: kinds: value: mapAttrs
+    (key: value:
+      if value == null then null
+      else kinds.${key} (isIn option key) value)
+    (keys option (attrNames kinds) value);
+  present = lib.filterAttrs (_: value: value != null);
+  each = option: check: set: mapAttrs (name: value: check name (isIn option name) value) (must option "a set" isAttrs set);
+
+  line = option: must option "a string of one line without a colon"
+    (text: isString text && builtins.match "[^:\n]*" text != null);
+  isPath = path: isString path && lib.hasPrefix "/" path && builtins.match "[^\n]*" path != null;
+  fieldPath = option: value: line option (must option "an absolute path" isPath value);
+  id = option: must option "a number from 0 to 4294967294" (number: isInt number && number >= 0 && number < 4294967295);
+  nameOf = option: must option "a name of letters, digits, `_`, `.` and `-`, or a number"
+    (name: isInt name && name >= 0 || isString name && builtins.match "[A-Za-z0-9_][A-Za-z0-9_.-]*[$]?" name != null);
+  asText = check: option: value: toString (check option value);
+  names = option: value: lib.imap0 (place: asText nameOf "${option}[${toString place}]") (must option "a list of names" isList value);
+  mode = option: must option "a string of octal digits such as `0755` or `1777`"
+    (mode: isString mode && builtins.match "[0-7]{3,4}" mode != null);
+
+  account = kinds: name: option: value:
+    if builtins.match "[A-Za-z_][A-Za-z0-9_.-]{0,30}[$]?" name == null
+    then complain option "is no name of an account: up to 32 letters, digits, `_`, `.` and `-`, and no digit first"
+    else present (checked option kinds value);
+  givenAccounts = keys "accounts" [ "users" "groups" ] accounts;
+  checkedAccounts = {
+    users = each "accounts.users"
+      (account { uid = id; gid = id; home = fieldPath; shell = fieldPath; groups = names; description = line; })
+      (givenAccounts.users or { });
+    groups = each "accounts.groups" (account { gid = id; members = names; }) (givenAccounts.groups or { });
+  };
+
+  owned = { inherit mode; user = asText nameOf; group = asText nameOf; };
+  # An absolute path in one spelling.
+  place = option: path:
+    let parts = filter (part: isString part && part != "" && part != ".") (builtins.split "/" path); in
+    if !isPath path || elem ".." parts || parts == [ ] then complain option "must be an absolute path below `/`, without `..`"
+    else if lib.hasPrefix "${builtins.storeDir}/" "/${concatStringsSep "/" parts}/" then complain option "is in the Nix store, where nothing else may be"
+    else if lib.any (lib.hasPrefix ".wh.") parts then complain option "has a name that begins with `.wh.`, by which an image deletes files"
+    else "/${concatStringsSep "/" parts}";
+  placed = option: check: set:
+    lib.listToAttrs (lib.mapAttrsToList
+      (path: value: let at = isIn option path; in lib.nameValuePair (place at path) (check path at value))
+      (must option "a set" isAttrs set));
+  directory = _: option: value: present (checked option owned value);
+  file = _: option: value:
+    let
+      text = option: must option "a string" isString;
+      source = option: value: "${must option "a file of the store: a path or a derivation" (value: builtins.isPath value || lib.isStringLike value) value}";
+      given = present (checked option (owned // { inherit text source; }) value);
+    in
+    if (given ? text) == (given ? source) then complain option "must have one of `text` and `source`" else given;
+  link = _: option: value: "${must option "a string: what it leads to" (value: lib.isStringLike value && "${value}" != "") value}";
+
+  ofTmp = lib.optionalAttrs (must "tmp" "true or false" isBool tmp) { "/tmp".mode = "1777"; };
+  given = placed "directories" directory directories;
+  options = {
+    accounts = checkedAccounts;
+    directories = ofTmp // mapAttrs (path: settings: (ofTmp.${path} or { }) // settings) given;
+    files = placed "files" file files;
+    links = placed "links" link links;
+    user = if user == null then null else
+    must "user" "a user, or a user and a group such as `app:data`, by name or number"
+      (user: builtins.match "[A-Za-z0-9_][A-Za-z0-9_.$-]*(:[A-Za-z0-9_][A-Za-z0-9_.$-]*)?" user != null)
+      (toString (must "user" "a string or a number" (value: isString value || isInt value) user));
+    fromImage = baseImage fromImage;
+    inherit architecture directoryLinks;
+  };
+  nothing = options.user == null
+    && all (set: set == { }) [ options.directories options.files options.links checkedAccounts.users checkedAccounts.groups ];
+  hasUser = isAttrs config && all (key: lib.toLower key != "user" || config.${key} == null) (attrNames config);
+in
+assert lib.assertMsg (user == null || hasUser)
+  "stowage.${function}: `user` is what `config.User` will be: give one of them";
+# Checks all values, though nothing should be made.
+builtins.deepSeq options (if nothing then null else
+internalSpec {
+  inherit function perms;
+  name = "${name}-system-files";
+  kind = "systemFiles";
+  roots = map (layer: "${layer}") (storePaths layers);
+  copyToRoot = if contents != null then contents else copyToRoot;
+  contents = null;
+  inherit layers options;
+})
