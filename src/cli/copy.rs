@@ -35,13 +35,15 @@ pub fn copy(
     let key = options.sign_key.as_deref().map(proof::signing_key).transpose()?;
     let beside = Beside { key, documents: proof::documents(&options.attach)? };
     for target in targets {
-        let option = match (&beside.key, options.attach.is_empty()) {
-            (Some(_), _) => "--sign-key",
-            (None, false) => "--attach",
+        let (option, places, has_place) = match (&beside.key, options.attach.is_empty()) {
+            (Some(_), _) => ("--sign-key", "registries", false),
+            (None, false) => {
+                ("--attach", "registries and layouts", matches!(target, Target::Oci { .. }))
+            }
             (None, true) => continue,
         };
-        if !matches!(target, Target::Registry(_)) {
-            return Err(Failure::NotInRegistry { option, target: target.to_string() });
+        if !has_place && !matches!(target, Target::Registry(_)) {
+            return Err(Failure::NotInRegistry { option, places, target: target.to_string() });
         }
     }
     // Check the formats of all targets before anything is sent.
@@ -114,7 +116,7 @@ fn copy_one(
     let start = Instant::now();
     // If the image goes to standard output, the result must not go there too.
     let to_stdout = archive_path(target).is_some_and(target::is_stdout);
-    let copied = copy_to(store, artifact, target, format, options)?;
+    let copied = copy_to(store, artifact, target, format, options, &beside.documents)?;
     if let Target::Registry(reference) = target {
         beside.send(reference, &copied, options)?;
     }
@@ -194,6 +196,7 @@ fn copy_to(
     target: &Target,
     format: ManifestFormat,
     options: &CopyOptions,
+    documents: &[(String, Vec<u8>)],
 ) -> Result<Copied, Failure> {
     // For a target that takes one image, choose the image for this machine of several.
     let spec = || artifact.image_for(&Architecture::of_this_machine());
@@ -209,7 +212,7 @@ fn copy_to(
             target::copy_to_oci_archive(store, artifact, path, ref_name.as_ref(), &watch)?
         }
         Target::Oci { path, ref_name } => {
-            target::copy_to_oci(store, artifact, path, ref_name.as_ref(), &watch)?
+            target::copy_to_oci(store, artifact, documents, path, ref_name.as_ref(), &watch)?
         }
         Target::Dir { path } => target::copy_to_dir(store, spec()?, path, format, &watch)?,
         Target::Containerd(reference) => {

@@ -137,8 +137,8 @@ enum Failure {
     #[error("{} is in the Nix store, which everybody can read", .0.display())]
     KeyInStore(PathBuf),
     #[cfg(feature = "registry")]
-    #[error("`{option}` is for targets in registries, and {target} is not in one")]
-    NotInRegistry { option: &'static str, target: String },
+    #[error("`{option}` is for targets in {places}, and {target} is not in one")]
+    NotInRegistry { option: &'static str, places: &'static str, target: String },
     #[cfg(feature = "registry")]
     #[error("images in `{0}` can't be compared")]
     NotComparable(&'static str),

@@ -6,14 +6,16 @@ use std::fs;
 use std::path::Path;
 
 use super::Failure;
-use super::arguments::{AttachArgument, ProvenanceArguments, SignArguments, VerifyArguments};
+use super::arguments::{ProvenanceArguments, SignArguments, VerifyArguments};
 use super::commands::{print, print_json, say};
 use super::registry_options;
 use super::watching::Watching;
 use crate::oci::base::read_base;
 use crate::oci::{self, Form, Image, ImageSpec, ManifestFormat};
 use crate::outgoing::{ImageReference, Reference};
-use crate::proof::{self, Build, KeyError, PROVENANCE, Predicate, PublicKey, SigningKey};
+use crate::proof::{
+    self, AttachedFile, Build, KeyError, PROVENANCE, Predicate, PublicKey, SigningKey,
+};
 use crate::registry::client::{self, ClientOptions, Platform, Pulled, Signed};
 use crate::report::{self, Comparison};
 use crate::store::Store;
@@ -52,8 +54,8 @@ pub fn account(signed: &Signed) -> String {
 }
 
 /// Reads the documents to attach to an image.
-pub fn documents(attach: &[AttachArgument]) -> Result<Vec<(String, Vec<u8>)>, Failure> {
-    let read = |AttachArgument { file, media_type }: &AttachArgument| {
+pub fn documents(attach: &[AttachedFile]) -> Result<Vec<(String, Vec<u8>)>, Failure> {
+    let read = |AttachedFile { file, media_type }: &AttachedFile| {
         Ok((media_type.clone(), read_file(file)?))
     };
     attach.iter().map(read).collect()

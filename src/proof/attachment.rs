@@ -2,7 +2,6 @@
 //! Artifact Usage").
 //! Stage: proof (pure). Input: a document and what it is about. Output: [`Attachment`].
 
-use oci_spec::image::Descriptor;
 use serde_json::{Value, json};
 
 use crate::digest::BlobDigest;
@@ -76,8 +75,13 @@ impl Attachment {
         Self { manifest, blobs: [document, config], subject, artifact_type, annotations }
     }
 
+    /// Returns the kind of the document.
+    pub fn artifact_type(&self) -> &str {
+        &self.artifact_type
+    }
+
     /// Returns the descriptor of this document for a list of the documents that refer to the
-    /// subject.
+    /// subject, or for the index of an image layout.
     pub fn entry(&self) -> Value {
         let entry = json!({
             "mediaType": IMAGE_MANIFEST,
@@ -86,10 +90,5 @@ impl Attachment {
             "size": self.manifest.bytes.len(),
         });
         annotated(entry, &self.annotations)
-    }
-
-    /// Returns the descriptor of the document's manifest for the index of an image layout.
-    pub fn descriptor(&self) -> Descriptor {
-        self.manifest.descriptor(IMAGE_MANIFEST.into())
     }
 }

@@ -5,6 +5,7 @@
 //! Nothing here depends on the time or on random numbers: signing the same image with the same key
 //! twice gives the same bytes.
 
+mod attached_file;
 mod attachment;
 mod bundle;
 mod encrypted_key;
@@ -13,6 +14,7 @@ mod pem;
 mod provenance;
 mod simple_signing;
 
+pub use attached_file::{AttachedFile, ParseAttachedFileError};
 pub use attachment::{Attachment, Subject};
 pub use bundle::{
     BUNDLE_TYPE, PROVENANCE, Predicate, SIGNED, bundle, statement_of, verified_statement,

@@ -96,6 +96,14 @@ impl Index {
         manifests.insert(place, new);
     }
 
+    /// Adds an entry without a name, unless the index names the same manifest.
+    #[cfg(feature = "registry")]
+    pub fn add_entry(&mut self, entry: Value) {
+        if self.manifests.iter().all(|other| other.get("digest") != entry.get("digest")) {
+            self.manifests.push(entry);
+        }
+    }
+
     /// Returns the bytes of [`INDEX`].
     pub fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("an index is JSON")

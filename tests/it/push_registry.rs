@@ -61,6 +61,9 @@ pub struct Faults {
     pub expired: usize,
     /// True if manifests are refused.
     pub refuse: bool,
+    /// True if the registry lists what refers to a manifest by itself (distribution-spec 1.1,
+    /// "Listing Referrers"), a page for each entry.
+    pub referrers: bool,
 }
 
 impl Faulty {
@@ -191,12 +194,23 @@ async fn handle(State(registry): State<Faulty>, request: Request) -> Response {
             }
             let digest = Digest::of(&bytes).to_string();
             registry.contents().manifests.insert(name, bytes.to_vec());
+            if faults.referrers {
+                registry.contents().manifests.insert(digest.clone(), bytes.to_vec());
+                let subject = subject_of(&bytes);
+                if !subject.is_empty() {
+                    let headers = [("docker-content-digest", &*digest), ("oci-subject", &subject)];
+                    return answer(201, &headers, "");
+                }
+            }
             return answer(201, &[("docker-content-digest", &digest)], "");
         }
         return match registry.contents().manifests.get(&name) {
             Some(bytes) => answer(200, &[], bytes.clone()),
             None => answer(404, &[], ""),
         };
+    }
+    if faults.referrers && path.contains("/referrers/") {
+        return referrers(&registry, &path, &query);
     }
     match (parts.method, path.contains("/blobs/uploads/")) {
         (Method::POST, true) => {
@@ -264,6 +278,41 @@ async fn handle(State(registry): State<Faulty>, request: Request) -> Response {
         },
         _ => answer(405, &[], ""),
     }
+}
+
+/// Returns the digest of the manifest that a manifest refers to, or an empty text.
+fn subject_of(manifest: &[u8]) -> String {
+    let manifest: Value = serde_json::from_slice(manifest).unwrap_or_default();
+    manifest["subject"]["digest"].as_str().unwrap_or_default().to_owned()
+}
+
+/// Returns the page of a list that the query names by its number.
+fn referrers(registry: &Faulty, path: &str, query: &str) -> Response {
+    let subject = path.rsplit('/').next().unwrap_or_default();
+    let contents = registry.contents();
+    let named = |(name, bytes): &(&String, &Vec<u8>)| {
+        name.starts_with("sha256:") && subject_of(bytes) == subject
+    };
+    let entries: Vec<_> = contents.manifests.iter().filter(named).collect();
+    let page: usize = query.strip_prefix("page=").map_or(0, |page| page.parse().unwrap());
+    let entry = |(digest, bytes): &(&String, &Vec<u8>)| {
+        let manifest: Value = serde_json::from_slice(bytes).unwrap();
+        serde_json::json!({
+            "mediaType": manifest["mediaType"],
+            "artifactType": manifest["artifactType"],
+            "digest": digest,
+            "size": bytes.len(),
+        })
+    };
+    let index = serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.index.v1+json",
+        "manifests": entries.get(page).map(entry).into_iter().collect::<Vec<_>>(),
+    });
+    let next = format!("<{path}?page={}>; rel=\"next\"", page + 1);
+    let link = [("link", &*next)];
+    let headers = if page + 1 < entries.len() { &link[..] } else { &[] };
+    answer(200, headers, index.to_string())
 }
 
 /// Adds a body to an upload; or breaks the connection, as if the line were cut: nothing more is

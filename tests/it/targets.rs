@@ -175,6 +175,48 @@ fn a_layout_is_added_to() {
     assert_eq!(moved, [("old".to_owned(), manifests[1].1.clone()), manifests[1].clone()]);
 }
 
+/// Attaches a document to an image in a layout, where clients find it among the entries of the index,
+/// as `oras attach --oci-layout` leaves it.
+#[test]
+fn a_layout_has_what_is_attached() {
+    let (store, spec) = images();
+    store.write("sbom.json", "{}");
+    let layout = store.root().join("layout");
+    copy(&store, "other.json", "oci:layout:old");
+    let attach = ["--attach", "sbom.json:application/spdx+json"];
+    for _ in 0..2 {
+        let output = try_copy(&store, "image.json", "oci:layout:new", &attach);
+        assert!(output.status.success(), "{}", stderr(&output));
+    }
+    let found = files(&layout);
+    let manifests = assert_layout(&found, &spec);
+    let entries = manifests.as_array().unwrap();
+    assert_eq!(entries.len(), 3);
+    let (image, entry) = (&entries[1], &entries[2]);
+    assert_eq!(entry["artifactType"], "application/spdx+json");
+    assert!(entry.get("annotations").is_none(), "{entry}");
+    let blob = |digest: &Value| {
+        let digest = digest.as_str().unwrap();
+        let bytes = &found[&digest.replace("sha256:", "blobs/sha256/")];
+        assert_eq!(Digest::of(bytes).to_string(), digest);
+        bytes.clone()
+    };
+    let manifest: Value = serde_json::from_slice(&blob(&entry["digest"])).unwrap();
+    for key in ["mediaType", "digest", "size"] {
+        assert_eq!(manifest["subject"][key], image[key], "{key}");
+    }
+    assert_eq!(blob(&manifest["layers"][0]["digest"]), b"{}");
+    assert_eq!(blob(&manifest["config"]["digest"]), b"{}");
+    // Nothing is written again, nor without the document taken away.
+    let again = copy(&store, "image.json", "oci:layout:new");
+    assert_eq!(again["bytesSent"], 0);
+    assert_eq!(files(&layout), found);
+    let refused = try_copy(&store, "image.json", "dir:other", &attach);
+    let message =
+        "`--attach` is for targets in registries and layouts, and dir:other is not in one";
+    assert!(stderr(&refused).contains(message), "{}", stderr(&refused));
+}
+
 /// Alters blobs that a copy has written, by `alter` with the files of a layer and of the
 /// configuration, and copies again: one layer of the three is made again, and all files are as
 /// before.

@@ -16,9 +16,9 @@ use crate::outgoing::ImageReference;
 
 #[cfg(feature = "registry")]
 pub use registry::{
-    AttachArgument, CompletionsArguments, CopyArguments, CopyOptions, FormatArgument, LogFormat,
-    ManArguments, PackagesArguments, PrefetchArguments, ProvenanceArguments, PushArguments,
-    ServeArguments, SignArguments, SkopeoArguments, SourceArguments, TagsArgument,
+    CompletionsArguments, CopyArguments, CopyOptions, FormatArgument, LogFormat, ManArguments,
+    PackagesArguments, PrefetchArguments, ProvenanceArguments, PushArguments, ServeArguments,
+    SignArguments, SkopeoArguments, SourceArguments, TagsArgument,
 };
 #[cfg(feature = "report")]
 pub use report::{

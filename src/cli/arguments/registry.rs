@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::{ProgressArgument, bytes};
+use crate::proof::AttachedFile;
 use crate::registry::Network;
 use crate::registry::on_demand::PackageSource;
 use crate::target::{ParseTargetError, Target};
@@ -71,10 +72,10 @@ pub struct CopyOptions {
     #[arg(long, value_name = "KEY")]
     pub sign_key: Option<String>,
 
-    /// Document to attach to the image in the registry, and its media type, such as
+    /// Document to attach to the image in a registry or an `oci:` layout, and its media type, such as
     /// `hello.spdx.json:application/spdx+json`. Can be given more than once
-    #[arg(long, value_name = "FILE:TYPE", value_parser = attach)]
-    pub attach: Vec<AttachArgument>,
+    #[arg(long, value_name = "FILE:TYPE")]
+    pub attach: Vec<AttachedFile>,
 
     #[command(flatten)]
     pub skopeo: SkopeoArguments,
@@ -145,30 +146,6 @@ pub struct SourceArguments {
     pub authfile: Option<PathBuf>,
 }
 
-/// A document to attach to an image.
-#[derive(Clone, Debug)]
-pub struct AttachArgument {
-    /// The file with the document.
-    pub file: PathBuf,
-    /// The media type of the document.
-    pub media_type: String,
-}
-
-fn attach(text: &str) -> Result<AttachArgument, String> {
-    let parts = text.rsplit_once(':').filter(|(file, media_type)| {
-        let (kind, name) = media_type.split_once('/').unwrap_or_default();
-        let allowed = |c: char| c.is_ascii_alphanumeric() || "!#$&-^_.+".contains(c);
-        !file.is_empty()
-            && !kind.is_empty()
-            && !name.is_empty()
-            && kind.chars().chain(name.chars()).all(allowed)
-    });
-    let (file, media_type) = parts.ok_or(
-        "expected a file and its media type, such as `hello.spdx.json:application/spdx+json`",
-    )?;
-    Ok(AttachArgument { file: file.into(), media_type: media_type.to_owned() })
-}
-
 #[derive(Debug, Args)]
 pub struct ProvenanceArguments {
     /// The image spec, `image.json`
@@ -217,8 +194,8 @@ pub struct SignArguments {
     pub key: Option<String>,
 
     /// Document to attach to the image, and its media type; can be given more than once
-    #[arg(long, value_name = "FILE:TYPE", value_parser = attach)]
-    pub attach: Vec<AttachArgument>,
+    #[arg(long, value_name = "FILE:TYPE")]
+    pub attach: Vec<AttachedFile>,
 
     /// Document to sign as a statement about the image: an SBOM, or the output of `stowage
     /// provenance`. Can be given more than once

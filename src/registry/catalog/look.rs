@@ -7,6 +7,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::attached::{ENDING, list_of};
 use super::source::Source;
 use super::watches::Round;
 use super::{Reference, check_reference};
@@ -30,6 +31,8 @@ pub struct FoundFile {
     pub source: usize,
     /// The path of the file.
     pub path: PathBuf,
+    /// The path of the list of documents that are served beside the image, if there is one.
+    pub attached: Option<PathBuf>,
     /// The size, times and inode of the file; none if it is no regular file, or can't be read.
     pub fingerprint: Option<Fingerprint>,
 }
@@ -48,7 +51,7 @@ impl FoundFile {
 
     fn with(source: usize, path: PathBuf, metadata: Option<&Metadata>) -> Self {
         let fingerprint = metadata.filter(|it| it.is_file()).map(Fingerprint::new);
-        Self { source, path, fingerprint }
+        Self { source, path, attached: None, fingerprint }
     }
 }
 
@@ -59,8 +62,11 @@ impl Found {
         for (index, source) in sources.iter().enumerate() {
             match source {
                 Source::Image(name, tag, file) => {
+                    let list = list_of(file);
                     round.watch_file(file);
-                    let file = FoundFile::at(index, file.clone());
+                    round.watch_file(&list);
+                    let attached = list.symlink_metadata().is_ok().then_some(list);
+                    let file = FoundFile { attached, ..FoundFile::at(index, file.clone()) };
                     found.add((name.clone(), tag.clone()), file);
                 }
                 Source::Directory(path) => {
@@ -127,6 +133,7 @@ impl Found {
         }
         above.push(this);
         entries.sort_by_key(DirEntry::file_name);
+        let mut lists = BTreeMap::new();
         for entry in entries {
             let (path, name) = (entry.path(), entry.file_name());
             let name = name.to_string_lossy();
@@ -141,6 +148,10 @@ impl Found {
             };
             if entry.file_type().is_ok_and(|kind| kind.is_symlink()) {
                 round.watch_file(&path);
+            }
+            if let Some(tag) = name.strip_suffix(ENDING) {
+                lists.insert((repository.to_owned(), tag.to_owned()), path);
+                continue;
             }
             let metadata = fs::metadata(&path).ok();
             if metadata.as_ref().is_some_and(Metadata::is_dir) {
@@ -161,6 +172,15 @@ impl Found {
                 }
                 Err(error) => {
                     self.problems.insert(format!("{} is not served: {error}", path.display()));
+                }
+            }
+        }
+        for (reference, list) in lists {
+            match self.files.get_mut(&reference).filter(|file| list == list_of(&file.path)) {
+                Some(file) => file.attached = Some(list),
+                None => {
+                    let problem = "is not served: it is beside no image that is";
+                    self.problems.insert(format!("{} {problem}", list.display()));
                 }
             }
         }

@@ -1,6 +1,7 @@
 //! Holds the contents of a registry: repositories, their tags, and the blob for each digest.
 //! Stage: registry (pure). Input: image specs. Output: [`Catalog`].
 
+mod attached;
 mod look;
 mod prepared;
 mod reports;
@@ -20,8 +21,9 @@ pub use sources::{Reload, Sources};
 pub use watches::Watches;
 
 use crate::digest::BlobDigest;
-use crate::oci::{Artifact, Blob, Form, ImageSpec, LayerBlob};
+use crate::oci::{Artifact, Blob, Form, IMAGE_MANIFEST, ImageSpec, LayerBlob};
 use crate::outgoing::{RepositoryName, Tag};
+use crate::proof::Attachment;
 
 /// Name and tag.
 type Reference = (String, String);
@@ -42,6 +44,10 @@ pub struct Repository {
     /// The beginning of each blob's digest, with the index of an artifact that has the blob: other
     /// repositories may have the same artifacts, so that only this is kept for each of them.
     blobs: BTreeSet<(u64, u32)>,
+    /// The documents that refer to a manifest, by the digests of their manifests.
+    referrers: BTreeMap<BlobDigest, BTreeMap<BlobDigest, Arc<Attachment>>>,
+    /// The blobs of these documents.
+    documents: BTreeMap<BlobDigest, Arc<Blob>>,
 }
 
 /// A manifest's bytes and their media type.
@@ -63,7 +69,7 @@ impl Manifest {
 /// The contents of a blob.
 #[derive(Clone, Debug)]
 pub enum Content {
-    /// An image configuration.
+    /// An image configuration, or another document.
     Config(Arc<Blob>),
     /// A layer.
     Layer {
@@ -144,6 +150,15 @@ impl Catalog {
         Ok(self.repositories.entry(name.to_owned()).or_default())
     }
 
+    /// Adds a document that refers to a manifest of a repository.
+    ///
+    /// # Errors
+    /// Fails with [`CatalogError::Name`] if the name is not valid.
+    pub fn attach(&mut self, name: &str, attachment: &Arc<Attachment>) -> Result<(), CatalogError> {
+        self.checked(name, None)?.attach(attachment);
+        Ok(())
+    }
+
     /// Adds a manifest whose blobs are elsewhere. Adds it under a name and a tag, and replaces what
     /// had these before; or by its digest alone.
     ///
@@ -197,6 +212,23 @@ impl Repository {
         self.artifacts.push(Arc::clone(artifact));
     }
 
+    fn attach(&mut self, attachment: &Arc<Attachment>) {
+        let Attachment { manifest, blobs, subject, .. } = &**attachment;
+        for blob in blobs {
+            let kept = || Arc::new(blob.clone());
+            self.documents.entry(blob.digest).or_insert_with(kept);
+        }
+        let found = Manifest::new(manifest.clone(), IMAGE_MANIFEST.to_owned());
+        self.manifests.insert(manifest.digest, found);
+        let referrers = self.referrers.entry(subject.digest).or_default();
+        referrers.insert(manifest.digest, Arc::clone(attachment));
+    }
+
+    /// Returns the documents that refer to a manifest, in the order of their digests.
+    pub fn referrers(&self, subject: &BlobDigest) -> impl Iterator<Item = &Attachment> {
+        self.referrers.get(subject).into_iter().flat_map(BTreeMap::values).map(|it| &**it)
+    }
+
     fn in_artifacts(&self, digest: &BlobDigest) -> Option<Content> {
         let beginning = beginning(digest);
         let mut found = self.blobs.range((beginning, 0)..=(beginning, u32::MAX));
@@ -221,7 +253,8 @@ impl Repository {
     pub fn blob(&self, digest: &BlobDigest) -> Option<Content> {
         let manifest =
             || self.manifests.get(digest).map(|found| Content::Config(Arc::clone(&found.blob)));
-        self.in_artifacts(digest).or_else(manifest)
+        let document = || self.documents.get(digest).cloned().map(Content::Config);
+        self.in_artifacts(digest).or_else(document).or_else(manifest)
     }
 }
 

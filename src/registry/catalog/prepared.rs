@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::{Content, Manifest};
 use crate::digest::BlobDigest;
 use crate::oci::{Artifact, Blob, Form, Image, ManifestFormat};
+use crate::proof::Subject;
 
 /// An artifact with its documents. Repositories share it.
 #[derive(Clone, Debug)]
@@ -49,6 +50,12 @@ impl PreparedArtifact {
     /// Returns whether there is an index, which names the images' files.
     pub fn is_index(&self) -> bool {
         self.artifact.is_index()
+    }
+
+    /// Returns what documents about this artifact refer to.
+    pub fn subject(&self) -> Subject {
+        let Manifest { blob, media_type } = &self.manifests[0];
+        Subject::new(media_type, blob)
     }
 
     /// Returns the index, if there is one, and the manifests.

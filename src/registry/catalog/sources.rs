@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::attached::Attached;
 use super::look::{Found, FoundFile};
 use super::prepared::PreparedArtifact;
 use super::spec_files::{Contents, SpecFiles};
@@ -42,14 +43,16 @@ struct Entry {
     /// The last version that could be read.
     spec: Option<Arc<PreparedArtifact>>,
     problem: Option<String>,
+    attached: Attached,
 }
 
 impl Entry {
     fn new(file: FoundFile, spec: Option<Arc<PreparedArtifact>>, problem: Option<String>) -> Self {
-        let FoundFile { source, path: file, fingerprint } = file;
+        let FoundFile { source, path: file, fingerprint, .. } = file;
         let now = SystemTime::now();
         let is_fresh = fingerprint.is_some_and(|fingerprint| fingerprint.is_fresh(now));
-        Self { source, file, fingerprint, is_fresh, spec, problem }
+        let attached = Attached::default();
+        Self { source, file, fingerprint, is_fresh, spec, problem, attached }
     }
 
     fn is_as_before(&self, file: &FoundFile) -> bool {
@@ -135,7 +138,9 @@ impl Sources {
     /// Looks at all files, and reads those that changed; with `all`, reads all of them.
     pub fn reload(&mut self, all: bool) -> Reload {
         let begin = Instant::now();
-        let mut found = Found::look(&self.sources, &mut self.watches.round());
+        let mut watches = std::mem::replace(&mut self.watches, Watches::none());
+        let mut round = watches.round();
+        let mut found = Found::look(&self.sources, &mut round);
         self.took = begin.elapsed();
         let mut before = std::mem::take(&mut self.entries);
         // An image whose directory can't be read now may be back in a moment: keep it.
@@ -153,8 +158,10 @@ impl Sources {
         let read = self.files.read(&self.store, to_be_read, all);
         let mut changed = false;
         for (reference, file) in found.files {
-            let old = before.remove(&reference);
-            let entry = match old {
+            let mut old = before.remove(&reference);
+            let list = file.attached.clone();
+            let attached = old.as_mut().map(|old| std::mem::take(&mut old.attached));
+            let mut entry = match old {
                 Some(old) if !all && old.is_as_before(&file) => {
                     Entry { source: file.source, ..old }
                 }
@@ -182,9 +189,19 @@ impl Sources {
                     Entry::new(file, spec, problem)
                 }
             };
+            let attached = attached.unwrap_or_default();
+            let beside = attached.attachments.clone();
+            entry.attached = match list {
+                Some(list) => attached.again(&list, entry.spec.as_deref(), all, &mut round),
+                None => Attached::default(),
+            };
+            changed |= beside != entry.attached.attachments;
             found.problems.extend(entry.problem.clone());
+            found.problems.extend(entry.attached.problem.clone());
             self.entries.insert(reference, entry);
         }
+        drop(round);
+        self.watches = watches;
         for ((name, _), entry) in before {
             changed |= entry.spec.is_some();
             self.keep(&name, entry.spec);
@@ -199,7 +216,8 @@ impl Sources {
 
     /// Returns the time after which to look again.
     pub fn pause(&self) -> Duration {
-        let is_settled = || self.entries.values().all(|entry| !entry.is_fresh);
+        let is_fresh = |entry: &Entry| entry.is_fresh || entry.attached.is_fresh();
+        let is_settled = || !self.entries.values().any(is_fresh);
         if self.watches.sees_all() && is_settled() {
             (self.took * PAUSE.1).clamp(SELDOM.0, SELDOM.1)
         } else {
@@ -229,6 +247,9 @@ impl Sources {
         for ((name, tag), entry) in &self.entries {
             if let Some(spec) = &entry.spec {
                 catalog.add_prepared(name, Some(tag), spec).expect("its name was checked");
+                for attachment in &entry.attached.attachments {
+                    catalog.attach(name, attachment).expect("its name was checked");
+                }
             }
         }
         catalog

@@ -16,6 +16,7 @@ use super::layer_body;
 use super::page::{Page, page};
 use super::permissions::Asker;
 use super::range::{Part, part};
+use super::referrers::{Referrers, list_referrers};
 use super::route::{NoRoute, Route, route};
 use super::shared::Shared;
 use crate::digest::BlobDigest;
@@ -30,6 +31,7 @@ const HTML: &str = "text/html; charset=utf-8";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 const OCTETS: &str = "application/octet-stream";
 const DIGEST: &str = "docker-content-digest";
+const FILTERS: &str = "oci-filters-applied";
 
 /// The path by which monitoring asks whether the server is alive.
 pub const HEALTH: &str = "/healthz";
@@ -201,9 +203,8 @@ fn found_route(shared: &Arc<Shared>, asker: &Asker, request: &Request, found: &R
         Route::Blob(name, digest) => {
             in_repository(shared, name, |repository| blob(shared, repository, digest, request))
         }
-        Route::Referrers(name, _) => in_repository(shared, name, |_| {
-            let index = json!({ "schemaVersion": 2, "mediaType": IMAGE_INDEX, "manifests": [] });
-            bytes(StatusCode::OK, IMAGE_INDEX, index.to_string().into_bytes())
+        Route::Referrers(name, digest) => in_repository(shared, name, |repository| {
+            referrers(repository, name, digest, request.uri().query().unwrap_or_default())
         }),
         Route::Upload(_) => read_only(),
     }
@@ -244,6 +245,21 @@ fn no_route(problem: NoRoute) -> Response {
             error(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", "neither a tag nor a digest")
         }
     }
+}
+
+/// Returns a list of the documents that refer to a manifest, or a page of it.
+fn referrers(repository: &Repository, name: &str, digest: &BlobDigest, query: &str) -> Response {
+    let Referrers { index, is_filtered, next } =
+        list_referrers(query, repository.referrers(digest));
+    let mut response = bytes(StatusCode::OK, IMAGE_INDEX, index.to_string().into_bytes());
+    if is_filtered {
+        set(&mut response, header::HeaderName::from_static(FILTERS), "artifactType");
+    }
+    if let Some(query) = next {
+        let next = format!("</v2/{name}/referrers/{digest}?{query}>; rel=\"next\"");
+        set(&mut response, header::LINK, &next);
+    }
+    response
 }
 
 fn manifest(repository: &Repository, reference: &str, headers: &HeaderMap) -> Response {

@@ -13,6 +13,7 @@ mod layer_body;
 mod page;
 mod permissions;
 mod range;
+mod referrers;
 mod registry;
 mod route;
 mod shared;

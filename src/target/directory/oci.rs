@@ -7,16 +7,18 @@ use serde_json::Value;
 
 use super::blobs::{Blobs, NewBlobs};
 use super::locked::TargetDirectory;
-use crate::oci::{Artifact, Form, ManifestFormat};
+use crate::oci::{Annotations, Artifact, Form, ManifestFormat};
 use crate::outgoing::{Copied, NewFile, RefName, Watch};
+use crate::proof::{Attachment, Subject};
 use crate::store::Store;
 use crate::target::error::DirectoryError;
 use crate::target::image_layout::{BLOBS, INDEX, Index, OCI_LAYOUT, oci_layout};
 
 const FORM: Form = Form::AsStored;
 
-/// Adds an image, or several with their index, to an image layout, with or without a name. Keeps
-/// the other images of the layout, and does not make blobs again that the layout has.
+/// Adds an image, or several with their index, to an image layout, with or without a name, and
+/// documents that refer to it, each with its media type. Keeps what else the layout has, and does not
+/// make blobs again that are there.
 ///
 /// # Errors
 /// Fails with [`DirectoryError::NotEmpty`] if the directory holds something else, with
@@ -25,6 +27,7 @@ const FORM: Form = Form::AsStored;
 pub fn copy_to_oci(
     store: &Store,
     artifact: &Artifact,
+    attached: &[(String, Vec<u8>)],
     path: &Path,
     ref_name: Option<&RefName>,
     watch: &dyn Watch,
@@ -36,8 +39,16 @@ pub fn copy_to_oci(
     let blobs = directory.subdirectory(BLOBS)?;
     let specs: Vec<_> = artifact.images().iter().map(|spec| &**spec).collect();
     let blobs = Blobs { store, specs: &specs, form: FORM, directory: &blobs, watch };
-    let new = blobs.write(documents.blobs())?;
+    let subject = Subject::new(documents.descriptor().media_type().as_ref(), documents.top());
+    let attach = |(media_type, document): &(String, Vec<u8>)| {
+        Attachment::new(subject.clone(), media_type, document.clone(), Annotations::default())
+    };
+    let attachments: Vec<_> = attached.iter().map(attach).collect();
+    let beside = attachments.iter().flat_map(|it| it.blobs.iter().chain([&it.manifest]));
+    let new = blobs.write(documents.blobs().chain(beside))?;
     index.add(documents.descriptor(), ref_name);
+    // Clients find what refers to an image among the entries of the index.
+    attachments.iter().for_each(|attachment| index.add_entry(attachment.entry()));
     let mut files = Vec::new();
     if !is_layout {
         files.push(NewFile::of(&path.join(OCI_LAYOUT), &oci_layout(), watch)?);
