@@ -80,6 +80,13 @@
         // lib.mapAttrs' (name: lib.nameValuePair "names-${name}") (import ./tests/e2e/names.nix { inherit pkgs; }).images
         // {
           inherit (packages) dockerImage skopeo-nix2container;
+          nixOfUser = packages.dockerImage.override {
+            name = "nix-of-user";
+            tag = "v1";
+            uid = 1000;
+            foreignPrograms = true;
+            copyToRoot = pkgs.writeTextDir "etc/motd" "welcome";
+          };
           stowage = packages.stowage.override { withTests = true; };
           inherit (import ./tests/e2e/modules.nix { inherit pkgs; }) units flakeParts;
           # The program as in a release, built in a sandbox.

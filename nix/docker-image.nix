@@ -41,6 +41,17 @@
   # gid, home, shell, description and groups. The home directory is made, and belongs to the user.
 , users ? { }
 , groups ? { }
+  # The user of the container, and of its Nix: root, or another user, whose the Nix store is then. Names as in Nix's
+  # own docker.nix.
+, uid ? 0
+, gid ? uid
+, uname ? if uid == 0 then "root" else "nix"
+, gname ? if gid == 0 then "root" else uname
+  # True for /lib64 (or /lib) to have the loader of glibc, which programs that are not from nixpkgs look for.
+, foreignPrograms ? false
+  # More files for `/`, and modes and owners of files, as for buildImage.
+, copyToRoot ? [ ]
+, perms ? [ ]
   # Environment variables, in addition to those below; null leaves one out.
 , env ? { }
   # Further parts of the image's configuration.
@@ -69,10 +80,17 @@ let
     nobody = systemUser { uid = 65534; gid = 65534; shell = "${pkgs.shadow}/bin/nologin"; description = "Unprivileged account"; };
   };
   person = user: { gid = 65534; home = "/home/${user}"; shell = bash; groups = [ ]; description = ""; };
-  allUsers = defaultUsers // lib.mapAttrs
-    (user: settings: (defaultUsers.${user} or (person user)) // settings)
+  isRoot = uid == 0;
+  userHome = if isRoot then "/root" else "/home/${uname}";
+  ownUser = lib.optionalAttrs (!isRoot) {
+    ${uname} = (person uname) // { inherit uid gid; home = userHome; groups = [ gname ]; description = "Nix user"; };
+  };
+  allUsers = defaultUsers // ownUser // lib.mapAttrs
+    (user: settings: (defaultUsers.${user} or ownUser.${user} or (person user)) // settings)
     users;
-  allGroups = recursiveUpdate { root.gid = 0; nixbld.gid = 30000; nobody.gid = 65534; } groups;
+  allGroups = recursiveUpdate
+    ({ root.gid = 0; nixbld.gid = 30000; nobody.gid = 65534; } // lib.optionalAttrs (gid != 0) { ${gname} = { inherit gid; }; })
+    groups;
 
   passwd = mapAttrsToList
     (user: { uid, gid, home, shell, description, ... }:
@@ -93,7 +111,8 @@ let
   # The elements of a list are separated by spaces.
   nixConfValue = value: if lib.isBool value then lib.boolToString value else toString value;
   nixConfLines = mapAttrsToList (setting: value: "${setting} = ${nixConfValue value}") ({
-    build-users-group = "nixbld";
+    # A user other than root builds as that user.
+    build-users-group = if isRoot then "nixbld" else "";
     # The container is already isolated.
     sandbox = false;
     trusted-public-keys = [ "cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=" ];
@@ -131,46 +150,70 @@ let
 
   etc = lib.mapAttrsToList (file: lines: pkgs.writeTextDir "etc/${file}" (concatMapStrings (line: line + "\n") lines)) {
     inherit group passwd shadow;
+    os-release = [
+      "NAME=Nix"
+      "ID=nix"
+      "VERSION_ID=${pkgs.nix.version}"
+      "PRETTY_NAME=\"Nix ${pkgs.nix.version}\""
+      "HOME_URL=https://nixos.org/"
+    ];
     "nix/nix.conf" = nixConfLines;
   };
   system = pkgs.runCommand "system" { } ''
     mkdir $out
     cd $out
-    mkdir -p tmp var/tmp var/empty bin usr/bin etc/ssl/certs
+    mkdir -p run tmp var/tmp var/empty bin usr/bin etc/ssl/certs etc/pki/tls/certs root .${userHome}
     ln -s ${bash} bin/sh
     ln -s ${pkgs.coreutils-full}/bin/env usr/bin/env
     ln -s ${defaultProfile}/share usr/share
-    ln -s ${defaultProfile}/etc/ssl/certs/ca-bundle.crt etc/ssl/certs
+    # Distributions have them by these names.
+    for name in ssl/certs/ca-bundle.crt ssl/certs/ca-certificates.crt pki/tls/certs/ca-bundle.crt; do
+      ln -s ${defaultProfile}/etc/ssl/certs/ca-bundle.crt "etc/$name"
+    done
+    ${optionalString foreignPrograms ''
+      mkdir -p .${dirOf loader}
+      for found in ${pkgs.glibc}/lib/${baseNameOf loader} ${pkgs.glibc}/lib/*/${baseNameOf loader}; do
+        if [ -e "$found" ]; then ln -sf "$found" .${loader}; fi
+      done
+      test -e .${loader}
+    ''}
     ${concatMapStrings ({ home, ... }: "mkdir -p .${home}\n") homes}
 
-    mkdir -p .${stateDir}/profiles/per-user/root .${stateDir}/gcroots
+    mkdir -p .${stateDir}/profiles/per-user/${uname} .${stateDir}/gcroots
     ln -s ${profile} .${stateDir}/profiles/default-1-link
     ln -s default-1-link .${defaultProfile}
-    ln -s ${channel} .${stateDir}/profiles/per-user/root/channels-1-link
-    ln -s channels-1-link .${stateDir}/profiles/per-user/root/channels
+    ln -s ${channel} .${stateDir}/profiles/per-user/${uname}/channels-1-link
+    ln -s channels-1-link .${stateDir}/profiles/per-user/${uname}/channels
     ln -s ${stateDir}/profiles .${stateDir}/gcroots/profiles
 
-    mkdir -p root/.nix-defexpr
-    ln -s ${defaultProfile} root/.nix-profile
-    ln -s ${stateDir}/profiles/per-user/root/channels root/.nix-defexpr/channels
-    echo ${lib.escapeShellArg "${channelURL} ${channelName}"} > root/.nix-channels
+    cd .${userHome}
+    mkdir -p .nix-defexpr
+    ln -s ${defaultProfile} .nix-profile
+    ln -s ${stateDir}/profiles/per-user/${uname}/channels .nix-defexpr/channels
+    echo ${lib.escapeShellArg "${channelURL} ${channelName}"} > .nix-channels
     ${optionalString (flake-registry != null) ''
       registry=${flake-registry}
       if [ -d "$registry" ]; then registry=$registry/flake-registry.json; fi
-      mkdir -p root/.cache/nix
-      ln -s "$registry" root/.cache/nix/flake-registry.json
-      ln -s "$registry" .${stateDir}/gcroots/flake-registry.json
+      mkdir -p .cache/nix
+      ln -s "$registry" .cache/nix/flake-registry.json
+      ln -s "$registry" $out${stateDir}/gcroots/flake-registry.json
     ''}
   '';
+
+  # Where glibc is that these programs are linked to.
+  loader = {
+    x86_64-linux = "/lib64/ld-linux-x86-64.so.2";
+    aarch64-linux = "/lib/ld-linux-aarch64.so.1";
+  }.${pkgs.stdenv.hostPlatform.system} or (throw "dockerImage: `foreignPrograms` is not known for ${pkgs.stdenv.hostPlatform.system}");
 
   # The image
 
   certificates = "${defaultProfile}/etc/ssl/certs/ca-bundle.crt";
   environment = lib.filterAttrs (_: value: value != null) ({
-    USER = "root";
-    PATH = "/root/.nix-profile/bin:${defaultProfile}/bin:${defaultProfile}/sbin";
-    MANPATH = "/root/.nix-profile/share/man:${defaultProfile}/share/man";
-    NIX_PATH = "${stateDir}/profiles/per-user/root/channels:/root/.nix-defexpr/channels";
+    USER = uname;
+    PATH = "${userHome}/.nix-profile/bin:${defaultProfile}/bin:${defaultProfile}/sbin";
+    MANPATH = "${userHome}/.nix-profile/share/man:${defaultProfile}/share/man";
+    NIX_PATH = "${stateDir}/profiles/per-user/${uname}/channels:${userHome}/.nix-defexpr/channels";
     SSL_CERT_FILE = certificates;
     GIT_SSL_CAINFO = certificates;
     NIX_SSL_CERT_FILE = certificates;
@@ -184,11 +227,17 @@ stowage.buildImage {
     (below: deps: below ++ [ (stowage.buildLayer { inherit deps; layers = below; }) ])
     [ ]
     (layerPkgs ++ extraLayerPkgs ++ lib.optional bundleNixpkgs [ channel ]);
-  copyToRoot = etc ++ [ system ];
+  copyToRoot = etc ++ [ system copyToRoot ];
   initializeNixDatabase = true;
+  nixUid = uid;
+  nixGid = gid;
   perms = [
     { path = system; regex = "-system(/var)?/tmp$"; mode = "1777"; }
     { path = system; regex = "-system/root$"; mode = "0700"; }
+  ] ++ lib.optionals (!isRoot) [
+    # What Nix writes to, and the user.
+    { path = system; regex = "-system(/nix/.*|${lib.escapeRegex userHome}/.*)$"; mode = "0755"; inherit uid gid; }
+    { path = system; regex = "/[.]nix-channels$"; mode = "0644"; }
   ] ++ map
     ({ home, uid, gid, ... }: {
       path = system;
@@ -196,10 +245,10 @@ stowage.buildImage {
       mode = "0700";
       inherit uid gid;
     })
-    homes;
+    homes ++ lib.flatten [ perms ];
   config = recursiveUpdate
     {
-      Cmd = [ "/root/.nix-profile/bin/bash" ];
+      Cmd = [ "${userHome}/.nix-profile/bin/bash" ];
       Env = mapAttrsToList (variable: value: "${variable}=${value}") environment;
       Labels = {
         "org.opencontainers.image.title" = name;
@@ -207,6 +256,6 @@ stowage.buildImage {
         "org.opencontainers.image.description" = "Nix and what one needs to work with it";
       };
     }
-    config;
+    (lib.optionalAttrs (!isRoot) { User = "${toString uid}:${toString gid}"; } // config);
   meta.description = "Container image with Nix, in which one can work and build";
 }

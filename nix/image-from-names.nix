@@ -41,6 +41,9 @@ lib.fix (self:
   # The owner of the files outside of the store.
 , uid ? 0
 , gid ? 0
+  # The user of the container: a name, or a set `{ name; uid; gid; home; shell; groups; }`. Its
+  # number is 1000 if it is left out.
+, user ? null
   # Shell commands that change the files outside of the store, run in their directory. Files of packages are
   # links there.
 , extraCommands ? ""
@@ -92,7 +95,10 @@ lib.fix (self:
       '';
     };
 
-    image = buildImage {
+    # A name alone is a new user's.
+    account = if builtins.isString user then { name = user; } else user;
+
+    image = buildImage ({
       inherit name tag maxLayers popularity;
       copyToRoot = root // { sbomRoots = inRoot.found ++ coreutils.found; };
       perms = [
@@ -103,7 +109,10 @@ lib.fix (self:
         Env = [ "SSL_CERT_FILE=/etc/ssl/certs/ca-bundle.crt" ];
       } // lib.optionalAttrs isShell { Cmd = [ "bash" ]; };
       arch = set.stdenv.hostPlatform.go.GOARCH or set.go.GOARCH;
-    };
+    } // lib.optionalAttrs (user != null) {
+      user = account.name;
+      accounts.users.${account.name} = { uid = 1000; } // removeAttrs account [ "name" ];
+    });
 
     complain = throw "stowage.buildImageFromNames: there are no packages by the names ${lib.concatMapStringsSep ", " (name: "`${name}`") missing}";
     # Nix takes this for a derivation, and evaluating it fails.

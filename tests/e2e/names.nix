@@ -48,6 +48,15 @@ in
     # One program, and nothing asked for but that.
     hello = buildImageFromNames { name = "hello"; tag = "v1"; packages = [ "hello" ]; };
 
+    # A container that root does not run.
+    ofUser = buildImageFromNames {
+      name = "of-user";
+      tag = "v1";
+      packages = [ "shell" ];
+      pkgs = packageSet;
+      user = { name = "app"; uid = 1001; };
+    };
+
     inherit popularity;
 
     # Of a few layers, of which most are for what the set's packages have in common.

@@ -83,6 +83,17 @@ fn a_shell_has_what_was_asked_for_and_what_programs_expect() {
 }
 
 #[test]
+fn a_container_may_be_run_by_another_user() {
+    let docker = Docker::start();
+    docker.load(&image("ofUser"));
+    let script = "id; touch ~/f /tmp/f; test -s /etc/protocols; test -s $SSL_CERT_FILE";
+    assert_eq!(
+        docker.container("of-user:v1", &["bash", "-euc", script]),
+        "uid=1001(app) gid=1001(app) groups=1001(app)\n"
+    );
+}
+
+#[test]
 fn one_program_is_there_alone() {
     let docker = Docker::start();
     let image = image("hello");

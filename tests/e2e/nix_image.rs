@@ -40,6 +40,44 @@ fn one_can_work_and_build_in_the_flakes_image() {
     assert_eq!(built, "built\n");
 }
 
+/// Checks that a user other than root can work with a Nix of the user's own.
+#[test]
+fn another_user_can_build_in_the_flakes_image() {
+    let docker = Docker::start();
+    let image = Image::at("checks.x86_64-linux.nixOfUser");
+    docker.load(&image);
+    let shell = |script: &str| {
+        let bash = ["/home/nix/.nix-profile/bin/bash", "-ec", script];
+        docker.container(&image.reference(), &bash)
+    };
+    assert_eq!(
+        shell("id; echo $HOME; cat /etc/motd; . /etc/os-release; echo; echo $ID"),
+        "uid=1000(nix) gid=1000(nix) groups=1000(nix)\n/home/nix\nwelcome\nnix\n"
+    );
+    let certificates =
+        ["ssl/certs/ca-bundle.crt", "ssl/certs/ca-certificates.crt", "pki/tls/certs/ca-bundle.crt"];
+    for name in certificates {
+        shell(&format!("test -s /etc/{name}"));
+    }
+    // The loader runs a program by itself.
+    shell("test -d /run; /lib64/ld-linux-x86-64.so.2 --version > /dev/null");
+    shell(
+        "nix-store --verify; touch ~/f ~/.nix-defexpr/f ~/.nix-channels /nix/var/nix/profiles/f /nix/var/nix/gcroots/f",
+    );
+    assert_eq!(
+        shell(
+            r#"echo 'derivation { name = "x"; system = builtins.currentSystem; builder = "/bin/sh";
+                 args = [ "-c" "echo built > $out" ]; }' > /tmp/x.nix
+               cat $(nix-build --option substituters '' --no-out-link /tmp/x.nix 2> /dev/null)
+               nix-env --option substituters '' --profile /nix/var/nix/profiles/own --set $(nix-build --option substituters '' --no-out-link /tmp/x.nix 2> /dev/null)
+               cat /nix/var/nix/profiles/own
+               nix-store --gc 2> /dev/null > /dev/null
+               nix --version > /dev/null && echo there"#
+        ),
+        "built\nbuilt\nthere\n"
+    );
+}
+
 /// Checks that the tarball can be made in Nix's sandbox, which has no `/var/tmp` and no other
 /// programs.
 #[test]
