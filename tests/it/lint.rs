@@ -538,6 +538,22 @@ fn what_starts_raises_no_alarm() {
             vec![],
             json!({"Cmd": ["/bin/app"]}),
         ),
+        // The cache names a directory that no configuration has; `$ORIGIN` is the program's.
+        (
+            vec![
+                glibc.clone(),
+                ("bin/app", 0o555, loads(None, None, &["libc.so", "libo.so"])),
+                ("cached/libc.so", 0o444, library(None, &[])),
+                ("own/libo.so", 0o444, library(None, &[])),
+                (
+                    "etc/ld.so.cache",
+                    0o444,
+                    script("glibc-ld.so.cache1.1\0libc.so\0/cached/libc.so\0/gone/libo.so\0"),
+                ),
+            ],
+            vec![],
+            json!({"Cmd": ["/bin/app"], "Env": ["LD_LIBRARY_PATH=$ORIGIN/../own"]}),
+        ),
         // Alpine's gcompat stands in for glibc's loader.
         (
             vec![

@@ -2,7 +2,7 @@
 //! Stage: report. Input: an ELF program of the image. Output: the first library that is missing.
 //!
 //! glibc's rules are those of ld.so(8), except for its cache, which may come from another image:
-//! the directories of `ld.so.conf` are searched instead. musl's rules are those of its
+//! the directories of `ld.so.conf` are searched as well, and those paths of the cache that exist. musl's rules are those of its
 //! `ldso/dynlink.c`.
 
 use std::collections::{BTreeSet, VecDeque};
@@ -16,6 +16,8 @@ use crate::report::image_files::{Found, ImageFile, Last, ReadAt};
 const OBJECTS: usize = 1000;
 /// The largest configuration of a loader that is read, in bytes.
 const CONFIGURATION: u64 = 64 << 10;
+/// The largest cache of libraries that is read, in bytes.
+const CACHE: u64 = 4 << 20;
 /// The largest loader in which directories are looked for.
 const LOADER: u64 = 8 << 20;
 /// The largest number of directories that a configuration may name.
@@ -51,6 +53,8 @@ pub struct Libraries<'a> {
     own_names: Vec<String>,
     /// The directories that are searched last; none if they are not known.
     default: Option<Vec<String>>,
+    /// The paths in the loader's cache, which may be of another image: not all need be there.
+    cached: Vec<String>,
 }
 
 /// An object that was loaded.
@@ -86,7 +90,7 @@ impl<'a> Libraries<'a> {
         } else {
             None
         };
-        let mut libraries = Self { start, rules, own_names, default: None };
+        let mut libraries = Self { start, rules, own_names, default: None, cached: Vec::new() };
         libraries.default = match rules {
             // Alpine's gcompat has glibc's name, and loads what musl's loader loads.
             Some(Rules::Glibc) if libraries.has_musl_beside(&real) => {
@@ -158,7 +162,8 @@ impl<'a> Libraries<'a> {
                 found => found,
             };
         }
-        let own = self.start.library_path.clone();
+        // `$ORIGIN` in the variable is the program's.
+        let own = (self.start.library_path.clone(), &*objects[0].origin);
         let chain = || std::iter::successors(Some(number), |number| objects[*number].by);
         let mut groups: Vec<(String, &str)> = Vec::new();
         let text = |path: &Option<Vec<u8>>| {
@@ -175,11 +180,11 @@ impl<'a> Libraries<'a> {
                         }
                     }
                 }
-                groups.push((own, "/"));
+                groups.push(own);
                 groups.extend(text(&object.elf.runpath).map(|path| (path, &*object.origin)));
             }
             Rules::Musl => {
-                groups.push((own, "/"));
+                groups.push(own);
                 for loader in chain().map(|number| &objects[number]) {
                     let path = text(&loader.elf.runpath).or_else(|| text(&loader.elf.rpath));
                     groups.extend(path.map(|path| (path, &*loader.origin)));
@@ -202,8 +207,11 @@ impl<'a> Libraries<'a> {
                 None => unknown = true,
             }
         }
-        for directory in &directories {
-            match self.library(&format!("{directory}/{name}"), machine) {
+        let end = format!("/{name}");
+        let cached = self.cached.iter().filter(|path| path.ends_with(&end)).cloned();
+        let in_directories = directories.iter().map(|directory| format!("{directory}{end}"));
+        for path in in_directories.chain(cached) {
+            match self.library(&path, machine) {
                 Search::Nowhere(_) => {}
                 Search::Unknown => unknown = true,
                 here => return here,
@@ -258,7 +266,7 @@ impl<'a> Libraries<'a> {
     }
 
     /// Returns the directories that glibc's loader searches last.
-    fn of_glibc(&self, name: &str, real: &str, loader: &ImageFile) -> Option<Vec<String>> {
+    fn of_glibc(&mut self, name: &str, real: &str, loader: &ImageFile) -> Option<Vec<String>> {
         let mut directories = vec![parent(name), parent(real)];
         // Nix's loader searches only directories of its own store path. Their names are texts in
         // the loader's file.
@@ -270,18 +278,20 @@ impl<'a> Libraries<'a> {
             let text = format!("{directory}/\0");
             texts.as_ref().is_none_or(|texts| contains(texts, text.as_bytes()))
         };
-        let triplet = match self.start.architecture {
-            oci_spec::image::Arch::Amd64 => "x86_64-linux-gnu",
-            oci_spec::image::Arch::ARM64 => "aarch64-linux-gnu",
-            oci_spec::image::Arch::i386 => "i386-linux-gnu",
-            oci_spec::image::Arch::ARM => "arm-linux-gnueabihf",
-            oci_spec::image::Arch::RISCV64 => "riscv64-linux-gnu",
-            oci_spec::image::Arch::s390x => "s390x-linux-gnu",
-            oci_spec::image::Arch::PowerPC64le => "powerpc64le-linux-gnu",
-            oci_spec::image::Arch::LoongArch64 => "loongarch64-linux-gnu",
-            _ => "lib",
+        let triplets: &[&str] = match self.start.architecture {
+            oci_spec::image::Arch::Amd64 => &["x86_64-linux-gnu", "i386-linux-gnu"],
+            oci_spec::image::Arch::ARM64 => &["aarch64-linux-gnu"],
+            oci_spec::image::Arch::i386 => &["i386-linux-gnu"],
+            oci_spec::image::Arch::ARM => &["arm-linux-gnueabihf"],
+            oci_spec::image::Arch::RISCV64 => &["riscv64-linux-gnu"],
+            oci_spec::image::Arch::s390x => &["s390x-linux-gnu"],
+            oci_spec::image::Arch::PowerPC64le => &["powerpc64le-linux-gnu"],
+            oci_spec::image::Arch::LoongArch64 => &["loongarch64-linux-gnu"],
+            _ => &[],
         };
-        let usual = [format!("/lib/{triplet}"), format!("/usr/lib/{triplet}")];
+        let of_triplet =
+            |triplet: &&str| [format!("/lib/{triplet}"), format!("/usr/lib/{triplet}")];
+        let usual: Vec<_> = triplets.iter().flat_map(of_triplet).collect();
         let usual = usual
             .into_iter()
             .chain(["/lib64", "/usr/lib64", "/lib", "/usr/lib"].map(str::to_owned));
@@ -289,6 +299,7 @@ impl<'a> Libraries<'a> {
         let mut configurations = Vec::new();
         if texts.as_ref().is_none_or(|texts| contains(texts, b"\0/etc/ld.so.cache\0")) {
             configurations.push("/etc/ld.so.conf".to_owned());
+            self.cached = self.paths_in_cache();
         }
         let mut seen = BTreeSet::new();
         while let Some(file) = configurations.pop() {
@@ -310,6 +321,17 @@ impl<'a> Libraries<'a> {
         let mut seen = BTreeSet::new();
         directories.retain(|directory| !directory.is_empty() && seen.insert(directory.clone()));
         Some(directories)
+    }
+
+    /// Returns the absolute paths that are texts in glibc's cache of libraries.
+    fn paths_in_cache(&self) -> Vec<String> {
+        let files = self.start.files;
+        let cache = match self.start.provided.find(files, "/etc/ld.so.cache", Last::Followed) {
+            Found::Here(cache, _) => files.bytes(&cache, CACHE).ok().flatten().unwrap_or_default(),
+            Found::Nowhere(_) | Found::Unknown => return Vec::new(),
+        };
+        let texts = cache.split(|byte| *byte == 0).filter(|text| text.starts_with(b"/"));
+        texts.filter_map(|text| std::str::from_utf8(text).ok()).map(str::to_owned).collect()
     }
 
     /// Returns the directories that musl's loader searches last.
