@@ -164,6 +164,16 @@ fn names() {
 }
 
 #[test]
+fn programs() {
+    run("programs");
+}
+
+#[test]
+fn documents() {
+    run("documents");
+}
+
+#[test]
 fn every_target_has_a_test_and_a_program() {
     let programs = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/fuzz_targets");
     for (name, _) in targets::TARGETS {

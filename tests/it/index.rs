@@ -161,7 +161,10 @@ fn mistakes_are_named() {
         (&["index", "-o", "i", "amd64.json,yes"], "`yes` must be an annotation, `KEY=VALUE`"),
         (&["index", "-o", "i", "amd64.json", "--annotation", "=x"], "`=x` must be an annotation"),
         (&["index", "-o", "i", "none.json"], "cannot read "),
-        (&["copy", "newer.json", "oci:a"], "version 2 of the format"),
+        (
+            &["copy", "newer.json", "oci:a"],
+            "newer.json: the index spec has version 2, and this program reads version 1",
+        ),
         (&["copy", "empty.json", "oci:a"], "an index needs one image at least"),
         (&["copy", "odd.json", "oci:a"], "unknown field `file`"),
     ] {

@@ -227,7 +227,7 @@ fn two_sources_must_agree() {
 
     let other = json!({"path": sources.second, "regex": "/tmp$", "mode": "0700"});
     let error = sources.error(&both(json!([one, other])));
-    assert!(error.contains("`perms`: /tmp is in two store paths whose rules"), "{error}");
+    assert!(error.contains("`perms`: /tmp is in two store paths, whose rules"), "{error}");
     assert!(error.contains("-tree/tmp and "), "{error}");
 
     // Both paths have this file.

@@ -246,5 +246,5 @@ fn builds_are_for_who_waits() {
     });
     let answer = server.ask("GET", "/v2/quick2/manifests/latest", &from("10.0.0.1"));
     assert_eq!(answer.status, 500, "{}", answer.text());
-    assert!(server.end().contains("nobody waits for it"));
+    assert!(server.end().contains("no client waits for it"));
 }
