@@ -2,8 +2,8 @@
 //! Stage: report. Input: an ELF program of the image. Output: the first library that is missing.
 //!
 //! glibc's rules are those of ld.so(8), except for its cache, which may come from another image:
-//! the directories of `ld.so.conf` are searched as well, and those paths of the cache that exist. musl's rules are those of its
-//! `ldso/dynlink.c`.
+//! the directories of `ld.so.conf` are searched as well, and those paths of the cache that exist.
+//! musl's rules are those of its `ldso/dynlink.c`.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;
