@@ -182,6 +182,11 @@ impl Artifact {
         &self.images
     }
 
+    /// Returns the platform of each image as engines print it, such as `linux/arm/v7`.
+    pub fn platforms(&self) -> impl Iterator<Item = String> {
+        self.images.iter().map(|image| platform(image))
+    }
+
     /// Returns the single image, or the image of the index for an architecture.
     ///
     /// # Errors

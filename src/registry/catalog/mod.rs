@@ -240,6 +240,12 @@ impl Repository {
         self.tags.keys().map(String::as_str)
     }
 
+    /// Returns the artifact that a tag stands for, if its layers are made here.
+    pub fn artifact(&self, tag: &str) -> Option<&PreparedArtifact> {
+        let digest = self.tags.get(tag)?;
+        self.artifacts.iter().find(|artifact| artifact.digest() == *digest).map(|it| &**it)
+    }
+
     /// Returns the manifest with that tag or digest.
     pub fn manifest(&self, reference: &str) -> Option<&Manifest> {
         let digest = match reference.parse() {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Content, Manifest};
 use crate::digest::BlobDigest;
-use crate::oci::{Artifact, Blob, Form, Image, ManifestFormat};
+use crate::oci::{Artifact, Blob, Form, Image, ImageSpec, ManifestFormat};
 use crate::proof::Subject;
 
 /// An artifact with its documents. Repositories share it.
@@ -61,6 +61,16 @@ impl PreparedArtifact {
     /// Returns the index, if there is one, and the manifests.
     pub fn manifests(&self) -> &[Manifest] {
         &self.manifests
+    }
+
+    /// Returns the platform of each image, and the number of bytes that a client pulls for it.
+    pub fn platforms(&self) -> impl Iterator<Item = (String, u64)> {
+        let size = |(spec, config): (&Arc<ImageSpec>, &Arc<Blob>)| {
+            let layers = spec.layers.iter().map(|layer| layer.blob(self.form).size);
+            layers.sum::<u64>() + config.bytes.len() as u64
+        };
+        let sizes = self.artifact.images().iter().zip(&self.configs).map(size);
+        self.artifact.platforms().zip(sizes)
     }
 
     /// Returns the digests of all configurations and layers.

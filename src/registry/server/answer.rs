@@ -19,6 +19,7 @@ use super::range::{Part, part};
 use super::referrers::{Referrers, list_referrers};
 use super::route::{NoRoute, Route, route};
 use super::shared::Shared;
+use super::start_page::start_page;
 use crate::digest::BlobDigest;
 use crate::oci::IMAGE_INDEX;
 use crate::registry::catalog::{Content, Manifest, Repository};
@@ -37,7 +38,6 @@ const FILTERS: &str = "oci-filters-applied";
 pub const HEALTH: &str = "/healthz";
 /// The path of figures for monitoring.
 pub const METRICS: &str = "/metrics";
-const START_PAGE: &str = include_str!("../on_demand/start_page.html");
 /// The value of `Retry-After`, in seconds, if too many images are being built.
 const RETRY_AFTER: &str = "10";
 
@@ -56,7 +56,7 @@ pub fn answer(shared: &Arc<Shared>, asker: &Asker, request: &Request) -> (&'stat
             }
             ("metrics", bytes(StatusCode::OK, PROMETHEUS, shared.metrics.to_text().into_bytes()))
         }
-        ("/", _) if shared.on_demand.is_some() => ("start", start_page(request.headers())),
+        ("/", _) => ("start", start(shared, asker, request.headers())),
         (_, Ok(found)) => (kind(&found), found_route(shared, asker, request, &found)),
         (_, Err(problem)) => ("none", no_route(problem)),
     };
@@ -104,11 +104,17 @@ pub fn not_built(failed: &OnDemandError, method: &Method) -> Response {
     of_registry(response)
 }
 
-fn start_page(headers: &HeaderMap) -> Response {
+fn start(shared: &Shared, asker: &Asker, headers: &HeaderMap) -> Response {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     let is_plain = |c: char| c.is_ascii_alphanumeric() || ".:-[]".contains(c);
     let host = host.filter(|host| host.chars().all(is_plain)).unwrap_or("HOST");
-    bytes(StatusCode::OK, HTML, START_PAGE.replace("HOST", host).into_bytes())
+    let catalog = shared.catalog.load();
+    let permissions = shared.permissions.load();
+    let may = |name: &&str| permissions.as_ref().is_none_or(|it| it.allow(asker, name));
+    let names = catalog.names().filter(may);
+    let repositories = names.filter_map(|name| Some((name, catalog.repository(name)?)));
+    let page = start_page(host, shared.on_demand.is_some(), repositories);
+    bytes(StatusCode::OK, HTML, page.into_bytes())
 }
 
 /// Returns the answer for a client without valid credentials.

@@ -17,6 +17,7 @@ mod referrers;
 mod registry;
 mod route;
 mod shared;
+mod start_page;
 mod stored;
 mod tls;
 mod users;

@@ -39,6 +39,24 @@ fn a_directory_and_files_are_served() {
 }
 
 #[test]
+fn the_start_page_lists_the_images() {
+    let images = Images::new();
+    images.store.write("rules", "a/b: @anybody\n");
+    let server = images.serve(&["images", "two.json", "--permissions", "rules"]);
+    let page = server.get("/");
+    assert_eq!(page.headers["content-type"], "text/html; charset=utf-8");
+    let page = page.text();
+    let size: u64 = images.one.layers.iter().map(|layer| layer.size).sum();
+    let size = format!("{}.{} MB", size / 1_000_000, size / 100_000 % 10);
+    let row =
+        format!("<code>docker pull x/a/b:v1</code><td>linux/amd64<td class=\"size\">{size}\n");
+    assert!(page.contains(&row), "{page}");
+    // Only what the client may pull, and only what this server can do.
+    assert!(!page.contains("x/two:") && !page.contains("packages"), "{page}");
+    assert_eq!(server.ask("HEAD", "/", "").status, 200);
+}
+
+#[test]
 fn what_changes_in_a_directory_is_served() {
     let images = Images::new();
     let server = images.serve(&["images"]);
