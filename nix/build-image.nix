@@ -54,9 +54,10 @@ lib.fix (self:
 , maxLayers ? 60
   # Results of `buildLayer`, which go below the image's own layers. They don't count for maxLayers.
 , layers ? [ ]
-  # Modes and owners of files, if they are not the usual ones: a list of rules `{ path; regex; mode; uid; gid;
+  # Modes and owners of files, if they are not the usual ones: a list of rules `{ path; regex; type; mode; uid; gid;
   # uname; gname; }`. `path` is one of copyToRoot or another store path of the image. A rule applies to the
-  # files of `path` whose whole store path has a match for `regex`. A later rule overrides an earlier one.
+  # files of `path` whose whole store path has a match for `regex`, or only to those of a `type` ("directory", "file",
+  # "link"). `mode` is octal (`"1777"`), or a change as for chmod (`"g=u"`, `"a+rX"`). A later rule overrides an earlier one.
 , perms ? [ ]
   # Users and groups: `users` by name (`uid`, `gid`, `home`, `shell`, `groups`, `description`) and `groups` by name
   # (`gid`, `members`). They are merged with those of the base image, of `layers` and of copyToRoot. It is an error if a

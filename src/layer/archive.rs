@@ -184,7 +184,7 @@ impl<E: Entries> Walk<'_, E> {
     }
 
     fn child(&mut self, parent: &Directory, child: &Child, rules: &RulesOf) -> Result<(), Error> {
-        let given = rules.given(self.store, || parent.path_of(child));
+        let given = rules.given(self.store, (child.kind, DIRECTORY.mode), || parent.path_of(child));
         let given = given.or(self.contents.store_attributes.given());
         match child.kind {
             Kind::File => self.out.file(&self.name, parent, child, given),

@@ -12,6 +12,7 @@ use super::contents::LayerContents;
 use super::header::{LINK_MODE, OWNER, file_mode};
 use super::node::{Children, Node, TreeEntry};
 use super::permissions::Given;
+use super::scan::Kind;
 use super::tree::{DIRECTORY, layer_tree};
 use crate::store::{Store, StorePath};
 
@@ -121,7 +122,12 @@ pub fn file_in_store(
         Err(error) if is_absence(&error) => return Ok(None),
         Err(source) => return Err(Error::Read { path: file, source }),
     };
-    let given = contents.rules_in_store(path).given(store, || file.clone());
+    let kind = match metadata.is_dir() {
+        true => Kind::Directory,
+        false if metadata.is_symlink() => Kind::Symlink,
+        false => Kind::File,
+    };
+    let given = contents.rules_in_store(path).given(store, (kind, DIRECTORY.mode), || file.clone());
     let given = given.or(contents.store_attributes.given());
     Ok(Some(if metadata.is_symlink() {
         let target = fs::read_link(&file);

@@ -263,11 +263,12 @@ impl<'c> Merge<'c> {
         rules: &RulesOf<'c>,
     ) -> Result<(), Error> {
         let source = from.path_of(child);
-        let given = rules.given(self.store, || source.clone());
+        let of = |mode| rules.given(self.store, (child.kind, mode), || source.clone());
         match child.kind {
             Kind::Directory => {
                 let place = self.resolve(parent, child.name(), &source)?;
                 let attributes = usual_attributes(self.store, &place);
+                let given = of(self.base.attributes(&place).unwrap_or(attributes).mode);
                 self.directory_at(&place, attributes, Some(&source))?;
                 self.permit(&place, given, &source)?;
                 self.directory(from.open_directory(child)?, &place, rules)
@@ -280,10 +281,14 @@ impl<'c> Merge<'c> {
                         target = absolute;
                     }
                 }
+                let given = of(DIRECTORY.mode);
                 let link = TreeEntry::Symlink { target, source, given };
                 self.link(parent, child.name(), link, 0)
             }
-            Kind::File => self.insert(parent, child.name(), TreeEntry::File { source, given }),
+            Kind::File => {
+                let given = of(DIRECTORY.mode);
+                self.insert(parent, child.name(), TreeEntry::File { source, given })
+            }
         }
     }
 

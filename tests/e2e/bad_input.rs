@@ -52,7 +52,7 @@ fn mistakes_in_nix_code_are_named() {
         ),
         (
             r#"{ name = "a"; copyToRoot = pkgs.bash; perms = [{ path = pkgs.bash; mode = "rwx"; }]; }"#,
-            "`mode` must be octal digits such as `0755` or `1777`, not `rwx`",
+            "`mode` must be octal digits such as `0755` or `1777`, or changes such as `g=u` or `a+rX`, not `rwx`",
         ),
         (
             r#"{ name = "a"; copyToRoot = pkgs.bash; perms = [{ path = pkgs.bash; regex = "("; }]; }"#,

@@ -117,6 +117,25 @@ fn modes_stay_where_only_owners_are_given() {
     assert_eq!(headers["var/tmp/y"], (0o750, 0, 5, "root".to_owned(), String::new()));
 }
 
+/// Checks changes as for chmod, and rules for one kind of entries, in `/` and in the store.
+#[test]
+fn changes_are_made_to_the_usual_modes() {
+    let sources = Sources::new();
+    let headers = sources.headers(&sources.options(json!([
+        {"path": sources.root, "mode": "u+w,g=u"},
+        {"path": sources.root, "regex": "var", "type": "directory", "mode": "o-rx", "gid": 7},
+        {"path": sources.program, "type": "file", "mode": "a+X,u+w"},
+    ])));
+    for (name, mode, gid) in
+        [("etc/", 0o775, 0), ("etc/passwd", 0o664, 0), ("var/", 0o770, 7), ("var/tmp/y", 0o664, 0)]
+    {
+        assert_eq!((headers[name].0, headers[name].2), (mode, gid), "{name}");
+    }
+    let program = sources.program.trim_start_matches('/');
+    assert_eq!(headers[&format!("{program}/bin/")].0, 0o555);
+    assert_eq!(headers[&format!("{program}/bin/sudo")].0, 0o644);
+}
+
 /// Checks rules for store paths, also if a layer below has the path unchanged.
 #[test]
 fn store_paths_have_permissions() {

@@ -6,21 +6,25 @@
 //! `/nix/store/<hash>-<name>/…`. Of several rules that match, a later one overrides the attributes
 //! that it sets.
 
-use std::path::PathBuf;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::Error;
+use super::header::file_mode;
 use super::scan::{Child, Directory, Kind};
 use crate::store::{self, Store, StorePath};
 
+mod mode;
 mod pattern;
 
+use mode::Mode;
 pub use pattern::Pattern;
 
 /// The length of the longest name of a user or group: that of ustar's field.
 const NAME_FIELD: usize = 32;
-const LARGEST_MODE: u32 = 0o7777;
 
 /// A rule: one entry of `perms`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -29,7 +33,8 @@ pub struct PermissionRule {
     /// The store path to whose files the rule applies.
     pub path: StorePath,
     regex: Pattern,
-    mode: Option<u32>,
+    kind: Option<RuleKind>,
+    mode: Option<Mode>,
     uid: Option<u64>,
     gid: Option<u64>,
     uname: Option<String>,
@@ -43,6 +48,8 @@ struct RuleJson {
     path: StorePath,
     #[serde(default)]
     regex: String,
+    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    kind: Option<RuleKind>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     mode: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -55,18 +62,38 @@ struct RuleJson {
     gname: Option<String>,
 }
 
+/// The kind of the entries that a rule is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum RuleKind {
+    Directory,
+    File,
+    Link,
+}
+
+impl RuleKind {
+    fn is(self, kind: Kind) -> bool {
+        matches!(
+            (self, kind),
+            (Self::Directory, Kind::Directory)
+                | (Self::File, Kind::File)
+                | (Self::Link, Kind::Symlink)
+        )
+    }
+}
+
 impl TryFrom<RuleJson> for PermissionRule {
     type Error = String;
 
     fn try_from(json: RuleJson) -> Result<Self, String> {
-        let RuleJson { path, regex, mode, uid, gid, uname, gname } = json;
+        let RuleJson { path, regex, kind, mode, uid, gid, uname, gname } = json;
         let problem = |what: String| {
             format!("`perms` for {}, `regex` `{regex}`: {what}", Store::default().print(&path))
         };
         let mode = match &mode {
-            Some(text) => Some(parse_mode(text).ok_or_else(|| {
+            Some(text) => Some(Mode::parse(text).ok_or_else(|| {
                 problem(format!(
-                    "`mode` must be octal digits such as `0755` or `1777`, not `{text}`"
+                    "`mode` must be octal digits such as `0755` or `1777`, or changes such as `g=u` or `a+rX`, not `{text}`"
                 ))
             })?),
             None => None,
@@ -75,7 +102,7 @@ impl TryFrom<RuleJson> for PermissionRule {
             check_name(key, name.as_deref()).map_err(problem)?;
         }
         let pattern = Pattern::new(&regex).map_err(|error| problem(error.to_string()))?;
-        Ok(Self { path, regex: pattern, mode, uid, gid, uname, gname })
+        Ok(Self { path, regex: pattern, kind, mode, uid, gid, uname, gname })
     }
 }
 
@@ -89,17 +116,11 @@ pub fn check_name(key: &str, name: Option<&str>) -> Result<(), String> {
     }
 }
 
-fn parse_mode(text: &str) -> Option<u32> {
-    // Check the digits first: `from_str_radix` would accept a sign.
-    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-    u32::from_str_radix(text, 8).ok().filter(|mode| digits && *mode <= LARGEST_MODE)
-}
-
 impl From<PermissionRule> for RuleJson {
     fn from(rule: PermissionRule) -> Self {
-        let PermissionRule { path, regex, mode, uid, gid, uname, gname } = rule;
-        let mode = mode.map(|mode| format!("{mode:04o}"));
-        Self { path, regex: regex.into(), mode, uid, gid, uname, gname }
+        let PermissionRule { path, regex, kind, mode, uid, gid, uname, gname } = rule;
+        let mode = mode.map(String::from);
+        Self { path, regex: regex.into(), kind, mode, uid, gid, uname, gname }
     }
 }
 
@@ -152,16 +173,34 @@ impl<'r> RulesOf<'r> {
         self.rules.is_empty()
     }
 
-    /// Returns the attributes that the rules set for a file on this machine.
-    pub fn given(&self, store: &Store, file: impl FnOnce() -> PathBuf) -> Given<'r> {
+    /// Returns the attributes that the rules set for a file on this machine. `directory_mode` is the mode
+    /// that it would have in the image without rules, if it is a directory.
+    pub fn given(
+        &self,
+        store: &Store,
+        (kind, directory_mode): (Kind, u32),
+        file: impl FnOnce() -> PathBuf,
+    ) -> Given<'r> {
         let mut given = Given::default();
         if self.is_empty() {
             return given;
         }
-        let file = store.logical(&file());
-        for rule in self.rules.iter().filter(|rule| rule.regex.is_match(&file)) {
+        let place = file();
+        let file = store.logical(&place);
+        let mode = || match kind {
+            Kind::Directory => directory_mode,
+            Kind::Symlink => 0o777,
+            Kind::File => file_mode(is_executable(&place)),
+        };
+        for rule in self.rules.iter().filter(|rule| rule.is_for(kind, &file)) {
+            let before = given.mode;
+            let changed = |change: &Mode| {
+                let mode =
+                    if let Mode::Octal(_) = change { 0 } else { before.unwrap_or_else(mode) };
+                change.apply(mode, kind == Kind::Directory)
+            };
             let of_rule = Given {
-                mode: rule.mode,
+                mode: rule.mode.as_ref().map(changed),
                 uid: rule.uid,
                 gid: rule.gid,
                 uname: rule.uname.as_deref(),
@@ -193,7 +232,15 @@ pub fn unmatched_rules<'r>(
     Ok(unmatched)
 }
 
+fn is_executable(file: &Path) -> bool {
+    fs::symlink_metadata(file).is_ok_and(|metadata| metadata.permissions().mode() & 0o100 != 0)
+}
+
 impl PermissionRule {
+    fn is_for(&self, kind: Kind, file: &Path) -> bool {
+        self.kind.is_none_or(|of| of.is(kind)) && self.regex.is_match(file)
+    }
+
     /// Returns the regular expression as it was written, for messages.
     pub fn regex(&self) -> &str {
         self.regex.as_str()
@@ -207,7 +254,7 @@ fn matches_below(
     child: &Child,
 ) -> Result<bool, Error> {
     let path = parent.path_of(child);
-    if rule.regex.is_match(&store.logical(&path)) {
+    if rule.is_for(child.kind, &store.logical(&path)) {
         return Ok(true);
     }
     if child.kind == Kind::Directory {
@@ -240,7 +287,9 @@ mod tests {
     fn given(all: &[PermissionRule], file: &str) -> String {
         let path = Store::default().parse(PATH).unwrap();
         let given =
-            RulesOf::new(all, &path).given(&Store::default(), || format!("{PATH}{file}").into());
+            RulesOf::new(all, &path).given(&Store::default(), (Kind::Directory, 0o555), || {
+                format!("{PATH}{file}").into()
+            });
         let Given { mode, uid, gid, uname, gname, .. } = given;
         format!("{mode:?} {uid:?} {gid:?} {} {}", uname.unwrap_or("-"), gname.unwrap_or("-"))
     }
@@ -263,10 +312,24 @@ mod tests {
     }
 
     #[test]
+    fn changes_are_made_one_after_the_other() {
+        let rules = rules(&[
+            json!({"mode": "u+w"}),
+            json!({"mode": "g=u"}),
+            json!({"regex": "/private$", "mode": "0700"}),
+            json!({"type": "file", "mode": "0600"}),
+        ]);
+        for (file, expected) in [("", 0o775), ("/private", 0o700)] {
+            assert!(given(&rules, file).starts_with(&format!("Some({expected})")), "{file}");
+        }
+    }
+
+    #[test]
     fn a_rule_is_for_its_own_path() {
         let rules = rules(&[json!({"mode": "0700"})]);
         let other = Store::default().parse(&PATH.replace("-a", "-b")).unwrap();
-        let given = RulesOf::new(&rules, &other).given(&Store::default(), || PATH.into());
+        let given =
+            RulesOf::new(&rules, &other).given(&Store::default(), (Kind::File, 0), || PATH.into());
         assert_eq!(given, Given::default());
     }
 
@@ -274,6 +337,7 @@ mod tests {
     fn rules_are_written_as_they_are_read() {
         for rule in [
             json!({"path": PATH, "regex": ""}),
+            json!({"path": PATH, "regex": "", "type": "directory", "mode": "g=u,a+X"}),
             json!({"path": PATH, "regex": "/x", "mode": "4755", "uid": 1, "gid": 2, "uname": "a", "gname": "b"}),
         ] {
             let read: PermissionRule = serde_json::from_value(rule.clone()).unwrap();
@@ -288,10 +352,14 @@ mod tests {
                 json!({"regex": "^/x$", "mode": "0888"}),
                 "`regex` `^/x$`: `mode` must be octal digits",
             ),
-            (json!({"mode": "u+x"}), "such as `0755` or `1777`, not `u+x`"),
+            (json!({"mode": "rwx"}), "such as `g=u` or `a+rX`, not `rwx`"),
             (json!({"mode": "+755"}), "not `+755`"),
             (json!({"mode": "17777"}), "not `17777`"),
             (json!({"mode": ""}), "not ``"),
+            (
+                json!({"type": "dir"}),
+                "unknown variant `dir`, expected one of `directory`, `file`, `link`",
+            ),
             (json!({"regex": "a(b"}), "`regex` `a(b`"),
             (json!({"uname": "n".repeat(33)}), "`uname` must have 32 bytes at most"),
             (json!({"user": "root"}), "unknown field `user`"),
