@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::podman::podman_of;
 use crate::registry::Registry;
-use crate::serve::Served;
+use crate::serve::{Served, until};
 use crate::support::{Image, program_of, run, stowage};
 
 /// Copies an image, and returns the digest of its manifest.
@@ -115,4 +115,39 @@ fn oras_copies_from_and_to() {
 
 fn in_directory(directory: &tempfile::TempDir, name: &str) -> String {
     Path::join(directory.path(), name).display().to_string()
+}
+
+/// Checks that oras lists the documents about an image, and copies them with it: by the tag of a
+/// registry that has no list of them, and by the list of `stowage serve`.
+#[test]
+fn oras_finds_what_refers_to_an_image() {
+    let image = Image::named("configOnly");
+    let directory = tempfile::tempdir().unwrap();
+    let document = directory.path().join("notes");
+    std::fs::write(&document, "about the image").unwrap();
+    let attach = format!("{}:text/x-notes", document.display());
+    let (registry, served) = sources(&image);
+    let name = format!("{}/app:v1", registry.host);
+    run(stowage(&["copy", "--quiet", "--attach", &attach])
+        .arg(&image.spec_file)
+        .arg(format!("docker://{name}")));
+    std::fs::write(served.path("images/app/v1@attach"), &attach).unwrap();
+
+    let oras = |arguments: &[&str]| {
+        run(program_of("sid", "oras").args(arguments).current_dir(directory.path()))
+    };
+    let found = |source: &str| {
+        let found = oras(&["discover", "--plain-http", "--format", "json", source]);
+        let found: Value = serde_json::from_str(&found).unwrap();
+        let found = found["referrers"].as_array().cloned().unwrap_or_default();
+        found.iter().map(|found| found["artifactType"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(found(&name), ["text/x-notes"]);
+    let reference = served.reference("app:v1");
+    until("the document is served", || (found(&reference) == ["text/x-notes"]).then_some(()));
+    for (source, layout) in [(name, "a:v1"), (reference, "b:v1")] {
+        oras(&["cp", "--recursive", "--from-plain-http", &source, "--to-oci-layout", layout]);
+        let copied = oras(&["discover", "--oci-layout", "--format", "json", layout]);
+        assert!(copied.contains("text/x-notes"), "{source}: {copied}");
+    }
 }

@@ -76,6 +76,7 @@ pub const INITIAL: State = [
 
 /// The first 32 bits of the fractional parts of the cube roots of the first primes
 /// (FIPS 180-4, 4.2.2).
+#[cfg(target_arch = "x86_64")]
 #[rustfmt::skip]
 const K: [u32; 64] = [
     0x428a_2f98, 0x7137_4491, 0xb5c0_fbcf, 0xe9b5_dba5, 0x3956_c25b, 0x59f1_11f1, 0x923f_82a4, 0xab1c_5ed5,
@@ -91,12 +92,14 @@ const K: [u32; 64] = [
 /// Expands to the body of a loop once for each number. An array that the body indexes by that
 /// number then stays in registers. The compiler does not unroll so long a loop by itself and keeps
 /// the array in memory, which makes sixteen lanes slower by a tenth.
+#[cfg(target_arch = "x86_64")]
 macro_rules! written_out {
     (for $number:ident in [$($literal:literal)*] $body:block) => {$({
         let $number: usize = $literal;
         $body
     })*};
 }
+#[cfg(target_arch = "x86_64")]
 use written_out;
 
 /// A message that is partly hashed.
