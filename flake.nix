@@ -7,7 +7,7 @@
     let
       inherit (nixpkgs) lib;
       linux = [ "x86_64-linux" "aarch64-linux" ];
-      # On macOS everything can be evaluated too; building fails with a message that Linux is needed.
+      # The program is compiled for macOS, but was never run there: docs/macos.md.
       darwin = [ "x86_64-darwin" "aarch64-darwin" ];
       eachOf = systems: f: lib.genAttrs systems (system: f self.legacyPackages.${system});
     in

@@ -89,7 +89,7 @@ let
       inherit meta;
       passthru = { inherit pname version src; };
     } ''
-    echo "error: stowage runs on Linux, and this is ${stdenv.hostPlatform.system}" >&2
+    echo "error: stowage runs on Linux and macOS, and this is ${stdenv.hostPlatform.system}" >&2
     echo >&2
     echo "hint: build the image for x86_64-linux or aarch64-linux, on a Linux builder (\`builders\` in nix.conf)" >&2
     exit 1
@@ -97,7 +97,7 @@ let
 
   wanted = crates.workspace.package.rust-version;
 in
-if !stdenv.hostPlatform.isLinux then notHere
+if !(stdenv.hostPlatform.isLinux || stdenv.hostPlatform.isDarwin) then notHere
 else if rustc != null && lib.versionOlder rustc.version wanted then
   throw ''
     stowage: this nixpkgs has Rust ${rustc.version}, and stowage is compiled by ${wanted} or newer.

@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 
 /// The changes of a watched path that matter.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(target_os = "linux"), allow(dead_code))] // nothing is watched there
 pub enum Interest<'n> {
     /// Changes of any file in the directory, unless its name begins with a dot.
     Files,
