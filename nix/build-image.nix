@@ -88,8 +88,9 @@ lib.fix (self:
 , previousPlan ? null
   # The `spec` of an earlier build, whose digests are trusted: layers that did not change are not read again.
 , previousImage ? null
-  # The compression of layers for registries: "none", "gzip" or "zstd". The digests of compressed layers are
-  # recorded when the image is built, so that a push compresses no layer that the registry has.
+  # The compression of layers for registries: "none", "gzip", "zstd" or "zstd:chunked", of which podman
+  # fetches only the pieces that it lacks. The digests of compressed layers are recorded when the image is
+  # built, so that a push compresses no layer that the registry has.
 , compression ? "none"
   # The creation time in the image (RFC 3339).
 , created ? "1970-01-01T00:00:01Z"

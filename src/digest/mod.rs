@@ -129,6 +129,8 @@ macro_rules! as_text {
 }
 pub(crate) use as_text;
 
+as_text!(Digest);
+
 macro_rules! digest_of {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*

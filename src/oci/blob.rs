@@ -5,8 +5,10 @@ use std::io::{self, Read, Write};
 
 use serde::{Deserialize, Serialize};
 
+use super::chunked::{ChunkedCompressor, TocPlace};
 use super::compression::Compression;
 use super::compressor::Compressor;
+use super::layer_compression::LayerCompression;
 use super::media_type::LayerMediaType;
 use super::spec_layer::{LayerSource, SpecLayer};
 use super::stored::StoredBlob;
@@ -37,6 +39,9 @@ pub struct LayerBlob {
     pub size: u64,
     /// The media type of these bytes.
     pub media_type: LayerMediaType,
+    /// The place of the table of contents, if the blob has one (`zstd:chunked`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub toc: Option<TocPlace>,
 }
 
 impl SpecLayer {
@@ -44,12 +49,13 @@ impl SpecLayer {
     pub fn blob(&self, form: Form) -> LayerBlob {
         match self.stored_as_is(form) {
             Some(StoredBlob { digest, size, media_type, .. }) => {
-                LayerBlob { digest: *digest, size: *size, media_type: *media_type }
+                LayerBlob { digest: *digest, size: *size, media_type: *media_type, toc: None }
             }
             None => self.compressed_in(form).unwrap_or(LayerBlob {
                 digest: self.diff_id.as_uncompressed_blob(),
                 size: self.size,
                 media_type: LayerMediaType::oci(Compression::None),
+                toc: None,
             }),
         }
     }
@@ -77,22 +83,29 @@ impl SpecLayer {
         let Some(blob) = self.compressed_in(form) else {
             return self.write_stored_blob(store, form, out);
         };
-        self.write_compressed(store, blob.media_type.compression, out).map(drop)
+        self.write_compressed(store, LayerCompression::of(&blob), out).map(drop)
     }
 
-    /// Writes the tar compressed, and returns `out`.
+    /// Writes the tar compressed, and returns `out` with the place of the table of contents. For
+    /// `zstd:chunked` there is no place if the tar can't have a table: then the bytes that were
+    /// written are not a layer.
     ///
     /// # Errors
     /// Returns the errors of [`SpecLayer::write_blob`].
     pub(super) fn write_compressed<W: Write>(
         &self,
         store: &Store,
-        compression: Compression,
+        compression: LayerCompression,
         out: W,
-    ) -> Result<W, Error> {
-        let mut compressor = Compressor::new(compression, out);
+    ) -> Result<(W, Option<TocPlace>), Error> {
+        if compression == LayerCompression::ZstdChunked {
+            let mut compressor = ChunkedCompressor::new(out).map_err(Error::Write)?;
+            self.write_stored_blob(store, Form::Loadable, Plain(&mut compressor))?;
+            return compressor.finish().map_err(Error::Write);
+        }
+        let mut compressor = Compressor::new(compression.format(), out);
         self.write_stored_blob(store, Form::Loadable, Plain(&mut compressor))?;
-        compressor.finish().map_err(Error::Write)
+        compressor.finish().map(|out| (out, None)).map_err(Error::Write)
     }
 
     fn write_stored_blob(&self, store: &Store, form: Form, out: impl Sink) -> Result<(), Error> {

@@ -6,16 +6,12 @@
 //! the result depends only on the bytes, the versions of the libraries (`Cargo.lock` pins them) and
 //! the constants below.
 
-use std::collections::VecDeque;
 use std::io::{self, Write};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, sync_channel};
 
 use libdeflater::{CompressionLvl, Compressor as Deflate};
-use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::compression::Compression;
+use super::parallel::{Jobs, Queue};
 
 /// Returns the number of bytes of a block. `cargo bench --bench compression` measures the cost of
 /// other sizes.
@@ -33,45 +29,6 @@ const fn block_size(compression: Compression) -> usize {
 const GZIP_LEVEL: i32 = 4;
 const ZSTD_LEVEL: i32 = 3;
 
-/// A count of the blocks in all compressors.
-#[derive(Debug, Default)]
-struct Blocks(AtomicUsize);
-
-/// A block that is counted as long as this value exists.
-struct Counted(&'static Blocks);
-
-impl Blocks {
-    /// Returns whether there are enough blocks to keep all threads busy: one in work and one
-    /// waiting for each thread.
-    fn are_enough(&self, threads: usize) -> bool {
-        self.0.load(Ordering::Relaxed) >= 2 * threads
-    }
-
-    fn one_more(&'static self) -> Counted {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        Counted(self)
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// A block that is being compressed.
-struct Pending {
-    compressed: Receiver<io::Result<Vec<u8>>>,
-    /// Counts the block until it is passed on.
-    _counted: Counted,
-}
-
-impl Pending {
-    fn receive(self) -> io::Result<Vec<u8>> {
-        self.compressed.recv().map_err(|_| io::Error::other("the compressor gave up"))?
-    }
-}
-
 /// Compresses what is written to it, on threads that all compressors share, and passes the result
 /// on in order.
 ///
@@ -80,22 +37,17 @@ pub struct Compressor<W: Write> {
     out: W,
     compression: Compression,
     block: Vec<u8>,
-    /// The blocks that are being compressed, the oldest first.
-    pending: VecDeque<Pending>,
-    blocks: &'static Blocks,
+    /// The blocks that are being compressed.
+    queue: Queue<Vec<u8>>,
     written_any: bool,
 }
 
 impl<W: Write> Compressor<W> {
     /// Creates a compressor that writes to `out`.
     pub fn new(compression: Compression, out: W) -> Self {
-        static BLOCKS: Blocks = Blocks(AtomicUsize::new(0));
-        Self::among(&BLOCKS, compression, out)
-    }
-
-    fn among(blocks: &'static Blocks, compression: Compression, out: W) -> Self {
         let block = Vec::with_capacity(block_size(compression));
-        Self { out, compression, block, pending: VecDeque::new(), blocks, written_any: false }
+        let queue = Queue::among(Jobs::of_all());
+        Self { out, compression, block, queue, written_any: false }
     }
 
     /// Writes the remaining blocks, and returns `out`.
@@ -105,27 +57,20 @@ impl<W: Write> Compressor<W> {
     pub fn finish(mut self) -> io::Result<W> {
         // Compress an empty input as well: no reader takes an empty file for gzip.
         if !self.block.is_empty() || !self.written_any {
-            self.start_block();
+            self.start_block()?;
         }
-        while let Some(oldest) = self.pending.pop_front() {
-            self.out.write_all(&oldest.receive()?)?;
-        }
+        self.queue.finish(|block| self.out.write_all(&block))?;
         self.out.flush()?;
         Ok(self.out)
     }
 
-    fn start_block(&mut self) {
+    fn start_block(&mut self) -> io::Result<()> {
         self.written_any = true;
         let next = Vec::with_capacity(block_size(self.compression));
         let block = std::mem::replace(&mut self.block, next);
         let compression = self.compression;
-        let (sender, compressed_block) = sync_channel(1);
-        threads().spawn(move || {
-            // If the compressor was dropped, nothing receives this.
-            let _ = sender.send(compressed(compression, &block));
-        });
-        let _counted = self.blocks.one_more();
-        self.pending.push_back(Pending { compressed: compressed_block, _counted });
+        let job = move || compressed(compression, &block);
+        self.queue.start(job, |block| self.out.write_all(&block))
     }
 }
 
@@ -139,14 +84,7 @@ impl<W: Write> Write for Compressor<W> {
         let taken = bytes.len().min(size - self.block.len());
         self.block.extend_from_slice(&bytes[..taken]);
         if self.block.len() == size {
-            // Even if other compressors have many blocks, one block of this one is compressed while
-            // the next is filled.
-            while self.blocks.are_enough(threads().current_num_threads())
-                && let Some(oldest) = self.pending.pop_front()
-            {
-                self.out.write_all(&oldest.receive()?)?;
-            }
-            self.start_block();
+            self.start_block()?;
         }
         Ok(taken)
     }
@@ -156,16 +94,6 @@ impl<W: Write> Write for Compressor<W> {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-/// Returns the threads for compression. rayon's own pool could deadlock: layers are made there,
-/// which wait for blocks here.
-fn threads() -> &'static ThreadPool {
-    static THREADS: OnceLock<ThreadPool> = OnceLock::new();
-    THREADS.get_or_init(|| {
-        let threads = rayon::current_num_threads();
-        ThreadPoolBuilder::new().num_threads(threads).build().expect("threads can be started")
-    })
 }
 
 fn compressed(compression: Compression, block: &[u8]) -> io::Result<Vec<u8>> {
@@ -233,27 +161,6 @@ mod tests {
         let digest = |compression| Digest::of(&compress(compression, &[&bytes])).hex();
         assert_eq!(&digest(Compression::Gzip)[..16], "c8b48b4b780b44de");
         assert_eq!(&digest(Compression::Zstd)[..16], "ae9259b19d1b51f7");
-    }
-
-    /// Checks that many idle compressors together hold no more blocks than a single compressor
-    /// would, plus one for each.
-    #[test]
-    fn compressors_share_the_blocks() {
-        let blocks: &'static Blocks = Box::leak(Box::default());
-        let size = block_size(Compression::Gzip);
-        let bytes = text(4 * size);
-        let several = (0..10).map(|_| {
-            let mut compressor = Compressor::among(blocks, Compression::Gzip, Vec::new());
-            compressor.write_all(&bytes).unwrap();
-            compressor
-        });
-        let several: Vec<_> = several.collect();
-        let most = 2 * threads().current_num_threads() + several.len();
-        assert!(blocks.0.load(Ordering::Relaxed) <= most, "{blocks:?}, not {most}");
-        for compressor in several {
-            assert!(read_back(&compressor.finish().unwrap()) == bytes);
-        }
-        assert_eq!(blocks.0.load(Ordering::Relaxed), 0);
     }
 
     struct Full;

@@ -110,9 +110,14 @@ impl Image {
     pub fn in_form(spec: &ImageSpec, form: Form, format: ManifestFormat) -> Self {
         let config = config(spec);
         let layers = spec.layers.iter().map(|layer| {
-            let LayerBlob { digest, size, media_type } = layer.blob(form);
+            let LayerBlob { digest, size, media_type, toc } = layer.blob(form);
             let media_type = media_type.in_family(format.family()).to_string();
-            descriptor(MediaType::from(&*media_type), digest, size)
+            let mut descriptor = descriptor(MediaType::from(&*media_type), digest, size);
+            if let Some(toc) = toc {
+                let annotations = toc.annotations().map(|(key, value)| (key.to_owned(), value));
+                descriptor.set_annotations(Some(annotations.into()));
+            }
+            descriptor
         });
         let manifest = ImageManifestBuilder::default()
             .schema_version(2u32)

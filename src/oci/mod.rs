@@ -10,6 +10,7 @@ mod artifact_file;
 pub mod base;
 mod blob;
 mod build;
+mod chunked;
 mod compression;
 mod compressor;
 mod config;
@@ -18,8 +19,10 @@ pub mod dir_format;
 mod flatten;
 mod image;
 mod json_file;
+mod layer_compression;
 mod layer_reader;
 mod media_type;
+mod parallel;
 mod recognise;
 mod sources;
 mod spec;
@@ -42,6 +45,7 @@ pub use build::{
     SystemError, SystemFiles, SystemOptions, Warning, build_image, build_layer_set, nix_state,
     read_layering_hints, read_popularity, read_previous_plan, system_files,
 };
+pub use chunked::{ChunkedCompressor, TocPlace};
 pub use compression::Compression;
 pub use compressor::Compressor;
 pub use config::{ConfigError, ContainerConfig, nearest_of};
@@ -49,6 +53,7 @@ pub use created::Created;
 pub use flatten::{Change, EntryId, Problem as RootProblem, RootNode, RootTree, flatten};
 pub use image::{Blob, Image, ManifestFormat};
 pub use json_file::write as write_json;
+pub use layer_compression::LayerCompression;
 pub use layer_reader::read_tar;
 pub use media_type::{
     Family, IMAGE_CONFIG, IMAGE_INDEX, IMAGE_MANIFEST, LayerMediaType, MediaTypeError,

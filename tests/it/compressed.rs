@@ -1,9 +1,13 @@
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use stowage::digest::Digest;
-use stowage::oci::{Compression, Form, Image, ImageSpec};
+use stowage::oci::{Compression, Form, Image, ImageSpec, ManifestFormat};
 
 use crate::base_image::{BaseFiles, write_files};
 use crate::support::{FakeStore, odd_tree, stderr};
@@ -36,7 +40,11 @@ fn blob(store: &FakeStore, spec: &ImageSpec, index: usize, form: Form) -> Vec<u8
 fn blobs_are_what_was_recorded() {
     let store = store();
     let plain = build(&store, "none", json!({}));
-    for (name, compression) in [("gzip", Compression::Gzip), ("zstd", Compression::Zstd)] {
+    for (name, compression) in [
+        ("gzip", Compression::Gzip),
+        ("zstd", Compression::Zstd),
+        ("zstd:chunked", Compression::Zstd),
+    ] {
         let spec = build(&store, name, json!({}));
         // The image is the same, in another manifest.
         assert_eq!(Image::new(&spec).id(), Image::new(&plain).id());
@@ -63,23 +71,25 @@ fn blobs_are_what_was_recorded() {
 #[test]
 fn threads_change_nothing() {
     let store = store();
-    build(&store, "gzip", json!({}));
-    let written = || fs::read(store.root().join("image.json")).unwrap();
-    let expected = written();
-    for jobs in ["1", "2", "7"] {
-        let arguments = [
-            "build",
-            "--jobs",
-            jobs,
-            "--closure",
-            "registration",
-            "--options",
-            "options.json",
-            "-o",
-            "image.json",
-        ];
-        assert!(store.stowage(&arguments).status().unwrap().success());
-        assert!(written() == expected, "{jobs}");
+    for compression in ["gzip", "zstd:chunked"] {
+        build(&store, compression, json!({}));
+        let written = || fs::read(store.root().join("image.json")).unwrap();
+        let expected = written();
+        for jobs in ["1", "2", "7"] {
+            let arguments = [
+                "build",
+                "--jobs",
+                jobs,
+                "--closure",
+                "registration",
+                "--options",
+                "options.json",
+                "-o",
+                "image.json",
+            ];
+            assert!(store.stowage(&arguments).status().unwrap().success());
+            assert!(written() == expected, "{compression} {jobs}");
+        }
     }
 }
 
@@ -108,4 +118,138 @@ fn a_digest_of_another_compressor_is_named() {
     assert_eq!(verified.status.code(), Some(1));
     let text = String::from_utf8(verified.stdout).unwrap();
     assert!(text.contains("compressed it is sha256:") && text.contains(&digest), "{text}");
+}
+
+/// An entry of a table of contents, as readers take it.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Row {
+    r#type: String,
+    name: String,
+    size: usize,
+    digest: String,
+    offset: usize,
+    end_offset: usize,
+    chunk_size: usize,
+    chunk_offset: usize,
+    chunk_digest: String,
+    chunk_type: String,
+}
+
+fn unzstd(bytes: &[u8]) -> Vec<u8> {
+    let mut unpacked = Vec::new();
+    Compression::Zstd.reader(bytes).unwrap().read_to_end(&mut unpacked).unwrap();
+    unpacked
+}
+
+/// Returns the bodies of the files in a blob, read by the table of contents alone.
+fn files(blob: &[u8], toc: &[u8]) -> BTreeMap<String, Vec<u8>> {
+    let mut toc: Value = serde_json::from_slice(toc).unwrap();
+    assert_eq!(toc["version"], 1);
+    let rows: Vec<Row> = serde_json::from_value(toc["entries"].take()).unwrap();
+    let mut files = BTreeMap::new();
+    for (index, row) in rows.iter().enumerate() {
+        if row.r#type != "reg" || row.size == 0 {
+            assert!(row.r#type == "chunk" || (row.digest.is_empty() && row.offset == 0));
+            continue;
+        }
+        let chunks = rows[index + 1..].iter().take_while(|row| row.r#type == "chunk").count();
+        let pieces = &rows[index..=index + chunks];
+        let mut body = Vec::new();
+        for (place, piece) in pieces.iter().enumerate() {
+            assert_eq!((&piece.name, piece.chunk_offset), (&row.name, body.len()));
+            let end = pieces.get(place + 1).map_or(row.end_offset, |next| next.offset);
+            let bytes = unzstd(&blob[piece.offset..end]);
+            if chunks == 0 {
+                assert_eq!((bytes.len(), &*piece.chunk_digest), (row.size, ""));
+            } else if piece.chunk_type == "zeros" {
+                assert!(bytes == vec![0; piece.chunk_size]);
+            } else {
+                assert_eq!(Digest::of(&bytes).to_string(), piece.chunk_digest);
+                assert_eq!(bytes.len(), piece.chunk_size);
+            }
+            body.extend_from_slice(&bytes);
+        }
+        assert_eq!(pieces[chunks].end_offset, row.end_offset, "{}", row.name);
+        assert_eq!((Digest::of(&body).to_string(), body.len()), (row.digest.clone(), row.size));
+        files.insert(row.name.clone(), body);
+    }
+    files
+}
+
+/// Makes the tar again from the tar-split and the bodies, as podman does to check a layer.
+fn joined(tar_split: &[u8], files: &BTreeMap<String, Vec<u8>>) -> Vec<u8> {
+    let mut tar = Vec::new();
+    for (index, line) in tar_split.split(|byte| *byte == b'\n').enumerate() {
+        if line.is_empty() {
+            continue;
+        }
+        let line: Value = serde_json::from_slice(line).unwrap();
+        assert_eq!(line["position"], index);
+        if line["type"] == 2 {
+            tar.extend(STANDARD.decode(line["payload"].as_str().unwrap()).unwrap());
+        } else if line.get("size").is_some() {
+            let body = &files[line["name"].as_str().unwrap()];
+            assert_eq!(line["size"], body.len());
+            tar.extend_from_slice(body);
+        }
+    }
+    tar
+}
+
+/// Checks that readers find all files by the annotations in the manifest, and the tar.
+#[test]
+fn a_chunked_layer_is_read_by_its_table() {
+    let mut store = store();
+    // Hashes in a file of several pieces, a hole, and names for PAX headers.
+    store.add('3', "pieces", &[], |path| {
+        fs::create_dir(path).unwrap();
+        let mut big: Vec<u8> = (0..2_u64 << 20).map(|place| ((place * place) >> 9) as u8).collect();
+        let hash = format!("/nix/store/{}-glibc", "0".repeat(32));
+        for place in [50, 200_000, 900_000] {
+            big[place..place + hash.len()].copy_from_slice(hash.as_bytes());
+        }
+        big[1_200_000..1_300_000].fill(0);
+        fs::write(path.join("big"), &big).unwrap();
+        fs::write(path.join("é".repeat(90)), "PAX").unwrap();
+        fs::write(path.join("empty"), "").unwrap();
+    });
+    let spec = build(&store, "zstd:chunked", json!({}));
+    let manifest: Value = serde_json::from_slice(&Image::new(&spec).manifest.bytes).unwrap();
+    let mut with_table = 0;
+    for (index, layer) in spec.layers.iter().enumerate() {
+        let blob = blob(&store, &spec, index, Form::AsStored);
+        let tar = unzstd(&blob);
+        assert_eq!(Digest::of(&tar).to_string(), layer.diff_id.to_string());
+        let annotations = &manifest["layers"][index]["annotations"];
+        let prefix = "io.github.containers.zstd-chunked";
+        let numbers = |key: &str| -> Vec<usize> {
+            let text = annotations[format!("{prefix}.{key}")].as_str().unwrap();
+            text.split(':').map(|number| number.parse().unwrap()).collect()
+        };
+        if annotations.is_null() {
+            // `odd_tree` has names that JSON can't hold.
+            assert!(layer.names().contains("tree"), "{}", layer.names());
+            continue;
+        }
+        with_table += 1;
+        let [offset, size, raw_size, 1] = numbers("manifest-position")[..] else { panic!() };
+        let toc = &blob[offset..offset + size];
+        let checksum = &annotations[format!("{prefix}.manifest-checksum")];
+        assert_eq!(*checksum, Digest::of(toc).to_string());
+        let toc = unzstd(toc);
+        assert_eq!(toc.len(), raw_size);
+        let [offset, size, raw_size] = numbers("tarsplit-position")[..] else { panic!() };
+        let tar_split = &blob[offset..offset + size];
+        let digest = Digest::of(tar_split).to_string();
+        assert_eq!(serde_json::from_slice::<Value>(&toc).unwrap()["tarSplitDigest"], digest);
+        let tar_split = unzstd(tar_split);
+        assert_eq!(tar_split.len(), raw_size);
+        assert!(joined(&tar_split, &files(&blob, &toc)) == tar);
+    }
+    assert!(with_table >= 2, "{with_table}");
+    // Docker's own manifests have neither Zstandard nor annotations.
+    let docker = ManifestFormat::DockerV2S2;
+    let manifest = Image::in_form(&spec, docker.form(), docker).manifest.bytes;
+    assert!(!String::from_utf8(manifest).unwrap().contains("annotations"));
 }

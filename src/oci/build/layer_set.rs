@@ -87,7 +87,7 @@ impl LayerSet {
     /// differently.
     pub fn keep_in(self, store: &Store, directory: &Path) -> Result<Self, Error> {
         let keep = |layer: SpecLayer| {
-            let LayerBlob { digest, size, media_type } = layer.blob(Form::AsStored);
+            let LayerBlob { digest, size, media_type, .. } = layer.blob(Form::AsStored);
             let file = PathBuf::from(format!("{}.tar", digest.digest().hex()));
             let out = fs::File::create(directory.join(&file)).map_err(layer::Error::Write)?;
             let mut out = DigestWriter::new(out);

@@ -23,6 +23,7 @@ use crate::oci::base::{self, BaseImage};
 use crate::oci::blob::LayerBlob;
 use crate::oci::compression::Compression;
 use crate::oci::config::ContainerConfig;
+use crate::oci::layer_compression::LayerCompression;
 pub use layer_set::{FILE as LAYER_SET_FILE, LayerSet};
 pub use nix_state::{NixState, nix_state};
 pub use options::{BuildOptions, Metadata};
@@ -146,21 +147,33 @@ fn name_of(file: &Path) -> String {
 fn compress_layers(
     store: &Store,
     layers: &mut [SpecLayer],
-    compression: Compression,
+    compression: LayerCompression,
 ) -> Result<(), Error> {
-    if compression.is_none() {
+    if compression == LayerCompression::None {
         return Ok(());
     }
     let ours = layers.iter_mut().filter(|layer| !matches!(layer.source, LayerSource::Stored(_)));
     // One layer at a time: the compressor keeps all processors busy.
     for layer in ours.filter(|layer| layer.compressed.is_none()) {
-        let digest = DigestWriter::new(io::sink());
-        let (digest, size) = layer.write_compressed(store, compression, digest)?.finish();
-        let digest = BlobDigest::new(digest);
-        let media_type = LayerMediaType::oci(compression);
-        layer.compressed = Some(LayerBlob { digest, size, media_type });
+        layer.compressed = Some(compressed_blob(store, layer, compression)?);
     }
     Ok(())
+}
+
+fn compressed_blob(
+    store: &Store,
+    layer: &SpecLayer,
+    compression: LayerCompression,
+) -> Result<LayerBlob, Error> {
+    let digest = DigestWriter::new(io::sink());
+    let (digest, toc) = layer.write_compressed(store, compression, digest)?;
+    if compression == LayerCompression::ZstdChunked && toc.is_none() {
+        return compressed_blob(store, layer, LayerCompression::Zstd);
+    }
+    let (digest, size) = digest.finish();
+    let digest = BlobDigest::new(digest);
+    let media_type = LayerMediaType::oci(compression.format());
+    Ok(LayerBlob { digest, size, media_type, toc })
 }
 
 /// Returns the config and the architecture's variant, merged with those of the base if there is

@@ -13,8 +13,8 @@ use crate::layer::{
     DirectoryLinks, LayerBudget, Layering, LayeringHints, MergedFiles, PermissionRule,
     StoreAttributes,
 };
-use crate::oci::compression::Compression;
 use crate::oci::config::ContainerConfig;
+use crate::oci::layer_compression::LayerCompression;
 use crate::store::{self, StorePath};
 
 /// The arguments of `buildImage` that decide the image's bytes. Name and tag are not among them: an
@@ -52,7 +52,7 @@ pub struct BuildOptions {
     pub reproducible: bool,
     /// The compression of layers for registries.
     #[serde(default)]
-    pub compression: Compression,
+    pub compression: LayerCompression,
     /// Modes and owners of some files, if they are not the usual ones.
     #[serde(default)]
     pub perms: Vec<PermissionRule>,
@@ -144,7 +144,7 @@ mod tests {
             (r#"{"maxLayers": 0}"#, "1 to 127 layers, not 0"),
             (
                 r#"{"compression": "xz"}"#,
-                "unknown variant `xz`, expected one of `none`, `gzip`, `zstd`",
+                "unknown variant `xz`, expected one of `none`, `gzip`, `zstd`, `zstd:chunked`",
             ),
             (r#"{"layering": "fastest"}"#, "`layering` must be `runs`"),
             (r#"{"layering": [["limit_layers"]]}"#, "is not a step of a layering pipeline"),

@@ -10,8 +10,8 @@ use crate::digest::{Checksum, DiffId, Digest, DigestWriter};
 use crate::layer::LayerContents;
 use crate::oci::Error;
 use crate::oci::blob::LayerBlob;
-use crate::oci::compression::Compression;
 use crate::oci::json_file;
+use crate::oci::layer_compression::LayerCompression;
 use crate::oci::sources::SourceInfo;
 use crate::oci::spec::{self, ImageSpecJson};
 use crate::oci::spec_layer::{LayerSource, SpecLayer};
@@ -119,13 +119,13 @@ impl PreviousImage {
 impl PreviousLayer {
     /// Returns the layer for the new image, to be made on demand. A copy that the earlier image may
     /// have kept is not used.
-    pub fn made_of(self, contents: LayerContents, compression: Compression) -> SpecLayer {
+    pub fn made_of(self, contents: LayerContents, compression: LayerCompression) -> SpecLayer {
         SpecLayer {
             diff_id: self.diff_id,
             size: self.size,
             checksum: self.checksum,
             source: LayerSource::Made(contents),
-            compressed: self.compressed.filter(|blob| blob.media_type.compression == compression),
+            compressed: self.compressed.filter(|blob| LayerCompression::of(blob) == compression),
         }
     }
 }

@@ -5,11 +5,12 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::error::ClientError;
 use super::repository::Client;
 use crate::digest::{BlobDigest, DiffId};
-use crate::oci::{Compression, LayerBlob};
+use crate::oci::{Compression, LayerBlob, TocPlace};
 
 /// The parts of an image manifest that are read (image-spec, manifest.md; Docker's schema 2 has the
 /// same names).
@@ -30,6 +31,8 @@ struct Layer {
     digest: BlobDigest,
     size: u64,
     media_type: String,
+    #[serde(default)]
+    annotations: Option<BTreeMap<String, Value>>,
 }
 
 /// The part of an image configuration that is read (image-spec, config.md).
@@ -62,9 +65,10 @@ pub fn compressed_blobs(
         _ => return Ok(BTreeMap::new()),
     };
     let blobs = diff_ids.into_iter().zip(layers).filter_map(|(diff_id, layer)| {
-        let Layer { digest, size, media_type } = layer;
+        let Layer { digest, size, media_type, annotations } = layer;
         let media_type = media_type.parse().ok()?;
-        let blob = LayerBlob { digest, size, media_type };
+        let toc = TocPlace::of_annotations(|key| annotations.as_ref()?.get(key)?.as_str());
+        let blob = LayerBlob { digest, size, media_type, toc };
         (blob.media_type.compression != Compression::None).then_some((diff_id, blob))
     });
     Ok(blobs.collect())

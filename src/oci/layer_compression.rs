@@ -1,0 +1,44 @@
+//! The compression that an author chooses for an image's layers.
+//! Stage: oci (pure).
+
+use serde::Deserialize;
+
+use super::blob::LayerBlob;
+use super::compression::Compression;
+
+/// The compression of layers for registries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LayerCompression {
+    /// No compression.
+    #[default]
+    None,
+    /// gzip.
+    Gzip,
+    /// Zstandard.
+    Zstd,
+    /// Zstandard with a table of contents, of which some readers fetch only what they lack.
+    #[serde(rename = "zstd:chunked")]
+    ZstdChunked,
+}
+
+impl LayerCompression {
+    /// Returns the compression by which a blob was made.
+    pub const fn of(blob: &LayerBlob) -> Self {
+        match (blob.media_type.compression, blob.toc) {
+            (Compression::None, _) => Self::None,
+            (Compression::Gzip, _) => Self::Gzip,
+            (Compression::Zstd, None) => Self::Zstd,
+            (Compression::Zstd, Some(_)) => Self::ZstdChunked,
+        }
+    }
+
+    /// Returns the compression as media types name it.
+    pub const fn format(self) -> Compression {
+        match self {
+            Self::None => Compression::None,
+            Self::Gzip => Compression::Gzip,
+            Self::Zstd | Self::ZstdChunked => Compression::Zstd,
+        }
+    }
+}
