@@ -149,7 +149,7 @@ mod tests {
             (ureq::Error::Timeout(Timeout::Connect), "no connection within", false),
             (ureq::Error::Timeout(Timeout::RecvResponse), "nothing came", false),
             (ureq::Error::BodyExceedsLimit(9), "longer than 9 bytes", true),
-            (ureq::Error::BadUri("http://u:p@h".to_owned()), "not an address", true),
+            (ureq::Error::BadUri("http://u:p@h".to_owned()), "not a valid address", true),
             (
                 ureq::Error::Io(io::Error::new(
                     io::ErrorKind::InvalidData,
