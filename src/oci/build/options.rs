@@ -34,7 +34,7 @@ pub struct BuildOptions {
     /// Store paths whose files are copied to `/`.
     #[serde(with = "store::full_paths", default)]
     pub copy_to_root: Vec<StorePath>,
-    /// The one of them that has the declared accounts, directories and files ([`super::system`]).
+    /// The one of them that has the declared accounts, directories and files (`system/`).
     #[serde(default)]
     pub system_files: Option<SystemPath>,
     /// The files of it that have those of others in them, by its record.

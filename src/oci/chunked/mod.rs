@@ -147,7 +147,7 @@ struct OpenFile {
 /// Compresses the tar that is written to it. The bytes are the same for any number of threads and any
 /// way to write the tar.
 ///
-/// Memory is bounded: that of [`Queue`], [`LOOKAHEAD`] bytes of a file, the compressed documents, and
+/// Memory is bounded: that of the queue, `LOOKAHEAD` bytes of a file, the compressed documents, and
 /// the places of one file's pieces.
 pub struct ChunkedCompressor<W: Write> {
     parts: Result<TarParts, Unsuitable>,

@@ -48,7 +48,7 @@ pub struct Inner {
     pub store: Arc<dyn ObjectStore>,
     /// The client for blobs that are passed on.
     pub reader: Arc<dyn ObjectStore>,
-    /// The limit [`Limits::silence`].
+    /// The limit `Limits::silence`.
     pub silence: Duration,
     pub signer: Option<Arc<dyn Signer>>,
     pub names: Names,
