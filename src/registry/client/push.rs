@@ -7,7 +7,6 @@
 //! collection may have removed them: the registry is asked for each blob, at the same time as for
 //! the manifest, and is sent those that it lacks meanwhile (`work.rs`).
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
@@ -179,11 +178,9 @@ impl Push<'_> {
     /// Asks for all parts of the image, and sends the blobs that are missing. If nothing is missing,
     /// all questions together take one round trip.
     fn ask_and_send(&self, tag: &str) -> Result<There, ClientError> {
-        // Ask for the largest layers first: sending them takes longest, and the others are asked
-        // for meanwhile.
-        let mut layers: Vec<_> = self.layers.values().copied().collect();
-        layers.sort_by_key(|layer| Reverse(layer.blob.size));
-        let layers = layers.into_iter().map(Question::Layer);
+        // Ask in the order of the digests, which mixes large layers and small ones: with the largest
+        // first, large layers would take all places before the first small one is asked for.
+        let layers = self.layers.values().copied().map(Question::Layer);
         let children = self.children().map(|(child, _)| Question::Manifest(child.digest));
         let questions = [Question::Tag(tag)].into_iter().chain(layers);
         let questions = questions.chain(self.configs().map(Question::Config)).chain(children);
