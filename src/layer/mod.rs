@@ -44,6 +44,7 @@ pub use plan::{
     ParseLayeringError, Pipeline, PipelineError, PlanError, PlanOptions, Popularity, PreviousPlan,
     RootLayer,
 };
+pub use scan::Kind;
 pub use store_attributes::StoreAttributes;
 pub use tree::{DirectoryLinks, RootLinks, RootOutline, met_by, root_links, root_outline};
 

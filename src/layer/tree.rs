@@ -229,7 +229,7 @@ struct Merge<'c> {
     links: DirectoryLinks,
     /// True if relative links into the store are made absolute.
     links_into_store: bool,
-    /// What is put before all others.
+    /// The merged files, which take precedence over the files of all roots.
     merged: Option<&'c MergedFiles>,
     root: Children<'c>,
     followed: BTreeMap<Vec<u8>, Followed>,

@@ -67,9 +67,9 @@ enum BaseNode {
 /// Says where the base has a file of accounts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AccountFile {
-    /// As a file of this name.
+    /// The base has a regular file of this name.
     Here(Vec<u8>),
-    /// As a link to this path, or as something that is no file.
+    /// The base has a link to this path, or something that is no file.
     Elsewhere(Vec<u8>),
 }
 

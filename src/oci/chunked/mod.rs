@@ -34,7 +34,7 @@ const SKIPPABLE: [u8; 4] = [0x50, 0x2a, 0x4d, 0x18];
 /// The end of the footer.
 const FOOTER_MAGIC: &[u8; 8] = b"GNUlInUx";
 
-/// What happens in a batch, in the order of the tar.
+/// An event in a batch, in the order of the tar.
 enum Event {
     /// A frame ends, with a piece of a file or with other bytes.
     Frame { end: usize, piece: Option<NewPiece> },

@@ -7,23 +7,13 @@
 
 use tar::{EntryType, Header};
 
+use crate::layer::Kind;
 use crate::oci::unpack::Records;
 
 /// The size of a header block.
 const BLOCK: usize = 512;
 /// The largest number of bytes before a body: paths are shorter than this.
 const MOST_HEADERS: usize = 1 << 20;
-
-/// The kind of an entry in the table of contents.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// A directory.
-    Directory,
-    /// A regular file.
-    File,
-    /// A symbolic link.
-    Symlink,
-}
 
 /// An entry of the tar.
 #[derive(Clone, Debug, PartialEq, Eq)]

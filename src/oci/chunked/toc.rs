@@ -10,8 +10,9 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::crc64::Crc64;
-use super::tar_parts::{Kind, TarEntry};
+use super::tar_parts::TarEntry;
 use crate::digest::Digest;
+use crate::layer::Kind;
 
 /// Each pull fetches all of both documents.
 const LEVEL: i32 = 12;

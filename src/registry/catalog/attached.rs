@@ -30,7 +30,7 @@ pub struct Attached {
     is_fresh: bool,
     /// The documents with their manifests.
     pub attachments: Vec<Arc<Attachment>>,
-    /// What is wrong with the list, for people.
+    /// The reason why the list can't be used, for people.
     pub problem: Option<String>,
 }
 

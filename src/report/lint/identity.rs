@@ -62,7 +62,7 @@ impl Identity {
 /// A user or group that an image lacks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lacking {
-    /// What is lacking: `user` or `group`.
+    /// The word `user` or `group`, for messages.
     pub what: &'static str,
     /// The name.
     pub name: String,

@@ -25,7 +25,8 @@ type OfBase = (Vec<u8>, Option<Attributes>);
 pub struct Beneath<'s> {
     store: &'s Store,
     base: Option<BaseImage>,
-    /// What is copied to `/`, of each layer below and of the image itself, with its name for messages.
+    /// The store paths whose files are copied to `/`, of each layer below and of the image itself, each
+    /// with the name of its argument for messages.
     roots: Vec<(&'static str, StorePath)>,
     /// The base's tree with the layers' on it.
     below: BaseTree,

@@ -101,7 +101,7 @@ impl Octal {
     }
 }
 
-/// What is written to the store for an image.
+/// The files that are written to the store for an image.
 #[derive(Debug, Default)]
 pub struct SystemFiles {
     /// By name in the image, without a slash at the beginning.
