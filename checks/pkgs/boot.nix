@@ -20,6 +20,8 @@ in
 rec {
   inherit busyboxProgram;
   stowageProgram = "${program programs.stowage}/bin/stowage";
+  # mdBook, if there is one: a directory with its loader and libraries.
+  mdbookDirectory = if programs ? mdbook then program programs.mdbook else null;
   deb = { file, sha256, ... }: fixed { name = file; inherit sha256; };
 
   # A derivation of a busybox script alone.

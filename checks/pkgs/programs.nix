@@ -151,4 +151,8 @@ rec {
     cp ${boot.stowageProgram} $out/bin/${meta.mainProgram or pname}
     ${postInstall}
   '';
+} // lib.optionalAttrs (boot.mdbookDirectory != null) {
+  mdbook = pkgs.writeShellScriptBin "mdbook" ''
+    exec ${boot.mdbookDirectory}/ld-linux-x86-64.so.2 --library-path ${boot.mdbookDirectory} ${boot.mdbookDirectory}/mdbook "$@"
+  '';
 }

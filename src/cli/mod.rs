@@ -12,6 +12,8 @@ mod explain;
 mod inspect;
 mod interrupt;
 mod limits;
+#[cfg(all(test, feature = "registry"))]
+mod manual;
 #[cfg(feature = "registry")]
 mod pages;
 #[cfg(feature = "registry")]

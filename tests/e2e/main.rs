@@ -38,6 +38,8 @@ mod fake_store;
 mod garbage;
 /// Images for several platforms.
 mod index;
+/// The manual: mdBook builds it, and its Nix code can be parsed.
+mod manual;
 /// Modules for NixOS and flake-parts.
 mod modules;
 /// Images of packages by their names.

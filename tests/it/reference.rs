@@ -184,6 +184,7 @@ fn links(text: &str) -> Vec<&str> {
 
 #[test]
 fn links_lead_somewhere() {
+    let docs = Path::new(REPOSITORY).join("docs").canonicalize().unwrap();
     for file in markdown_files() {
         let text = fs::read_to_string(&file).unwrap();
         for link in links(&text) {
@@ -191,6 +192,10 @@ fn links_lead_somewhere() {
             let target =
                 if path.is_empty() { file.clone() } else { file.parent().unwrap().join(path) };
             assert!(target.exists(), "{}: {link}", file.display());
+            // A page of the manual can only link to what is in the manual.
+            let target = target.canonicalize().unwrap();
+            let inside = !file.starts_with(&docs) || target.starts_with(&docs);
+            assert!(inside, "{}: {link} is not in the manual", file.display());
             let found = anchor.is_empty() || anchors(&target).iter().any(|name| name == anchor);
             assert!(found, "{}: {link} has no such heading", file.display());
         }
