@@ -1,6 +1,8 @@
 //! Checks what the manual says of the command line, and its blocks of data.
 //! Only tests: the definitions of the arguments are private to this stage.
 
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
