@@ -322,6 +322,41 @@ impl Metrics {
 mod tests {
     use super::*;
 
+    /// Compares the manual's page on metrics with what a server prints; writes it if `UPDATE_GOLDEN`
+    /// is set.
+    #[test]
+    fn the_manual_has_every_metric() {
+        let metrics = Metrics::default();
+        metrics.certificate_ends(Some(OffsetDateTime::UNIX_EPOCH));
+        let text = metrics.to_text();
+        let mut page =
+            "# Metrics\n\nWhat `stowage serve` prints at `/metrics`, in Prometheus' format. \
+                        This page is made from the program. [How to use them](../serving.md).\n\n\
+                        | metric | kind | |\n| --- | --- | --- |\n"
+                .to_owned();
+        let lines: Vec<_> = text.lines().collect();
+        for two in lines.windows(2) {
+            let Some((name, help)) =
+                two[0].strip_prefix("# HELP ").and_then(|rest| rest.split_once(' '))
+            else {
+                continue;
+            };
+            let kind = two[1].rsplit(' ').next().unwrap();
+            let _ = writeln!(page, "| `{name}` | {kind} | {help} |");
+        }
+        let bounds = BOUNDS.map(|bound| bound.to_string()).join(", ");
+        let _ = writeln!(page, "\nThe buckets of histograms end at {bounds} seconds.");
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference/metrics.md");
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::write(file, &page).unwrap();
+        }
+        let found = std::fs::read_to_string(file).unwrap_or_default();
+        assert!(
+            found == page,
+            "{file} is not what the program says: UPDATE_GOLDEN=1 cargo test --lib metrics"
+        );
+    }
+
     #[test]
     fn numbers_are_written_as_prometheus_reads_them() {
         let metrics = Metrics::default();

@@ -71,6 +71,10 @@ mod registry;
 mod s3;
 /// Lists of an image's packages.
 mod sbom;
+/// The schemas of JSON documents in the manual.
+#[allow(dead_code)]
+#[path = "../it/schema.rs"]
+mod schema;
 /// `stowage serve` as a service: Docker, podman, skopeo and containerd pull from it.
 mod serve;
 /// Servers that share an object storage.

@@ -5,6 +5,7 @@ use std::thread;
 use serde_json::Value;
 
 use crate::registry::Registry;
+use crate::schema;
 use crate::support::{Docker, Image, REPOSITORY, program_of, run, stderr, stowage};
 
 fn key(name: &str) -> String {
@@ -56,7 +57,7 @@ fn cosign_verifies_what_was_signed_here() {
     // Signing again by the same key, which is encrypted here, sends nothing.
     let again = run(stowage(&["sign", &name, "--json", "--key", &key("test.cosign.key")])
         .env("COSIGN_PASSWORD", "secret"));
-    let again: Value = serde_json::from_str(&again).unwrap();
+    let again = schema::checked("sign", &again);
     assert_eq!(again["sent"], 0);
     let from_environment = ["sign", &name, "--json", "--key", "env://SIGNING_KEY"];
     let text = std::fs::read_to_string(key("test.key")).unwrap();

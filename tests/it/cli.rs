@@ -2,6 +2,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::net::UnixListener;
 
+use crate::schema;
 use crate::support::{FakeStore, stderr};
 
 fn one_path() -> FakeStore {
@@ -210,7 +211,8 @@ fn plan_prints_store_paths_by_layer() {
     ] {
         let arguments = [&["plan", "registration", "--max-layers", "2"], layering].concat();
         let output = store.stowage(&arguments).output().unwrap();
-        let plan: Vec<Vec<String>> = serde_json::from_slice(&output.stdout).unwrap();
+        let plan = schema::checked("plan", str::from_utf8(&output.stdout).unwrap());
+        let plan: Vec<Vec<String>> = serde_json::from_value(plan).unwrap();
         assert_eq!(plan.iter().map(Vec::from_iter).collect::<Vec<_>>(), expected);
     }
     store.write("hints.json", r#"{"first": ["tiny"]}"#);
@@ -286,6 +288,7 @@ fn manifest_names_what_there_is() {
 
     let found: serde_json::Value =
         serde_json::from_slice(&manifest_with(&["--locations"])).unwrap();
+    schema::check("manifest-locations", &found);
     let manifest: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
     assert_eq!(found["manifest"], manifest);
     let layers = manifest["layers"].as_array().unwrap();

@@ -1,5 +1,6 @@
 use serde_json::{Value, json};
 
+use crate::schema;
 use crate::support::{FakeStore, stderr};
 
 const LARGE: usize = 100_000;
@@ -33,7 +34,7 @@ fn path(digit: char, name: &str) -> String {
 fn every_layer_and_path_is_shown() {
     let store = image("3");
     let json: Value =
-        serde_json::from_str(&stdout(&store, &["explain", "image.json", "--json"])).unwrap();
+        schema::checked("explain", &stdout(&store, &["explain", "image.json", "--json"]));
     let layers = json["layers"].as_array().unwrap();
     let of = |name: &str| {
         let holds = |layer: &&Value| layer["names"].as_array().unwrap().contains(&json!(name));
@@ -117,11 +118,8 @@ fn a_diff_is_what_an_update_costs() {
         "{text}"
     );
 
-    let diff: Value = serde_json::from_str(&stdout(
-        &new,
-        &["diff", old.to_str().unwrap(), "image.json", "--json"],
-    ))
-    .unwrap();
+    let arguments = ["diff", old.to_str().unwrap(), "image.json", "--json"];
+    let diff = schema::checked("diff", &stdout(&new, &arguments));
     assert_eq!(
         (&diff["pathsNew"], &diff["pathsGone"]),
         (&json!([path('6', "app-1")]), &json!([path('3', "app-1")]))

@@ -5,6 +5,7 @@ use std::process::Output;
 use serde_json::{Value, json};
 use stowage::digest::Digest;
 
+use crate::schema;
 use crate::support::{FakeStore, stderr};
 
 /// Makes a store with image specs for two platforms, `amd64.json` and `arm64.json`, which share a
@@ -84,9 +85,8 @@ fn check_layout(layout: &Path) {
 fn an_index_leads_to_every_image() {
     let store = images();
     index(&store);
-    let copied: Value =
-        serde_json::from_str(&succeed(&store, &["copy", "--json", "index.json", "oci:layout:v1"]))
-            .unwrap();
+    let copied = succeed(&store, &["copy", "--json", "index.json", "oci:layout:v1"]);
+    let copied = schema::checked("copy", &copied);
     check_layout(&store.root().join("layout"));
     // The layer that both images have is there once.
     assert_eq!(copied["layersSent"], 3);

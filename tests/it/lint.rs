@@ -6,6 +6,7 @@ use stowage::store::Store;
 
 use crate::base_image::{BaseFiles, Item, OCI_LAYER, layer, write_files};
 use crate::elf::{AMD64, ARM64, Elf};
+use crate::schema;
 use crate::support::{FakeStore, stderr};
 
 /// A store with `/bin/app` for each of two machines, and files for a root.
@@ -144,6 +145,7 @@ fn files_that_do_not_fit_are_named() {
     assert_eq!(lint(&sources.store, &["--strict", "--allow", allowed]), [""; 0]);
     let json = sources.store.stowage(&["lint", "--json", "image.json"]).output().unwrap();
     let json: Value = serde_json::from_slice(&json.stdout).unwrap();
+    schema::check("lint", &json);
     let checks: Vec<_> = json.as_array().unwrap().iter().map(|finding| &finding["check"]).collect();
     assert!(
         checks.contains(&&json!("machine")) && checks.contains(&&json!("set-id")),

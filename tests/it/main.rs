@@ -87,6 +87,8 @@ mod registry;
 mod roots;
 /// An object storage for tests: S3, with one bucket and one user.
 mod s3;
+/// The schemas of JSON documents in the manual.
+mod schema;
 /// `stowage serve`, from its start to its end.
 mod serve;
 /// `stowage test`: container-structure-test's documents.

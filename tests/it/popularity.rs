@@ -1,5 +1,6 @@
 use serde_json::{Value, json};
 
+use crate::schema;
 use crate::support::{FakeStore, stderr};
 
 /// Makes two closures of a set: those of `app` and of `tool`, which both need `lib`, which needs
@@ -31,6 +32,7 @@ fn popularity_is_counted_over_all_closures() {
     for files in [&["both", "app"][..], &["both"], &["app", "app", "both"]] {
         assert_eq!(printed(&store, &[&["popularity"], files].concat()), text);
     }
+    schema::checked("popularity", str::from_utf8(&text).unwrap());
     let alone = printed(&store, &["popularity", "app"]);
     let expected = json!({"app": 0, "lib-out": "app", "libc": "app"});
     assert_eq!(serde_json::from_slice::<Value>(&alone).unwrap(), expected);

@@ -8,6 +8,7 @@ use stowage::digest::Digest;
 use stowage::layer::nar_hash;
 use stowage::store::{Store, StorePath};
 
+use crate::schema;
 use crate::support::{FakeStore, stderr};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -174,7 +175,7 @@ fn prefetch(arguments: &[&str]) -> Result<String, String> {
 }
 
 fn json_of(arguments: &[&str]) -> Value {
-    serde_json::from_str(&prefetch(&[arguments, &["--json"]].concat()).unwrap()).unwrap()
+    schema::checked("prefetch", &prefetch(&[arguments, &["--json"]].concat()).unwrap())
 }
 
 #[test]

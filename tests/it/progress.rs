@@ -3,6 +3,7 @@ use std::process::Output;
 
 use serde_json::Value;
 
+use crate::schema;
 use crate::support::{FakeStore, stderr};
 
 /// Copies an image of two layers to a layout with these options.
@@ -143,7 +144,7 @@ fn programs_read_events() {
     let store = image();
     let events = |output: Output| -> Vec<Value> {
         let text = stderr(&output);
-        text.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
+        text.lines().map(|line| schema::checked("progress", line)).collect()
     };
     // All lines are events, even if there are warnings.
     store.build(r#"{"layering": "largest-first", "config": {"Cmd": ["/nowhere"]}}"#);

@@ -7,6 +7,7 @@ use stowage::digest::Digest;
 use stowage::oci::{ImageSpec, SpecLayer};
 
 use crate::push_registry::{Faults, Faulty};
+use crate::schema;
 use crate::support::{FakeStore, odd_tree, stderr};
 
 /// Makes an image of several layers, one of some megabytes.
@@ -26,7 +27,7 @@ fn push(store: &FakeStore, host: &str, flags: &[&str]) -> Result<Value, String> 
     arguments.extend(flags);
     let output = store.stowage(&arguments).env("HOME", "/nonexistent").output().unwrap();
     match output.status.code() {
-        Some(0) => Ok(serde_json::from_slice(&output.stdout).unwrap()),
+        Some(0) => Ok(schema::checked("copy", str::from_utf8(&output.stdout).unwrap())),
         Some(1) => Err(stderr(&output)),
         code => panic!("{code:?}: {}", stderr(&output)),
     }

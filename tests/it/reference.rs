@@ -3,6 +3,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use serde_json::Value;
+
+use crate::schema;
+
 const REPOSITORY: &str = env!("CARGO_MANIFEST_DIR");
 
 /// The names of the functions' files, in the order of the reference.
@@ -148,6 +152,74 @@ fn functions_are_described_as_they_are() {
         }
     }
     compare("functions.md", &page);
+}
+
+/// Returns the keys of a schema's objects, each as a line of a list with its type and description.
+fn keys(schema: &Value, depth: usize, text: &mut String) {
+    for inner in ["items", "additionalProperties"] {
+        if schema[inner].is_object() {
+            keys(&schema[inner], depth, text);
+        }
+    }
+    for (number, choice) in schema["anyOf"].as_array().into_iter().flatten().enumerate() {
+        // Of a document and a list of them, the document is enough.
+        if number > 0 && choice["items"].is_object() {
+            continue;
+        }
+        keys(choice, depth, text);
+    }
+    let required = schema["required"].as_array();
+    for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+        let mut kind = match &property["type"] {
+            Value::String(kind) => kind.clone(),
+            Value::Array(kinds) => {
+                kinds.iter().map(|kind| kind.as_str().unwrap()).collect::<Vec<_>>().join(" or ")
+            }
+            _ => String::new(),
+        };
+        if !required.is_some_and(|names| names.iter().any(|it| it == name)) {
+            kind += ", optional";
+        }
+        let values: Vec<_> = property["enum"].as_array().into_iter().flatten().collect();
+        let values: Vec<_> =
+            values.iter().map(|value| format!("`{}`", value.as_str().unwrap())).collect();
+        let indent = "  ".repeat(depth);
+        let description = property["description"].as_str().unwrap_or_default();
+        write!(text, "{indent}* `{name}` ({kind}): {description}").unwrap();
+        if !values.is_empty() {
+            write!(text, " {}.", values.join(", ")).unwrap();
+        }
+        text.push('\n');
+        keys(property, depth + 1, text);
+    }
+}
+
+#[test]
+fn json_documents_are_described_as_their_schemas_are() {
+    let directory = Path::new(REPOSITORY).join("docs/reference/schemas");
+    let mut names: Vec<_> = fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
+        .collect();
+    names.sort();
+    let mut page = "# JSON documents\n\nThe documents that commands print for other programs, each with a \
+                    [JSON schema](https://json-schema.org/draft/2020-12). This page is made from the schemas, with which the \
+                    tests compare what the program prints. A new version may add keys; [what is stable](../stability.md).\n"
+        .to_owned();
+    for name in names {
+        let schema = schema::read(&name);
+        let text = |key: &str| schema[key].as_str().unwrap();
+        let title = text("title").replace(", ", "`, `");
+        write!(page, "\n## `{title}`\n\n{} [Schema](schemas/{name}.json)\n\n", text("description"))
+            .unwrap();
+        let mut list = String::new();
+        keys(&schema, 0, &mut list);
+        if list.is_empty() {
+            writeln!(page, "```json\n{schema:#}\n```").unwrap();
+        }
+        page += &list;
+    }
+    compare("json.md", &page);
 }
 
 fn markdown_files() -> Vec<PathBuf> {

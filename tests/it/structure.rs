@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use stowage::store::Store;
 
 use crate::base_image::{BaseFiles, Item, OCI_LAYER, layer, write_files};
+use crate::schema;
 use crate::support::{FakeStore, stderr};
 
 /// Makes an image that has something for every kind of test.
@@ -201,6 +202,7 @@ fn programs_are_not_run() {
     );
     let output = test(&store, document, &["--skip-commands", "--json"]);
     let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+    schema::check("test", &json);
     let command = json!({"kind": "commandTests", "name": "runs", "result": "skip", "reasons": ["it runs a program of the image"]});
     let there = json!({"kind": "fileExistenceTests", "name": "there", "result": "pass"});
     assert_eq!(

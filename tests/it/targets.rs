@@ -16,6 +16,7 @@ use stowage::digest::Digest;
 use stowage::oci::{Image, ImageSpec};
 
 use crate::base_image::{BaseFiles, OCI_LAYER, write_files, zstd};
+use crate::schema;
 use crate::support::{FakeStore, Lease, stderr};
 
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
@@ -42,7 +43,7 @@ fn images() -> (FakeStore, ImageSpec) {
 fn copy(store: &FakeStore, image: &str, target: &str) -> Value {
     let output = try_copy(store, image, target, &["--json"]);
     assert!(output.status.success(), "{}", stderr(&output));
-    serde_json::from_slice(&output.stdout).unwrap()
+    schema::checked("copy", str::from_utf8(&output.stdout).unwrap())
 }
 
 fn try_copy(store: &FakeStore, image: &str, target: &str, options: &[&str]) -> Output {

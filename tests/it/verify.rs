@@ -1,5 +1,6 @@
 use serde_json::Value;
 
+use crate::schema;
 use crate::support::{FakeStore, stderr};
 
 fn two_layers() -> FakeStore {
@@ -46,6 +47,7 @@ fn a_missing_store_path_is_named() {
     let output = store.stowage(&["verify", "image.json", "--json"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    schema::check("verify", &report);
     let difference = &report["differences"][0];
     assert_eq!((&difference["layer"], &difference["found"]), (&1.into(), &Value::Null));
     assert!(
@@ -69,4 +71,21 @@ fn an_altered_spec_is_told_from_an_altered_store() {
     assert_eq!(output.status.code(), Some(1));
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("each of its store paths is as registered"), "{text}");
+}
+
+#[test]
+fn a_comparison_with_an_image_spec_is_as_described() {
+    let mut store = FakeStore::new();
+    store.add_file('1', "one", &[], "one");
+    store.build("{}");
+    let old = store.stowage(&["copy", "image.json", "oci:layout:v1"]).output().unwrap();
+    assert!(old.status.success(), "{}", stderr(&old));
+    store.add_file('2', "two", &[], "two");
+    store.build(r#"{"layering": "largest-first", "config": {"User": "1"}}"#);
+    let arguments = ["verify", "oci:layout:v1", "--against", "image.json", "--json"];
+    let compared = store.stowage(&arguments).output().unwrap();
+    assert_eq!(compared.status.code(), Some(1), "{}", stderr(&compared));
+    let compared = schema::checked("verify-against", str::from_utf8(&compared.stdout).unwrap());
+    assert_eq!(compared["config"][0], "config.User");
+    assert!(!compared["layers"].as_array().unwrap().is_empty(), "{compared}");
 }

@@ -7,6 +7,7 @@ use stowage::oci::Blob;
 
 use super::{Images, manifest_digest, until};
 use crate::push_registry::{Faults, Faulty};
+use crate::schema;
 use crate::support::stderr;
 
 const SBOM: &str = "application/spdx+json";
@@ -144,6 +145,7 @@ fn a_registry_lists_referrers_by_itself() {
     let served = verify(&server.address.to_string(), "test.pub");
     assert!(served.status.success(), "{}", stderr(&served));
     let account: Value = serde_json::from_slice(&served.stdout).unwrap();
+    schema::check("verify-key", &account);
     assert_eq!((&account["signatures"], &account["bundles"]), (&json!(0), &json!(1)), "{account}");
     assert!(!verify(&server.address.to_string(), "other.pub").status.success());
 }
