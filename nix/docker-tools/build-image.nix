@@ -31,6 +31,14 @@ lib.fix (self:
 , config ? { }
   # The annotations of the image's manifest: strings by key. nixpkgs has no such argument.
 , annotations ? { }
+  # Users and groups, the user of the container, directories, files, links, and /tmp, as for stowage's
+  # buildImage. nixpkgs has no such arguments.
+, accounts ? { }
+, user ? null
+, directories ? { }
+, files ? { }
+, links ? { }
+, tmp ? false
 , architecture ? stdenv.hostPlatform.go.GOARCH or pkgs.go.GOARCH
 , compressor ? "gz"
 , includeNixDB ? false
@@ -58,6 +66,7 @@ lib.fix (self:
       maxLayers = 100;
       roots = map (path: "${path}") copies;
       tars = lib.optional (copies != [ ] || extraCommands != "" || runAsRoot != null) tar;
+      declarations = { inherit accounts user directories files links tmp; };
     };
     stream = imageScript {
       function = "dockerTools.buildImage";

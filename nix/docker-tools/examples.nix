@@ -34,6 +34,15 @@ let
     '')
     (writeTextDir "etc/group" "root:x:0:\n${user}:x:${toString uid}:\n")
   ];
+
+  declarations = {
+    accounts.users.app = { uid = 1000; groups = [ "data" ]; };
+    accounts.groups.data.gid = 5000;
+    user = "app:data";
+    directories."/srv/data" = { user = "app"; mode = "0750"; };
+    files."/etc/app.conf" = { text = "setting = 1\n"; user = "app"; mode = "0600"; };
+    tmp = true;
+  };
 in
 rec {
   # 1. A program and nothing else.
@@ -373,4 +382,44 @@ rec {
   exported = dockerTools.exportImage { name = "exported.tar"; fromImage = asRootOnBase; };
   merged = dockerTools.mergeImages [ bashImage layeredArchive bashUncompressed prefixed noTagArchive ];
   noTagArchive = buildLayeredImage { name = "examples/no-tag-archive"; config = greeting; };
+
+  # 19. Declared accounts and files: on links to a package's accounts, on those that commands make, with a database.
+  declared = streamLayeredImage ({
+    name = "examples/declared";
+    tag = "latest";
+    contents = [ bash coreutils dockerTools.fakeNss ];
+    config.Cmd = [ "/bin/bash" "-c" "id; touch ~/f /srv/data/f /tmp/f; cat /etc/app.conf; stat -c '%a %u:%g' /srv/data" ];
+  } // declarations);
+  declaredOnCommands = buildLayeredImage ({
+    name = "examples/declared-on-commands";
+    tag = "latest";
+    contents = [ bash coreutils ];
+    fakeRootCommands = ''
+      mkdir -p etc srv/data
+      echo 'early:x:7:7::/:/x' > etc/passwd
+      echo 'early:x:7:' > etc/group
+      chown 7:7 srv/data
+    '';
+    maxLayers = 5;
+    config.Cmd = [ "/bin/bash" "-c" "id; id early; touch ~/f; stat -c '%a %u:%g' /srv/data; cat /etc/app.conf" ];
+  } // declarations // { directories."/srv/data".mode = "0711"; });
+  declaredOnShadow = buildImage ({
+    name = "examples/declared-on-shadow";
+    tag = "latest";
+    copyToRoot = programs [ bash coreutils ];
+    runAsRoot = ''
+      ${dockerTools.shadowSetup}
+      useradd --system --uid 901 service
+    '';
+    config.Cmd = [ "/bin/bash" "-c" "id; id service; cat /etc/app.conf" ];
+  } // declarations);
+  declaredNix = dockerTools.buildLayeredImageWithNixDb ({
+    name = "examples/declared-nix";
+    tag = "latest";
+    contents = [ nix bashInteractive coreutils ];
+    config = {
+      Env = [ "USER=nobody" "PATH=/bin" ];
+      Cmd = [ "bash" "-c" "nix-store --verify --check-contents && nix-store -qR $(readlink /opt/hello)" ];
+    };
+  } // removeAttrs declarations [ "user" ] // { links."/opt/hello" = "${hello}"; });
 }

@@ -1,6 +1,8 @@
-{ lib, emptyFile, writeText, annotationsOf, baseImage, internalSpec, nixDatabase }:
+{ lib, emptyFile, writeText, annotationsOf, baseImage, internalSpec, nixDatabase, systemFiles }:
 
-# The common part of streamLayeredImage and buildImage: makes an image spec of nixpkgs' arguments.
+# The common part of streamLayeredImage and buildImage: makes an image spec of nixpkgs' arguments. Declared
+# accounts, directories, files and links are one more layer, on an image of all the rest, since they have to agree
+# with the files that commands make.
 {
   # The function whose arguments these are, for messages.
   function
@@ -22,6 +24,8 @@
   # Tars of the topmost layers.
 , tars ? [ ]
 , includeNixDB
+  # As for stowage's buildImage.
+, declarations
 }:
 let
   # Docker accepts a string in place of a list of one (strslice of its API), and names in any letter case.
@@ -35,24 +39,53 @@ let
   rootFile = if includeStorePaths then writeText "${name}-config.json" (builtins.toJSON settings) else emptyFile;
   files = [ rootFile ] ++ map (tar: "${tar}") tars;
   allRoots = if includeStorePaths then files ++ roots else [ rootFile ];
-  database = nixDatabase { inherit function name copyToRoot fromImage architecture; roots = allRoots; exclude = files; };
-in
-internalSpec {
-  inherit function copyToRoot;
-  name = "${name}-image.json";
-  kind = "image";
-  roots = allRoots;
-  contents = null;
-  layers = [ ];
-  inherit perms;
-  addToRoot = lib.optional includeNixDB "${database}";
-  options = {
-    inherit created maxLayers layering storeAttributes architecture;
+
+  specOf = { roots, fromImage, config, copyToRoot, tars, perms, maxLayers, layering, includeNixDB, declared ? null }:
+    let
+      system = lib.optional (declared != null) "${declared}";
+      database = nixDatabase {
+        inherit function name copyToRoot fromImage architecture roots;
+        exclude = files;
+        addToRoot = system;
+      };
+    in
+    internalSpec {
+      inherit function roots copyToRoot perms;
+      name = "${name}-image.json";
+      kind = "image";
+      contents = null;
+      layers = [ ];
+      addToRoot = system ++ lib.optional includeNixDB "${database}";
+      options = {
+        inherit config created maxLayers layering storeAttributes architecture;
+        annotations = annotationsOf { inherit function annotations fromImage; };
+        maxLayersIsTotal = true;
+        tars = map (tar: "${tar}") tars;
+        fromImage = baseImage fromImage;
+        exclude = files;
+      } // lib.optionalAttrs (declared != null) { systemFiles = "${declared}"; };
+    };
+
+  given = { inherit fromImage copyToRoot tars perms maxLayers layering includeNixDB; config = settings; roots = allRoots; };
+  below = specOf (given // { config = { }; maxLayers = maxLayers - 1; includeNixDB = false; });
+  # Null if nothing is declared, whatever the image below is.
+  declared = systemFiles (declarations // {
+    inherit function name architecture;
     config = settings;
-    annotations = annotationsOf { inherit function annotations fromImage; };
-    maxLayersIsTotal = true;
-    tars = map (tar: "${tar}") tars;
-    fromImage = baseImage fromImage;
-    exclude = files;
-  };
-}
+    fromImage = below;
+  });
+in
+if declared == null then specOf given
+else
+  assert lib.assertMsg includeStorePaths
+    "stowage.${function}: declared accounts and files need `includeStorePaths`, since they may refer to the store";
+  specOf {
+    inherit declared maxLayers includeNixDB;
+    roots = [ rootFile ];
+    fromImage = below // { baseAnnotations = fromImage.baseAnnotations or { }; };
+    config = settings;
+    copyToRoot = [ ];
+    tars = [ ];
+    perms = [ ];
+    layering = "runs";
+  }

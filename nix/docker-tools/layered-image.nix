@@ -15,6 +15,14 @@ let
     , config ? { }
       # The annotations of the image's manifest: strings by key. nixpkgs has no such argument.
     , annotations ? { }
+      # Users and groups, the user of the container, directories, files, links, and /tmp, as for stowage's
+      # buildImage. nixpkgs has no such arguments.
+    , accounts ? { }
+    , user ? null
+    , directories ? { }
+    , files ? { }
+    , links ? { }
+    , tmp ? false
       # The architecture of the image's programs, by Go's name.
     , architecture ? stdenv.hostPlatform.go.GOARCH or pkgs.go.GOARCH
       # The creation time in the image, and the modification time of its files; or "now".
@@ -70,6 +78,7 @@ let
           # The mode of directories. All other files are links.
           perms = lib.optional (!asTar && contentsList != [ ]) { path = linked; mode = "0755"; };
           tars = lib.optional asTar tar;
+          declarations = { inherit accounts user directories files links tmp; };
         };
       in
       assert lib.assertMsg (layeringPipeline != null || maxLayers > 1)
@@ -96,7 +105,7 @@ rec {
   */
   buildLayeredImage =
     # deadnix: skip
-    { compressor ? "gz", name, tag ? null, fromImage ? null, contents ? [ ], config ? { }, annotations ? { }, architecture ? null, created ? null, mtime ? null, uid ? 0, gid ? 0, uname ? "root", gname ? "root", maxLayers ? 100, extraCommands ? "", fakeRootCommands ? "", enableFakechroot ? false, includeStorePaths ? true, includeNixDB ? false, layeringPipeline ? null, debug ? false, passthru ? { }, meta ? { } }@arguments:
+    { compressor ? "gz", name, tag ? null, fromImage ? null, contents ? [ ], config ? { }, annotations ? { }, accounts ? { }, user ? null, directories ? { }, files ? { }, links ? { }, tmp ? false, architecture ? null, created ? null, mtime ? null, uid ? 0, gid ? 0, uname ? "root", gname ? "root", maxLayers ? 100, extraCommands ? "", fakeRootCommands ? "", enableFakechroot ? false, includeStorePaths ? true, includeNixDB ? false, layeringPipeline ? null, debug ? false, passthru ? { }, meta ? { } }@arguments:
     let
       # Uses the defaults of streamLayeredImage.
       stream = streamLayeredImage (removeAttrs arguments [ "compressor" ]);

@@ -26,6 +26,8 @@
 //! - [x] exportImage is a tar of what a container sees
 //! - [x] tarsum
 //! - [x] mistakes are named
+//!
+//! and what nixpkgs does not have: declared accounts, directories and files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
@@ -163,6 +165,26 @@ fn images_run() {
         ("nixImage", &["bash", "-c", "nix-store -qR $(readlink -f /bin/nix)"], &["-nix-"]),
         ("nixLayered", &["nix-store", "--verify", "--check-contents"], &["\n"]),
         ("nixLayered", &["bash", "-c", "nix-store -qR $(readlink -f /bin/hello)"], &["-hello-"]),
+        (
+            "declared",
+            &[],
+            &["\nuid=1000(app) gid=5000(data) groups=5000(data)\nsetting = 1\n750 1000:1000\n"],
+        ),
+        (
+            "declaredOnCommands",
+            &[],
+            &["\nuid=1000(app) gid=5000(data) groups=5000(data)\n\
+                 uid=7(early) gid=7(early) groups=7(early)\n711 7:7\nsetting = 1\n"],
+        ),
+        (
+            "declaredOnShadow",
+            &[],
+            &[
+                "\nuid=1000(app) gid=5000(data) groups=5000(data)\nuid=901(service) ",
+                "setting = 1\n",
+            ],
+        ),
+        ("declaredNix", &[], &["-hello-"]),
     ];
     build_all(&cases.iter().map(|(name, ..)| *name).collect());
     let mut loaded = BTreeMap::new();
@@ -234,7 +256,9 @@ fn names(image: &Image, layer: usize) -> Vec<String> {
 
 #[test]
 fn layers_are_as_many_as_wanted() {
-    for (name, layers) in [("bulk", 2), ("layeredBulk", 4), ("crossed", 0)] {
+    for (name, layers) in
+        [("bulk", 2), ("layeredBulk", 4), ("crossed", 0), ("declaredOnCommands", 5)]
+    {
         assert_eq!(image(name).spec.layers.len(), layers, "{name}");
     }
     let (below, above) = (image("layeredArchive").diff_ids(), image("layeredOnTop").diff_ids());
@@ -440,6 +464,22 @@ fn mistakes_are_named() {
         (
             r#"dockerTools.streamLayeredImage { name = "x"; contents = [ hello ]; maxLayers = 3; fromImage = dockerTools.buildLayeredImage { name = "y"; contents = [ hello ]; maxLayers = 3; extraCommands = "touch y"; }; }"#,
             "no layer is left for store paths",
+        ),
+        (
+            r#"dockerTools.streamLayeredImage { name = "x"; user = "app"; config.User = "app"; }"#,
+            "stowage.dockerTools.streamLayeredImage: `user` is what `config.User` will be",
+        ),
+        (
+            r#"dockerTools.buildImage { name = "x"; user = "app"; }"#,
+            "`user` has the user `app`, which is none of the image's",
+        ),
+        (
+            r#"dockerTools.buildLayeredImage { name = "x"; tmp = true; includeStorePaths = false; }"#,
+            "declared accounts and files need `includeStorePaths`",
+        ),
+        (
+            r#"dockerTools.buildLayeredImage { name = "x"; tmp = true; maxLayers = 1; }"#,
+            "`maxLayers` must be greater than 1, not 1",
         ),
         (r#"dockerTools.mergeImages [ ]"#, "there is no image in the list"),
         (
