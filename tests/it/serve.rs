@@ -10,6 +10,8 @@ mod clients;
 mod content;
 /// Images by the names of packages, with a program in place of Nix.
 mod packages;
+/// Several ranges in a request.
+mod ranges;
 /// Documents that refer to images.
 mod referrers;
 /// Settings with which the server can't start, and warnings.

@@ -14,6 +14,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::kept_layer::Layer;
 use super::layer_body;
 use super::page::{Page, page};
+use super::parts::{Parts, Picker};
 use super::permissions::Asker;
 use super::range::{Part, part};
 use super::referrers::{Referrers, list_referrers};
@@ -304,23 +305,29 @@ fn blob(
         return not_modified(digest);
     }
     let size = content.size();
-    let range = match wanted_part(request.headers(), size) {
+    let parts = match wanted_part(request.headers(), digest, size) {
         Part::Whole => None,
-        Part::Bytes(range) => Some(range),
+        Part::Bytes(range) => Some(Parts::one(range)),
+        Part::Several(ranges) => Some(Parts::several(ranges, size, digest)),
         Part::Unsatisfiable => return unsatisfiable(size),
     };
     let body = if request.method() == Method::HEAD {
         Body::empty()
     } else {
-        content_body(shared, content, range.clone().unwrap_or(0..size))
+        content_body(shared, content, parts.as_ref())
     };
-    blob_body(body, range, size, digest)
+    blob_body(body, parts.as_ref(), size, digest)
 }
 
 /// Returns the part of a blob of `size` bytes that a request asks for.
-pub fn wanted_part(headers: &HeaderMap, size: u64) -> Part {
-    let wanted = headers.get(header::RANGE).and_then(|value| value.to_str().ok());
-    wanted.map_or(Part::Whole, |header| part(header, size))
+pub fn wanted_part(headers: &HeaderMap, digest: &BlobDigest, size: u64) -> Part {
+    let value = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let Some(wanted) = value(header::RANGE) else { return Part::Whole };
+    // A client that has parts of another blob wants all of this one (RFC 9110, 13.1.5).
+    if headers.contains_key(header::IF_RANGE) && value(header::IF_RANGE) != Some(&*tag(digest)) {
+        return Part::Whole;
+    }
+    part(wanted, size)
 }
 
 /// Returns the answer for a range that the blob does not have.
@@ -331,34 +338,42 @@ pub fn unsatisfiable(size: u64) -> Response {
     response
 }
 
-/// Returns the answer with a blob of `size` bytes, or a part of it.
-pub fn blob_body(body: Body, part: Option<Range<u64>>, size: u64, digest: &BlobDigest) -> Response {
-    let status = if part.is_some() { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK };
-    let range = part.unwrap_or(0..size);
+/// Returns the answer with a blob of `size` bytes, or parts of it.
+pub fn blob_body(body: Body, parts: Option<&Parts>, size: u64, digest: &BlobDigest) -> Response {
     let mut response = Response::new(body);
-    *response.status_mut() = status;
-    set(&mut response, header::CONTENT_TYPE, OCTETS);
-    set(&mut response, header::CONTENT_LENGTH, &(range.end - range.start).to_string());
+    let Some(parts) = parts else {
+        set(&mut response, header::CONTENT_TYPE, OCTETS);
+        set(&mut response, header::CONTENT_LENGTH, &size.to_string());
+        set(&mut response, header::ACCEPT_RANGES, "bytes");
+        return with_digest(response, digest);
+    };
+    *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+    set(&mut response, header::CONTENT_TYPE, parts.media_type().as_deref().unwrap_or(OCTETS));
+    set(&mut response, header::CONTENT_LENGTH, &parts.length().to_string());
     set(&mut response, header::ACCEPT_RANGES, "bytes");
-    if status == StatusCode::PARTIAL_CONTENT {
-        let of = format!("bytes {}-{}/{size}", range.start, range.end - 1);
-        set(&mut response, header::CONTENT_RANGE, &of);
+    if let Some(Range { start, end }) = parts.only() {
+        set(&mut response, header::CONTENT_RANGE, &format!("bytes {start}-{}/{size}", end - 1));
     }
     with_digest(response, digest)
 }
 
-fn content_body(shared: &Arc<Shared>, content: Content, range: Range<u64>) -> Body {
-    match content {
-        Content::Config(blob) => {
-            Body::from(blob.bytes[range.start as usize..range.end as usize].to_vec())
-        }
+fn content_body(shared: &Arc<Shared>, content: Content, parts: Option<&Parts>) -> Body {
+    let whole = || Parts::one(0..content.size());
+    match &content {
+        Content::Config(blob) => match parts {
+            None => Body::from(blob.bytes.clone()),
+            Some(parts) => Body::from(Picker::new(parts.clone()).picked(&blob.bytes)),
+        },
         Content::Layer { spec, index, form, blob } => {
-            shared.count(blob.digest, range.end - range.start);
-            let layer = Layer { shared: Arc::clone(shared), spec, index, form, blob };
-            let failed = Arc::clone(shared);
+            let (is_part, parts) = (parts.is_some(), parts.cloned().unwrap_or_else(whole));
+            shared.count(blob.digest, parts.of_blob());
+            let (spec, shared) = (Arc::clone(spec), Arc::clone(shared));
+            let failed = Arc::clone(&shared);
+            let makers = shared.makers.clone();
+            let layer = Layer { shared, spec, index: *index, form: *form, blob: *blob, is_part };
             let chunks = layer_body::send(
-                shared.makers.clone(),
-                range,
+                makers,
+                parts,
                 move |out| layer.write(out),
                 move |error| failed.fail(error),
             );
@@ -385,7 +400,7 @@ fn list<'n>(
 /// Returns whether the client already has the contents of a digest.
 pub fn is_known(headers: &HeaderMap, digest: &BlobDigest) -> bool {
     let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
-    let tag = format!("\"{digest}\"");
+    let tag = tag(digest);
     known.is_some_and(|known| {
         known.split(',').any(|known| known.trim() == tag || known.trim() == "*")
     })
@@ -398,9 +413,13 @@ pub fn not_modified(digest: &BlobDigest) -> Response {
     with_digest(response, digest)
 }
 
+fn tag(digest: &BlobDigest) -> String {
+    format!("\"{digest}\"")
+}
+
 /// Adds the digest of the contents, which clients compare.
 pub fn with_digest(mut response: Response, digest: &BlobDigest) -> Response {
-    set(&mut response, header::ETAG, &format!("\"{digest}\""));
+    set(&mut response, header::ETAG, &tag(digest));
     set(&mut response, header::HeaderName::from_static(DIGEST), &digest.to_string());
     response
 }

@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::cache::{Entry, Follower, Growth, Place};
+use super::cache::{Cache, Entry, Follower, Growth, Place};
 use super::layer_body::{CHUNK, Chunks};
 use super::shared::Shared;
 use crate::oci::{Form, ImageSpec, LayerBlob, LayerSource};
@@ -27,6 +27,8 @@ pub struct Layer {
     pub form: Form,
     /// Digest and size of the bytes.
     pub blob: LayerBlob,
+    /// True if not all of the layer is sent.
+    pub is_part: bool,
 }
 
 impl Layer {
@@ -34,7 +36,8 @@ impl Layer {
     /// layer that is to be kept, one makes the layer and the others are sent what it writes.
     pub fn write(&self, out: &mut Chunks) -> Result<(), Error> {
         let metrics = &self.shared.metrics;
-        let Some(cache) = self.shared.cache.as_ref().filter(|_| !self.is_file()) else {
+        let cache = if self.is_file() { None } else { self.cache() };
+        let Some(cache) = cache else {
             return self.make(None, out);
         };
         let LayerBlob { digest, size, .. } = self.blob;
@@ -62,11 +65,20 @@ impl Layer {
         }
     }
 
+    /// Returns the cache for the layer. A layer with a table of contents is read in parts, by
+    /// several requests: without a cache, its file is kept for a while.
+    fn cache(&self) -> Option<Arc<Cache>> {
+        if self.shared.cache.is_none() && self.is_part && self.blob.toc.is_some() {
+            return self.shared.for_parts.cache();
+        }
+        self.shared.cache.clone()
+    }
+
     fn make(&self, entry: Option<Entry>, out: &mut Chunks) -> Result<(), Error> {
         let metrics = &self.shared.metrics;
         out.take_place().map_err(Error::Write)?;
         let (begin, waited) = (Instant::now(), out.waited());
-        let mut both = Both { out, entry, sent: 0, behind: false };
+        let mut both = Both { out, entry, behind: false };
         let Self { spec, index, form, .. } = self;
         let hashing = self.shared.hashing();
         let layer = ImageLayer { spec, index: *index, form: *form };
@@ -79,7 +91,7 @@ impl Layer {
         } else {
             write_checked_layer(store, layer, hashing, out)
         };
-        let Both { out, entry, sent, behind } = both;
+        let Both { out, entry, behind } = both;
         metrics.made_in(begin.elapsed().saturating_sub(out.waited() - waited));
         if let Err(error) = made {
             if !out.gone() {
@@ -97,23 +109,18 @@ impl Layer {
         }
         out.give_place_back();
         let lost = || io::Error::other("what was kept of a layer is lost");
-        file.ok_or_else(lost)
-            .and_then(|mut file| {
-                file.seek(SeekFrom::Start(sent))?;
-                io::copy(&mut file, out).map(drop)
-            })
-            .map_err(Error::Write)
+        let file = file.ok_or_else(lost).map_err(Error::Write)?;
+        send_file(file, out).map_err(Error::Write)
     }
 
     /// Sends the bytes that another request writes. Returns false if that request gave up, and the
     /// rest is still to be sent.
     fn follow(&self, mut follower: Follower, out: &mut Chunks) -> io::Result<bool> {
-        let Range { start: mut position, end } = out.begin_at_part();
         let mut buffer = vec![0; CHUNK];
         loop {
             // This also holds for the last byte: until all bytes were checked, the last chunk is
             // held back.
-            let beyond = if position < end { position } else { u64::MAX };
+            let beyond = out.wanted().map_or(u64::MAX, |wanted| wanted.start);
             let growth = out.wait(follower.grown(beyond))?;
             let there = match growth {
                 Growth::Written(size) => size,
@@ -122,15 +129,17 @@ impl Layer {
                     return Err(io::Error::other("it could not be made for another request"));
                 }
                 Growth::Abandoned => {
-                    out.go_on_at(position);
+                    out.go_to(0);
                     return Ok(false);
                 }
             };
-            while position < there.min(end) {
-                let length = (there.min(end) - position).min(CHUNK as u64) as usize;
-                follower.read(&mut buffer[..length], position)?;
+            while let Some(Range { start, end }) = out.wanted()
+                && start < there
+            {
+                let length = (there.min(end) - start).min(CHUNK as u64) as usize;
+                follower.read(&mut buffer[..length], start)?;
+                out.go_to(start);
                 out.write_all(&buffer[..length])?;
-                position += length as u64;
             }
             if growth == Growth::Whole {
                 return Ok(true);
@@ -150,16 +159,16 @@ impl Layer {
     }
 }
 
-/// Sends the part of a file that was asked for.
+/// Sends the parts of a file that were asked for.
 fn send_file(mut file: File, out: &mut Chunks) -> io::Result<()> {
-    let part = out.begin_at_part();
-    file.seek(SeekFrom::Start(part.start))?;
-    let size = part.end - part.start;
-    if io::copy(&mut file.take(size), out)? == size {
-        Ok(())
-    } else {
-        Err(io::ErrorKind::UnexpectedEof.into())
+    while let Some(Range { start, end }) = out.wanted() {
+        file.seek(SeekFrom::Start(start))?;
+        out.go_to(start);
+        if io::copy(&mut (&file).take(end - start), out)? != end - start {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
     }
+    Ok(())
 }
 
 /// Writes to a client and to the cache. A client that is too slow is sent the rest from the cache,
@@ -168,8 +177,6 @@ struct Both<'o> {
     out: &'o mut Chunks,
     /// The blob in the cache; none if the layer is only for the client.
     entry: Option<Entry>,
-    /// The number of bytes that were given to the client.
-    sent: u64,
     /// True if the client gets the rest later.
     behind: bool,
 }
@@ -179,9 +186,7 @@ impl Both<'_> {
         if self.behind {
             return self.out.check_client();
         }
-        self.out.write_all(bytes)?;
-        self.sent += bytes.len() as u64;
-        Ok(())
+        self.out.write_all(bytes)
     }
 }
 

@@ -11,6 +11,8 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::parts::{Parts, Picker};
+
 /// The number of bytes of a chunk.
 pub const CHUNK: usize = 128 << 10;
 /// The number of chunks that are ready before the client takes them. With the one that is being
@@ -31,13 +33,13 @@ impl Makers {
     }
 }
 
-/// Runs `make` on a blocking thread, and streams the bytes of `part` of what it writes.
+/// Runs `make` on a blocking thread, and streams the `parts` of what it writes.
 ///
 /// The last chunk is held back until `make` has succeeded, so that a client never gets all the
 /// bytes of a wrong blob.
 pub fn send<E: Send>(
     makers: Makers,
-    part: Range<u64>,
+    parts: Parts,
     make: impl FnOnce(&mut Chunks) -> Result<(), E> + Send + 'static,
     failed: impl FnOnce(E) + Send + 'static,
 ) -> Receiver<Chunk> {
@@ -47,8 +49,7 @@ pub fn send<E: Send>(
             sender,
             makers,
             place: None,
-            skip: part.start,
-            left: part.end - part.start,
+            picker: Picker::new(parts),
             chunk: Vec::new(),
             gone: false,
             waited: Duration::ZERO,
@@ -77,8 +78,7 @@ pub struct Chunks {
     makers: Makers,
     /// The place among the makers. It is given back while this writer waits for the client.
     place: Option<OwnedSemaphorePermit>,
-    skip: u64,
-    left: u64,
+    picker: Picker,
     chunk: Vec<u8>,
     gone: bool,
     waited: Duration,
@@ -114,17 +114,15 @@ impl Chunks {
         if self.gone { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(()) }
     }
 
-    /// Returns the part that the client asked for, for callers that can begin there: the next byte
-    /// that is written is taken for the part's first one.
-    pub fn begin_at_part(&mut self) -> Range<u64> {
-        let start = std::mem::take(&mut self.skip);
-        start..start + self.left
+    /// Returns the rest of the part that is sent next, or `None` after the last part.
+    pub fn wanted(&self) -> Option<Range<u64>> {
+        self.picker.wanted()
     }
 
-    /// Returns to writing from the blob's first byte: the bytes before `position` are skipped,
-    /// since the client has them.
-    pub fn go_on_at(&mut self, position: u64) {
-        self.skip = position;
+    /// Takes the next byte that is written for the one at `position` in the blob, for callers that
+    /// need not begin at its first byte. Bytes that the client was sent are skipped.
+    pub fn go_to(&mut self, position: u64) {
+        self.picker.go_to(position);
     }
 
     /// Waits for a future, on a thread that may block, unless the client goes away.
@@ -151,6 +149,16 @@ impl Chunks {
     /// Returns whether the client went away.
     pub fn gone(&self) -> bool {
         self.gone
+    }
+
+    fn add(&mut self, bytes: &[u8]) -> io::Result<()> {
+        for piece in bytes.chunks(CHUNK) {
+            if self.chunk.len() + piece.len() > CHUNK {
+                self.send_chunk()?;
+            }
+            self.chunk.extend_from_slice(piece);
+        }
+        Ok(())
     }
 
     fn send_chunk(&mut self) -> io::Result<()> {
@@ -183,17 +191,11 @@ impl Write for Chunks {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         // Check this even if the bytes are skipped and nothing is sent.
         self.check_client()?;
-        let skipped = self.skip.min(bytes.len() as u64);
-        self.skip -= skipped;
-        let wanted = &bytes[skipped as usize..];
-        let wanted = &wanted[..wanted.len().min(usize::try_from(self.left).unwrap_or(usize::MAX))];
-        for piece in wanted.chunks(CHUNK) {
-            if self.chunk.len() + piece.len() > CHUNK {
-                self.send_chunk()?;
-            }
-            self.chunk.extend_from_slice(piece);
-        }
-        self.left -= wanted.len() as u64;
+        // The picker calls back into this writer: take it out meanwhile.
+        let mut picker = std::mem::replace(&mut self.picker, Picker::new(Parts::none()));
+        let picked = picker.pick(bytes, |bytes| self.add(bytes));
+        self.picker = picker;
+        picked?;
         Ok(bytes.len())
     }
 

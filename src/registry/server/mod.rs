@@ -5,12 +5,14 @@
 mod answer;
 mod cache;
 mod connections;
+mod for_parts;
 mod guests;
 mod handle;
 mod impatient;
 mod kept_layer;
 mod layer_body;
 mod page;
+mod parts;
 mod permissions;
 mod range;
 mod referrers;

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use super::cache::Cache;
 use super::connections::{Connections, Limits, Role};
+use super::for_parts::CacheForParts;
 use super::guests::Guests;
 use super::layer_body::Makers;
 use super::permissions::Permissions;
@@ -130,6 +131,7 @@ impl Registry {
             store,
             makers: Makers::new(rayon::current_num_threads()),
             cache,
+            for_parts: CacheForParts::default(),
             metrics: Arc::clone(&metrics),
             tls: ArcSwapOption::from_pointee(tls),
             users: ArcSwapOption::from_pointee(users),
@@ -234,6 +236,7 @@ impl Drop for Registry {
             // A client that is still being sent something has no use for an incomplete answer.
             runtime.shutdown_background();
         }
+        self.shared.for_parts.close();
     }
 }
 

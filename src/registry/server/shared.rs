@@ -10,6 +10,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio_rustls::TlsAcceptor;
 
 use super::cache::Cache;
+use super::for_parts::CacheForParts;
 use super::layer_body::Makers;
 use super::permissions::Permissions;
 use super::users::Users;
@@ -41,6 +42,8 @@ pub struct Shared {
     pub makers: Makers,
     /// The cache for blobs.
     pub cache: Option<Arc<Cache>>,
+    /// The cache for layers of which parts are read, if there is no other.
+    pub for_parts: CacheForParts,
     /// The metrics of the server.
     pub metrics: Arc<Metrics>,
     /// The certificate for connections; none for plain HTTP.

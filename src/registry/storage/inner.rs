@@ -2,6 +2,7 @@
 //! Stage: registry. Input: names of objects. Output: bytes, or [`StorageError`].
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -261,6 +262,18 @@ impl Inner {
             Err(error) if is_missing(&error) => Ok(None),
             Err(error) => Err(self.error("look for", object, &error)),
         }
+    }
+
+    /// Begins to read an object of `size` bytes, or a range of it. Returns the bytes and the actual
+    /// range.
+    pub async fn stream(
+        &self,
+        object: &Path,
+        range: Option<Range<u64>>,
+        size: u64,
+    ) -> Result<(BlobStream, Range<u64>), StorageError> {
+        let begun = source::read(self.reader.as_ref(), object, range, size, self.silence).await;
+        begun.map_err(|error| self.error("read", object, &error))
     }
 
     /// Reads a small object.

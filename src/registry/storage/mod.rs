@@ -300,11 +300,7 @@ impl ObjectStorage {
                 BlobSource::Url { url: inner.in_time("sign", &object, signed).await?, size }
             }
             None => {
-                let begun = async {
-                    let reader = inner.reader.as_ref();
-                    let begun = source::read(reader, &object, range, size, inner.silence).await;
-                    begun.map_err(|error| inner.error("read", &object, &error))
-                };
+                let begun = inner.stream(&object, range, size);
                 let (body, range) = inner.in_time("read", &object, begun).await?;
                 let is_whole = range == (0..size);
                 let body = if is_whole { inner.verify(body, *digest, &meta) } else { body };
@@ -312,6 +308,23 @@ impl ObjectStorage {
             }
         };
         Ok(Some(source))
+    }
+
+    /// Reads a part of a blob of `size` bytes, which exists.
+    ///
+    /// # Errors
+    /// Fails with [`StorageError`] if the storage does not answer or refuses.
+    pub async fn part(
+        &self,
+        digest: &BlobDigest,
+        range: Range<u64>,
+        size: u64,
+    ) -> Result<BlobStream, StorageError> {
+        let inner = &self.0;
+        let object = inner.names.blob(digest);
+        let begun = inner.stream(&object, Some(range), size);
+        let (body, _) = inner.in_time("read", &object, begun).await?;
+        Ok(body)
     }
 
     /// Stores an image, or the parts of it that are missing, under a name and a key, and replaces
