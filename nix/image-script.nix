@@ -29,7 +29,7 @@ script {
       option = { file, type }: " --attach ${lib.escapeShellArg "${file}:${type}"}";
     in
     {
-      explain = program "explain" "explain ${spec}";
+      explain = program "explain" "explain ${spec} --name ${reference}";
       sbom = packages;
       copyToDockerDaemon = program "copy-to-docker-daemon" "copy ${spec} docker-daemon:${reference}";
       copyToPodman = withSkopeo "copy-to-podman" "copy ${spec} containers-storage:${reference}";

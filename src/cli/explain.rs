@@ -1,12 +1,14 @@
 //! Runs `explain` and `diff`: prints tables for people and JSON for programs.
 
 use std::io::Write;
+use std::path::Path;
 
 use super::Failure;
 use super::arguments::{DiffArguments, ExplainArguments};
 use super::commands::{layers, print, print_json, write_file};
 use super::progress::Bytes;
 use crate::oci::ImageSpec;
+use crate::outgoing::ImageReference;
 use crate::report::{self, Diff, Explanation};
 use crate::store::{self, Store, StorePath};
 
@@ -32,18 +34,32 @@ pub fn explain(arguments: &ExplainArguments) -> Result<(), Failure> {
         return print(&chains.iter().map(chain).collect::<Vec<_>>().join("\n\n"));
     }
     if let Some(file) = &arguments.html {
-        let title = format!(
-            "What is in {}",
-            arguments.image.file_name().unwrap_or_default().to_string_lossy()
-        );
-        return write_file(file, 0o644, |out| {
-            out.write_all(explanation.to_html(&title).as_bytes())
-        });
+        let title = title(arguments.name.as_ref(), &arguments.image);
+        return write_page(file, &explanation.to_html(&title, None));
     }
     if arguments.json {
         return print_json(&explanation);
     }
     print(&table(&explanation))
+}
+
+/// Returns the title of a page: the name of the image as it was given, or by the file's name.
+fn title(name: Option<&ImageReference>, file: &Path) -> String {
+    if let Some(name) = name {
+        return format!("What is in {name}");
+    }
+    // Through a link such as `result`, to the output of a derivation, which is named by the image.
+    let real = file.canonicalize().unwrap_or_else(|_| file.to_owned());
+    let base = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let name = match Store::default().parse(&real.to_string_lossy()) {
+        Ok(path) => path.name().strip_suffix("-image.json").unwrap_or(path.name()).to_owned(),
+        Err(_) => base(file),
+    };
+    format!("What is in {name}")
+}
+
+fn write_page(file: &Path, page: &str) -> Result<(), Failure> {
+    write_file(file, 0o644, |out| out.write_all(page.as_bytes()))
 }
 
 fn table(explanation: &Explanation) -> String {
@@ -94,6 +110,13 @@ fn some(paths: &[StorePath]) -> String {
 }
 
 pub fn diff(arguments: &DiffArguments) -> Result<(), Failure> {
+    if let Some(file) = &arguments.html {
+        let old = ImageSpec::read_outline(&arguments.old)?;
+        let new = ImageSpec::read(&arguments.new)?;
+        let update = report::diff(&old, &new);
+        let title = title(arguments.name.as_ref(), &arguments.new);
+        return write_page(file, &report::explain(&new).to_html(&title, Some(&update)));
+    }
     // The two images have most store paths in common.
     let diff = store::sharing(|| -> Result<_, Failure> {
         let old = ImageSpec::read_outline(&arguments.old)?;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Serialize, Serializer};
 
+use super::diff::Diff;
 use crate::oci::ImageSpec;
 use crate::oci::SourceInfo;
 use crate::oci::{LayerSource, SpecLayer};
@@ -153,16 +154,32 @@ impl Explanation {
         self.paths.iter().filter(matches).map(chain).collect()
     }
 
-    /// Returns a page with a map of the image and a search. The page is complete in itself: it
-    /// fetches nothing.
-    pub fn to_html(&self, title: &str) -> String {
+    /// Returns a page with a map of the image, a search, and the cost of an update if there is one.
+    /// The page is complete in itself: it fetches nothing.
+    pub fn to_html(&self, title: &str, update: Option<&Diff>) -> String {
         const PAGE: &str = include_str!("explain.html");
-        // In a script element only `<` can begin the closing tag.
-        let json =
-            serde_json::to_string(self).expect("an explanation is JSON").replace('<', "\\u003c");
-        let title = title.replace('&', "&amp;").replace('<', "&lt;");
-        PAGE.replace("{{title}}", &title).replace("{{data}}", &json)
+        // Split the page, since what is put into one place may have the name of another in it.
+        let mut page = String::new();
+        for piece in PAGE.split_inclusive("}}") {
+            let Some((text, place)) = piece.rsplit_once("{{") else {
+                page += piece;
+                continue;
+            };
+            page += text;
+            match place {
+                "title}}" => page += &title.replace('&', "&amp;").replace('<', "&lt;"),
+                "data}}" => page += &in_script(self),
+                "update}}" => page += &in_script(&update),
+                _ => page += &piece[text.len()..],
+            }
+        }
+        page
     }
+}
+
+/// Returns JSON for a script element, in which only `<` can begin the closing tag.
+fn in_script(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("a report is JSON").replace('<', "\\u003c")
 }
 
 /// Returns, for each store path, the number of the lowest layer that holds it, from 1; 0 if there

@@ -144,6 +144,8 @@ fn dom(page: &Path, fragment: &str, size: &str) -> String {
             "--disable-quic",
             "--no-first-run",
             "--dump-dom",
+            "--allow-file-access-from-files",
+            "--hide-scrollbars",
         ])
         .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
         .arg(format!("--user-data-dir={}", profile.path().display()))
@@ -151,6 +153,44 @@ fn dom(page: &Path, fragment: &str, size: &str) -> String {
         .arg(format!("file://{}#{fragment}", page.display()))
         .stdin(Stdio::null());
     run(&mut chromium)
+}
+
+/// Returns the width of a page that is shown 360 pixels wide, and that width: browsers' windows are
+/// not so narrow.
+fn width_on_a_phone(page: &Path) -> String {
+    let frame = page.with_file_name("phone.html");
+    let text = format!(
+        "<body><iframe src='{}' style='width:360px;height:780px;border:0'></iframe><script>onload = () => {{
+            const page = document.querySelector('iframe').contentDocument.documentElement;
+            document.title = `${{page.scrollWidth}} of ${{page.clientWidth}}`;
+        }}</script>",
+        page.file_name().unwrap().to_str().unwrap()
+    );
+    std::fs::write(&frame, text).unwrap();
+    let shown = dom(&frame, "", "800,900");
+    let (_, title) = shown.split_once("<title>").unwrap();
+    title.split_once("</title>").unwrap().0.to_owned()
+}
+
+#[test]
+fn the_page_of_an_update_shows_its_cost() {
+    let (old, new) = (Image::named("app1"), Image::named("app2"));
+    let directory = tempfile::tempdir().unwrap();
+    let page = directory.path().join("page.html");
+    let files = [&old.spec_file, &new.spec_file];
+    run(stowage(&["diff", "--name", "app:v2", "--html"]).arg(&page).args(files));
+    let shown = dom(&page, "", "1366,768");
+    assert!(shown.contains("<h1>What is in app:v2</h1>"), "{shown}");
+    let (_, update) = shown.split_once("<strong>The last update</strong>").unwrap();
+    assert!(update.starts_with("<p>sends "), "{update}");
+    let changed = diff(&old, &new)["pathsNew"].as_array().unwrap().len();
+    assert_eq!(shown.matches("class=\"new\"").count(), changed, "{shown}");
+    assert_eq!(width_on_a_phone(&page), "360 of 360");
+    // The first layer of the table is the one that costs most.
+    let layers = new.spec.layers.len();
+    let (_, table) = shown.split_once("<tbody id=\"layers\">").unwrap();
+    assert_eq!(table.matches("<tr>").count(), layers);
+    assert!(table.split_once("</tr>").unwrap().0.contains("width: 100%"), "{table}");
 }
 
 #[test]
@@ -176,11 +216,12 @@ fn the_page_shows_the_image_and_finds_a_package() {
     );
     std::fs::write(&page, measured).unwrap();
     let count = image.spec.sources.len();
+    assert_eq!(width_on_a_phone(&page), "360 of 360");
     // The sizes of a laptop, and of a phone: as narrow as this browser's window gets.
     for size in ["1366,768", "500,844"] {
         let shown = dom(&page, "", size);
         assert!(shown.contains("<title>fits</title>"), "{size}");
-        assert_eq!(shown.matches("<button").count(), count, "{size}");
+        assert_eq!(shown.matches("<button style").count(), count, "{size}");
         assert!(shown.contains(&format!("{count} store paths, ")), "{size}");
     }
     let found = dom(&page, "coreutils", "1366,768");

@@ -96,11 +96,31 @@ fn the_page_is_complete_and_its_data_cannot_end_it() {
     stdout(&store, &["explain", "<script>.json", "--html", "page.html"]);
     let page = std::fs::read_to_string(store.root().join("page.html")).unwrap();
     assert!(page.contains("<h1>What is in &lt;script>.json</h1>"), "{page}");
-    assert_eq!(page.matches("<script").count(), 2);
+    assert_eq!(page.matches("<script").count(), 3);
     // The page has nothing to fetch.
     for words in ["http:", "https:", "src=", "@import", "url("] {
         assert!(!page.contains(words), "{words}");
     }
+}
+
+#[test]
+fn a_page_has_the_images_name_and_an_update() {
+    let (old, new) = (image("3"), image("6"));
+    let old = old.root().join("image.json");
+    // Names of places in the page are only text, in a name.
+    stdout(&new, &["explain", "image.json", "--html", "page.html", "--name", "team/app:v1"]);
+    let page = std::fs::read_to_string(new.root().join("page.html")).unwrap();
+    assert!(page.contains("<title>What is in team/app:v1</title>"), "{page}");
+    assert!(page.contains("id=\"update-data\">null</script>"), "{page}");
+    stdout(&new, &["diff", old.to_str().unwrap(), "image.json", "--html", "update.html"]);
+    let page = std::fs::read_to_string(new.root().join("update.html")).unwrap();
+    assert!(page.contains("<title>What is in image.json</title>"), "{page}");
+    let (_, update) = page.split_once("id=\"update-data\">").unwrap();
+    let update = schema::checked("diff", update.split_once("</script>").unwrap().0);
+    assert_eq!(update["pathsNew"], json!([path('6', "app-1")]));
+    assert!(!page.contains("{{"), "{page}");
+    let output = new.stowage(&["diff", "a", "b", "--html", "c", "--json"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
 }
 
 #[test]

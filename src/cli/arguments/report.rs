@@ -154,6 +154,10 @@ pub struct ExplainArguments {
     /// Write a page with a map of the image
     #[arg(long, value_name = "FILE", conflicts_with_all = ["why", "json"])]
     pub html: Option<PathBuf>,
+
+    /// Name of the image on the page [default: by the file's name]
+    #[arg(long, value_name = "NAME:TAG")]
+    pub name: Option<ImageReference>,
 }
 
 #[derive(Debug, Args)]
@@ -169,4 +173,12 @@ pub struct DiffArguments {
     /// Print everything as JSON
     #[arg(long)]
     pub json: bool,
+
+    /// Write a page with a map of the new image, and the cost of the update
+    #[arg(long, value_name = "FILE", conflicts_with = "json")]
+    pub html: Option<PathBuf>,
+
+    /// Name of the image on the page [default: by the file's name]
+    #[arg(long, value_name = "NAME:TAG")]
+    pub name: Option<ImageReference>,
 }
