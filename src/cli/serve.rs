@@ -24,6 +24,7 @@ use crate::registry::server::{
 };
 use crate::registry::storage::StorageKeys;
 use crate::registry::{Reread, SetupError};
+use crate::report;
 use crate::store::Store;
 
 /// The time after which certificates, users and permissions are checked for changes again.
@@ -261,6 +262,7 @@ fn options(arguments: &ServeArguments) -> Result<(Files, ServerOptions), SetupEr
         admin: arguments.admin_listen.clone(),
         cache: cache.map(|directory| Cache::open(directory, arguments.cache_size)).transpose()?,
         on_demand: None,
+        explain: Some(|spec, title| report::explain(spec).to_html(title, None)),
         limits: Limits {
             connections,
             client_connections: client_connections.unwrap_or((connections * 3 / 4).max(1)),

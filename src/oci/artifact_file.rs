@@ -6,11 +6,13 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Deserializer;
 use serde::de::{self, DeserializeOwned, DeserializeSeed, IgnoredAny, MapAccess, Visitor};
 
 use super::Error;
+use super::architecture::Architecture;
 use super::artifact::{Artifact, INDEX_SPEC, IndexSpec};
 use super::json_file;
 use super::recognise::spec_file;
@@ -77,6 +79,29 @@ impl ArtifactFile {
     /// Fails with [`Error::Read`], [`Error::Json`], and those of [`IndexSpec::load`].
     pub fn parse_for_layers(&mut self, store: &Store) -> Result<Artifact, Error> {
         self.parse(store, Parts::ForLayers)
+    }
+
+    /// Parses the file, or of an index the file of the image for an architecture, with the references of
+    /// store paths.
+    ///
+    /// # Errors
+    /// Fails with [`Error::Read`], [`Error::Json`], [`Error::NoSuchPlatform`], and those of
+    /// [`IndexSpec::load`].
+    pub fn parse_whole(
+        &mut self,
+        store: &Store,
+        architecture: &Architecture,
+    ) -> Result<ImageSpec, Error> {
+        if !self.is_index()? {
+            return self.json(spec::WHAT);
+        }
+        let index = self.json::<IndexSpec>(INDEX_SPEC)?.checked(&self.file)?;
+        let files: Vec<_> = index.files().map(Path::to_owned).collect();
+        let images = index.load_parts(store, Parts::ForLayers)?;
+        let wanted = images.image_for(architecture)?;
+        let place = images.images().iter().position(|image| Arc::ptr_eq(image, wanted));
+        let file = &files[place.unwrap_or_default()];
+        Self::open(store, &store.locate(file))?.json(spec::WHAT)
     }
 
     pub(super) fn parse(&mut self, store: &Store, parts: Parts) -> Result<Artifact, Error> {

@@ -241,9 +241,9 @@ impl Repository {
     }
 
     /// Returns the artifact that a tag stands for, if its layers are made here.
-    pub fn artifact(&self, tag: &str) -> Option<&PreparedArtifact> {
+    pub fn artifact(&self, tag: &str) -> Option<&Arc<PreparedArtifact>> {
         let digest = self.tags.get(tag)?;
-        self.artifacts.iter().find(|artifact| artifact.digest() == *digest).map(|it| &**it)
+        self.artifacts.iter().find(|artifact| artifact.digest() == *digest)
     }
 
     /// Returns the manifest with that tag or digest.

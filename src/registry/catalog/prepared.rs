@@ -1,6 +1,7 @@
 //! Prepares an artifact for answers: writes its documents once, for all names that it has.
 //! Stage: registry (pure). Input: [`Artifact`]. Output: [`PreparedArtifact`].
 
+use std::path::Path;
 use std::sync::Arc;
 
 use super::{Content, Manifest};
@@ -17,6 +18,8 @@ pub struct PreparedArtifact {
     manifests: Vec<Manifest>,
     /// The configuration of each image.
     configs: Vec<Arc<Blob>>,
+    /// The file with all that is known of the artifact, if there is one.
+    file: Option<Box<Path>>,
 }
 
 impl PreparedArtifact {
@@ -33,7 +36,18 @@ impl PreparedArtifact {
             manifests.push(Manifest::new(manifest, media_type));
             configs.push(Arc::new(config));
         }
-        Self { artifact, form, manifests, configs }
+        Self { artifact, form, manifests, configs, file: None }
+    }
+
+    /// Remembers the file that the artifact was read from.
+    #[must_use]
+    pub fn of_file(self, file: &Path) -> Self {
+        Self { file: Some(file.into()), ..self }
+    }
+
+    /// Returns the file that the artifact was read from, if it was.
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
     }
 
     /// Forgets what is only needed for the documents.

@@ -89,7 +89,7 @@ impl SpecFiles {
         let digest = file.digest();
         let mut parse = || {
             let artifact = file.parse_for_layers(store)?;
-            Ok(Arc::new(PreparedArtifact::new(artifact, Form::AsStored).compact()))
+            Ok(Arc::new(PreparedArtifact::new(artifact, Form::AsStored).compact().of_file(path)))
         };
         let Some(digest) = digest else { return parse() };
         if let Some(known) = self.by_bytes.get(&digest).and_then(Weak::upgrade) {

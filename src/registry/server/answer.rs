@@ -20,7 +20,7 @@ use super::range::{Part, part};
 use super::referrers::{Referrers, list_referrers};
 use super::route::{NoRoute, Route, route};
 use super::shared::Shared;
-use super::start_page::start_page;
+use super::start_page::{Offers, start_page};
 use crate::digest::BlobDigest;
 use crate::oci::IMAGE_INDEX;
 use crate::registry::catalog::{Content, Manifest, Repository};
@@ -30,6 +30,7 @@ use crate::registry::storage::StorageError;
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
 const HTML: &str = "text/html; charset=utf-8";
+const POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; form-action 'none'; frame-ancestors 'none'";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 const OCTETS: &str = "application/octet-stream";
 const DIGEST: &str = "docker-content-digest";
@@ -114,8 +115,15 @@ fn start(shared: &Shared, asker: &Asker, headers: &HeaderMap) -> Response {
     let may = |name: &&str| permissions.as_ref().is_none_or(|it| it.allow(asker, name));
     let names = catalog.names().filter(may);
     let repositories = names.filter_map(|name| Some((name, catalog.repository(name)?)));
-    let page = start_page(host, shared.on_demand.is_some(), repositories);
-    bytes(StatusCode::OK, HTML, page.into_bytes())
+    let has = Offers { packages: shared.on_demand.is_some(), maps: shared.explain.is_some() };
+    html(start_page(host, has, repositories))
+}
+
+/// Returns a page, which may only run its own scripts and fetch nothing.
+pub fn html(page: String) -> Response {
+    let mut response = bytes(StatusCode::OK, HTML, page.into_bytes());
+    set(&mut response, header::CONTENT_SECURITY_POLICY, POLICY);
+    response
 }
 
 /// Returns the answer for a client without valid credentials.
@@ -187,6 +195,7 @@ fn kind(found: &Route) -> &'static str {
         Route::Blob(..) => "blob",
         Route::Referrers(..) => "referrers",
         Route::Upload(_) => "upload",
+        Route::Map(..) => "map",
     }
 }
 
@@ -214,6 +223,8 @@ fn found_route(shared: &Arc<Shared>, asker: &Asker, request: &Request, found: &R
             referrers(repository, name, digest, request.uri().query().unwrap_or_default())
         }),
         Route::Upload(_) => read_only(),
+        // `map.rs` answers these, if there are maps.
+        Route::Map(..) => no_route(NoRoute::NotFound),
     }
 }
 
@@ -278,6 +289,13 @@ fn manifest(repository: &Repository, reference: &str, headers: &HeaderMap) -> Re
 pub fn no_manifest(reference: &str) -> Response {
     let message = format!("there is no manifest `{reference}`");
     error(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", &message)
+}
+
+/// Returns the answer if the contents of an image can't be shown.
+pub fn no_map() -> Response {
+    let message =
+        "the image's file is gone or has changed, or it has no image for that architecture";
+    error(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", message)
 }
 
 /// Returns the answer for a blob that does not exist.

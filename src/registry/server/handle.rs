@@ -18,6 +18,7 @@ use tokio::time::timeout;
 
 use super::answer::{self, answer};
 use super::connections::{Connection, Role};
+use super::map;
 use super::permissions::Asker;
 use super::route::{Route, route};
 use super::shared::Shared;
@@ -135,6 +136,9 @@ async fn answered(
         }
     }
     let (head, body) = request.into_parts();
+    if let Some(answered) = map::answer(shared, &head).await {
+        return answered;
+    }
     match stored::answer(shared, &head).await {
         Some(answered) => answered,
         None => answer(shared, &asker, &Request::from_parts(head, body)),

@@ -31,6 +31,11 @@ impl Makers {
     pub fn new(places: usize) -> Self {
         Self(Arc::new(Semaphore::new(places)))
     }
+
+    /// Waits for a place among those that make layers, for other work of that size.
+    pub async fn place(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.0).acquire_owned().await.ok()
+    }
 }
 
 /// Runs `make` on a blocking thread, and streams the `parts` of what it writes.

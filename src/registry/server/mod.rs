@@ -11,6 +11,7 @@ mod handle;
 mod impatient;
 mod kept_layer;
 mod layer_body;
+mod map;
 mod page;
 mod parts;
 mod permissions;

@@ -22,6 +22,7 @@ use super::shared::{Served, Shared};
 use super::tls::Certificate;
 use super::users::Users;
 use crate::error::with_causes;
+use crate::oci::ImageSpec;
 use crate::outgoing::Error;
 use crate::registry::catalog::Catalog;
 use crate::registry::fair::{FairPlaces, Shares};
@@ -57,6 +58,8 @@ pub struct ServerOptions {
     pub cache: Option<Arc<Cache>>,
     /// The options for images that are built on demand.
     pub on_demand: Option<OnDemandOptions>,
+    /// Writes a page with the contents of an image, by a title; none if there are no such pages.
+    pub explain: Option<fn(&ImageSpec, &str) -> String>,
     /// Limits for clients.
     pub limits: Limits,
 }
@@ -84,8 +87,17 @@ impl Registry {
         address: impl ToSocketAddrs + fmt::Display,
         options: ServerOptions,
     ) -> Result<Self, SetupError> {
-        let ServerOptions { tls, users, permissions, trusted, admin, cache, on_demand, limits } =
-            options;
+        let ServerOptions {
+            tls,
+            users,
+            permissions,
+            trusted,
+            admin,
+            cache,
+            on_demand,
+            explain,
+            limits,
+        } = options;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             // There is one thread for the layer of each connection, and some for passwords.
@@ -129,6 +141,7 @@ impl Registry {
             catalog: ArcSwap::from_pointee(catalog),
             on_demand,
             store,
+            explain,
             makers: Makers::new(rayon::current_num_threads()),
             cache,
             for_parts: CacheForParts::default(),

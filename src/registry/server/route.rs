@@ -8,6 +8,9 @@ use percent_encoding::percent_decode_str;
 use crate::digest::BlobDigest;
 use crate::outgoing::{RepositoryName, Tag};
 
+/// The beginning of the path of an image's map.
+pub const MAP: &str = "/map/";
+
 /// The thing that a path asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route<'p> {
@@ -25,6 +28,8 @@ pub enum Route<'p> {
     Referrers(&'p str, BlobDigest),
     /// The beginning of an upload, or a step of it.
     Upload(&'p str),
+    /// The page that shows the contents of an image, by its tag: no part of the registry's interface.
+    Map(&'p str, Cow<'p, str>),
 }
 
 impl Route<'_> {
@@ -36,7 +41,8 @@ impl Route<'_> {
             | Self::Manifest(name, _)
             | Self::Blob(name, _)
             | Self::Referrers(name, _)
-            | Self::Upload(name) => Some(name),
+            | Self::Upload(name)
+            | Self::Map(name, _) => Some(name),
         }
     }
 }
@@ -64,8 +70,16 @@ pub fn route(path: &str) -> Result<Route<'_>, NoRoute> {
         "/v2/_catalog" => return Ok(Route::Catalog),
         _ => {}
     }
-    let rest = path.strip_prefix("/v2/").ok_or(NoRoute::NotFound)?;
     let named = |name| if RepositoryName::is_valid(name) { Ok(name) } else { Err(NoRoute::Name) };
+    if let Some(reference) = path.strip_prefix(MAP) {
+        let (name, tag) = reference.rsplit_once(':').ok_or(NoRoute::NotFound)?;
+        let tag = percent_decode_str(tag).decode_utf8_lossy();
+        return match Tag::is_valid(&tag) {
+            true => Ok(Route::Map(named(name)?, tag)),
+            false => Err(NoRoute::Reference),
+        };
+    }
+    let rest = path.strip_prefix("/v2/").ok_or(NoRoute::NotFound)?;
     if let Some(name) = rest.strip_suffix("/tags/list") {
         return named(name).map(Route::Tags);
     }
@@ -132,6 +146,11 @@ mod tests {
             ("/v2/a/manifests/v%".to_owned(), Err(NoRoute::Reference)),
             ("/v2/a/blobs/uploads/".to_owned(), Ok(Route::Upload("a"))),
             ("/v2/a/blobs/uploads/1-2-3".to_owned(), Ok(Route::Upload("a"))),
+            ("/map/a/b:v1".to_owned(), Ok(Route::Map("a/b", "v1".into()))),
+            ("/map/a/b".to_owned(), Err(NoRoute::NotFound)),
+            ("/map/A:v1".to_owned(), Err(NoRoute::Name)),
+            ("/map/../a:v1".to_owned(), Err(NoRoute::Name)),
+            ("/map/a:%2e%2e".to_owned(), Err(NoRoute::Reference)),
             ("/".to_owned(), Err(NoRoute::NotFound)),
             ("/v1/a/manifests/v1".to_owned(), Err(NoRoute::NotFound)),
             ("/v2/a".to_owned(), Err(NoRoute::NotFound)),

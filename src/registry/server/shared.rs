@@ -15,6 +15,7 @@ use super::layer_body::Makers;
 use super::permissions::Permissions;
 use super::users::Users;
 use crate::digest::BlobDigest;
+use crate::oci::ImageSpec;
 use crate::outgoing::{Error, Hashing};
 use crate::registry::Network;
 use crate::registry::catalog::Catalog;
@@ -38,6 +39,8 @@ pub struct Shared {
     pub on_demand: Option<Arc<OnDemand>>,
     /// The store that layers are made from.
     pub store: Store,
+    /// Writes a page with the contents of an image, by a title.
+    pub explain: Option<fn(&ImageSpec, &str) -> String>,
     /// The limit on the number of layers that are made at a time.
     pub makers: Makers,
     /// The cache for blobs.

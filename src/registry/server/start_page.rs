@@ -3,6 +3,7 @@
 
 use std::fmt::Write;
 
+use super::route::MAP;
 use crate::registry::catalog::Repository;
 
 const HEAD: &str = include_str!("start_page.html");
@@ -10,11 +11,19 @@ const PACKAGES: &str = include_str!("../on_demand/start_page.html");
 /// The most images that the page lists: a browser has to show them.
 const MOST: usize = 1000;
 
-/// Returns the page. `host` is the server's name for clients, and `has_packages` whether it builds
-/// images by the names of packages.
+/// The things that the server offers beside images.
+#[derive(Clone, Copy)]
+pub struct Offers {
+    /// True if it builds images by the names of packages.
+    pub packages: bool,
+    /// True if it has pages with the contents of images.
+    pub maps: bool,
+}
+
+/// Returns the page. `host` is the server's name for clients.
 pub fn start_page<'r>(
     host: &str,
-    has_packages: bool,
+    has: Offers,
     repositories: impl Iterator<Item = (&'r str, &'r Repository)>,
 ) -> String {
     let images = repositories
@@ -33,7 +42,16 @@ pub fn start_page<'r>(
                 platforms.iter().map(of).collect::<Vec<_>>().join("<br>")
             };
             let (kinds, sizes) = (text(&|it| it.0.clone()), text(&|it| megabytes(it.1)));
-            let _ = writeln!(rows, "<td>{kinds}<td class=\"size\">{sizes}");
+            let _ = write!(rows, "<td>{kinds}<td class=\"size\">{sizes}");
+            if has.maps && artifact.is_some_and(|artifact| artifact.file().is_some()) {
+                let link = |(platform, _): &(String, u64)| {
+                    let kind = platform.trim_start_matches("linux/");
+                    // A name may hold no character that has a meaning in an address.
+                    format!("<a href=\"{MAP}{name}:{tag}?{kind}\">contents</a>")
+                };
+                let _ = write!(rows, "<td>{}", text(&link));
+            }
+            rows.push('\n');
         }
     }
     let mut page = HEAD.to_owned();
@@ -45,10 +63,10 @@ pub fn start_page<'r>(
             let more = count - MOST;
             let _ = writeln!(page, "<p>There are {more} more: <code>/v2/_catalog</code></p>");
         }
-    } else if !has_packages {
+    } else if !has.packages {
         page += "<h1>Images</h1>\n<p>This registry has no images yet.</p>\n";
     }
-    if has_packages {
+    if has.packages {
         page += &PACKAGES.replace("HOST", host);
     }
     page + "</html>\n"
@@ -65,9 +83,10 @@ mod tests {
     #[test]
     fn the_page_says_what_the_server_can_do() {
         let none = || std::iter::empty();
-        let empty = start_page("h:1", false, none());
+        let offers = |packages| Offers { packages, maps: true };
+        let empty = start_page("h:1", offers(false), none());
         assert!(empty.contains("no images yet") && !empty.contains("packages"), "{empty}");
-        let packages = start_page("h:1", true, none());
+        let packages = start_page("h:1", offers(true), none());
         assert!(packages.contains("docker run -it --rm h:1/shell/git"), "{packages}");
         assert!(!packages.contains("no images yet") && !packages.contains("HOST"), "{packages}");
         assert_eq!(megabytes(12_345_678), "12.3 MB");

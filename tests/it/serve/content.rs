@@ -48,12 +48,54 @@ fn the_start_page_lists_the_images() {
     let page = page.text();
     let size: u64 = images.one.layers.iter().map(|layer| layer.size).sum();
     let size = format!("{}.{} MB", size / 1_000_000, size / 100_000 % 10);
-    let row =
-        format!("<code>docker pull x/a/b:v1</code><td>linux/amd64<td class=\"size\">{size}\n");
+    let row = format!(
+        "<code>docker pull x/a/b:v1</code><td>linux/amd64<td class=\"size\">{size}<td><a href=\"/map/a/b:v1?amd64\">contents</a>\n"
+    );
     assert!(page.contains(&row), "{page}");
     // Only what the client may pull, and only what this server can do.
     assert!(!page.contains("x/two:") && !page.contains("packages"), "{page}");
     assert_eq!(server.ask("HEAD", "/", "").status, 200);
+}
+
+#[test]
+fn each_image_has_a_page_with_its_contents() {
+    let images = Images::new();
+    images.store.write("rules", "a/b: @anybody\nshown: @anybody\nindex: @anybody\n");
+    images.store.write(
+        "index.json",
+        &json!({ "version": 1, "images": [{ "spec": images.path("one.json") }] }).to_string(),
+    );
+    fs::create_dir(images.path("images/index")).unwrap();
+    images.link("index.json", "index/v1");
+    fs::copy(images.path("one.json"), images.path("copy.json")).unwrap();
+    let server = images.serve(&["images", "shown:v1=copy.json", "--permissions", "rules"]);
+    for path in ["/map/a/b:v1", "/map/a/b:v1?amd64", "/map/index:v1?amd64", "/map/shown:v1"] {
+        let page = server.get(path);
+        assert_eq!(page.status, 200, "{path}");
+        assert_eq!(page.headers["content-type"], "text/html; charset=utf-8");
+        assert!(page.headers["content-security-policy"].starts_with("default-src 'none'"));
+        let page = page.text();
+        let title = path.trim_start_matches("/map/").trim_end_matches("?amd64");
+        assert!(page.contains(&format!("<h1>What is in {title}</h1>")), "{path}: {page}");
+        assert!(page.contains(r#""name":"big""#) && !page.contains(r#""name":"more""#), "{page}");
+        let head = server.ask("HEAD", path, "");
+        assert_eq!((head.status, &*head.body), (200, &b""[..]));
+    }
+    // The rules are those of the images.
+    assert_eq!(server.get("/map/a:v2").status, 403);
+    for missing in ["/map/a/b:v2", "/map/shown", "/map/", "/map/index:v1?arm64"] {
+        assert_eq!(server.get(missing).status, 404, "{missing}");
+    }
+    assert_eq!(server.ask("POST", "/map/a/b:v1", "").status, 405);
+    // A page never shows another image than the one that is served.
+    fs::copy(images.path("two.json"), images.path("copy.json")).unwrap();
+    let page = server.get("/map/shown:v1");
+    let served =
+        server.ask("HEAD", "/v2/shown/manifests/v1", "").headers["docker-content-digest"].clone();
+    match page.status {
+        404 => assert!(page.text().contains("has changed"), "{}", page.text()),
+        status => assert_eq!((status, served), (200, manifest_digest(&images.two))),
+    }
 }
 
 #[test]
