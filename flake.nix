@@ -56,6 +56,9 @@
         nix2container = pkgs.stowage;
         nix2container-bin = pkgs.stowage;
         skopeo-nix2container = pkgs.stowage.skopeo;
+        # As in a release: one file that needs no library of Nix, for any distribution. macOS has no static
+        # programs: there the program needs macOS' own libraries alone.
+        static = if pkgs ? pkgsStatic then pkgs.pkgsStatic.callPackage ./nix/package.nix { } else pkgs.stowage;
       } // lib.optionalAttrs (pkgs ? mdbook) {
         manual = pkgs.runCommand "stowage-manual" { nativeBuildInputs = [ pkgs.mdbook ]; } ''
           cp -r ${./docs} docs
@@ -63,6 +66,12 @@
           mdbook build --dest-dir $out
         '';
       } // lib.optionalAttrs pkgs.stdenv.hostPlatform.isLinux {
+        # The program alone.
+        programImage = pkgs.stowage.buildImage {
+          name = "stowage";
+          tag = "v${pkgs.stowage.version}";
+          config.Entrypoint = [ "${pkgs.stowage}/bin/stowage" ];
+        };
         # `callPackage` would look for `config` and other arguments in nixpkgs.
         dockerImage = lib.makeOverridable (import ./nix/docker-image.nix) { inherit lib pkgs; inherit (pkgs) stowage; };
       });

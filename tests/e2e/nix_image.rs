@@ -6,6 +6,17 @@ fn shell(docker: &Docker, reference: &str, script: &str) -> String {
     docker.container(reference, &["/root/.nix-profile/bin/bash", "-ec", script])
 }
 
+#[test]
+fn the_program_runs_in_its_own_image() {
+    let docker = Docker::start();
+    let image = Image::at("programImage");
+    docker.load(&image);
+    let printed = docker.container(&image.reference(), &["--version"]);
+    assert_eq!(printed, concat!("stowage ", env!("CARGO_PKG_VERSION"), "\n"));
+    let list = std::fs::read_to_string(build(&format!("{}.sbom", image.attribute))).unwrap();
+    assert!(list.contains("pkg:nix/stowage@"), "{list}");
+}
+
 /// Checks typical commands in a container with Nix.
 #[test]
 fn one_can_work_and_build_in_the_flakes_image() {

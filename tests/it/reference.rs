@@ -274,6 +274,33 @@ fn links_lead_somewhere() {
     }
 }
 
+/// The address that users write for this repository. When there is a public one, it replaces this one
+/// everywhere.
+const ADDRESS: &str = "git+file:///where/you/cloned/stowage";
+
+/// Checks that the manual, the examples and the template name the repository in one way.
+#[test]
+fn the_repository_has_one_address() {
+    let top = Path::new(REPOSITORY);
+    let mut files = markdown_files();
+    files.push(top.join("template/flake.nix"));
+    let examples = fs::read_dir(top.join("examples")).unwrap();
+    files.extend(examples.map(|entry| entry.unwrap().path().join("flake.nix")));
+    let mut count = 0;
+    for file in files.iter().filter(|file| file.exists()) {
+        let text = fs::read_to_string(file).unwrap();
+        assert!(!text.contains("OWNER"), "{}", file.display());
+        for (place, _) in text.match_indices("git+file://") {
+            let rest = &text[place..];
+            // Or the clone beside the reader's directory, which a command can name.
+            let known = rest.starts_with(ADDRESS) || rest.starts_with("git+file://$PWD/../stowage");
+            assert!(known, "{}: {:.60}", file.display(), rest);
+            count += 1;
+        }
+    }
+    assert!(count > 10, "only {count} places");
+}
+
 /// Checks that the table of contents has every page.
 #[test]
 fn every_page_is_in_the_table_of_contents() {
