@@ -1,7 +1,9 @@
 # A store path for each Debian package: unpacked, /usr merged into it, and every program and
 # library bound to its libraries by absolute path. References are true: a package refers to
 # those of its dependencies that it uses.
-{ lib, boot, runCommand }:
+#
+# `salt` changes nothing but the hash of libc's store path, and so of all that refer to it.
+{ lib, boot, runCommand, salt ? "" }:
 let
   debs = lib.importJSON ./debs.json;
 
@@ -68,7 +70,7 @@ let
       version = upstream deb.version;
     in
     runCommand "${pname}-${version}"
-      {
+      ({
         src = boot.unpack deb;
         needs = map (need: built.${need}) needs;
         # libc needs no relocation: its loader and libraries refer to nothing.
@@ -78,7 +80,7 @@ let
         fixup = fixups.${package} or "";
         passthru = { inherit pname version; };
         meta.mainProgram = package;
-      } ". ${./relocate.sh}";
+      } // lib.optionalAttrs (package == "libc6" && salt != "") { inherit salt; }) ". ${./relocate.sh}";
 
   built = lib.mapAttrs build debs;
 in

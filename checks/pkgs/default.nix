@@ -18,7 +18,7 @@ let
       # Two stages: static programs relocate Debian's packages, and these build all else, as
       # in nixpkgs: with GNU's own tools, and no more of them than nixpkgs' stdenv has.
       bootStdenv = import ./stdenv.nix { inherit lib system; bash = boot.bash; initialPath = [ boot.busybox boot.bash ]; };
-      debs = import ./debian.nix { inherit lib boot; inherit (bootStdenv) runCommand; };
+      debs = import ./debian.nix { inherit lib boot; inherit (bootStdenv) runCommand; salt = config.salt or ""; };
       stdenv = import ./stdenv.nix {
         inherit lib system;
         inherit (debs) bash;

@@ -48,8 +48,8 @@ impl SpecLayer {
     /// Returns the blob of this layer.
     pub fn blob(&self, form: Form) -> LayerBlob {
         match self.stored_as_is(form) {
-            Some(StoredBlob { digest, size, media_type, .. }) => {
-                LayerBlob { digest: *digest, size: *size, media_type: *media_type, toc: None }
+            Some(StoredBlob { digest, size, media_type, toc, .. }) => {
+                LayerBlob { digest: *digest, size: *size, media_type: *media_type, toc: *toc }
             }
             None => self.compressed_in(form).unwrap_or(LayerBlob {
                 digest: self.diff_id.as_uncompressed_blob(),

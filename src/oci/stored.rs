@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::archive_reader::ArchiveReader;
+use super::chunked::TocPlace;
 use super::compression::Compression;
 use super::media_type::LayerMediaType;
 use crate::digest::BlobDigest;
@@ -48,6 +49,9 @@ pub struct StoredBlob {
     pub size: u64,
     /// The media type that its author gave it.
     pub media_type: LayerMediaType,
+    /// The place of the table of contents, if the blob has one (`zstd:chunked`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub toc: Option<TocPlace>,
 }
 
 fn is_zero(number: &u64) -> bool {

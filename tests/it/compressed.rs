@@ -253,3 +253,43 @@ fn a_chunked_layer_is_read_by_its_table() {
     let manifest = Image::in_form(&spec, docker.form(), docker).manifest.bytes;
     assert!(!String::from_utf8(manifest).unwrap().contains("annotations"));
 }
+
+/// Checks that layers of a base keep what says where their tables of contents are, and that a base
+/// can't name bytes that its layers do not have.
+#[test]
+fn a_base_keeps_its_tables() {
+    let store = store();
+    let of_base = build(&store, "zstd:chunked", json!({}));
+    let tables = |spec: &ImageSpec| -> Vec<Value> {
+        let manifest: Value = serde_json::from_slice(&Image::new(spec).manifest.bytes).unwrap();
+        let layers = manifest["layers"].as_array().unwrap();
+        layers.iter().map(|layer| layer["annotations"].clone()).collect()
+    };
+    let name = format!("{}-chunked-base", "8".repeat(32));
+    let base = store.store().physical_dir().join(&name);
+    let layout = format!("oci:{}:latest", base.display());
+    let copied = store.stowage(&["copy", "image.json", &layout]).output().unwrap();
+    assert!(copied.status.success(), "{}", stderr(&copied));
+    let on_base = json!({"fromImage": format!("/nix/store/{name}"), "maxLayers": 30});
+    let spec = build(&store, "none", on_base.clone());
+    let expected = tables(&of_base);
+    assert!(expected.iter().any(Value::is_object));
+    assert_eq!(tables(&spec)[..expected.len()], expected);
+
+    // The same manifest with places beyond the layers.
+    let digest = Image::new(&of_base).manifest.digest.to_string().replace(':', "/");
+    let mut manifest = fs::read_to_string(base.join("blobs").join(&digest)).unwrap();
+    let key = "zstd-chunked.manifest-position\":\"";
+    for (place, _) in manifest.clone().match_indices(key).collect::<Vec<_>>().into_iter().rev() {
+        manifest.insert_str(place + key.len(), "9999999999");
+    }
+    let index = fs::read_to_string(base.join("index.json")).unwrap();
+    let mut index: Value = serde_json::from_str(&index).unwrap();
+    let wrong = Digest::of(manifest.as_bytes()).to_string();
+    index["manifests"][0]["digest"] = json!(wrong);
+    index["manifests"][0]["size"] = json!(manifest.len());
+    fs::write(base.join("blobs").join(wrong.replace(':', "/")), &manifest).unwrap();
+    fs::write(base.join("index.json"), index.to_string()).unwrap();
+    let spec = build(&store, "none", on_base);
+    assert!(tables(&spec)[..expected.len()].iter().all(Value::is_null));
+}

@@ -29,7 +29,8 @@ pub struct Descriptor {
     /// The type of an entry of an index that is not an image, such as a list of packages or a
     /// signature.
     pub artifact_type: Option<String>,
-    /// The annotations of an entry of an index; some are names of the image.
+    /// The annotations: of an entry of an index, some are names of the image; of a layer, some say
+    /// where its table of contents is.
     pub annotations: Option<BTreeMap<String, String>>,
 }
 

@@ -24,6 +24,8 @@ use crate::layer::{
     ACCOUNT_FILES, AccountFile, BaseLayerTree, BaseTree, DATABASE_DIR, LayerBudget,
 };
 use crate::oci::architecture::Architecture;
+use crate::oci::chunked::TocPlace;
+use crate::oci::compression::Compression;
 use crate::oci::media_type::LayerMediaType;
 use crate::oci::sources::SourceInfo;
 use crate::oci::spec_layer::{LayerSource, SpecLayer};
@@ -258,6 +260,13 @@ fn checked(
     }
     // skopeo names a layer `…tar.gzip` even if it copied it uncompressed from a docker-archive.
     let media_type = LayerMediaType { compression: scanned.compression, ..declared };
+    let annotations = part.descriptor.as_ref().and_then(|it| it.annotations.as_ref());
+    let toc = annotations.and_then(|annotations| {
+        TocPlace::of_annotations(|key| annotations.get(key).map(String::as_str))
+    });
+    // A table that is not there is the base's mistake, and no reason for another one.
+    let is_chunked = media_type.compression == Compression::Zstd;
+    let toc = toc.filter(|toc| is_chunked && toc.is_within(scanned.size));
     let Place { file, offset, archive, size } = place;
-    Ok(StoredBlob { file, offset, archive, digest: scanned.digest, size, media_type })
+    Ok(StoredBlob { file, offset, archive, digest: scanned.digest, size, media_type, toc })
 }

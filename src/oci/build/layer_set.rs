@@ -87,7 +87,7 @@ impl LayerSet {
     /// differently.
     pub fn keep_in(self, store: &Store, directory: &Path) -> Result<Self, Error> {
         let keep = |layer: SpecLayer| {
-            let LayerBlob { digest, size, media_type, .. } = layer.blob(Form::AsStored);
+            let LayerBlob { digest, size, media_type, toc } = layer.blob(Form::AsStored);
             let file = PathBuf::from(format!("{}.tar", digest.digest().hex()));
             let out = fs::File::create(directory.join(&file)).map_err(layer::Error::Write)?;
             let mut out = DigestWriter::new(out);
@@ -96,7 +96,7 @@ impl LayerSet {
                 return Err(Error::Unsteady { names: layer.names() });
             }
             let archive = Compression::None;
-            let blob = StoredBlob { file, offset: 0, archive, digest, size, media_type };
+            let blob = StoredBlob { file, offset: 0, archive, digest, size, media_type, toc };
             Ok(match layer.source {
                 LayerSource::Made(contents) => {
                     SpecLayer { source: LayerSource::Kept(contents, blob), ..layer }

@@ -126,6 +126,7 @@ fn tar_layers(store: &Store, options: &BuildOptions) -> Result<LayerSet, Error> 
             digest: BlobDigest::new(digest),
             size,
             media_type: LayerMediaType::oci(Compression::None),
+            toc: None,
         };
         let source = LayerSource::Stored(blob);
         let diff_id = DiffId::new(digest);

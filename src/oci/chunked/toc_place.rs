@@ -69,6 +69,12 @@ impl TocPlace {
         })
     }
 
+    /// Returns whether both documents are within a blob of `blob` bytes.
+    pub fn is_within(&self, blob: u64) -> bool {
+        let ends = |offset: u64, size| offset.checked_add(size).is_some_and(|end| end <= blob);
+        ends(self.offset, self.size) && ends(self.tar_split_offset, self.tar_split_size)
+    }
+
     /// Returns the last bytes of the blob, by which programs find the table without annotations.
     pub(super) fn footer(&self) -> Vec<u8> {
         let numbers = [
@@ -108,6 +114,8 @@ mod tests {
         assert_eq!(get(POSITION), Some("1:2:3:1"));
         assert_eq!(get(TAR_SPLIT_POSITION), Some("4:5:6"));
         assert_eq!(TocPlace::of_annotations(get), Some(place));
+        assert!(place.is_within(9) && !place.is_within(8));
+        assert!(!TocPlace { offset: u64::MAX, ..place }.is_within(u64::MAX));
         for (key, value) in [
             (POSITION, None),
             (POSITION, Some("1:2:3:2")),
