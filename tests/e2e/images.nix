@@ -3,6 +3,9 @@
 let
   inherit (pkgs) stowage;
 
+  # The same packages with another libc.
+  rebuilt = import pkgs.path { inherit (pkgs) system; config.salt = "rebuilt"; };
+
   # An application of a few bytes on top of programs of many.
   app = version: pkgs.writeShellScriptBin "app" "echo app ${version}; exec ${pkgs.git}/bin/git --version";
   appImage = version: stowage.buildImage {
@@ -310,6 +313,20 @@ in
     tag = "zstd";
     config.Cmd = [ "${pkgs.coreutils}/bin/echo" "compressed" ];
     compression = "zstd";
+  };
+  # Layers of which clients fetch pieces; and the same with another libc, so that each store path has
+  # another hash.
+  chunked = stowage.buildImage {
+    name = "e2e/chunked";
+    tag = "v1";
+    config.Cmd = [ "${pkgs.coreutils}/bin/echo" "chunked" ];
+    compression = "zstd:chunked";
+  };
+  chunkedRebuilt = stowage.buildImage {
+    name = "e2e/chunked";
+    tag = "v2";
+    config.Cmd = [ "${rebuilt.coreutils}/bin/echo" "chunked" ];
+    compression = "zstd:chunked";
   };
 
   # With annotations: null leaves one out.

@@ -15,6 +15,8 @@ mod base;
 mod build;
 /// `stowage lint` beside what Docker starts, and `structureTest`.
 mod checks;
+/// Layers of which podman fetches pieces.
+mod chunked;
 /// Clients of other Debian releases: podman 5, skopeo 1.18 and oras.
 mod clients;
 /// containerd, which pulls the layers that it lacks.
