@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use object_store::path::Path;
-use object_store::signer::Signer;
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutPayload};
+use object_store::{ObjectMeta, ObjectStoreExt, PutPayload};
 use time::OffsetDateTime;
 use tokio::sync::Semaphore;
 use tokio_stream::StreamExt;
@@ -45,13 +44,7 @@ const QUESTIONS: usize = 16;
 
 /// The state of an [`ObjectStorage`](super::ObjectStorage).
 pub struct Inner {
-    pub address: String,
-    pub store: Arc<dyn ObjectStore>,
-    /// The client for blobs that are passed on.
-    pub reader: Arc<dyn ObjectStore>,
-    /// The limit `Limits::silence`.
-    pub silence: Duration,
-    pub signer: Option<Arc<dyn Signer>>,
+    pub backend: Backend,
     pub names: Names,
     /// The keys for the signatures of pointers, if there are any.
     pub keys: StorageKeys,
@@ -74,14 +67,9 @@ pub struct Inner {
 
 impl Inner {
     pub fn new(backend: Backend) -> Self {
-        let Backend { address, store, reader, silence, signer, prefix } = backend;
         Self {
-            address,
-            store,
-            reader,
-            silence,
-            signer,
-            names: Names::new(prefix),
+            names: Names::new(backend.prefix.clone()),
+            backend,
             keys: StorageKeys::default(),
             newest: Mutex::default(),
             repositories: Mutex::default(),
@@ -153,7 +141,7 @@ impl Inner {
     pub async fn manifests(&self, name: &str) -> Result<Vec<BlobDigest>, StorageError> {
         let prefix = self.names.manifests(name);
         let listed = async {
-            let mut objects = self.store.list(Some(&prefix));
+            let mut objects = self.backend.store.list(Some(&prefix));
             let mut found = Vec::new();
             while let Some(object) = objects.next().await {
                 let object = object.map_err(|error| self.error("list", &prefix, &error))?;
@@ -196,11 +184,11 @@ impl Inner {
     /// Removes an object that does not have the digest in its name.
     pub async fn discard(&self, digest: &BlobDigest) {
         let object = self.names.blob(digest);
-        tracing::error!(storage = self.address, %object, "not the blob that it should be: removed");
+        tracing::error!(storage = self.backend.address, %object, "not the blob that it should be: removed");
         self.lost().insert(*digest);
-        if let Err(error) = self.store.delete(&object).await {
+        if let Err(error) = self.backend.store.delete(&object).await {
             // The blob is stored again nevertheless.
-            tracing::warn!(storage = self.address, %object, %error, "cannot remove the object");
+            tracing::warn!(storage = self.backend.address, %object, %error, "cannot remove the object");
         }
     }
 
@@ -220,22 +208,22 @@ impl Inner {
         // The answer must be that the object is missing, not that it is forbidden.
         let missing = self.names.missing();
         self.in_time("look for", &missing, self.head(&missing)).await?;
-        if let Some(signer) = &self.signer {
+        if let Some(signer) = &self.backend.signer {
             let signed =
                 tokio::time::timeout(self.patience, source::sign(signer.as_ref(), &probe)).await;
             if !matches!(signed, Ok(Ok(_))) {
                 tracing::warn!(
-                    storage = self.address,
+                    storage = self.backend.address,
                     "no addresses can be signed with these credentials: blobs are passed on"
                 );
-                self.signer = None;
+                self.backend.signer = None;
             }
         }
         Ok(())
     }
 
     pub fn error(&self, what: &str, object: &Path, error: &object_store::Error) -> StorageError {
-        StorageError::new(&self.address, format!("{what} {object}"), error)
+        StorageError::new(&self.backend.address, format!("{what} {object}"), error)
     }
 
     /// Waits for `work`, and fails if that takes longer than a client may wait.
@@ -248,7 +236,7 @@ impl Inner {
         match tokio::time::timeout(self.patience, work).await {
             Ok(result) => result,
             Err(_) => Err(StorageError::Unreachable {
-                storage: self.address.clone(),
+                storage: self.backend.address.clone(),
                 what: format!("{what} {object}"),
                 reason: format!("nothing came within {:?}", self.patience),
             }),
@@ -257,7 +245,7 @@ impl Inner {
 
     /// Returns the properties of an object, or `None` if it does not exist.
     pub async fn head(&self, object: &Path) -> Result<Option<ObjectMeta>, StorageError> {
-        match self.store.head(object).await {
+        match self.backend.store.head(object).await {
             Ok(meta) => Ok(Some(meta)),
             Err(error) if is_missing(&error) => Ok(None),
             Err(error) => Err(self.error("look for", object, &error)),
@@ -272,14 +260,16 @@ impl Inner {
         range: Option<Range<u64>>,
         size: u64,
     ) -> Result<(BlobStream, Range<u64>), StorageError> {
-        let begun = source::read(self.reader.as_ref(), object, range, size, self.silence).await;
+        let begun =
+            source::read(self.backend.reader.as_ref(), object, range, size, self.backend.silence)
+                .await;
         begun.map_err(|error| self.error("read", object, &error))
     }
 
     /// Reads a small object.
     pub async fn read(&self, object: &Path) -> Result<Option<(ObjectMeta, Bytes)>, StorageError> {
         let read = async {
-            let found = self.store.get(object).await?;
+            let found = self.backend.store.get(object).await?;
             let meta = found.meta.clone();
             if meta.size > LONGEST_DOCUMENT {
                 return Ok(None);
@@ -299,7 +289,7 @@ impl Inner {
     /// with a digest that is sent along, or they come over TLS, or the storage is a directory, in
     /// which the file is renamed.
     pub async fn put(&self, object: &Path, bytes: PutPayload) -> Result<(), StorageError> {
-        let put = self.store.put(object, bytes).await;
+        let put = self.backend.store.put(object, bytes).await;
         put.map(drop).map_err(|error| self.error("write", object, &error))
     }
 
@@ -317,13 +307,13 @@ impl Inner {
         match found {
             Some(meta) if meta.size == size && !is_lost => return Ok(None),
             Some(meta) => tracing::warn!(
-                storage = self.address, %object, expected = size, found = meta.size,
+                storage = self.backend.address, %object, expected = size, found = meta.size,
                 "not the blob that it should be: stored anew"
             ),
             None => {}
         }
         let _place = self.uploads.acquire().await;
-        match upload::send(self.store.as_ref(), &object, layer).await {
+        match upload::send(self.backend.store.as_ref(), &object, layer).await {
             Ok(()) => {
                 self.lost().remove(&digest);
                 Ok(Some(size))

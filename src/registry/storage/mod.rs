@@ -141,7 +141,7 @@ impl ObjectStorage {
         let Some((meta, bytes)) = self.0.read(&object).await? else { return Ok(None) };
         let pointer: Pointer =
             serde_json::from_slice(&bytes).map_err(|error| StorageError::Damaged {
-                storage: self.0.address.clone(),
+                storage: self.0.backend.address.clone(),
                 object: object.to_string(),
                 expected: "a pointer to an image".to_owned(),
                 found: error.to_string(),
@@ -151,18 +151,18 @@ impl ObjectStorage {
         let signed = match signed {
             Ok(signed) => signed,
             Err(reason) => {
-                let storage = &self.0.address;
+                let storage = &self.0.backend.address;
                 tracing::warn!(storage, %object, %reason, "not believed: as if it were not there");
                 return Ok(None);
             }
         };
         let Pointer { digest, media_type, .. } = pointer;
         let Some(Document { bytes, .. }) = self.document(&digest).await? else {
-            tracing::warn!(storage = self.0.address, %object, %digest, "the image's manifest is gone");
+            tracing::warn!(storage = self.0.backend.address, %object, %digest, "the image's manifest is gone");
             return Ok(None);
         };
         if self.has_lost_of(&bytes) {
-            tracing::warn!(storage = self.0.address, %object, %digest, "a blob of the image is gone");
+            tracing::warn!(storage = self.0.backend.address, %object, %digest, "a blob of the image is gone");
             return Ok(None);
         }
         self.0.repositories().add(name, &bytes);
@@ -205,7 +205,7 @@ impl ObjectStorage {
         let Some((_, bytes)) = self.0.read(&object).await? else { return Ok(None) };
         let found = Digest::of(&bytes);
         if found != *digest.digest() {
-            let (storage, object) = (&self.0.address, object.as_ref());
+            let (storage, object) = (&self.0.backend.address, object.as_ref());
             return Err(StorageError::damaged(storage, object, digest.digest(), &found));
         }
         #[derive(Deserialize)]
@@ -266,7 +266,7 @@ impl ObjectStorage {
     /// Fails with [`StorageError`] if the storage does not answer or refuses.
     pub async fn size(&self) -> Result<u64, StorageError> {
         let prefix = self.0.names.all();
-        let mut objects = self.0.store.list(Some(&prefix));
+        let mut objects = self.0.backend.store.list(Some(&prefix));
         let mut size = 0u64;
         while let Some(object) = objects.next().await {
             let object = object.map_err(|error| self.0.error("list", &prefix, &error))?;
@@ -291,7 +291,7 @@ impl ObjectStorage {
             return Ok(None);
         };
         let size = meta.size;
-        let source = match &inner.signer {
+        let source = match &inner.backend.signer {
             Some(signer) => {
                 let signed = async {
                     let signed = source::sign(signer.as_ref(), &object).await;

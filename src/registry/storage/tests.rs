@@ -25,7 +25,7 @@ async fn listen(limits: Limits) -> (TcpListener, Backend) {
 
 fn storage(backend: Backend, patience: Duration) -> ObjectStorage {
     // Credentials that can't sign have the same effect.
-    ObjectStorage(Arc::new(Inner { patience, signer: None, ..Inner::new(backend) }))
+    ObjectStorage(Arc::new(Inner { patience, ..Inner::new(Backend { signer: None, ..backend }) }))
 }
 
 #[tokio::test]
