@@ -19,15 +19,86 @@ fn sources(path: &Path, found: &mut Vec<(String, String)>) {
     }
 }
 
+/// Returns the code of a file: its text without comments and without the module of its tests.
+fn code(text: &str) -> String {
+    let text = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+    let lines = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Returns whether code names a module of a crate, by its path or in a group of imports.
+fn names_of(code: &str, root: &str, module: &str) -> bool {
+    let grouped = code.split(&format!("use {root}::{{")).skip(1).any(|rest| {
+        let list = rest.split(';').next().unwrap_or_default();
+        list.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == module)
+    });
+    let path = format!("{root}::{module}");
+    let is_longer = |rest: &str| rest.starts_with(|c: char| c.is_alphanumeric() || c == '_');
+    grouped || code.split(&path).skip(1).any(|rest| !is_longer(rest))
+}
+
 fn names(text: &str, stage: &str) -> bool {
     // Doc comments may name later stages: code may not.
-    let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
-    let code = code.collect::<Vec<_>>().join("\n");
-    let grouped = code.split("use crate::{").skip(1).any(|rest| {
-        let list = rest.split(';').next().unwrap_or_default();
-        list.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == stage)
-    });
-    grouped || code.contains(&format!("crate::{stage}"))
+    let lines = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+    names_of(&lines.collect::<Vec<_>>().join("\n"), "crate", stage)
+}
+
+/// The modules of `std` and of this program that reach files, other programs or the system.
+const OUTSIDE: [(&str, &str); 9] = [
+    ("std", "fs"),
+    ("std", "process"),
+    ("std", "env"),
+    ("std", "thread"),
+    ("std::os", "fd"),
+    ("std::os::unix", "net"),
+    ("crate", "system"),
+    ("crate", "date::now"),
+    ("std", "io::stdin"),
+];
+/// Names by which code reaches the outside: clocks, the network, files, programs, randomness,
+/// output, shared state.
+const REACHING: [&str; 33] = [
+    "Instant",
+    "SystemTime",
+    "now_utc",
+    "now_local",
+    "TcpStream",
+    "TcpListener",
+    "UdpSocket",
+    "ToSocketAddrs",
+    "stdin(",
+    "stdout(",
+    "stderr(",
+    "print!(",
+    "println!(",
+    "eprint!(",
+    "eprintln!(",
+    "File::open",
+    "OpenOptions",
+    "Command::new",
+    ".exists()",
+    ".is_file()",
+    ".is_dir()",
+    ".metadata()",
+    ".symlink_metadata()",
+    ".canonicalize()",
+    ".read_link()",
+    ".read_dir()",
+    "Mutex<",
+    "thread_rng",
+    "getrandom",
+    "OsRng",
+    "tokio::",
+    "rustix::",
+    "tracing::",
+];
+
+/// Returns how code reaches the outside, if it does.
+fn reach(text: &str) -> Option<String> {
+    let code = code(text);
+    let module = OUTSIDE.iter().find(|(root, module)| names_of(&code, root, module));
+    let module = module.map(|(root, module)| format!("{root}::{module}"));
+    module.or_else(|| REACHING.iter().find(|name| code.contains(*name)).map(ToString::to_string))
 }
 
 fn violations(part: &str, forbidden: &[&str]) -> Vec<String> {
@@ -74,7 +145,54 @@ fn there_are_no_other_stages() {
     assert_eq!(parts, known, "a new part of src/ needs a place in this test and in lib.rs");
 }
 
-/// Tests this test: it detects imports in each form.
+/// Checks that a module whose first lines say "(pure)" reads no file, clock or variable, asks no
+/// other computer or program, and prints nothing: its results follow from its arguments.
+#[test]
+fn pure_modules_reach_nothing_outside() {
+    let mut found = Vec::new();
+    sources(Path::new(SOURCE), &mut found);
+    let is_pure = |(_, text): &&(String, String)| {
+        let doc = text.lines().take_while(|line| line.starts_with("//!"));
+        doc.collect::<String>().contains("(pure")
+    };
+    let pure: Vec<_> = found.iter().filter(is_pure).collect();
+    assert!(pure.len() > 100, "{} files say that they are pure", pure.len());
+    let reaching = pure.iter().filter_map(|(file, text)| {
+        reach(text).map(|name| format!("{file} says \"(pure)\", and names {name}"))
+    });
+    assert_eq!(reaching.collect::<Vec<_>>(), [""; 0]);
+}
+
+/// Tests the test of purity: it detects each way to the outside, and nothing else.
+#[test]
+fn ways_outside_are_seen() {
+    for text in [
+        "use std::fs;",
+        "use std::fs::File;",
+        "use std::{fmt, process};",
+        "let home = std::env::var(\"HOME\");",
+        "use std::time::{Duration, Instant};",
+        "use std::net::TcpStream;",
+        "use crate::{digest, system};",
+        "if path.exists() {}",
+        "#[cfg(test)]\nuse std::fs;",
+    ] {
+        assert!(reach(text).is_some(), "{text}");
+    }
+    for text in [
+        "use std::fmt;",
+        "use std::time::Duration;",
+        "use std::net::IpAddr;",
+        "//! Not `std::fs`.",
+        "use std::{fmt, io};",
+        "use crate::oci::build::system;",
+        "#[cfg(test)]\nmod tests {\n    use std::fs;\n}",
+    ] {
+        assert_eq!(reach(text), None, "{text}");
+    }
+}
+
+/// Tests the test of stages: it detects imports in each form.
 #[test]
 fn imports_are_seen() {
     for text in [
