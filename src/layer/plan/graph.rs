@@ -21,7 +21,7 @@ pub(super) struct Graph<'c> {
     /// them.
     referrers: OnceCell<Rows>,
     topological: Vec<usize>,
-    /// Paths whose files are copied to `/`.
+    /// Paths whose files are copied to `/`, or only linked from there.
     copies: Option<&'c BTreeSet<StorePath>>,
 }
 
@@ -54,12 +54,12 @@ impl<'c> Graph<'c> {
         Self { infos, references, referrers: OnceCell::new(), topological, copies: None }
     }
 
-    /// Marks the paths whose files are copied to `/`.
+    /// Marks the paths whose files are copied to `/`, or only linked from there.
     pub fn with_copies(self, copies: &'c BTreeSet<StorePath>) -> Self {
         Self { copies: Some(copies), ..self }
     }
 
-    /// Returns whether the files of a path are copied to `/`.
+    /// Returns whether the files of a path are copied to `/`, or only linked from there.
     pub fn is_copied(&self, path: usize) -> bool {
         self.copies.is_some_and(|copies| copies.contains(&self.infos[path].path))
     }

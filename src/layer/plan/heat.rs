@@ -49,7 +49,8 @@ impl Heat {
 
     pub fn with_exact_up_to(graph: &Graph, exact: usize) -> (Self, Vec<Weight>) {
         let referrers = graph.referrer_counts();
-        // A path that is copied to `/` has no referrer either, but seldom changes with every build.
+        // A path that is copied or linked to `/` has no referrer either, but seldom changes with every
+        // build.
         let is_copy = |path: usize| referrers[path] == 0 && graph.is_copied(path);
         let is_top = |path: usize| referrers[path] == 0 && !graph.is_copied(path);
         let mut is_second: Vec<_> = graph.paths().map(is_copy).collect();
@@ -133,9 +134,14 @@ impl Heat {
 
     /// Returns the heat of a layer with this reach.
     pub fn of(&self, reach: &Reach) -> u64 {
+        self.weigh(self.counts(reach))
+    }
+
+    /// Returns the three counts of [`weigh`](Self::weigh).
+    fn counts(&self, reach: &Reach) -> [usize; 3] {
         match reach {
-            Reach::Exact(bits) => self.of_bits(bits.iter().copied()),
-            Reach::Sketch(sketch) => self.weigh(sketch.counts(&self.hashes)),
+            Reach::Exact(bits) => self.counts_of_bits(bits.iter().copied()),
+            Reach::Sketch(sketch) => sketch.counts(&self.hashes),
         }
     }
 
@@ -146,27 +152,36 @@ impl Heat {
                 let (short, long) = if a.len() < b.len() { (a, b) } else { (b, a) };
                 let (common, rest) = long.split_at(short.len());
                 let common = common.iter().zip(short).map(|(a, b)| a | b);
-                self.of_bits(common.chain(rest.iter().copied()))
+                self.weigh(self.counts_of_bits(common.chain(rest.iter().copied())))
             }
             (Reach::Sketch(a), Reach::Sketch(b)) => self.weigh(a.union_counts(b, &self.hashes)),
             _ => unreachable!("{ONE_KIND}"),
         }
     }
 
-    fn of_bits(&self, bits: impl Iterator<Item = u64>) -> u64 {
+    fn counts_of_bits(&self, bits: impl Iterator<Item = u64>) -> [usize; 3] {
         let mut counts = [0; 3];
         for (word, (tops, seconds)) in bits.zip(&self.masks) {
             for (count, bits) in counts.iter_mut().zip([word, word & tops, word & seconds]) {
                 *count += bits.count_ones() as usize;
             }
         }
-        self.weigh(counts)
+        counts
     }
 
-    /// Returns the heat of a path whose only referrer is on top of the image, without the path
-    /// itself.
-    pub fn of_second(&self) -> u64 {
-        self.weigh([0, 0, 1])
+    /// Returns the weight of files that are copied to `/`, from those of the paths that they refer
+    /// to, and the number of other store paths that the files are from.
+    ///
+    /// Files that refer to none of the author's own paths are less likely to change than one of
+    /// these, however many tools they refer to: an update of the tools changes many at once.
+    pub fn of_root(&self, size: u64, reached: Option<&Weight>, others: usize) -> Weight {
+        let counts = reached.map(|reached| self.counts(&reached.reach)).unwrap_or_default();
+        let [_, tops, _] = counts;
+        let mut heat = self.weigh(counts) + self.weigh([1, 0, 1]) * others as u64;
+        if tops == 0 && self.tops > 0 {
+            heat = heat.min(self.weigh([1, 1, 0]));
+        }
+        Weight { size, heat, reach: Reach::default() }
     }
 
     /// Weighs a reach by three counts: of its paths, of those that nothing refers to, and of those
@@ -240,11 +255,6 @@ impl Group {
 }
 
 impl Weight {
-    /// Returns the weight of something outside of the graph. It is not joined with anything.
-    pub fn alone(size: u64, heat: u64) -> Self {
-        Self { size, heat, reach: Reach::default() }
-    }
-
     pub fn join(&mut self, heat: &Heat, other: &Self) {
         self.size = self.size.saturating_add(other.size);
         self.reach.unite(&other.reach);

@@ -58,7 +58,7 @@ pub struct PlanOptions {
     pub popularity: Popularity,
     /// An earlier plan, in whose layers paths stay.
     pub previous: Option<PreviousPlan>,
-    /// The paths whose files are copied to `/`: they seldom change with every build, though nothing
+    /// The paths whose files are copied to `/` or linked from there: they seldom change with every build, though nothing
     /// refers to them.
     pub copies: BTreeSet<StorePath>,
 }

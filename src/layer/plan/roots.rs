@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::LayerPlan;
 use super::graph::Graph;
-use super::heat::{Group, Heat, Weight, cooler};
+use super::heat::{Group, Heat, cooler};
 use super::hints::LayeringHints;
 use super::package::is_meant;
 use crate::closure::Closure;
@@ -51,10 +51,8 @@ impl LayerPlan {
         let place = |root: &RootLayer| {
             let reached = numbers(&root.reaches);
             let group = Group::of(&heat, &reached, &weights);
-            let mut warm = group.map_or(0, |group| group.weight.heat);
-            let apart = root.roots.iter().filter(|path| !number.contains_key(path));
-            warm += (1 + heat.of_second()) * apart.count() as u64;
-            let root = Weight::alone(root.size, warm);
+            let others = root.roots.iter().filter(|path| !number.contains_key(path)).count();
+            let root = heat.of_root(root.size, group.as_ref().map(|group| &group.weight), others);
             // Plans of other layerings are not sorted in this way: go below the first layer that is
             // more likely to change.
             layers.iter().position(|layer| cooler(&root, layer)).unwrap_or(layers.len())
@@ -92,7 +90,7 @@ pub enum HintRule {
 mod tests {
     use super::*;
     use crate::layer::plan::tests::named;
-    use crate::layer::plan::{LayerBudget, Layering};
+    use crate::layer::plan::{LayerBudget, Layering, PlanOptions};
 
     const KIB: u64 = 1 << 10;
 
@@ -130,6 +128,36 @@ mod tests {
         assert_eq!(plan.layers().len(), 3);
         assert!(places[0] < 3 && places[1] < 3, "{places:?}");
         assert_eq!(places[2], 3);
+    }
+
+    /// Links to tools alone go below an application: they do not change with it. Links to the
+    /// application as well change with it, and go above.
+    #[test]
+    fn links_to_tools_are_below_an_application() {
+        let tools: Vec<_> = (0..20).map(|number| format!("tool-{number}")).collect();
+        let mut paths: Vec<(&str, u64, &[&str])> = vec![("libc", 30_000 * KIB, &[])];
+        paths.extend(tools.iter().map(|tool| (&tool[..], 300 * KIB, &["libc"][..])));
+        paths.push(("app", 110 * KIB, &["libc"]));
+        let closure = named(&paths);
+        let path = |name: &str| {
+            let all = closure.infos().iter();
+            all.map(|info| &info.path).find(|path| path.name() == name).unwrap().clone()
+        };
+        let links: StorePath = format!("{}-links", "z".repeat(32)).parse().unwrap();
+        let to_tools: Vec<_> = tools.iter().map(|tool| path(tool)).collect();
+        let copies: BTreeSet<_> = to_tools.iter().cloned().chain([links.clone()]).collect();
+        let options = PlanOptions { copies: copies.clone(), ..Layering::Runs.into() };
+        let plan = LayerPlan::new(&closure, LayerBudget::new(60).unwrap(), options).unwrap();
+        assert_eq!(plan.layers().last().unwrap(), &[path("app")]);
+        let layer = |reaches: Vec<StorePath>| {
+            let (roots, size) = (vec![links.clone()], 120 * KIB);
+            RootLayer { roots, reaches, size }
+        };
+        let to_app = to_tools.iter().cloned().chain([path("app")]).collect();
+        let places =
+            plan.places_of_roots(&closure, &copies, &[layer(to_tools.clone()), layer(to_app)]);
+        let count = plan.layers().len();
+        assert_eq!(places, [count - 1, count]);
     }
 
     #[test]

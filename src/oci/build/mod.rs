@@ -308,8 +308,9 @@ fn contents(
     options: &BuildOptions,
 ) -> Result<Vec<LayerContents>, Error> {
     let links_into_store = roots.links.into_store;
+    let plan = PlanOptions { copies: roots.copies.clone(), ..plan_options(options)? };
     let layers = roots.among(&in_store, options, |budget| {
-        Ok(LayerPlan::new(&in_store, budget, plan_options(options)?).map_err(layer::Error::Plan)?)
+        Ok(LayerPlan::new(&in_store, budget, plan).map_err(layer::Error::Plan)?)
     })?;
     let contents = |(store_paths, copy_to_root): (Vec<_>, Vec<StorePath>)| {
         let store_paths: BTreeSet<_> = store_paths.into_iter().collect();
@@ -348,7 +349,7 @@ fn plan_options(options: &BuildOptions) -> Result<PlanOptions, Error> {
         hints: options.layering_hints.clone(),
         popularity: popularity.unwrap_or_default(),
         previous: previous.transpose()?,
-        copies: options.copy_to_root.iter().cloned().collect(),
+        copies: BTreeSet::new(),
     })
 }
 

@@ -15,6 +15,8 @@ use crate::store::{Store, StorePath};
 
 /// The size below which roots share a layer, since a layer of its own would not save anything.
 const SMALL: u64 = 64 << 10;
+/// The number of bytes of an entry's header in a tar.
+const HEADER: u64 = 512;
 /// The number of layers below which everything that is copied to `/` is in one layer, on top.
 const ENOUGH: usize = 4;
 
@@ -27,6 +29,9 @@ pub struct Roots {
     /// The packages that are planned like store paths, although they are copied to `/` and are not
     /// in the image's store.
     pub planned: BTreeSet<StorePath>,
+    /// The paths whose files are copied to `/`, and those that nothing but these refers to: links
+    /// to tools.
+    pub copies: BTreeSet<StorePath>,
     /// The links in all roots.
     pub links: RootLinks,
 }
@@ -90,8 +95,10 @@ impl Roots {
         let links = layer::root_links(store, &of(roots), base, policy)?;
         let allowed = options.max_layers.get() / 4;
         if roots.is_empty() {
-            return Ok(Self { groups: Vec::new(), planned: BTreeSet::new(), links });
+            let (planned, copies) = (BTreeSet::new(), BTreeSet::new());
+            return Ok(Self { groups: Vec::new(), planned, copies, links });
         }
+        let copies = copies(store, closure, options);
         // What has merged files of others is above these.
         let is_declared = |root: &StorePath| {
             options.merged_files.as_ref().is_some_and(|merged| merged.path == *root)
@@ -116,7 +123,7 @@ impl Roots {
         if options.layering != Layering::Runs || options.max_layers.get() < ENOUGH {
             let all = joined(groups).map(|group| Group { is_top: true, rule: None, ..group });
             let groups = all.into_iter().collect();
-            return Ok(Self { groups, planned: BTreeSet::new(), links });
+            return Ok(Self { groups, planned: BTreeSet::new(), copies, links });
         }
         let (mut directories, mut root_links) = (Vec::new(), Vec::new());
         for (root, group) in roots.iter().zip(&mut groups) {
@@ -129,6 +136,10 @@ impl Roots {
             // A package that mostly consists of files, and not of links to other packages, can be
             // planned like a store path.
             group.is_package = !is_elsewhere(root) && found.file_bytes >= group.layer.size / 2;
+            // In a tar, a link takes more bytes than in a NAR.
+            let entries = found.links.len() + found.directories.len();
+            let in_tar = found.file_bytes.saturating_add(HEADER * entries as u64);
+            group.layer.size = group.layer.size.max(in_tar);
             directories.push(found.directories);
             root_links.push(found.links);
         }
@@ -140,7 +151,7 @@ impl Roots {
             .into_iter()
             .partition(|group| group.is_package && !group.is_top && group.layer.size >= SMALL);
         let planned = planned.into_iter().flat_map(|group| group.layer.roots).collect();
-        Ok(Self { groups: arranged(groups, allowed.max(2)), planned, links })
+        Ok(Self { groups: arranged(groups, allowed.max(2)), planned, copies, links })
     }
 
     /// Returns all layers, from the bottom up: those of store paths, and those of roots among them.
@@ -154,8 +165,7 @@ impl Roots {
         options: &BuildOptions,
         plan: impl FnOnce(layer::LayerBudget) -> Result<LayerPlan, Error>,
     ) -> Result<Vec<Planned>, Error> {
-        let Self { mut groups, planned: packages, .. } = self;
-        let copies = options.copy_to_root.iter().cloned().collect();
+        let Self { mut groups, planned: packages, copies, .. } = self;
         let budget = options.max_layers.less(groups.len());
         let plan = plan(budget.unwrap_or(options.max_layers))?;
         let split = |paths: Vec<StorePath>, joined: Vec<StorePath>| {
@@ -216,6 +226,19 @@ impl Roots {
 fn has_database(store: &Store, root: &StorePath) -> bool {
     let directory = store.physical(root).join(DATABASE_DIR.trim_start_matches('/'));
     directory.join(DATABASE).is_file()
+}
+
+/// Returns [`Roots::copies`]. A path that the excluded files refer to, such as the one with the image's
+/// `config`, was asked for by its author, who may change it with every build.
+fn copies(store: &Store, closure: &Closure, options: &BuildOptions) -> BTreeSet<StorePath> {
+    let references_of = |path: &StorePath| {
+        closure.node(path).into_iter().flat_map(|node| closure.references(node)).cloned()
+    };
+    let asked_for: BTreeSet<_> = options.exclude.iter().flat_map(references_of).collect();
+    let roots = options.copy_to_root.iter();
+    let linking = roots.clone().filter(|root| !has_database(store, root));
+    let linked = linking.flat_map(references_of).filter(|path| !asked_for.contains(path));
+    roots.cloned().chain(linked).collect()
 }
 
 fn joined(groups: Vec<Group>) -> Option<Group> {
