@@ -17,6 +17,8 @@
    - fromImage: the base image, or null
    - sbom: a list of its packages with versions, licences and dependencies, for scanners and auditors
    (SPDX; `sbom.cyclonedx` is CycloneDX)
+   - forServe: a directory for `stowage serve`, with the image and the documents of `attach`
+   - attachments: a list of these documents for `stowage serve`, or null
    - spec: the image spec, `image.json`, which names every layer's contents and digest
    - isExe: true, as for nixpkgs' `streamLayeredImage`
 
@@ -104,7 +106,7 @@ lib.fix (self:
 , nixGid ? 0
   # The old name of copyToRoot.
 , contents ? null
-  # Documents that `copyToRegistry` attaches to the image: a list of `{ file; type; }`, or a function of `{
+  # Documents that `copyToRegistry` attaches to the image, and `stowage serve` serves with it (`forServe`): a list of `{ file; type; }`, or a function of `{
   # sbom }` that returns such a list: `{ sbom }: [ { file = sbom; type = "application/spdx+json"; } ]`.
 , attach ? [ ]
   # The `meta` attributes of the derivation.

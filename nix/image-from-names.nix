@@ -12,6 +12,7 @@
 
    Attributes of the result, besides those of `buildImage`:
    - missing: the names without a package
+   - packages: the packages, each with its outputs that are in the image
    - json: a file with `{ manifest; layerLocations; }`, the latter by digest; or, if a name is
    missing, with `{ error = "not_found"; pkgs = [ NAME … ]; }`
 
@@ -95,6 +96,12 @@ lib.fix (self:
       '';
     };
 
+    # The outputs that `buildEnv` takes, and that of which links are made here.
+    outputsOf = drv:
+      if drv.outputSpecified or false then [ drv ]
+      else map (output: drv.${output}) (drv.meta.outputsToInstall or [ drv.outputName ]);
+    inImage = lib.unique (lib.concatMap outputsOf inRoot.found ++ coreutils.found);
+
     # A name alone is a new user's.
     account = if builtins.isString user then { name = user; } else user;
 
@@ -121,11 +128,13 @@ lib.fix (self:
   if missing == [ ] then
     image // {
       inherit missing;
+      packages = inImage;
       json = runCommandLocal "manifest.json" { } "${stowage}/bin/stowage manifest --locations ${image.spec} > $out";
     }
   else
     none // {
       inherit missing;
+      packages = [ ];
       json = writeText "not-found.json" (builtins.toJSON { error = "not_found"; pkgs = missing; });
     }
 )

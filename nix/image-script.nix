@@ -1,4 +1,4 @@
-{ lib, sbom, streamer, script }:
+{ lib, runCommandLocal, sbom, streamer, script, writeText }:
 
 # The result of every function that makes one image: a script that streams the image, with programs that
 # explain the image and copy it.
@@ -26,11 +26,25 @@ script {
     let
       packages = sbom { inherit spec roots texts; name = reference; };
       documents = if builtins.isFunction attach then attach { sbom = packages; } else attach;
-      option = { file, type }: " --attach ${lib.escapeShellArg "${file}:${type}"}";
+      line = { file, type }: "${file}:${type}";
+      option = document: " --attach ${lib.escapeShellArg (line document)}";
+      attachments =
+        if documents == [ ] then null
+        else writeText "${baseNameOf name}-attachments" (lib.concatMapStrings (document: "${line document}\n") documents);
+      # The reference without a registry.
+      parts = builtins.match "([^/]*[.:][^/]*/|localhost/)?(.*):([^:/]*)" reference;
+      repository = builtins.elemAt parts 1;
+      inRegistry = lib.escapeShellArg "${repository}/${builtins.elemAt parts 2}";
     in
     {
       explain = program "explain" "explain ${spec} --name ${reference}";
       sbom = packages;
+      inherit attachments;
+      forServe = runCommandLocal "${baseNameOf name}-for-serve" { } ''
+        mkdir -p $out/${lib.escapeShellArg repository}
+        ln -s ${spec} $out/${inRegistry}
+        ${lib.optionalString (attachments != null) "ln -s ${attachments} $out/${inRegistry}@attach"}
+      '';
       copyToDockerDaemon = program "copy-to-docker-daemon" "copy ${spec} docker-daemon:${reference}";
       copyToPodman = withSkopeo "copy-to-podman" "copy ${spec} containers-storage:${reference}";
       copyToRegistry = program "copy-to-registry" "copy ${spec} docker://${reference}${lib.concatMapStrings option documents}";

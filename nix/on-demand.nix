@@ -1,5 +1,5 @@
 # Nix code that `stowage serve --packages` builds: a file that says of which blobs an image of packages is
-# made, or which packages don't exist. All arguments are strings. It is evaluated in restricted mode: the
+# made, or which packages don't exist. With `listPackages`, a list of this file and the packages. All arguments are strings. It is evaluated in restricted mode: the
 # packages' code can read only its own source.
 {
   # The program that serves. It may be outside of the store.
@@ -12,6 +12,8 @@
 , maxLayers
   # A file with popularity data, or nothing.
 , popularity
+  # Whether the packages are listed, or nothing.
+, listPackages
 }:
 let
   pkgs = import source { system = builtins.currentSystem; };
@@ -23,10 +25,11 @@ let
         "install -D $program $out/bin/stowage";
   # The program is also the builder, so that no builder has to be compiled before the first answer.
   library = import ./lib.nix { inherit pkgs stowage; };
+  image = library.buildImageFromNames {
+    inherit name packages;
+    pkgSource = "path!${source}";
+    maxLayers = builtins.fromJSON maxLayers;
+    popularity = if popularity == "" then null else builtins.path { path = popularity; name = "popularity.json"; };
+  };
 in
-(library.buildImageFromNames {
-  inherit name packages;
-  pkgSource = "path!${source}";
-  maxLayers = builtins.fromJSON maxLayers;
-  popularity = if popularity == "" then null else builtins.path { path = popularity; name = "popularity.json"; };
-}).json
+if listPackages == "" then image.json else [ image.json ] ++ image.packages

@@ -33,6 +33,7 @@ let
     ''
       mkdir -p $out/${below}
       ln -s ${image.spec or image} $out/${below}/${builtins.elemAt parts 1}
+      ${lib.optionalString (image.attachments or null != null) "ln -s ${image.attachments} $out/${below}/${builtins.elemAt parts 1}@attach"}
     '';
   images = pkgs.runCommand "stowage-images" { } ''
     mkdir $out
@@ -62,7 +63,8 @@ in
       default = { };
       example = literalExpression ''{ "team/hello:v1" = pkgs.stowage.buildImage { name = "hello"; }; }'';
       description = ''
-        Images by name and tag: the result of `buildImage`, or a file with an image spec.
+        Images by name and tag: the result of `buildImage`, or a file with an image spec. Documents of `buildImage { attach }` are
+        served with the image.
         A new configuration of the system replaces the images while the server runs.
       '';
     };
@@ -77,6 +79,16 @@ in
     packages = optional types.str {
       example = "nixpkgs!nixos-unstable";
       description = "Source of packages, of which Nix builds images when clients pull these by the names of packages.";
+    };
+
+    requireSigs = mkOption {
+      type = types.bool;
+      default = false;
+      description = ''
+        Whether images of `packages` only have store paths that a trusted key signed. The keys are those of Nix
+        (`nix.settings.trusted-public-keys`), or those in `settings.trusted-public-key`. Packages are then fetched and not
+        built, unless `settings.allow-local-builds` is `true`.
+      '';
     };
 
     listenAddress = mkOption {
@@ -164,6 +176,10 @@ in
         message = "services.stowage serves nothing: give it `images`, `directories` or `packages`.";
       }
       {
+        assertion = usesNix || !cfg.requireSigs;
+        message = "services.stowage.requireSigs is for images of `packages`, which is not set.";
+      }
+      {
         assertion = (cfg.tls.certificate == null) == (cfg.tls.key == null);
         message = "services.stowage.tls: `certificate` and `key` go together.";
       }
@@ -178,6 +194,7 @@ in
       cache = mkIf cfg.cache.enable (lib.mkDefault "/var/cache/stowage/layers");
       cache-size = mkIf cfg.cache.enable (lib.mkDefault cfg.cache.size);
       packages = mkIf (cfg.packages != null) (lib.mkDefault cfg.packages);
+      require-sigs = mkIf (usesNix && cfg.requireSigs) (lib.mkDefault true);
       roots = mkIf usesNix (lib.mkDefault "/var/lib/stowage/roots");
       storage = mkIf (cfg.storage != null) (lib.mkDefault cfg.storage);
       tls-cert = mkIf hasAcme (lib.mkDefault "/var/lib/acme/${cfg.tls.acmeHost}/fullchain.pem");

@@ -17,7 +17,7 @@ use super::interrupt::{self, Order};
 use crate::error::with_causes;
 use crate::registry::catalog::{Catalog, Source, Sources, Watches};
 use crate::registry::on_demand::{
-    Access, NixBuild, NixLimits, OnDemandOptions, PopularityFile, ServedTags,
+    Access, NixBuild, NixLimits, OnDemandOptions, PopularityFile, RequiredSignatures, ServedTags,
 };
 use crate::registry::server::{
     Cache, Certificate, Limits, Permissions, Registry, ServerOptions, Users, read_tls,
@@ -46,7 +46,7 @@ pub fn serve(store: &Store, arguments: &ServeArguments) -> Result<(), Failure> {
     log(arguments);
     let orders = interrupt::orders().map_err(Failure::Signals)?;
     let (files, mut options) = options(arguments)?;
-    let (on_demand, _roots) = on_demand(&arguments.packages)?.unzip();
+    let (on_demand, _roots) = on_demand(store, &arguments.packages)?.unzip();
     options.on_demand = on_demand;
     let loader = Loader::start(store.clone(), arguments.sources.clone(), files, orders);
     let Some((catalog, images)) = loader.first()? else { return Ok(()) };
@@ -276,7 +276,10 @@ fn options(arguments: &ServeArguments) -> Result<(Files, ServerOptions), SetupEr
 /// The directory for links, which is removed at the end if it is a temporary one.
 type Roots = Option<TempDir>;
 
-fn on_demand(arguments: &PackagesArguments) -> Result<Option<(OnDemandOptions, Roots)>, Failure> {
+fn on_demand(
+    store: &Store,
+    arguments: &PackagesArguments,
+) -> Result<Option<(OnDemandOptions, Roots)>, Failure> {
     let PackagesArguments { packages: Some(source), library: Some(library), roots, .. } = arguments
     else {
         return Ok(None);
@@ -288,7 +291,7 @@ fn on_demand(arguments: &PackagesArguments) -> Result<Option<(OnDemandOptions, R
     if !library.join("on-demand.nix").is_file() {
         return Err(Failure::Library(library));
     }
-    NixBuild::check(source)?;
+    NixBuild::check(source, arguments.require_sigs)?;
     let program = std::env::current_exe().map_err(Failure::Program)?;
     let (roots, temporary) = directory_for_links(roots.as_deref())?;
     let popularity = |file: &PathBuf| -> Result<_, Failure> {
@@ -319,6 +322,11 @@ fn on_demand(arguments: &PackagesArguments) -> Result<Option<(OnDemandOptions, R
                 uris: arguments.allowed_uri.clone(),
                 no_import_from_derivation: arguments.no_import_from_derivation,
             },
+            signatures: arguments.require_sigs.then(|| RequiredSignatures {
+                keys: arguments.trusted_public_key.clone(),
+                built_here: arguments.allow_local_builds,
+            }),
+            store: store.clone(),
             clones: directory_for_clones(&roots),
             running: Default::default(),
         },

@@ -38,7 +38,13 @@ let
 
   systems = {
     images = {
-      images = { "team/hello:v1" = hello; "spec:latest" = "${hello.spec}"; };
+      images = {
+        "team/hello:v1" = hello;
+        "spec:latest" = "${hello.spec}";
+        "team/documented:v1" = hello.override {
+          attach = { sbom }: [{ file = sbom; type = "application/spdx+json"; } { file = ./hello.py; type = "text/x-python"; }];
+        };
+      };
       openFirewall = true;
     };
     tls = {
@@ -57,10 +63,12 @@ let
       storage = "s3://images/nixos";
       environmentFile = "/var/lib/secrets/stowage.env";
       cache.size = "1G";
+      requireSigs = true;
       settings.listen = "127.0.0.1:5001";
     };
     # Each is told what is missing.
     nothing = { };
+    unsigned = { directories = [ "/srv" ]; requireSigs = true; };
     keyless = { directories = [ "/srv" ]; tls.certificate = "/c"; };
     both = { directories = [ "/srv" ]; tls = { certificate = "/c"; key = "/k"; acmeHost = "registry.example"; }; };
   };
@@ -118,7 +126,8 @@ in
     ${lib.concatStrings (lib.mapAttrsToList (name: config: ''
       mkdir $out/${name}
       cp ${pkgs.writeText "stowage.service" (unitText config)} $out/${name}/stowage.service
-    '') (removeAttrs evaluated [ "nothing" "keyless" "both" ]))}
+    '')
+      (removeAttrs evaluated [ "nothing" "unsigned" "keyless" "both" ]))}
   '';
   outputs = lib.mapAttrs (_: lib.attrNames) { inherit (flake) packages apps checks; };
   # All that the flake has, built.

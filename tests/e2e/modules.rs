@@ -1,10 +1,11 @@
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
 
 use crate::serve::until;
-use crate::support::{REPOSITORY, build, check, nix, run, stowage};
+use crate::support::{REPOSITORY, build, check, nix, program_of, run, stowage};
 
 fn evaluate(attribute: &str) -> Value {
     let function = format!(
@@ -38,16 +39,19 @@ fn options_of_the_service_are_arguments() {
     );
     assert_eq!(
         command(&systems, "packages"),
-        r#""--cache=/var/cache/stowage/layers" "--cache-size=1G" "--listen=127.0.0.1:5001" "--packages=nixpkgs!nixos-unstable" "--roots=/var/lib/stowage/roots" "--storage=s3://images/nixos""#
+        r#""--cache=/var/cache/stowage/layers" "--cache-size=1G" "--listen=127.0.0.1:5001" "--packages=nixpkgs!nixos-unstable" "--require-sigs" "--roots=/var/lib/stowage/roots" "--storage=s3://images/nixos""#
     );
     let acme = command(&systems, "acme");
     assert!(acme.contains("--tls-key=/var/lib/acme/registry.example/key.pem"), "{acme}");
     assert_eq!(systems["images"]["firewall"], json!([5000]));
     assert_eq!(systems["tls"]["firewall"], json!([]));
     assert_eq!(systems["tls"]["credentials"][1], "key:/var/lib/secrets/registry.key");
-    for (name, said) in
-        [("nothing", "serves nothing"), ("keyless", "go together"), ("both", "not both")]
-    {
+    for (name, said) in [
+        ("nothing", "serves nothing"),
+        ("keyless", "go together"),
+        ("both", "not both"),
+        ("unsigned", "requireSigs is for images of `packages`"),
+    ] {
         let failed = systems[name]["failed"].as_array().unwrap();
         assert_eq!(failed.len(), 1, "{name}: {failed:?}");
         assert!(failed[0].as_str().unwrap().contains(said), "{name}: {failed:?}");
@@ -86,6 +90,14 @@ fn the_services_images_are_served() {
         let source = format!("docker://{registry}/{name}");
         run(Command::new("skopeo").args(["inspect", "--tls-verify=false", &source]));
     }
+    // The documents of `attach` are served with their image.
+    let name = format!("{registry}/team/documented:v1");
+    let arguments = ["discover", "--plain-http", "--format", "json", &name];
+    let found: Value =
+        serde_json::from_str(&run(program_of("sid", "oras").args(arguments))).unwrap();
+    let types = found["referrers"].as_array().unwrap().iter();
+    let types: BTreeSet<_> = types.map(|it| it["artifactType"].as_str().unwrap()).collect();
+    assert_eq!(types, ["application/spdx+json", "text/x-python"].into());
     serve.kill().unwrap();
     serve.wait().unwrap();
 }

@@ -521,3 +521,70 @@ fn its_end_is_the_end_of_its_builds() {
         std::thread::sleep(Duration::from_millis(20));
     }
 }
+
+/// Makes a key, and returns its file and the public key.
+fn signing_key(directory: &Path, name: &str) -> (PathBuf, String) {
+    let secret = run(&mut nix(&["--exec", "nix", "key", "generate-secret", "--key-name", name]));
+    let file = directory.join(name);
+    fs::write(&file, &secret).unwrap();
+    let mut public = nix(&["--exec", "nix", "key", "convert-secret-to-public"]);
+    let public = run(public.stdin(fs::File::open(&file).unwrap()));
+    (file, public.trim().to_owned())
+}
+
+/// Checks that an image is only served if a trusted key signed each of its store paths, and that
+/// packages are not built then.
+#[test]
+fn signatures_are_required() {
+    let keys = tempfile::tempdir().unwrap();
+    let (key, public) = signing_key(keys.path(), "test-1");
+    let (other_key, other_public) = signing_key(keys.path(), "other-1");
+    // The images are in the store before anything is signed.
+    let open = Server::start(&[]);
+    assert_eq!(open.manifest("hello/own").status, 200);
+    let directory = open.directory.path().join("packages");
+    let path_of = |name: &str| {
+        let file = directory.display();
+        let expression = format!("(import {file} {{ system = \"x86_64-linux\"; }}).{name}");
+        let drv = run(&mut nix(&["--exec", "nix-instantiate", "--expr", &expression]));
+        run(&mut nix(&["--exec", "nix-store", "--realise", drv.trim()])).trim().to_owned()
+    };
+    let paths: Vec<_> =
+        ["hello", "cacert", "iana-etc", "coreutils"].into_iter().map(path_of).collect();
+    let sign = |key: &Path| {
+        let file = key.to_str().unwrap();
+        let arguments = ["--exec", "nix", "store", "sign", "--recursive", "--key-file", file];
+        run(nix(&arguments).args(&paths));
+    };
+    let asked = |arguments: &[&str], name: &str| {
+        let server = Server::start(&[&["--require-sigs"], arguments].concat());
+        let answer = server.manifest(name);
+        (answer.status, answer.body)
+    };
+    let (ours, others) =
+        (["--trusted-public-key", &public], ["--trusted-public-key", &other_public]);
+    let is_served = |(status, body): (u16, String)| assert_eq!(status, 200, "{body}");
+    let is_refused = |(status, body): (u16, String), message: &str| {
+        assert_eq!(status, 403, "{body}");
+        assert!(body.contains("DENIED") && body.contains(message), "{body}");
+        assert!(!body.contains("/nix/store"), "{body}");
+    };
+    is_refused(asked(&ours, "hello"), "no trusted key signed `");
+    sign(&other_key);
+    is_refused(asked(&ours, "hello"), "no trusted key signed `");
+    sign(&key);
+    is_served(asked(&ours, "hello"));
+    is_served(asked(&[&ours[..], &others].concat(), "hello"));
+    // Nix's own setting does not have the key.
+    is_refused(asked(&[], "hello"), "no trusted key signed `");
+    // One path of the image is not signed; this machine has built it.
+    let refused = asked(&ours, "hello/own");
+    assert!(refused.1.contains("`own`") && !refused.1.contains("`hello-"), "{}", refused.1);
+    is_refused(refused, "no trusted key signed `");
+    is_served(asked(&[&ours[..], &["--allow-local-builds"]].concat(), "hello/own"));
+    // A package that is not there would have to be built.
+    is_refused(asked(&ours, "hello/unbuildable"), "`unbuildable` would have to be built");
+    let (status, body) = asked(&[&ours[..], &["--allow-local-builds"]].concat(), "unbuildable");
+    assert_eq!(status, 500, "{body}");
+    assert_eq!(asked(&ours, "nonsense").0, 404);
+}

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use super::{ProgressArgument, bytes};
 use crate::proof::AttachedFile;
 use crate::registry::Network;
-use crate::registry::on_demand::PackageSource;
+use crate::registry::on_demand::{PackageSource, TrustedKey};
 use crate::target::{ParseTargetError, Target};
 
 #[derive(Debug, Args)]
@@ -368,6 +368,20 @@ pub struct PackagesArguments {
     /// Refuse packages whose evaluation waits for a build (import from derivation)
     #[arg(long, requires = "packages")]
     pub no_import_from_derivation: bool,
+
+    /// Build and serve only images whose store paths a trusted key signed, as `nix store verify
+    /// --sigs-needed 1` has it: packages are fetched and not built
+    #[arg(long, requires = "packages")]
+    pub require_sigs: bool,
+
+    /// Key that is trusted for --require-sigs, in Nix's form `NAME:BASE64`; can be given more than
+    /// once [default: Nix's setting `trusted-public-keys`]
+    #[arg(long, value_name = "KEY", requires = "require_sigs")]
+    pub trusted_public_key: Vec<TrustedKey>,
+
+    /// Build packages that no cache has, and require no signature of paths that this machine built
+    #[arg(long, requires = "require_sigs")]
+    pub allow_local_builds: bool,
 
     /// Directory for links to the images that are served, which Nix must not collect [default: a
     /// temporary one]

@@ -66,6 +66,13 @@ pub enum OnDemandError {
         /// The number that is allowed.
         most: u64,
     },
+    /// The image would have store paths that no trusted key signed. Holds their names.
+    #[error("no trusted key signed {}: this registry only serves store paths with a signature", some(.0))]
+    NotSigned(Vec<String>),
+    /// Packages would have to be built, and only those with a signature are served. Holds the
+    /// names of the derivations.
+    #[error("{} would have to be built: this registry only serves store paths with a signature", some(.0))]
+    NotBuiltHere(Vec<String>),
     /// Evaluating the packages takes too much memory.
     #[error("evaluating the packages takes more than {0} bytes of memory")]
     TooMuchMemory(u64),
@@ -91,6 +98,16 @@ fn reason(error: &StorageError) -> &'static str {
 
 fn quoted(names: &[String]) -> String {
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
+/// Lists the first of some names.
+fn some(names: &[String]) -> String {
+    const SHOWN: usize = 10;
+    let shown = quoted(&names[..names.len().min(SHOWN)]);
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
 }
 
 /// Reduces Nix's output for clients: only the last errors, of limited length, with store paths

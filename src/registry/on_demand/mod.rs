@@ -14,6 +14,7 @@ mod git_source;
 mod nix_build;
 mod processes;
 mod request;
+mod signatures;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -38,6 +39,7 @@ use found::Found;
 pub use error::OnDemandError;
 pub use nix_build::{Access, NixBuild, NixLimits, PopularityFile};
 pub use request::{PackageRequest, PackageSource, ParseSourceError, ServedTags};
+pub use signatures::{RequiredSignatures, TrustedKey};
 
 /// The time for which a failed build is remembered: clients ask several times.
 const FAILED_FOR: Duration = Duration::from_secs(30);

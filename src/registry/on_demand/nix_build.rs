@@ -5,6 +5,7 @@
 //! fetched. Then the packages' code is evaluated in Nix's restricted mode, in which it can read
 //! only its own source. At last the result is built.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::ffi::OsStr;
 use std::io;
@@ -20,10 +21,12 @@ use super::error::{OnDemandError, redacted};
 use super::git_source::{GIT, GitError, GitSource};
 use super::processes::{Ended, RunningBuilds, command, limit_memory};
 use super::request::{PackageRequest, PackageSource};
+use super::signatures::{PATHS_AT_ONCE, RequiredSignatures, VERIFIER, to_build, untrusted};
 use crate::digest::Digest;
 use crate::foreign::with_public_urls;
 use crate::oci::{self, ImageSpec, read_popularity};
 use crate::registry::error::SetupError;
+use crate::store::Store;
 
 /// The line that `nix/package-names.nix` lets Nix print before an error that the package set throws
 /// for a package.
@@ -51,6 +54,10 @@ pub struct NixBuild {
     pub limits: NixLimits,
     /// The things that the packages' code may read besides its own source.
     pub access: Access,
+    /// The signatures that store paths must have, if they must.
+    pub signatures: Option<RequiredSignatures>,
+    /// The store whose paths are in the images.
+    pub store: Store,
     /// The directory for clones of repositories.
     pub clones: PathBuf,
     /// The builds that are running.
@@ -107,11 +114,13 @@ impl NixBuild {
     ///
     /// # Errors
     /// Fails with [`SetupError::NoNix`] if one of them is missing.
-    pub fn check(source: &PackageSource) -> Result<(), SetupError> {
+    pub fn check(source: &PackageSource, requires_signatures: bool) -> Result<(), SetupError> {
         // The C library uses this default if PATH is not set.
         let path = env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
         let git = matches!(source, PackageSource::Git { .. }).then_some(GIT);
-        match [EVALUATOR, STORE].into_iter().chain(git).find(|program| !is_in(&path, program)) {
+        let verifier = requires_signatures.then_some(VERIFIER);
+        let programs = [EVALUATOR, STORE].into_iter().chain(git).chain(verifier);
+        match programs.into_iter().find(|program| !is_in(&path, program)) {
             None => Ok(()),
             Some(program) => {
                 Err(SetupError::NoNix { program, path: path.to_string_lossy().into_owned() })
@@ -123,7 +132,9 @@ impl NixBuild {
     /// packages.
     pub fn settings(&self) -> String {
         let popularity = self.popularity.as_ref().map(|file| file.digest.to_string());
-        format!("restricted {} {}", self.max_layers, popularity.unwrap_or_default())
+        let signatures = self.signatures.as_ref().map(RequiredSignatures::settings);
+        let signatures = signatures.map(|settings| format!(" {settings}")).unwrap_or_default();
+        format!("restricted {} {}{signatures}", self.max_layers, popularity.unwrap_or_default())
     }
 
     /// Ends all running builds.
@@ -137,7 +148,8 @@ impl NixBuild {
     /// # Errors
     /// Fails with [`OnDemandError::NoPackages`], [`OnDemandError::Unavailable`],
     /// [`OnDemandError::NoRevision`], [`OnDemandError::Timeout`], [`OnDemandError::TooMuchMemory`],
-    /// [`OnDemandError::TooMuchToFetch`], [`OnDemandError::Failed`] or [`OnDemandError::Internal`].
+    /// [`OnDemandError::TooMuchToFetch`], [`OnDemandError::NotSigned`],
+    /// [`OnDemandError::NotBuiltHere`], [`OnDemandError::Failed`] or [`OnDemandError::Internal`].
     pub async fn run(
         &self,
         request: &PackageRequest,
@@ -145,26 +157,120 @@ impl NixBuild {
     ) -> Result<ImageSpec, OnDemandError> {
         // Dropping the future ends the program that is running.
         let built = timeout(self.limits.time, self.build(request, link)).await;
-        built.map_err(|_| OnDemandError::Timeout(self.limits.time))??;
-        let link = link.to_owned();
-        let read = tokio::task::spawn_blocking(move || read(&link)).await;
-        read.map_err(|error| OnDemandError::Internal(error.into()))?
+        built.map_err(|_| OnDemandError::Timeout(self.limits.time))?
     }
 
-    async fn build(&self, request: &PackageRequest, link: &Path) -> Result<(), OnDemandError> {
+    async fn build(
+        &self,
+        request: &PackageRequest,
+        link: &Path,
+    ) -> Result<ImageSpec, OnDemandError> {
         let source = self.fetch(request).await?;
-        let derivation = self.evaluate(request, &source).await?;
-        let mut plan = self.realise(&derivation);
-        plan.arg("--dry-run");
-        let plan = self.succeed(request, plan).await?;
+        let evaluated = self.evaluate(request, &source).await?;
+        // The image is first, and its packages follow, each with its output unless that is `out`.
+        let mut derivations = evaluated.lines().map(str::trim).filter(|line| !line.is_empty());
+        let derivation = derivations.next().unwrap_or_default();
+        let plan = self.plan(request, [derivation]).await?;
         let bytes = bytes_to_fetch(&plan.stderr);
         if bytes > self.limits.fetched {
             let most = self.limits.fetched;
             return Err(OnDemandError::TooMuchToFetch { bytes, most });
         }
-        let mut build = self.realise(&derivation);
+        if let Some(signatures) = &self.signatures {
+            self.check_packages(request, signatures, &derivations.collect::<Vec<_>>()).await?;
+        }
+        let mut build = self.realise([derivation]);
         build.arg("--add-root").arg(link).arg("--indirect");
-        self.succeed(request, build).await.map(drop)
+        self.succeed(request, build).await?;
+        let link = link.to_owned();
+        let read = tokio::task::spawn_blocking(move || read(&link)).await;
+        let spec = read.map_err(|error| OnDemandError::Internal(error.into()))??;
+        if let Some(signatures) = &self.signatures {
+            self.check_image(request, signatures, &spec).await?;
+        }
+        Ok(spec)
+    }
+
+    /// Asks Nix what it would fetch and build.
+    async fn plan<'d>(
+        &self,
+        request: &PackageRequest,
+        derivations: impl IntoIterator<Item = &'d str>,
+    ) -> Result<Ended, OnDemandError> {
+        let mut plan = self.realise(derivations);
+        plan.arg("--dry-run");
+        self.succeed(request, plan).await
+    }
+
+    /// Checks that a trusted key signed the closures of the packages, before the image is built.
+    /// Nix fetches the packages, and builds none of them, unless packages that were built here need
+    /// no signature.
+    async fn check_packages(
+        &self,
+        request: &PackageRequest,
+        signatures: &RequiredSignatures,
+        packages: &[&str],
+    ) -> Result<(), OnDemandError> {
+        // Packages that don't exist are reported with the image.
+        if packages.is_empty() {
+            return Ok(());
+        }
+        // Without an output, Nix would take all of them.
+        let outputs = packages.iter().map(|drv| match drv.contains('!') {
+            true => (*drv).to_owned(),
+            false => format!("{drv}!out"),
+        });
+        let packages: Vec<_> = outputs.collect();
+        let packages = || packages.iter().map(String::as_str);
+        let mut fetch = self.realise(packages());
+        if !signatures.built_here {
+            let plan = self.plan(request, packages()).await?;
+            let built = to_build(&plan.stderr);
+            if !built.is_empty() {
+                return Err(OnDemandError::NotBuiltHere(built));
+            }
+            fetch.args(["--option", "max-jobs", "0", "--option", "builders", ""]);
+        }
+        let outputs = self.succeed(request, fetch).await?.stdout;
+        let outputs: Vec<_> = outputs.lines().map(str::trim).collect();
+        self.verify(request, signatures, &outputs, true).await
+    }
+
+    /// Checks that a trusted key signed each store path of an image.
+    async fn check_image(
+        &self,
+        request: &PackageRequest,
+        signatures: &RequiredSignatures,
+        spec: &ImageSpec,
+    ) -> Result<(), OnDemandError> {
+        let layers = spec.layers.iter().filter_map(|layer| layer.contents());
+        // The tree at `/` is made of links to packages, for this image.
+        let paths: BTreeSet<_> = layers.flat_map(|contents| &contents.store_paths).collect();
+        let paths: Vec<_> = paths.into_iter().map(|path| self.store.print(path)).collect();
+        let paths: Vec<_> = paths.iter().map(String::as_str).collect();
+        self.verify(request, signatures, &paths, false).await
+    }
+
+    async fn verify(
+        &self,
+        request: &PackageRequest,
+        signatures: &RequiredSignatures,
+        paths: &[&str],
+        closure: bool,
+    ) -> Result<(), OnDemandError> {
+        for paths in paths.chunks(PATHS_AT_ONCE) {
+            let verify = signatures.verify(paths.iter().copied(), closure);
+            let ended = self.running.run(verify).await.map_err(OnDemandError::Internal)?;
+            if !ended.succeeded {
+                log_failure(request, &ended.stderr);
+                let names = untrusted(&ended.stderr);
+                return Err(match names.is_empty() {
+                    true => OnDemandError::Failed(redacted(&ended.stderr)),
+                    false => OnDemandError::NotSigned(names),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Returns the directory from which the packages are imported: a directory of this machine if
@@ -227,7 +333,7 @@ impl NixBuild {
     }
 
     /// Evaluates the packages' code, which can read only its own source. Returns the derivation to
-    /// build.
+    /// build and, if they need signatures, those of the packages: one a line.
     async fn evaluate(
         &self,
         request: &PackageRequest,
@@ -246,6 +352,7 @@ impl NixBuild {
             ("source", source),
             ("maxLayers", &self.max_layers.to_string()),
             ("popularity", popularity.as_deref().unwrap_or_default()),
+            ("listPackages", if self.signatures.is_some() { "yes" } else { "" }),
         ] {
             evaluate.args(["--argstr", argument, value]);
         }
@@ -268,12 +375,12 @@ impl NixBuild {
             evaluate.args(["-I", path]);
         }
         let ended = self.succeed(request, self.with_times(evaluate)).await?;
-        Ok(ended.stdout.trim().to_owned())
+        Ok(ended.stdout)
     }
 
-    fn realise(&self, derivation: &str) -> Command {
+    fn realise<'d>(&self, derivations: impl IntoIterator<Item = &'d str>) -> Command {
         let mut realise = command(STORE);
-        realise.args(["--realise", derivation]);
+        realise.arg("--realise").args(derivations);
         self.with_times(realise)
     }
 

@@ -85,9 +85,11 @@ pub fn not_built(failed: &OnDemandError, method: &Method) -> Response {
         E::TooManyPackages { .. } => (StatusCode::BAD_REQUEST, "NAME_INVALID"),
         E::Busy(_) | E::Abandoned => (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
         E::Timeout(_) => (StatusCode::GATEWAY_TIMEOUT, "UNKNOWN"),
-        E::TooLarge { .. } | E::TooMuchToFetch { .. } | E::TooMuchMemory(_) => {
-            (StatusCode::FORBIDDEN, "DENIED")
-        }
+        E::TooLarge { .. }
+        | E::TooMuchToFetch { .. }
+        | E::TooMuchMemory(_)
+        | E::NotSigned(_)
+        | E::NotBuiltHere(_) => (StatusCode::FORBIDDEN, "DENIED"),
         E::Storage(StorageError::Full { .. }) => (StatusCode::INSUFFICIENT_STORAGE, "UNKNOWN"),
         E::Storage(_) => (StatusCode::SERVICE_UNAVAILABLE, "UNKNOWN"),
         E::Failed(_) | E::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN"),
