@@ -234,3 +234,44 @@ fn images_are_proved_against_what_is_built() {
     let nowhere: PathBuf = at("nowhere").into();
     assert!(!verify(&[nowhere.to_str().unwrap(), "--against", spec]).status.success());
 }
+
+/// Checks the policy in the manual, by which podman, CRI-O and skopeo admit only signed images.
+#[test]
+fn a_policy_admits_only_what_was_signed() {
+    let page = std::fs::read_to_string(format!("{REPOSITORY}/docs/signed-cluster.md")).unwrap();
+    let (registry, home) = (Registry::start(), tempfile::tempdir().unwrap());
+    let team = format!("{}/team", registry.host);
+    // Writes the file of the manual that has a text, for this registry and a key.
+    let file = |language: &str, text: &str, path: &str, public: &str| {
+        let mut blocks = page.split("```").filter_map(|block| block.strip_prefix(language));
+        let block = blocks.find(|block| block.contains(text)).unwrap();
+        let block = block.replace("registry.example/team", &team);
+        let path = home.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, block.replace("/etc/containers/cosign.pub", &key(public))).unwrap();
+        path
+    };
+    let lookaside = file("yaml\n", "use-sigstore-attachments", "registries.d/here.yaml", "");
+    for (name, more) in [("signed", &["--sign-key", &key("test.key")][..]), ("unsigned", &[])] {
+        push(&Image::named("configOnly"), &format!("{team}/{name}:v1"), more);
+    }
+    for (public, name, refusal) in [
+        ("test.pub", "signed", None),
+        ("other.pub", "signed", Some("signature verification failed")),
+        ("test.pub", "unsigned", Some("no signature exists")),
+    ] {
+        let policy = file("json\n", "sigstoreSigned", "policy.json", public);
+        let mut skopeo = program_of("trixie", "skopeo");
+        skopeo.arg("--policy").arg(policy);
+        skopeo.arg("--registries.d").arg(lookaside.parent().unwrap());
+        skopeo.args(["copy", "--quiet", "--src-tls-verify=false"]);
+        skopeo.arg(format!("docker://{team}/{name}:v1"));
+        let target = format!("dir:{}", home.path().join(format!("{public}-{name}")).display());
+        let output = skopeo.arg(target).output().unwrap();
+        let said = stderr(&output);
+        match refusal {
+            None => assert!(output.status.success(), "{said}"),
+            Some(refusal) => assert!(!output.status.success() && said.contains(refusal), "{said}"),
+        }
+    }
+}
