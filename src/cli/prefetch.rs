@@ -6,15 +6,14 @@ use super::commands::{print, print_json};
 use super::proof;
 use super::registry_options;
 use super::watching::Watching;
-use crate::oci::Architecture;
-use crate::registry::client::{self, Platform, Prefetch, Prefetched, PulledAs};
+use crate::oci::{Architecture, Platform};
+use crate::registry::client::{self, Prefetch, Prefetched, PulledAs};
 
 pub fn prefetch(arguments: &PrefetchArguments) -> Result<(), Failure> {
     let PrefetchArguments { image, os, arch, all, .. } = arguments;
-    let platform = Platform {
-        os: os.clone().unwrap_or_else(|| "linux".to_owned()),
-        arch: arch.clone().unwrap_or_else(|| Architecture::of_this_machine().to_string()),
-    };
+    let mut platform = Platform::linux(&Architecture::of_this_machine());
+    platform.os = os.clone().unwrap_or(platform.os);
+    platform.architecture = arch.clone().unwrap_or(platform.architecture);
     let options = registry_options::for_source(&arguments.source)?;
     // The form of skopeo. Names in this form are not looked up as aliases.
     let reference = match image.strip_prefix("docker://") {

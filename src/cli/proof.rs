@@ -11,12 +11,12 @@ use super::commands::{print, print_json, say};
 use super::registry_options;
 use super::watching::Watching;
 use crate::oci::base::read_base;
-use crate::oci::{self, Form, Image, ImageSpec, ManifestFormat};
+use crate::oci::{self, Form, Image, ImageSpec, ManifestFormat, Platform};
 use crate::outgoing::{ImageReference, Reference};
 use crate::proof::{
     self, AttachedFile, Build, KeyError, PROVENANCE, Predicate, PublicKey, SigningKey,
 };
-use crate::registry::client::{self, ClientOptions, Platform, Pulled, Signed};
+use crate::registry::client::{self, ClientOptions, Pulled, Signed};
 use crate::report::{self, Comparison};
 use crate::store::Store;
 use crate::target::save_from_docker_daemon;
@@ -213,7 +213,7 @@ fn compare(
         .into_iter()
         .map(|(form, format)| Image::in_form(spec, form, format).manifest.digest)
         .collect();
-    let platform = Platform { os: "linux".to_owned(), arch: architecture.to_string() };
+    let platform = Platform::linux(architecture);
     let directory = temporary()?;
     let watch = Watching::new("reading", None, false);
     let pulled = client::pull(&reference, &platform, &known, directory.path(), options, &watch)?;

@@ -18,6 +18,7 @@ use super::config::ContainerConfig;
 use super::image::{Blob, Image, ManifestFormat};
 use super::json_file;
 use super::media_type::IMAGE_INDEX;
+use super::platform::Platform;
 use super::spec::ImageSpec;
 use crate::digest::DiffId;
 use crate::store::Store;
@@ -110,10 +111,10 @@ impl IndexSpec {
         let mut entries = Vec::new();
         for IndexEntry { spec: file, annotations } in &self.images {
             let spec = ArtifactFile::open(store, &store.locate(file))?.image_spec(parts)?;
-            if let Some(other) = images.iter().position(|image| platform(image) == platform(&spec))
+            if let Some(other) = images.iter().position(|image| image.platform() == spec.platform())
             {
                 return Err(Error::SamePlatform {
-                    platform: platform(&spec),
+                    platform: spec.platform().to_string(),
                     first: self.images[other].spec.clone(),
                     second: file.clone(),
                 });
@@ -126,12 +127,6 @@ impl IndexSpec {
         }
         Ok(Artifact { images, index: Some(Index { annotations: self.annotations, entries }) })
     }
-}
-
-/// Returns the platform as engines print it, such as `linux/arm/v7`.
-fn platform(spec: &ImageSpec) -> String {
-    let variant = spec.variant.as_ref().map(|variant| format!("/{variant}"));
-    format!("linux/{}{}", spec.architecture, variant.unwrap_or_default())
 }
 
 impl From<ImageSpec> for Artifact {
@@ -182,9 +177,9 @@ impl Artifact {
         &self.images
     }
 
-    /// Returns the platform of each image as engines print it, such as `linux/arm/v7`.
-    pub fn platforms(&self) -> impl Iterator<Item = String> {
-        self.images.iter().map(|image| platform(image))
+    /// Returns the platform of each image.
+    pub fn platforms(&self) -> impl Iterator<Item = Platform> {
+        self.images.iter().map(|image| image.platform())
     }
 
     /// Returns the single image, or the image of the index for an architecture.
@@ -197,8 +192,8 @@ impl Artifact {
         }
         let wanted = |image: &&Arc<ImageSpec>| image.architecture == *architecture;
         self.images.iter().find(wanted).ok_or_else(|| Error::NoSuchPlatform {
-            wanted: format!("linux/{architecture}"),
-            there: self.images.iter().map(|image| platform(image)).collect(),
+            wanted: Platform::linux(architecture).to_string(),
+            there: self.platforms().map(|platform| platform.to_string()).collect(),
         })
     }
 
@@ -232,10 +227,7 @@ impl Artifact {
         let entries = self.images.iter().zip(images).zip(&index.entries);
         let entries = entries.map(|((spec, image), annotations)| {
             let mut entry = serde_json::to_value(image.descriptor()).expect("a descriptor is JSON");
-            entry["platform"] = json!({ "architecture": spec.architecture, "os": "linux" });
-            if let Some(variant) = &spec.variant {
-                entry["platform"]["variant"] = json!(variant);
-            }
+            entry["platform"] = json!(spec.platform());
             annotated(entry, annotations)
         });
         let document = json!({

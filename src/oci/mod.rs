@@ -23,6 +23,7 @@ mod layer_compression;
 mod layer_reader;
 mod media_type;
 mod parallel;
+mod platform;
 mod recognise;
 mod sources;
 mod spec;
@@ -58,6 +59,7 @@ pub use layer_reader::read_tar;
 pub use media_type::{
     Family, IMAGE_CONFIG, IMAGE_INDEX, IMAGE_MANIFEST, LayerMediaType, MediaTypeError,
 };
+pub use platform::Platform;
 pub use recognise::{Given, ImageScript, recognise, spec_file};
 pub use sources::SourceInfo;
 pub use spec::ImageSpec;

@@ -13,6 +13,7 @@ use super::architecture::Architecture;
 use super::config::ContainerConfig;
 use super::created::Created;
 use super::json_file;
+use super::platform::{LINUX, Platform};
 use super::recognise::spec_file;
 use super::sources::{NarSize, SourceInfo, WithoutReferences};
 use super::spec_layer::SpecLayer;
@@ -118,15 +119,13 @@ struct PlatformJson {
 
 /// The name of the format, for messages.
 pub(super) const WHAT: &str = "an image spec";
-/// The operating system: containers of Nix packages are Linux containers.
-const OS: &str = "linux";
 
 impl Serialize for ImageSpec {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Self { architecture, variant, created, config, annotations, history, layers, sources } =
             self;
         let (architecture, variant) = (architecture.clone(), variant.clone());
-        let platform = PlatformJson { architecture, os: OS.to_owned(), variant };
+        let platform = PlatformJson { architecture, os: LINUX.to_owned(), variant };
         let store_paths = sources;
         let version = VERSION;
         ImageSpecOut {
@@ -153,8 +152,8 @@ impl<L, S> ImageSpecJson<L, S> {
                 "version {version} of the format, where this program knows {VERSION}"
             ));
         }
-        if platform.os != OS {
-            return Err(format!("`platform.os` is `{}`, not `{OS}`", platform.os));
+        if platform.os != LINUX {
+            return Err(format!("`platform.os` is `{}`, not `{LINUX}`", platform.os));
         }
         let described =
             history.iter().filter(|entry| !entry.empty_layer().unwrap_or(false)).count();
@@ -211,6 +210,11 @@ impl<S: Into<SourceInfo>> TryFrom<ImageSpecJson<SpecLayer, S>> for ImageSpec {
 }
 
 impl ImageSpec {
+    /// Returns the platform that the image is for.
+    pub fn platform(&self) -> Platform {
+        Platform { variant: self.variant.clone(), ..Platform::linux(&self.architecture) }
+    }
+
     /// Reads and checks `image.json`, or that of a script which streams the image.
     ///
     /// # Errors

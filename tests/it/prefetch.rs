@@ -310,7 +310,7 @@ fn what_is_wrong_is_said() {
         (
             ":all",
             &["--arch", "s390x"],
-            "no image for linux/s390x: it has linux/amd64, linux/arm64, linux/arm, linux/arm\n\nhint: `--os`",
+            "no image for linux/s390x: it has linux/amd64, linux/arm64, linux/arm/v7, linux/arm/v6\n\nhint: `--os`",
         ),
         (":one", &["--authfile", "none"], "none does not exist"),
         (":A:B", &[], "is not an image name"),

@@ -8,9 +8,9 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 
 use super::error::Problem;
-use super::platform::Platform;
 use crate::digest::{BlobDigest, DiffId, Digest};
 use crate::oci::media_type::{IMAGE_CONFIG, IMAGE_INDEX, IMAGE_MANIFEST};
+use crate::oci::platform::Platform;
 use crate::oci::unpack::parse_json;
 
 /// A descriptor of other bytes (image-spec, descriptor.md; Docker's own is the same).

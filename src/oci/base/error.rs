@@ -6,11 +6,11 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use super::platform::Platform;
 use crate::error::Hint;
 use crate::layer::{DATABASE, DATABASE_DIR, DatabaseError, LayerBudget, LinkLoop};
 use crate::oci::config::ConfigError;
 use crate::oci::media_type::MediaTypeError;
+use crate::oci::platform::Platform;
 use crate::oci::unpack::TarError;
 
 /// Says why an image can't be a base.

@@ -3,11 +3,12 @@
 
 use std::collections::BTreeSet;
 
+use super::choice::choose;
 use super::documents::{Configuration, Descriptor, DockerImage, Manifest, parse};
 use super::error::Problem;
 use super::files::Files;
-use super::platform::{Platform, choose};
 use crate::digest::BlobDigest;
+use crate::oci::platform::Platform;
 use crate::oci::stored::Place;
 use crate::oci::unpack;
 

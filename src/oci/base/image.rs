@@ -17,7 +17,6 @@ use super::inherit::inherit_history;
 use super::name::BaseName;
 use super::nix_state::StateFile;
 use super::own::own_image;
-use super::platform::Platform;
 use super::scan::{Scan, scan};
 use crate::digest::DiffId;
 use crate::layer::{
@@ -27,6 +26,7 @@ use crate::oci::architecture::Architecture;
 use crate::oci::chunked::TocPlace;
 use crate::oci::compression::Compression;
 use crate::oci::media_type::LayerMediaType;
+use crate::oci::platform::Platform;
 use crate::oci::sources::SourceInfo;
 use crate::oci::spec_layer::{LayerSource, SpecLayer};
 use crate::oci::stored::{Place, StoredBlob};
@@ -120,8 +120,7 @@ pub fn read_base(
     architecture: &Architecture,
 ) -> Result<BaseImage, Error> {
     let error = |layer, problem| Error { file: path.to_owned(), layer, problem: Box::new(problem) };
-    let wanted =
-        Platform { os: "linux".to_owned(), architecture: architecture.to_string(), variant: None };
+    let wanted = Platform::linux(architecture);
     let BaseName { path: location, reference, .. } = BaseName::parse(path);
     if reference.is_none() {
         let own = own_image(store, &location, &wanted).map_err(|problem| error(None, problem))?;

@@ -8,6 +8,7 @@
 //! ```
 
 mod beneath;
+mod choice;
 mod documents;
 mod error;
 mod files;
@@ -17,12 +18,10 @@ mod inherit;
 mod name;
 mod nix_state;
 mod own;
-mod platform;
 mod scan;
 
 pub use error::{Error, Problem};
 pub use image::{BaseImage, read_base};
 pub use inherit::{inherit, inherit_history};
 pub use name::BaseName;
-pub use platform::Platform;
 pub use scan::scan;

@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 
 use super::error::Problem;
 use super::image::{BaseImage, LayerTree};
-use super::platform::Platform;
 use super::scan::scan;
 use crate::layer::{BaseLayerTree, outline_layer};
 use crate::oci::artifact::IndexSpec;
+use crate::oci::platform::Platform;
 use crate::oci::recognise::{Given, recognise};
 use crate::oci::spec::ImageSpec;
 use crate::oci::spec_layer::{LayerSource, SpecLayer};
@@ -44,11 +44,7 @@ pub fn own_image(
     let mut there = Vec::new();
     for file in &specs {
         let spec = read(file)?;
-        let platform = Platform {
-            os: wanted.os.clone(),
-            architecture: spec.architecture.to_string(),
-            variant: spec.variant.clone(),
-        };
+        let platform = spec.platform();
         if platform.is(wanted) {
             return of_spec(store, spec, platform).map(Some);
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::{Content, Manifest};
 use crate::digest::BlobDigest;
-use crate::oci::{Artifact, Blob, Form, Image, ImageSpec, ManifestFormat};
+use crate::oci::{Artifact, Blob, Form, Image, ImageSpec, ManifestFormat, Platform};
 use crate::proof::Subject;
 
 /// An artifact with its documents. Repositories share it.
@@ -78,7 +78,7 @@ impl PreparedArtifact {
     }
 
     /// Returns the platform of each image, and the number of bytes that a client pulls for it.
-    pub fn platforms(&self) -> impl Iterator<Item = (String, u64)> {
+    pub fn platforms(&self) -> impl Iterator<Item = (Platform, u64)> {
         let size = |(spec, config): (&Arc<ImageSpec>, &Arc<Blob>)| {
             let layers = spec.layers.iter().map(|layer| layer.blob(self.form).size);
             layers.sum::<u64>() + config.bytes.len() as u64

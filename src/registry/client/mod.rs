@@ -28,9 +28,7 @@ pub use connect::{Certificates, Proxies};
 pub use credentials::{AuthSource, Credentials};
 pub use error::{ClientError, Missing};
 pub use no_answer::NoAnswer;
-pub use prefetch::{
-    Platform, Prefetch, PrefetchError, Prefetched, Pulled, PulledAs, prefetch, pull,
-};
+pub use prefetch::{Prefetch, PrefetchError, Prefetched, Pulled, PulledAs, prefetch, pull};
 pub use push::copy_to_registry;
 pub use registries_conf::{Location, RegistriesConf, RegistriesError};
 pub use repository::ClientOptions;

@@ -4,6 +4,7 @@
 use std::fmt::Write;
 
 use super::route::MAP;
+use crate::oci::Platform;
 use crate::registry::catalog::Repository;
 
 const HEAD: &str = include_str!("start_page.html");
@@ -38,13 +39,14 @@ pub fn start_page<'r>(
             let artifact = repository.artifact(tag);
             let platforms: Vec<_> =
                 artifact.into_iter().flat_map(|artifact| artifact.platforms()).collect();
-            let text = |of: &dyn Fn(&(String, u64)) -> String| {
+            let text = |of: &dyn Fn(&(Platform, u64)) -> String| {
                 platforms.iter().map(of).collect::<Vec<_>>().join("<br>")
             };
-            let (kinds, sizes) = (text(&|it| it.0.clone()), text(&|it| megabytes(it.1)));
+            let (kinds, sizes) = (text(&|it| it.0.to_string()), text(&|it| megabytes(it.1)));
             let _ = write!(rows, "<td>{kinds}<td class=\"size\">{sizes}");
             if has.maps && artifact.is_some_and(|artifact| artifact.file().is_some()) {
-                let link = |(platform, _): &(String, u64)| {
+                let link = |(platform, _): &(Platform, u64)| {
+                    let platform = platform.to_string();
                     let kind = platform.trim_start_matches("linux/");
                     // A name may hold no character that has a meaning in an address.
                     format!("<a href=\"{MAP}{name}:{tag}?{kind}\">contents</a>")

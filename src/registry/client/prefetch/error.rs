@@ -4,6 +4,7 @@
 use thiserror::Error;
 
 use crate::error::Hint;
+use crate::oci::Platform;
 use crate::outgoing::{self, SkopeoError};
 use crate::registry::client::error::ClientError;
 
@@ -23,14 +24,12 @@ pub enum PrefetchError {
     #[error("there is no {0}")]
     NoImage(String),
     /// The index has no image for the platform.
-    #[error("{image} has no image for {os}/{arch}: it has {there}")]
+    #[error("{image} has no image for {wanted}: it has {there}")]
     NoPlatform {
         /// The image.
         image: String,
-        /// The operating system that was asked for.
-        os: String,
-        /// The architecture that was asked for.
-        arch: String,
+        /// The platform that was asked for.
+        wanted: Platform,
         /// The platforms that the image is for.
         there: String,
     },

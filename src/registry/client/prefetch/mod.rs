@@ -27,6 +27,7 @@ use super::retry;
 use crate::digest::{BlobDigest, Digest, DigestWriter};
 use crate::foreign::PublicUrl;
 use crate::layer::DirectoryNar;
+use crate::oci::Platform;
 use crate::oci::dir_format::{MANIFEST, VERSION, VERSION_TEXT};
 use crate::outgoing::{self, Reference, Tag, Watch};
 
@@ -36,15 +37,6 @@ const BUFFER: usize = 256 << 10;
 const LARGEST_BLOB: u64 = 1 << 40;
 /// The size of the longest configuration that is read.
 const LONGEST_CONFIG: u64 = 8 << 20;
-
-/// The platform of an image, by Go's names.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Platform {
-    /// The operating system (Go's `GOOS`).
-    pub os: String,
-    /// The processor (Go's `GOARCH`).
-    pub arch: String,
-}
 
 /// The `pullImage` function that the arguments are for: the hash is that of its result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,13 +156,13 @@ pub fn prefetch(wanted: &Prefetch, watch: &dyn Watch) -> Result<Vec<Prefetched>,
         };
         let platform = platform.or(said);
         if let Some(wanted) = wanted.platform.filter(|_| wanted.strict)
-            && platform.as_ref() != Some(wanted)
+            && !platform.as_ref().is_some_and(|platform| platform.is(wanted))
         {
             let there = platform.map_or("one for none".to_owned(), |there| there.to_string());
             return Err(puller.no_platform(wanted, there));
         }
         let platform = platform.or_else(|| wanted.platform.cloned());
-        let Platform { os, arch } = platform.unwrap_or_default();
+        let Platform { os, architecture: arch, .. } = platform.unwrap_or_default();
         Ok(Prefetched {
             image_name: image_name.clone(),
             image_digest: manifest.digest,
@@ -257,34 +249,9 @@ pub fn pull(
     Ok(Pulled::Directory)
 }
 
-impl std::fmt::Display for Platform {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.os, self.arch)
-    }
-}
-
-impl Default for Platform {
-    fn default() -> Self {
-        Self { os: "linux".to_owned(), arch: "amd64".to_owned() }
-    }
-}
-
-impl Platform {
-    /// Reads the platform of an index's entry, or of an image's configuration.
-    fn of(value: &Value) -> Option<Self> {
-        let [os, arch] = ["os", "architecture"].map(|key| value[key].as_str());
-        Some(Self { os: os?.to_owned(), arch: arch?.to_owned() })
-    }
-
-    fn of_config(text: &[u8]) -> Option<Self> {
-        Self::of(&serde_json::from_slice(text).unwrap_or_default())
-    }
-
-    /// Returns whether the platform is a real one. BuildKit marks attestations, which it puts
-    /// beside images, with "unknown".
-    fn is_known(&self) -> bool {
-        self.os != "unknown" && self.arch != "unknown"
-    }
+/// Reads the platform in an image's configuration, if it names one.
+fn platform_of(config: &[u8]) -> Option<Platform> {
+    Platform::of(&serde_json::from_slice(config).unwrap_or_default())
 }
 
 /// A manifest with the bytes that the registry has.
@@ -335,7 +302,7 @@ impl Puller<'_> {
         if let Some(wanted) = wanted.platform {
             let there = images.iter().filter_map(|(_, p)| Some(p.as_ref()?.to_string()));
             let there = there.collect::<Vec<_>>().join(", ");
-            images.retain(|(_, platform)| platform.as_ref() == Some(wanted));
+            images.retain(|(_, platform)| platform.as_ref().is_some_and(|it| it.is(wanted)));
             // `pullImageFromManifest` chooses the same entry.
             images.sort_by_key(|(entry, _)| entry["platform"]["variant"].as_str());
             images.truncate(1);
@@ -353,8 +320,8 @@ impl Puller<'_> {
     }
 
     fn no_platform(&self, wanted: &Platform, there: String) -> PrefetchError {
-        let Platform { os, arch } = wanted.clone();
-        PrefetchError::NoPlatform { image: self.image.to_owned(), os, arch, there }
+        let (image, wanted) = (self.image.to_owned(), wanted.clone());
+        PrefetchError::NoPlatform { image, wanted, there }
     }
 
     fn malformed(&self, reason: String) -> PrefetchError {
@@ -399,7 +366,7 @@ impl Puller<'_> {
             if config == Some(*digest) && size <= LONGEST_CONFIG {
                 let text = self.config(digest, size)?;
                 nar.write_all(&text).map_err(outgoing::Error::Write)?;
-                platform = Platform::of_config(&text);
+                platform = platform_of(&text);
             } else {
                 self.blob(digest, size, &mut nar)?;
             }
@@ -426,7 +393,7 @@ impl Puller<'_> {
         let Some((digest, size)) = config.filter(|(_, size)| *size <= LONGEST_CONFIG) else {
             return Ok(None);
         };
-        Ok(Platform::of_config(&self.config(&digest, size)?))
+        Ok(platform_of(&self.config(&digest, size)?))
     }
 
     fn config(&self, digest: &BlobDigest, size: u64) -> Result<Vec<u8>, PrefetchError> {

@@ -2,45 +2,9 @@
 //! Stage: oci (pure). Input: the platforms of an index. Output: one entry, or an error.
 
 use std::collections::BTreeSet;
-use std::fmt;
-
-use serde::Deserialize;
 
 use super::error::Problem;
-
-/// An operating system and a processor by Go's names (image-spec, image-index.md, "platform").
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-pub struct Platform {
-    /// `GOOS`.
-    pub os: String,
-    /// `GOARCH`.
-    pub architecture: String,
-    /// The variant, such as `v7`, if the architecture has several.
-    #[serde(default)]
-    pub variant: Option<String>,
-}
-
-impl fmt::Display for Platform {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.os, self.architecture)?;
-        self.variant.iter().try_for_each(|variant| write!(f, "/{variant}"))
-    }
-}
-
-impl Platform {
-    /// Returns whether operating system and architecture are equal. Variants do not count.
-    pub fn is(&self, wanted: &Self) -> bool {
-        (&self.os, &self.architecture) == (&wanted.os, &wanted.architecture)
-    }
-
-    /// Returns whether every machine of the architecture supports this variant.
-    fn common_variant(&self) -> bool {
-        matches!(
-            (&self.architecture[..], self.variant.as_deref()),
-            (_, None) | ("amd64", Some("v1")) | ("arm64", Some("v8"))
-        )
-    }
-}
+use crate::oci::platform::Platform;
 
 /// Returns the one entry for a platform. Entries with the same key count as one.
 ///
@@ -57,8 +21,8 @@ pub fn choose<T, K: Ord>(
         entries.into_iter().filter(|(_, entry)| seen.insert(key(entry))).collect::<Vec<_>>()
     };
     let mut matching = distinct(entries.into_iter().filter(|(at, _)| at.is(wanted)).collect());
-    if matching.len() > 1 && matching.iter().any(|(platform, _)| platform.common_variant()) {
-        matching.retain(|(platform, _)| platform.common_variant());
+    if matching.len() > 1 && matching.iter().any(|(platform, _)| platform.has_common_variant()) {
+        matching.retain(|(platform, _)| platform.has_common_variant());
     }
     match matching.len() {
         0 => Err(Problem::Platform { found: list(&platforms), wanted: wanted.clone() }),
