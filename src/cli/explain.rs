@@ -9,7 +9,7 @@ use super::commands::{layers, print, print_json, write_file};
 use super::progress::Bytes;
 use crate::oci::ImageSpec;
 use crate::outgoing::ImageReference;
-use crate::report::{self, Diff, Explanation};
+use crate::report::{self, Diff, Explanation, PieceCost};
 use crate::store::{self, Store, StorePath};
 
 /// The number of store paths that are listed one by one.
@@ -109,7 +109,7 @@ fn some(paths: &[StorePath]) -> String {
     text
 }
 
-pub fn diff(arguments: &DiffArguments) -> Result<(), Failure> {
+pub fn diff(store: &Store, arguments: &DiffArguments) -> Result<(), Failure> {
     if let Some(file) = &arguments.html {
         let old = ImageSpec::read_outline(&arguments.old)?;
         let new = ImageSpec::read(&arguments.new)?;
@@ -117,12 +117,21 @@ pub fn diff(arguments: &DiffArguments) -> Result<(), Failure> {
         let title = title(arguments.name.as_ref(), &arguments.new);
         return write_page(file, &report::explain(&new).to_html(&title, Some(&update)));
     }
+    if arguments.pieces {
+        let (old, new) = (ImageSpec::read(&arguments.old)?, ImageSpec::read(&arguments.new)?);
+        let pieces = Some(report::piece_cost(store, &old, &new)?);
+        return print_diff(&Diff { pieces, ..report::diff(&old, &new) }, arguments.json);
+    }
     // The two images have most store paths in common.
     let diff = store::sharing(|| -> Result<_, Failure> {
         let old = ImageSpec::read_outline(&arguments.old)?;
         Ok(report::diff(&old, &ImageSpec::read_outline(&arguments.new)?))
     })?;
-    if arguments.json { print_json(&diff) } else { print(&cost(&diff)) }
+    print_diff(&diff, arguments.json)
+}
+
+fn print_diff(diff: &Diff, as_json: bool) -> Result<(), Failure> {
+    if as_json { print_json(diff) } else { print(&cost(diff)) }
 }
 
 fn cost(diff: &Diff) -> String {
@@ -134,6 +143,14 @@ fn cost(diff: &Diff) -> String {
             Bytes(diff.bytes_to_docker)
         ),
     ];
+    if let Some(PieceCost { bytes_by_layers, bytes_by_pieces, layers_with_table }) = diff.pieces {
+        lines.push(format!("compressed, by layers: {}", Bytes(bytes_by_layers)));
+        lines.push(format!(
+            "compressed, by pieces, of {} with a table of contents: {}",
+            layers(layers_with_table),
+            Bytes(bytes_by_pieces)
+        ));
+    }
     for layer in &diff.layers_new {
         lines.extend([String::new(), format!("layer {} ({})", layer.number, Bytes(layer.size))]);
         lines.extend(layer.caused_by.iter().map(|path| format!("  new    {path}")));

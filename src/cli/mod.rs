@@ -71,6 +71,9 @@ enum Failure {
     Layer(#[from] layer::Error),
     #[error(transparent)]
     Outgoing(#[from] outgoing::Error),
+    #[cfg(feature = "report")]
+    #[error(transparent)]
+    Pieces(#[from] report::PiecesError),
     #[cfg(feature = "registry")]
     #[error(transparent)]
     Client(#[from] client::ClientError),
@@ -206,6 +209,8 @@ impl Hint for Failure {
             Failure::Oci(error) => error.hint(),
             Failure::Layer(error) => error.hint(),
             Failure::Outgoing(error) => error.hint(),
+            #[cfg(feature = "report")]
+            Failure::Pieces(report::PiecesError::Layer(error)) => error.hint(),
             #[cfg(feature = "registry")]
             Failure::Client(error) => error.hint(),
             #[cfg(feature = "registry")]
@@ -303,7 +308,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         #[cfg(feature = "report")]
         Command::Explain(arguments) => explain::explain(&arguments),
         #[cfg(feature = "report")]
-        Command::Diff(arguments) => explain::diff(&arguments),
+        Command::Diff(arguments) => explain::diff(&store, &arguments),
         #[cfg(feature = "report")]
         Command::Manifest(arguments) => inspect::manifest(&store, &arguments),
         #[cfg(feature = "registry")]

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
+use super::pieces::PieceCost;
 use crate::oci::ImageSpec;
 use crate::oci::SpecLayer;
 use crate::store::{Store, StorePath};
@@ -24,6 +25,9 @@ pub struct Diff {
     /// Bytes of the lowest new layer and of all layers above it: what is sent to a Docker daemon
     /// that has the old image, since Docker keys a layer by all layers below it.
     pub bytes_to_docker: u64,
+    /// Bytes for clients that fetch pieces of layers, if that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pieces: Option<PieceCost>,
     /// Store paths of the new image that the old one lacks, sorted by name.
     pub paths_new: Vec<String>,
     /// Store paths of the old image that the new one lacks, sorted by name.
@@ -79,6 +83,7 @@ pub fn diff(old: &ImageSpec, new: &ImageSpec) -> Diff {
         bytes_new: layers_new.iter().map(|layer| layer.size).sum(),
         bytes_to_docker: new.layers[in_common..].iter().map(|layer| layer.size).sum(),
         layers_new,
+        pieces: None,
         paths_new: print(new_paths.difference(&old_paths).copied().collect()),
         paths_gone: print(old_paths.difference(&new_paths).copied().collect()),
     }

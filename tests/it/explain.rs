@@ -158,3 +158,38 @@ fn a_diff_is_what_an_update_costs() {
         (&json!([]), &json!(0), &json!(0))
     );
 }
+
+/// Checks the cost by pieces of a file in which nothing but a store path's hash is different.
+#[test]
+fn a_diff_says_what_pieces_cost() {
+    let mut store = FakeStore::new();
+    let add = |store: &mut FakeStore, digit: char| {
+        let dependency = path(digit, "libc-1");
+        store.add(digit, "tool", &[], |file| {
+            let mut bytes: Vec<u8> = (0..3_u64 << 20)
+                .map(|place| (place.wrapping_mul(place).wrapping_mul(0x9e37_79b9) >> 23) as u8)
+                .collect();
+            bytes[1 << 20..][..dependency.len()].copy_from_slice(dependency.as_bytes());
+            std::fs::write(file, bytes).unwrap();
+        });
+        store.build(r#"{"compression": "zstd:chunked"}"#);
+    };
+    add(&mut store, '3');
+    std::fs::rename(store.root().join("image.json"), store.root().join("old.json")).unwrap();
+    add(&mut store, '6');
+    let diff = |old: &str, new: &str| {
+        schema::checked("diff", &stdout(&store, &["diff", old, new, "--pieces", "--json"]))
+    };
+    let same = json!({"bytesByLayers": 0, "bytesByPieces": 0, "layersWithTable": 0});
+    assert_eq!(diff("old.json", "old.json")["pieces"], same);
+    let pieces = diff("old.json", "image.json")["pieces"].clone();
+    let bytes = |key: &str| pieces[key].as_u64().unwrap();
+    assert_eq!(pieces["layersWithTable"], 1);
+    assert!(bytes("bytesByLayers") > 100_000, "{pieces}");
+    assert!((1..bytes("bytesByLayers") / 20).contains(&bytes("bytesByPieces")), "{pieces}");
+    let text = stdout(&store, &["diff", "old.json", "image.json", "--pieces"]);
+    assert!(
+        text.contains("\ncompressed, by pieces, of 1 layer with a table of contents: "),
+        "{text}"
+    );
+}

@@ -170,6 +170,11 @@ pub struct DiffArguments {
     #[arg(value_name = "NEW")]
     pub new: PathBuf,
 
+    /// Also print what clients fetch that fetch pieces of `zstd:chunked` layers. Makes all layers of
+    /// both images
+    #[arg(long, conflicts_with = "html")]
+    pub pieces: bool,
+
     /// Print everything as JSON
     #[arg(long)]
     pub json: bool,
