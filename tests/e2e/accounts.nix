@@ -23,9 +23,49 @@ let
     echo '[{"Config":"config.json","RepoTags":["node:v1"],"Layers":["layer.tar"]}]' > manifest.json
     tar --create --file=$out --sort=name --mtime=@1 --owner=0 --group=0 config.json layer.tar manifest.json
   '';
+
+  # A base whose /etc is a link, as on systems with a writable part of their own.
+  linkedEtc = pkgs.runCommand "linked-etc.tar" { nativeBuildInputs = [ pkgs.gnutar pkgs.jq ]; } ''
+    mkdir -p root/data/etc
+    ln -s data/etc root/etc
+    echo 'root:x:0:0::/root:/bin/sh' > root/data/etc/passwd
+    printf '%s\n' 'root:x:0:' 'wheel:x:10:' > root/data/etc/group
+    tar --create --file=layer.tar --sort=name --mtime=@1 --numeric-owner --owner=0 --group=0 --directory=root data etc
+    jq --null-input --arg id "sha256:$(sha256sum < layer.tar | cut -d ' ' -f 1)" '{
+      architecture: "amd64", os: "linux", config: { }, rootfs: { type: "layers", diff_ids: [$id] }
+    }' > config.json
+    echo '[{"Config":"config.json","RepoTags":["linked-etc:v1"],"Layers":["layer.tar"]}]' > manifest.json
+    tar --create --file=$out --sort=name --mtime=@1 --owner=0 --group=0 config.json layer.tar manifest.json
+  '';
 in
 rec {
   inherit node;
+
+  onLinkedEtc = stowage.buildImage {
+    name = "accounts/on-linked-etc";
+    tag = "v1";
+    fromImage = linkedEtc;
+    copyToRoot = [ tools (pkgs.writeTextDir "etc/own" "own") ];
+    accounts.users.app = { uid = 1000; groups = [ "wheel" ]; };
+    user = "app";
+    files."/etc/app.conf".text = "setting = 1\n";
+    config.Cmd = [ bash ];
+  };
+
+  # With a Nix database, which also has what only declared files refer to.
+  withNix = stowage.buildImage {
+    name = "accounts/with-nix";
+    tag = "v1";
+    copyToRoot = pkgs.buildEnv { name = "tools"; paths = [ pkgs.bash pkgs.coreutils pkgs.nix ]; };
+    accounts.users.app.uid = 1000;
+    user = "app";
+    initializeNixDatabase = true;
+    nixUid = 1000;
+    nixGid = 1000;
+    links."/opt/hello" = "${pkgs.hello}";
+    tmp = true;
+    config = { Cmd = [ bash ]; Env = [ "USER=app" ]; };
+  };
 
   # Nothing below.
   alone = stowage.buildImage {

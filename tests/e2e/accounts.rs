@@ -1,8 +1,9 @@
 use std::collections::BTreeMap;
+use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::support::{Docker, Image, build_together, nix, run, stderr};
+use crate::support::{Docker, Image, build_together, nix, run, stderr, stowage};
 
 fn image(name: &str) -> Image {
     Image::named(&format!("accounts-{name}"))
@@ -89,6 +90,42 @@ fn declared_accounts_and_files_are_there() {
     docker.load(&image("asNode"));
     // It is in the base's wheel too.
     assert_eq!(user(&docker, &image("asNode")), "1000");
+}
+
+/// Checks accounts on a base whose `/etc` is a link: they are behind it. Docker itself removes the
+/// link, which the lint says.
+#[test]
+fn accounts_are_behind_a_link_of_the_base() {
+    let image = image("onLinkedEtc");
+    let directory = tempfile::tempdir().unwrap();
+    let archive = directory.path().join("whole.tar");
+    let file = std::fs::File::create(&archive).unwrap();
+    run(stowage(&["flatten"]).arg(&image.spec_file).stdout(file));
+    let read = |name: &str| {
+        run(Command::new("tar")
+            .args(["--extract", "--to-stdout", "--file"])
+            .arg(&archive)
+            .arg(name))
+    };
+    assert!(read("data/etc/passwd").contains("\napp:x:1000:1000::/home/app:/bin/sh\n"));
+    assert!(read("data/etc/group").contains("\nwheel:x:10:app\n"));
+    assert_eq!(read("data/etc/app.conf") + &read("data/etc/own"), "setting = 1\nown");
+    let links = run(Command::new("tar").args(["--list", "--verbose", "--file"]).arg(&archive));
+    assert!(links.lines().any(|line| line.ends_with(" etc -> data/etc")), "{links}");
+    let found = run(stowage(&["lint"]).arg(&image.spec_file));
+    assert!(found.contains("/etc: is a link to data/etc: Docker puts a directory"), "{found}");
+}
+
+/// Checks accounts together with a Nix database.
+#[test]
+fn accounts_go_with_nix() {
+    let docker = Docker::start();
+    let image = image("withNix");
+    docker.load(&image);
+    let script = "id -un; nix-store --verify --check-contents; nix-store -q --hash $(readlink /opt/hello); \
+        nix-store --gc > /dev/null 2>&1; test -x $(readlink /opt/hello)/bin/hello; touch ~/f /tmp/f; echo there";
+    let found = docker.container(&image.reference(), &["/bin/bash", "-ec", script]);
+    assert!(found.starts_with("app\nsha256:") && found.ends_with("\nthere\n"), "{found}");
 }
 
 /// Evaluates and builds images with these arguments, and returns what is said of each that fails.

@@ -680,3 +680,27 @@ fn loaders_in_the_store_know_their_directories() {
         assert!(expected.is_none_or(|text| found[0].contains(text)), "{found:?}");
     }
 }
+
+/// Checks that a link in the place of `/etc` is named, which Docker would remove.
+#[test]
+fn a_link_in_the_place_of_etc_is_named() {
+    let mut store = FakeStore::new();
+    let settings = store.add('1', "settings", &[], |path| {
+        fs::create_dir_all(path.join("etc")).unwrap();
+        fs::write(path.join("etc/motd"), "welcome").unwrap();
+    });
+    let target = Store::default().print(&settings);
+    let root = store.add('2', "root", &[&settings], |path| {
+        fs::create_dir_all(path).unwrap();
+        symlink(format!("{target}/etc"), path.join("etc")).unwrap();
+    });
+    let root = Store::default().print(&root);
+    store.build(&json!({"copyToRoot": [root]}).to_string());
+    let found = lint(&store, &["--allow", "tmp"]);
+    assert_eq!(found.len(), 1, "{found:?}");
+    let expected = format!("warning: /etc: is a link to {target}/etc: Docker puts a directory");
+    assert!(found[0].starts_with(&expected), "{found:?}");
+    assert_eq!(lint(&store, &["--allow", "tmp,linked-directory"]), [""; 0]);
+    let json = store.stowage(&["lint", "--json", "image.json"]).output().unwrap();
+    schema::check("lint", &serde_json::from_slice(&json.stdout).unwrap());
+}

@@ -79,6 +79,8 @@ pub enum Check {
     Tmp,
     /// A link that is copied to `/` leads nowhere.
     DanglingLink,
+    /// A directory in which Docker makes files is a link, which Docker removes.
+    LinkedDirectory,
     /// A name leads out of the image, or a layer has it twice.
     Name,
     /// A program is for another machine.
@@ -91,7 +93,7 @@ pub enum Check {
 
 impl Check {
     /// The checks, in the order of messages.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Layers,
         Self::MissingFile,
         Self::NotExecutable,
@@ -103,6 +105,7 @@ impl Check {
         Self::WorkingDir,
         Self::Tmp,
         Self::DanglingLink,
+        Self::LinkedDirectory,
         Self::Name,
         Self::Machine,
         Self::SetId,
@@ -123,6 +126,7 @@ impl Check {
             Self::WorkingDir => "working-dir",
             Self::Tmp => "tmp",
             Self::DanglingLink => "dangling-link",
+            Self::LinkedDirectory => "linked-directory",
             Self::Name => "name",
             Self::Machine => "machine",
             Self::SetId => "set-id",

@@ -6,10 +6,29 @@ use serde_json::Value;
 use super::finding::{Check, Finding, Level};
 use super::provided::Provided;
 use crate::oci::ImageSpec;
-use crate::report::image_files::{Absent, Found, ImageFiles, Last, shown};
+use crate::report::image_files::{Absent, FileKind, Found, ImageFiles, Last, shown};
 
 /// The number of links that are named one by one.
 const NAMED: usize = 5;
+
+/// Finds a link in the place of `/etc`. Docker makes `/etc/hosts` and other files in a layer of their
+/// own, and for this puts a directory in the place of a link.
+pub fn lint_directories(files: &ImageFiles) -> Vec<Finding> {
+    let Ok(Found::Here(etc, _)) = files.find("/etc", Last::Itself) else { return Vec::new() };
+    let FileKind::Symlink(target) = etc.kind else { return Vec::new() };
+    let message = format!(
+        "is a link to {}: Docker puts a directory with `hosts` and `resolv.conf` alone in its place, so that every other file is gone",
+        target.escape_ascii()
+    );
+    vec![Finding {
+        check: Check::LinkedDirectory,
+        level: Level::Warning,
+        layer: None,
+        path: Some(shown(&etc.path)),
+        message,
+        more: 0,
+    }]
+}
 
 /// Finds links that lead nowhere.
 pub fn lint(files: &ImageFiles, spec: &ImageSpec) -> Vec<Finding> {

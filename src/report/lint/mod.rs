@@ -49,6 +49,7 @@ fn lint_documents(files: &ImageFiles, spec: &ImageSpec) -> Vec<Finding> {
         });
     }
     findings.extend(config::lint(files, spec));
+    findings.extend(links::lint_directories(files));
     findings
 }
 
