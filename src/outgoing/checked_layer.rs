@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::io::{self, Write};
 
 use super::error::Error;
-use super::watch::ImageLayer;
+use super::layer_ref::ImageLayer;
 use crate::digest::{ChecksumWriter, DigestWriter};
 use crate::layer;
 use crate::sink::{FileBytes, Sink};
@@ -60,7 +60,7 @@ pub fn write_checked_layer(
     hashing: Hashing,
     out: impl Sink,
 ) -> Result<(), Error> {
-    let Some(expected) = layer.spec.layers[layer.index].checksum_in(layer.form) else {
+    let Some(expected) = layer.layer().checksum_in(layer.form) else {
         return write_hashed_layer(store, layer, hashing, out);
     };
     let mut out = ChecksumWriter::new(out);
@@ -98,7 +98,7 @@ fn compare<S: PartialEq + Display>(layer: ImageLayer, expected: S, found: S) -> 
 pub fn write_sized_layer(store: &Store, layer: ImageLayer, out: impl Sink) -> Result<(), Error> {
     let size = layer.blob().size;
     let mut out = Limited::new(out, size);
-    let result = layer.spec.layers[layer.index].write_blob(store, layer.form, &mut out);
+    let result = layer.layer().write_blob(store, layer.form, &mut out);
     out.ended(layer, result)?;
     if out.left > 0 {
         return Err(changed(layer, bytes(size), bytes(size - out.left)));
@@ -106,15 +106,11 @@ pub fn write_sized_layer(store: &Store, layer: ImageLayer, out: impl Sink) -> Re
     Ok(())
 }
 
-fn changed(
-    ImageLayer { spec, index, .. }: ImageLayer,
-    expected: impl Display,
-    found: impl Display,
-) -> Error {
+fn changed(layer: ImageLayer, expected: impl Display, found: impl Display) -> Error {
     Error::LayerChanged {
-        number: index + 1,
-        count: spec.layers.len(),
-        names: spec.layers[index].names(),
+        number: layer.index + 1,
+        count: layer.spec.layers.len(),
+        names: layer.names(),
         expected: expected.to_string(),
         found: found.to_string(),
     }

@@ -5,6 +5,7 @@
 mod checked_layer;
 mod copied;
 mod error;
+mod layer_ref;
 mod names;
 mod program;
 mod ref_name;
@@ -19,6 +20,7 @@ pub use checked_layer::{
 };
 pub use copied::{Copied, Tally};
 pub use error::{At, Error};
+pub use layer_ref::{ImageLayer, LayerRef, SharedLayer, Turn};
 pub use names::{
     ParseRegistryNameError, ParseRepositoryNameError, ParseTagError, RegistryName, RepositoryName,
     Tag, is_loopback,
@@ -31,4 +33,4 @@ pub use reference::{
 pub use skopeo::{SkopeoError, run_skopeo};
 pub use temporary::{NewFile, remove_stale};
 pub use unnamed::UnnamedFile;
-pub use watch::{ImageLayer, LayerStep, Turn, Unwatched, Watch, Watched, WatchedLayer};
+pub use watch::{LayerStep, Unwatched, Watch, Watched, WatchedLayer};

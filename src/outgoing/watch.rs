@@ -1,13 +1,11 @@
 //! Watches a copy: reports its progress, and may end it.
 //! Stage: outgoing.
 
-use std::cmp::Reverse;
 use std::io::{self, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use crate::digest::BlobDigest;
-use crate::oci::{Form, ImageSpec, LayerBlob};
+use super::layer_ref::ImageLayer;
 use crate::sink::{FileBytes, Sink};
 
 /// Watches an image being copied. Called by every thread that writes.
@@ -38,49 +36,6 @@ pub trait Watch: Sync {
 
     /// Notes that the copy waits for another copy in this directory.
     fn wait(&self, directory: &Path);
-}
-
-/// A layer of an image, with the form in which it is sent.
-#[derive(Clone, Copy)]
-pub struct ImageLayer<'a> {
-    /// The image.
-    pub spec: &'a ImageSpec,
-    /// The index of the layer, from 0 at the bottom.
-    pub index: usize,
-    /// The form in which the layer is sent.
-    pub form: Form,
-}
-
-impl ImageLayer<'_> {
-    /// Returns digest and size of the bytes that are sent.
-    pub fn blob(&self) -> LayerBlob {
-        self.spec.layers[self.index].blob(self.form)
-    }
-
-    /// Returns the layer's turn among those that are sent.
-    pub fn turn(&self) -> Turn {
-        let LayerBlob { digest, size, .. } = self.blob();
-        match self.spec.layers[self.index].stored() {
-            Some(blob) if !blob.archive.is_none() => Turn::InArchive(blob.offset),
-            _ => Turn::OfSize(Reverse((size, digest))),
-        }
-    }
-
-    /// Returns the names of the store paths in the layer, for messages.
-    pub fn names(&self) -> String {
-        self.spec.layers[self.index].names()
-    }
-}
-
-/// Sorts layers into the order in which they are best sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Turn {
-    /// A member of a compressed archive, by its offset. Such layers come first, in the order of the
-    /// archive: to reach one, everything before it is decompressed.
-    InArchive(u64),
-    /// Any other layer, by its size and digest. The largest comes first: if it came last, all
-    /// others would wait for it.
-    OfSize(Reverse<(u64, BlobDigest)>),
 }
 
 /// The progress of a layer.

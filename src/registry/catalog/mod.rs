@@ -21,8 +21,8 @@ pub use sources::{Reload, Sources};
 pub use watches::Watches;
 
 use crate::digest::BlobDigest;
-use crate::oci::{Artifact, Blob, Form, IMAGE_MANIFEST, ImageSpec, LayerBlob};
-use crate::outgoing::{RepositoryName, Tag};
+use crate::oci::{Artifact, Blob, Form, IMAGE_MANIFEST, LayerBlob};
+use crate::outgoing::{RepositoryName, SharedLayer, Tag};
 use crate::proof::Attachment;
 
 /// Name and tag.
@@ -73,12 +73,8 @@ pub enum Content {
     Config(Arc<Blob>),
     /// A layer.
     Layer {
-        /// The image that has the layer.
-        spec: Arc<ImageSpec>,
-        /// The layer's index in the image.
-        index: usize,
-        /// The form of the layer's bytes.
-        form: Form,
+        /// The layer of an image.
+        layer: SharedLayer,
         /// Digest and size of the bytes.
         blob: LayerBlob,
     },

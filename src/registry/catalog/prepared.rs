@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::{Content, Manifest};
 use crate::digest::BlobDigest;
 use crate::oci::{Artifact, Blob, Form, Image, ImageSpec, ManifestFormat, Platform};
+use crate::outgoing::SharedLayer;
 use crate::proof::Subject;
 
 /// An artifact with its documents. Repositories share it.
@@ -102,8 +103,9 @@ impl PreparedArtifact {
         let form = self.form;
         self.artifact.images().iter().find_map(|spec| {
             let index = spec.layers.iter().position(|it| it.blob(form).digest == *digest)?;
-            let blob = spec.layers[index].blob(form);
-            Some(Content::Layer { spec: Arc::clone(spec), index, form, blob })
+            let layer = SharedLayer { spec: Arc::clone(spec), index, form };
+            let blob = layer.blob();
+            Some(Content::Layer { layer, blob })
         })
     }
 

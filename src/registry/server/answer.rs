@@ -11,7 +11,7 @@ use axum::response::Response;
 use serde_json::{Value, json};
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::kept_layer::Layer;
+use super::kept_layer::ServedLayer;
 use super::layer_body;
 use super::page::{Page, page};
 use super::parts::{Parts, Picker};
@@ -384,13 +384,13 @@ fn content_body(shared: &Arc<Shared>, content: Content, parts: Option<&Parts>) -
             None => Body::from(blob.bytes.clone()),
             Some(parts) => Body::from(Picker::new(parts.clone()).picked(&blob.bytes)),
         },
-        Content::Layer { spec, index, form, blob } => {
+        Content::Layer { layer, blob } => {
             let (is_part, parts) = (parts.is_some(), parts.cloned().unwrap_or_else(whole));
             shared.count(blob.digest, parts.of_blob());
-            let (spec, shared) = (Arc::clone(spec), Arc::clone(shared));
+            let (layer, shared) = (layer.clone(), Arc::clone(shared));
             let failed = Arc::clone(&shared);
             let makers = shared.makers.clone();
-            let layer = Layer { shared, spec, index: *index, form: *form, blob: *blob, is_part };
+            let layer = ServedLayer { shared, layer, blob: *blob, is_part };
             let chunks = layer_body::send(
                 makers,
                 parts,

@@ -10,28 +10,23 @@ use std::time::Instant;
 use super::cache::{Cache, Entry, Follower, Growth, Place};
 use super::layer_body::{CHUNK, Chunks};
 use super::shared::Shared;
-use crate::oci::{Form, ImageSpec, LayerBlob, LayerSource};
-use crate::outgoing::{Error, ImageLayer};
-use crate::outgoing::{write_checked_layer, write_hashed_layer};
+use crate::oci::{LayerBlob, LayerSource};
+use crate::outgoing::{Error, SharedLayer, write_checked_layer, write_hashed_layer};
 use crate::sink::Plain;
 
-/// A layer of an image.
-pub struct Layer {
+/// A layer that a client asked for.
+pub struct ServedLayer {
     /// The state of the server.
     pub shared: Arc<Shared>,
-    /// The image.
-    pub spec: Arc<ImageSpec>,
-    /// The index of the layer.
-    pub index: usize,
-    /// The form of the layer's bytes.
-    pub form: Form,
+    /// The layer of an image.
+    pub layer: SharedLayer,
     /// Digest and size of the bytes.
     pub blob: LayerBlob,
     /// True if not all of the layer is sent.
     pub is_part: bool,
 }
 
-impl Layer {
+impl ServedLayer {
     /// Writes the layer to a client, or the part that was asked for. Of concurrent requests for a
     /// layer that is to be kept, one makes the layer and the others are sent what it writes.
     pub fn write(&self, out: &mut Chunks) -> Result<(), Error> {
@@ -79,9 +74,8 @@ impl Layer {
         out.take_place().map_err(Error::Write)?;
         let (begin, waited) = (Instant::now(), out.waited());
         let mut both = Both { out, entry, behind: false };
-        let Self { spec, index, form, .. } = self;
         let hashing = self.shared.hashing();
-        let layer = ImageLayer { spec, index: *index, form: *form };
+        let layer = self.layer.borrowed();
         let (store, to_be_kept) = (&self.shared.store, both.entry.is_some());
         let out = Plain(&mut both);
         // Other images use the kept blob as well. Their specs may be right even if this one is
@@ -150,7 +144,7 @@ impl Layer {
     /// Returns whether the layer is already in a file in this form: a second copy would be of no
     /// use.
     fn is_file(&self) -> bool {
-        match &self.spec.layers[self.index].source {
+        match &self.layer.layer().source {
             LayerSource::Made(_) => false,
             LayerSource::Kept(_, stored) | LayerSource::Stored(stored) => {
                 stored.digest == self.blob.digest

@@ -294,8 +294,11 @@ impl Inner {
     }
 
     /// Sends a layer unless it is there, and returns the number of bytes that were sent.
-    pub async fn put_layer(&self, layer: upload::Layer) -> Result<Option<u64>, StorageError> {
-        let LayerBlob { digest, size, .. } = layer.blob();
+    pub async fn put_layer(
+        &self,
+        layer: upload::StorageLayer,
+    ) -> Result<Option<u64>, StorageError> {
+        let LayerBlob { digest, size, .. } = layer.layer.blob();
         let object = self.names.blob(&digest);
         // A second task finds the layer there. Images have most layers in common.
         let _turn = self.in_turn.take(digest).await;

@@ -36,6 +36,7 @@ pub use source::{BlobSource, BlobStream, SignedUrl};
 
 use crate::digest::{BlobDigest, Digest};
 use crate::oci::{Blob, Form, Image, ImageSpec};
+use crate::outgoing::SharedLayer;
 use crate::store::Store;
 use backend::{Backend, Limits};
 use inner::Inner;
@@ -357,7 +358,8 @@ impl ObjectStorage {
             layers.map(|(index, layer)| (layer.blob(Form::AsStored).digest, index)).collect();
         let mut sending = JoinSet::new();
         for index in layers.into_values() {
-            let layer = upload::Layer { store: store.clone(), spec: Arc::clone(spec), index };
+            let layer = SharedLayer { spec: Arc::clone(spec), index, form: Form::AsStored };
+            let layer = upload::StorageLayer { store: store.clone(), layer };
             let inner = Arc::clone(&self.0);
             sending.spawn(async move { inner.put_layer(layer).await });
         }

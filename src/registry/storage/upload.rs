@@ -3,7 +3,6 @@
 
 use std::io::{self, Write};
 use std::mem;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -13,13 +12,9 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::{JoinError, JoinHandle};
 
 use super::error::StorageError;
-use crate::oci::{Form, ImageSpec, LayerBlob};
-use crate::outgoing::ImageLayer;
-use crate::outgoing::{Hashing, write_hashed_layer};
+use crate::outgoing::{Error, Hashing, SharedLayer, write_hashed_layer};
 use crate::sink::Plain;
 use crate::store::Store;
-
-use crate::outgoing::Error;
 
 /// The size of a part in bytes. Amazon takes no smaller parts (S3, "Multipart upload limits"), and
 /// some storages only take parts of one size.
@@ -33,21 +28,12 @@ const _: () = assert!(PART * AT_ONCE <= 16 << 20);
 /// The longest time to wait until the storage has forgotten an unfinished upload.
 const FORGETTING: Duration = Duration::from_secs(10);
 
-/// A layer of an image.
-pub struct Layer {
+/// A layer that the storage may lack.
+pub struct StorageLayer {
     /// The store that it is made from.
     pub store: Store,
-    /// The image.
-    pub spec: Arc<ImageSpec>,
-    /// The index of the layer.
-    pub index: usize,
-}
-
-impl Layer {
-    /// Returns the blob that the layer is stored as.
-    pub fn blob(&self) -> LayerBlob {
-        self.spec.layers[self.index].blob(Form::AsStored)
-    }
+    /// The layer of an image.
+    pub layer: SharedLayer,
 }
 
 /// Says why a layer is not stored.
@@ -66,7 +52,11 @@ impl From<object_store::Error> for Failed {
 
 /// Makes and sends a layer. The object gets its name only if all of the layer was sent, and is as
 /// it was built.
-pub async fn send(store: &dyn ObjectStore, object: &Path, layer: Layer) -> Result<(), Failed> {
+pub async fn send(
+    store: &dyn ObjectStore,
+    object: &Path,
+    layer: StorageLayer,
+) -> Result<(), Failed> {
     let (sender, mut parts) = channel(1);
     let making = tokio::task::spawn_blocking(move || make(&layer, sender));
     let Some(first) = parts.recv().await else {
@@ -164,12 +154,11 @@ struct Part {
     is_last: bool,
 }
 
-fn make(layer: &Layer, parts: Sender<Part>) -> Result<(), Error> {
+fn make(layer: &StorageLayer, parts: Sender<Part>) -> Result<(), Error> {
+    let StorageLayer { store, layer } = layer;
     let size = layer.blob().size;
     let mut out = PartWriter::new(parts, part_size(size), size);
-    let Layer { store, spec, index } = layer;
-    let layer = ImageLayer { spec, index: *index, form: Form::AsStored };
-    write_hashed_layer(store, layer, Hashing::Within, Plain(&mut out))?;
+    write_hashed_layer(store, layer.borrowed(), Hashing::Within, Plain(&mut out))?;
     out.finish().map_err(Error::Write)
 }
 
