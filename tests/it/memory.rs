@@ -144,7 +144,7 @@ fn an_earlier_image_of_many_paths_takes_little() {
     let alone = assert_flat(&store, &build);
     let image = fs::read_to_string(store.root().join("image.json")).unwrap();
     for (what, image, more) in [
-        ("the same", image.clone(), 1 << 10),
+        ("the same", image.clone(), 2 << 10),
         ("other versions", image.replace("-1.2.3\"", "-1.2.2\""), 5 << 10),
     ] {
         let options = json!({"previousImage": store.write("earlier.json", &image)});
