@@ -20,7 +20,7 @@ let
   '';
 in
 lib.mapAttrs (_: value: if lib.isDerivation value then foreign value else value)
-  (import ./programs.nix { inherit lib; pkgs = native; boot = { inherit (native) busybox; }; })
+  (import ./programs.nix { inherit lib; pkgs = native; boot = { inherit (native) busybox; mdbookDirectory = null; }; })
   // {
   rustPlatform.buildRustPackage = arguments: foreign (native.rustPlatform.buildRustPackage arguments);
   buildPackages = native;
