@@ -29,7 +29,7 @@ pub use base_tree::{
     ACCOUNT_FILES, AccountFile, Attributes, BaseEntry, BaseLayerTree, BaseTree, LinkLoop,
     normal_name,
 };
-pub use build::{Layer, build_layers, layer_at};
+pub use build::{Layer, LayerMaker, build_layers};
 pub use contents::{LayerContents, MergedFiles};
 pub use inventory::{LayerEntry, LayerFile, LayerFileKind, file_in_store, layer_entries};
 pub use links::place_behind;

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::closure::NarHash;
 use crate::digest::{Checksum, ChecksumWriter, DiffId, DigestWriter, Place, in_lanes};
 use crate::error::with_causes;
-use crate::layer::{self, Layer};
+use crate::layer::{self, Layer, LayerMaker};
 use crate::oci::Form;
 use crate::oci::ImageSpec;
 use crate::oci::StoredBlob;
@@ -83,8 +83,9 @@ pub fn validate(store: &Store, spec: &ImageSpec, done: impl Fn(u64) + Sync) -> R
     let numbered = spec.layers.iter().zip(1..);
     let jobs = rayon::current_num_threads();
     let size = |(layer, _): &(&SpecLayer, usize)| layer.size;
+    let maker = LayerMaker::new(store, spec.layers.iter().map(|layer| layer.size), jobs);
     let differences = in_lanes(numbered, size, jobs, |place, (layer, number)| {
-        let difference = difference(place, store, spec, number, layer);
+        let difference = difference(place, &maker, store, spec, number, layer);
         done(layer.size);
         difference
     });
@@ -94,6 +95,7 @@ pub fn validate(store: &Store, spec: &ImageSpec, done: impl Fn(u64) + Sync) -> R
 
 fn difference(
     place: &Place<'_>,
+    maker: &LayerMaker<'_>,
     store: &Store,
     spec: &ImageSpec,
     number: usize,
@@ -101,7 +103,7 @@ fn difference(
 ) -> Option<Difference> {
     let expected = DigestAndSize { diff_id: layer.diff_id, size: layer.size };
     let found = match &layer.source {
-        LayerSource::Made(contents) => match layer::layer_at(place, store, contents) {
+        LayerSource::Made(contents) => match maker.make(place, contents, layer.size) {
             Ok(Layer { diff_id, size, checksum, .. }) => {
                 Ok((DigestAndSize { diff_id, size }, Some(checksum)))
             }

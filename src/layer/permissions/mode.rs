@@ -21,7 +21,7 @@ pub struct Change {
     operator: u8,
     /// The bits to set or to clear.
     bits: u32,
-    /// Whether `x` is meant for directories, and for files that have `x` somewhere.
+    /// True if `x` is meant for directories, and for files that have `x` somewhere.
     conditional_x: bool,
     /// The place of the bits that are copied: 6 for the user's, 3 for the group's.
     copied: Option<u32>,
