@@ -1,6 +1,6 @@
-# Nix code that `stowage serve --packages` builds: a file that says of which blobs an image of packages is
-# made, or which packages don't exist. With `listPackages`, a list of this file and the packages. All arguments are strings. It is evaluated in restricted mode: the
-# packages' code can read only its own source.
+# Nix code that `stowage serve --packages` builds: a file that lists the blobs of an image of packages, or
+# the packages that don't exist. With `listPackages`, a list of this file and the packages. All arguments
+# are strings. It is evaluated in restricted mode: the packages' code can read only its own source.
 {
   # The program that serves. It may be outside of the store.
   program

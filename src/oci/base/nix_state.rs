@@ -57,7 +57,7 @@ impl BaseImage {
     /// Returns the bytes of a file of accounts, and its mode and owner.
     ///
     /// # Errors
-    /// If the layer can't be read, or the file is no regular one.
+    /// Fails if the layer can't be read, or the file is no regular one.
     pub fn read_account_file(
         &self,
         store: &Store,

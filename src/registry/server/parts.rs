@@ -11,7 +11,7 @@ use crate::digest::BlobDigest;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parts {
     ranges: Vec<Range<u64>>,
-    /// What is between the parts; none for an answer with one of them.
+    /// The text between the parts; none for an answer with a single part.
     multipart: Option<Multipart>,
 }
 

@@ -16,7 +16,7 @@ const PAGE: usize = 1000;
 pub struct Referrers {
     /// An index of the documents' manifests.
     pub index: Value,
-    /// Whether the list has only documents of the type that the query asks for.
+    /// True if the list has only documents of the type that the query asks for.
     pub is_filtered: bool,
     /// The query for the next page, if there is one.
     pub next: Option<String>,

@@ -41,7 +41,7 @@ impl<'s> Beneath<'s> {
     /// Reads the trees of all parts, and the base's accounts.
     ///
     /// # Errors
-    /// If one of them can't be read.
+    /// Fails if one of them can't be read.
     pub fn read(store: &'s Store, options: &SystemOptions) -> Result<Self, Error> {
         let base = options.from_image.as_deref();
         let base = base.map(|path| base::read_base(store, path, &options.architecture));
@@ -94,7 +94,7 @@ impl<'s> Beneath<'s> {
     /// Returns the accounts of each part, from the bottom up.
     ///
     /// # Errors
-    /// If one of the files can't be read.
+    /// Fails if one of the files can't be read.
     pub fn sources(&self) -> Result<Vec<Source>, Error> {
         let mut sources = Vec::new();
         if !self.files.is_empty() {
@@ -186,7 +186,7 @@ impl<'s> Beneath<'s> {
     /// Returns the place of a directory, through links of the base and of the layers.
     ///
     /// # Errors
-    /// If links lead in a circle, or into a store path, which no other file may be put into.
+    /// Fails if links lead in a circle, or into a store path, which no other file may be put into.
     pub fn place(&self, path: &str, option: &str) -> Result<String, SystemError> {
         let wrong = |reason: String| SystemError::Place { option: option.to_owned(), reason };
         let place =

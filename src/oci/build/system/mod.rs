@@ -184,7 +184,7 @@ impl Hint for SystemError {
 /// Makes the declared files, for an image with the other parts of the options.
 ///
 /// # Errors
-/// If the base image or a `buildLayer` can't be read, and with [`SystemError`].
+/// Fails if the base image or a `buildLayer` can't be read, and with [`SystemError`].
 pub fn system_files(store: &Store, options: &SystemOptions) -> Result<Built<SystemFiles>, Error> {
     let beneath = Beneath::read(store, options)?;
     let accounts = &options.accounts;
@@ -357,7 +357,7 @@ impl SystemRecord {
     /// Gives the options of an image what was declared for it.
     ///
     /// # Errors
-    /// If the record can't be read.
+    /// Fails if the record can't be read.
     pub fn apply(store: &Store, options: &mut BuildOptions) -> Result<(), Error> {
         let Some(SystemPath(path)) = options.system_files.clone() else { return Ok(()) };
         let file = store.physical(&path).join(RECORD);
