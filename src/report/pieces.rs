@@ -82,8 +82,10 @@ pub fn piece_cost(
             continue;
         };
         cost.layers_with_table += 1;
-        let missing = files.iter().filter(|file| !file.is_in(&known)).flat_map(|file| &file.pieces);
-        let missing = missing.filter(|piece| !piece.zeros && !piece.is_in(&known));
+        let is_known = |digest: &Option<Digest>| digest.is_some_and(|it| known.contains(&it));
+        let missing = files.iter().filter(|file| !is_known(&file.digest));
+        let missing = missing.flat_map(|file| &file.pieces);
+        let missing = missing.filter(|piece| !piece.zeros && !is_known(&piece.digest));
         let documents = place.size.saturating_add(place.tar_split_size);
         let fetched = fetched(missing.map(|piece| piece.range.clone()).collect());
         cost.bytes_by_pieces += documents.saturating_add(fetched).min(size);
@@ -104,18 +106,6 @@ struct TablePiece {
     zeros: bool,
     /// The place in the blob.
     range: Range<u64>,
-}
-
-impl TableFile {
-    fn is_in(&self, known: &BTreeSet<Digest>) -> bool {
-        self.digest.is_some_and(|digest| known.contains(&digest))
-    }
-}
-
-impl TablePiece {
-    fn is_in(&self, known: &BTreeSet<Digest>) -> bool {
-        self.digest.is_some_and(|digest| known.contains(&digest))
-    }
 }
 
 #[derive(Deserialize)]
