@@ -34,8 +34,8 @@ pub fn explain(arguments: &ExplainArguments) -> Result<(), Failure> {
         return print(&chains.iter().map(chain).collect::<Vec<_>>().join("\n\n"));
     }
     if let Some(file) = &arguments.html {
-        let title = title(arguments.name.as_ref(), &arguments.image);
-        return write_page(file, &explanation.to_html(&title, None));
+        let name = shown_name(arguments.name.as_ref(), &arguments.image);
+        return write_page(file, &explanation.to_html(&name, None));
     }
     if arguments.json {
         return print_json(&explanation);
@@ -43,19 +43,17 @@ pub fn explain(arguments: &ExplainArguments) -> Result<(), Failure> {
     print(&table(&explanation))
 }
 
-/// Returns the title of a page: the name of the image as it was given, or by the file's name.
-fn title(name: Option<&ImageReference>, file: &Path) -> String {
+/// Returns the name of the image on a page: as it was given, or by the file's name.
+fn shown_name(name: Option<&ImageReference>, file: &Path) -> String {
     if let Some(name) = name {
-        return format!("What is in {name}");
+        return name.to_string();
     }
     // Through a link such as `result`, to the output of a derivation, which is named by the image.
     let real = file.canonicalize().unwrap_or_else(|_| file.to_owned());
-    let base = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let name = match Store::default().parse(&real.to_string_lossy()) {
+    match Store::default().parse(&real.to_string_lossy()) {
         Ok(path) => path.name().strip_suffix("-image.json").unwrap_or(path.name()).to_owned(),
-        Err(_) => base(file),
-    };
-    format!("What is in {name}")
+        Err(_) => file.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+    }
 }
 
 fn write_page(file: &Path, page: &str) -> Result<(), Failure> {
@@ -114,8 +112,8 @@ pub fn diff(store: &Store, arguments: &DiffArguments) -> Result<(), Failure> {
         let old = ImageSpec::read_outline(&arguments.old)?;
         let new = ImageSpec::read(&arguments.new)?;
         let update = report::diff(&old, &new);
-        let title = title(arguments.name.as_ref(), &arguments.new);
-        return write_page(file, &report::explain(&new).to_html(&title, Some(&update)));
+        let name = shown_name(arguments.name.as_ref(), &arguments.new);
+        return write_page(file, &report::explain(&new).to_html(&name, Some(&update)));
     }
     if arguments.pieces {
         let (old, new) = (ImageSpec::read(&arguments.old)?, ImageSpec::read(&arguments.new)?);

@@ -262,7 +262,7 @@ fn options(arguments: &ServeArguments) -> Result<(Files, ServerOptions), SetupEr
         admin: arguments.admin_listen.clone(),
         cache: cache.map(|directory| Cache::open(directory, arguments.cache_size)).transpose()?,
         on_demand: None,
-        explain: Some(|spec, title| report::explain(spec).to_html(title, None)),
+        explain: Some(|spec, name| report::explain(spec).to_html(name, None)),
         limits: Limits {
             connections,
             client_connections: client_connections.unwrap_or((connections * 3 / 4).max(1)),

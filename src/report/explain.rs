@@ -154,9 +154,9 @@ impl Explanation {
         self.paths.iter().filter(matches).map(chain).collect()
     }
 
-    /// Returns a page with a map of the image, a search, and the cost of an update if there is one.
-    /// The page is complete in itself: it fetches nothing.
-    pub fn to_html(&self, title: &str, update: Option<&Diff>) -> String {
+    /// Returns a page with a map of the image `name`, a search, and the cost of an update if there is
+    /// one. The page is complete in itself: it fetches nothing.
+    pub fn to_html(&self, name: &str, update: Option<&Diff>) -> String {
         const PAGE: &str = include_str!("explain.html");
         // Split the page, since what is put into one place may have the name of another in it.
         let mut page = String::new();
@@ -167,7 +167,7 @@ impl Explanation {
             };
             page += text;
             match place {
-                "title}}" => page += &title.replace('&', "&amp;").replace('<', "&lt;"),
+                "name}}" => page += &name.replace('&', "&amp;").replace('<', "&lt;"),
                 "data}}" => page += &in_script(self),
                 "update}}" => page += &in_script(&update),
                 _ => page += &piece[text.len()..],

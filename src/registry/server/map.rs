@@ -31,14 +31,14 @@ pub async fn answer(shared: &Arc<Shared>, request: &Head) -> Option<(&'static st
     };
     let architecture = request.uri.query().and_then(|query| query.split('/').next()?.parse().ok());
     let architecture = architecture.unwrap_or_else(Architecture::of_this_machine);
-    let title = format!("What is in {}", path.trim_start_matches(MAP));
+    let shown = path.trim_start_matches(MAP).to_owned();
     // To read a file and to write the page takes a processor for a while, like a layer.
     let place = shared.makers.place().await;
     let store = shared.store.clone();
     let made = tokio::task::spawn_blocking(move || {
         let _place = place;
         let spec = read(&store, &artifact, &architecture)?;
-        Some(explain(&spec, &title))
+        Some(explain(&spec, &shown))
     });
     let mut response = match made.await {
         Ok(Some(page)) => answer::html(page),

@@ -58,7 +58,7 @@ pub struct ServerOptions {
     pub cache: Option<Arc<Cache>>,
     /// The options for images that are built on demand.
     pub on_demand: Option<OnDemandOptions>,
-    /// Writes a page with the contents of an image, by a title; none if there are no such pages.
+    /// Writes a page with the contents of an image, under a name; none if there are no such pages.
     pub explain: Option<fn(&ImageSpec, &str) -> String>,
     /// Limits for clients.
     pub limits: Limits,

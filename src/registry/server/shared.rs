@@ -39,7 +39,7 @@ pub struct Shared {
     pub on_demand: Option<Arc<OnDemand>>,
     /// The store that layers are made from.
     pub store: Store,
-    /// Writes a page with the contents of an image, by a title.
+    /// Writes a page with the contents of an image, under a name.
     pub explain: Option<fn(&ImageSpec, &str) -> String>,
     /// The limit on the number of layers that are made at a time.
     pub makers: Makers,
