@@ -181,18 +181,32 @@ fn meant(name: &str) -> Option<&'static str> {
     (distance <= (meant.len() / 3).min(2)).then_some(meant)
 }
 
+/// Returns a question for messages, if `text` is probably the name of an image in a registry: a name
+/// with a registry, or its address.
+fn registry_meant(text: &str) -> String {
+    let schemes = ["https://", "http://"].into_iter();
+    let name = schemes.filter_map(|scheme| text.strip_prefix(scheme)).next().unwrap_or(text);
+    match name.parse::<Reference>() {
+        Ok(reference) if reference.short_name().is_none() => {
+            format!(" (did you mean `docker://{name}`?)")
+        }
+        _ => String::new(),
+    }
+}
+
 impl FromStr for Target {
     type Err = ParseTargetError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let Some((name, rest)) = text.split_once(':') else {
-            return Err(ParseTargetError::Unknown("no transport is named".to_owned()));
+            let meant = registry_meant(text);
+            return Err(ParseTargetError::Unknown(format!("no transport is named{meant}")));
         };
         match TRANSPORTS.iter().find(|transport| transport.name == name) {
             Some(transport) => (transport.parse)(rest),
             None => {
                 let meant = meant(name).map(|meant| format!(" (did you mean `{meant}:`?)"));
-                let meant = meant.unwrap_or_default();
+                let meant = meant.unwrap_or_else(|| registry_meant(text));
                 Err(ParseTargetError::Unknown(format!("there is no transport `{name}`{meant}")))
             }
         }
@@ -288,6 +302,14 @@ mod tests {
             ("conatinerd:a:b", "(did you mean `containerd:`?)"),
             ("di:a", "(did you mean `dir:`?)"),
             ("podman:a", "there is no transport `podman`; targets are"),
+            ("podman:a/b", "there is no transport `podman`; targets are"),
+            ("a/b", "no transport is named; targets are"),
+            ("quay.io/a/b:c", "`quay.io/a/b` (did you mean `docker://quay.io/a/b:c`?); targets"),
+            ("quay.io/a", "no transport is named (did you mean `docker://quay.io/a`?)"),
+            ("localhost:5000/a:v1", "(did you mean `docker://localhost:5000/a:v1`?)"),
+            ("[::1]:5000/a", "(did you mean `docker://[::1]:5000/a`?)"),
+            ("https://quay.io/a", "(did you mean `docker://quay.io/a`?)"),
+            ("https:a", "there is no transport `https`; targets are"),
             ("docker-daemon:hello", "must be a name and a tag"),
             ("docker-archive:", "no path is given: write `docker-archive:PATH[:NAME:TAG]`"),
             ("docker-archive:a:", "`` is not an image name"),

@@ -7,6 +7,7 @@ use serde_json::Value;
 use ureq::http::{HeaderMap, Response};
 use ureq::{Body, ResponseExt};
 
+use super::challenge::Challenge;
 use super::no_answer::NoAnswer;
 use crate::digest::BlobDigest;
 use crate::foreign::plain_text;
@@ -60,9 +61,42 @@ impl Answer {
         (200..300).contains(&self.status)
     }
 
+    /// Returns the challenges that this program can answer, the strongest first.
+    pub fn challenges(&self) -> Vec<Challenge> {
+        Challenge::parse_all(self.challenge_headers())
+    }
+
+    /// Returns the names of the ways to authenticate that the registry offers.
+    pub fn schemes(&self) -> Vec<String> {
+        Challenge::schemes(self.challenge_headers())
+    }
+
+    /// Returns whether the registry asks for authorization. RFC 6750, section 3.1, has 403 for a
+    /// token that lacks a scope.
+    pub fn asks_for_authorization(&self) -> bool {
+        self.status == 401 || (self.status == 403 && !self.challenges().is_empty())
+    }
+
+    fn challenge_headers(&self) -> impl Iterator<Item = &str> {
+        let headers = self.headers.get_all("www-authenticate").iter();
+        headers.filter_map(|value| value.to_str().ok())
+    }
+
+    /// Returns the digest that the registry reports, if it contradicts the expected one. A registry
+    /// may report a digest by another algorithm, which contradicts nothing.
+    pub fn contradicts(&self, expected: &BlobDigest) -> Option<&str> {
+        let found = self.header("docker-content-digest")?.trim();
+        let (algorithm, _) = found.split_once(':').unwrap_or_default();
+        let is_other = algorithm.is_empty() || algorithm.eq_ignore_ascii_case("sha256");
+        (is_other && !found.eq_ignore_ascii_case(&expected.to_string())).then_some(found)
+    }
+
     /// Returns the registry's own message, fit for printing.
     pub fn message(&self) -> String {
-        message(&self.body)
+        let message = message(&self.body);
+        // The title of an error page often begins with the status.
+        let rest = message.strip_prefix(&format!("{} ", self.status)).map(str::to_owned);
+        rest.unwrap_or(message)
     }
 
     /// Returns the blobs because of which a manifest was refused, or `None` if that was not the
@@ -118,6 +152,8 @@ fn message(body: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use ureq::http::{HeaderName, HeaderValue};
+
     use super::*;
 
     #[test]
@@ -134,12 +170,72 @@ mod tests {
         }
     }
 
+    fn answer(status: u16, headers: &[(&'static str, &str)], body: &str) -> Answer {
+        let headers = headers.iter().map(|(name, value)| {
+            (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())
+        });
+        let headers = headers.collect();
+        Answer { status, url: String::new(), headers, body: body.as_bytes().to_vec() }
+    }
+
+    #[test]
+    fn a_status_is_not_said_twice() {
+        for (status, body, expected) in [
+            (413, "<html><title>413 Request Entity Too Large</title>", "Request Entity Too Large"),
+            (413, "413", "413"),
+            (413, "41300 bytes", "41300 bytes"),
+            (500, "413 Request Entity Too Large", "413 Request Entity Too Large"),
+        ] {
+            assert_eq!(answer(status, &[], body).message(), expected);
+        }
+    }
+
+    #[test]
+    fn a_challenge_asks_for_authorization() {
+        for (status, challenge, expected) in [
+            (401, None, true),
+            (401, Some("Negotiate"), true),
+            (403, None, false),
+            (403, Some("Negotiate"), false),
+            (403, Some("Basic"), true),
+            (403, Some("Bearer realm=\"https://a/t\",error=\"insufficient_scope\""), true),
+            (404, Some("Basic"), false),
+            (200, Some("Basic"), false),
+        ] {
+            let headers: Vec<_> =
+                challenge.map(|value| ("www-authenticate", value)).into_iter().collect();
+            let asks = answer(status, &headers, "").asks_for_authorization();
+            assert_eq!(asks, expected, "{status} {challenge:?}");
+        }
+    }
+
+    #[test]
+    fn another_algorithm_contradicts_nothing() {
+        let digest = BlobDigest::new(crate::digest::Digest::of(b"x"));
+        let text = digest.to_string();
+        for (reported, contradicts) in [
+            (None, false),
+            (Some(text.clone()), false),
+            (Some(text.to_uppercase()), false),
+            (Some(format!(" {text} ")), false),
+            (Some(format!("sha512:{}", "0".repeat(128))), false),
+            (Some(format!("sha256:{}", "0".repeat(64))), true),
+            (Some("sha256:".to_owned()), true),
+            (Some(String::new()), true),
+            (Some("0".repeat(64)), true),
+        ] {
+            let headers: Vec<_> =
+                reported.iter().map(|value| ("docker-content-digest", &**value)).collect();
+            let found = answer(200, &headers, "").contradicts(&digest).is_some();
+            assert_eq!(found, contradicts, "{reported:?}");
+        }
+    }
+
     #[test]
     fn unknown_blobs_are_found() {
         let digest = BlobDigest::new(crate::digest::Digest::of(b"x"));
         let of = |status: u16, body: &str| {
-            let body = body.replace("{}", &digest.to_string()).into_bytes();
-            Answer { status, url: String::new(), headers: HeaderMap::new(), body }.unknown_blobs()
+            answer(status, &[], &body.replace("{}", &digest.to_string())).unknown_blobs()
         };
         for (status, body, expected) in [
             (404, r#"{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN","detail":"{}"}]}"#, Some(1)),

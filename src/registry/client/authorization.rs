@@ -9,6 +9,7 @@ use super::challenge::Challenge;
 use super::credentials::{Credentials, Login};
 use super::error::{ClientError, Missing};
 use super::exchange::{Exchange, Outcome, Payload, Proof, Request};
+use super::no_answer::NoAnswer;
 use super::scopes::Scopes;
 use super::token::{TokenService, basic};
 use crate::foreign::PublicUrl;
@@ -33,6 +34,8 @@ struct State {
     is_rejected: bool,
     /// True if there was no token, or there are no credentials: no other request tries again.
     is_over: bool,
+    /// The ways to authenticate that the registry offers, if these credentials fit none of them.
+    unanswered: Option<Vec<String>>,
     /// True if the registry was already asked to send a challenge.
     was_sounded: bool,
 }
@@ -55,6 +58,7 @@ impl Authorization {
             said: Said::default(),
             is_rejected: false,
             is_over: false,
+            unanswered: None,
             was_sounded: false,
         };
         Self { login, state: Mutex::new(state) }
@@ -97,10 +101,7 @@ impl Authorization {
             }
             state.is_narrow = true;
         }
-        let headers = answer.headers.get_all("www-authenticate").iter();
-        let headers = headers.filter_map(|value| value.to_str().ok());
-        let challenges = Challenge::parse_all(headers);
-        let header = self.answer_to(&mut state, exchange, &answer.url, &challenges)?;
+        let header = self.answer_to(&mut state, exchange, answer)?;
         Ok(header.map(|header| state.say(header)))
     }
 
@@ -125,11 +126,8 @@ impl Authorization {
         let url = format!("{}/v2/", exchange.origin().base());
         let answer = exchange.ask(&Request::new("GET", &url), || Payload::None)?;
         let header = match (answer.status, &self.login.credentials) {
-            (401, _) => {
-                let headers = answer.headers.get_all("www-authenticate").iter();
-                let headers = headers.filter_map(|value| value.to_str().ok());
-                let challenges = Challenge::parse_all(headers);
-                self.answer_to(&mut state, exchange, &answer.url, &challenges)?
+            _ if answer.asks_for_authorization() => {
+                self.answer_to(&mut state, exchange, &answer)?
             }
             // The registry refuses everything without a challenge: sending the password is the only
             // way left.
@@ -149,22 +147,28 @@ impl Authorization {
     pub fn missing(&self, status: u16) -> Missing {
         match (&self.login.credentials, status) {
             (None, 401 | 403) => Missing::none_in(&self.login),
-            (Some(credentials), 401) if self.state().is_rejected => Missing::of(credentials),
+            (Some(credentials), 401) => {
+                let state = self.state();
+                match &state.unanswered {
+                    _ if state.is_rejected => Missing::of(credentials),
+                    Some(offered) => Missing::Way { offered: offered.clone() },
+                    None => Missing::Nothing,
+                }
+            }
             _ => Missing::Nothing,
         }
     }
 
-    /// Returns the first header that answers one of the challenges.
+    /// Returns the first header that answers one of an answer's challenges.
     fn answer_to(
         &self,
         state: &mut State,
         exchange: &Exchange,
-        asked: &str,
-        challenges: &[Challenge],
+        answer: &Answer,
     ) -> Result<Option<String>, ClientError> {
         let mut failed = None;
-        for challenge in challenges {
-            match self.header(state, exchange, asked, challenge) {
+        for challenge in answer.challenges() {
+            match self.header(state, exchange, &answer.url, &challenge) {
                 Ok(Some(header)) => return Ok(Some(header)),
                 Ok(None) => {}
                 // The next challenge may still be answered.
@@ -172,6 +176,9 @@ impl Authorization {
             }
         }
         state.is_over = state.is_rejected || failed.is_some();
+        if !state.is_over {
+            state.unanswered = Some(answer.schemes());
+        }
         failed.map_or(Ok(None), Err)
     }
 
@@ -207,6 +214,11 @@ impl Authorization {
     }
 
     fn no_token(&self, state: &mut State, realm: &str, answer: &Answer) -> ClientError {
+        if answer.is_success() {
+            // The body is not quoted: there may be a token in it, in a place of its own.
+            let url = PublicUrl::of(realm);
+            return ClientError::Unreachable { url, reason: NoAnswer::NoToken };
+        }
         state.is_rejected = answer.status == 401;
         let missing = match (&self.login.credentials, answer.status) {
             (None, 401 | 403) => Missing::none_in(&self.login),

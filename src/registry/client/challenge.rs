@@ -35,6 +35,17 @@ impl Challenge {
         found
     }
 
+    /// Returns the names of all schemes in the values of the header, each once.
+    pub fn schemes<'h>(headers: impl IntoIterator<Item = &'h str>) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
+        for (scheme, _) in headers.into_iter().flat_map(schemes) {
+            if !names.iter().any(|name| name.eq_ignore_ascii_case(scheme)) {
+                names.push(scheme.to_owned());
+            }
+        }
+        names
+    }
+
     fn of(scheme: &str, parameters: &[(&str, String)]) -> Option<Self> {
         let parameter = |name: &str| {
             let found = parameters.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));

@@ -10,7 +10,7 @@ use super::no_answer::NoAnswer;
 use super::registries_conf::RegistriesError;
 use crate::digest::BlobDigest;
 use crate::error::Hint;
-use crate::foreign::PublicUrl;
+use crate::foreign::{PublicUrl, plain_text};
 use crate::outgoing;
 
 /// Says why a registry did not take or give an image.
@@ -123,14 +123,17 @@ impl Hint for ClientError {
             ClientError::OtherImage { .. } => {
                 Some("the digest is the result of a push: name a tag, such as `host/app:v1`".to_owned())
             }
-            ClientError::Refused { status, missing, .. }
-                if *status == 401 || matches!(**missing, Missing::Credentials { .. }) =>
+            ClientError::Refused { missing, .. }
+                if matches!(**missing, Missing::Right { .. } | Missing::Credentials { .. }) =>
             {
                 Some(
                     "`docker login` or `skopeo login` stores credentials; `--dest-creds USER:PASSWORD` gives them".to_owned(),
                 )
             }
-            ClientError::Refused { status: 403, .. } => {
+            ClientError::Refused { missing, .. } if matches!(**missing, Missing::Way { .. }) => {
+                Some("is this the registry's own address? a proxy or a login page may answer in its place".to_owned())
+            }
+            ClientError::Refused { status: 401 | 403, .. } => {
                 Some("this user may not push there; in some registries the repository must be created first".to_owned())
             }
             ClientError::Refused { status: 413, .. } => {
@@ -159,6 +162,11 @@ pub enum Missing {
         host: String,
         /// The places where credentials were looked for.
         looked_in: LookedIn,
+    },
+    /// The registry offers no way to authenticate that fits the credentials.
+    Way {
+        /// The ways that the registry offers, by their names in the answer.
+        offered: Vec<String>,
     },
     /// The registry does not accept the credentials.
     Right {
@@ -190,6 +198,13 @@ impl fmt::Display for Missing {
             Self::Nothing => Ok(()),
             Self::Credentials { host, looked_in } => {
                 write!(f, "; no credentials for {host} were found{looked_in}")
+            }
+            Self::Way { offered } if offered.is_empty() => {
+                f.write_str("; the answer does not say how to authenticate")
+            }
+            Self::Way { offered } => {
+                let offered = plain_text(&offered.join(", "));
+                write!(f, "; it asks for {offered}, and the credentials are of another kind")
             }
             Self::Right { user: Some(user) } => {
                 write!(f, "; the user name or the password of `{user}` is wrong")

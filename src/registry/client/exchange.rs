@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use time::OffsetDateTime;
 use ureq::config::Config;
-use ureq::http::Response;
+use ureq::http::{HeaderValue, Response};
 use ureq::{Agent, Body, Proxy, ResponseExt, SendBody};
 
 use super::address;
@@ -184,7 +185,8 @@ impl<'a> Exchange<'a> {
             request = request.header("range", range);
         }
         if let Some(proof) = proof.filter(|proof| address::is_at(proof.at, url)) {
-            request = request.header("authorization", proof.header);
+            let value = HeaderValue::from_str(proof.header).map_err(|_| NoAnswer::BadToken)?;
+            request = request.header("authorization", value);
         }
         let response = match payload {
             Payload::None if matches!(method, "POST" | "PUT" | "PATCH") => {
@@ -273,7 +275,7 @@ impl<'a> Exchange<'a> {
         retry_after: Option<&str>,
         reason: &str,
     ) -> Result<(), ClientError> {
-        let wait = wait(attempt, retry_after);
+        let wait = wait(attempt, retry_after, OffsetDateTime::now_utc());
         self.watch.retry(reason, wait);
         std::thread::sleep(wait);
         Ok(self.watch.advance(0).map_err(outgoing::Error::Write)?)

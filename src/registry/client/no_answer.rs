@@ -49,6 +49,15 @@ pub enum NoAnswer {
     /// The address is not valid for a request.
     #[error("this is not a valid address for a request")]
     Address,
+    /// The answer of a token service has no token.
+    #[error("the answer has no token")]
+    NoToken,
+    /// The token can't be the value of a header.
+    #[error("the token for it has characters that no header may have")]
+    BadToken,
+    /// The answer does not name the address of the next step.
+    #[error("the answer, a success, has no `Location`")]
+    NoLocation,
     /// The connection broke, or the server does not speak HTTP.
     #[error("{0}")]
     Broken(String),
@@ -58,7 +67,13 @@ impl NoAnswer {
     /// Returns whether another attempt would fail in the same way.
     pub fn is_permanent(&self) -> bool {
         match self {
-            Self::Insecure { .. } | Self::TooLong(_) | Self::Redirections | Self::Address => true,
+            Self::Insecure { .. }
+            | Self::TooLong(_)
+            | Self::Redirections
+            | Self::NoToken
+            | Self::BadToken
+            | Self::NoLocation
+            | Self::Address => true,
             Self::Tls(problem) => problem.is_permanent(),
             Self::Proxy(error) => error.is_permanent,
             Self::Refused | Self::NoHost | Self::Silent(_) | Self::Continue | Self::Broken(_) => {

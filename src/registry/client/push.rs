@@ -350,14 +350,12 @@ impl Push<'_> {
         if !answer.is_success() {
             return self.not_stored(manifest, name, answer);
         }
-        match answer.header("docker-content-digest") {
-            Some(digest) if digest != manifest.digest.to_string() => {
-                Err(ClientError::OtherDigest {
-                    expected: manifest.digest,
-                    found: plain_text(digest),
-                })
-            }
-            _ => Ok(()),
+        match answer.contradicts(&manifest.digest) {
+            Some(found) => Err(ClientError::OtherDigest {
+                expected: manifest.digest,
+                found: plain_text(found),
+            }),
+            None => Ok(()),
         }
     }
 

@@ -146,7 +146,7 @@ impl<'a> Client<'a> {
 
     /// Returns the address in an answer's `Location`, if there is one (RFC 9110, section 10.2.2).
     pub fn location(&self, answer: &Answer) -> Option<String> {
-        let location = answer.header("location")?;
+        let location = answer.header("location").filter(|location| !location.trim().is_empty())?;
         Some(self.exchange.origin().resolve(&answer.url, location))
     }
 
@@ -231,13 +231,10 @@ impl<'a> Client<'a> {
         let answer = self.ask(&Request::new("HEAD", &url), || Payload::None)?;
         match answer.status {
             _ if answer.is_success() => {
-                let found = answer.header("docker-content-digest");
                 let length =
                     answer.header("content-length").and_then(|text| text.parse::<u64>().ok());
                 match length {
-                    _ if found.is_some_and(|found| found != digest.to_string()) => {
-                        Ok(Presence::Missing)
-                    }
+                    _ if answer.contradicts(digest).is_some() => Ok(Presence::Missing),
                     None => Ok(Presence::There),
                     Some(length) if length == size => Ok(Presence::There),
                     // Some registries answer a length of 0 for every blob.
@@ -336,7 +333,7 @@ impl<'a> Client<'a> {
         let request = Request::new("POST", &url);
         let mut said = self.authorization.said();
         let mut answer = self.ask_once_known(&request, &said)?;
-        if answer.status == 401
+        if answer.asks_for_authorization()
             && let Some(next) =
                 self.authorization.challenged(&self.exchange, &answer, &said, false)?
         {
@@ -379,7 +376,7 @@ impl<'a> Client<'a> {
             let end = self.exchange.persist(request.url, || attempts(&proved))?;
             let Outcome::Answered(answer) = &end else { return Ok(end) };
             let next = match answer.status {
-                401 => {
+                _ if answer.asks_for_authorization() => {
                     let again = std::mem::replace(&mut refused, true);
                     self.authorization.challenged(&self.exchange, answer, &said, again)?
                 }

@@ -92,6 +92,10 @@ impl Upload<'_> {
         let answer = self.client.request("POST", &self.client.url("blobs/uploads/"))?;
         match self.client.location(&answer) {
             Some(location) if answer.is_success() => Ok(location),
+            None if answer.is_success() => Err(ClientError::Unreachable {
+                url: PublicUrl::of(&answer.url),
+                reason: NoAnswer::NoLocation,
+            }),
             _ => Err(self.client.refused("a blob", &answer)),
         }
     }
@@ -135,7 +139,7 @@ impl Upload<'_> {
                     }
                     Some(answer) => return Err(self.client.refused("a blob", &answer)),
                 },
-                Ok(Sent::Refused(answer)) if answer.status == 401 && !authenticated => {
+                Ok(Sent::Refused(answer)) if answer.asks_for_authorization() && !authenticated => {
                     authenticated = true;
                     self.client.authenticate(&answer, &said)?;
                     next = if step == Step::Patch { self.where_it_is(&here) } else { None };

@@ -53,6 +53,8 @@ pub struct Token {
     pub beside: Option<Beside>,
     /// The address of the token service, if it is not this server.
     pub realm: Option<String>,
+    /// True if requests are refused with 403 in place of 401.
+    pub forbids: bool,
     /// A token from elsewhere that allows everything.
     pub given: Option<&'static str>,
 }
@@ -73,6 +75,10 @@ pub enum Named {
     AccessToken,
     /// `token` alone, beside `null`.
     Token,
+    /// Under a name that no client knows.
+    Elsewhere,
+    /// `token`, with a line break in it.
+    Broken,
 }
 
 /// The place of a challenge for a password.
@@ -94,11 +100,11 @@ pub fn basic(user: &str) -> String {
 
 const BASIC: &str = r#"Basic realm="a \"quoted\", name""#;
 
-fn unauthorized(challenges: &[String]) -> Answer {
+fn unauthorized(status: u16, challenges: &[String]) -> Answer {
     let headers: Vec<_> =
         challenges.iter().map(|challenge| ("www-authenticate", &**challenge)).collect();
     let body = json!({"errors": [{"code": "UNAUTHORIZED", "message": "authentication required"}]});
-    answer(401, &headers, body.to_string())
+    answer(status, &headers, body.to_string())
 }
 
 impl Access {
@@ -126,10 +132,10 @@ impl Access {
             }
             Self::WriteBasic(_) if reads => None,
             Self::Basic(_) | Self::Hidden(..) | Self::WriteBasic(_) => {
-                Some(unauthorized(&[BASIC.to_owned()]))
+                Some(unauthorized(401, &[BASIC.to_owned()]))
             }
             Self::Challenges(challenges, expected) => {
-                (authorization != Some(expected)).then(|| unauthorized(challenges))
+                (authorization != Some(expected)).then(|| unauthorized(401, challenges))
             }
             Self::Token(token) => {
                 let bearer = authorization.and_then(|text| text.strip_prefix("Bearer "));
@@ -138,7 +144,8 @@ impl Access {
                 if known || granted.is_some_and(|granted| needed.is_subset(granted)) {
                     return None;
                 }
-                Some(unauthorized(&token.challenges(base, repository, reads)))
+                let status = if token.forbids { 403 } else { 401 };
+                Some(unauthorized(status, &token.challenges(base, repository, reads)))
             }
         }
     }
@@ -218,6 +225,8 @@ impl Token {
             Named::EmptyToken => json!({"token": "", "access_token": token}),
             Named::AccessToken => json!({"access_token": token}),
             Named::Token => json!({"token": token, "access_token": null}),
+            Named::Elsewhere => json!({"accessToken": format!("HUNTER2{token}")}),
+            Named::Broken => json!({"token": format!("HUNTER2\n{token}")}),
         }
     }
 }

@@ -26,11 +26,15 @@ fn tokens_have_many_forms() {
         ),
         ("the first scope alone", Token { one_scope: Some(Place::First), ..user() }),
         ("the last scope alone", Token { one_scope: Some(Place::Last), ..user() }),
+        ("a challenge with 403", Token { forbids: true, ..user() }),
     ];
     for (what, token) in all {
         let quirks = Quirks { access: Access::Token(token), ..Quirks::default() };
         image.arrives_twice(what, quirks, &CREDENTIALS, true);
     }
+    let forbids = Access::Token(Token { forbids: true, ..Token::default() });
+    let quirks = Quirks { access: forbids, ..Quirks::default() };
+    image.arrives_twice("a challenge with 403, no credentials", quirks, &[], true);
     // An empty scope counts as none.
     let access = Access::Token(Token { scope: Some(""), ..user() });
     let registry = Quirky::start(Quirks { access, ..Quirks::default() });

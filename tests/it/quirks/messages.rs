@@ -1,7 +1,7 @@
 //! Tests the messages of pushes that fail, and what they never contain.
 
 use super::Pushed;
-use super::access::{Access, Token};
+use super::access::{Access, Named, Token};
 use super::registry::{Quirks, Quirky};
 use crate::support::stderr;
 
@@ -31,6 +31,51 @@ fn who_is_not_let_in_learns_why() {
             // The message names the place where a user would look for credentials.
             assert!(said.contains(".docker/config.json"), "{said}");
         }
+    }
+}
+
+/// Checks what is said if the credentials are there, and the registry does not let them in.
+#[test]
+fn a_way_that_leads_nowhere_is_named() {
+    let image = Pushed::new();
+    let credentials = ["--dest-creds", "u:HUNTER2"];
+    let token = |named| Token { named, ..Token::default() };
+    let challenges = |all: &[&str]| {
+        let all = all.iter().map(|text| (*text).to_owned()).collect();
+        Access::Challenges(all, "nothing".to_owned())
+    };
+    let denied = Token { user: Some("u:HUNTER2"), denied: vec!["a/b"], ..Token::default() };
+    for (access, expected) in [
+        (Access::Token(token(Named::Elsewhere)), "/token: the answer has no token"),
+        (Access::Token(token(Named::Broken)), "the token for it has characters that no header may"),
+        (challenges(&[]), "the answer does not say how to authenticate"),
+        (challenges(&["Bearer"]), "it asks for Bearer, and the credentials are of another kind"),
+        (
+            challenges(&["Negotiate, NTLM", "negotiate"]),
+            "it asks for Negotiate, NTLM, and the credentials are of another kind",
+        ),
+        (Access::Token(denied), "hint: this user may not push there"),
+    ] {
+        let registry = Quirky::start(Quirks { access, ..Quirks::default() });
+        let said = image.fails(expected, &registry, &credentials);
+        assert!(said.contains(expected), "{expected}: {said}");
+        assert!(!said.contains(SECRET) && !said.contains("docker login"), "{said}");
+    }
+}
+
+/// Checks what is said if an upload begins nowhere.
+#[test]
+fn an_upload_needs_a_place() {
+    let image = Pushed::new();
+    for place in [None, Some(""), Some(" ")] {
+        let registry = Quirky::start(Quirks { place: Some(place), ..Quirks::default() });
+        let said = image.fails("no place", &registry, &[]);
+        assert!(
+            said.contains("/blobs/uploads/: the answer, a success, has no `Location`"),
+            "{said}"
+        );
+        let begun = registry.take_seen().iter().filter(|seen| seen.method == "POST").count();
+        assert!(begun <= 4, "{begun}");
     }
 }
 

@@ -49,6 +49,8 @@ pub struct Quirks {
     pub redirect: Option<u16>,
     /// The address to which every request is redirected, with status 307.
     pub redirect_to: Option<String>,
+    /// The `Location` of an upload that begins, if there is one: `Some(None)` stands for none.
+    pub place: Option<Option<&'static str>>,
     /// The address to which uploads are to be sent.
     pub location: Option<String>,
     /// The status and code with which replacing a tag is refused.
@@ -458,7 +460,10 @@ impl Inner {
             self.contents.lock().unwrap().uploads.insert(id.clone(), Vec::new());
             let is_mount = parameters.contains_key("mount");
             let usual = if is_mount && quirks.mount_begins { 201 } else { 202 };
-            let mut headers = vec![("location", location(&id)), ("range", "0-0".to_owned())];
+            let place = quirks.place.map(|place| place.map(str::to_owned));
+            let place = place.unwrap_or_else(|| Some(location(&id)));
+            let mut headers = vec![("range", "0-0".to_owned())];
+            headers.extend(place.map(|place| ("location", place)));
             if let Some(least) = quirks.minimum_chunk {
                 headers.push(("oci-chunk-min-length", least.to_string()));
             }
