@@ -1,325 +1,243 @@
 //! Counts the work of a server, for monitoring.
 //! Stage: registry. Output: Prometheus' text format, version 0.0.4.
 
-use std::collections::BTreeMap;
-use std::fmt::Write;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use prometheus::core::Collector;
+use prometheus::{
+    Counter, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts,
+    Registry, TextEncoder,
+};
 use time::OffsetDateTime;
-
-/// A number that is counted up, or up and down.
-#[derive(Debug, Default)]
-pub struct Number(AtomicU64);
-
-impl Number {
-    /// Adds a number.
-    pub fn add(&self, more: u64) {
-        self.0.fetch_add(more, Relaxed);
-    }
-
-    /// Subtracts one.
-    pub fn decrement(&self) {
-        self.0.fetch_sub(1, Relaxed);
-    }
-
-    /// Sets the value.
-    pub fn set(&self, number: u64) {
-        self.0.store(number, Relaxed);
-    }
-
-    /// Returns the current value.
-    pub fn get(&self) -> u64 {
-        self.0.load(Relaxed)
-    }
-}
 
 /// The upper bounds of a histogram's buckets, in seconds: from a manifest in memory to a build.
 const BOUNDS: [f64; 12] = [0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0];
 
-/// A histogram: for each bound the number of durations up to it, their total number, and their sum
-/// in seconds.
-#[derive(Clone, Copy, Debug, Default)]
-struct Durations {
-    counts: [u64; BOUNDS.len()],
-    count: u64,
-    sum: f64,
-}
-
-impl Durations {
-    fn add(&mut self, time: Duration) {
-        let seconds = time.as_secs_f64();
-        let counts = self.counts.iter_mut().zip(BOUNDS);
-        counts.filter(|(_, bound)| seconds <= *bound).for_each(|(count, _)| *count += 1);
-        self.count += 1;
-        self.sum += seconds;
-    }
-
-    /// Returns the samples of the histogram: for each the text after the metric's name, and the
-    /// value.
-    fn samples(&self, labels: &str) -> Vec<(String, String)> {
-        let comma = if labels.is_empty() { "" } else { "," };
-        let braces = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
-        let bucket = |bound: &str, count: u64| {
-            (format!("_bucket{{{labels}{comma}le=\"{bound}\"}}"), count.to_string())
-        };
-        let mut samples: Vec<_> = BOUNDS
-            .iter()
-            .zip(self.counts)
-            .map(|(bound, count)| bucket(&bound.to_string(), count))
-            .collect();
-        samples.push(bucket("+Inf", self.count));
-        samples.push((format!("_sum{braces}"), self.sum.to_string()));
-        samples.push((format!("_count{braces}"), self.count.to_string()));
-        samples
-    }
-}
-
 /// The metrics of a server.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Metrics {
-    requests: Mutex<BTreeMap<(&'static str, u16), u64>>,
-    durations: Mutex<BTreeMap<&'static str, Durations>>,
-    making: Mutex<Durations>,
-    building: Mutex<Durations>,
-    certificate_ends: Mutex<Option<OffsetDateTime>>,
+    registry: Registry,
+    requests: IntCounterVec,
+    durations: HistogramVec,
+    making: Histogram,
+    making_seconds: Counter,
+    building: Histogram,
+    building_seconds: Counter,
+    /// Registered only while there is a certificate.
+    certificate_ends: IntGauge,
     /// Requests whose answers are not sent completely yet.
-    pub in_flight: Number,
+    pub in_flight: IntGauge,
     /// Connections that are open.
-    pub connections: Number,
+    pub connections: IntGauge,
     /// Connections that were closed since there was no room.
-    pub connections_refused: Number,
+    pub connections_refused: IntCounter,
     /// Passwords that were wrong, or not checked since too many were wrong.
-    pub logins_failed: Number,
+    pub logins_failed: IntCounter,
     /// Bytes of the blobs in the cache.
-    pub cache_bytes: Number,
+    pub cache_bytes: IntGauge,
     /// Bytes of all objects in the object storage, as they were when they were last counted.
-    pub storage_bytes: Number,
+    pub storage_bytes: IntGauge,
     /// Bytes of blobs that were stored in the object storage.
-    pub stored_bytes: Number,
+    pub stored_bytes: IntCounter,
     /// Bytes of answers' bodies.
-    pub bytes_sent: Number,
+    pub bytes_sent: IntCounter,
     /// Layers that were made from beginning to end.
-    pub layers_made: Number,
+    pub layers_made: IntCounter,
     /// Layers that could not be made.
-    pub layers_failed: Number,
+    pub layers_failed: IntCounter,
     /// Blobs that the cache had.
-    pub cache_hits: Number,
+    pub cache_hits: IntCounter,
     /// Blobs that the cache did not have.
-    pub cache_misses: Number,
+    pub cache_misses: IntCounter,
     /// Blobs that were just being written to the cache.
-    pub cache_joins: Number,
+    pub cache_joins: IntCounter,
     /// Times that the catalog was replaced.
-    pub reloads: Number,
+    pub reloads: IntCounter,
     /// Images that Nix was told to build.
-    pub builds: Number,
+    pub builds: IntCounter,
     /// Images that were found in the storage.
-    pub images_found: Number,
+    pub images_found: IntCounter,
     /// Images that could not be built.
-    pub builds_failed: Number,
+    pub builds_failed: IntCounter,
     /// Builds that were refused, since too many others waited.
-    pub builds_refused: Number,
+    pub builds_refused: IntCounter,
     /// Builds that were ended since no client waited for them.
-    pub builds_abandoned: Number,
+    pub builds_abandoned: IntCounter,
     /// Requests for an image that was already being built for another request.
-    pub build_joins: Number,
+    pub build_joins: IntCounter,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let registry = Registry::new_custom(Some("stowage".to_owned()), None).expect(VALID);
+        let counter = |name, help| register(&registry, IntCounter::new(name, help));
+        let gauge = |name, help| register(&registry, IntGauge::new(name, help));
+        let seconds = |name, help| register(&registry, Counter::new(name, help));
+        let histogram = |name, help| HistogramOpts::new(name, help).buckets(BOUNDS.to_vec());
+        let program = Opts::new("build_info", "The program.")
+            .const_label("version", env!("CARGO_PKG_VERSION"));
+        register(&registry, IntGauge::with_opts(program)).set(1);
+        Self {
+            requests: register(
+                &registry,
+                IntCounterVec::new(
+                    Opts::new("requests_total", "Requests by what they asked for and the answer."),
+                    &["route", "status"],
+                ),
+            ),
+            durations: register(
+                &registry,
+                HistogramVec::new(
+                    histogram(
+                        "request_duration_seconds",
+                        "Time from a request's first byte to the last one of its answer.",
+                    ),
+                    &["route"],
+                ),
+            ),
+            making: register(
+                &registry,
+                Histogram::with_opts(histogram(
+                    "layer_making_duration_seconds",
+                    "Time that it took to make a layer, without that of waiting for clients.",
+                )),
+            ),
+            making_seconds: seconds(
+                "layer_making_seconds_total",
+                "Time spent on making layers, without that of waiting for clients.",
+            ),
+            building: register(
+                &registry,
+                Histogram::with_opts(histogram(
+                    "image_building_duration_seconds",
+                    "Time that Nix took to build an image, or to fail.",
+                )),
+            ),
+            building_seconds: seconds(
+                "image_building_seconds_total",
+                "Time that Nix took to build images, or to fail.",
+            ),
+            certificate_ends: IntGauge::new(
+                "certificate_end_timestamp_seconds",
+                "When the certificate ends that is in use, in seconds since 1970.",
+            )
+            .expect(VALID),
+            in_flight: gauge("requests_in_flight", "Requests being answered."),
+            connections: gauge("connections", "Connections that are open."),
+            connections_refused: counter(
+                "connections_refused_total",
+                "Connections that found no room.",
+            ),
+            logins_failed: counter(
+                "logins_failed_total",
+                "Passwords that were wrong, or not tried since too many were.",
+            ),
+            cache_bytes: gauge("cache_bytes", "Bytes of the blobs in the cache."),
+            storage_bytes: gauge(
+                "storage_bytes",
+                "Bytes of all objects in the object storage, counted every hour.",
+            ),
+            stored_bytes: counter(
+                "storage_stored_bytes_total",
+                "Bytes of blobs that were sent to the object storage.",
+            ),
+            bytes_sent: counter("sent_bytes_total", "Bytes of answers' bodies."),
+            layers_made: counter("layers_made_total", "Layers made to their end."),
+            layers_failed: counter("layers_failed_total", "Layers that could not be made."),
+            cache_hits: counter("cache_hits_total", "Blobs that were in the cache."),
+            cache_misses: counter("cache_misses_total", "Blobs that were not in the cache."),
+            cache_joins: counter(
+                "cache_joins_total",
+                "Blobs that were being made for another request.",
+            ),
+            reloads: counter("reloads_total", "Times that the catalog was replaced."),
+            builds: counter("image_builds_total", "Images that Nix was told to build."),
+            images_found: counter("images_found_total", "Images that were found in the storage."),
+            builds_failed: counter("image_builds_failed_total", "Images that could not be built."),
+            builds_refused: counter(
+                "image_builds_refused_total",
+                "Images that were not built since too many others waited.",
+            ),
+            builds_abandoned: counter(
+                "image_builds_abandoned_total",
+                "Builds that were ended since no client waited for them.",
+            ),
+            build_joins: counter(
+                "image_build_joins_total",
+                "Requests for an image that was being built for another one.",
+            ),
+            registry,
+        }
+    }
+}
+
+const VALID: &str = "names of metrics are valid, and each is used once";
+
+/// Adds a metric to a registry.
+fn register<M: Collector + Clone + 'static>(
+    registry: &Registry,
+    metric: prometheus::Result<M>,
+) -> M {
+    let metric = metric.expect(VALID);
+    registry.register(Box::new(metric.clone())).expect(VALID);
+    metric
 }
 
 impl Metrics {
     /// Counts a request's answer. The label is one of a few routes, never a path.
     pub fn answered(&self, route: &'static str, status: u16) {
-        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
-        *requests.entry((route, status)).or_default() += 1;
+        self.requests.with_label_values(&[route, &status.to_string()]).inc();
     }
 
     /// Adds the time that a request took, from its first byte to the last byte of its answer.
     pub fn took(&self, route: &'static str, time: Duration) {
-        let mut durations = self.durations.lock().unwrap_or_else(PoisonError::into_inner);
-        durations.entry(route).or_default().add(time);
+        self.durations.with_label_values(&[route]).observe(time.as_secs_f64());
     }
 
-    /// Sets the time when the certificate in use expires.
+    /// Sets the time when the certificate in use expires; `None` if there is no certificate.
     pub fn certificate_ends(&self, ends: Option<OffsetDateTime>) {
-        *self.certificate_ends.lock().unwrap_or_else(PoisonError::into_inner) = ends;
+        let metric = Box::new(self.certificate_ends.clone());
+        // Both fail if there is nothing to change.
+        let _ = match ends {
+            Some(ends) => {
+                self.certificate_ends.set(ends.unix_timestamp());
+                self.registry.register(metric)
+            }
+            None => self.registry.unregister(metric),
+        };
     }
 
     /// Returns whether any request has been answered.
     pub fn has_answered(&self) -> bool {
-        !self.requests.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        self.requests.collect().iter().any(|family| !family.get_metric().is_empty())
     }
 
     /// Adds the time that it took to make a layer, or to fail.
     pub fn made_in(&self, time: Duration) {
-        self.making.lock().unwrap_or_else(PoisonError::into_inner).add(time);
+        self.making.observe(time.as_secs_f64());
+        self.making_seconds.inc_by(time.as_secs_f64());
     }
 
     /// Adds the time that it took to build an image, or to fail.
     pub fn built_in(&self, time: Duration) {
-        self.building.lock().unwrap_or_else(PoisonError::into_inner).add(time);
+        self.building.observe(time.as_secs_f64());
+        self.building_seconds.inc_by(time.as_secs_f64());
     }
 
-    /// Returns all numbers in Prometheus' text format.
+    /// Returns all numbers in Prometheus' text format, sorted by the metrics' names.
     pub fn to_text(&self) -> String {
         let mut text = String::new();
-        let mut family = |name: &str, kind: &str, help: &str, samples: &[(String, String)]| {
-            // Writing to a string can't fail.
-            let _ = writeln!(text, "# HELP stowage_{name} {help}\n# TYPE stowage_{name} {kind}");
-            for (labels, value) in samples {
-                let _ = writeln!(text, "stowage_{name}{labels} {value}");
-            }
-        };
-        let requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let requests: Vec<_> = requests
-            .into_iter()
-            .map(|((route, status), count)| {
-                (format!("{{route=\"{route}\",status=\"{status}\"}}"), count.to_string())
-            })
-            .collect();
-        family(
-            "requests_total",
-            "counter",
-            "Requests by what they asked for and the answer.",
-            &requests,
-        );
-        let durations =
-            |times: &Mutex<Durations>| *times.lock().unwrap_or_else(PoisonError::into_inner);
-        let seconds = |times: &Mutex<Durations>| durations(times).sum.to_string();
-        let by_route = self.durations.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let by_route =
-            by_route.iter().flat_map(|(route, times)| times.samples(&format!("route=\"{route}\"")));
-        family(
-            "request_duration_seconds",
-            "histogram",
-            "Time from a request's first byte to the last one of its answer.",
-            &by_route.collect::<Vec<_>>(),
-        );
-        family(
-            "layer_making_duration_seconds",
-            "histogram",
-            "Time that it took to make a layer, without that of waiting for clients.",
-            &durations(&self.making).samples(""),
-        );
-        family(
-            "image_building_duration_seconds",
-            "histogram",
-            "Time that Nix took to build an image, or to fail.",
-            &durations(&self.building).samples(""),
-        );
-        let version = concat!("{version=\"", env!("CARGO_PKG_VERSION"), "\"}");
-        family("build_info", "gauge", "The program.", &[(version.to_owned(), "1".to_owned())]);
-        let ends = *self.certificate_ends.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(ends) = ends {
-            family(
-                "certificate_end_timestamp_seconds",
-                "gauge",
-                "When the certificate ends that is in use, in seconds since 1970.",
-                &[(String::new(), ends.unix_timestamp().to_string())],
-            );
-        }
-        let one = |value: String| [(String::new(), value)];
-        family(
-            "layer_making_seconds_total",
-            "counter",
-            "Time spent on making layers, without that of waiting for clients.",
-            &one(seconds(&self.making)),
-        );
-        family(
-            "image_building_seconds_total",
-            "counter",
-            "Time that Nix took to build images, or to fail.",
-            &one(seconds(&self.building)),
-        );
-        for (name, kind, help, number) in [
-            ("sent_bytes_total", "counter", "Bytes of answers' bodies.", &self.bytes_sent),
-            ("layers_made_total", "counter", "Layers made to their end.", &self.layers_made),
-            (
-                "layers_failed_total",
-                "counter",
-                "Layers that could not be made.",
-                &self.layers_failed,
-            ),
-            ("cache_hits_total", "counter", "Blobs that were in the cache.", &self.cache_hits),
-            (
-                "cache_misses_total",
-                "counter",
-                "Blobs that were not in the cache.",
-                &self.cache_misses,
-            ),
-            (
-                "cache_joins_total",
-                "counter",
-                "Blobs that were being made for another request.",
-                &self.cache_joins,
-            ),
-            ("reloads_total", "counter", "Times that the catalog was replaced.", &self.reloads),
-            ("image_builds_total", "counter", "Images that Nix was told to build.", &self.builds),
-            (
-                "images_found_total",
-                "counter",
-                "Images that were found in the storage.",
-                &self.images_found,
-            ),
-            (
-                "image_builds_failed_total",
-                "counter",
-                "Images that could not be built.",
-                &self.builds_failed,
-            ),
-            (
-                "image_builds_refused_total",
-                "counter",
-                "Images that were not built since too many others waited.",
-                &self.builds_refused,
-            ),
-            (
-                "image_builds_abandoned_total",
-                "counter",
-                "Builds that were ended since no client waited for them.",
-                &self.builds_abandoned,
-            ),
-            (
-                "image_build_joins_total",
-                "counter",
-                "Requests for an image that was being built for another one.",
-                &self.build_joins,
-            ),
-            (
-                "connections_refused_total",
-                "counter",
-                "Connections that found no room.",
-                &self.connections_refused,
-            ),
-            (
-                "logins_failed_total",
-                "counter",
-                "Passwords that were wrong, or not tried since too many were.",
-                &self.logins_failed,
-            ),
-            (
-                "storage_stored_bytes_total",
-                "counter",
-                "Bytes of blobs that were sent to the object storage.",
-                &self.stored_bytes,
-            ),
-            (
-                "storage_bytes",
-                "gauge",
-                "Bytes of all objects in the object storage, counted every hour.",
-                &self.storage_bytes,
-            ),
-            ("cache_bytes", "gauge", "Bytes of the blobs in the cache.", &self.cache_bytes),
-            ("requests_in_flight", "gauge", "Requests being answered.", &self.in_flight),
-            ("connections", "gauge", "Connections that are open.", &self.connections),
-        ] {
-            family(name, kind, help, &one(number.get().to_string()));
-        }
+        TextEncoder
+            .encode_utf8(&self.registry.gather(), &mut text)
+            .expect("a string takes all text, and each family has a metric");
         text
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write;
+
     use super::*;
 
     /// Compares the manual's page on metrics with what a server prints; writes it if `UPDATE_GOLDEN`
@@ -328,6 +246,9 @@ mod tests {
     fn the_manual_has_every_metric() {
         let metrics = Metrics::default();
         metrics.certificate_ends(Some(OffsetDateTime::UNIX_EPOCH));
+        // Metrics with labels are there once they have a value.
+        metrics.answered("blob", 200);
+        metrics.took("blob", Duration::ZERO);
         let text = metrics.to_text();
         let mut page =
             "# Metrics\n\nWhat `stowage serve` prints at `/metrics`, in Prometheus' format. \
@@ -368,7 +289,7 @@ mod tests {
         metrics.took("blob", Duration::from_secs(7));
         metrics.certificate_ends(Some(OffsetDateTime::UNIX_EPOCH));
         metrics.in_flight.add(2);
-        metrics.in_flight.decrement();
+        metrics.in_flight.dec();
         let text = metrics.to_text();
         for line in [
             "# TYPE stowage_requests_total counter",

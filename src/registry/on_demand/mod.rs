@@ -206,7 +206,7 @@ impl OnDemand {
         match state.slots.get_mut(&reference) {
             // If the sender was dropped without an outcome, build again.
             Some(Slot::Building(build)) if build.outcome.has_changed().is_ok() => {
-                self.metrics.build_joins.add(1);
+                self.metrics.build_joins.inc();
                 return Ok(Some(Waiting::new(build.clone())));
             }
             Some(Slot::Built { found, fixed, since, used })
@@ -291,7 +291,7 @@ impl OnDemand {
         {
             let (name, tag) = (&request.name, &request.tag);
             tracing::info!(name, tag, "the build was ended, since no client waits for it");
-            self.metrics.builds_abandoned.add(1);
+            self.metrics.builds_abandoned.inc();
         }
         let mut state = self.lock();
         let reference = (request.name, request.tag);
@@ -319,7 +319,7 @@ impl OnDemand {
                 };
                 let stored = stored.filter(|manifest| is_fresh(manifest.stored))?;
                 tracing::info!(name, tag, "found in the storage");
-                self.metrics.images_found.add(1);
+                self.metrics.images_found.inc();
                 Some(Found::of(stored))
             }
             Err(error) => {
@@ -332,7 +332,7 @@ impl OnDemand {
 
     async fn build(&self, request: &PackageRequest, client: &str) -> Result<Found, OnDemandError> {
         let Ok(_place) = self.places.acquire(&client.to_owned()).await else {
-            self.metrics.builds_refused.add(1);
+            self.metrics.builds_refused.inc();
             return Err(OnDemandError::Busy(self.places.waiting()));
         };
         let (begin, name, tag) = (Instant::now(), &request.name, &request.tag);
@@ -340,7 +340,7 @@ impl OnDemand {
         let link = self.link(name, tag);
         let built = self.options.nix.run(request, &link).await.and_then(|spec| self.check(spec));
         let ms = || u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.metrics.builds.add(1);
+        self.metrics.builds.inc();
         self.metrics.built_in(begin.elapsed());
         let kept = match built {
             Ok(spec) => {
@@ -350,7 +350,7 @@ impl OnDemand {
             Err(error) => Err(error),
         };
         kept.inspect_err(|error| {
-            self.metrics.builds_failed.add(1);
+            self.metrics.builds_failed.inc();
             tracing::warn!(name, tag, ms = ms(), error = with_causes(error), "not built");
         })
     }
@@ -368,7 +368,7 @@ impl OnDemand {
         let stored = storage.put_image(&self.store, &spec, name, &self.key(request)).await;
         let stored = stored.map_err(OnDemandError::Storage)?;
         let Stored { layers_sent, layers_skipped, bytes_sent, .. } = stored;
-        self.metrics.stored_bytes.add(bytes_sent);
+        self.metrics.stored_bytes.inc_by(bytes_sent);
         tracing::info!(name, tag, layers_sent, layers_skipped, bytes_sent, "stored");
         Ok(Found::of_spec(&spec))
     }

@@ -54,7 +54,7 @@ pub fn answer(shared: &Arc<Shared>, asker: &Asker, request: &Request) -> (&'stat
         (HEALTH, _) => ("healthz", bytes(StatusCode::OK, TEXT, b"ok\n".to_vec())),
         (METRICS, _) => {
             if let Some(cache) = &shared.cache {
-                shared.metrics.cache_bytes.set(cache.size());
+                shared.metrics.cache_bytes.set(cache.size().cast_signed());
             }
             ("metrics", bytes(StatusCode::OK, PROMETHEUS, shared.metrics.to_text().into_bytes()))
         }

@@ -119,7 +119,7 @@ impl Connections {
                             let connection = Connection { peer: peer.ip(), role, guest };
                             tokio::spawn(self.clone().serve(stream, connection));
                         }
-                        None => self.shared.metrics.connections_refused.add(1),
+                        None => self.shared.metrics.connections_refused.inc(),
                     }
                 }
                 Err(error) if is_clients(&error) => {}

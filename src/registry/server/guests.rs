@@ -58,7 +58,7 @@ impl Guests {
         state.next += 1;
         let (number, end) = (state.next, Arc::default());
         state.open.insert(number, Entry { address, idle: Some(number), end: Arc::clone(&end) });
-        self.0.metrics.connections.add(1);
+        self.0.metrics.connections.inc();
         Some(Guest { guests: self.clone(), number, end })
     }
 
@@ -136,7 +136,7 @@ impl Drop for Guest {
         if state.open.remove(&self.number).is_none() {
             state.ending -= 1;
         }
-        self.guests.0.metrics.connections.decrement();
+        self.guests.0.metrics.connections.dec();
         if state.open.is_empty() && state.ending == 0 {
             self.guests.0.empty.notify_waiters();
         }

@@ -104,7 +104,7 @@ async fn answered(
             }
             refused => {
                 exchange.by(refused.user());
-                shared.metrics.logins_failed.add(u64::from(given.is_some()));
+                shared.metrics.logins_failed.inc_by(u64::from(given.is_some()));
                 return match refused {
                     Admission::TooMany(_) => ("unauthorized", answer::too_many_passwords()),
                     _ => ("unauthorized", answer::unauthorized()),

@@ -39,21 +39,21 @@ impl ServedLayer {
         loop {
             match cache.place(digest, size) {
                 Place::Kept(file) => {
-                    metrics.cache_hits.add(1);
+                    metrics.cache_hits.inc();
                     return send_file(file, out).map_err(Error::Write);
                 }
                 Place::Followed(follower) => {
-                    metrics.cache_joins.add(1);
+                    metrics.cache_joins.inc();
                     if self.follow(follower, out).map_err(Error::Write)? {
                         return Ok(());
                     }
                 }
                 Place::Begun(entry) => {
-                    metrics.cache_misses.add(1);
+                    metrics.cache_misses.inc();
                     return self.make(Some(entry), out);
                 }
                 Place::Nowhere => {
-                    metrics.cache_misses.add(1);
+                    metrics.cache_misses.inc();
                     return self.make(None, out);
                 }
             }
@@ -89,14 +89,14 @@ impl ServedLayer {
         metrics.made_in(begin.elapsed().saturating_sub(out.waited() - waited));
         if let Err(error) = made {
             if !out.gone() {
-                metrics.layers_failed.add(1);
+                metrics.layers_failed.inc();
                 if let Some(entry) = entry {
                     entry.fail();
                 }
             }
             return Err(error);
         }
-        metrics.layers_made.add(1);
+        metrics.layers_made.inc();
         let file = entry.and_then(Entry::keep);
         if !behind {
             return Ok(());

@@ -192,7 +192,7 @@ impl Registry {
     /// found.
     pub fn replace(&self, catalog: Catalog) {
         self.shared.catalog.store(Arc::new(catalog));
-        self.shared.metrics.reloads.add(1);
+        self.shared.metrics.reloads.inc();
         // Otherwise digests of replaced images would accumulate.
         *self.shared.served.lock().unwrap_or_else(PoisonError::into_inner) = Served::default();
     }
@@ -257,7 +257,7 @@ impl Drop for Registry {
 async fn measure(storage: ObjectStorage, metrics: Arc<Metrics>) {
     loop {
         match storage.size().await {
-            Ok(size) => metrics.storage_bytes.set(size),
+            Ok(size) => metrics.storage_bytes.set(size.cast_signed()),
             Err(error) => {
                 tracing::warn!(error = with_causes(&error), "cannot measure the storage");
             }

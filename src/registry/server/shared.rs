@@ -70,7 +70,7 @@ impl Shared {
     /// processors are busy, and each request must take little memory.
     pub fn hashing(&self) -> Hashing {
         let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
-        if self.metrics.in_flight.get() <= processors as u64 {
+        if self.metrics.in_flight.get() <= processors as i64 {
             Hashing::Beside
         } else {
             Hashing::Within

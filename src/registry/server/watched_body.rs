@@ -49,7 +49,7 @@ pub struct Exchange {
 impl Exchange {
     /// Begins with a request.
     pub fn new(metrics: &Arc<Metrics>, request: &Request, client: IpAddr, busy: Busy) -> Self {
-        metrics.in_flight.add(1);
+        metrics.in_flight.inc();
         let agent = request.headers().get(header::USER_AGENT);
         Self {
             metrics: Arc::clone(metrics),
@@ -126,7 +126,7 @@ fn length(headers: &HeaderMap) -> Option<u64> {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        self.metrics.in_flight.decrement();
+        self.metrics.in_flight.dec();
         self.metrics.took(self.route, self.begin.elapsed());
         let Self { method, path, client, user, agent, id, status, bytes, .. } = self;
         let ms = u64::try_from(self.begin.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -156,7 +156,7 @@ impl HttpBody for WatchedBody {
         if let Poll::Ready(Some(Ok(frame))) = &frame {
             let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
             self.exchange.bytes += bytes;
-            self.exchange.metrics.bytes_sent.add(bytes);
+            self.exchange.metrics.bytes_sent.inc_by(bytes);
         }
         frame
     }
