@@ -15,8 +15,8 @@
 //! cli/       the command line, which uses all stages
 //! ```
 //!
-//! Every stage may use [`date`], [`digest`], [`error`], [`foreign`], [`sink`], [`store`]
-//! and [`system`].
+//! Every stage may use [`date`], [`digest`], [`error`], [`foreign`], [`image_path`], [`sink`],
+//! [`store`] and [`system`].
 //!
 //! The library serves the program and its tests. It is not published, and its interface may
 //! change with every release.
@@ -26,6 +26,7 @@ pub mod digest;
 pub mod error;
 #[cfg(feature = "registry")]
 pub mod foreign;
+pub mod image_path;
 pub mod sink;
 pub mod store;
 pub mod system;

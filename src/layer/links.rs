@@ -1,18 +1,16 @@
 //! Follows links between store paths whose files are copied to `/`.
 //! Stage: layer. Input: links in the store. Output: paths in the store.
 
-use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use super::Error;
 use super::scan::{Child, Directory};
+use crate::image_path::{ImagePath, Last, NodeKind, Tree, resolve};
 use crate::store::{Store, StorePath};
-
-/// The largest number of links that a path may lead through, as on Linux (`MAXSYMLINKS`).
-pub const LINKS: usize = 40;
 
 /// Returns the absolute path of a relative link's target if the link leads from its store path to
 /// another place in the store. Returns none for all other links: copied to `/`, they still lead to
@@ -54,7 +52,7 @@ pub fn store_path_of(store: &Store, path: &[u8]) -> Option<StorePath> {
 /// Fails if a directory can't be opened.
 pub fn directory_behind(store: &Store, path: &[u8]) -> Result<Option<Directory>, Error> {
     match end_behind(store, path) {
-        Some((place, metadata)) if metadata.is_dir() => {
+        Some((place, kind)) if kind.is_dir() => {
             let directory = Directory::open(&place)?;
             Ok(Some(directory.with_case_hack(store.case_hack())))
         }
@@ -65,50 +63,64 @@ pub fn directory_behind(store: &Store, path: &[u8]) -> Result<Option<Directory>,
 /// Returns the place on this machine of the file that an absolute path in the store leads to, through
 /// links in the store; none if it leads to something else.
 pub fn place_behind(store: &Store, path: &[u8]) -> Option<PathBuf> {
-    end_behind(store, path).filter(|(_, metadata)| metadata.is_file()).map(|(place, _)| place)
+    end_behind(store, path).filter(|(_, kind)| kind.is_file()).map(|(place, _)| place)
 }
 
-fn end_behind(store: &Store, path: &[u8]) -> Option<(PathBuf, fs::Metadata)> {
-    let components = |path: &Path| -> VecDeque<Vec<u8>> {
-        path.components().map(|part| part.as_os_str().as_bytes().to_vec()).collect()
-    };
-    let store_dir = Path::new(store.dir());
-    let mut left = components(Path::new(OsStr::from_bytes(path)));
-    let mut place = PathBuf::from("/");
-    let mut links = 0;
-    let mut end = None;
-    while let Some(component) = left.pop_front() {
-        match &component[..] {
-            b"/" => place = PathBuf::from("/"),
-            b"." => {}
-            b".." => drop(place.pop()),
-            component => place.push(OsStr::from_bytes(component)),
+/// Returns the place on this machine of what an absolute path in the store leads to, and its kind.
+fn end_behind(store: &Store, path: &[u8]) -> Option<(PathBuf, fs::FileType)> {
+    let (place, node) = resolve(&mut StoreTree(store), path, Last::Followed).ok()?;
+    match node {
+        StoreNode::Above => None,
+        StoreNode::Entry(kind, _) => Some((store.locate(&absolute(&place)), kind)),
+    }
+}
+
+/// The part of a root file system that is the store. Outside of the store, this machine's files say
+/// nothing about the image.
+struct StoreTree<'s>(&'s Store);
+
+enum StoreNode {
+    /// A directory that leads to the store, or the store directory.
+    Above,
+    /// A file in the store, with the target of a link.
+    Entry(fs::FileType, Vec<u8>),
+}
+
+impl Tree for StoreTree<'_> {
+    type Node = StoreNode;
+    type Error = Infallible;
+
+    fn node(&mut self, path: &ImagePath) -> Result<Option<StoreNode>, Infallible> {
+        let path = absolute(path);
+        if Path::new(self.0.dir()).starts_with(&path) {
+            return Ok(Some(StoreNode::Above));
         }
-        // Outside of the store, this machine's files say nothing about the image.
-        if !place.starts_with(store_dir) || place == store_dir {
-            if left.is_empty() || !store_dir.starts_with(&place) {
-                return None;
-            }
-            continue;
-        }
-        let metadata = fs::symlink_metadata(store.locate(&place)).ok()?;
-        if metadata.is_symlink() {
-            links += 1;
-            let target = fs::read_link(store.locate(&place)).ok()?;
-            if links > LINKS {
-                return None;
-            }
-            place.pop();
-            let mut next = components(&target);
-            next.append(&mut left);
-            left = next;
-        } else if !metadata.is_dir() && !left.is_empty() {
-            return None;
-        } else {
-            end = Some(metadata);
+        // A file that can't be looked at is none.
+        let kind = match path.starts_with(self.0.dir()) {
+            true => fs::symlink_metadata(self.0.locate(&path)).map(|it| it.file_type()).ok(),
+            false => None,
+        };
+        Ok(kind.and_then(|kind| {
+            let target = match kind.is_symlink() {
+                true => fs::read_link(self.0.locate(&path)).ok()?.into_os_string().into_vec(),
+                false => Vec::new(),
+            };
+            Some(StoreNode::Entry(kind, target))
+        }))
+    }
+
+    fn kind(node: &StoreNode) -> NodeKind<'_> {
+        match node {
+            StoreNode::Above => NodeKind::Directory,
+            StoreNode::Entry(kind, _) if kind.is_dir() => NodeKind::Directory,
+            StoreNode::Entry(kind, target) if kind.is_symlink() => NodeKind::Symlink(target),
+            StoreNode::Entry(..) => NodeKind::Other,
         }
     }
-    Some((store.locate(&place), end?))
+}
+
+fn absolute(path: &ImagePath) -> PathBuf {
+    Path::new("/").join(OsStr::from_bytes(path.as_bytes()))
 }
 
 /// Returns the path of a child of a directory that a link leads to.

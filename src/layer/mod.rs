@@ -26,8 +26,7 @@ use thiserror::Error;
 
 pub use archive::{outline_layer, write_layer};
 pub use base_tree::{
-    ACCOUNT_FILES, AccountFile, Attributes, BaseEntry, BaseLayerTree, BaseTree, LinkLoop,
-    normal_name,
+    ACCOUNT_FILES, AccountFile, Attributes, BadLink, BaseEntry, BaseLayerTree, BaseTree,
 };
 pub use build::{Layer, LayerMaker, build_layers};
 pub use contents::{LayerContents, MergedFiles};
@@ -135,13 +134,13 @@ pub enum Error {
     /// The plan could not be made.
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// A directory of the layer is at a place where the base has links that form a circle.
+    /// A directory of the layer is at a place where links of the base lead to no path.
     #[error("{} has no place in the image: {link}", path.display())]
-    LinkLoop {
+    BadLink {
         /// The directory on this machine.
         path: PathBuf,
         /// The link.
-        link: LinkLoop,
+        link: BadLink,
     },
     /// A directory of the layer has a name in the base that JSON can't represent.
     #[error(

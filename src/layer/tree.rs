@@ -19,10 +19,11 @@ use serde::Deserialize;
 use super::Error;
 use super::base_tree::{Attributes, BaseTree};
 use super::contents::{LayerContents, MergedFiles};
-use super::links::{LINKS, child_target, directory_behind, into_store, store_path_of};
+use super::links::{child_target, directory_behind, into_store, store_path_of};
 use super::node::{Children, Node, TreeEntry};
 use super::permissions::{Given, RulesOf};
 use super::scan::{Child, Directory, Kind};
+use crate::image_path::{ImagePath, MOST_LINKS, components, split};
 use crate::store::{Store, StorePath};
 
 /// The attributes of `nix/` and `nix/store/`, which are the same in every layer: a later layer's
@@ -52,7 +53,7 @@ pub enum DirectoryLinks {
 /// Builds the tree, with the part of the base in `contents`.
 ///
 /// # Errors
-/// Fails with the errors of [`Directory`], with [`Error::NotADirectory`] or [`Error::LinkLoop`],
+/// Fails with the errors of [`Directory`], with [`Error::NotADirectory`] or [`Error::BadLink`],
 /// and with [`Error::Conflict`] if two sources have different entries of one name; equal files,
 /// equal links and two directories are no conflict.
 pub fn layer_tree<'c>(
@@ -81,13 +82,13 @@ pub fn met_by(
     }
     let merged = merge(store, contents, base, links)?;
     let mut met = BaseTree::default();
-    each_directory(&merged.root, &mut Vec::new(), &mut |name| {
+    each_directory(&merged.root, &mut ImagePath::root(), &mut |name| {
         if let Some(attributes) = base.attributes(name) {
-            met.insert_directory(name, attributes);
+            met.insert_directory(name.clone(), attributes);
         }
     });
     for (link, Followed { place, .. }) in &merged.followed {
-        met.insert_link(link, place);
+        met.insert_link(link.clone(), place);
     }
     met.unwritable().map_or(Ok(met), |name| Err(Error::OddName { name }))
 }
@@ -120,11 +121,11 @@ pub fn root_links(
         replacing: merged.replacing.clone(),
         store_paths: Vec::new(),
     };
-    each_entry(&merged.root, &mut Vec::new(), &mut |name, entry| {
+    each_entry(&merged.root, &mut ImagePath::root(), &mut |name, entry| {
         if let TreeEntry::Symlink { target, .. } = entry
             && let Some(path) = store_path_of(store, target)
         {
-            found.store_paths.push((name.escape_ascii().to_string(), path));
+            found.store_paths.push((name.as_bytes().escape_ascii().to_string(), path));
         }
     });
     Ok(found)
@@ -134,9 +135,9 @@ pub fn root_links(
 #[derive(Debug, Default)]
 pub struct RootOutline {
     /// The directories; true for one whose mode or owner `perms` sets.
-    pub directories: BTreeMap<Vec<u8>, bool>,
+    pub directories: BTreeMap<ImagePath, bool>,
     /// The links.
-    pub links: Vec<Vec<u8>>,
+    pub links: Vec<ImagePath>,
     /// The number of bytes of all files. Links count nothing.
     pub file_bytes: u64,
 }
@@ -153,16 +154,16 @@ pub fn root_outline(
 ) -> Result<RootOutline, Error> {
     let merged = merge(store, contents, base, links)?;
     let mut found = RootOutline::default();
-    each_entry(&merged.root, &mut Vec::new(), &mut |name, entry| match entry {
+    each_entry(&merged.root, &mut ImagePath::root(), &mut |name, entry| match entry {
         TreeEntry::Directory { given, .. } => {
-            found.directories.insert(name.to_vec(), *given != Given::default());
+            found.directories.insert(name.clone(), *given != Given::default());
         }
         TreeEntry::File { source, .. } => {
             // A file that can't be read is reported when the layer is made.
             let size = source.metadata().map_or(0, |metadata| metadata.len());
             found.file_bytes = found.file_bytes.saturating_add(size);
         }
-        TreeEntry::Symlink { .. } => found.links.push(name.to_vec()),
+        TreeEntry::Symlink { .. } => found.links.push(name.clone()),
     });
     Ok(found)
 }
@@ -185,7 +186,7 @@ fn merge<'c>(
         replacing: Vec::new(),
     };
     if !contents.store_paths.is_empty() {
-        let mut place = Vec::new();
+        let mut place = ImagePath::root();
         let source = store.physical_dir();
         for component in store.dir().split('/').filter(|component| !component.is_empty()) {
             place = merge.resolve(&place, component.as_bytes(), &source)?;
@@ -210,7 +211,7 @@ fn merge<'c>(
         };
         let not_one = || Error::NotADirectory { path: directory.path_of(&child) };
         let rules = RulesOf::new(&contents.permissions, path);
-        merge.directory(from.ok_or_else(not_one)?, &[], &rules)?;
+        merge.directory(from.ok_or_else(not_one)?, &ImagePath::root(), &rules)?;
     }
     merge.check_links()?;
     Ok(merge)
@@ -218,7 +219,7 @@ fn merge<'c>(
 
 /// A link of the base through which entries of the layer are written.
 struct Followed {
-    place: Vec<u8>,
+    place: ImagePath,
     /// The path of the layer's entry, for messages.
     source: PathBuf,
 }
@@ -232,7 +233,7 @@ struct Merge<'c> {
     /// The merged files, which take precedence over the files of all roots.
     merged: Option<&'c MergedFiles>,
     root: Children<'c>,
-    followed: BTreeMap<Vec<u8>, Followed>,
+    followed: BTreeMap<ImagePath, Followed>,
     /// True if there is a relative link into the store.
     into_store: bool,
     /// The links that replace directories of the base.
@@ -244,11 +245,11 @@ impl<'c> Merge<'c> {
     fn directory(
         &mut self,
         mut from: Directory,
-        place: &[u8],
+        place: &ImagePath,
         rules: &RulesOf<'c>,
     ) -> Result<(), Error> {
         for child in from.children()? {
-            if !(place.is_empty() && child.name() == NIX_SUPPORT) {
+            if !(place.is_root() && child.name() == NIX_SUPPORT) {
                 self.child(&from, &child, place, rules)?;
             }
         }
@@ -259,7 +260,7 @@ impl<'c> Merge<'c> {
         &mut self,
         from: &Directory,
         child: &Child,
-        parent: &[u8],
+        parent: &ImagePath,
         rules: &RulesOf<'c>,
     ) -> Result<(), Error> {
         let source = from.path_of(child);
@@ -296,7 +297,7 @@ impl<'c> Merge<'c> {
     /// each entry of the link's directory there.
     fn link(
         &mut self,
-        parent: &[u8],
+        parent: &ImagePath,
         name: &[u8],
         link: TreeEntry<'c>,
         depth: usize,
@@ -304,11 +305,11 @@ impl<'c> Merge<'c> {
         let TreeEntry::Symlink { target, source, given } = &link else {
             return self.insert(parent, name, link);
         };
-        let own = join(parent, name);
+        let own = parent.join(name);
         let place = self
             .base
             .resolve_below(parent, name)
-            .map_err(|link| Error::LinkLoop { path: source.clone(), link })?;
+            .map_err(|link| Error::BadLink { path: source.clone(), link })?;
         // A link to the directory that the base's own link leads to hides nothing.
         let is_same = || place != own && self.base.leads_to(parent, target, &place);
         let is_over_base = self.base.has_directory(&place) && !is_same();
@@ -320,17 +321,17 @@ impl<'c> Merge<'c> {
             return self.insert(parent, name, link);
         }
         if is_over_base && self.links == DirectoryLinks::Refuse {
-            let name = own.escape_ascii().to_string();
+            let name = own.as_bytes().escape_ascii().to_string();
             return Err(Error::LinkOverDirectory { name, path: source.clone() });
         }
         let is_merging = self.links == DirectoryLinks::Merge || !is_over_base;
-        let behind = match is_merging && depth < LINKS {
+        let behind = match is_merging && depth < MOST_LINKS {
             true => directory_behind(self.store, target)?,
             false => None,
         };
         let Some(mut behind) = behind else {
             if is_over_base {
-                self.replacing.push(own.escape_ascii().to_string());
+                self.replacing.push(own.as_bytes().escape_ascii().to_string());
             }
             return self.insert(parent, name, link);
         };
@@ -350,13 +351,18 @@ impl<'c> Merge<'c> {
     }
 
     /// Adds a file or a link.
-    fn insert(&mut self, parent: &[u8], name: &[u8], entry: TreeEntry<'c>) -> Result<(), Error> {
+    fn insert(
+        &mut self,
+        parent: &ImagePath,
+        name: &[u8],
+        entry: TreeEntry<'c>,
+    ) -> Result<(), Error> {
         let node = Node::Entry(entry.into());
         let store = self.store;
         let (source, given) = (node.source(store), node.given());
         let is_merged = self.merged.is_some_and(|merged| {
-            let place = join(parent, name);
-            std::str::from_utf8(&place).is_ok_and(|place| merged.names.contains(place))
+            let place = parent.join(name);
+            std::str::from_utf8(place.as_bytes()).is_ok_and(|place| merged.names.contains(place))
         });
         let children = self.directory_at(parent, DIRECTORY, Some(&source))?;
         match children.entry(name.to_vec().into()) {
@@ -366,11 +372,11 @@ impl<'c> Merge<'c> {
             Slot::Occupied(_) if is_merged => {}
             Slot::Occupied(slot) if !same(slot.get(), &node)? => {
                 let first = slot.get().source(store);
-                return Err(conflict(&join(parent, name), first, source));
+                return Err(conflict(&parent.join(name), first, source));
             }
             Slot::Occupied(slot) if slot.get().given() != given => {
                 let first = slot.get().source(store);
-                return Err(permission_conflict(&join(parent, name), first, source));
+                return Err(permission_conflict(&parent.join(name), first, source));
             }
             Slot::Occupied(_) => {}
         }
@@ -378,9 +384,9 @@ impl<'c> Merge<'c> {
     }
 
     /// Sets the attributes that `perms` has for the directory at a resolved place.
-    fn permit(&mut self, place: &[u8], wanted: Given<'c>, from: &Path) -> Result<(), Error> {
+    fn permit(&mut self, place: &ImagePath, wanted: Given<'c>, from: &Path) -> Result<(), Error> {
         // A link of the base to its root leads to a place that has no entry.
-        if wanted == Given::default() || place.is_empty() {
+        if wanted == Given::default() || place.is_root() {
             return Ok(());
         }
         let store = self.store;
@@ -398,12 +404,17 @@ impl<'c> Merge<'c> {
     }
 
     /// Returns the place of a layer's directory.
-    fn resolve(&mut self, parent: &[u8], name: &[u8], source: &Path) -> Result<Vec<u8>, Error> {
+    fn resolve(
+        &mut self,
+        parent: &ImagePath,
+        name: &[u8],
+        source: &Path,
+    ) -> Result<ImagePath, Error> {
         let place = self
             .base
             .resolve_below(parent, name)
-            .map_err(|link| Error::LinkLoop { path: source.to_owned(), link })?;
-        let link = join(parent, name);
+            .map_err(|link| Error::BadLink { path: source.to_owned(), link })?;
+        let link = parent.join(name);
         if place != link {
             let followed = Followed { place: place.clone(), source: source.to_owned() };
             self.followed.entry(link).or_insert(followed);
@@ -415,18 +426,17 @@ impl<'c> Merge<'c> {
     /// not exist. A directory of the base keeps its mode and owner.
     fn directory_at(
         &mut self,
-        place: &[u8],
+        place: &ImagePath,
         attributes: Attributes,
         source: Option<&Path>,
     ) -> Result<&mut Children<'c>, Error> {
         let mut children = &mut self.root;
-        let mut end = 0;
-        for component in place.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
-            end += component.len() + usize::from(end > 0);
-            let name = &place[..end];
+        let mut name = ImagePath::root();
+        for component in place.components() {
+            name.push(component);
             let node = children.entry(component.to_vec().into()).or_insert_with(|| {
                 let directory = TreeEntry::Directory {
-                    attributes: self.base.attributes(name).unwrap_or(attributes),
+                    attributes: self.base.attributes(&name).unwrap_or(attributes),
                     given: Given::default(),
                     children: Children::default(),
                     source: source.map(Path::to_owned),
@@ -435,7 +445,7 @@ impl<'c> Merge<'c> {
             });
             if node.children().is_none() {
                 let second = source.map_or_else(|| self.store.physical_dir(), Path::to_owned);
-                return Err(conflict(name, node.source(self.store), second));
+                return Err(conflict(&name, node.source(self.store), second));
             }
             children = node.children_mut().expect("it is a directory");
         }
@@ -456,14 +466,14 @@ impl<'c> Merge<'c> {
 
 /// Returns the usual attributes of a directory that is copied to `/`. The directory may be `nix/`
 /// or `nix/store/`, also in a layer without store paths.
-fn usual_attributes(store: &Store, name: &[u8]) -> Attributes {
+fn usual_attributes(store: &Store, name: &ImagePath) -> Attributes {
     let store_dir = Path::new(store.dir().trim_start_matches('/'));
-    let holds_store = store_dir.starts_with(OsStr::from_bytes(name));
+    let holds_store = store_dir.starts_with(OsStr::from_bytes(name.as_bytes()));
     if holds_store { STORE } else { DIRECTORY }
 }
 
 /// Calls `each` with every directory's name, from the root down.
-fn each_directory(children: &Children, name: &mut Vec<u8>, each: &mut impl FnMut(&[u8])) {
+fn each_directory(children: &Children, name: &mut ImagePath, each: &mut impl FnMut(&ImagePath)) {
     each_entry(children, name, &mut |name, entry| {
         if matches!(entry, TreeEntry::Directory { .. }) {
             each(name);
@@ -474,51 +484,47 @@ fn each_directory(children: &Children, name: &mut Vec<u8>, each: &mut impl FnMut
 /// Calls `each` with every entry that is not a store path, and its name, from the root down.
 fn each_entry(
     children: &Children,
-    name: &mut Vec<u8>,
-    each: &mut impl FnMut(&[u8], &TreeEntry<'_>),
+    name: &mut ImagePath,
+    each: &mut impl FnMut(&ImagePath, &TreeEntry<'_>),
 ) {
     for (child, node) in children {
         let Some(entry) = node.entry() else { continue };
-        let parent = name.len();
-        *name = join(name, child);
+        name.push(child);
         each(name, entry);
         if let TreeEntry::Directory { children, .. } = entry {
             each_entry(children, name, each);
         }
-        name.truncate(parent);
+        name.pop();
     }
 }
 
-fn node_at<'t, 'c>(children: &'t Children<'c>, name: &[u8]) -> Option<&'t Node<'c>> {
-    match name.iter().position(|byte| *byte == b'/') {
-        None => children.get(name),
-        Some(slash) => {
-            let below = children.get(&name[..slash])?.children()?;
-            node_at(below, &name[slash + 1..])
-        }
+fn node_at<'t, 'c>(children: &'t Children<'c>, path: &ImagePath) -> Option<&'t Node<'c>> {
+    let (directory, name) = split(path.as_bytes());
+    let mut children = children;
+    for component in components(directory) {
+        children = children.get(component)?.children()?;
     }
+    children.get(name)
 }
 
-fn node_at_mut<'t, 'c>(children: &'t mut Children<'c>, name: &[u8]) -> Option<&'t mut Node<'c>> {
-    match name.iter().position(|byte| *byte == b'/') {
-        None => children.get_mut(name),
-        Some(slash) => {
-            let below = children.get_mut(&name[..slash])?.children_mut()?;
-            node_at_mut(below, &name[slash + 1..])
-        }
+fn node_at_mut<'t, 'c>(
+    children: &'t mut Children<'c>,
+    path: &ImagePath,
+) -> Option<&'t mut Node<'c>> {
+    let (directory, name) = split(path.as_bytes());
+    let mut children = children;
+    for component in components(directory) {
+        children = children.get_mut(component)?.children_mut()?;
     }
+    children.get_mut(name)
 }
 
-fn permission_conflict(name: &[u8], first: PathBuf, second: PathBuf) -> Error {
-    Error::PermissionConflict { name: name.escape_ascii().to_string(), first, second }
+fn permission_conflict(name: &ImagePath, first: PathBuf, second: PathBuf) -> Error {
+    Error::PermissionConflict { name: name.as_bytes().escape_ascii().to_string(), first, second }
 }
 
-fn conflict(name: &[u8], first: PathBuf, second: PathBuf) -> Error {
-    Error::Conflict { name: name.escape_ascii().to_string(), first, second }
-}
-
-fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
-    if directory.is_empty() { name.to_vec() } else { [directory, b"/", name].concat() }
+fn conflict(name: &ImagePath, first: PathBuf, second: PathBuf) -> Error {
+    Error::Conflict { name: name.as_bytes().escape_ascii().to_string(), first, second }
 }
 
 /// Returns whether two entries would be written in the same way.

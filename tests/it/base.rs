@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use stowage::digest::Digest;
+use stowage::image_path::ImagePath;
 use stowage::oci::Architecture;
 use stowage::oci::base::{BaseImage, Error, read_base};
 use stowage::store::Store;
@@ -72,6 +73,10 @@ const FORMATS: [(&str, Write); 12] = [
     }),
 ];
 
+fn in_image(path: &str) -> ImagePath {
+    ImagePath::parse(path.as_bytes()).unwrap()
+}
+
 #[test]
 fn every_format_and_compression_is_the_same_image() {
     let tars = distribution();
@@ -125,9 +130,9 @@ fn every_format_and_compression_is_the_same_image() {
                     _ => assert_eq!(&named, media_type, "{what}"),
                 }
             }
-            assert_eq!(base.tree.resolve(b"bin").unwrap(), b"usr/bin", "{what}");
-            assert_eq!(base.tree.attributes(b"tmp").unwrap().mode, 0o1777, "{what}");
-            assert_eq!(base.tree.attributes(b"old"), None, "{what}");
+            assert_eq!(base.tree.resolve(&in_image("bin")).unwrap(), in_image("usr/bin"), "{what}");
+            assert_eq!(base.tree.attributes(&in_image("tmp")).unwrap().mode, 0o1777, "{what}");
+            assert_eq!(base.tree.attributes(&in_image("old")), None, "{what}");
         }
     }
 }

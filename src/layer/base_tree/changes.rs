@@ -5,22 +5,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Bound;
 
-use super::names::{Name, join, normal, split};
 use super::{ACCOUNT_FILES, Attributes, BaseNode, BaseTree, STATE_FILES};
+use crate::image_path::{ImagePath, split};
 
 /// The changes of one layer of a base to the layers below it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BaseLayerTree {
-    entries: BTreeMap<Name, Change>,
+    entries: BTreeMap<ImagePath, Change>,
     /// Names that a whiteout removes from the layers below.
-    removed: BTreeSet<Name>,
+    removed: BTreeSet<ImagePath>,
     /// Directories whose contents an opaque whiteout removes from the layers below.
-    emptied: BTreeSet<Name>,
+    emptied: BTreeSet<ImagePath>,
     /// Hashes of all other names: enough to notice that an entry replaces a directory or link
     /// below.
     others: Vec<u64>,
     /// The files among these names that belong to Nix's database, or that have accounts.
-    state: BTreeSet<Name>,
+    state: BTreeSet<ImagePath>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,11 +46,11 @@ impl BaseLayerTree {
     /// Adds an entry, by its name in the archive. Of several entries with one name, the last
     /// counts. Returns an estimate of the memory that the entry takes, in bytes.
     pub fn add(&mut self, name: &[u8], entry: BaseEntry) -> u64 {
-        let name = normal(name);
+        let name = ImagePath::normal(name);
         let size = memory(&name);
-        let (parent, last) = split(&name);
+        let (parent, last) = (name.parent(), split(name.as_bytes()).1);
         if last == b".wh..wh..opq" {
-            self.emptied.insert(parent.to_vec());
+            self.emptied.insert(parent);
             return size;
         }
         // aufs kept such names for itself, and old images have them.
@@ -58,7 +58,7 @@ impl BaseLayerTree {
             return 0;
         }
         if let Some(hidden) = last.strip_prefix(b".wh.") {
-            self.removed.insert(join(parent, hidden));
+            self.removed.insert(parent.join(hidden));
             return size;
         }
         let implied = self.imply(parent);
@@ -74,9 +74,9 @@ impl BaseLayerTree {
                 implied + size + target.len() as u64
             }
             BaseEntry::Other => {
-                self.others.push(hash(&name));
+                self.others.push(hash(name.as_bytes()));
                 self.entries.remove(&name);
-                if is_state(&name) {
+                if is_state(name.as_bytes()) {
                     self.state.insert(name);
                     return implied + size;
                 }
@@ -87,14 +87,14 @@ impl BaseLayerTree {
     }
 
     /// Returns whether the layer has this file of Nix's database, or of accounts.
-    pub fn has_state(&self, name: &[u8]) -> bool {
+    pub fn has_state(&self, name: &ImagePath) -> bool {
         self.state.contains(name)
     }
 
     /// Returns whether the layer removes or replaces the file that the layers below have under a
     /// name.
-    pub fn hides(&self, name: &[u8]) -> bool {
-        let mut name = name;
+    pub fn hides(&self, name: &ImagePath) -> bool {
+        let mut name = name.as_bytes();
         loop {
             let is_link =
                 || matches!(self.entries.get(name), Some(Change::Node(BaseNode::Symlink(_))));
@@ -111,13 +111,13 @@ impl BaseLayerTree {
         }
     }
 
-    fn imply(&mut self, directory: &[u8]) -> u64 {
-        let mut directory = directory;
+    fn imply(&mut self, mut directory: ImagePath) -> u64 {
         let mut size = 0;
-        while !directory.is_empty() && !self.entries.contains_key(directory) {
-            self.entries.insert(directory.to_vec(), Change::Implied);
-            size += memory(directory);
-            directory = split(directory).0;
+        while !directory.is_root() && !self.entries.contains_key(&directory) {
+            size += memory(&directory);
+            let parent = directory.parent();
+            self.entries.insert(directory, Change::Implied);
+            directory = parent;
         }
         size
     }
@@ -135,8 +135,8 @@ impl BaseTree {
         }
         let mut others = others.clone();
         others.sort_unstable();
-        let replaced = |name: &&Name| others.binary_search(&hash(name)).is_ok();
-        let replaced: Vec<Name> = self.nodes.keys().filter(replaced).cloned().collect();
+        let replaced = |name: &&ImagePath| others.binary_search(&hash(name.as_bytes())).is_ok();
+        let replaced: Vec<ImagePath> = self.nodes.keys().filter(replaced).cloned().collect();
         for name in &replaced {
             self.remove(name);
         }
@@ -160,20 +160,20 @@ impl BaseTree {
         }
     }
 
-    fn remove(&mut self, name: &[u8]) {
+    fn remove(&mut self, name: &ImagePath) {
         self.nodes.remove(name);
         self.empty(name);
     }
 
     /// Removes everything below a name.
-    fn empty(&mut self, name: &[u8]) {
-        let below: Vec<Name> = if name.is_empty() {
-            self.nodes.keys().filter(|name| !name.is_empty()).cloned().collect()
+    fn empty(&mut self, name: &ImagePath) {
+        let below: Vec<ImagePath> = if name.is_root() {
+            self.nodes.keys().filter(|name| !name.is_root()).cloned().collect()
         } else {
             // The range from `/` to the byte after it covers all names that go on with a slash.
-            let (from, to) = ([name, b"/"].concat(), [name, b"0"].concat());
-            let range = (Bound::Excluded(from), Bound::Excluded(to));
-            self.nodes.range(range).map(|(name, _)| name.clone()).collect()
+            let (from, to) = (name.prefix(), [name.as_bytes(), b"0"].concat());
+            let range = (Bound::Excluded(&from[..]), Bound::Excluded(&to[..]));
+            self.nodes.range::<[u8], _>(range).map(|(name, _)| name.clone()).collect()
         };
         for name in below {
             self.nodes.remove(&name);
@@ -183,8 +183,8 @@ impl BaseTree {
 
 /// Estimates the memory, in bytes, that a name takes in the tree of its layer and in the tree of
 /// the whole base.
-fn memory(name: &[u8]) -> u64 {
-    160 + 2 * name.len() as u64
+fn memory(name: &ImagePath) -> u64 {
+    160 + 2 * name.as_bytes().len() as u64
 }
 
 /// Returns whether a file has the path of one of the files of Nix's database, or of accounts. The directory
@@ -213,7 +213,7 @@ mod tests {
     use super::*;
 
     fn names(tree: &BaseTree) -> Vec<&str> {
-        tree.nodes.keys().map(|name| std::str::from_utf8(name).unwrap()).collect()
+        tree.nodes.keys().map(|name| std::str::from_utf8(name.as_bytes()).unwrap()).collect()
     }
 
     #[test]
@@ -229,7 +229,7 @@ mod tests {
             ("opt/a/b", None),
             ("", None),
         ] {
-            assert_eq!(tree.attributes(path.as_bytes()), attributes, "{path}");
+            assert_eq!(tree.attributes(&ImagePath::normal(path.as_bytes())), attributes, "{path}");
         }
     }
 
@@ -252,7 +252,7 @@ mod tests {
             ("e/x", true),
             ("f", true),
         ] {
-            assert_eq!(layer.hides(name.as_bytes()), hidden, "{name}");
+            assert_eq!(layer.hides(&ImagePath::normal(name.as_bytes())), hidden, "{name}");
         }
     }
 
@@ -305,8 +305,8 @@ mod tests {
         }
         let linked = tree(&[&[link("nix", "data/nix"), file("data/nix/var/nix/db/schema")]]);
         let names = linked.state_files("/nix/var/nix/db").unwrap();
-        assert_eq!(names, [("schema", b"data/nix/var/nix/db/schema".to_vec())]);
+        assert_eq!(names, [("schema", ImagePath::normal(b"data/nix/var/nix/db/schema"))]);
         let replaced = tree(&[below, &[directory("a/l")]]);
-        assert_eq!(replaced.attributes(b"a/l"), Some(USUAL));
+        assert_eq!(replaced.attributes(&ImagePath::normal(b"a/l")), Some(USUAL));
     }
 }

@@ -5,17 +5,18 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::names::normal;
-use super::{Attributes, BaseNode, BaseTree, Name};
+use super::{Attributes, BaseNode, BaseTree};
+use crate::image_path::ImagePath;
 
 impl BaseTree {
     /// Returns the first name that JSON can't represent, if there is one.
     pub(in crate::layer) fn unwritable(&self) -> Option<String> {
         let utf8 = |name: &[u8]| std::str::from_utf8(name).is_ok();
-        let odd = |(name, node): &(&Name, &BaseNode)| {
-            !utf8(name) || matches!(node, BaseNode::Symlink(target) if !utf8(target))
+        let odd = |(path, node): &(&ImagePath, &BaseNode)| {
+            !utf8(path.as_bytes()) || matches!(node, BaseNode::Symlink(target) if !utf8(target))
         };
-        self.nodes.iter().find(odd).map(|(name, _)| name.escape_ascii().to_string())
+        let odd = self.nodes.iter().find(odd);
+        odd.map(|(path, _)| path.as_bytes().escape_ascii().to_string())
     }
 }
 
@@ -32,15 +33,15 @@ pub struct BaseTreeJson {
 impl From<BaseTree> for BaseTreeJson {
     /// Converts a tree. Names that are not UTF-8 were refused before ([`BaseTree::unwritable`]).
     fn from(tree: BaseTree) -> Self {
-        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let (mut directories, mut links) = (BTreeMap::new(), BTreeMap::new());
-        for (name, node) in tree.nodes {
+        for (path, node) in tree.nodes {
             match node {
                 BaseNode::Directory(attributes) => {
-                    directories.insert(text(name), attributes);
+                    directories.insert(text(path.as_bytes()), attributes);
                 }
                 BaseNode::Symlink(target) => {
-                    links.insert(text(name), text(target));
+                    links.insert(text(path.as_bytes()), text(&target));
                 }
                 // No layer writes these files.
                 BaseNode::State => {}
@@ -62,10 +63,8 @@ impl TryFrom<BaseTreeJson> for BaseTree {
             json.links.into_iter().map(|(name, target)| (name, BaseNode::Symlink(target.into())));
         let mut nodes = BTreeMap::new();
         for (name, node) in directories.chain(links) {
-            if normal(name.as_bytes()) != name.as_bytes() {
-                return Err(format!("`{name}` is no path relative to the image's root"));
-            }
-            if nodes.insert(name.clone().into_bytes(), node).is_some() {
+            let path = ImagePath::parse(name.as_bytes()).map_err(|error| error.to_string())?;
+            if nodes.insert(path, node).is_some() {
                 return Err(format!("`{name}` is both a directory and a link"));
             }
         }

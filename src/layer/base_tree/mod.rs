@@ -8,16 +8,16 @@
 
 mod changes;
 mod json;
-mod names;
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::ops::Bound;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::image_path::{ImagePath, Last, NodeKind, Obstacle, Stopped, Tree, resolve};
 pub use changes::{BaseEntry, BaseLayerTree};
-pub use names::normal as normal_name;
-use names::{Name, components, join, split};
 
 /// The files of Nix's database in its directory (Nix, `src/libstore/local-store.cc`; SQLite's
 /// "Temporary Files").
@@ -25,9 +25,6 @@ const STATE_FILES: [&str; 4] = ["db.sqlite", "db.sqlite-journal", "db.sqlite-wal
 
 /// The files of accounts in `/etc` (passwd(5), group(5), shadow(5), gshadow(5), nsswitch.conf(5)).
 pub const ACCOUNT_FILES: [&str; 5] = ["passwd", "group", "shadow", "gshadow", "nsswitch.conf"];
-
-/// The largest number of links that a path may lead through, as on Linux (`MAXSYMLINKS`).
-const LINKS: usize = 40;
 
 /// Mode and owner of a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -52,7 +49,7 @@ impl Attributes {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "json::BaseTreeJson", into = "json::BaseTreeJson")]
 pub struct BaseTree {
-    nodes: BTreeMap<Name, BaseNode>,
+    nodes: BTreeMap<ImagePath, BaseNode>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,17 +65,20 @@ enum BaseNode {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AccountFile {
     /// The base has a regular file of this name.
-    Here(Vec<u8>),
+    Here(ImagePath),
     /// The base has a link to this path, or something that is no file.
-    Elsewhere(Vec<u8>),
+    Elsewhere(ImagePath),
 }
 
-/// Says which links form a circle.
+/// Says which links of a base lead to no path at all.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[error("in the base image, /{link} is a symbolic link that leads to itself")]
-pub struct LinkLoop {
-    /// The first of the links.
-    pub link: String,
+pub enum BadLink {
+    /// Links form a circle.
+    #[error("in the base image, {0} is a symbolic link that leads to itself")]
+    Loop(ImagePath),
+    /// Links make a path that Linux does not take.
+    #[error("in the base image, {0} is a symbolic link that leads to too long a path")]
+    LongPath(ImagePath),
 }
 
 impl BaseTree {
@@ -91,14 +91,11 @@ impl BaseTree {
     /// has links to directories on the way, through which the contents are written. A link that
     /// leads to a file, or to nothing, is replaced by the directory.
     ///
-    /// `path` and the result are relative to the image's root. As in a container, `..` at the root
-    /// stays there.
-    ///
     /// # Errors
-    /// Fails with [`LinkLoop`] if links form a circle.
-    pub fn resolve(&self, path: &[u8]) -> Result<Vec<u8>, LinkLoop> {
-        let mut place = Name::new();
-        for component in components(path) {
+    /// Fails with [`BadLink`] if links form a circle.
+    pub fn resolve(&self, path: &ImagePath) -> Result<ImagePath, BadLink> {
+        let mut place = ImagePath::root();
+        for component in path.components() {
             place = self.resolve_below(&place, component)?;
         }
         Ok(place)
@@ -107,71 +104,44 @@ impl BaseTree {
     /// Resolves one more component below a directory that was resolved, like [`BaseTree::resolve`].
     ///
     /// # Errors
-    /// Fails with [`LinkLoop`] if links form a circle.
-    pub fn resolve_below(&self, place: &[u8], component: &[u8]) -> Result<Vec<u8>, LinkLoop> {
-        let path = join(place, component);
+    /// Fails with [`BadLink`] if links form a circle.
+    pub fn resolve_below(&self, place: &ImagePath, component: &[u8]) -> Result<ImagePath, BadLink> {
+        let path = place.join(component);
         match self.nodes.get(&path) {
             Some(BaseNode::Symlink(_)) => {}
             _ => return Ok(path),
         }
-        let end = self.follow(&path)?;
-        let leads_to_directory =
-            end.is_empty() || matches!(self.nodes.get(&end), Some(BaseNode::Directory(_)));
-        Ok(if leads_to_directory { end } else { path })
+        let end = self.follow(path.as_bytes())?;
+        Ok(if self.has_directory(&end) { end } else { path })
     }
 
     /// Returns whether a link in a directory leads to a resolved place.
-    pub fn leads_to(&self, parent: &[u8], target: &[u8], place: &[u8]) -> bool {
-        let path = match target.starts_with(b"/") {
-            true => target.to_vec(),
-            false => join(parent, target),
+    pub fn leads_to(&self, parent: &ImagePath, target: &[u8], place: &ImagePath) -> bool {
+        let end = match target.starts_with(b"/") {
+            true => self.follow(target),
+            false => self.follow(&[parent.as_bytes(), b"/", target].concat()),
         };
-        self.follow(&path).is_ok_and(|end| end == place)
+        end.is_ok_and(|end| end == *place)
     }
 
     /// Returns whether the base has a directory at a resolved place.
-    pub fn has_directory(&self, place: &[u8]) -> bool {
-        place.is_empty() || self.attributes(place).is_some()
+    pub fn has_directory(&self, place: &ImagePath) -> bool {
+        place.is_root() || self.attributes(place).is_some()
     }
 
     /// Follows links to their end. There need not be anything at the end.
-    fn follow(&self, path: &[u8]) -> Result<Name, LinkLoop> {
-        let mut place = Name::new();
-        // Components are taken from the end.
-        let mut left: Vec<Vec<u8>> = components(path).map(<[u8]>::to_vec).collect();
-        left.reverse();
-        let mut links = 0;
-        while let Some(component) = left.pop() {
-            match &component[..] {
-                b"." => continue,
-                b".." => {
-                    place.truncate(split(&place).0.len());
-                    continue;
-                }
-                _ => {}
-            }
-            let next = join(&place, &component);
-            let Some(BaseNode::Symlink(target)) = self.nodes.get(&next) else {
-                place = next;
-                continue;
-            };
-            links += 1;
-            if links > LINKS {
-                return Err(LinkLoop { link: path.escape_ascii().to_string() });
-            }
-            if target.starts_with(b"/") {
-                place.clear();
-            }
-            left.extend(
-                components(target).map(<[u8]>::to_vec).collect::<Vec<_>>().into_iter().rev(),
-            );
+    fn follow(&self, path: &[u8]) -> Result<ImagePath, BadLink> {
+        let named = || ImagePath::normal(path);
+        match resolve(&mut Links(self), path, Last::Followed).map_err(Stopped::obstacle) {
+            Ok((place, _)) => Ok(place),
+            Err(Obstacle::LongPath(_)) => Err(BadLink::LongPath(named())),
+            Err(_) => Err(BadLink::Loop(named())),
         }
-        Ok(place)
     }
 
     /// Returns mode and owner of the base's directory at a resolved path, if the base has one
     /// there.
-    pub fn attributes(&self, path: &[u8]) -> Option<Attributes> {
+    pub fn attributes(&self, path: &ImagePath) -> Option<Attributes> {
         match self.nodes.get(path) {
             Some(BaseNode::Directory(attributes)) => Some(*attributes),
             _ => None,
@@ -182,22 +152,23 @@ impl BaseTree {
     /// archive: links to the directory are followed.
     ///
     /// # Errors
-    /// Fails with [`LinkLoop`].
-    pub fn state_files(&self, directory: &str) -> Result<Vec<(&'static str, Vec<u8>)>, LinkLoop> {
+    /// Fails with [`BadLink`].
+    pub fn state_files(&self, directory: &str) -> Result<Vec<(&'static str, ImagePath)>, BadLink> {
         let place = self.follow(directory.as_bytes())?;
-        let named = STATE_FILES.into_iter().map(|name| (name, join(&place, name.as_bytes())));
+        let named = STATE_FILES.into_iter().map(|name| (name, place.join(name.as_bytes())));
         Ok(named.filter(|(_, path)| self.nodes.get(path) == Some(&BaseNode::State)).collect())
     }
 
     /// Returns where the base has a file of accounts, such as `/etc/passwd`, if it has one.
     ///
     /// # Errors
-    /// [`LinkLoop`].
-    pub fn account_file(&self, name: &str) -> Result<Option<AccountFile>, LinkLoop> {
-        let path = join(&self.resolve(b"etc")?, name.as_bytes());
+    /// Fails with [`BadLink`].
+    pub fn account_file(&self, name: &str) -> Result<Option<AccountFile>, BadLink> {
+        let etc = ImagePath::root().join(b"etc");
+        let path = self.resolve(&etc)?.join(name.as_bytes());
         let Some(node) = self.nodes.get(&path) else { return Ok(None) };
         let end = match node {
-            BaseNode::Symlink(_) => self.follow(&path)?,
+            BaseNode::Symlink(_) => self.follow(path.as_bytes())?,
             _ => path,
         };
         Ok(Some(match self.nodes.get(&end) {
@@ -209,24 +180,44 @@ impl BaseTree {
     /// Returns the names of the directories in a directory, sorted.
     ///
     /// # Errors
-    /// Fails with [`LinkLoop`].
-    pub fn directories_in(&self, directory: &str) -> Result<Vec<&[u8]>, LinkLoop> {
-        let place = join(&self.follow(directory.as_bytes())?, b"");
-        let below = self.nodes.range(place.clone()..);
-        let below = below.take_while(|(name, _)| name.starts_with(&place));
+    /// Fails with [`BadLink`].
+    pub fn directories_in(&self, directory: &str) -> Result<Vec<&[u8]>, BadLink> {
+        let first = self.follow(directory.as_bytes())?.prefix();
+        let below = self.nodes.range::<[u8], _>((Bound::Included(&first[..]), Bound::Unbounded));
+        let below = below.map(|(path, node)| (path.as_bytes().strip_prefix(&first[..]), node));
+        let below = below.map_while(|(name, node)| name.map(|name| (name, node)));
         let names = below.filter(|(_, node)| matches!(node, BaseNode::Directory(_)));
-        let names = names.map(|(name, _)| &name[place.len()..]);
-        Ok(names.filter(|name| !name.contains(&b'/')).collect())
+        Ok(names.map(|(name, _)| name).filter(|name| !name.contains(&b'/')).collect())
     }
 
     /// Adds a directory and its attributes to this tree, as a part of another tree.
-    pub(super) fn insert_directory(&mut self, path: &[u8], attributes: Attributes) {
-        self.nodes.insert(path.to_vec(), BaseNode::Directory(attributes));
+    pub(super) fn insert_directory(&mut self, path: ImagePath, attributes: Attributes) {
+        self.nodes.insert(path, BaseNode::Directory(attributes));
     }
 
     /// Adds a link that leads to a directory to this tree, as a part of another tree.
-    pub(super) fn insert_link(&mut self, path: &[u8], directory: &[u8]) {
-        self.nodes.insert(path.to_vec(), BaseNode::Symlink([b"/", directory].concat()));
+    pub(super) fn insert_link(&mut self, path: ImagePath, directory: &ImagePath) {
+        let target = [b"/", directory.as_bytes()].concat();
+        self.nodes.insert(path, BaseNode::Symlink(target));
+    }
+}
+
+/// The links of a tree. The directories on a way need not exist: a layer may make them.
+struct Links<'t>(&'t BaseTree);
+
+impl<'t> Tree for Links<'t> {
+    type Node = NodeKind<'t>;
+    type Error = Infallible;
+
+    fn node(&mut self, path: &ImagePath) -> Result<Option<NodeKind<'t>>, Infallible> {
+        Ok(Some(match self.0.nodes.get(path) {
+            Some(BaseNode::Symlink(target)) if !target.is_empty() => NodeKind::Symlink(target),
+            _ => NodeKind::Directory,
+        }))
+    }
+
+    fn kind<'n>(node: &'n NodeKind<'t>) -> NodeKind<'n> {
+        *node
     }
 }
 
@@ -262,8 +253,9 @@ mod tests {
     }
 
     fn resolve(tree: &BaseTree, path: &str) -> Result<String, String> {
-        let resolved = tree.resolve(path.as_bytes()).map_err(|error| error.to_string())?;
-        Ok(String::from_utf8(resolved).unwrap())
+        let resolved = tree.resolve(&ImagePath::normal(path.as_bytes()));
+        let resolved = resolved.map_err(|error| error.to_string())?;
+        Ok(String::from_utf8(resolved.as_bytes().to_vec()).unwrap())
     }
 
     #[test]

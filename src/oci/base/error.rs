@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use crate::error::Hint;
-use crate::layer::{DATABASE, DATABASE_DIR, DatabaseError, LayerBudget, LinkLoop};
+use crate::layer::{BadLink, DATABASE, DATABASE_DIR, DatabaseError, LayerBudget};
 use crate::oci::config::ConfigError;
 use crate::oci::media_type::MediaTypeError;
 use crate::oci::platform::Platform;
@@ -130,9 +130,9 @@ pub enum Problem {
     /// An image of stowage can't be read.
     #[error(transparent)]
     Own(Box<crate::oci::Error>),
-    /// The links on the way to the Nix database of the base lead in a circle.
+    /// The links on the way to the Nix database of the base lead to no path.
     #[error(transparent)]
-    Links(#[from] LinkLoop),
+    Links(#[from] BadLink),
     /// The Nix database of the base can't be read, and the image's own would replace it.
     #[error("its Nix database ({DATABASE_DIR}/{DATABASE}) can't be used")]
     NixDatabase(#[from] DatabaseError),

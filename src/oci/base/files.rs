@@ -2,6 +2,7 @@
 //! Stage: oci. Opens files. Input: a path. Output: [`Files`].
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Component, Path, PathBuf};
@@ -10,6 +11,7 @@ use tar::EntryType;
 
 use super::beneath::{is_beneath, is_relative};
 use super::error::Problem;
+use crate::image_path::{ImagePath, Last, MOST_LINKS, NodeKind, Tree, resolve};
 use crate::oci::compression::Compression;
 use crate::oci::stored::Place;
 use crate::oci::unpack::{self, Budget, TarError, TarReader, has_check_sum};
@@ -21,8 +23,6 @@ const SMALL: u64 = 1 << 20;
 /// The total size of these files.
 const SMALL_TOTAL: u64 = 16 << 20;
 const BUFFER: usize = 256 << 10;
-/// The largest number of links that may lead to a file.
-const LINKS: usize = 40;
 
 /// The files of an image, in a directory or an archive.
 pub struct Files<'s> {
@@ -35,19 +35,40 @@ enum Kind {
     Archive {
         file: PathBuf,
         compression: Compression,
-        members: BTreeMap<String, Member>,
+        members: Members,
         /// The bytes of the small files of a compressed archive.
-        small: BTreeMap<String, Vec<u8>>,
+        small: BTreeMap<ImagePath, Vec<u8>>,
     },
 }
+
+/// The members of an archive, without directories.
+#[derive(Default)]
+struct Members(BTreeMap<ImagePath, Member>);
 
 enum Member {
     File {
         offset: u64,
         size: u64,
     },
-    /// A link to another member, by its name from the root.
-    Link(String),
+    /// A link to another member, with its target.
+    Link(Vec<u8>),
+}
+
+impl<'m> Tree for &'m Members {
+    type Node = NodeKind<'m>;
+    type Error = Infallible;
+
+    /// Returns what is at a path; directories need no member of their own.
+    fn node(&mut self, path: &ImagePath) -> Result<Option<NodeKind<'m>>, Infallible> {
+        Ok(Some(match self.0.get(path) {
+            Some(Member::Link(target)) => NodeKind::Symlink(target),
+            _ => NodeKind::Directory,
+        }))
+    }
+
+    fn kind<'n>(node: &'n NodeKind<'m>) -> NodeKind<'n> {
+        *node
+    }
 }
 
 impl<'s> Files<'s> {
@@ -82,7 +103,8 @@ impl<'s> Files<'s> {
     /// Returns the place of a file, or `None` if there is no such file.
     ///
     /// # Errors
-    /// Fails with [`Problem::Read`], and with [`Problem::Unpack`] if links lead in a circle.
+    /// Fails with [`Problem::Read`], and with [`Problem::Outside`] if the name leads out of the
+    /// directory.
     pub fn find(&self, name: &str) -> Result<Option<Place>, Problem> {
         match &self.kind {
             Kind::Directory(directory) => {
@@ -128,16 +150,15 @@ impl<'s> Files<'s> {
         !climbs && file.starts_with(self.store.dir())
     }
 
-    fn member(&self, name: &str) -> Option<(&str, u64, u64)> {
+    /// Returns the path, the offset and the size of a member, through links.
+    fn member(&self, name: &str) -> Option<(ImagePath, u64, u64)> {
         let Kind::Archive { members, .. } = &self.kind else { return None };
-        let mut name = name;
-        for _ in 0..LINKS {
-            match members.get_key_value(name)? {
-                (name, Member::File { offset, size }) => return Some((name, *offset, *size)),
-                (_, Member::Link(target)) => name = target,
-            }
+        let name = ImagePath::parse(name.as_bytes()).ok()?;
+        let (path, _) = resolve(&mut &*members, name.as_bytes(), Last::Followed).ok()?;
+        match members.0.get(&path)? {
+            Member::File { offset, size } => Some((path, *offset, *size)),
+            Member::Link(_) => None,
         }
-        None
     }
 
     /// Returns the bytes of a document, or `None` if there is no such file.
@@ -147,7 +168,7 @@ impl<'s> Files<'s> {
     /// bytes.
     pub fn read(&self, name: &str, most: u64) -> Result<Option<Vec<u8>>, Problem> {
         if let (Kind::Archive { small, .. }, Some((member, ..))) = (&self.kind, self.member(name))
-            && let Some(bytes) = small.get(member)
+            && let Some(bytes) = small.get(&member)
         {
             return Ok(Some(bytes.clone()));
         }
@@ -169,7 +190,7 @@ impl<'s> Files<'s> {
 /// by its own store path. Links into the store stay below the store's root.
 pub fn without_links(store: &Store, path: &Path) -> Result<PathBuf, Problem> {
     let mut path = path.to_owned();
-    for _ in 0..LINKS {
+    for _ in 0..MOST_LINKS {
         let physical = store.locate(&path);
         let read_error = |source| Problem::Read { file: path.clone(), source };
         if !fs::symlink_metadata(&physical).map_err(read_error)?.is_symlink() {
@@ -201,7 +222,7 @@ fn check_tar(start: &[u8]) -> Result<(), Problem> {
 
 /// Lists an archive without reading the contents of its members.
 fn archive(file: PathBuf, reader: BufReader<File>, length: u64) -> Result<Kind, Problem> {
-    let mut members = BTreeMap::new();
+    let mut members = Members::default();
     let mut archive = TarReader::seeking(reader);
     let budget = Budget::default();
     while let Some(entry) = archive.next_member().map_err(tar_error)? {
@@ -209,13 +230,14 @@ fn archive(file: PathBuf, reader: BufReader<File>, length: u64) -> Result<Kind, 
             if let Member::File { offset, size } = member
                 && offset.saturating_add(size) > length
             {
+                let name = String::from_utf8_lossy(name.as_bytes());
                 return Err(Problem::Truncated(format!(
                     "`{name}` ends at byte {}, the file at byte {length}",
                     offset.saturating_add(size)
                 )));
             }
             remember(&budget, &name)?;
-            members.insert(name, member);
+            members.0.insert(name, member);
         }
     }
     Ok(Kind::Archive { file, compression: Compression::None, members, small: BTreeMap::new() })
@@ -227,7 +249,7 @@ fn compressed_archive(
     compression: Compression,
     reader: impl Read,
 ) -> Result<Kind, Problem> {
-    let (mut members, mut small) = (BTreeMap::new(), BTreeMap::new());
+    let (mut members, mut small) = (Members::default(), BTreeMap::new());
     let mut kept = 0;
     let mut archive = TarReader::new(reader);
     let budget = Budget::default();
@@ -246,7 +268,7 @@ fn compressed_archive(
             entry.read_to_end(&mut bytes).map_err(unpack_error)?;
             small.insert(name.clone(), bytes);
         }
-        members.insert(name, member);
+        members.0.insert(name, member);
     }
     // Read to the end: a compressed stream that was cut after the last entry lacks its checksum.
     io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(unpack_error)?;
@@ -254,39 +276,23 @@ fn compressed_archive(
 }
 
 /// Takes the memory of a name, which two maps may hold, from a budget.
-fn remember(budget: &Budget, name: &str) -> Result<(), Problem> {
-    budget.take(128 + 2 * name.len() as u64).map_err(unpack_error)
+fn remember(budget: &Budget, name: &ImagePath) -> Result<(), Problem> {
+    budget.take(128 + 2 * name.as_bytes().len() as u64).map_err(unpack_error)
 }
 
-fn member<R>(entry: &unpack::Member<R>) -> Option<(String, Member)> {
-    let name = normal(&String::from_utf8_lossy(entry.path()));
-    let target = || String::from_utf8_lossy(entry.target());
+fn member<R>(entry: &unpack::Member<R>) -> Option<(ImagePath, Member)> {
+    let name = ImagePath::normal(entry.path());
     let member = match entry.kind() {
         EntryType::Regular | EntryType::Continuous => {
             Member::File { offset: entry.offset(), size: entry.size() }
         }
         // `docker save` and skopeo write the second copy of a layer as a link.
-        EntryType::Symlink => {
-            let parent = name.rsplit_once('/').map_or("", |(parent, _)| parent);
-            Member::Link(normal(&format!("{parent}/{}", target())))
-        }
-        EntryType::Link => Member::Link(normal(&target())),
+        EntryType::Symlink => Member::Link(entry.target().to_vec()),
+        // The target of a hard link is a name from the root.
+        EntryType::Link => Member::Link([b"/", entry.target()].concat()),
         _ => return None,
     };
     Some((name, member))
-}
-
-/// Normalises a member's name: `./a/../b` is `b`.
-fn normal(name: &str) -> String {
-    let mut normal: Vec<&str> = Vec::new();
-    for component in name.split('/') {
-        match component {
-            "" | "." => {}
-            ".." => drop(normal.pop()),
-            component => normal.push(component),
-        }
-    }
-    normal.join("/")
 }
 
 fn unpack_error(source: io::Error) -> Problem {

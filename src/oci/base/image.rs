@@ -19,6 +19,7 @@ use super::nix_state::StateFile;
 use super::own::own_image;
 use super::scan::{Scan, scan};
 use crate::digest::DiffId;
+use crate::image_path::ImagePath;
 use crate::layer::{
     ACCOUNT_FILES, AccountFile, BaseLayerTree, BaseTree, DATABASE_DIR, LayerBudget,
 };
@@ -80,7 +81,7 @@ impl BaseImage {
             if !of_store_paths {
                 store_paths.retain(|path: &StorePath| {
                     let name = Store::default().print(path);
-                    !layer_tree.hides(name.trim_start_matches('/').as_bytes())
+                    !layer_tree.hides(&ImagePath::normal(name.as_bytes()))
                 });
             }
             let contents = layer.contents();

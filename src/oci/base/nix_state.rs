@@ -6,6 +6,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use super::image::BaseImage;
+use crate::image_path::ImagePath;
 use crate::layer::{self, Attributes, DATABASE};
 use crate::oci::layer_reader::read_tar;
 use crate::oci::unpack::{TarError, TarReader};
@@ -17,7 +18,7 @@ pub struct StateFile {
     /// The file's name in the directory of the database.
     pub name: &'static str,
     /// The file's name in the layer's archive.
-    path: Vec<u8>,
+    path: ImagePath,
     /// The index of the layer, from 0 at the bottom.
     layer: usize,
 }
@@ -30,7 +31,7 @@ const LARGEST_ACCOUNTS: u64 = 16 << 20;
 
 impl StateFile {
     /// Describes a file of the database in a layer.
-    pub fn new(name: &'static str, path: Vec<u8>, layer: usize) -> Self {
+    pub fn new(name: &'static str, path: ImagePath, layer: usize) -> Self {
         Self { name, path, layer }
     }
 }
@@ -71,11 +72,11 @@ impl BaseImage {
 }
 
 /// Reads the file of that name: the last one, should there be more.
-fn read(tar: impl io::Read, name: &[u8]) -> Result<(Vec<u8>, Attributes), TarError> {
+fn read(tar: impl io::Read, name: &ImagePath) -> Result<(Vec<u8>, Attributes), TarError> {
     let mut found = None;
     let mut tar = TarReader::new(tar);
     while let Some(mut entry) = tar.next_member()? {
-        if layer::normal_name(entry.path()) != name {
+        if ImagePath::normal(entry.path()) != *name {
             continue;
         }
         found = None;
@@ -87,17 +88,16 @@ fn read(tar: impl io::Read, name: &[u8]) -> Result<(Vec<u8>, Attributes), TarErr
             found = Some((bytes, Attributes { mode, uid, gid }));
         }
     }
-    let name = name.escape_ascii();
-    let reason = format!("/{name} is no regular file of up to {} MiB", LARGEST_ACCOUNTS >> 20);
+    let reason = format!("{name} is no regular file of up to {} MiB", LARGEST_ACCOUNTS >> 20);
     found.ok_or_else(|| io::Error::other(reason).into())
 }
 
 /// Copies the file with a name. If the archive has several, the last one counts.
-fn copy(tar: impl io::Read, name: &[u8], to: &Path) -> Result<(), TarError> {
+fn copy(tar: impl io::Read, name: &ImagePath, to: &Path) -> Result<(), TarError> {
     let mut found = false;
     let mut tar = TarReader::new(tar);
     while let Some(mut entry) = tar.next_member()? {
-        if layer::normal_name(entry.path()) != name {
+        if ImagePath::normal(entry.path()) != *name {
             continue;
         }
         let kind = entry.kind();
@@ -111,7 +111,6 @@ fn copy(tar: impl io::Read, name: &[u8], to: &Path) -> Result<(), TarError> {
     if found {
         return Ok(());
     }
-    let name = name.escape_ascii();
-    let reason = format!("/{name} is no regular file of up to {} GiB", LARGEST >> 30);
+    let reason = format!("{name} is no regular file of up to {} GiB", LARGEST >> 30);
     Err(io::Error::other(reason).into())
 }

@@ -101,6 +101,7 @@ mod tests {
 
     use super::*;
     use crate::digest::Digest;
+    use crate::image_path::ImagePath;
     use crate::layer::BaseTree;
 
     /// Returns a tar with a directory, a link, a file, and GNU tar's padding.
@@ -141,9 +142,9 @@ mod tests {
             let mut tree = BaseTree::default();
             tree.apply(&found.tree);
             let attributes = Attributes { mode: 0o1777, uid: 7, gid: 8 };
-            assert_eq!(tree.attributes(b"tmp"), Some(attributes));
-            assert_eq!(tree.attributes(b"etc"), Some(Attributes::IMPLIED));
-            assert_eq!(tree.resolve(b"bin").unwrap(), b"tmp");
+            assert_eq!(tree.attributes(&ImagePath::normal(b"tmp")), Some(attributes));
+            assert_eq!(tree.attributes(&ImagePath::normal(b"etc")), Some(Attributes::IMPLIED));
+            assert_eq!(tree.resolve(&ImagePath::normal(b"bin")).unwrap().as_bytes(), b"tmp");
             // Cut the blob in the middle, and try another format.
             assert!(
                 scan(&blob[..blob.len() / 10 + 5], &Budget::default()).is_err(),

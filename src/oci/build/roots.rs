@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::merged_of;
 use super::options::BuildOptions;
 use crate::closure::Closure;
+use crate::image_path::ImagePath;
 use crate::layer::{
     self, BaseTree, DATABASE, DATABASE_DIR, HintRule, LayerContents, LayerPlan, Layering,
     RootLayer, RootLinks,
@@ -129,8 +130,8 @@ impl Roots {
         for (root, group) in roots.iter().zip(&mut groups) {
             let found = layer::root_outline(store, &of(std::slice::from_ref(root)), base, policy)?;
             // Every layer of store paths has entries for `/nix` and `/nix/store`.
-            let of_store = |(name, given): (&Vec<u8>, &bool)| {
-                *given && store.dir().as_bytes()[1..].starts_with(name)
+            let of_store = |(name, given): (&ImagePath, &bool)| {
+                *given && store.dir().as_bytes()[1..].starts_with(name.as_bytes())
             };
             group.is_top |= found.directories.iter().any(of_store);
             // A package that mostly consists of files, and not of links to other packages, can be
@@ -251,8 +252,8 @@ fn joined(groups: Vec<Group>) -> Option<Group> {
 /// Notes, of links where the declared files have a directory, that the two are to be together: in a layer
 /// above, the directory would hide what the link leads to.
 fn with_declared(
-    directories: &mut [BTreeMap<Vec<u8>, bool>],
-    links: &[Vec<Vec<u8>>],
+    directories: &mut [BTreeMap<ImagePath, bool>],
+    links: &[Vec<ImagePath>],
     declared: usize,
 ) {
     let own = directories[declared].clone();
@@ -263,7 +264,7 @@ fn with_declared(
 }
 
 /// Joins the groups that have a directory in common whose mode or owner `perms` sets.
-fn together(groups: Vec<Group>, directories: &[BTreeMap<Vec<u8>, bool>]) -> Vec<Group> {
+fn together(groups: Vec<Group>, directories: &[BTreeMap<ImagePath, bool>]) -> Vec<Group> {
     // For each root, the first root of its group.
     let mut first: Vec<usize> = (0..groups.len()).collect();
     let given: BTreeSet<_> = directories

@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use crate::image_path::ImagePath;
 use crate::layer::{self, BaseTree, LayerContents, PermissionRule, RootLinks};
 use crate::oci::Error;
 use crate::store::{Store, StorePath};
@@ -110,8 +111,8 @@ pub fn of_links(
 ) -> Vec<Warning> {
     // A base image of another program may contain any store path. Its directories are known, but
     // not its files.
-    let dir = Store::default().dir().trim_start_matches('/').to_owned();
-    let dangling: Vec<_> = match base.has_directory(dir.as_bytes()) {
+    let dir = ImagePath::normal(Store::default().dir().as_bytes());
+    let dangling: Vec<_> = match base.has_directory(&dir) {
         true => Vec::new(),
         false => links.store_paths.iter().filter(|(_, path)| !in_image(path)).cloned().collect(),
     };

@@ -5,13 +5,16 @@
 //! directories; whiteouts remove entries of lower layers (image-spec, layer.md, "Whiteouts").
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::ops::Bound;
 
 use thiserror::Error;
 
+use crate::image_path::{
+    ImagePath, LONGEST_PATH, Last, NodeKind, Obstacle, Tree, components, resolve, split,
+};
 use crate::oci::unpack::{self, TarError};
 
-/// The largest number of links in a row, as in Linux.
-const LINKS: usize = 40;
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 
@@ -92,9 +95,9 @@ pub enum RootNode<'t> {
 /// A root file system that is being composed.
 #[derive(Debug, Default)]
 pub struct RootTree {
-    nodes: BTreeMap<Vec<u8>, Node>,
+    nodes: BTreeMap<ImagePath, Node>,
     /// The number of the current layer, and the paths that it has removed from those below.
-    removed: (usize, BTreeSet<Vec<u8>>),
+    removed: (usize, BTreeSet<ImagePath>),
 }
 
 impl RootTree {
@@ -107,15 +110,15 @@ impl RootTree {
             // The root itself always exists.
             return Ok(());
         };
-        let (parent, base) = split(&path);
+        let (parent, base) = (path.parent(), split(path.as_bytes()).1);
         if base == OPAQUE {
-            if self.removes_first(entry.layer, parent) {
-                self.remove_below(parent, entry.layer);
+            if self.removes_first(entry.layer, &parent) {
+                self.remove_below(&parent, entry.layer);
             }
             return Ok(());
         }
         if let Some(hidden) = base.strip_prefix(WHITEOUT) {
-            let hidden = joined(parent, hidden);
+            let hidden = parent.join(hidden);
             if !self.removes_first(entry.layer, &hidden) {
                 return Ok(());
             }
@@ -149,59 +152,58 @@ impl RootTree {
     /// Returns the names that entries have in the end. Entries without a name are gone.
     pub fn names(&self) -> Names<'_> {
         let mut names: Vec<_> =
-            self.nodes.iter().map(|(name, node)| (node.entry, &**name)).collect();
+            self.nodes.iter().map(|(name, node)| (node.entry, name.as_bytes())).collect();
         names.sort_unstable();
         Names(names)
     }
 
     /// Returns what is at a path without following any link. The path is relative to the root.
-    pub fn at(&self, path: &[u8]) -> Option<RootNode<'_>> {
+    pub fn at(&self, path: &ImagePath) -> Option<RootNode<'_>> {
         match self.nodes.get(path) {
             Some(Node { entry, kind, .. }) => Some(match kind {
                 Kind::Directory => RootNode::Directory(Some(*entry)),
                 Kind::Symlink(target) => RootNode::Symlink(*entry, target),
                 Kind::Other => RootNode::Other(*entry),
             }),
-            None if path.is_empty() => Some(RootNode::Directory(None)),
+            None if path.is_root() => Some(RootNode::Directory(None)),
             None => self.below(path).next().map(|_| RootNode::Directory(None)),
         }
     }
 
     /// Returns the names in a directory, sorted, each once.
-    pub fn names_in(&self, directory: &[u8]) -> BTreeSet<&[u8]> {
-        let first = if directory.is_empty() { 0 } else { directory.len() + 1 };
-        let names = self.below(directory).map(|(path, _)| parts(&path[first..]).next());
+    pub fn names_in(&self, directory: &ImagePath) -> BTreeSet<&[u8]> {
+        let first = directory.prefix().len();
+        let names =
+            self.below(directory).map(|(path, _)| components(&path.as_bytes()[first..]).next());
         names.flatten().collect()
     }
 
     /// Returns every path, sorted, with its entry.
-    pub fn paths(&self) -> impl Iterator<Item = (&[u8], EntryId)> {
-        self.nodes.iter().map(|(path, node)| (&path[..], node.entry))
+    pub fn paths(&self) -> impl Iterator<Item = (&ImagePath, EntryId)> {
+        self.nodes.iter().map(|(path, node)| (path, node.entry))
     }
 
     /// Returns the entries in a directory and below.
-    fn below(&self, directory: &[u8]) -> impl Iterator<Item = (&[u8], &Node)> {
-        let first = if directory.is_empty() { Vec::new() } else { joined(directory, b"") };
-        let nodes = self.nodes.range(first.clone()..);
-        nodes
-            .take_while(move |(name, _)| name.starts_with(&first))
-            .map(|(name, node)| (&name[..], node))
+    fn below(&self, directory: &ImagePath) -> impl Iterator<Item = (&ImagePath, &Node)> {
+        let first = directory.prefix();
+        let nodes = self.nodes.range::<[u8], _>((Bound::Included(&first[..]), Bound::Unbounded));
+        nodes.take_while(move |(path, _)| path.as_bytes().starts_with(&first))
     }
 
     /// Records that a layer removes a path of those below. Returns whether it is the first time.
-    fn removes_first(&mut self, layer: usize, path: &[u8]) -> bool {
+    fn removes_first(&mut self, layer: usize, path: &ImagePath) -> bool {
         if self.removed.0 != layer {
             self.removed = (layer, BTreeSet::new());
         }
-        self.removed.1.insert(path.to_vec())
+        self.removed.1.insert(path.clone())
     }
 
     /// Removes from a directory the entries of layers below `layer`.
-    fn remove_below(&mut self, directory: &[u8], layer: usize) {
+    fn remove_below(&mut self, directory: &ImagePath, layer: usize) {
         let gone: Vec<_> = self
             .below(directory)
             .filter(|(_, node)| node.layer < layer)
-            .map(|(name, _)| name.to_vec())
+            .map(|(name, _)| name.clone())
             .collect();
         for name in gone {
             self.nodes.remove(&name);
@@ -210,43 +212,47 @@ impl RootTree {
 
     /// Returns the path that a name stands for, after following the links of its parents; `None`
     /// for the root.
-    fn resolve(&self, name: &[u8]) -> Result<Option<Vec<u8>>, Problem> {
-        let parts: Vec<_> = parts(name).collect();
-        if parts.contains(&&b".."[..]) {
+    fn resolve(&self, name: &[u8]) -> Result<Option<ImagePath>, Problem> {
+        let long_path = || Problem::LongPath(shown(name));
+        if components(name).any(|part| part == b"..") {
             return Err(Problem::LeadsOut(shown(name)));
         }
-        let Some((base, parents)) = parts.split_last() else { return Ok(None) };
-        let mut open: Vec<Vec<u8>> = parents.iter().rev().map(|part| part.to_vec()).collect();
-        let mut path = Vec::new();
-        let mut links = 0;
-        while let Some(part) = open.pop() {
-            if part == b".." {
-                path = split(&path).0.to_vec();
-                continue;
-            }
-            let next = joined(&path, &part);
-            let Some(Node { kind: Kind::Symlink(target), .. }) = self.nodes.get(&next) else {
-                path = next;
-                continue;
-            };
-            links += 1;
-            if links > LINKS {
-                return Err(Problem::Loop(shown(name)));
-            }
-            if target.starts_with(b"/") {
-                path.clear();
-            }
-            if path.len() + target.len() > unpack::PATH {
-                return Err(Problem::LongPath(shown(name)));
-            }
-            let target: Vec<_> = self::parts(target).map(<[u8]>::to_vec).collect();
-            open.extend(target.into_iter().rev());
+        let path = ImagePath::normal(name);
+        let (parents, base) = split(path.as_bytes());
+        if path.is_root() {
+            return Ok(None);
         }
-        let path = joined(&path, base);
-        if path.len() > unpack::PATH {
-            return Err(Problem::LongPath(shown(name)));
+        let parent = resolve(&mut Links(self), parents, Last::Followed);
+        let (mut path, _) = parent.map_err(|stopped| match stopped.obstacle() {
+            Obstacle::LongPath(_) => long_path(),
+            _ => Problem::Loop(shown(name)),
+        })?;
+        path.push(base);
+        if path.as_bytes().len() > LONGEST_PATH {
+            return Err(long_path());
         }
         Ok(Some(path))
+    }
+}
+
+/// The links of a tree that is being composed. Layers need no entries for their directories.
+struct Links<'t>(&'t RootTree);
+
+impl<'t> Tree for Links<'t> {
+    type Node = NodeKind<'t>;
+    type Error = Infallible;
+
+    fn node(&mut self, path: &ImagePath) -> Result<Option<NodeKind<'t>>, Infallible> {
+        Ok(Some(match self.0.nodes.get(path) {
+            Some(Node { kind: Kind::Symlink(target), .. }) if !target.is_empty() => {
+                NodeKind::Symlink(target)
+            }
+            _ => NodeKind::Directory,
+        }))
+    }
+
+    fn kind<'n>(node: &'n NodeKind<'t>) -> NodeKind<'n> {
+        *node
     }
 }
 
@@ -259,21 +265,6 @@ impl<'t> Names<'t> {
         let first = self.0.partition_point(|(other, _)| *other < entry);
         self.0[first..].iter().take_while(move |(other, _)| *other == entry).map(|(_, name)| *name)
     }
-}
-
-fn parts(name: &[u8]) -> impl Iterator<Item = &[u8]> {
-    name.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".")
-}
-
-fn split(path: &[u8]) -> (&[u8], &[u8]) {
-    match path.iter().rposition(|byte| *byte == b'/') {
-        Some(slash) => (&path[..slash], &path[slash + 1..]),
-        None => (b"", path),
-    }
-}
-
-fn joined(parent: &[u8], name: &[u8]) -> Vec<u8> {
-    if parent.is_empty() { name.to_vec() } else { [parent, b"/", name].concat() }
 }
 
 fn shown(name: &[u8]) -> String {

@@ -8,10 +8,7 @@ use thiserror::Error;
 
 use super::pax::Records;
 use super::tar_reader::{TarError, TarReader, shown};
-
-/// The largest lengths of a path and of a component of a path, in bytes, as in Linux.
-pub const PATH: usize = 4096;
-pub const COMPONENT: usize = 255;
+use crate::image_path::{LONGEST_COMPONENT, LONGEST_PATH};
 
 /// Says what is wrong with a member.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -31,10 +28,10 @@ pub enum MemberProblem {
     #[error("has two names or two sets of records")]
     Twice,
     /// The path is too long for Linux.
-    #[error("has a path of more than {PATH} bytes")]
+    #[error("has a path of more than {LONGEST_PATH} bytes")]
     LongPath,
     /// A component of the path is too long for Linux.
-    #[error("has a name of more than {COMPONENT} bytes")]
+    #[error("has a name of more than {LONGEST_COMPONENT} bytes")]
     LongComponent,
     /// The name has a NUL.
     #[error("has a NUL in its name")]

@@ -14,6 +14,6 @@ mod tar_reader;
 
 pub use document::{CONFIG, MANIFEST, parse_json};
 pub use limits::{Budget, Counted, Limited, UnpackLimits};
-pub use member::{Member, MemberProblem, PATH};
+pub use member::{Member, MemberProblem};
 pub use pax::Records;
 pub use tar_reader::{TarError, TarReader, has_check_sum, shown};

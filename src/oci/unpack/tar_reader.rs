@@ -11,8 +11,9 @@ use tar::{EntryType, GnuExtSparseHeader, Header};
 use thiserror::Error;
 
 use super::limits::UnpackLimits;
-use super::member::{Body, COMPONENT, Member, MemberProblem, PATH};
+use super::member::{Body, Member, MemberProblem};
 use super::pax::Records;
+use crate::image_path::{LONGEST_COMPONENT, LONGEST_PATH};
 
 const BLOCK: u64 = 512;
 /// The largest size of an extended header, such as one with a long name.
@@ -234,10 +235,12 @@ impl<R: Read> TarReader<R> {
             stored.checked_next_multiple_of(BLOCK).and_then(|size| self.next.checked_add(size));
         let end = end.filter(|end| i64::try_from(*end).is_ok());
         let end = end.ok_or_else(|| problem(MemberProblem::Number("size")))?;
-        if path.len() > PATH || target.as_ref().is_some_and(|target| target.len() > PATH) {
+        if path.len() > LONGEST_PATH
+            || target.as_ref().is_some_and(|target| target.len() > LONGEST_PATH)
+        {
             return Err(problem(MemberProblem::LongPath));
         }
-        if path.split(|byte| *byte == b'/').any(|part| part.len() > COMPONENT) {
+        if path.split(|byte| *byte == b'/').any(|part| part.len() > LONGEST_COMPONENT) {
             return Err(problem(MemberProblem::LongComponent));
         }
         if path.contains(&0) || target.as_ref().is_some_and(|target| target.contains(&0)) {

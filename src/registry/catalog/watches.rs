@@ -7,10 +7,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::reports::{Interest, Reports};
+use crate::image_path::MOST_LINKS;
 use crate::store::Store;
-
-/// The most links that are followed for one path, which is Linux' own limit.
-const MOST_LINKS: u32 = 40;
 
 /// Watches every directory and file that could change the images of a server.
 pub struct Watches {
@@ -98,7 +96,7 @@ impl Round<'_> {
 
     /// Resolves the links of an absolute path, and watches every directory and link on the way.
     /// Returns `None` if there are too many links.
-    fn resolve(&mut self, path: &Path, is_file: bool, links: u32) -> Option<PathBuf> {
+    fn resolve(&mut self, path: &Path, is_file: bool, links: usize) -> Option<PathBuf> {
         let Some(above) = path.parent() else { return Some(path.to_owned()) };
         let above = self.directory(above, links)?;
         let Some(name) = path.file_name() else {
@@ -117,7 +115,7 @@ impl Round<'_> {
         }
     }
 
-    fn directory(&mut self, path: &Path, links: u32) -> Option<PathBuf> {
+    fn directory(&mut self, path: &Path, links: usize) -> Option<PathBuf> {
         if let Some(known) = self.directories.get(path) {
             return Some(known.clone());
         }

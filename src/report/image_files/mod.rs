@@ -18,6 +18,7 @@ use thiserror::Error;
 use self::bodies::Bodies;
 pub use self::bodies::{Body, ReadAt};
 pub use self::walk::{Absent, Found, Last, Searched};
+use crate::image_path::ImagePath;
 use crate::layer::{
     self, Attributes, LayerContents, LayerEntry, LayerFile, LayerFileKind, file_in_store,
     layer_entries,
@@ -70,8 +71,8 @@ enum Place<'i> {
 /// A file of an image, found by its path.
 #[derive(Clone, Debug)]
 pub struct ImageFile {
-    /// The path in the image, without links on the way, and without the leading slash.
-    pub path: Vec<u8>,
+    /// The path in the image, without links on the way.
+    pub path: ImagePath,
     /// The mode and the owner.
     pub attributes: Attributes,
     /// The kind of the file.
@@ -267,12 +268,12 @@ impl<'i> ImageFiles<'i> {
         &self.entries[id.layer][id.index]
     }
 
-    /// Returns the file at a path, without following any link. The path is relative to the root.
+    /// Returns the file at a path, without following any link.
     ///
     /// # Errors
     /// Fails if a file of the store can't be read.
-    fn at(&self, path: &[u8]) -> Result<Option<ImageFile>, FilesError> {
-        let file = |attributes, kind| Some(ImageFile { path: path.to_vec(), attributes, kind });
+    fn at(&self, path: &ImagePath) -> Result<Option<ImageFile>, FilesError> {
+        let file = |attributes, kind| Some(ImageFile { path: path.clone(), attributes, kind });
         let id = match self.tree.at(path) {
             None => return self.within_store_path(path),
             Some(RootNode::Directory(id)) => {
@@ -297,7 +298,7 @@ impl<'i> ImageFiles<'i> {
     }
 
     /// Returns the file at a path, if the path is in a store path that a layer has.
-    fn within_store_path(&self, path: &[u8]) -> Result<Option<ImageFile>, FilesError> {
+    fn within_store_path(&self, path: &ImagePath) -> Result<Option<ImageFile>, FilesError> {
         let Some((contents, store_path, below)) = self.store_path_above(path) else {
             return Ok(None);
         };
@@ -306,15 +307,15 @@ impl<'i> ImageFiles<'i> {
 
     fn store_path_above<'p>(
         &self,
-        path: &'p [u8],
+        path: &'p ImagePath,
     ) -> Option<(&'i LayerContents, &StorePath, &'p Path)> {
-        let below = Path::new(OsStr::from_bytes(path))
+        let below = Path::new(OsStr::from_bytes(path.as_bytes()))
             .strip_prefix(self.store.dir().trim_start_matches('/'))
             .ok()?;
         let mut parts = below.components();
-        let name = parts.next()?;
-        let place = Path::new(self.store.dir().trim_start_matches('/')).join(name);
-        let Some(RootNode::Other(id)) = self.tree.at(place.as_os_str().as_bytes()) else {
+        let name = parts.next()?.as_os_str().as_bytes();
+        let place = ImagePath::normal(self.store.dir().as_bytes()).join(name);
+        let Some(RootNode::Other(id)) = self.tree.at(&place) else {
             return None;
         };
         match &self.entry(id).place {
@@ -327,12 +328,12 @@ impl<'i> ImageFiles<'i> {
         &self,
         contents: &LayerContents,
         store_path: &StorePath,
-        path: &[u8],
+        path: &ImagePath,
         below: &Path,
     ) -> Result<Option<ImageFile>, FilesError> {
         let found = file_in_store(self.store, contents, store_path, below)?;
         Ok(found.map(|LayerFile { attributes, kind }| ImageFile {
-            path: path.to_vec(),
+            path: path.clone(),
             attributes,
             kind: match kind {
                 LayerFileKind::Directory => FileKind::Directory,
@@ -366,7 +367,7 @@ impl<'i> ImageFiles<'i> {
 
     /// Calls `each` with every link that is copied to `/`: those of layers that are made of store
     /// paths, but not those in the store.
-    pub fn each_copied_link(&self, mut each: impl FnMut(&[u8], &[u8])) {
+    pub fn each_copied_link(&self, mut each: impl FnMut(&ImagePath, &[u8])) {
         for (path, id) in self.tree.paths() {
             let is_made = self.layers[id.layer].contents().is_some();
             if let Some(RootNode::Symlink(_, target)) = self.tree.at(path)
@@ -376,11 +377,6 @@ impl<'i> ImageFiles<'i> {
             }
         }
     }
-}
-
-/// Shows a path of the image.
-pub fn shown(path: &[u8]) -> String {
-    format!("/{}", path.escape_ascii())
 }
 
 impl From<FilesError> for oci::Error {

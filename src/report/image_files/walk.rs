@@ -2,21 +2,9 @@
 //! Stage: report. Input: a path. Output: [`Found`].
 
 use super::{FileKind, FilesError, ImageFile, ImageFiles};
+pub use crate::image_path::Last;
+use crate::image_path::{ImagePath, NodeKind, Obstacle, Stopped, Tree, resolve};
 use crate::layer::Attributes;
-
-/// The largest number of links that a path may lead through, as on Linux (`MAXSYMLINKS`).
-const LINKS: usize = 40;
-/// The largest length of a path, as on Linux.
-const PATH: usize = 4096;
-
-/// The way to treat a link at the end of a path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Last {
-    /// The link is followed.
-    Followed,
-    /// The link itself is the result.
-    Itself,
-}
 
 /// The result of looking a path up.
 #[derive(Clone, Debug)]
@@ -32,8 +20,8 @@ pub enum Found {
 /// A directory that is searched on the way to a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Searched {
-    /// The path in the image, without the leading slash.
-    pub path: Vec<u8>,
+    /// The path in the image.
+    pub path: ImagePath,
     /// The mode and the owner.
     pub attributes: Attributes,
 }
@@ -41,11 +29,11 @@ pub struct Searched {
 /// Says why a path leads nowhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Absent {
-    /// The file does not exist. Holds the path without the leading slash, which differs from the
-    /// path that was looked up if links are on the way.
-    Nothing(Vec<u8>),
-    /// A file on the way is not a directory. Holds its path without the leading slash.
-    NoDirectory(Vec<u8>),
+    /// The file does not exist. The path differs from the one that was looked up if links are on the
+    /// way.
+    Nothing(ImagePath),
+    /// A file on the way is not a directory.
+    NoDirectory(ImagePath),
     /// Links lead in a circle.
     Circle,
 }
@@ -56,73 +44,46 @@ impl ImageFiles<'_> {
     /// # Errors
     /// Fails if a file of the store can't be read.
     pub fn find(&self, path: impl AsRef<[u8]>, last: Last) -> Result<Found, FilesError> {
-        let mut left = components(path.as_ref());
-        let mut way: Vec<ImageFile> = Vec::new();
-        let mut searched = Vec::new();
-        let mut links = 0;
-        let root = || self.at(b"").map(|root| root.into_iter().collect::<Vec<_>>());
-        way.extend(root()?);
-        while let Some(component) = left.pop() {
-            let Some(here) = way.last() else { return Ok(Found::Unknown) };
-            if here.kind != FileKind::Directory {
-                return Ok(Found::Nowhere(Absent::NoDirectory(here.path.clone())));
+        let mut walk = Walk { files: self, searched: Vec::new() };
+        let obstacle = match resolve(&mut walk, path.as_ref(), last) {
+            Ok((_, file)) => return Ok(Found::Here(file, walk.searched)),
+            Err(Stopped::Unreadable(error)) => return Err(error),
+            Err(Stopped::Obstacle(obstacle)) => obstacle,
+        };
+        Ok(match obstacle {
+            Obstacle::Missing(_) if self.is_incomplete() => Found::Unknown,
+            Obstacle::Missing(path) | Obstacle::LongPath(path) => {
+                Found::Nowhere(Absent::Nothing(path))
             }
-            searched.push(Searched { path: here.path.clone(), attributes: here.attributes });
-            if component == b".." {
-                if way.len() > 1 {
-                    way.pop();
-                }
-                continue;
-            }
-            if component == b"." {
-                continue;
-            }
-            let mut next = here.path.clone();
-            if !next.is_empty() {
-                next.push(b'/');
-            }
-            next.extend_from_slice(&component);
-            if next.len() > PATH {
-                return Ok(Found::Nowhere(Absent::Nothing(next)));
-            }
-            let Some(file) = self.at(&next)? else {
-                return Ok(if self.is_incomplete() {
-                    Found::Unknown
-                } else {
-                    Found::Nowhere(Absent::Nothing(next))
-                });
-            };
-            let FileKind::Symlink(target) = &file.kind else {
-                way.push(file);
-                continue;
-            };
-            if left.is_empty() && last == Last::Itself {
-                way.push(file);
-                continue;
-            }
-            links += 1;
-            if links > LINKS || target.is_empty() {
-                return Ok(Found::Nowhere(Absent::Circle));
-            }
-            if target.starts_with(b"/") {
-                way.truncate(1);
-            }
-            left.extend(components(target));
-        }
-        Ok(match way.pop() {
-            Some(file) => Found::Here(file, searched),
-            None => Found::Unknown,
+            Obstacle::NotADirectory(path) => Found::Nowhere(Absent::NoDirectory(path)),
+            Obstacle::ManyLinks | Obstacle::EmptyLink(_) => Found::Nowhere(Absent::Circle),
         })
     }
 }
 
-/// Splits a path, the last component first. A final slash demands a directory, as `/.` does.
-fn components(path: &[u8]) -> Vec<Vec<u8>> {
-    let mut components: Vec<_> =
-        path.split(|byte| *byte == b'/').filter(|part| !part.is_empty()).map(Vec::from).collect();
-    if path.ends_with(b"/") && !components.is_empty() {
-        components.push(b".".to_vec());
+/// Looks files up, and notes the directories that are searched.
+struct Walk<'f, 'i> {
+    files: &'f ImageFiles<'i>,
+    searched: Vec<Searched>,
+}
+
+impl Tree for Walk<'_, '_> {
+    type Node = ImageFile;
+    type Error = FilesError;
+
+    fn node(&mut self, path: &ImagePath) -> Result<Option<ImageFile>, FilesError> {
+        self.files.at(path)
     }
-    components.reverse();
-    components
+
+    fn kind(file: &ImageFile) -> NodeKind<'_> {
+        match &file.kind {
+            FileKind::Directory => NodeKind::Directory,
+            FileKind::Symlink(target) => NodeKind::Symlink(target),
+            FileKind::File(_) | FileKind::Special => NodeKind::Other,
+        }
+    }
+
+    fn search(&mut self, ImageFile { path, attributes, .. }: &ImageFile) {
+        self.searched.push(Searched { path: path.clone(), attributes: *attributes });
+    }
 }

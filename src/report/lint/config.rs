@@ -10,7 +10,7 @@ use super::identity::{Identity, Lacking, identity_of};
 use super::provided::Provided;
 use super::start::{Problem, Start};
 use crate::oci::ImageSpec;
-use crate::report::image_files::{Absent, FileKind, Found, ImageFiles, Last, shown};
+use crate::report::image_files::{Absent, FileKind, Found, ImageFiles, Last};
 
 /// Variables that name a file or directory that must exist, and what happens if it does not.
 const FILES: [(&str, &str); 7] = [
@@ -154,7 +154,7 @@ fn lint_working_dir(start: &Start, findings: &mut Vec<Finding>) {
             }
         }
         Found::Here(..) => "it is no directory".to_owned(),
-        Found::Nowhere(Absent::NoDirectory(place)) => format!("{} is no directory", shown(&place)),
+        Found::Nowhere(Absent::NoDirectory(place)) => format!("{} is no directory", place),
         Found::Nowhere(Absent::Circle) => "its links lead in a circle".to_owned(),
         Found::Nowhere(Absent::Nothing(_)) | Found::Unknown => return,
     };

@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::config::{Config, finding, found};
 use super::finding::{Check, Finding, Level};
 use super::start::{Program, Start};
+use crate::image_path::split;
 
 /// The words that shells know without a program.
 const BUILTINS: [&str; 61] = [
@@ -51,7 +52,7 @@ fn lint_command(start: &Start, shell: &str, text: &str, findings: &mut Vec<Findi
     // These shells contain the usual programs, which then need no files in the image.
     match start.find(shell) {
         Program::Here(file, _) => {
-            let name = file.path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+            let name = split(file.path.as_bytes()).1;
             if [&b"busybox"[..], b"toybox"].iter().any(|own| name.starts_with(own)) {
                 return;
             }

@@ -80,7 +80,7 @@ impl<'a> Libraries<'a> {
     /// Reads the configuration of a loader, given the name by which the program knows it.
     pub fn new(start: &'a Start<'a>, name: &str, loader: &ImageFile) -> Self {
         let base = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
-        let real = text_of(&loader.path).unwrap_or_default();
+        let real = text_of(loader.path.as_bytes()).unwrap_or_default();
         let own_names = vec![base(name), base(&real)];
         let known = |prefix: &str| own_names.iter().any(|name| name.starts_with(prefix));
         let rules = if known("ld-musl-") {
@@ -107,7 +107,7 @@ impl<'a> Libraries<'a> {
     /// Returns the first missing library. If it is not certain that one is missing, returns none.
     pub fn first_missing(&self, program: &ImageFile, elf: Elf) -> Option<Missing> {
         let rules = self.rules?;
-        let origin = parent(&text_of(&program.path)?);
+        let origin = parent(&text_of(program.path.as_bytes())?);
         let mut objects = vec![Loaded { elf, name: None, origin, by: None }];
         let mut names: BTreeSet<String> = self.own_names.iter().cloned().collect();
         let mut queue = VecDeque::from([0]);

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::finding::{Check, Finding, Level};
 use super::provided::Provided;
 use crate::oci::ImageSpec;
-use crate::report::image_files::{Absent, FileKind, Found, ImageFiles, Last, shown};
+use crate::report::image_files::{Absent, FileKind, Found, ImageFiles, Last};
 
 /// The number of links that are named one by one.
 const NAMED: usize = 5;
@@ -24,7 +24,7 @@ pub fn lint_directories(files: &ImageFiles) -> Vec<Finding> {
         check: Check::LinkedDirectory,
         level: Level::Warning,
         layer: None,
-        path: Some(shown(&etc.path)),
+        path: Some(etc.path.to_string()),
         message,
         more: 0,
     }]
@@ -44,12 +44,12 @@ pub fn lint(files: &ImageFiles, spec: &ImageSpec) -> Vec<Finding> {
             return;
         }
         let leads = match absent {
-            Absent::Nothing(place) => format!(", and {} is not in the image", shown(&place)),
-            Absent::NoDirectory(place) => format!(", and {} is no directory", shown(&place)),
+            Absent::Nothing(place) => format!(", and {} is not in the image", place),
+            Absent::NoDirectory(place) => format!(", and {} is no directory", place),
             Absent::Circle => ", which leads in a circle".to_owned(),
         };
         let (path, message) =
-            (shown(path), format!("is a link to {}{leads}", target.escape_ascii()));
+            (path.to_string(), format!("is a link to {}{leads}", target.escape_ascii()));
         findings.push(Finding {
             check: Check::DanglingLink,
             level: Level::Warning,

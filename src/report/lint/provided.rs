@@ -47,7 +47,7 @@ impl Provided {
     pub fn find(&self, files: &ImageFiles, path: impl AsRef<[u8]>, last: Last) -> Found {
         match files.find(path, last) {
             Ok(Found::Nowhere(Absent::Nothing(place) | Absent::NoDirectory(place)))
-                if self.may_have(&place) =>
+                if self.may_have(place.as_bytes()) =>
             {
                 Found::Unknown
             }

@@ -14,9 +14,10 @@ use super::libraries::{Libraries, Missing};
 use super::program::{HEAD, Machine, machine, misfit, numbers};
 use super::provided::Provided;
 use super::script::{Head, head_of};
+use crate::image_path::ImagePath;
 use crate::report::elf::Elf;
 use crate::report::image_files::{
-    Absent, Body, FileKind, Found, ImageFile, ImageFiles, Last, ReadAt, Searched, shown,
+    Absent, Body, FileKind, Found, ImageFile, ImageFiles, Last, ReadAt, Searched,
 };
 
 /// The number of bytes of a file that the kernel reads to find out how to start it
@@ -119,7 +120,7 @@ impl Start<'_> {
             _ if unknown => Program::Unknown,
             Some(file) => Program::Nowhere(format!(
                 "is in no directory of `PATH`, except for {}, which can't be executed",
-                shown(&file.path)
+                file.path
             )),
             None => Program::Nowhere(format!(
                 "is not in the image: it is in no directory of `PATH` ({})",
@@ -139,8 +140,7 @@ impl Start<'_> {
             searched.iter().find(|directory| !identity.may_search(directory.attributes))?;
         Some(format!(
             "{}, which {identity} may not search (mode {:04o})",
-            shown(&denied.path),
-            denied.attributes.mode
+            denied.path, denied.attributes.mode
         ))
     }
 
@@ -363,18 +363,18 @@ fn reason(absent: &Absent, path: &str) -> String {
     match absent {
         Absent::Circle => "is a link that leads in a circle".to_owned(),
         Absent::NoDirectory(place) => {
-            format!("is not in the image: {} is no directory", shown(place))
+            format!("is not in the image: {} is no directory", place)
         }
         Absent::Nothing(place) if is_on_the_way(place, path) => "is not in the image".to_owned(),
         Absent::Nothing(place) => {
-            format!("is not in the image: its links lead to {}", shown(place))
+            format!("is not in the image: its links lead to {}", place)
         }
     }
 }
 
 /// Returns whether a place is the path itself or a directory above it.
-fn is_on_the_way(place: &[u8], path: &str) -> bool {
+fn is_on_the_way(place: &ImagePath, path: &str) -> bool {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
-    Path::new(path.trim_start_matches('/')).starts_with(OsStr::from_bytes(place))
+    Path::new(path.trim_start_matches('/')).starts_with(OsStr::from_bytes(place.as_bytes()))
 }

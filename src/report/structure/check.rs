@@ -12,7 +12,7 @@ use super::outcome::{Kind, Outcome};
 use crate::layer::Pattern;
 use crate::oci::ImageSpec;
 use crate::report::image_files::{
-    Absent, FileKind, FilesError, Found, ImageFile, ImageFiles, Last, shown,
+    Absent, FileKind, FilesError, Found, ImageFile, ImageFiles, Last,
 };
 
 /// The largest file whose text is read.
@@ -132,11 +132,9 @@ impl Subject<'_> {
             && ![&found, &listed(&file)].contains(&expected)
         {
             let leads = match (&file.kind, &end) {
-                (FileKind::Symlink(_), Some(end)) => format!(
-                    ", as a link; it leads to {}, with {}",
-                    shown(&end.path),
-                    permissions(end)
-                ),
+                (FileKind::Symlink(_), Some(end)) => {
+                    format!(", as a link; it leads to {}, with {}", end.path, permissions(end))
+                }
                 _ => String::new(),
             };
             reasons.push(format!("{path} has {found}, not {expected}{leads}"));
@@ -286,13 +284,13 @@ impl Subject<'_> {
 fn missing(path: &str, absent: &Absent) -> String {
     match absent {
         Absent::Nothing(place)
-            if shown(place).trim_end_matches('/') != path.trim_end_matches('/') =>
+            if place.to_string().trim_end_matches('/') != path.trim_end_matches('/') =>
         {
-            format!("{path} is not in the image: {} is not there", shown(place))
+            format!("{path} is not in the image: {} is not there", place)
         }
         Absent::Nothing(_) => format!("{path} is not in the image"),
         Absent::NoDirectory(place) => {
-            format!("{path} is not in the image: {} is no directory", shown(place))
+            format!("{path} is not in the image: {} is no directory", place)
         }
         Absent::Circle => format!("{path} is not in the image: its links lead in a circle"),
     }

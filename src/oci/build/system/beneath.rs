@@ -2,12 +2,15 @@
 //! Stage: oci. Input: [`SystemOptions`]. Output: [`Beneath`].
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::accounts::{FILES, Source};
 use super::{SystemError, SystemOptions};
+use crate::image_path::ImagePath;
 use crate::layer::{self, AccountFile, Attributes, BaseTree, LayerContents};
 use crate::oci::Error;
 use crate::oci::base::{self, BaseImage};
@@ -134,7 +137,7 @@ impl<'s> Beneath<'s> {
                 Ok(Some((bytes, Some(attributes))))
             }
             Some(AccountFile::Elsewhere(place)) => {
-                let path = Path::new("/").join(String::from_utf8_lossy(&place).as_ref());
+                let path = Path::new("/").join(OsStr::from_bytes(place.as_bytes()));
                 match layer::place_behind(self.store, path.as_os_str().as_encoded_bytes()) {
                     Some(file) if path.starts_with(self.store.dir()) => {
                         Ok(Some((read(&file).map_err(unreadable)?, None)))
@@ -174,12 +177,13 @@ impl<'s> Beneath<'s> {
 
     /// Returns mode and owner of a directory of the base or of the layers, at a resolved place.
     pub fn directory_below(&self, place: &str) -> Option<Attributes> {
-        self.below.attributes(place.as_bytes())
+        self.below.attributes(&ImagePath::normal(place.as_bytes()))
     }
 
     /// Returns whether any part has a directory at a resolved place.
     pub fn has_directory(&self, place: &str) -> bool {
-        let has = |tree: &BaseTree| tree.has_directory(place.as_bytes());
+        let place = ImagePath::normal(place.as_bytes());
+        let has = |tree: &BaseTree| tree.has_directory(&place);
         has(&self.below) || self.own.iter().any(has)
     }
 
@@ -189,9 +193,9 @@ impl<'s> Beneath<'s> {
     /// Fails if links lead in a circle, or into a store path, which no other file may be put into.
     pub fn place(&self, path: &str, option: &str) -> Result<String, SystemError> {
         let wrong = |reason: String| SystemError::Place { option: option.to_owned(), reason };
-        let place =
-            self.below.resolve(path.as_bytes()).map_err(|error| wrong(error.to_string()))?;
-        let place = String::from_utf8(place)
+        let path = ImagePath::normal(path.as_bytes());
+        let place = self.below.resolve(&path).map_err(|error| wrong(error.to_string()))?;
+        let place = String::from_utf8(place.as_bytes().to_vec())
             .map_err(|_| wrong("links lead to a name that is not UTF-8".to_owned()))?;
         let absolute = PathBuf::from(format!("/{place}"));
         let linked = self.link_into_store(&place);
