@@ -17,6 +17,8 @@ mod config;
 mod created;
 pub mod dir_format;
 mod flatten;
+#[cfg(feature = "registry")]
+mod foreign_document;
 mod image;
 mod json_file;
 mod layer_compression;
@@ -52,6 +54,8 @@ pub use compressor::Compressor;
 pub use config::{ConfigError, ContainerConfig, nearest_of};
 pub use created::Created;
 pub use flatten::{Change, EntryId, Problem as RootProblem, RootNode, RootTree, flatten};
+#[cfg(feature = "registry")]
+pub use foreign_document::{ForeignConfig, ForeignDescriptor, ForeignDocument};
 pub use image::{Blob, Image, ManifestFormat};
 pub use json_file::write as write_json;
 pub use layer_compression::LayerCompression;

@@ -6,6 +6,8 @@ use serde_json::{Map, Value, json};
 
 use crate::digest::BlobDigest;
 use crate::oci::IMAGE_INDEX;
+#[cfg(feature = "registry")]
+use crate::oci::unpack::parse_json;
 use crate::outgoing::RefName;
 use oci_spec::image::Descriptor;
 
@@ -61,7 +63,7 @@ impl Index {
     /// Fails with a message for people if the bytes are not such an index.
     #[cfg(feature = "registry")]
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
-        let index: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        let index: Self = parse_json(bytes)?;
         if index.rest.get("schemaVersion") != Some(&json!(2)) {
             return Err("`schemaVersion` is not 2".to_owned());
         }

@@ -12,7 +12,7 @@ use super::error::ClientError;
 use super::repository::{Client, Presence};
 use super::upload::Upload;
 use crate::digest::BlobDigest;
-use crate::oci::{Blob, IMAGE_INDEX, IMAGE_MANIFEST};
+use crate::oci::{Blob, ForeignDescriptor, ForeignDocument, IMAGE_INDEX, IMAGE_MANIFEST};
 use crate::proof::{Attachment, Subject};
 
 /// The largest number of pages that are read of a list, and of entries.
@@ -36,7 +36,7 @@ impl Referrers {
 }
 
 fn has(entries: &[Value], digest: &str) -> bool {
-    entries.iter().any(|entry| entry["digest"] == digest)
+    entries.iter().any(|entry| ForeignDescriptor::of(entry).digest_text() == digest)
 }
 
 impl Client<'_> {
@@ -134,7 +134,8 @@ impl Client<'_> {
             let there = self.tagged_list(subject)?;
             merge(&mut known, &there);
             merge(&mut known, std::slice::from_ref(entry));
-            if known.iter().all(|entry| has(&there, entry["digest"].as_str().unwrap_or_default())) {
+            let is_there = |entry| has(&there, ForeignDescriptor::of(entry).digest_text());
+            if known.iter().all(is_there) {
                 calm += 1;
                 if !wrote || calm == 3 {
                     return Ok(());
@@ -163,20 +164,20 @@ impl Client<'_> {
 /// Adds the entries whose digests are not in the list yet.
 fn merge(known: &mut Vec<Value>, entries: &[Value]) {
     for entry in entries {
-        if !has(known, entry["digest"].as_str().unwrap_or_default()) {
+        if !has(known, ForeignDescriptor::of(entry).digest_text()) {
             known.push(entry.clone());
         }
     }
 }
 
 fn entries_of(index: &[u8]) -> Result<Vec<Value>, String> {
-    let index: Value = serde_json::from_slice(index).map_err(|error| error.to_string())?;
-    let entries = index["manifests"].as_array().ok_or("it is no index")?;
-    let is_named = |entry: &Value| entry["digest"].is_string();
+    let index = ForeignDocument::parse(index)?;
+    let entries = index.manifests().ok_or("it is no index")?;
+    let is_named = |entry: &ForeignDescriptor| !entry.digest_text().is_empty();
     if entries.len() > MOST_ENTRIES || !entries.iter().all(is_named) {
         return Err("it has too many entries, or some without a digest".to_owned());
     }
-    Ok(entries.clone())
+    Ok(entries.into_iter().map(|entry| entry.as_value().clone()).collect())
 }
 
 /// Returns the address of a list's next page (RFC 8288).

@@ -4,47 +4,12 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
-use serde_json::Value;
-
 use super::error::ClientError;
 use super::repository::Client;
-use crate::digest::{BlobDigest, DiffId};
-use crate::oci::{Compression, LayerBlob, TocPlace};
-
-/// The parts of an image manifest that are read (image-spec, manifest.md; Docker's schema 2 has the
-/// same names).
-#[derive(Deserialize)]
-struct Manifest {
-    config: Config,
-    layers: Vec<Layer>,
-}
-
-#[derive(Deserialize)]
-struct Config {
-    digest: BlobDigest,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Layer {
-    digest: BlobDigest,
-    size: u64,
-    media_type: String,
-    #[serde(default)]
-    annotations: Option<BTreeMap<String, Value>>,
-}
-
-/// The part of an image configuration that is read (image-spec, config.md).
-#[derive(Deserialize)]
-struct ImageConfig {
-    rootfs: RootFs,
-}
-
-#[derive(Deserialize)]
-struct RootFs {
-    diff_ids: Vec<DiffId>,
-}
+use crate::digest::DiffId;
+use crate::oci::{
+    Compression, ForeignConfig, ForeignDocument, LayerBlob, LayerMediaType, TocPlace,
+};
 
 /// Returns the compressed blobs of an image in the registry, by the diff IDs of the layers. The
 /// registry is trusted with this: engines check the diff IDs when they unpack the image.
@@ -54,22 +19,22 @@ pub fn compressed_blobs(
     client: &Client,
     manifest: &[u8],
 ) -> Result<BTreeMap<DiffId, LayerBlob>, ClientError> {
-    let Ok(Manifest { config, layers }) = serde_json::from_slice(manifest) else {
+    let Ok(manifest) = ForeignDocument::parse(manifest) else { return Ok(BTreeMap::new()) };
+    let (config, layers) = (manifest.config(), manifest.layers().unwrap_or_default());
+    let Some(config) = config.and_then(|config| config.digest().ok()) else {
         return Ok(BTreeMap::new());
     };
-    let Some(config) = client.get(&format!("blobs/{}", config.digest), "*/*")? else {
+    let Some(config) = client.get(&format!("blobs/{config}"), "*/*")? else {
         return Ok(BTreeMap::new());
     };
-    let diff_ids = match serde_json::from_slice::<ImageConfig>(&config) {
-        Ok(config) if config.rootfs.diff_ids.len() == layers.len() => config.rootfs.diff_ids,
-        _ => return Ok(BTreeMap::new()),
-    };
-    let blobs = diff_ids.into_iter().zip(layers).filter_map(|(diff_id, layer)| {
-        let Layer { digest, size, media_type, annotations } = layer;
-        let media_type = media_type.parse().ok()?;
-        let toc = TocPlace::of_annotations(|key| annotations.as_ref()?.get(key)?.as_str());
-        let blob = LayerBlob { digest, size, media_type, toc };
-        (blob.media_type.compression != Compression::None).then_some((diff_id, blob))
+    let diff_ids = ForeignConfig::parse(&config).ok().and_then(|config| config.diff_ids());
+    let diff_ids = diff_ids.filter(|diff_ids| diff_ids.len() == layers.len());
+    let blobs = diff_ids.unwrap_or_default().into_iter().zip(layers).filter_map(|(id, layer)| {
+        let digest = layer.digest().ok()?;
+        let media_type: LayerMediaType = layer.media_type().parse().ok()?;
+        let toc = TocPlace::of_annotations(|key| layer.annotation(key));
+        let blob = LayerBlob { digest, size: layer.size()?, media_type, toc };
+        (blob.media_type.compression != Compression::None).then_some((id, blob))
     });
     Ok(blobs.collect())
 }

@@ -2,12 +2,12 @@
 //! Stage: registry. Input: an image's name and a key. Output: signatures, or what they prove.
 
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::error::ClientError;
 use super::repository::{Access, Client, ClientOptions, MANIFESTS};
 use crate::digest::{BlobDigest, Digest};
-use crate::oci::{Blob, IMAGE_INDEX, IMAGE_MANIFEST};
+use crate::oci::{Blob, ForeignDescriptor, ForeignDocument, IMAGE_INDEX, IMAGE_MANIFEST};
 use crate::outgoing::{Reference, Watch};
 use crate::proof::{
     Attachment, Predicate, PublicKey, Refusal, SIGNATURE_ANNOTATION, SIGNED, SIMPLE_SIGNING_TYPE,
@@ -86,14 +86,14 @@ fn subject(
     let name = digest.map_or_else(|| reference.tag_or_digest(), |digest| digest.to_string());
     let bytes = client.get(&format!("manifests/{name}"), MANIFESTS)?;
     let bytes = bytes.ok_or_else(|| ClientError::NoImage(reference.to_string()))?;
-    let document: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    let document = ForeignDocument::parse(&bytes).unwrap_or_default();
     let manifest = Blob::new(bytes);
     if let Some(expected) = digest.filter(|digest| *digest != manifest.digest) {
         return Err(ClientError::OtherDigest { expected, found: manifest.digest.to_string() });
     }
     // An index of OCI need not name its own media type.
-    let implied = if document["manifests"].is_array() { IMAGE_INDEX } else { IMAGE_MANIFEST };
-    Ok(Subject::new(document["mediaType"].as_str().unwrap_or(implied), &manifest))
+    let implied = if document.manifests().is_some() { IMAGE_INDEX } else { IMAGE_MANIFEST };
+    Ok(Subject::new(document.media_type().unwrap_or(implied), &manifest))
 }
 
 /// Verifies that the image that a reference names is signed by a key.
@@ -134,8 +134,9 @@ impl Client<'_> {
         // Writes the manifest again if another client has overwritten it meanwhile.
         for sent in [false, true, true, true] {
             let there = self.get(&format!("manifests/{tag}"), MANIFESTS)?;
-            let there: Option<Value> = there.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-            let Some((manifest, config)) = with_signature(there.as_ref(), &signature) else {
+            let there = there.and_then(|bytes| ForeignDocument::parse(&bytes).ok());
+            let there = there.as_ref().map(ForeignDocument::as_value);
+            let Some((manifest, config)) = with_signature(there, &signature) else {
                 return Ok(sent);
             };
             self.send_small(&signature.payload)?;
@@ -184,18 +185,18 @@ impl Client<'_> {
         let Some(bytes) = self.get(&format!("manifests/{tag}"), MANIFESTS)? else {
             return Ok(Vec::new());
         };
-        let manifest: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-        let layers = manifest["layers"].as_array().cloned().unwrap_or_default();
-        let is_signature = |layer: &&Value| layer["mediaType"] == SIMPLE_SIGNING_TYPE;
-        let check = |layer: &Value| {
-            let payload = match self.document(&layer["digest"])? {
+        let manifest = ForeignDocument::parse(&bytes).unwrap_or_default();
+        let layers = manifest.layers().unwrap_or_default().into_iter();
+        let is_signature = |layer: &ForeignDescriptor| layer.media_type() == SIMPLE_SIGNING_TYPE;
+        let check = |layer: ForeignDescriptor| {
+            let payload = match self.document(layer)? {
                 Ok(payload) => payload,
                 Err(refusal) => return Ok(Err(refusal)),
             };
-            let signature = layer["annotations"][SIGNATURE_ANNOTATION].as_str().unwrap_or_default();
+            let signature = layer.annotation(SIGNATURE_ANNOTATION).unwrap_or_default();
             Ok(signed_digest(&payload, signature, key, &subject.digest))
         };
-        layers.iter().filter(is_signature).take(MOST).map(check).collect()
+        layers.filter(is_signature).take(MOST).map(check).collect()
     }
 
     /// Checks each bundle that refers to an image and claims to sign it.
@@ -208,24 +209,20 @@ impl Client<'_> {
         // The types in the list are not reliable: cosign itself writes another one. So each
         // manifest is read.
         for entry in self.referrers(subject)?.entries.iter().take(MOST) {
-            let Ok(digest) = entry["digest"].as_str().unwrap_or_default().parse::<BlobDigest>()
-            else {
-                continue;
-            };
+            let Ok(digest) = ForeignDescriptor::of(entry).digest() else { continue };
             let Some(bytes) = self.get(&format!("manifests/{digest}"), MANIFESTS)? else {
                 continue;
             };
             if BlobDigest::new(Digest::of(&bytes)) != digest {
                 continue;
             }
-            let manifest: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-            let layers = manifest["layers"].as_array().cloned().unwrap_or_default();
-            let is_bundle = |layer: &&Value| {
-                let media_type = layer["mediaType"].as_str().unwrap_or_default();
-                media_type.starts_with("application/vnd.dev.sigstore.bundle")
+            let manifest = ForeignDocument::parse(&bytes).unwrap_or_default();
+            let layers = manifest.layers().unwrap_or_default();
+            let is_bundle = |layer: &ForeignDescriptor| {
+                layer.media_type().starts_with("application/vnd.dev.sigstore.bundle")
             };
-            for layer in layers.iter().filter(is_bundle).take(1) {
-                let end = match self.document(&layer["digest"])? {
+            if let Some(layer) = layers.into_iter().find(is_bundle) {
+                let end = match self.document(layer)? {
                     Ok(document) => verified_statement(&document, key, &subject.digest),
                     Err(refusal) => Err(refusal),
                 };
@@ -243,9 +240,12 @@ impl Client<'_> {
     }
 
     /// Reads a small blob and checks its digest.
-    fn document(&self, digest: &Value) -> Result<Result<Vec<u8>, Refusal>, ClientError> {
+    fn document(
+        &self,
+        descriptor: ForeignDescriptor,
+    ) -> Result<Result<Vec<u8>, Refusal>, ClientError> {
         let malformed = |reason: &str| Ok(Err(Refusal::Malformed(reason.to_owned())));
-        let Ok(digest) = digest.as_str().unwrap_or_default().parse::<BlobDigest>() else {
+        let Ok(digest) = descriptor.digest() else {
             return malformed("the signed document has no digest");
         };
         let Some(bytes) = self.get(&format!("blobs/{digest}"), "*/*")? else {

@@ -25,7 +25,6 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use serde::Deserialize;
 use time::OffsetDateTime;
 use tokio::task::JoinSet;
 use tokio_stream::StreamExt;
@@ -35,7 +34,7 @@ pub use pointer::StorageKeys;
 pub use source::{BlobSource, BlobStream, SignedUrl};
 
 use crate::digest::{BlobDigest, Digest};
-use crate::oci::{Blob, Form, Image, ImageSpec};
+use crate::oci::{Blob, ForeignDocument, Form, Image, ImageSpec};
 use crate::outgoing::SharedLayer;
 use crate::store::Store;
 use backend::{Backend, Limits};
@@ -209,14 +208,9 @@ impl ObjectStorage {
             let (storage, object) = (&self.0.backend.address, object.as_ref());
             return Err(StorageError::damaged(storage, object, digest.digest(), &found));
         }
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Typed {
-            media_type: String,
-        }
-        let typed = serde_json::from_slice::<Typed>(&bytes);
-        let media_type = typed.ok().map(|typed| typed.media_type);
-        Ok(Some(Document { bytes, media_type: media_type.filter(|it| is_media_type(it)) }))
+        let document = ForeignDocument::parse(&bytes).unwrap_or_default();
+        let media_type = document.media_type().filter(|it| is_media_type(it)).map(str::to_owned);
+        Ok(Some(Document { bytes, media_type }))
     }
 
     /// Returns whether a repository has a manifest.
@@ -406,16 +400,7 @@ impl ObjectStorage {
 
 /// Returns the digests of the configuration and the layers that a manifest names.
 fn blobs_of(manifest: &[u8]) -> impl Iterator<Item = BlobDigest> {
-    #[derive(Deserialize, Default)]
-    struct Names {
-        config: Option<Named>,
-        #[serde(default)]
-        layers: Vec<Named>,
-    }
-    #[derive(Deserialize)]
-    struct Named {
-        digest: BlobDigest,
-    }
-    let names: Names = serde_json::from_slice(manifest).unwrap_or_default();
-    names.config.into_iter().chain(names.layers).map(|named| named.digest)
+    let manifest = ForeignDocument::parse(manifest).unwrap_or_default();
+    let named = manifest.config().into_iter().chain(manifest.layers().into_iter().flatten());
+    named.filter_map(|blob| blob.digest().ok()).collect::<Vec<_>>().into_iter()
 }

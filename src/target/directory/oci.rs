@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::blobs::{Blobs, NewBlobs};
 use super::locked::TargetDirectory;
+use crate::oci::unpack::parse_json;
 use crate::oci::{Annotations, Artifact, Form, ManifestFormat};
 use crate::outgoing::{Copied, NewFile, RefName, Watch};
 use crate::proof::{Attachment, Subject};
@@ -89,8 +90,7 @@ fn has_layout_file(directory: &TargetDirectory, path: &Path) -> Result<bool, Dir
         what: "an image layout",
         reason,
     };
-    let layout: Value =
-        serde_json::from_slice(&bytes).map_err(|error| unreadable(error.to_string()))?;
+    let layout: Value = parse_json(&bytes).map_err(unreadable)?;
     match layout.get("imageLayoutVersion").and_then(Value::as_str) {
         Some("1.0.0") => Ok(true),
         Some(version) => {

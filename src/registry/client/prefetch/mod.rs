@@ -15,7 +15,6 @@ use std::io::{BufWriter, Read, Write};
 use std::path::Path;
 
 use serde::Serialize;
-use serde_json::Value;
 
 use docker_archive::docker_archive_digest;
 pub use error::PrefetchError;
@@ -27,8 +26,8 @@ use super::retry;
 use crate::digest::{BlobDigest, Digest, DigestWriter};
 use crate::foreign::PublicUrl;
 use crate::layer::DirectoryNar;
-use crate::oci::Platform;
 use crate::oci::dir_format::{MANIFEST, VERSION, VERSION_TEXT};
+use crate::oci::{ForeignConfig, ForeignDescriptor, ForeignDocument, Platform};
 use crate::outgoing::{self, Reference, Tag, Watch};
 
 /// The number of bytes that are read at a time.
@@ -131,7 +130,7 @@ pub fn prefetch(wanted: &Prefetch, watch: &dyn Watch) -> Result<Vec<Prefetched>,
     let tag = reference.tag().cloned().unwrap_or_else(Tag::latest).to_string();
     let (client, found) = find(wanted, watch)?;
     let puller = Puller { client: &client, watch, image: &image_name };
-    let images = match found.document["manifests"].as_array() {
+    let images = match found.document.manifests() {
         Some(entries) => puller.of_index(entries, wanted)?,
         None => vec![(found, None)],
     };
@@ -212,7 +211,7 @@ pub fn pull(
     let image = reference.name();
     let (client, found) = find(&wanted, watch)?;
     let puller = Puller { client: &client, watch, image: &image };
-    let manifest = match found.document["manifests"].as_array() {
+    let manifest = match found.document.manifests() {
         Some(entries) => {
             let images = puller.of_index(entries, &wanted)?;
             images.into_iter().map(|(manifest, _)| manifest).next()
@@ -251,19 +250,19 @@ pub fn pull(
 
 /// Reads the platform in an image's configuration, if it names one.
 fn platform_of(config: &[u8]) -> Option<Platform> {
-    Platform::of(&serde_json::from_slice(config).unwrap_or_default())
+    ForeignConfig::parse(config).ok()?.platform()
 }
 
 /// A manifest with the bytes that the registry has.
 struct Manifest {
     digest: BlobDigest,
     bytes: Vec<u8>,
-    document: Value,
+    document: ForeignDocument,
 }
 
 impl Manifest {
     fn config(&self) -> Option<BlobDigest> {
-        self.document["config"]["digest"].as_str()?.parse().ok()
+        self.document.config()?.digest().ok()
     }
 }
 
@@ -285,18 +284,18 @@ impl Puller<'_> {
             let what = format!("the manifest of {}", self.image);
             return Err(PrefetchError::Changed { what, expected, found });
         }
-        let document = serde_json::from_slice(&bytes)
-            .map_err(|error| PrefetchError::Manifest { image, reason: error.to_string() })?;
+        let document = ForeignDocument::parse(&bytes)
+            .map_err(|reason| PrefetchError::Manifest { image, reason })?;
         Ok(Manifest { digest, bytes, document })
     }
 
     /// Returns the images of an index that are asked for.
     fn of_index(
         &self,
-        entries: &[Value],
+        entries: Vec<ForeignDescriptor>,
         wanted: &Prefetch,
     ) -> Result<Vec<(Manifest, Option<Platform>)>, PrefetchError> {
-        let platforms = entries.iter().map(|entry| (entry, Platform::of(&entry["platform"])));
+        let platforms = entries.into_iter().map(|entry| (entry, entry.platform()));
         let known = |platform: &Option<Platform>| platform.as_ref().is_none_or(Platform::is_known);
         let mut images: Vec<_> = platforms.filter(|(_, platform)| known(platform)).collect();
         if let Some(wanted) = wanted.platform {
@@ -304,16 +303,14 @@ impl Puller<'_> {
             let there = there.collect::<Vec<_>>().join(", ");
             images.retain(|(_, platform)| platform.as_ref().is_some_and(|it| it.is(wanted)));
             // `pullImageFromManifest` chooses the same entry.
-            images.sort_by_key(|(entry, _)| entry["platform"]["variant"].as_str());
+            images.sort_by_key(|(_, platform)| platform.as_ref()?.variant.clone());
             images.truncate(1);
             if images.is_empty() {
                 return Err(self.no_platform(wanted, there));
             }
         }
         let images = images.into_iter().map(|(entry, platform)| {
-            let digest = entry["digest"].as_str().unwrap_or_default();
-            let digest: BlobDigest =
-                digest.parse().map_err(|error| self.malformed(format!("{error}")))?;
+            let digest = entry.digest().map_err(|error| self.malformed(error.to_string()))?;
             Ok((self.manifest(&digest.to_string())?, platform))
         });
         images.collect()
@@ -332,16 +329,14 @@ impl Puller<'_> {
     /// though an image may name a layer twice.
     fn blobs(&self, manifest: &Manifest) -> Result<BTreeMap<BlobDigest, u64>, PrefetchError> {
         let document = &manifest.document;
-        let (config, layers) = (&document["config"], document["layers"].as_array());
-        let Some(layers) = layers.filter(|_| config.is_object()) else {
+        let (Some(config), Some(layers)) = (document.config(), document.layers()) else {
             let reason = "not the manifest of an image, with `config` and `layers`: docker's first schema \
                           is to be pushed anew";
             return Err(self.malformed(reason.to_owned()));
         };
-        let blobs = layers.iter().chain([config]).map(|blob| {
-            let digest = blob["digest"].as_str().unwrap_or_default();
-            let digest = digest.parse().map_err(|error| self.malformed(format!("{error}")))?;
-            let size = blob["size"].as_u64();
+        let blobs = layers.into_iter().chain([config]).map(|blob| {
+            let digest = blob.digest().map_err(|error| self.malformed(error.to_string()))?;
+            let size = blob.size();
             let size = size.ok_or_else(|| self.malformed(format!("{digest} has no size")))?;
             if size > LARGEST_BLOB {
                 let reason = format!("{digest} is said to have {size} bytes, over 1 TiB");
