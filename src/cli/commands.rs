@@ -239,8 +239,8 @@ pub fn write_file(
         // A signal would otherwise leave the temporary file behind. `write` is short enough to
         // delay the signal.
         interrupt::hold();
-        let mut new = outgoing::UnnamedFile::beside(file)?;
-        write_to(new.file())?;
+        let new = outgoing::UnnamedFile::beside(file, outgoing::MODE)?;
+        write_to(new.as_file())?;
         new.set_permissions(fs::Permissions::from_mode(mode))?;
         new.persist(file)
     };

@@ -32,5 +32,5 @@ pub use reference::{
 };
 pub use skopeo::{SkopeoError, run_skopeo};
 pub use temporary::{NewFile, remove_stale};
-pub use unnamed::UnnamedFile;
+pub use unnamed::{MODE, PREFIX, SUFFIX, UnnamedFile};
 pub use watch::{LayerStep, Unwatched, Watch, Watched, WatchedLayer};

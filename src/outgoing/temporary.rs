@@ -10,7 +10,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use super::error::{At, Error};
-use super::unnamed::{PREFIX, SUFFIX, UnnamedFile};
+use super::unnamed::{MODE, PREFIX, SUFFIX, UnnamedFile};
 use super::watch::{Watch, Watched};
 
 /// Removes the temporary files that a killed copy left behind. No other copy may use the
@@ -45,11 +45,11 @@ impl NewFile {
     ) -> Result<Self, E> {
         let at = |source| Error::File { path: path.to_owned(), source };
         watch.hold();
-        let mut file = UnnamedFile::beside(path).map_err(at)?;
-        write(&mut Watched { out: file.file(), watch }).map_err(|error| error.at(path))?;
+        let file = UnnamedFile::beside(path, MODE).map_err(at)?;
+        write(&mut Watched { out: &mut file.as_file(), watch }).map_err(|error| error.at(path))?;
         // After a power failure there must be no file that has its final name but lacks bytes: other
         // programs trust a blob's name.
-        file.file().sync_data().map_err(at)?;
+        file.as_file().sync_data().map_err(at)?;
         // Syncing may take longer than writing: look for signals again.
         watch.advance(0).map_err(at)?;
         Ok(Self { file, path: path.to_owned() })

@@ -13,12 +13,13 @@ use tempfile::{Builder, TempPath};
 
 use crate::system;
 
-/// The beginning and the end of the name of an incomplete file.
+/// The beginning of the name of an incomplete file.
 pub const PREFIX: &str = ".stowage-";
+/// The end of the name of an incomplete file.
 pub const SUFFIX: &str = ".part";
 
-/// The mode of new files, before the umask.
-const MODE: u32 = 0o666;
+/// The mode of new files that all users may read, before the umask.
+pub const MODE: u32 = 0o666;
 
 /// A new file that has no final name yet.
 pub struct UnnamedFile {
@@ -28,28 +29,38 @@ pub struct UnnamedFile {
 }
 
 impl UnnamedFile {
-    /// Makes a file that can become `path`, in the same directory.
+    /// Makes a file that can become `path`, in the same directory. The system removes the bits of
+    /// the umask from the mode.
     ///
     /// # Errors
     /// Fails with the error of the system.
-    pub fn beside(path: &Path) -> io::Result<Self> {
-        let directory = directory_of(path);
-        Self::without_name(directory).or_else(|_| Self::with_name(directory))
+    pub fn beside(path: &Path, mode: u32) -> io::Result<Self> {
+        Self::without_name(path, mode).or_else(|_| Self::with_name(path, mode))
     }
 
-    fn without_name(directory: &Path) -> io::Result<Self> {
-        Ok(Self { file: system::open_unnamed(directory, MODE)?, temporary: None })
+    fn without_name(path: &Path, mode: u32) -> io::Result<Self> {
+        Ok(Self { file: system::open_unnamed(directory_of(path), mode)?, temporary: None })
     }
 
-    fn with_name(directory: &Path) -> io::Result<Self> {
-        let temporary = temporary(Permissions::from_mode(MODE)).tempfile_in(directory)?;
-        let (file, temporary) = temporary.into_parts();
+    /// Makes a file with a temporary name, as [`Self::beside`] does in file systems that have no files
+    /// without names.
+    ///
+    /// # Errors
+    /// Fails with the error of the system.
+    pub fn with_name(path: &Path, mode: u32) -> io::Result<Self> {
+        let named = temporary(Permissions::from_mode(mode)).tempfile_in(directory_of(path))?;
+        let (file, temporary) = named.into_parts();
         Ok(Self { file, temporary: Some(temporary) })
     }
 
+    /// Returns the temporary name, if the file has one.
+    pub fn temporary_path(&self) -> Option<&Path> {
+        self.temporary.as_deref()
+    }
+
     /// Returns the open file.
-    pub fn file(&mut self) -> &mut File {
-        &mut self.file
+    pub fn as_file(&self) -> &File {
+        &self.file
     }
 
     /// Sets the mode, whatever the umask.
@@ -76,7 +87,7 @@ impl UnnamedFile {
         }
         // linkat(2) can't replace a file. rename(2) can, but needs a name: a temporary one.
         let linked =
-            self::temporary(Permissions::from_mode(MODE)).make_in(directory_of(path), link)?;
+            Builder::new().prefix(PREFIX).suffix(SUFFIX).make_in(directory_of(path), link)?;
         linked.into_temp_path().persist(path).map_err(|error| error.error)
     }
 }
@@ -108,22 +119,22 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("f");
         for (text, make) in [
-            ("first", UnnamedFile::without_name as fn(&Path) -> io::Result<UnnamedFile>),
+            ("first", UnnamedFile::without_name as fn(&Path, u32) -> io::Result<UnnamedFile>),
             ("second", UnnamedFile::without_name),
             ("third", UnnamedFile::with_name),
         ] {
             let before = names(directory.path());
-            let mut file = make(directory.path()).unwrap();
-            file.file().write_all(text.as_bytes()).unwrap();
-            assert_eq!(names(directory.path()) == before, file.temporary.is_none());
+            let file = make(&path, MODE).unwrap();
+            file.as_file().write_all(text.as_bytes()).unwrap();
+            assert_eq!(names(directory.path()) == before, file.temporary_path().is_none());
             file.set_permissions(Permissions::from_mode(0o640)).unwrap();
             file.persist(&path).unwrap();
             assert_eq!(fs::read_to_string(&path).unwrap(), text);
             assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o640);
             assert_eq!(names(directory.path()), ["f"]);
         }
-        drop(UnnamedFile::beside(&path).unwrap());
+        drop(UnnamedFile::beside(&path, MODE).unwrap());
         assert_eq!(names(directory.path()), ["f"]);
-        assert!(UnnamedFile::beside(&directory.path().join("no/f")).is_err());
+        assert!(UnnamedFile::beside(&directory.path().join("no/f"), MODE).is_err());
     }
 }

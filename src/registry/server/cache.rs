@@ -12,15 +12,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use tempfile::{Builder, NamedTempFile};
 use tokio::sync::watch;
 
 use crate::digest::{BlobDigest, DigestReader};
+use crate::outgoing::{PREFIX, SUFFIX, UnnamedFile};
 use crate::registry::error::SetupError;
 
-/// The beginning and the end of the name of an incomplete file.
-const PREFIX: &str = ".stowage-";
-const SUFFIX: &str = ".part";
+/// The mode of new files, before the umask: an image may be for some users only.
+const MODE: u32 = 0o600;
 const BLOB: &str = "sha256-";
 
 /// A directory with blobs, by digest.
@@ -185,16 +184,20 @@ impl Cache {
         self.directory.join(digest.to_string().replace(':', "-"))
     }
 
-    /// Makes a temporary file beside the blobs. The file is locked as long as it is being written:
-    /// an unlocked one was left by a process that was killed.
-    fn temporary(&self) -> io::Result<NamedTempFile> {
-        self.temporary_with(|| ())
+    /// Makes a file for a new blob. The file is locked as long as it is being written: if the file
+    /// system gives it a temporary name, an unlocked file was left by a process that was killed.
+    fn temporary(&self) -> io::Result<UnnamedFile> {
+        self.temporary_with(UnnamedFile::beside, || ())
     }
 
-    /// Makes a temporary file, and calls `meanwhile` before the file is locked.
-    fn temporary_with(&self, mut meanwhile: impl FnMut()) -> io::Result<NamedTempFile> {
+    /// Makes a file by `make`, and calls `meanwhile` before the file is locked.
+    fn temporary_with(
+        &self,
+        make: impl Fn(&Path, u32) -> io::Result<UnnamedFile>,
+        mut meanwhile: impl FnMut(),
+    ) -> io::Result<UnnamedFile> {
         loop {
-            let file = Builder::new().prefix(PREFIX).suffix(SUFFIX).tempfile_in(&self.directory)?;
+            let file = make(&self.directory.join(BLOB), MODE)?;
             meanwhile();
             file.as_file().lock()?;
             if has_its_name(&file)? {
@@ -246,11 +249,12 @@ fn has_digest(mut file: &File, digest: &BlobDigest) -> bool {
     found.is_ok_and(|(found, _)| found == *digest.digest()) && file.rewind().is_ok()
 }
 
-/// Returns whether the file still has its name: another process may have removed it as a leftover
-/// before it was locked.
-fn has_its_name(file: &NamedTempFile) -> io::Result<bool> {
+/// Returns whether the file still has its temporary name, if it needs one: another process may
+/// have removed it as a leftover before it was locked.
+fn has_its_name(file: &UnnamedFile) -> io::Result<bool> {
+    let Some(path) = file.temporary_path() else { return Ok(true) };
     let ours = file.as_file().metadata()?;
-    match fs::symlink_metadata(file.path()) {
+    match fs::symlink_metadata(path) {
         Ok(named) => Ok((named.dev(), named.ino()) == (ours.dev(), ours.ino())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
@@ -306,7 +310,7 @@ pub struct Entry {
     cache: Arc<Cache>,
     digest: BlobDigest,
     /// The file; none if there is no room for it. It is then not in `Cache::writing`.
-    file: Option<NamedTempFile>,
+    file: Option<UnnamedFile>,
     growth: watch::Sender<Growth>,
     written: u64,
 }
@@ -316,7 +320,7 @@ impl Entry {
     /// client still gets the bytes.
     pub fn write(&mut self, bytes: &[u8]) {
         let Some(file) = &mut self.file else { return };
-        match file.write_all(bytes) {
+        match file.as_file().write_all(bytes) {
             Ok(()) => {
                 self.written += bytes.len() as u64;
                 self.growth.send_replace(Growth::Written(self.written));
@@ -348,16 +352,12 @@ impl Entry {
     /// case: it may be removed at once to make room for others. Returns `None` if there was no room
     /// for all bytes.
     pub fn keep(mut self) -> Option<File> {
-        let file = self.file.take()?;
+        let new = self.file.take()?;
+        let file = new.as_file().try_clone().ok()?;
         // Clients that read the growing file need not wait until it is on the disk.
         self.growth.send_replace(Growth::Whole);
-        let (file, named) = match file.as_file().sync_data() {
-            Ok(()) => match file.persist(self.cache.path(&self.digest)) {
-                Ok(file) => (file, Ok(())),
-                Err(failed) => (failed.file.into_file(), Err(failed.error)),
-            },
-            Err(error) => (file.into_file(), Err(error)),
-        };
+        let path = self.cache.path(&self.digest);
+        let named = file.sync_data().and_then(|()| new.persist(&path));
         // Do this after the file has its name: the next request then finds it.
         if named.is_ok() {
             self.cache.touch(&self.digest, &file);
@@ -441,9 +441,8 @@ mod tests {
         entry.write(b"te");
         assert!(cache.get(&digest, 4).is_none());
         assert!(begin(&cache, digest, 4).is_none());
-        // Another process leaves a file alone that is being written.
-        Cache::open(directory.path(), 100).unwrap();
-        assert_eq!(names(directory.path()).len(), 1);
+        // A file that is being written has no name: a killed process leaves nothing.
+        assert_eq!(names(directory.path()), [""; 0]);
         drop(entry);
         assert_eq!(names(directory.path()), [""; 0]);
         assert!(begin(&cache, digest, 4).is_some());
@@ -493,8 +492,8 @@ mod tests {
         let digest = BlobDigest::new(Digest::of(b"text"));
         let mut entry = begin(&cache, digest, 4).unwrap();
         entry.write(b"text");
-        fs::remove_file(directory.path().join(&names(directory.path())[0])).unwrap();
         let file = entry.keep().unwrap();
+        fs::remove_file(cache.path(&digest)).unwrap();
         let mut bytes = [0; 4];
         file.read_exact_at(&mut bytes, 0).unwrap();
         assert_eq!(&bytes, b"text");
@@ -511,29 +510,44 @@ mod tests {
     }
 
     #[test]
+    fn a_blob_is_for_its_owner_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Cache::open(directory.path(), 100).unwrap();
+        let digest = put(&cache, "text");
+        let mode = fs::metadata(cache.path(&digest)).unwrap().mode();
+        assert_eq!(mode & 0o7777, 0o600);
+    }
+
+    #[test]
     fn what_was_removed_before_it_was_locked_is_noticed() {
         let directory = tempfile::tempdir().unwrap();
-        let file = NamedTempFile::new_in(directory.path()).unwrap();
+        let file = UnnamedFile::with_name(&directory.path().join("blob"), MODE).unwrap();
         assert!(has_its_name(&file).unwrap());
-        fs::remove_file(file.path()).unwrap();
+        let path = file.temporary_path().unwrap();
+        fs::remove_file(path).unwrap();
         assert!(!has_its_name(&file).unwrap());
-        fs::write(file.path(), "another one's").unwrap();
+        fs::write(path, "another one's").unwrap();
         assert!(!has_its_name(&file).unwrap());
     }
 
+    /// Uses temporary names, as in file systems that have no files without names.
     #[test]
     fn another_file_is_made_for_one_that_was_taken_for_left() {
         let directory = tempfile::tempdir().unwrap();
         let cache = Cache::open(directory.path(), 100).unwrap();
         let mut times = 0;
-        let file = cache.temporary_with(|| {
+        let file = cache.temporary_with(UnnamedFile::with_name, || {
             times += 1;
             if times < 3 {
                 cache.make_room(0).unwrap();
             }
         });
-        assert!(file.unwrap().path().exists());
+        let file = file.unwrap();
+        assert!(file.temporary_path().unwrap().exists());
         assert_eq!(times, 3);
+        // Another process leaves a file alone that is being written.
+        Cache::open(directory.path(), 100).unwrap();
+        assert!(file.temporary_path().unwrap().exists());
     }
 
     #[test]
