@@ -1,4 +1,4 @@
-{ lib, pkgs, stdenv, writeText, annotationsOf, baseImage, internalSpec, nixDatabase, imageScript, overridable, storePaths, systemFiles }:
+{ lib, pkgs, stdenv, writeText, annotationsOf, baseImage, internalSpec, nixDatabase, imageScript, overridable, storePaths, systemFiles, unpackLimits }:
 
 /* Builds a container image without storing its layers.
 
@@ -46,6 +46,11 @@ lib.fix (self:
   # and its config is inherited. If stowage made it, its store paths are not added again. "" means null, as in
   # nix2container.
 , fromImage ? null
+  # The largest size of an unpacked layer of the base image, in bytes or as a string such as "256G", and the
+  # largest ratio of unpacked to packed size, beyond 512 MiB; null for those of `fromImage`, or for the defaults,
+  # "128G" and 100.
+, maxUnpacked ? null
+, maxRatio ? null
   # A derivation or a list of derivations whose files are copied to `/`.
 , copyToRoot ? null
   # The way to add a link of copyToRoot where the base image has a directory, such as `bin ->
@@ -115,6 +120,7 @@ lib.fix (self:
   let
     baseName = baseNameOf (lib.toLower name);
     base = if fromImage == "" then null else fromImage;
+    limitedBase = unpackLimits.limited { inherit maxUnpacked maxRatio; fromImage = base; };
 
     # A file with the store paths of `config`, so that they are in the closure. The file itself is left out of
     # the image.
@@ -123,7 +129,8 @@ lib.fix (self:
     system = systemFiles {
       function = "buildImage";
       name = baseName;
-      inherit accounts directories files links tmp user config copyToRoot contents layers perms fromImage directoryLinks;
+      inherit accounts directories files links tmp user config copyToRoot contents layers perms directoryLinks;
+      fromImage = limitedBase;
       architecture = arch;
     };
     declared = lib.optional (system != null) "${system}";
@@ -132,7 +139,8 @@ lib.fix (self:
       function = "buildImage";
       name = baseName;
       roots = [ configFile ] ++ map (layer: "${layer}") (storePaths layers);
-      inherit copyToRoot contents layers fromImage;
+      inherit copyToRoot contents layers;
+      fromImage = limitedBase;
       architecture = arch;
       exclude = [ configFile ];
       addToRoot = declared;
@@ -148,6 +156,7 @@ lib.fix (self:
       kind = "image";
       roots = [ configFile ];
       inherit copyToRoot contents layers;
+      fromImage = limitedBase;
       perms = lib.flatten perms ++ lib.optionals initializeNixDatabase nixPerms;
       addToRoot = declared ++ lib.optional initializeNixDatabase "${database}";
       options = {
@@ -169,6 +178,7 @@ lib.fix (self:
     inherit name tag spec meta attach;
     roots = storePaths [ copyToRoot contents ] ++ lib.concatMap (layer: layer.sbomRoots) layers;
     texts = [ (builtins.toJSON config) ];
+    limits = unpackLimits.of limitedBase;
     passthru.fromImage = base;
   }
 )

@@ -5,6 +5,8 @@
 { name
   # Store paths, as strings, whose closure the builder reads.
 , closure
+  # The largest size and ratio of what a base image unpacks to, if they are not the default.
+, limits ? { }
   # The kind of result, "image", "layer", "nixDatabase" or "popularity", with its options.
 , attributes
 }:
@@ -18,4 +20,4 @@ derivation ({
   preferLocalBuild = true;
   allowSubstitutes = false;
   exportReferencesGraph = { inherit closure; };
-} // attributes)
+} // (if limits == { } then { } else { unpackLimits = limits; }) // attributes)

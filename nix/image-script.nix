@@ -15,9 +15,11 @@
   # documents.
 , attach ? [ ]
 , passthru ? { }
+  # The limits for unpacking the base image, if they are not the default.
+, limits ? { }
 }:
 script {
-  inherit function prefix name tag spec meta;
+  inherit function prefix name tag spec meta limits;
   # Use the streamer and not the whole program: otherwise each release of the program would change every
   # script, and with it the tag of every image without a `tag`.
   inherit streamer;
@@ -48,5 +50,5 @@ script {
       copyToDockerDaemon = program "copy-to-docker-daemon" "copy ${spec} docker-daemon:${reference}";
       copyToPodman = withSkopeo "copy-to-podman" "copy ${spec} containers-storage:${reference}";
       copyToRegistry = program "copy-to-registry" "copy ${spec} docker://${reference}${lib.concatMapStrings option documents}";
-    } // passthru;
+    } // passthru // limits;
 }

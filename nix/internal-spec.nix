@@ -1,4 +1,4 @@
-{ lib, builderDerivation, storePaths }:
+{ lib, builderDerivation, storePaths, unpackLimits }:
 
 # The common part of buildImage and buildLayer.
 {
@@ -18,6 +18,8 @@
 , sbomRoots ? [ ]
   # Store paths, as strings, that are copied to `/` in addition to copyToRoot.
 , addToRoot ? [ ]
+  # The base image, which may have limits for unpacking it.
+, fromImage ? null
 }:
 let
   copied = lib.warnIf (contents != null) "stowage.${function}: `contents` is now called `copyToRoot`"
@@ -30,6 +32,7 @@ let
   drv = builderDerivation {
     inherit name;
     closure = roots ++ copyRoots ++ addToRoot;
+    limits = unpackLimits.of fromImage;
     attributes.${kind} = options // {
       copyToRoot = copyRoots ++ addToRoot;
       layers = map (layer: "${layer}") givenLayers;

@@ -18,7 +18,7 @@
 let
   inherit (pkgs) lib;
   available = pkgs // {
-    inherit pkgs scriptPkgs stowage annotationsOf baseAnnotations baseImage builder streamer builderDerivation imageScript internalSpec nixDatabase overridable sbom script storePaths systemFiles;
+    inherit pkgs scriptPkgs stowage annotationsOf baseAnnotations baseImage builder streamer builderDerivation imageScript internalSpec nixDatabase overridable sbom script storePaths systemFiles unpackLimits;
   };
   callPackage = lib.callPackageWith available;
   # Calls a file as callPackage does. What callPackage makes of a function, builtins.functionArgs doesn't know.
@@ -39,6 +39,7 @@ let
   script = callFunction ./script.nix { };
   storePaths = callFunction ./store-paths.nix { };
   systemFiles = callFunction ./system-files.nix { };
+  unpackLimits = callFunction ./unpack-limits.nix { };
 in
 rec {
   buildImage = callFunction ./build-image.nix { };

@@ -18,7 +18,7 @@
 , architecture
 }:
 internalSpec {
-  inherit function roots copyToRoot contents layers addToRoot;
+  inherit function roots copyToRoot contents layers addToRoot fromImage;
   name = "${name}-nix-database";
   kind = "nixDatabase";
   perms = [ ];

@@ -30,6 +30,10 @@ lib.fix (self:
 , arch ? stdenv.hostPlatform.go.GOARCH or pkgs.go.GOARCH
   # True if the registry must have a valid certificate; false also allows plain HTTP.
 , tlsVerify ? true
+  # The largest size of an unpacked layer of the image, in bytes or as a string such as "256G", and the largest
+  # ratio of unpacked to packed size, beyond 512 MiB; null for the defaults, "128G" and 100.
+, maxUnpacked ? null
+, maxRatio ? null
   # The host of the registry, with a port if it needs one.
 , registryUrl ? "registry-1.docker.io"
 }@arguments: overridable self arguments (
@@ -96,7 +100,7 @@ lib.fix (self:
   runCommandLocal (lib.strings.sanitizeDerivationName "docker-image-${imageName}")
   {
     passthru = {
-      inherit getManifest;
+      inherit getManifest maxUnpacked maxRatio;
       # The digest of the manifest is not known, since the file may have been reformatted.
       baseAnnotations = baseAnnotations { imageName = "${registryUrl}/${imageName}"; tag = imageTag; digest = null; };
     };

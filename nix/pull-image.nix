@@ -40,6 +40,10 @@ lib.fix (self:
   # A file with a public key that must verify a signature of the image, by cosign or stowage, before any layer
   # is pulled. If Nix already has the image, it pulls nothing, and verifies nothing.
 , publicKey ? null
+  # The largest size of an unpacked layer of the image, in bytes or as a string such as "256G", and the largest
+  # ratio of unpacked to packed size, beyond 512 MiB; null for the defaults, "128G" and 100.
+, maxUnpacked ? null
+, maxRatio ? null
   # Name of the directory.
 , name ? "docker-image-${imageName}"
 }@arguments: overridable self arguments (
@@ -54,6 +58,7 @@ lib.fix (self:
     outputHashAlgo = "sha256";
     outputHash = hash;
     passthru = {
+      inherit maxUnpacked maxRatio;
       imageName = finalImageName;
       imageTag = finalImageTag;
       # The base's tag is not known if no tag is given.

@@ -1,4 +1,4 @@
-{ lib, scriptPkgs, runCommandLocal, stowage }:
+{ lib, scriptPkgs, runCommandLocal, stowage, unpackLimits }:
 
 # The result of buildImage and buildIndex: a script that streams the image, and programs that copy it.
 {
@@ -18,6 +18,8 @@
 , streamer ? stowage
   # Further attributes of the result, as a function of the reference and of `program` and `withSkopeo` below.
 , passthru ? _: { }
+  # Limits for unpacking layers, as in unpack-limits.nix.
+, limits ? { }
 , meta
 }:
 let
@@ -46,7 +48,7 @@ let
     else if withTag != null then ": give the tag by itself, `tag = \"${builtins.elemAt withTag 1}\"`"
     else "";
 
-  runBy = program: arguments: "exec ${program}/bin/stowage ${arguments} \"$@\"";
+  runBy = program: arguments: "${unpackLimits.exports limits}exec ${program}/bin/stowage ${arguments} \"$@\"";
   run = runBy stowage;
   # Programs for `nix run`.
   program = name: arguments: scriptPkgs.writeShellScriptBin name (run arguments);
@@ -72,7 +74,7 @@ let
     cat > $out <<EOF
     #!${scriptPkgs.runtimeShell}
     # spec: ${spec}
-    ${lib.replaceStrings [ "$@" ] [ "\\$@" ] (runBy streamer (stream "${imageName}:$tag"))}
+    ${lib.replaceStrings [ "$@" "\${" ] [ "\\$@" "\\\${" ] (runBy streamer (stream "${imageName}:$tag"))}
     EOF
     chmod +x $out
   '';

@@ -1,4 +1,4 @@
-{ lib, runCommand, stowage, writeText, overridable }:
+{ lib, runCommand, stowage, writeText, overridable, unpackLimits }:
 
 /* Tests an image's files and configuration, without running a program of the image.
 
@@ -41,7 +41,7 @@ lib.fix (self:
     options = lib.optional skipCommands "--skip-commands"
       ++ lib.optionals (architecture != null) [ "--arch" architecture ];
   in
-  runCommand "structure-test-${name}" { } ''
+  runCommand "structure-test-${name}" (unpackLimits.environment image) ''
     ${stowage}/bin/stowage test ${lib.escapeShellArgs (options ++ [ "${image.spec or image}" ] ++ documents)} > $out || { cat $out >&2; exit 1; }
   ''
 ))

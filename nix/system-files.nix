@@ -113,7 +113,7 @@ assert lib.assertMsg (user == null || hasUser)
 # Checks all values, though nothing should be made.
 builtins.deepSeq options (if nothing then null else
 internalSpec {
-  inherit function perms;
+  inherit function perms fromImage;
   name = "${name}-system-files";
   kind = "systemFiles";
   roots = map (layer: "${layer}") (storePaths layers);

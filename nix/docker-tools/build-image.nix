@@ -1,4 +1,4 @@
-{ lib, pkgs, stdenv, imageSpec, rootTar, imageScript, overridable, storePaths, tarball }:
+{ lib, pkgs, stdenv, imageSpec, rootTar, imageScript, overridable, storePaths, tarball, unpackLimits }:
 
 /* An image of copies of files, as an archive for `docker load`.
 
@@ -72,6 +72,7 @@ lib.fix (self:
       function = "dockerTools.buildImage";
       prefix = "stream";
       inherit name tag spec meta;
+      limits = unpackLimits.of fromImage;
       roots = copies;
       texts = [ (builtins.toJSON config) extraCommands ] ++ lib.optional (runAsRoot != null) runAsRoot;
     };

@@ -1,4 +1,4 @@
-{ runCommand, builder }:
+{ runCommand, builder, unpackLimits }:
 
 /* The root file system that a container of an image has, as a tar.
 
@@ -13,4 +13,4 @@
 , diskSize ? 1024
 }:
 builtins.seq [ fromImageName fromImageTag diskSize ]
-  (runCommand name { } "${builder}/bin/stowage flatten ${fromImage.spec or fromImage} > $out")
+  (runCommand name (unpackLimits.environment fromImage) "${builder}/bin/stowage flatten ${fromImage.spec or fromImage} > $out")

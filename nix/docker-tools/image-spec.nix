@@ -50,7 +50,7 @@ let
       };
     in
     internalSpec {
-      inherit function roots copyToRoot perms;
+      inherit function roots copyToRoot perms fromImage;
       name = "${name}-image.json";
       kind = "image";
       contents = null;

@@ -1,4 +1,4 @@
-{ lib, pkgs, stdenv, symlinkJoin, imageSpec, rootTar, imageScript, overridable, storePaths, tarball }:
+{ lib, pkgs, stdenv, symlinkJoin, imageSpec, rootTar, imageScript, overridable, storePaths, tarball, unpackLimits }:
 
 let
   # The arguments of both functions, with nixpkgs' defaults.
@@ -87,6 +87,7 @@ let
         function = "dockerTools.streamLayeredImage";
         prefix = "stream";
         inherit name tag spec meta passthru;
+        limits = unpackLimits.of fromImage;
         roots = contentsList;
         texts = [ (builtins.toJSON config) extraCommands fakeRootCommands ];
       })

@@ -1,4 +1,4 @@
-{ lib, pkgs, runCommand, shellScript, builder }:
+{ lib, pkgs, runCommand, shellScript, builder, unpackLimits }:
 
 # A tar of files that commands have made, with the owners and modes that the commands set, which a store path
 # could not have. This needs neither root nor a virtual machine: root-tar.sh says how.
@@ -22,12 +22,12 @@
 , fromImage ? null
 }:
 runCommand "${name}.tar"
-{
-  nativeBuildInputs = with pkgs.buildPackages; [ coreutils fakeroot findutils gnused gnutar rsync util-linux ];
-  inherit copyToRoot extraCommands fakeRootCommands uid gid;
-  rsyncFlag = if followDirlinks then "k" else "K";
-  writable = lib.boolToString writable;
-  chrooted = lib.boolToString (chroot && fakeRootCommands != "");
-  runAsRoot = if runAsRoot == null then "" else shellScript "run-as-root.sh" runAsRoot;
-  flatten = if fromImage == null then "" else "${builder}/bin/stowage flatten ${fromImage.spec or fromImage}";
-} "source ${./root-tar.sh}"
+  (unpackLimits.environment fromImage // {
+    nativeBuildInputs = with pkgs.buildPackages; [ coreutils fakeroot findutils gnused gnutar rsync util-linux ];
+    inherit copyToRoot extraCommands fakeRootCommands uid gid;
+    rsyncFlag = if followDirlinks then "k" else "K";
+    writable = lib.boolToString writable;
+    chrooted = lib.boolToString (chroot && fakeRootCommands != "");
+    runAsRoot = if runAsRoot == null then "" else shellScript "run-as-root.sh" runAsRoot;
+    flatten = if fromImage == null then "" else "${builder}/bin/stowage flatten ${fromImage.spec or fromImage}";
+  }) "source ${./root-tar.sh}"

@@ -19,9 +19,11 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::Failure;
+use super::arguments::bytes;
 use super::commands::{build_spec, with_warnings, write_file};
 use crate::closure::ReferencesJson;
 use crate::layer::{DATABASE, DATABASE_DIR, Popularity, SCHEMA_FILE, SCHEMA_VERSION};
+use crate::oci::unpack::UnpackLimits;
 use crate::oci::{self, BuildOptions, NixState, SystemEntry, SystemFiles, SystemOptions};
 use crate::store::{self, Store, StorePath};
 
@@ -31,9 +33,31 @@ use crate::store::{self, Store, StorePath};
 struct Attributes {
     /// The graph of `exportReferencesGraph.closure`.
     closure: ReferencesJson,
+    #[serde(rename = "unpackLimits")]
+    limits: Option<GivenLimits>,
     outputs: Outputs,
     #[serde(flatten)]
     others: Map<String, Value>,
+}
+
+/// The limits for unpacking a base image, as arguments of functions give them.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct GivenLimits {
+    max_unpacked: Option<String>,
+    max_ratio: Option<String>,
+}
+
+impl GivenLimits {
+    /// Returns the limits, with those of `default` in place of missing ones.
+    fn or(self, default: UnpackLimits) -> Result<UnpackLimits, String> {
+        let Self { max_unpacked, max_ratio } = self;
+        let wrong = |error| format!("`unpackLimits`: {error}");
+        Ok(UnpackLimits {
+            total: max_unpacked.map_or(Ok(default.total), |it| bytes(&it).map_err(wrong))?,
+            ratio: max_ratio.map_or(Ok(default.ratio), |it| bytes(&it).map_err(wrong))?,
+        })
+    }
 }
 
 /// The output that the derivation makes.
@@ -95,12 +119,16 @@ fn options<T: DeserializeOwned>(value: Value, of: &'static str) -> Result<T, Fai
     })
 }
 
-pub fn build(store: &Store) -> Result<(), Failure> {
+/// Builds what the derivation describes. `limits` are those of the command line, which the derivation's
+/// own precede.
+pub fn build(store: &Store, limits: UnpackLimits) -> Result<(), Failure> {
     let file = attributes_file();
     let failure = |reason: String| Failure::Derivation { file: file.clone(), reason };
     let open = fs::File::open(&file).map_err(|error| failure(error.to_string()))?;
-    let Attributes { closure, outputs, mut others } = serde_json::from_reader(BufReader::new(open))
-        .map_err(|error| failure(error.to_string()))?;
+    let Attributes { closure, limits: given, outputs, mut others } =
+        serde_json::from_reader(BufReader::new(open))
+            .map_err(|error| failure(error.to_string()))?;
+    given.map_or(Ok(limits), |given| given.or(limits)).map_err(failure)?.choose();
     let Outputs { out: output } = outputs;
     resolve_now(&mut others, OffsetDateTime::now_utc());
     let what =
@@ -212,6 +240,22 @@ mod tests {
 
     fn attributes(json: Value) -> Map<String, Value> {
         serde_json::from_value(json).unwrap()
+    }
+
+    #[test]
+    fn a_derivation_has_limits_of_its_own() {
+        let default = UnpackLimits::default();
+        for (given, expected) in [
+            (json!({}), Some((UnpackLimits::TOTAL, UnpackLimits::RATIO))),
+            (json!({"maxUnpacked": "1G"}), Some((1 << 30, UnpackLimits::RATIO))),
+            (json!({"maxUnpacked": "7", "maxRatio": "1000"}), Some((7, 1000))),
+            (json!({"maxUnpacked": "much"}), None),
+            (json!({"maxRatio": ""}), None),
+        ] {
+            let parsed: GivenLimits = serde_json::from_value(given.clone()).unwrap();
+            let found = parsed.or(default).ok().map(|limits| (limits.total, limits.ratio));
+            assert_eq!(found, expected, "{given}");
+        }
     }
 
     #[test]

@@ -282,7 +282,11 @@ pub fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> Result<(), Failure> {
     let Arguments { command, root, jobs, max_unpacked, max_ratio } = arguments;
-    UnpackLimits { total: max_unpacked, ratio: max_ratio }.choose();
+    let limits = UnpackLimits { total: max_unpacked, ratio: max_ratio };
+    // A derivation has limits of its own.
+    if !matches!(command, Command::Builder) {
+        limits.choose();
+    }
     let store = crate::store::Store::below(root);
     let jobs = jobs.unwrap_or(0);
     rayon::ThreadPoolBuilder::new()
@@ -291,7 +295,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         .map_err(|source| Failure::Threads { jobs, source })?;
     match command {
         Command::Build(arguments) => commands::build(&store, &arguments),
-        Command::Builder => derivation::build(&store),
+        Command::Builder => derivation::build(&store, limits),
         Command::Plan(arguments) => commands::plan(&arguments),
         Command::Popularity(arguments) => commands::popularity(&arguments),
         Command::Stream(arguments) => commands::stream(&store, &arguments),

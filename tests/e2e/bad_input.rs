@@ -1,5 +1,5 @@
 use std::fs::File;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use stowage::store::{Store, StorePath};
 
@@ -8,7 +8,12 @@ use crate::support::{Docker, Image, nix, run, stderr, stowage};
 
 /// Returns Nix's error for an image with wrong `arguments`.
 fn build_error(arguments: &str) -> String {
-    let apply = format!("pkgs: (pkgs.stowage.buildImage {arguments}).spec.drvPath");
+    spec_error(&format!("pkgs.stowage.buildImage {arguments}"))
+}
+
+/// Returns Nix's error for an image that an expression makes of `pkgs`.
+fn spec_error(arguments: &str) -> String {
+    let apply = format!("pkgs: ({arguments}).spec.drvPath");
     let evaluated = nix(&["eval", "--raw", ".#legacyPackages.x86_64-linux", "--apply", &apply])
         .output()
         .unwrap();
@@ -19,6 +24,39 @@ fn build_error(arguments: &str) -> String {
     let built = nix(&["--exec", "nix-store", "--realise", &derivation]).output().unwrap();
     assert!(!built.status.success(), "{arguments} builds");
     stderr(&built)
+}
+
+/// Checks that the limits for unpacking a base image reach the derivations, however they are given.
+#[test]
+fn limits_for_a_base_image_are_arguments() {
+    let with_base = |image: &str| {
+        format!(
+            "let base = pkgs.runCommand \"base.tar.gz\" {{ nativeBuildInputs = [ pkgs.gzip ]; }} \"\
+             ${{pkgs.stowage.buildImage {{ name = \"base\"; copyToRoot = pkgs.bash; }}}} | gzip > $out\"; in {image}"
+        )
+    };
+    for image in [
+        r#"pkgs.stowage.buildImage { name = "a"; fromImage = base; maxUnpacked = 1000; }"#,
+        r#"pkgs.stowage.buildImage { name = "a"; fromImage = base // { maxUnpacked = "1K"; }; }"#,
+        r#"pkgs.stowage.buildImage { name = "a"; fromImage = base; maxUnpacked = "1K"; initializeNixDatabase = true; }"#,
+        r#"pkgs.stowage.buildImage { name = "a"; fromImage = base; maxUnpacked = "1K"; tmp = true; }"#,
+        r#"pkgs.stowage.dockerTools.streamLayeredImage { name = "a"; fromImage = base // { maxUnpacked = "1K"; }; }"#,
+    ] {
+        let error = spec_error(&with_base(image));
+        assert!(error.contains("(`--max-unpacked`, or `maxUnpacked` in Nix)"), "{image}: {error}");
+    }
+    // The argument comes before the base's attribute. The scripts have the limits as well.
+    let image = r#"pkgs.stowage.buildImage { name = "a"; fromImage = base // { maxUnpacked = "1K"; }; maxUnpacked = "1G"; }"#;
+    let apply = format!("pkgs: ({}).drvPath", with_base(image));
+    let evaluate = ["eval", "--raw", ".#legacyPackages.x86_64-linux", "--apply", &apply];
+    let derivation = run(&mut nix(&evaluate));
+    let script = run(&mut nix(&["--exec", "nix-store", "--realise", &derivation]));
+    let text = std::fs::read_to_string(script.trim()).unwrap();
+    assert!(
+        text.contains("\nexport STOWAGE_MAX_UNPACKED=\"${STOWAGE_MAX_UNPACKED-1G}\"\nexec "),
+        "{text}"
+    );
+    assert!(Command::new(script.trim()).stdout(Stdio::null()).status().unwrap().success());
 }
 
 #[test]
@@ -32,6 +70,10 @@ fn mistakes_in_nix_code_are_named() {
         (r#"{ name = "a"; maxLayer = 3; }"#, "unexpected argument 'maxLayer'"),
         (r#"{ name = "a"; maxLayers = 0; }"#, "an image may have 1 to 127 layers, not 0"),
         (r#"{ name = "a"; created = "yesterday"; }"#, "`created` must be"),
+        (
+            r#"{ name = "a"; fromImage = pkgs.bash; maxUnpacked = "lots"; }"#,
+            "`maxUnpacked` must be a number of bytes such as \"256G\", not `lots`",
+        ),
         (r#"{ name = "a"; arch = "x86_64"; }"#, "`arch` must be one of Go's names"),
         (
             r#"{ name = "a"; config.Entrypoint = "/bin/sh"; }"#,

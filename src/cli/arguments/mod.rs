@@ -51,7 +51,7 @@ pub struct Arguments {
 }
 
 /// Parses a number of bytes, with or without a unit.
-fn bytes(text: &str) -> Result<u64, String> {
+pub fn bytes(text: &str) -> Result<u64, String> {
     let (digits, shift) = match text.char_indices().next_back() {
         Some((end, 'K')) => (&text[..end], 10),
         Some((end, 'M')) => (&text[..end], 20),

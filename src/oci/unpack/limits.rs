@@ -48,10 +48,12 @@ impl UnpackLimits {
     pub fn check(self, unpacked: u64, packed: u64) -> io::Result<()> {
         let Self { total, ratio } = self;
         let reason = if unpacked > total {
-            format!("it unpacks to more than {total} bytes (`--max-unpacked`)")
+            format!(
+                "it unpacks to more than {total} bytes (`--max-unpacked`, or `maxUnpacked` in Nix)"
+            )
         } else if unpacked > Self::FREE.saturating_add(packed.saturating_mul(ratio)) {
             format!(
-                "{packed} bytes of it unpack to more than {ratio} times as many (`--max-ratio`)"
+                "{packed} bytes of it unpack to more than {ratio} times as many (`--max-ratio`, or `maxRatio` in Nix)"
             )
         } else {
             return Ok(());

@@ -459,7 +459,7 @@ mod tests {
             assert_eq!(error, "its member `s` has a wrong map of a sparse file");
         }
         let error = read(&sparse(&[(1 << 40, 0)], 0, 1 << 40)).unwrap_err();
-        assert!(error.ends_with("(`--max-unpacked`)"), "{error}");
+        assert!(error.ends_with("(`--max-unpacked`, or `maxUnpacked` in Nix)"), "{error}");
     }
 
     #[test]
