@@ -15,7 +15,7 @@ use super::arguments::{LogFormat, PackagesArguments, ServeArguments, TagsArgumen
 use super::commands::{print, write_file};
 use super::interrupt::{self, Order};
 use crate::error::with_causes;
-use crate::registry::catalog::{Catalog, Source, Sources, Watches};
+use crate::registry::catalog::{Catalog, Reach, Source, Sources, Watches};
 use crate::registry::on_demand::{
     Access, NixBuild, NixLimits, OnDemandOptions, PopularityFile, RequiredSignatures, ServedTags,
 };
@@ -104,11 +104,13 @@ enum Look {
     Changes,
 }
 
-/// Reads files and directories again and again, in a thread of its own: a file system that hangs
+/// Reads files and directories again and again, in threads of their own: a file system that hangs
 /// delays neither answers nor signals.
 struct Loader {
     events: Receiver<Event>,
     looks: Sender<Look>,
+    /// Makes the thread that reads certificates, users and permissions read them again.
+    rereads: Sender<()>,
 }
 
 impl Loader {
@@ -116,7 +118,8 @@ impl Loader {
         let (sender, events) = channel();
         let (looks, look) = channel();
         let noticed = looks.clone();
-        let watches = Watches::start(&store, move || noticed.send(Look::Changes).is_ok());
+        let watches =
+            Watches::start(&store, Reach::default(), move || noticed.send(Look::Changes).is_ok());
         let ordered = sender.clone();
         std::thread::spawn(move || {
             // Without signals, nothing else would end the server.
@@ -127,8 +130,11 @@ impl Loader {
                 }
             }
         });
-        std::thread::spawn(move || load(store, given, files, &sender, &look, watches));
-        Self { events, looks }
+        let (rereads, reread) = channel();
+        let found = sender.clone();
+        std::thread::spawn(move || files.keep_reading(&found, &reread));
+        std::thread::spawn(move || load(store, given, &sender, &look, watches));
+        Self { events, looks, rereads }
     }
 
     /// Returns the first catalog with its number of images, or `None` if the server is to end.
@@ -154,22 +160,23 @@ impl Loader {
         self.events.recv().unwrap_or(Event::Order(Order::End))
     }
 
-    /// Makes the thread read all files again, whether they have changed or not.
+    /// Makes the threads read all files again, whether they have changed or not.
     fn look(&self) {
+        let _ = self.rereads.send(());
         let _ = self.looks.send(Look::All);
     }
 }
 
-/// Reads sources and files again and again, until the receiver of the events is gone.
+/// Reads sources again and again, until the receiver of the events is gone.
 fn load(
     store: Store,
     given: Vec<String>,
-    mut files: Files,
     events: &Sender<Event>,
     look: &Receiver<Look>,
     watches: Watches,
 ) {
-    let given: Result<Vec<_>, _> = given.iter().map(|source| Source::parse(source)).collect();
+    let given: Result<Vec<_>, _> =
+        given.iter().map(|source| Source::parse(source, watches.reach())).collect();
     let mut sources = match given.and_then(|given| Sources::new(store, given, watches)) {
         Ok(sources) => sources,
         Err(error) => return drop(events.send(Event::Failed(error))),
@@ -186,18 +193,16 @@ fn load(
             return;
         }
         is_first = false;
-        files.reload(events, all);
         let ended = Instant::now();
         let mut next = ended + sources.pause();
         all = loop {
             let left = next.saturating_duration_since(Instant::now());
-            match look.recv_timeout(left.min(LOOK)) {
+            match look.recv_timeout(left) {
                 Ok(Look::All) => break true,
                 Ok(Look::Changes) => {
                     next = next.min(Instant::now().max(ended) + sources.pause_after_notice());
                 }
-                Err(RecvTimeoutError::Timeout) if left <= LOOK => break false,
-                Err(RecvTimeoutError::Timeout) => files.reload(events, false),
+                Err(RecvTimeoutError::Timeout) => break false,
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         };
@@ -212,6 +217,17 @@ struct Files {
 }
 
 impl Files {
+    /// Reads files again when they have changed, and all of them when asked to, until the sender is gone.
+    fn keep_reading(mut self, events: &Sender<Event>, reread: &Receiver<()>) {
+        loop {
+            match reread.recv_timeout(LOOK) {
+                Ok(()) => self.reload(events, true),
+                Err(RecvTimeoutError::Timeout) => self.reload(events, false),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
     /// Sends an event for each file that has changed. If a file can't be used, the previous
     /// contents stay in use.
     fn reload(&mut self, events: &Sender<Event>, all: bool) {

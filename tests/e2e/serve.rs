@@ -1,5 +1,6 @@
 //! Tests `stowage serve` and its clients.
 
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -9,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::containerd::Containerd;
 use crate::podman::podman;
-use crate::support::{Docker, Image, run, stderr, stowage};
+use crate::support::{Docker, Image, root_command, run, stderr, stowage};
 
 /// A directory of images, and the program that serves it until the test ends.
 pub struct Served {
@@ -63,6 +64,107 @@ pub fn until<T>(what: &str, mut answer: impl FnMut() -> Option<T>) -> T {
         assert!(begin.elapsed() < Duration::from_secs(60), "waited too long until {what}");
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// A mounted file system that does not answer, until it is dropped.
+struct Hanging {
+    process: Child,
+    directory: PathBuf,
+}
+
+impl Hanging {
+    /// Mounts the file system at a directory. Returns nothing where there is no FUSE.
+    fn mount(directory: &Path) -> Option<Self> {
+        std::fs::create_dir_all(directory).unwrap();
+        if !Path::new("/dev/fuse").exists() {
+            eprintln!("no /dev/fuse: no file system that hangs is tested");
+            return None;
+        }
+        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/hanging.py");
+        let mut command = root_command("python3");
+        command.arg(program).arg(directory).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = command.spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(process.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "mounted\n");
+        Some(Self { process, directory: directory.to_owned() })
+    }
+}
+
+impl Drop for Hanging {
+    fn drop(&mut self) {
+        // Without its process, the file system answers that the connection is broken.
+        drop(self.process.stdin.take());
+        let _ = self.process.wait();
+        let _ = root_command("umount").arg("--lazy").arg(&self.directory).status();
+    }
+}
+
+/// Checks that a file system that hangs delays neither the start, nor news of other directories, nor
+/// the end, and that its own images come back with it.
+#[test]
+fn a_file_system_that_hangs_stops_nothing() {
+    let image = Image::named("app1");
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let mount = path("mount");
+    let Some(hanging) = Hanging::mount(&mount) else { return };
+    let link = |name: &str, to: &Path| {
+        std::fs::create_dir_all(path(name).parent().unwrap()).unwrap();
+        symlink(to, path(name)).unwrap();
+    };
+    link("images/a/v1", &image.spec_file);
+    link("images/b", &mount);
+    link("images/c/v1", &mount.join("image.json"));
+    link("images/z/v1", &image.spec_file);
+    let mut command = stowage(&["serve", "--listen=127.0.0.1:0", "--grace=1"]);
+    command.arg(path("images")).arg(&mount).arg("--address-file").arg(path("address"));
+    let log = std::fs::File::create(path("log")).unwrap();
+    let begin = Instant::now();
+    let mut server = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
+    let host = until("it starts", || std::fs::read_to_string(path("address")).ok());
+    assert!(begin.elapsed() < Duration::from_secs(30), "{:?}", begin.elapsed());
+    let is_there = |name: &str| {
+        let address = format!("http://{}/v2/{name}", host.trim_end());
+        let mut curl = Command::new("curl");
+        curl.args(["--silent", "--fail", "--max-time", "5", "--output", "/dev/null", &address]);
+        curl.status().unwrap().success().then_some(())
+    };
+    until("images beside it are there", || is_there("z/manifests/v1"));
+    assert_eq!(is_there("a/manifests/v1"), Some(()));
+    link("images/a/v2", &image.spec_file);
+    until("news are there", || is_there("a/manifests/v2"));
+    let said = |name: &str| {
+        let log = std::fs::read_to_string(path("log")).unwrap();
+        log.matches(&format!("{name} does not answer")).count()
+    };
+    let places = ["images/b", "images/c/v1", "/mount"];
+    assert_eq!(places.map(said), [1, 1, 1]);
+    // Both the file and the directory are looked at again when they answer.
+    drop(hanging);
+    std::fs::copy(&image.spec_file, mount.join("image.json")).unwrap();
+    until("a file comes back", || is_there("c/manifests/v1"));
+    std::fs::create_dir_all(mount.join("d")).unwrap();
+    link("mount/d/v1", &image.spec_file);
+    until("a directory comes back", || is_there("d/manifests/v1"));
+    until("a directory comes back through a link", || is_there("b/d/manifests/v1"));
+
+    let hanging = Hanging::mount(&mount).unwrap();
+    until("it has noticed", || (places.map(said) == [2, 2, 2]).then_some(()));
+    for name in ["c/manifests/v1", "d/manifests/v1", "b/d/manifests/v1"] {
+        assert_eq!(is_there(name), Some(()), "{name} stays");
+    }
+    signal(&server, "-HUP");
+    link("images/a/v3", &image.spec_file);
+    until("news are there", || is_there("a/manifests/v3"));
+    assert_eq!(is_there("d/manifests/v1"), Some(()));
+    signal(&server, "-TERM");
+    assert!(until("it ends", || server.try_wait().unwrap()).success());
+    drop(hanging);
+}
+
+fn signal(server: &Child, name: &str) {
+    run(Command::new("kill").args([name, &server.id().to_string()]));
 }
 
 fn parsed(output: &str) -> Value {

@@ -53,6 +53,11 @@ impl Attached {
     ) -> Self {
         let Some(image) = image else { return Self::default() };
         let subject = image.subject();
+        let paths = [list.to_owned()].into_iter().chain(self.files.iter().map(|it| it.0.clone()));
+        if let Some(path) = round.hanging(paths.collect()).first() {
+            let problem = format!("{} does not answer", path.display());
+            return Self { problem: Some(problem), ..self };
+        }
         let is_same = self.subject.as_ref() == Some(&subject);
         if !all
             && is_same
@@ -114,6 +119,9 @@ fn read(
         };
         let AttachedFile { file, media_type } = line.parse().map_err(|error| problem(&error))?;
         let path = list.parent().unwrap_or(Path::new("")).join(file);
+        if round.hangs(&path) {
+            return Err(problem(&format!("{} does not answer", path.display())));
+        }
         files.push(look(path.clone(), round));
         let document = read_file(&path, DOCUMENT).map_err(|error| problem(&error))?;
         let annotations = Default::default();

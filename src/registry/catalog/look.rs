@@ -20,8 +20,8 @@ pub struct Found {
     pub files: BTreeMap<Reference, FoundFile>,
     /// Messages about files that can't be served, for the log.
     pub problems: BTreeSet<String>,
-    /// Directories that could not be read: the index of the source, and the repository that the
-    /// directory stands for.
+    /// Directories and files that could not be read: the index of the source, and the repository that
+    /// the directory stands for, or the repository and tag of the file.
     unreadable: Vec<(usize, String)>,
 }
 
@@ -35,9 +35,16 @@ pub struct FoundFile {
     pub attached: Option<PathBuf>,
     /// The size, times and inode of the file; none if it is no regular file, or can't be read.
     pub fingerprint: Option<Fingerprint>,
+    /// True if the file can't be looked at now: what was read of it before stays.
+    pub is_unseen: bool,
 }
 
 impl FoundFile {
+    /// Returns a file that can't be looked at now, with its state of before.
+    pub fn unseen(source: usize, path: PathBuf, fingerprint: Option<Fingerprint>) -> Self {
+        Self { source, path, attached: None, fingerprint, is_unseen: true }
+    }
+
     /// Reads the state of a file.
     pub fn at(source: usize, path: PathBuf) -> Self {
         let metadata = fs::metadata(&path).ok();
@@ -51,7 +58,7 @@ impl FoundFile {
 
     fn with(source: usize, path: PathBuf, metadata: Option<&Metadata>) -> Self {
         let fingerprint = metadata.filter(|it| it.is_file()).map(Fingerprint::new);
-        Self { source, path, attached: None, fingerprint }
+        Self { source, path, attached: None, fingerprint, is_unseen: false }
     }
 }
 
@@ -63,6 +70,10 @@ impl Found {
             match source {
                 Source::Image(name, tag, file) => {
                     let list = list_of(file);
+                    if let Some(path) = round.hanging(vec![file.clone(), list.clone()]).first() {
+                        found.hang(index, path, format!("{name}/{tag}"));
+                        continue;
+                    }
                     round.watch_file(file);
                     round.watch_file(&list);
                     let attached = list.symlink_metadata().is_ok().then_some(list);
@@ -70,6 +81,10 @@ impl Found {
                     found.add((name.clone(), tag.clone()), file);
                 }
                 Source::Directory(path) => {
+                    if round.hangs(path) {
+                        found.hang(index, path, String::new());
+                        continue;
+                    }
                     round.watch_path(path);
                     found.look_in(index, path, "", &mut Vec::new(), round);
                 }
@@ -93,10 +108,19 @@ impl Found {
         }
     }
 
-    /// Returns whether the directory of a repository could not be read.
-    pub fn is_out_of_sight(&self, source: usize, repository: &str) -> bool {
+    /// Notes a path that does not answer, by its name in the registry.
+    fn hang(&mut self, source: usize, path: &Path, name: String) {
+        let problem =
+            format!("{} does not answer: what was read of it before stays", path.display());
+        self.problems.insert(problem);
+        self.unreadable.push((source, name));
+    }
+
+    /// Returns whether a file, or a directory above it, could not be read.
+    pub fn is_out_of_sight(&self, source: usize, (repository, tag): &Reference) -> bool {
+        let name = format!("{repository}/{tag}");
         self.unreadable.iter().any(|(unreadable, above)| {
-            let below = repository.strip_prefix(&**above);
+            let below = name.strip_prefix(&**above);
             *unreadable == source
                 && (above.is_empty() || below.is_some_and(|b| b.is_empty() || b.starts_with('/')))
         })
@@ -134,6 +158,11 @@ impl Found {
         above.push(this);
         entries.sort_by_key(DirEntry::file_name);
         let mut lists = BTreeMap::new();
+        // These may be on other file systems.
+        let elsewhere = |entry: &&DirEntry| {
+            entry.file_type().is_ok_and(|kind| kind.is_symlink() || kind.is_dir())
+        };
+        let hanging = round.hanging(entries.iter().filter(elsewhere).map(DirEntry::path).collect());
         for entry in entries {
             let (path, name) = (entry.path(), entry.file_name());
             let name = name.to_string_lossy();
@@ -146,6 +175,10 @@ impl Found {
             } else {
                 format!("{repository}/{name}")
             };
+            if hanging.contains(&path) {
+                self.hang(source, &path, nested);
+                continue;
+            }
             if entry.file_type().is_ok_and(|kind| kind.is_symlink()) {
                 round.watch_file(&path);
             }

@@ -4,6 +4,7 @@
 mod attached;
 mod look;
 mod prepared;
+mod reach;
 mod reports;
 mod source;
 mod sources;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 pub use prepared::PreparedArtifact;
+pub use reach::Reach;
 pub use source::Source;
 pub use sources::{Reload, Sources};
 pub use watches::Watches;

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::check_reference;
+use super::reach::Reach;
 use crate::registry::error::SetupError;
 
 /// The tag of an image whose name has none.
@@ -25,7 +26,7 @@ impl Source {
     ///
     /// # Errors
     /// Fails if the argument does not yield a valid name.
-    pub fn parse(argument: &str) -> Result<Self, SetupError> {
+    pub fn parse(argument: &str, reach: &Reach) -> Result<Self, SetupError> {
         let invalid = |source| SetupError::Name { argument: format!("`{argument}`"), source };
         // A path that looks like this can be written with `./` before it.
         let reference = argument.split_once('=').and_then(|(reference, file)| {
@@ -37,7 +38,8 @@ impl Source {
             return Ok(Self::Image(name.to_owned(), tag.to_owned(), file.into()));
         }
         let path = Path::new(argument);
-        if path.is_dir() {
+        // A file system that hangs is mounted at a directory.
+        if !reach.answers(path) || path.is_dir() {
             return Ok(Self::Directory(path.to_owned()));
         }
         let name = name_of(path);
@@ -90,7 +92,7 @@ mod tests {
             ("Hello.json", None),
             ("", None),
         ] {
-            assert_eq!(Source::parse(argument).ok(), expected, "{argument}");
+            assert_eq!(Source::parse(argument, &Reach::default()).ok(), expected, "{argument}");
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -56,7 +57,8 @@ impl Entry {
     }
 
     fn is_as_before(&self, file: &FoundFile) -> bool {
-        !self.is_fresh && (self.fingerprint, &self.file) == (file.fingerprint, &file.path)
+        file.is_unseen
+            || !self.is_fresh && (self.fingerprint, &self.file) == (file.fingerprint, &file.path)
     }
 }
 
@@ -73,6 +75,10 @@ fn contents_of(file: &FoundFile, read: &Contents) -> Result<Arc<PreparedArtifact
     }
 }
 
+fn hangs() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "its file system does not answer")
+}
+
 /// Images and their sources.
 pub struct Sources {
     /// The store that has the images of an index.
@@ -83,7 +89,7 @@ pub struct Sources {
     entries: BTreeMap<Reference, Entry>,
     kept: Vec<(String, Arc<PreparedArtifact>, Instant)>,
     problems: BTreeSet<String>,
-    /// The time that the last look took.
+    /// The time that the last look worked.
     took: Duration,
 }
 
@@ -117,7 +123,10 @@ impl Sources {
                             second: file.clone(),
                         });
                     }
-                    check_regular(file)
+                    let reach = watches.reach();
+                    let answers = if reach.answers(file) { Ok(()) } else { Err(hangs()) };
+                    answers
+                        .and_then(|()| check_regular(file))
                         .map_err(|source| SetupError::Read { path: file.clone(), source })?;
                     let found = FoundFile::at(index, file.clone());
                     let read = files.read(&store, found.to_be_read(), false);
@@ -125,6 +134,8 @@ impl Sources {
                     let entry = Entry::new(found, spec, None);
                     entries.insert(reference, entry);
                 }
+                // The first look reports a directory that hangs.
+                Source::Directory(path) if !watches.reach().answers(path) => {}
                 Source::Directory(path) => {
                     let read = fs::read_dir(path).map(drop);
                     read.map_err(|source| SetupError::Read { path: path.clone(), source })?;
@@ -141,17 +152,21 @@ impl Sources {
         let mut watches = std::mem::replace(&mut self.watches, Watches::none());
         let mut round = watches.round();
         let mut found = Found::look(&self.sources, &mut round);
-        self.took = begin.elapsed();
+        // Waiting is no work: a path that does not answer must not delay the next look.
+        self.took = begin.elapsed().saturating_sub(round.waited());
         let mut before = std::mem::take(&mut self.entries);
         // An image whose directory can't be read now may be back in a moment: keep it.
         for (reference, entry) in &before {
-            if found.is_out_of_sight(entry.source, &reference.0) {
-                let file = || FoundFile::at(entry.source, entry.file.clone());
+            if found.is_out_of_sight(entry.source, reference) {
+                let (source, path) = (entry.source, entry.file.clone());
+                let file = || FoundFile::unseen(source, path, entry.fingerprint);
                 found.files.entry(reference.clone()).or_insert_with(file);
             }
         }
         let is_as_before = |(reference, file): &(&Reference, &FoundFile)| {
-            before.get(*reference).is_some_and(|old| !all && old.is_as_before(file))
+            before
+                .get(*reference)
+                .is_some_and(|old| (!all || file.is_unseen) && old.is_as_before(file))
         };
         let news = found.files.iter().filter(|found| !is_as_before(found));
         let to_be_read = news.flat_map(|(_, file)| file.to_be_read()).collect();
@@ -159,10 +174,10 @@ impl Sources {
         let mut changed = false;
         for (reference, file) in found.files {
             let mut old = before.remove(&reference);
-            let list = file.attached.clone();
+            let (list, is_unseen) = (file.attached.clone(), file.is_unseen);
             let attached = old.as_mut().map(|old| std::mem::take(&mut old.attached));
             let mut entry = match old {
-                Some(old) if !all && old.is_as_before(&file) => {
+                Some(old) if (!all || file.is_unseen) && old.is_as_before(&file) => {
                     Entry { source: file.source, ..old }
                 }
                 old => {
@@ -193,6 +208,7 @@ impl Sources {
             let beside = attached.attachments.clone();
             entry.attached = match list {
                 Some(list) => attached.again(&list, entry.spec.as_deref(), all, &mut round),
+                None if is_unseen => attached,
                 None => Attached::default(),
             };
             changed |= beside != entry.attached.attachments;
@@ -265,7 +281,7 @@ impl Sources {
 mod tests {
     use std::os::unix::fs::symlink;
 
-    use super::super::Content;
+    use super::super::{Content, Reach};
     use super::*;
 
     /// Returns an image spec that differs from others by its time.
@@ -451,7 +467,8 @@ mod tests {
         symlink("images", path("link")).unwrap();
         fs::write(path("named"), spec(2003)).unwrap();
         let (sender, notices) = std::sync::mpsc::channel();
-        let watches = Watches::start(&Store::default(), move || sender.send(()).is_ok());
+        let watches =
+            Watches::start(&Store::default(), Reach::default(), move || sender.send(()).is_ok());
         let image = Source::Image("b".to_owned(), "v1".to_owned(), path("named"));
         let given = vec![image, Source::Directory(path("link"))];
         let mut sources = Sources::new(Store::default(), given, watches).unwrap();

@@ -1,17 +1,21 @@
 //! Watches directories and files for changes, if the system can report them.
 //! Stage: registry. Input: paths. Output: a notice after each change.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use super::reach::Reach;
 use super::reports::{Interest, Reports};
 use crate::image_path::MOST_LINKS;
 use crate::store::Store;
 
-/// Watches every directory and file that could change the images of a server.
+/// Watches every directory and file that could change the images of a server, and avoids those that
+/// do not answer.
 pub struct Watches {
+    reach: Reach,
     /// The store directory. Its files never change, so that none is watched.
     store: PathBuf,
     reports: Option<Reports>,
@@ -22,14 +26,19 @@ pub struct Watches {
 impl Watches {
     /// Starts to watch. Calls `notice` on another thread, after each change, until it returns
     /// false. If the system can't report changes, says so in the log, and watches nothing.
-    pub fn start(store: &Store, notice: impl Fn() -> bool + Send + 'static) -> Self {
+    pub fn start(store: &Store, reach: Reach, notice: impl Fn() -> bool + Send + 'static) -> Self {
         let reports = Reports::start(notice).inspect_err(|error| warn(error)).ok();
-        Self { store: store.physical_dir(), reports, sees_all: false }
+        Self { reach, store: store.physical_dir(), reports, sees_all: false }
     }
 
     /// Makes watches that never report anything.
     pub fn none() -> Self {
-        Self { store: PathBuf::new(), reports: None, sees_all: false }
+        Self { reach: Reach::default(), store: PathBuf::new(), reports: None, sees_all: false }
+    }
+
+    /// Returns what finds out whether paths answer.
+    pub fn reach(&self) -> &Reach {
+        &self.reach
     }
 
     /// Begins a round, which names again every path to be watched. Other paths are then no longer
@@ -39,7 +48,7 @@ impl Watches {
         if let Some(reports) = &mut self.reports {
             reports.begin();
         }
-        Round { watches: self, directories: BTreeMap::new() }
+        Round { watches: self, directories: BTreeMap::new(), waited: Duration::ZERO }
     }
 
     /// Returns whether every change of the last round's paths is reported.
@@ -57,9 +66,32 @@ pub struct Round<'w> {
     watches: &'w mut Watches,
     /// The directories that were resolved in this round, each with its path without links.
     directories: BTreeMap<PathBuf, PathBuf>,
+    /// The time spent on paths that do not answer.
+    waited: Duration,
 }
 
 impl Round<'_> {
+    /// Returns the time that was spent on paths that do not answer.
+    pub fn waited(&self) -> Duration {
+        self.waited
+    }
+
+    /// Returns the paths that do not answer, which can't be watched.
+    pub fn hanging(&mut self, paths: Vec<PathBuf>) -> BTreeSet<PathBuf> {
+        let begin = Instant::now();
+        let hanging = self.watches.reach.hanging(paths);
+        if !hanging.is_empty() {
+            self.watches.sees_all = false;
+            self.waited += begin.elapsed();
+        }
+        hanging
+    }
+
+    /// Returns whether a path does not answer.
+    pub fn hangs(&mut self, path: &Path) -> bool {
+        !self.hanging(vec![path.to_owned()]).is_empty()
+    }
+
     /// Watches all files of a directory, except those whose name begins with a dot.
     pub fn watch_directory(&mut self, directory: &Path) {
         self.watch(directory, Interest::Files);
