@@ -7,7 +7,7 @@ use std::io;
 use std::path::Path;
 
 use super::Error;
-use super::base_tree::{Attributes, BaseEntry, BaseLayerTree};
+use super::base_tree::{Attributes, BaseEntry, BaseLayerBuilder, BaseLayerTree};
 use super::contents::LayerContents;
 use super::header::Entry;
 use super::node::{Children, Node, TreeEntry};
@@ -39,7 +39,7 @@ pub fn write_layer(store: &Store, contents: &LayerContents, out: impl Sink) -> R
 /// # Errors
 /// Fails if a directory or link of the sources can't be read.
 pub fn outline_layer(store: &Store, contents: &LayerContents) -> Result<BaseLayerTree, Error> {
-    walk(store, contents, Outline(BaseLayerTree::default())).map(|outline| outline.0)
+    walk(store, contents, Outline(BaseLayerBuilder::default())).map(|outline| outline.0.finish())
 }
 
 fn walk<E: Entries>(store: &Store, contents: &LayerContents, out: E) -> Result<E, Error> {
@@ -85,7 +85,7 @@ impl<S: Sink> Entries for TarWriter<Pieces<S>> {
 }
 
 /// Collects the changes of a layer to those below, without its files.
-struct Outline(BaseLayerTree);
+struct Outline(BaseLayerBuilder);
 
 impl Entries for Outline {
     fn entry(&mut self, name: &[u8], entry: Entry, given: Given) -> Result<(), Error> {

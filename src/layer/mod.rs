@@ -26,7 +26,8 @@ use thiserror::Error;
 
 pub use archive::{outline_layer, write_layer};
 pub use base_tree::{
-    ACCOUNT_FILES, AccountFile, Attributes, BadLink, BaseEntry, BaseLayerTree, BaseTree,
+    ACCOUNT_FILES, AccountFile, Attributes, BadLink, BaseEntry, BaseLayerBuilder, BaseLayerTree,
+    BaseTree, LinkProblem, check_links,
 };
 pub use build::{Layer, LayerMaker, build_layers};
 pub use contents::{LayerContents, MergedFiles};

@@ -3,19 +3,19 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use stowage::layer::{
-    Attributes, BaseEntry, BaseLayerTree, BaseTree, Error, LayerContents, met_by, write_layer,
+    Attributes, BaseEntry, BaseLayerBuilder, BaseTree, Error, LayerContents, met_by, write_layer,
 };
 use stowage::store::StorePath;
 
 use crate::support::FakeStore;
 
 fn base(entries: &[(&str, BaseEntry)]) -> BaseTree {
-    let mut layer = BaseLayerTree::default();
+    let mut layer = BaseLayerBuilder::default();
     for (name, entry) in entries {
         layer.add(name.as_bytes(), *entry);
     }
     let mut tree = BaseTree::default();
-    tree.apply(&layer);
+    tree.apply(&layer.finish());
     tree
 }
 

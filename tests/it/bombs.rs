@@ -188,13 +188,15 @@ fn much_does_not_come_of_little() {
 /// Checks that `build` and `flatten` refuse the same members.
 #[test]
 fn odd_members_are_refused_by_all() {
-    let hard = |target: &str| {
+    let to = |kind, name: &str, target: &str| {
         let mut header = Header::new_gnu();
-        header.as_mut_bytes().copy_from_slice(&self::header(EntryType::Link, "h", 0));
+        header.as_mut_bytes().copy_from_slice(&self::header(kind, name, 0));
         header.as_gnu_mut().unwrap().linkname[..target.len()].copy_from_slice(target.as_bytes());
         header.set_cksum();
         header.as_bytes().to_vec()
     };
+    let hard = |target| to(EntryType::Link, "h", target);
+    let link = |target| to(EntryType::Symlink, target, target);
     for (what, layer, expected) in [
         (
             "parent",
@@ -206,6 +208,12 @@ fn odd_members_are_refused_by_all() {
             hard("../etc/passwd"),
             "its member `h` is a hard link to `../etc/passwd`, which leads out of the image",
         ),
+        (
+            "link to a missing file",
+            hard("etc/passwd"),
+            "its member `h` is a hard link to `etc/passwd`, and there is no such file before it",
+        ),
+        ("link to itself", [link("loop"), member("loop/f", b"")].concat(), "layer 1 of 1: "),
         (
             "device",
             header(EntryType::Block, "blk", 0),

@@ -142,7 +142,10 @@ fn archives_are_images_too() {
 #[test]
 fn what_is_wrong_is_said_and_nothing_is_left() {
     for (layers, expected) in [
-        (&["h b a"][..], "layer 2 of 2: `b` is a hard link to `a`, which does not exist"),
+        (
+            &["h b a"][..],
+            "layer 2 of 2: `b` is a hard link to `a`, and there is no such file before it",
+        ),
         (
             &["s a b", "s b a", "f a/x 1"],
             "layer 2 of 2: the links on the way to `a/x` lead in a circle",

@@ -16,11 +16,26 @@ pub struct BaseLayerTree {
     removed: BTreeSet<ImagePath>,
     /// Directories whose contents an opaque whiteout removes from the layers below.
     emptied: BTreeSet<ImagePath>,
-    /// Hashes of all other names: enough to notice that an entry replaces a directory or link
-    /// below.
+    /// Hashes of all other names, sorted: enough to notice that an entry replaces a directory or
+    /// link below.
     others: Vec<u64>,
     /// The files among these names that belong to Nix's database, or that have accounts.
     state: BTreeSet<ImagePath>,
+    /// The hard links whose targets are not files before them in the layer.
+    pub(super) hard_links: Vec<HardLink>,
+    /// The symbolic links of the layer that have entries of the layer below them.
+    passed_links: BTreeSet<ImagePath>,
+}
+
+/// A hard link of a layer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HardLink {
+    /// The name of the link, as in the archive.
+    pub name: Vec<u8>,
+    /// The name of the target, as in the archive.
+    pub target: Vec<u8>,
+    /// The number of files that the layer has before the link.
+    files_before: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,19 +53,29 @@ pub enum BaseEntry<'a> {
     Directory(Attributes),
     /// A symbolic link to this target.
     Symlink(&'a [u8]),
-    /// A file, a hard link or a device.
+    /// A further name of the file with this name.
+    HardLink(&'a [u8]),
+    /// A file or a device.
     Other,
 }
 
-impl BaseLayerTree {
+/// Collects the entries of a layer in the order of its archive.
+#[derive(Debug, Default)]
+pub struct BaseLayerBuilder {
+    tree: BaseLayerTree,
+}
+
+impl BaseLayerBuilder {
     /// Adds an entry, by its name in the archive. Of several entries with one name, the last
     /// counts. Returns an estimate of the memory that the entry takes, in bytes.
     pub fn add(&mut self, name: &[u8], entry: BaseEntry) -> u64 {
-        let name = ImagePath::normal(name);
+        let tree = &mut self.tree;
+        let written = name;
+        let name = ImagePath::normal(written);
         let size = memory(&name);
         let (parent, last) = (name.parent(), split(name.as_bytes()).1);
         if last == b".wh..wh..opq" {
-            self.emptied.insert(parent);
+            tree.emptied.insert(parent);
             return size;
         }
         // aufs kept such names for itself, and old images have them.
@@ -58,32 +83,109 @@ impl BaseLayerTree {
             return 0;
         }
         if let Some(hidden) = last.strip_prefix(b".wh.") {
-            self.removed.insert(parent.join(hidden));
+            tree.removed.insert(parent.join(hidden));
             return size;
         }
-        let implied = self.imply(parent);
-        match entry {
+        let implied = tree.imply(parent);
+        let own = match entry {
             BaseEntry::Directory(attributes) => {
-                self.state.remove(&name);
-                self.entries.insert(name, Change::Node(BaseNode::Directory(attributes)));
-                implied + size
+                tree.state.remove(&name);
+                tree.entries.insert(name, Change::Node(BaseNode::Directory(attributes)));
+                size
             }
             BaseEntry::Symlink(target) => {
-                self.state.remove(&name);
-                self.entries.insert(name, Change::Node(BaseNode::Symlink(target.to_vec())));
-                implied + size + target.len() as u64
+                tree.state.remove(&name);
+                tree.entries.insert(name, Change::Node(BaseNode::Symlink(target.to_vec())));
+                size + target.len() as u64
             }
-            BaseEntry::Other => {
-                self.others.push(hash(name.as_bytes()));
-                self.entries.remove(&name);
-                if is_state(name.as_bytes()) {
-                    self.state.insert(name);
-                    return implied + size;
-                }
-                // A hash has eight bytes, and the list doubles when it grows.
-                implied + 16
+            BaseEntry::HardLink(target) => {
+                let files_before = tree.others.len();
+                let (link, target) = (written.to_vec(), target.to_vec());
+                let link_size = size + 2 * target.len() as u64;
+                tree.hard_links.push(HardLink { name: link, target, files_before });
+                link_size + tree.add_file(name)
+            }
+            BaseEntry::Other => tree.add_file(name),
+        };
+        implied + own
+    }
+
+    /// Returns the changes of the layer, after its last entry.
+    pub fn finish(self) -> BaseLayerTree {
+        let mut tree = self.tree;
+        tree.forget_hard_links_to_files_before();
+        tree.others.sort_unstable();
+        tree.others.dedup();
+        tree
+    }
+}
+
+impl BaseLayerTree {
+    fn add_file(&mut self, name: ImagePath) -> u64 {
+        self.others.push(hash(name.as_bytes()));
+        self.entries.remove(&name);
+        // A hash has eight bytes, and the list doubles when it grows.
+        let mut size = 16;
+        if is_state(name.as_bytes()) {
+            size += memory(&name);
+            self.state.insert(name);
+        }
+        size
+    }
+
+    /// Expects `others` in the order of the archive.
+    fn forget_hard_links_to_files_before(&mut self) {
+        if self.hard_links.is_empty() {
+            return;
+        }
+        let target = |link: &HardLink| ImagePath::normal(&link.target);
+        let mut first = BTreeMap::new();
+        for link in &self.hard_links {
+            first.insert(hash(target(link).as_bytes()), usize::MAX);
+        }
+        for (index, name) in self.others.iter().enumerate() {
+            if let Some(first) = first.get_mut(name) {
+                *first = index.min(*first);
             }
         }
+        let entries = &self.entries;
+        self.hard_links.retain(|link| {
+            let target = target(link);
+            // Another entry may have taken the place of the file.
+            first[&hash(target.as_bytes())] >= link.files_before || entries.contains_key(&target)
+        });
+    }
+
+    /// Returns whether the layer has a file of this name, or something that is no directory and
+    /// no link.
+    pub(super) fn has_file(&self, name: &ImagePath) -> bool {
+        !self.entries.contains_key(name) && self.has_other(name.as_bytes())
+    }
+
+    fn has_other(&self, name: &[u8]) -> bool {
+        self.others.binary_search(&hash(name)).is_ok()
+    }
+
+    /// Returns the names of the links, and of the directories without an entry, that have entries of
+    /// the layer below them.
+    pub(super) fn passed(&self) -> impl Iterator<Item = &ImagePath> {
+        let implied = self.entries.iter().filter(|(_, change)| **change == Change::Implied);
+        self.passed_links.iter().chain(implied.map(|(name, _)| name))
+    }
+
+    /// Returns whether a whiteout of the layer removes what the layers below have under a name.
+    pub(super) fn removes(&self, name: &ImagePath) -> bool {
+        let mut name = name.as_bytes();
+        while !self.removed.contains(name) {
+            if name.is_empty() {
+                return false;
+            }
+            name = split(name).0;
+            if self.emptied.contains(name) {
+                return true;
+            }
+        }
+        true
     }
 
     /// Returns whether the layer has this file of Nix's database, or of accounts.
@@ -98,7 +200,7 @@ impl BaseLayerTree {
         loop {
             let is_link =
                 || matches!(self.entries.get(name), Some(Change::Node(BaseNode::Symlink(_))));
-            if self.removed.contains(name) || self.others.contains(&hash(name)) || is_link() {
+            if self.removed.contains(name) || self.has_other(name) || is_link() {
                 return true;
             }
             if name.is_empty() {
@@ -119,6 +221,12 @@ impl BaseLayerTree {
             self.entries.insert(directory, Change::Implied);
             directory = parent;
         }
+        let entry = self.entries.get(&directory);
+        let is_link = matches!(entry, Some(Change::Node(BaseNode::Symlink(_))));
+        if is_link && !self.passed_links.contains(&directory) {
+            size += memory(&directory);
+            self.passed_links.insert(directory);
+        }
         size
     }
 }
@@ -126,16 +234,14 @@ impl BaseLayerTree {
 impl BaseTree {
     /// Applies one more layer to the tree.
     pub fn apply(&mut self, layer: &BaseLayerTree) {
-        let BaseLayerTree { entries, removed, emptied, others, state } = layer;
+        let BaseLayerTree { entries, removed, emptied, state, .. } = layer;
         for name in removed {
             self.remove(name);
         }
         for name in emptied {
             self.empty(name);
         }
-        let mut others = others.clone();
-        others.sort_unstable();
-        let replaced = |name: &&ImagePath| others.binary_search(&hash(name.as_bytes())).is_ok();
+        let replaced = |name: &&ImagePath| layer.has_other(name.as_bytes());
         let replaced: Vec<ImagePath> = self.nodes.keys().filter(replaced).cloned().collect();
         for name in &replaced {
             self.remove(name);
@@ -235,12 +341,13 @@ mod tests {
 
     #[test]
     fn what_is_hidden_is_known() {
-        let mut layer = BaseLayerTree::default();
+        let mut layer = BaseLayerBuilder::default();
         for (name, entry) in
             [file("a/.wh.b"), file("c/.wh..wh..opq"), directory("d"), link("e", "x"), file("f")]
         {
             layer.add(name.as_bytes(), entry);
         }
+        let layer = layer.finish();
         for (name, hidden) in [
             ("a", false),
             ("a/b", true),

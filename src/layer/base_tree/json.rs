@@ -92,7 +92,7 @@ pub mod octal {
 #[cfg(test)]
 mod tests {
     use super::super::tests::{STICKY, USUAL, link, tree};
-    use super::super::{BaseEntry, BaseLayerTree};
+    use super::super::{BaseEntry, BaseLayerBuilder};
     use super::*;
 
     #[test]
@@ -122,10 +122,10 @@ mod tests {
 
     #[test]
     fn names_that_json_lacks_are_found() {
-        let mut layer = BaseLayerTree::default();
+        let mut layer = BaseLayerBuilder::default();
         layer.add(b"caf\xe9", BaseEntry::Directory(USUAL));
         let mut tree = BaseTree::default();
-        tree.apply(&layer);
+        tree.apply(&layer.finish());
         assert_eq!(tree.unwritable(), Some("caf\\xe9".to_owned()));
     }
 }

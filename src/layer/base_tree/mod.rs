@@ -8,6 +8,7 @@
 
 mod changes;
 mod json;
+mod links;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -17,7 +18,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::image_path::{ImagePath, Last, NodeKind, Obstacle, Stopped, Tree, resolve};
-pub use changes::{BaseEntry, BaseLayerTree};
+pub use changes::{BaseEntry, BaseLayerBuilder, BaseLayerTree};
+pub use links::{LinkProblem, check_links};
 
 /// The files of Nix's database in its directory (Nix, `src/libstore/local-store.cc`; SQLite's
 /// "Temporary Files").
@@ -240,14 +242,18 @@ mod tests {
         (name, BaseEntry::Other)
     }
 
+    pub fn layer(entries: &[(&str, BaseEntry)]) -> BaseLayerTree {
+        let mut layer = BaseLayerBuilder::default();
+        for (name, entry) in entries {
+            layer.add(name.as_bytes(), *entry);
+        }
+        layer.finish()
+    }
+
     pub fn tree(layers: &[&[(&str, BaseEntry)]]) -> BaseTree {
         let mut tree = BaseTree::default();
         for entries in layers {
-            let mut layer = BaseLayerTree::default();
-            for (name, entry) in *entries {
-                layer.add(name.as_bytes(), *entry);
-            }
-            tree.apply(&layer);
+            tree.apply(&layer(entries));
         }
         tree
     }

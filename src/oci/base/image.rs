@@ -21,7 +21,8 @@ use super::scan::{Scan, scan};
 use crate::digest::DiffId;
 use crate::image_path::ImagePath;
 use crate::layer::{
-    ACCOUNT_FILES, AccountFile, BaseLayerTree, BaseTree, DATABASE_DIR, LayerBudget,
+    ACCOUNT_FILES, AccountFile, BaseLayerTree, BaseTree, DATABASE_DIR, LayerBudget, LinkProblem,
+    check_links,
 };
 use crate::oci::architecture::Architecture;
 use crate::oci::chunked::TocPlace;
@@ -31,7 +32,7 @@ use crate::oci::platform::Platform;
 use crate::oci::sources::SourceInfo;
 use crate::oci::spec_layer::{LayerSource, SpecLayer};
 use crate::oci::stored::{Place, StoredBlob};
-use crate::oci::unpack::Budget;
+use crate::oci::unpack::{Budget, MemberProblem, TarError, shown};
 use crate::store::{Store, StorePath};
 
 /// The image below the layers that a build adds.
@@ -167,9 +168,22 @@ pub fn read_base(
         });
         trees.push(LayerTree { tree: scanned.tree.clone(), of_store_paths: false });
     }
+    check_trees(&trees).map_err(|(layer, problem)| layer_error(layer)(problem))?;
     let history = inherit_history(&configuration.document, count);
     BaseImage::new(configuration.document, history, read, Vec::new(), trees)
         .map_err(|problem| error(None, problem))
+}
+
+/// Checks the links of layers. An error comes with the index of its layer.
+pub(super) fn check_trees(trees: &[LayerTree]) -> Result<(), (usize, Problem)> {
+    let trees: Vec<_> = trees.iter().map(|layer| &layer.tree).collect();
+    check_links(&trees).map_err(|(layer, problem)| match problem {
+        LinkProblem::NoTarget { name, target } => {
+            let problem = MemberProblem::NoTarget(shown(&target));
+            (layer, Problem::Archive(TarError::Member { name: shown(&name), problem }))
+        }
+        LinkProblem::Symbolic(link) => (layer, link.into()),
+    })
 }
 
 /// Returns the place of a layer's bytes. Fails if their media type is not supported.

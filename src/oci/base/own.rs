@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::error::Problem;
-use super::image::{BaseImage, LayerTree};
+use super::image::{BaseImage, LayerTree, check_trees};
 use super::scan::scan;
 use crate::layer::{BaseLayerTree, outline_layer};
 use crate::oci::artifact::IndexSpec;
@@ -62,6 +62,7 @@ fn of_spec(store: &Store, spec: ImageSpec, platform: Platform) -> Result<BaseIma
             of_store_paths: layer.contents().is_some(),
         });
     }
+    check_trees(&trees).map_err(|(_, problem)| problem)?;
     let Platform { os, architecture, variant } = platform;
     let mut configuration = json!({"os": os, "architecture": architecture, "config": config});
     if let Some(variant) = variant {

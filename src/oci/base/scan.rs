@@ -8,7 +8,7 @@ use tar::EntryType;
 
 use super::error::Problem;
 use crate::digest::{BlobDigest, DiffId, DigestReader};
-use crate::layer::{Attributes, BaseEntry, BaseLayerTree};
+use crate::layer::{Attributes, BaseEntry, BaseLayerBuilder, BaseLayerTree};
 use crate::oci::compression::Compression;
 use crate::oci::unpack::{Budget, TarError, TarReader};
 
@@ -57,7 +57,7 @@ pub fn scan(blob: impl Read + Send, budget: &Budget) -> Result<Scan, Problem> {
 
 /// Reads the directories and links of a tar. Also returns the reader, after the last entry.
 fn tree_of<R: Read>(tar: R, budget: &Budget) -> io::Result<(BaseLayerTree, R)> {
-    let mut tree = BaseLayerTree::default();
+    let mut tree = BaseLayerBuilder::default();
     let mut archive = TarReader::new(tar);
     while let Some(member) = archive.next_member()? {
         if member.kind() == EntryType::XGlobalHeader {
@@ -72,11 +72,12 @@ fn tree_of<R: Read>(tar: R, budget: &Budget) -> io::Result<(BaseLayerTree, R)> {
                 gid: header.gid()?,
             }),
             EntryType::Symlink => BaseEntry::Symlink(member.target()),
+            EntryType::Link => BaseEntry::HardLink(member.target()),
             _ => BaseEntry::Other,
         };
         budget.take(tree.add(member.path(), kind))?;
     }
-    Ok((tree, archive.into_inner()))
+    Ok((tree.finish(), archive.into_inner()))
 }
 
 fn unpack_error(compression: Compression, source: io::Error) -> Problem {

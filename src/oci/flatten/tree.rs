@@ -13,7 +13,7 @@ use thiserror::Error;
 use crate::image_path::{
     ImagePath, LONGEST_PATH, Last, NodeKind, Obstacle, Tree, components, resolve, split,
 };
-use crate::oci::unpack::{self, TarError};
+use crate::oci::unpack::{self, MemberProblem, TarError};
 
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
@@ -53,7 +53,7 @@ pub enum Problem {
     #[error("`{0}` leads out of the image")]
     LeadsOut(String),
     /// A hard link has a target that does not exist.
-    #[error("`{name}` is a hard link to `{target}`, which does not exist")]
+    #[error("`{name}` {}", MemberProblem::NoTarget(target.clone()))]
     NoTarget {
         /// The link.
         name: String,
@@ -358,8 +358,8 @@ mod tests {
     fn what_is_no_layer_is_refused() {
         for (lines, expected) in [
             (&["f ../x"][..], "`../x` leads out of the image"),
-            (&["h b a"], "`b` is a hard link to `a`, which does not exist"),
-            (&["d a", "h b a"], "`b` is a hard link to `a`, which does not exist"),
+            (&["h b a"], "`b` is a hard link to `a`, and there is no such file before it"),
+            (&["d a", "h b a"], "`b` is a hard link to `a`, and there is no such file before it"),
             (&["s a b", "s b a", "f a/x"], "the links on the way to `a/x` lead in a circle"),
         ] {
             assert_eq!(tree(lines).unwrap_err().to_string(), expected);

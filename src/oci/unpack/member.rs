@@ -48,6 +48,9 @@ pub enum MemberProblem {
     /// The target of a hard link leads out of the image.
     #[error("is a hard link to `{0}`, which leads out of the image")]
     LinkLeadsOut(String),
+    /// The target of a hard link does not exist, or is a directory.
+    #[error("is a hard link to `{0}`, and there is no such file before it")]
+    NoTarget(String),
 }
 
 /// A member, which is also the reader of its body.
