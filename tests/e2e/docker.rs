@@ -1,4 +1,5 @@
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::{Command, Output};
 
 use serde_json::Value;
@@ -144,32 +145,88 @@ fn sends_everything_again_to_a_daemon_that_forgot() {
     assert!(docker.container("e2e/app:v1", &[]).starts_with("app v1\n"));
 }
 
+/// Writes a client that runs a line of shell and then the real client, which is `DOCKER` in that
+/// line. Returns a search path that finds it first.
+fn with_client(directory: &Path, line: &str) -> String {
+    let client = directory.join("docker");
+    let real = run(Command::new("sh").args(["-c", "command -v docker"]));
+    let line = line.replace("DOCKER", real.trim());
+    std::fs::write(&client, format!("#!/bin/sh\n{line}\nexec {} \"$@\"\n", real.trim())).unwrap();
+    std::fs::set_permissions(&client, std::fs::Permissions::from_mode(0o755)).unwrap();
+    format!("{}:{}", directory.display(), std::env::var("PATH").unwrap())
+}
+
+/// Checks that nothing is loaded if the daemon has the image, under this name or another one, and
+/// counts the client's calls.
+#[test]
+fn an_image_that_is_there_is_only_named() {
+    let docker = Docker::start();
+    let image = Image::named("configOnly");
+    let reference = image.reference();
+    copy(&image, &docker);
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("log");
+    let path = with_client(directory.path(), &format!("echo \"$1 $2\" >> {}", log.display()));
+    let copy = || -> (Value, Vec<String>) {
+        std::fs::write(&log, "").unwrap();
+        let mut command = image.copy_to_docker_daemon();
+        let output =
+            run(command.arg("--json").env("DOCKER_HOST", docker.host()).env("PATH", &path));
+        let calls = std::fs::read_to_string(&log).unwrap();
+        (serde_json::from_str(&output).unwrap(), calls.lines().map(str::to_owned).collect())
+    };
+    let expected = ["info --format", "image ls", "image inspect", "image tag"];
+    let skipped = image.spec.layers.len() as u64;
+    let is_named = || inspect(&docker, &reference)["RepoTags"] == serde_json::json!([reference]);
+    let (copied, calls) = copy();
+    assert_eq!(
+        (calls, field(&copied, "layersSkipped")),
+        (expected.map(str::to_owned).into(), skipped)
+    );
+    assert_eq!((field(&copied, "layersSent"), field(&copied, "bytesSent")), (0, 0));
+    assert!(is_named());
+
+    // Another name, and a name that stands for another image.
+    docker.run(&["image", "tag", &reference, "e2e/other:x"]);
+    docker.run(&["image", "rm", &reference]);
+    assert_eq!(copy().1, expected);
+    docker.run(&["image", "rm", "e2e/other:x"]);
+    assert!(is_named());
+    let other = Image::named("full");
+    self::copy(&other, &docker);
+    docker.run(&["image", "tag", &other.reference(), &reference]);
+    assert_eq!(copy().1, expected);
+    assert_eq!(
+        inspect(&docker, &reference)["RootFS"]["Layers"],
+        serde_json::json!(image.diff_ids())
+    );
+
+    // Without the image, its layers are loaded and checked.
+    docker.run(&["image", "rm", "--force", &reference]);
+    let calls = copy().1;
+    assert!(calls.contains(&"load --quiet".to_owned()), "{calls:?}");
+    assert!(is_named());
+}
+
 /// Checks that the whole image is sent if the daemon loses layers after it was asked for them.
 #[test]
 fn falls_back_to_the_whole_image() {
     let docker = Docker::start();
-    let image = Image::named("app1");
-    copy(&image, &docker);
+    let (one, two) = (Image::named("app1"), Image::named("app2"));
+    copy(&one, &docker);
 
     let directory = tempfile::tempdir().unwrap();
-    let client = directory.path().join("docker");
-    let real = run(std::process::Command::new("sh").args(["-c", "command -v docker"]));
-    let script = format!(
-        "#!/bin/sh\n[ \"$1\" != load ] || {0} rmi e2e/app:v1 > /dev/null 2>&1\nexec {0} \"$@\"\n",
-        real.trim()
-    );
-    std::fs::write(&client, script).unwrap();
-    std::fs::set_permissions(&client, std::fs::Permissions::from_mode(0o755)).unwrap();
-    let path = format!("{}:{}", directory.path().display(), std::env::var("PATH").unwrap());
+    let forgets = "[ \"$1\" != load ] || DOCKER rmi e2e/app:v1 > /dev/null 2>&1";
+    let path = with_client(directory.path(), forgets);
 
-    let output = run(image
+    let output = run(two
         .copy_to_docker_daemon()
         .arg("--json")
         .env("DOCKER_HOST", docker.host())
         .env("PATH", path));
     let copied: Value = serde_json::from_str(&output).unwrap();
     assert_eq!((&copied["fellBack"], field(&copied, "layersSkipped")), (&true.into(), 0));
-    assert!(docker.container("e2e/app:v1", &[]).starts_with("app v1\n"));
+    assert!(docker.container("e2e/app:v2", &[]).starts_with("app v2\n"));
 }
 
 fn assert_fails(output: &Output, message: &str) {

@@ -23,7 +23,7 @@ use crate::error::Hint;
 use crate::oci::unpack::TarReader;
 use crate::oci::{Form, Image, ImageSpec, ManifestFormat, SpecLayer};
 use crate::outgoing::{
-    self, CheckedBy, Copied, Hashing, ImageLayer, ImageReference, Tally, Watch, Watched,
+    self, CheckedBy, Copied, Hashing, ImageLayer, ImageReference, LayerStep, Tally, Watch, Watched,
     run_program, write_hashed_layer,
 };
 use crate::sink::Spliced;
@@ -118,19 +118,26 @@ pub fn copy_to_docker_daemon(
         return Ok(copied);
     }
     let form = image_store.form();
+    let documents = Image::in_form(spec, form, ManifestFormat::Oci);
+    let wanted = Wanted { documents: &documents, layers: diff_ids(spec) };
     let known = match image_store {
-        ImageStore::Classic => known_layers(&diff_ids(spec))?,
+        ImageStore::Classic => known(&wanted)?,
         // An image with a layer's diff ID does not prove that containerd has the bytes that this
         // archive would leave out: containerd keeps blobs as they came, compressed or not.
-        ImageStore::Containerd | ImageStore::Other => 0,
+        ImageStore::Containerd | ImageStore::Other => Known::default(),
     };
-    let documents = Image::in_form(spec, form, ManifestFormat::Oci);
+    if let Some(id) = &known.image
+        && run(&["image", "tag", id, &reference.to_string()])?.status.success()
+    {
+        return Ok(already_there(spec, form, documents, watch));
+    }
+    let known = known.layers;
     let references = std::slice::from_ref(reference);
     // The daemon computes the digest of each layer that it unpacks.
     let checked_by = CheckedBy::Receiver;
     let attempt = |skip| {
         let written = load(&Archive { store, spec, form, references, skip, checked_by, watch })?;
-        if has_image(reference, spec, &documents)? {
+        if has_image(reference, &wanted)? {
             return Ok(written);
         }
         Err(DockerError::LoadedWrong { reference: reference.to_string() })
@@ -152,6 +159,20 @@ pub fn copy_to_docker_daemon(
         ..Tally::default()
     };
     Ok(Copied { fell_back: skip < known, ..Copied::new(&documents.into(), tally) })
+}
+
+/// Accounts for an image that the daemon had, perhaps under another name.
+fn already_there(spec: &ImageSpec, form: Form, documents: Image, watch: &dyn Watch) -> Copied {
+    watch.expect(0);
+    for index in 0..spec.layers.len() {
+        watch.layer(ImageLayer { spec, index, form }, LayerStep::Skipped);
+    }
+    let tally = Tally {
+        layers_skipped: spec.layers.len(),
+        bytes_skipped: bytes(&spec.layers),
+        ..Tally::default()
+    };
+    Copied::new(&documents.into(), tally)
 }
 
 /// The kind of a daemon's image store.
@@ -292,34 +313,70 @@ fn bytes(layers: &[SpecLayer]) -> u64 {
     layers.iter().map(|layer| layer.blob(Archive::FORM).size).sum()
 }
 
-/// Returns the number of the wanted layers, from the bottom up, that are the lowest layers of some
-/// image in the daemon.
-fn known_layers(wanted: &[String]) -> Result<usize, DockerError> {
+/// The image that is wanted in the daemon.
+struct Wanted<'w> {
+    documents: &'w Image,
+    /// The diff IDs of the layers, from the bottom up.
+    layers: Vec<String>,
+}
+
+impl Wanted<'_> {
+    /// Returns whether an image of the daemon is this one.
+    fn is(&self, (id, layers): (&str, &[String])) -> bool {
+        // The classic store names an image by its configuration, and containerd's by its manifest;
+        // podman leaves out the algorithm.
+        let Image { config, manifest, .. } = self.documents;
+        let id = id.trim_start_matches("sha256:");
+        let is_named = [config.digest, manifest.digest].iter().any(|it| it.digest().hex() == id);
+        is_named && self.layers == layers
+    }
+}
+
+/// The parts of an image that the daemon has.
+#[derive(Default)]
+struct Known {
+    /// The number of the wanted layers, from the bottom up, that are the lowest layers of some image
+    /// in the daemon.
+    layers: usize,
+    /// The ID of the wanted image, if the daemon has all of it.
+    image: Option<String>,
+}
+
+/// Asks the daemon which parts of an image it has.
+fn known(wanted: &Wanted) -> Result<Known, DockerError> {
     /// The number of IDs in one command: their 71 bytes each are far from the limit on a command's
     /// arguments.
     const IDS_AT_ONCE: usize = 200;
     let ids = docker(&["image", "ls", "--all", "--quiet", "--no-trunc"])?;
     let ids: BTreeSet<&str> = ids.lines().collect();
     let ids: Vec<&str> = ids.into_iter().collect();
-    let mut known = 0;
+    let mut known = Known::default();
     for ids in ids.chunks(IDS_AT_ONCE) {
-        let mut arguments = vec!["image", "inspect", "--format", LAYERS];
+        let mut arguments = vec!["image", "inspect", "--format", ID_AND_LAYERS];
         arguments.extend(ids);
         // If an image has been removed meanwhile, the command prints the others and fails.
         let output = run(&arguments)?;
         for line in String::from_utf8_lossy(&output.stdout).lines() {
-            known = known.max(common_prefix(&layers_of(line), wanted));
+            let Some((id, layers)) = id_and_layers(line) else { continue };
+            known.layers = known.layers.max(common_prefix(&layers, &wanted.layers));
+            if wanted.is((id, &layers)) {
+                known.image = Some(id.to_owned());
+            }
         }
     }
     Ok(known)
 }
 
-/// The format by which `docker image inspect` prints an image's diff IDs, a JSON array a line.
-const LAYERS: &str = "{{json .RootFS.Layers}}";
+/// The format by which `docker image inspect` prints, on one line, an image's ID, a space, and the
+/// diff IDs as a JSON array.
+const ID_AND_LAYERS: &str = "{{.ID}} {{json .RootFS.Layers}}";
 
-fn layers_of(line: &str) -> Vec<String> {
+/// Parses a line that was printed in this format.
+fn id_and_layers(line: &str) -> Option<(&str, Vec<String>)> {
+    let (id, layers) = line.trim().split_once(' ')?;
     // An image without layers has `null` here.
-    serde_json::from_str::<Option<Vec<String>>>(line).ok().flatten().unwrap_or_default()
+    let layers = serde_json::from_str::<Option<Vec<String>>>(layers).ok()?;
+    Some((id, layers.unwrap_or_default()))
 }
 
 fn common_prefix(a: &[String], b: &[String]) -> usize {
@@ -327,23 +384,11 @@ fn common_prefix(a: &[String], b: &[String]) -> usize {
 }
 
 /// Returns whether the daemon has the image under that name, with its layers.
-fn has_image(
-    reference: &ImageReference,
-    spec: &ImageSpec,
-    documents: &Image,
-) -> Result<bool, DockerError> {
-    /// The format of the ID, a space, and the layers.
-    const FORMAT: &str = "{{.ID}} {{json .RootFS.Layers}}";
-    let output = run(&["image", "inspect", "--format", FORMAT, &reference.to_string()])?;
+fn has_image(reference: &ImageReference, wanted: &Wanted) -> Result<bool, DockerError> {
+    let output = run(&["image", "inspect", "--format", ID_AND_LAYERS, &reference.to_string()])?;
     let text = String::from_utf8_lossy(&output.stdout);
-    let Some((id, layers)) = text.trim().split_once(' ') else { return Ok(false) };
-    // The classic store names an image by its configuration, and containerd's by its manifest;
-    // podman leaves out the algorithm.
-    let digests = [documents.config.digest, documents.manifest.digest].map(|it| it.to_string());
-    let is_named = digests
-        .iter()
-        .any(|digest| digest.trim_start_matches("sha256:") == id.trim_start_matches("sha256:"));
-    Ok(output.status.success() && is_named && layers_of(layers) == diff_ids(spec))
+    let found = id_and_layers(&text).is_some_and(|(id, layers)| wanted.is((id, &layers)));
+    Ok(output.status.success() && found)
 }
 
 /// Streams an archive into `docker load`.
@@ -436,9 +481,20 @@ mod tests {
 
     #[test]
     fn an_image_without_layers_has_none() {
-        assert!(layers_of("null").is_empty());
-        assert!(layers_of("").is_empty());
-        assert_eq!(layers_of(r#"["sha256:a"]"#), ["sha256:a"]);
+        for (line, expected) in [
+            ("sha256:1 null\n", Some(("sha256:1", vec![]))),
+            ("sha256:1 []", Some(("sha256:1", vec![]))),
+            (r#"1 ["sha256:a","sha256:b"]"#, Some(("1", vec!["sha256:a", "sha256:b"]))),
+            ("", None),
+            ("sha256:1", None),
+            ("Error: no such image", None),
+        ] {
+            let found = id_and_layers(line);
+            let expected = expected.map(|(id, layers)| {
+                (id, layers.into_iter().map(str::to_owned).collect::<Vec<_>>())
+            });
+            assert_eq!(found, expected, "{line}");
+        }
     }
 
     /// Checks the messages of clients 20.10, 26.1, 28.2 and 28.5.
