@@ -35,8 +35,9 @@ const EXPECT: u64 = 1 << 20;
 const FORM: &str = "application/x-www-form-urlencoded";
 /// The largest number of redirections that are followed one after the other.
 const REDIRECTIONS: usize = 10;
-/// The number of connections that are kept: one for each request that is under way at a time.
-pub const CONNECTIONS: usize = 32;
+/// The number of connections that are kept: one for each request that is under way at a time. An
+/// image with the default number of layers, 60, is asked for in one round trip.
+pub const CONNECTIONS: usize = 64;
 
 /// A request without its body.
 #[derive(Clone, Copy)]

@@ -488,7 +488,11 @@ impl<'a> Client<'a> {
 fn speaks_tls(exchange: &Exchange) -> Result<bool, ClientError> {
     let url = format!("{}/v2/", exchange.origin().base());
     match exchange.send_once(&Request::new("GET", &url), &mut Payload::None) {
-        Ok(_) => Ok(true),
+        Ok(answer) => {
+            // The connection of an answer that was read to its end serves the next request.
+            let _ = Answer::read(answer);
+            Ok(true)
+        }
         Err(NoAnswer::Tls(problem)) if !problem.may_be_plain_http() => {
             let reason = NoAnswer::Tls(problem);
             Err(ClientError::Unreachable { url: PublicUrl::of(&url), reason })

@@ -26,25 +26,21 @@ impl Pushed {
         Self::with_layers(3)
     }
 
-    /// Makes an image of `count` layers, at most 26: one that is sent in a `PATCH`, and small ones.
+    /// Makes an image of `count` layers, at most 60: one that is sent in a `PATCH`, and small ones.
     pub fn with_layers(count: usize) -> Self {
         Self::with_layers_of(count, 1)
     }
 
-    /// Makes an image of `count` layers, at most 26; all but one have a file of `size` bytes.
+    /// Makes an image of `count` layers, at most 60; all but one have a file of `size` bytes.
     pub fn with_layers_of(count: usize, size: usize) -> Self {
         let mut store = FakeStore::new();
         let big: Vec<u8> = (0..3_u32 << 20).map(|place| (place >> 4) as u8).collect();
         store.add('0', "big", &[], |path| std::fs::write(path, big).unwrap());
-        for (number, digit) in ('1'..='9').chain('a'..='d').chain('f'..='n').enumerate() {
-            if number + 1 < count {
-                store.add_file(
-                    digit,
-                    &format!("small-{digit}"),
-                    &[],
-                    &digit.to_string().repeat(size),
-                );
-            }
+        let digits: Vec<char> = ('1'..='9').chain('a'..='d').chain('f'..='n').collect();
+        for number in 0..count.saturating_sub(1) {
+            let digit = digits[number % digits.len()];
+            let text = digit.to_string().repeat(size);
+            store.add_file(digit, &format!("small-{number}"), &[], &text);
         }
         store.build(r#"{"layering": "popularity"}"#);
         let manifest = store.stowage(&["manifest", "image.json"]).output().unwrap().stdout;

@@ -123,7 +123,7 @@ fn an_index_is_made_whole() {
 /// Checks that all questions are asked at once: an unchanged image takes one round trip.
 #[test]
 fn an_unchanged_image_is_one_round_trip() {
-    for layers in [1, 3, 20] {
+    for layers in [1, 3, 20, 60] {
         let image = Pushed::with_layers(layers);
         // The questions are for the manifest, the configuration, and each layer.
         let asked = layers + 2;
