@@ -99,6 +99,9 @@ lib.fix (self:
   # fetches only the pieces that it lacks. The digests of compressed layers are recorded when the image is
   # built, so that a push compresses no layer that the registry has.
 , compression ? "none"
+  # True to keep the compressed layers in the store, in an output of the image spec, so that a push does not
+  # compress a layer again. They are dependencies of the image.
+, keepCompressed ? false
   # The creation time in the image (RFC 3339).
 , created ? "1970-01-01T00:00:01Z"
   # The architecture of the image's programs, by Go's name.
@@ -159,6 +162,9 @@ lib.fix (self:
       fromImage = limitedBase;
       perms = lib.flatten perms ++ lib.optionals initializeNixDatabase nixPerms;
       addToRoot = declared ++ lib.optional initializeNixDatabase "${database}";
+      keepsLayers = assert lib.assertMsg (!keepCompressed || compression != "none")
+        "stowage.buildImage: `keepCompressed` needs a `compression`: layers that are not compressed are never stored";
+        keepCompressed;
       options = {
         inherit config created directoryLinks maxLayers layering layeringHints compression;
         annotations = annotationsOf { function = "buildImage"; inherit annotations; fromImage = base; };

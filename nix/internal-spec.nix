@@ -14,6 +14,8 @@
 , layers
 , perms
 , options
+  # True if the derivation has a second output, `layers`, for compressed layers.
+, keepsLayers ? false
   # The derivations that a layer is made of.
 , sbomRoots ? [ ]
   # Store paths, as strings, that are copied to `/` in addition to copyToRoot.
@@ -33,11 +35,13 @@ let
     inherit name;
     closure = roots ++ copyRoots ++ addToRoot;
     limits = unpackLimits.of fromImage;
-    attributes.${kind} = options // {
-      copyToRoot = copyRoots ++ addToRoot;
-      layers = map (layer: "${layer}") givenLayers;
-      perms = map (rule: rule // { path = "${rule.path}"; }) givenPerms;
-    };
+    attributes = {
+      ${kind} = options // {
+        copyToRoot = copyRoots ++ addToRoot;
+        layers = map (layer: "${layer}") givenLayers;
+        perms = map (rule: rule // { path = "${rule.path}"; }) givenPerms;
+      };
+    } // lib.optionalAttrs keepsLayers { outputs = [ "out" "layers" ]; };
   };
 in
 assert lib.assertMsg (contents == null || copyToRoot == null)

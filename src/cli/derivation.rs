@@ -2,7 +2,7 @@
 //!
 //! With `__structuredAttrs`, Nix writes the derivation's attributes to `.attrs.json` in the build
 //! directory (Nix manual, "Advanced attributes"): the references graph, the options as `image`, and
-//! the path of the output.
+//! the paths of the outputs.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -27,7 +27,7 @@ use crate::oci::unpack::UnpackLimits;
 use crate::oci::{self, BuildOptions, NixState, SystemEntry, SystemFiles, SystemOptions};
 use crate::store::{self, Store, StorePath};
 
-/// The derivation's attributes: the closure, which is most of the file, the path of the output, and
+/// The derivation's attributes: the closure, which is most of the file, the paths of the outputs, and
 /// all others.
 #[derive(Deserialize)]
 struct Attributes {
@@ -84,6 +84,9 @@ struct Packages {
 #[derive(Deserialize)]
 struct Outputs {
     out: PathBuf,
+    /// The directory for compressed layers, if the derivation keeps them.
+    #[serde(default)]
+    layers: Option<PathBuf>,
 }
 
 impl What {
@@ -129,7 +132,7 @@ pub fn build(store: &Store, limits: UnpackLimits) -> Result<(), Failure> {
         serde_json::from_reader(BufReader::new(open))
             .map_err(|error| failure(error.to_string()))?;
     given.map_or(Ok(limits), |given| given.or(limits)).map_err(failure)?.choose();
-    let Outputs { out: output } = outputs;
+    let Outputs { out: output, layers } = outputs;
     resolve_now(&mut others, OffsetDateTime::now_utc());
     let what =
         What::of(&mut others)?.ok_or_else(|| failure("it says nothing of an image".to_owned()))?;
@@ -138,6 +141,7 @@ pub fn build(store: &Store, limits: UnpackLimits) -> Result<(), Failure> {
     let bar = ProgressBar::hidden();
     match what {
         What::Image(options) => {
+            let options = BuildOptions { keep_compressed: layers, ..options };
             let spec = build_spec(store, closure, options, &bar)?;
             write_file(&output, 0o444, |out| spec.write_json(out))
         }

@@ -204,7 +204,10 @@ impl Artifact {
             let mut image = ImageSpec::clone(image);
             for layer in &mut image.layers {
                 let blob = blobs.get(&layer.diff_id).filter(|_| layer.contents().is_some());
-                layer.compressed = blob.copied().or(layer.compressed);
+                if let Some(blob) = blob.filter(|blob| layer.compressed != Some(**blob)) {
+                    layer.compressed = Some(*blob);
+                    layer.compressed_file = None;
+                }
             }
             Arc::new(image)
         };

@@ -1,7 +1,9 @@
 //! Describes and writes a layer as it is transferred: its bytes, digest and media type.
 //! Stage: oci. Input: [`SpecLayer`]. Output: its blob.
 
+use std::fs::File;
 use std::io::{self, Read, Write};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -83,7 +85,23 @@ impl SpecLayer {
         let Some(blob) = self.compressed_in(form) else {
             return self.write_stored_blob(store, form, out);
         };
+        if let Some(kept) = self.open_kept(store)? {
+            let read_error = |source| Error::Read { path: kept.path.clone(), source };
+            return copy(&kept.file, out, read_error);
+        }
         self.write_compressed(store, LayerCompression::of(&blob), out).map(drop)
+    }
+
+    /// Opens the file in which the build kept the compressed blob. Returns `None` if there is none,
+    /// or not any more: the blob can be made again.
+    fn open_kept(&self, store: &Store) -> Result<Option<Kept>, Error> {
+        let Some(file) = &self.compressed_file else { return Ok(None) };
+        let path = store.locate(file);
+        match File::open(&path) {
+            Ok(file) => Ok(Some(Kept { file, path })),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(Error::Read { path, source }),
+        }
     }
 
     /// Writes the tar compressed, and returns `out` with the place of the table of contents. For
@@ -121,6 +139,12 @@ impl SpecLayer {
             }
         }
     }
+}
+
+/// A compressed blob that the build kept.
+struct Kept {
+    file: File,
+    path: PathBuf,
 }
 
 /// Copies like `io::copy`, but tells errors of the reader from those of the writer.

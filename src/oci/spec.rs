@@ -382,6 +382,12 @@ mod tests {
             ("an empty layer's history", "/history/0/empty_layer", json!(true), "0 entries"),
             ("compressed layers", "/layers/0/mediaType", json!("x+gzip"), "x+gzip"),
             ("an annotation that is no text", "/annotations", json!({"a": 1}), "expected a string"),
+            (
+                "a file without its digest",
+                "/layers/0/compressedFile",
+                json!("/nix/store/a"),
+                "layers with `compressed`",
+            ),
             ("no digest", "/layers/0/diffId", json!("sha256:0"), "is not a digest"),
             (
                 "a path below a store path",
@@ -394,6 +400,9 @@ mod tests {
             match json.pointer_mut(pointer) {
                 Some(place) => *place = value,
                 None if pointer == "/annotations" => json["annotations"] = value,
+                None if pointer.ends_with("compressedFile") => {
+                    json["layers"][0]["compressedFile"] = value;
+                }
                 None => json["history"][0]["empty_layer"] = value,
             }
             let error = serde_json::from_value::<ImageSpec>(json).unwrap_err().to_string();

@@ -1,6 +1,8 @@
 //! A layer of an image spec, and the source of its bytes.
 //! Stage: oci. Input: JSON. Output: [`SpecLayer`].
 
+use std::path::{Path, PathBuf};
+
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::blob::LayerBlob;
@@ -27,6 +29,8 @@ pub struct SpecLayer {
     pub source: LayerSource,
     /// The compressed blob, if the image's author wants compression.
     pub compressed: Option<LayerBlob>,
+    /// The file that has the compressed blob, if the build kept it (`keepCompressed`).
+    pub compressed_file: Option<PathBuf>,
 }
 
 /// The source of a layer's bytes.
@@ -57,6 +61,8 @@ struct SpecLayerJson {
     blob: Option<StoredBlob>,
     #[serde(default)]
     compressed: Option<LayerBlob>,
+    #[serde(default)]
+    compressed_file: Option<PathBuf>,
 }
 
 /// The JSON as it is written, with the fields in the order of reading.
@@ -75,6 +81,8 @@ struct SpecLayerOut<'s> {
     blob: Option<&'s StoredBlob>,
     #[serde(skip_serializing_if = "Option::is_none")]
     compressed: Option<LayerBlob>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    compressed_file: Option<&'s Path>,
 }
 
 impl Serialize for SpecLayer {
@@ -88,6 +96,7 @@ impl Serialize for SpecLayer {
             contents: self.contents(),
             blob: self.stored(),
             compressed: self.compressed,
+            compressed_file: self.compressed_file.as_deref(),
         }
         .serialize(serializer)
     }
@@ -97,8 +106,8 @@ impl TryFrom<SpecLayerJson> for SpecLayer {
     type Error = String;
 
     fn try_from(json: SpecLayerJson) -> Result<Self, String> {
-        let SpecLayerJson { diff_id, size, checksum, media_type, contents, blob, compressed } =
-            json;
+        let SpecLayerJson { diff_id, size, checksum, media_type, contents, blob, .. } = json;
+        let SpecLayerJson { compressed, compressed_file, .. } = json;
         let source = match (contents, blob) {
             (Some(contents), None) => match media_type.as_deref() {
                 Some(LAYER_MEDIA_TYPE) => LayerSource::Made(contents),
@@ -119,7 +128,10 @@ impl TryFrom<SpecLayerJson> for SpecLayer {
         if compressed.is_some_and(|blob| blob.media_type.compression.is_none()) {
             return Err("`compressed` is for layers that a compressor makes".to_owned());
         }
-        Ok(Self { diff_id, size, checksum, source, compressed })
+        if compressed_file.is_some() && compressed.is_none() {
+            return Err("`compressedFile` is for layers with `compressed`".to_owned());
+        }
+        Ok(Self { diff_id, size, checksum, source, compressed, compressed_file })
     }
 }
 
@@ -166,6 +178,6 @@ impl From<(LayerContents, Layer)> for SpecLayer {
     fn from((contents, layer): (LayerContents, Layer)) -> Self {
         let Layer { diff_id, size, checksum } = layer;
         let (checksum, source) = (Some(checksum), LayerSource::Made(contents));
-        Self { diff_id, size, checksum, source, compressed: None }
+        Self { diff_id, size, checksum, source, compressed: None, compressed_file: None }
     }
 }

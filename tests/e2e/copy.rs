@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 
 use crate::registry::Registry;
-use crate::support::{Docker, Image, build, root_command, run, stderr};
+use crate::support::{Docker, Image, REPOSITORY, build, evaluate, root_command, run, stderr};
 
 /// Returns the program that `nix run .#IMAGE.NAME` runs.
 fn program(image: &Image, attribute: &str, name: &str) -> Command {
@@ -133,6 +133,33 @@ fn layers_that_docker_pushed_are_used() {
     assert_eq!(field(&copied, "layersSent"), 0, "{copied}");
     docker.run(&["pull", "--quiet", &name]);
     assert!(docker.container(&name, &[]).starts_with("app v1\n"));
+}
+
+/// Checks that compressed layers are kept if that is wanted: in an output to which the image spec
+/// refers. The image is the same as without them.
+#[test]
+fn compressed_layers_are_kept_in_an_output() {
+    let registry = Registry::start();
+    let [plain, kept] = ["compressed", "compressedKept"].map(Image::named);
+    let references = |image: &Image| {
+        let mut query = Command::new(Path::new(REPOSITORY).join("checks/nix"));
+        query.args(["--exec", "nix-store", "--query", "--references"]);
+        run(query.arg(&image.spec_file))
+    };
+    let output = evaluate(&format!("{}.spec.layers", kept.attribute));
+    assert!(references(&kept).lines().any(|path| path == output), "{output}");
+    assert!(!references(&plain).contains("-image.json-layers"));
+    for layer in &kept.spec.layers {
+        let file = layer.compressed_file.as_ref().unwrap();
+        assert!(file.starts_with(&output) && file.metadata().unwrap().is_file());
+    }
+    let digests = [&plain, &kept].map(|image| {
+        let copied =
+            copy_to(image, &format!("docker://{}/{}", registry.host, image.reference()), &[]);
+        copied["manifestDigest"].clone()
+    });
+    assert!(digests[0].is_string());
+    assert_eq!(digests[0], digests[1]);
 }
 
 /// Checks that nothing is sent over an untrusted connection, unless the user allows it.

@@ -308,6 +308,14 @@ in
     config.Cmd = [ "${pkgs.coreutils}/bin/echo" "compressed" ];
     compression = "gzip";
   };
+  # The same, with the compressed layers in the store.
+  compressedKept = stowage.buildImage {
+    name = "e2e/compressed";
+    tag = "kept";
+    config.Cmd = [ "${pkgs.coreutils}/bin/echo" "compressed" ];
+    compression = "gzip";
+    keepCompressed = true;
+  };
   compressedByZstd = stowage.buildImage {
     name = "e2e/compressed";
     tag = "zstd";

@@ -1,13 +1,17 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Read;
+use std::path::PathBuf;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use stowage::closure::Closure;
 use stowage::digest::Digest;
-use stowage::oci::{Compression, Form, Image, ImageSpec, ManifestFormat};
+use stowage::oci::{
+    BuildOptions, Compression, Form, Image, ImageSpec, ManifestFormat, build_image,
+};
 
 use crate::base_image::{BaseFiles, write_files};
 use crate::support::{FakeStore, odd_tree, stderr};
@@ -118,6 +122,61 @@ fn a_digest_of_another_compressor_is_named() {
     assert_eq!(verified.status.code(), Some(1));
     let text = String::from_utf8(verified.stdout).unwrap();
     assert!(text.contains("compressed it is sha256:") && text.contains(&digest), "{text}");
+}
+
+/// Checks that compressed layers which the build kept are sent as they are and compared, and that
+/// they are made again if they are gone.
+#[test]
+fn compressed_layers_may_be_kept() {
+    let store = store();
+    let root = store.store();
+    let closure = Closure::read(&store.write("registration", &store.registration())).unwrap();
+    for (digit, compression) in ["gzip", "zstd", "zstd:chunked"].into_iter().enumerate() {
+        let plain = build(&store, compression, json!({}));
+        let directory = PathBuf::from(format!("/nix/store/{}-kept", digit.to_string().repeat(32)));
+        let options = serde_json::from_value(json!({"compression": compression})).unwrap();
+        let options = BuildOptions { keep_compressed: Some(directory.clone()), ..options };
+        let spec = build_image(&root, closure.clone(), options, |_| ()).unwrap().made;
+        assert_eq!(Image::new(&spec).manifest, Image::new(&plain).manifest);
+        let expected: BTreeSet<_> = spec
+            .layers
+            .iter()
+            .map(|layer| layer.blob(Form::AsStored).digest.digest().hex())
+            .collect();
+        let files = || fs::read_dir(root.locate(&directory)).unwrap().map(Result::unwrap);
+        let names = files().map(|file| file.file_name().into_string().unwrap());
+        assert_eq!(names.collect::<BTreeSet<_>>(), expected, "{compression}");
+        for index in 0..spec.layers.len() {
+            for form in [Form::AsStored, Form::Loadable] {
+                assert!(blob(&store, &spec, index, form) == blob(&store, &plain, index, form));
+            }
+        }
+
+        fs::write(store.root().join("image.json"), spec.to_json()).unwrap();
+        let read = ImageSpec::read(&store.root().join("image.json")).unwrap();
+        assert_eq!(read.layers, spec.layers);
+        let verify = || store.stowage(&["verify", "image.json"]).output().unwrap();
+        let copy = |name: &str| {
+            let target = format!("oci:{compression}-{name}").replace(":chunked", "-chunked");
+            store.stowage(&["copy", "image.json", &target]).output().unwrap()
+        };
+        assert!(verify().status.success() && copy("kept").status.success());
+        // A file with other bytes is not sent.
+        let changed =
+            files().map(|file| file.path()).max_by_key(|file| file.metadata().unwrap().len());
+        let changed = changed.unwrap();
+        let mut bytes = fs::read(&changed).unwrap();
+        bytes[100] ^= 1;
+        fs::write(&changed, &bytes).unwrap();
+        let copied = copy("changed");
+        assert_eq!(copied.status.code(), Some(1));
+        assert!(stderr(&copied).contains("is not what it was"), "{}", stderr(&copied));
+        assert_eq!(verify().status.code(), Some(1), "{compression}");
+        // Without the files, the layers are compressed again.
+        fs::remove_dir_all(root.locate(&directory)).unwrap();
+        let copied = copy("gone");
+        assert!(copied.status.success() && verify().status.success(), "{}", stderr(&copied));
+    }
 }
 
 /// An entry of a table of contents, as readers take it.

@@ -165,6 +165,7 @@ pub fn read_base(
             checksum: None,
             source: LayerSource::Stored(blob),
             compressed: None,
+            compressed_file: None,
         });
         trees.push(LayerTree { tree: scanned.tree.clone(), of_store_paths: false });
     }

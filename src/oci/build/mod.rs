@@ -11,8 +11,8 @@ mod system;
 mod warning;
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::Path;
 
 use oci_spec::image::{History, HistoryBuilder};
@@ -88,7 +88,7 @@ pub fn build_image(
     if layers.len() > usize::from(LayerBudget::MAX) {
         return Err(Error::TooManyLayers(layers.len()));
     }
-    compress_layers(store, &mut layers, options.compression)?;
+    compress_layers(store, &mut layers, &options)?;
     let BuildOptions { architecture, created, annotations, .. } = options;
     let made =
         ImageSpec { architecture, variant, created, config, annotations, history, layers, sources };
@@ -130,7 +130,9 @@ fn tar_layers(store: &Store, options: &BuildOptions) -> Result<LayerSet, Error> 
         };
         let source = LayerSource::Stored(blob);
         let diff_id = DiffId::new(digest);
-        set.layers.push(SpecLayer { diff_id, size, checksum: None, source, compressed: None });
+        let (checksum, compressed, compressed_file) = (None, None, None);
+        let layer = SpecLayer { diff_id, size, checksum, source, compressed, compressed_file };
+        set.layers.push(layer);
         set.history.push(history_of(&[name_of(file)], options));
     }
     Ok(set)
@@ -144,37 +146,59 @@ fn name_of(file: &Path) -> String {
 }
 
 /// Records the digests of the compressed layers, except for the base's layers, which stay as they
-/// are. A push then knows these digests beforehand.
+/// are. A push then knows these digests beforehand. Keeps the compressed layers too, if that is
+/// wanted.
 fn compress_layers(
     store: &Store,
     layers: &mut [SpecLayer],
-    compression: LayerCompression,
+    options: &BuildOptions,
 ) -> Result<(), Error> {
+    let compression = options.compression;
+    if let Some(directory) = &options.keep_compressed {
+        fs::create_dir(store.locate(directory)).map_err(kept_error)?;
+    }
     if compression == LayerCompression::None {
         return Ok(());
     }
     let ours = layers.iter_mut().filter(|layer| !matches!(layer.source, LayerSource::Stored(_)));
     // One layer at a time: the compressor keeps all processors busy.
     for layer in ours.filter(|layer| layer.compressed.is_none()) {
-        layer.compressed = Some(compressed_blob(store, layer, compression)?);
+        let Some(directory) = &options.keep_compressed else {
+            layer.compressed = Some(compressed_blob(store, layer, compression, || Ok(io::sink()))?);
+            continue;
+        };
+        let unfinished = store.locate(&directory.join("unfinished"));
+        let begin = || File::create(&unfinished);
+        let blob = compressed_blob(store, layer, compression, begin)?;
+        let name = directory.join(blob.digest.digest().hex());
+        fs::rename(&unfinished, store.locate(&name)).map_err(kept_error)?;
+        layer.compressed = Some(blob);
+        layer.compressed_file = Some(name);
     }
     Ok(())
 }
 
-fn compressed_blob(
+/// Compresses a layer into what `begin` opens.
+fn compressed_blob<W: Write>(
     store: &Store,
     layer: &SpecLayer,
     compression: LayerCompression,
+    begin: impl Fn() -> io::Result<W>,
 ) -> Result<LayerBlob, Error> {
-    let digest = DigestWriter::new(io::sink());
+    let digest = DigestWriter::new(begin().map_err(kept_error)?);
     let (digest, toc) = layer.write_compressed(store, compression, digest)?;
     if compression == LayerCompression::ZstdChunked && toc.is_none() {
-        return compressed_blob(store, layer, LayerCompression::Zstd);
+        return compressed_blob(store, layer, LayerCompression::Zstd, begin);
     }
     let (digest, size) = digest.finish();
     let digest = BlobDigest::new(digest);
     let media_type = LayerMediaType::oci(compression.format());
     Ok(LayerBlob { digest, size, media_type, toc })
+}
+
+/// Returns the error that a compressed layer can't be kept.
+fn kept_error(error: io::Error) -> Error {
+    layer::Error::Write(error).into()
 }
 
 /// Returns the config and the architecture's variant, merged with those of the base if there is

@@ -53,6 +53,10 @@ pub struct BuildOptions {
     /// The compression of layers for registries.
     #[serde(default)]
     pub compression: LayerCompression,
+    /// The directory in which compressed layers are kept for pushes, as in the store; none to keep
+    /// their digests alone. It is an output of the derivation.
+    #[serde(skip)]
+    pub keep_compressed: Option<PathBuf>,
     /// Modes and owners of some files, if they are not the usual ones.
     #[serde(default)]
     pub perms: Vec<PermissionRule>,

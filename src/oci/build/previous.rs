@@ -126,6 +126,7 @@ impl PreviousLayer {
             checksum: self.checksum,
             source: LayerSource::Made(contents),
             compressed: self.compressed.filter(|blob| LayerCompression::of(blob) == compression),
+            compressed_file: None,
         }
     }
 }
