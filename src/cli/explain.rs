@@ -17,8 +17,12 @@ const LARGEST: usize = 10;
 /// The number of names that are shown for a layer's contents.
 const NAMES: usize = 4;
 
-pub fn explain(arguments: &ExplainArguments) -> Result<(), Failure> {
-    let explanation = report::explain(&ImageSpec::read(&arguments.image)?);
+pub fn explain(store: &Store, arguments: &ExplainArguments) -> Result<(), Failure> {
+    let spec = ImageSpec::read(&arguments.image)?;
+    let mut explanation = report::explain(&spec);
+    if arguments.pieces {
+        explanation.rebuild = Some(report::rebuild_cost(store, &spec)?);
+    }
     if let Some(wanted) = &arguments.why {
         let chains = explanation.why(wanted);
         if chains.is_empty() {
@@ -85,6 +89,13 @@ fn table(explanation: &Explanation) -> String {
             some(&layer.members),
         ));
     }
+    if let Some(cost) = explanation.rebuild {
+        lines.extend([
+            String::new(),
+            "update in which every store path has another hash".to_owned(),
+        ]);
+        lines.extend(by_pieces(&cost).map(|line| format!("  {line}")));
+    }
     lines.extend([String::new(), "largest store paths".to_owned()]);
     for path in explanation.paths.iter().take(LARGEST) {
         lines.push(format!(
@@ -111,7 +122,8 @@ pub fn diff(store: &Store, arguments: &DiffArguments) -> Result<(), Failure> {
     if let Some(file) = &arguments.html {
         let old = ImageSpec::read_outline(&arguments.old)?;
         let new = ImageSpec::read(&arguments.new)?;
-        let update = report::diff(&old, &new);
+        let pieces = arguments.pieces.then(|| report::piece_cost(store, &old, &new)).transpose()?;
+        let update = Diff { pieces, ..report::diff(&old, &new) };
         let name = shown_name(arguments.name.as_ref(), &arguments.new);
         return write_page(file, &report::explain(&new).to_html(&name, Some(&update)));
     }
@@ -132,6 +144,19 @@ fn print_diff(diff: &Diff, as_json: bool) -> Result<(), Failure> {
     if as_json { print_json(diff) } else { print(&cost(diff)) }
 }
 
+/// Returns the lines that say what an update costs by layers and by pieces.
+fn by_pieces(cost: &PieceCost) -> [String; 2] {
+    let PieceCost { bytes_by_layers, bytes_by_pieces, layers_with_table } = *cost;
+    [
+        format!("compressed, by layers: {}", Bytes(bytes_by_layers)),
+        format!(
+            "compressed, by pieces, of {} with a table of contents: {}",
+            layers(layers_with_table),
+            Bytes(bytes_by_pieces)
+        ),
+    ]
+}
+
 fn cost(diff: &Diff) -> String {
     let mut lines = vec![
         format!("kept: {} ({})", layers(diff.layers_kept), Bytes(diff.bytes_kept)),
@@ -141,14 +166,7 @@ fn cost(diff: &Diff) -> String {
             Bytes(diff.bytes_to_docker)
         ),
     ];
-    if let Some(PieceCost { bytes_by_layers, bytes_by_pieces, layers_with_table }) = diff.pieces {
-        lines.push(format!("compressed, by layers: {}", Bytes(bytes_by_layers)));
-        lines.push(format!(
-            "compressed, by pieces, of {} with a table of contents: {}",
-            layers(layers_with_table),
-            Bytes(bytes_by_pieces)
-        ));
-    }
+    lines.extend(diff.pieces.iter().flat_map(by_pieces));
     for layer in &diff.layers_new {
         lines.extend([String::new(), format!("layer {} ({})", layer.number, Bytes(layer.size))]);
         lines.extend(layer.caused_by.iter().map(|path| format!("  new    {path}")));

@@ -310,7 +310,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         #[cfg(feature = "registry")]
         Command::Serve(arguments) => serve::serve(&store, &arguments),
         #[cfg(feature = "report")]
-        Command::Explain(arguments) => explain::explain(&arguments),
+        Command::Explain(arguments) => explain::explain(&store, &arguments),
         #[cfg(feature = "report")]
         Command::Diff(arguments) => explain::diff(&store, &arguments),
         #[cfg(feature = "report")]

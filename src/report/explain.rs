@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use serde::{Serialize, Serializer};
 
 use super::diff::Diff;
+use super::pieces::PieceCost;
 use crate::oci::ImageSpec;
 use crate::oci::SourceInfo;
 use crate::oci::{LayerSource, SpecLayer};
@@ -21,6 +22,9 @@ pub struct Explanation {
     pub layers: Vec<ExplainedLayer>,
     /// The store paths, the largest first.
     pub paths: Vec<ExplainedPath>,
+    /// The cost of an update in which every store path has another hash, if that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rebuild: Option<PieceCost>,
 }
 
 /// A layer and its contents.
@@ -131,7 +135,7 @@ pub fn explain(spec: &ImageSpec) -> Explanation {
             changes_with: references.reach(members),
         }
     });
-    Explanation { size: spec.size(), layers: layers.collect(), paths }
+    Explanation { size: spec.size(), layers: layers.collect(), paths, rebuild: None }
 }
 
 impl Explanation {

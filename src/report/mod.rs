@@ -22,6 +22,6 @@ pub use explain::{ExplainedLayer, ExplainedPath, Explanation, explain};
 pub use image_files::{FilesError, ReadAt};
 pub use lint::{Check, Finding, Head, Level, head_of, lint, lint_config};
 pub use locations::{Locations, locations};
-pub use pieces::{PieceCost, PiecesError, piece_cost};
+pub use pieces::{PieceCost, PiecesError, piece_cost, rebuild_cost};
 pub use tarsum::tarsum;
 pub use validate::{Difference, Report, validate};

@@ -1,10 +1,10 @@
 //! Computes what clients that fetch pieces of layers fetch for an update.
-//! Stage: report. Input: two [`ImageSpec`]s and the store. Output: [`PieceCost`].
+//! Stage: report. Input: [`ImageSpec`]s and the store. Output: [`PieceCost`].
 //!
 //! podman and CRI-O read the table of contents of each new `zstd:chunked` layer, take files and
 //! pieces that the layers of the old image have, and fetch the rest.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io::{self, Read, Write};
 use std::ops::Range;
 
@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::digest::Digest;
-use crate::oci::{Compression, Form, ImageSpec, SpecLayer, TocPlace};
+use crate::oci::unpack::{TarError, TarReader};
+use crate::oci::{Compression, Form, ImageSpec, LayerSource, SpecLayer, TocPlace, read_tar};
 use crate::outgoing::{self, Hashing, ImageLayer, write_checked_layer};
 use crate::sink::Plain;
 use crate::store::Store;
@@ -23,6 +24,10 @@ const MOST: u64 = 50 << 20;
 const GAP: u64 = 1024;
 /// The largest number of ranges that clients ask for at once.
 const RANGES: usize = 1024;
+/// The number of digits of the hash in a store path.
+const HASH: usize = 32;
+/// The number of bytes that are searched at once.
+const BLOCK: usize = 64 << 10;
 
 /// The bytes of an update, compressed as they are sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -43,6 +48,9 @@ pub enum PiecesError {
     /// The layer can't be made.
     #[error(transparent)]
     Layer(#[from] outgoing::Error),
+    /// The layer can't be made as a tar.
+    #[error(transparent)]
+    Tar(#[from] crate::layer::Error),
     /// The table of contents can't be read, as that of a base may be.
     #[error("cannot read the table of contents of layer {number}")]
     Table {
@@ -93,8 +101,125 @@ pub fn piece_cost(
     Ok(cost)
 }
 
+/// Computes the cost of an update in which the hash of every store path is another one, and nothing
+/// else: what a rebuild of all packages costs at least. The layers of a base image stay. Makes all other layers.
+///
+/// # Errors
+/// Fails if a layer can't be made or its table can't be read.
+pub fn rebuild_cost(store: &Store, spec: &ImageSpec) -> Result<PieceCost, PiecesError> {
+    let hashes: HashSet<&[u8]> =
+        spec.sources.iter().map(|source| source.path.hash_part().as_bytes()).collect();
+    let mut cost = PieceCost::default();
+    let is_stored = |layer: &SpecLayer| matches!(layer.source, LayerSource::Stored(_));
+    let base = spec.layers.iter().take_while(|layer| is_stored(layer)).count();
+    for (index, layer) in spec.layers.iter().enumerate().skip(base) {
+        let size = layer.blob(Form::AsStored).size;
+        cost.bytes_by_layers += size;
+        let Some((place, files)) = table(store, spec, index)? else {
+            cost.bytes_by_pieces += size;
+            continue;
+        };
+        cost.layers_with_table += 1;
+        let changed = read_tar(store, layer, |tar| changed(tar, &files, &hashes))?;
+        let changed = changed.map_err(|error| PiecesError::Table {
+            number: index + 1,
+            source: io::Error::other(error),
+        })?;
+        let documents = place.size.saturating_add(place.tar_split_size);
+        cost.bytes_by_pieces += documents.saturating_add(fetched(changed)).min(size);
+    }
+    Ok(cost)
+}
+
+/// Returns the places of the pieces that hold one of the hashes. `files` are those of the tar, in its
+/// order.
+fn changed(
+    tar: impl Read,
+    files: &[TableFile],
+    hashes: &HashSet<&[u8]>,
+) -> Result<Vec<Range<u64>>, TarError> {
+    let mut archive = TarReader::new(tar);
+    let mut files = files.iter();
+    let mut changed = Vec::new();
+    while let Some(mut member) = archive.next_member()? {
+        if !member.kind().is_file() || member.size() == 0 {
+            continue;
+        }
+        let differs = || {
+            let problem = "its files are not those of the table of contents";
+            TarError::Read(io::Error::new(io::ErrorKind::InvalidData, problem))
+        };
+        let file = files.next().filter(|file| file.size == member.size()).ok_or_else(differs)?;
+        let mut search = Search { hashes, run: Vec::new() };
+        let mut before: Option<&TablePiece> = None;
+        for piece in &file.pieces {
+            // The size of a single piece may be left out.
+            let size = if piece.size == 0 { member.size() } else { piece.size };
+            let found = search.read(&mut (&mut member).take(size))?;
+            let range = |piece: &TablePiece| piece.range.clone();
+            changed.extend(before.filter(|_| found.began_before).map(range));
+            changed.extend(found.is_here.then(|| range(piece)));
+            before = Some(piece);
+        }
+    }
+    Ok(changed)
+}
+
+/// Searches a file for hashes of store paths, piece by piece.
+struct Search<'h> {
+    hashes: &'h HashSet<&'h [u8]>,
+    /// The last bytes that may be the beginning of a hash.
+    run: Vec<u8>,
+}
+
+/// Says where the hashes are that end in a piece.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Held {
+    /// True if a part of a hash is in the piece.
+    is_here: bool,
+    /// True if a hash begins in the piece before.
+    began_before: bool,
+}
+
+impl Search<'_> {
+    fn read(&mut self, piece: &mut impl Read) -> io::Result<Held> {
+        let mut held = Held::default();
+        let mut buffer = vec![0; BLOCK];
+        let mut from_before = self.run.len();
+        loop {
+            let read = piece.read(&mut buffer)?;
+            if read == 0 {
+                return Ok(held);
+            }
+            let bytes = [&self.run[..], &buffer[..read]].concat();
+            let mut begin = 0;
+            for (index, byte) in bytes.iter().enumerate() {
+                // The digits of Nix's base 32 are those without e, o, t and u.
+                let is_digit = byte.is_ascii_digit()
+                    || byte.is_ascii_lowercase() && !matches!(byte, b'e' | b'o' | b't' | b'u');
+                if !is_digit {
+                    begin = index + 1;
+                    continue;
+                }
+                let first = (index + 1).saturating_sub(HASH);
+                if begin <= first
+                    && index + 1 >= HASH
+                    && self.hashes.contains(&bytes[first..=index])
+                {
+                    held.is_here = true;
+                    held.began_before |= first < from_before;
+                }
+            }
+            let kept = begin.max((bytes.len() + 1).saturating_sub(HASH));
+            from_before = from_before.saturating_sub(kept);
+            self.run = bytes[kept..].to_vec();
+        }
+    }
+}
+
 /// A file with its pieces.
 struct TableFile {
+    size: u64,
     digest: Option<Digest>,
     pieces: Vec<TablePiece>,
 }
@@ -104,6 +229,8 @@ struct TablePiece {
     /// The digest of its bytes, if there are several pieces.
     digest: Option<Digest>,
     zeros: bool,
+    /// The number of its bytes, or 0 if the table leaves it out.
+    size: u64,
     /// The place in the blob.
     range: Range<u64>,
 }
@@ -127,6 +254,8 @@ struct Entry {
     end_offset: u64,
     #[serde(default)]
     chunk_digest: Option<Digest>,
+    #[serde(default)]
+    chunk_size: u64,
     #[serde(default)]
     chunk_type: Option<String>,
 }
@@ -165,10 +294,14 @@ fn files(table: Table) -> Vec<TableFile> {
     for entry in table.entries {
         let range = entry.offset..entry.end_offset.max(entry.offset);
         let zeros = entry.chunk_type.as_deref() == Some("zeros");
-        let piece = TablePiece { digest: entry.chunk_digest, zeros, range };
+        let piece = TablePiece { digest: entry.chunk_digest, zeros, size: entry.chunk_size, range };
         match (&*entry.r#type, files.last_mut()) {
             ("reg", _) if entry.size > 0 => {
-                files.push(TableFile { digest: entry.digest, pieces: vec![piece] });
+                files.push(TableFile {
+                    size: entry.size,
+                    digest: entry.digest,
+                    pieces: vec![piece],
+                });
             }
             ("chunk", Some(file)) => {
                 if let Some(last) = file.pieces.last_mut() {
@@ -227,6 +360,46 @@ impl Write for Slice {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A reader that gives a few bytes at a time.
+    struct Few<'b>(&'b [u8], usize);
+
+    impl Read for Few<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let count = self.1.min(buffer.len());
+            self.0.read(&mut buffer[..count])
+        }
+    }
+
+    #[test]
+    fn hashes_are_found_in_their_pieces() {
+        let hash = "0123456789abcdfghijklmnpqrsvwxyz";
+        let hashes = HashSet::from([hash.as_bytes()]);
+        let here = Held { is_here: true, began_before: false };
+        let both = Held { is_here: true, began_before: true };
+        let none = Held::default();
+        let (first, second) = hash.split_at(10);
+        for (pieces, expected) in [
+            (vec![format!("/nix/store/{hash}-a")], vec![here]),
+            // Letters before and after a hash do not hide it.
+            (vec![format!("abc{hash}xyz")], vec![here]),
+            (vec![format!("a{}", &hash[1..]), hash.to_owned()], vec![none, here]),
+            (vec![first.to_owned(), second.to_owned()], vec![none, both]),
+            (vec![first.to_owned(), format!("-{second}")], vec![none, none]),
+            (vec![hash.to_owned(), hash.to_owned()], vec![here, here]),
+            (vec![format!("{hash}/"), "x".repeat(100)], vec![here, none]),
+            (vec!["0".repeat(100), hash.to_owned()], vec![none, here]),
+        ] {
+            for few in [1, 7, 31, 32, 33, 1000] {
+                let mut search = Search { hashes: &hashes, run: Vec::new() };
+                let found: Vec<_> = pieces
+                    .iter()
+                    .map(|piece| search.read(&mut Few(piece.as_bytes(), few)).unwrap())
+                    .collect();
+                assert_eq!(found, expected, "{pieces:?}, {few} bytes at a time");
+            }
+        }
+    }
 
     #[test]
     fn near_pieces_are_fetched_together() {

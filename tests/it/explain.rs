@@ -159,6 +159,50 @@ fn a_diff_is_what_an_update_costs() {
     );
 }
 
+/// Checks the estimate for an update in which all hashes are others against such an update.
+#[test]
+fn a_rebuild_costs_what_was_estimated() {
+    let mut store = FakeStore::new();
+    let build = |store: &mut FakeStore, libc: char, app: char| {
+        let random = |place: u64| (place.wrapping_mul(place).wrapping_mul(0x9e37_79b9) >> 23) as u8;
+        let mut bytes: Vec<u8> = (0..3_u64 << 20).map(random).collect();
+        let libc = store.add(libc, "libc-1", &[], |file| std::fs::write(file, &bytes).unwrap());
+        let name = format!("/nix/store/{}", libc.base_path());
+        bytes.reverse();
+        for place in [1 << 20, 2 << 20] {
+            bytes[place..][..name.len()].copy_from_slice(name.as_bytes());
+        }
+        store.add(app, "app-1", &[&libc], |file| std::fs::write(file, &bytes).unwrap());
+        store.build(r#"{"compression": "zstd:chunked"}"#);
+    };
+    build(&mut store, '3', '4');
+    std::fs::rename(store.root().join("image.json"), store.root().join("old.json")).unwrap();
+    let explain = ["explain", "old.json", "--pieces"];
+    let estimate =
+        schema::checked("explain", &stdout(&store, &[&explain[..], &["--json"]].concat()));
+    let text = stdout(&store, &explain);
+    stdout(&store, &[&explain[..], &["--html", "map.html"]].concat());
+    let page = std::fs::read_to_string(store.root().join("map.html")).unwrap();
+    // The new paths alone are in the new image.
+    store.forget();
+    build(&mut store, '5', '6');
+    let diff = stdout(&store, &["diff", "old.json", "image.json", "--pieces", "--json"]);
+    let found = schema::checked("diff", &diff)["pieces"].clone();
+    let estimate = &estimate["rebuild"];
+    assert_eq!(estimate["layersWithTable"], found["layersWithTable"]);
+    for key in ["bytesByLayers", "bytesByPieces"] {
+        let (estimate, found) = (estimate[key].as_u64().unwrap(), found[key].as_u64().unwrap());
+        assert!(estimate.abs_diff(found) <= found / 50, "{key}: {estimate}, {found}");
+    }
+    assert!(
+        text.contains(
+            "update in which every store path has another hash\n  compressed, by layers: "
+        ),
+        "{text}"
+    );
+    assert!(page.contains(r#""rebuild":{"bytesByLayers":"#), "{page}");
+}
+
 /// Checks the cost by pieces of a file in which nothing but a store path's hash is different.
 #[test]
 fn a_diff_says_what_pieces_cost() {

@@ -51,6 +51,11 @@ impl FakeStore {
         path
     }
 
+    /// Leaves all added paths out of further registrations.
+    pub fn forget(&mut self) {
+        self.records.clear();
+    }
+
     /// Adds a directory with one file in it.
     pub fn add_file(
         &mut self,

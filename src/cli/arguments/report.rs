@@ -147,6 +147,11 @@ pub struct ExplainArguments {
     #[arg(long, value_name = "PATH")]
     pub why: Option<String>,
 
+    /// Also say what an update costs by layers and by pieces in which every store path has another hash,
+    /// for clients that fetch pieces of `zstd:chunked` layers. Makes all layers
+    #[arg(long, conflicts_with = "why")]
+    pub pieces: bool,
+
     /// Print everything as JSON
     #[arg(long, conflicts_with = "why")]
     pub json: bool,
@@ -172,7 +177,7 @@ pub struct DiffArguments {
 
     /// Also print what clients fetch that fetch pieces of `zstd:chunked` layers. Makes all layers of
     /// both images
-    #[arg(long, conflicts_with = "html")]
+    #[arg(long)]
     pub pieces: bool,
 
     /// Print everything as JSON
