@@ -109,9 +109,10 @@ lib.fix (self:
   # True to give the image a Nix database of its store paths, so that a Nix in the image finds them valid. The
   # base image's database is merged with it.
 , initializeNixDatabase ? false
-  # The owner of that database and of the image's store directory.
-, nixUid ? 0
-, nixGid ? 0
+  # The owner of that database and of the image's store directory; null for the one that the base image has, which is
+  # root if it has none.
+, nixUid ? null
+, nixGid ? null
   # The old name of copyToRoot.
 , contents ? null
   # Documents that `copyToRegistry` attaches to the image, and `stowage serve` serves with it (`forServe`): a list of `{ file; type; }`, or a function of `{
@@ -150,8 +151,11 @@ lib.fix (self:
     };
     # Nix writes to these directories as the user of the container.
     nixPerms =
-      let owned = { path = database; uid = nixUid; gid = nixGid; };
-      in [ (owned // { mode = "0755"; }) (owned // { regex = "/db/"; mode = "0644"; }) ];
+      let
+        inherited = lib.optionalAttrs (base == null) { uid = 0; gid = 0; };
+        given = lib.filterAttrs (_: number: number != null) { uid = nixUid; gid = nixGid; };
+      in
+      [ ({ path = database; mode = "u+w"; } // inherited // given) ];
 
     spec = internalSpec {
       function = "buildImage";

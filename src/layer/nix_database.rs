@@ -10,6 +10,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, Transaction, params};
 use thiserror::Error;
 
@@ -179,7 +180,9 @@ fn open(directory: &Path) -> Result<Connection, DatabaseError> {
         Err(error) => return Err(error.into()),
     }
     let database = Connection::open(directory.join(DATABASE))?;
-    // Functions in the schema, which is from another author, are not run. Applies the journal to
+    database.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
+    database.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false)?;
+    // Triggers and functions in the schema, which is from another author, are not run. Applies the journal to
     // the database and removes it.
     database.execute_batch("pragma trusted_schema = off; pragma journal_mode = delete;")?;
     let check: String = database.query_row("pragma quick_check(1)", [], |row| row.get(0))?;
@@ -339,6 +342,23 @@ mod tests {
         }
         let again = merged_database(another(&base, false).path(), &ours).unwrap();
         assert!(again.bytes == all[0], "the same bytes every time");
+    }
+
+    /// Checks that a trigger of a base image's database does not run.
+    #[test]
+    fn triggers_of_others_are_not_run() {
+        let base = [infos()[3].clone()];
+        let directory = another(&base, false);
+        let database = Connection::open(directory.path().join(DATABASE)).unwrap();
+        // This one would never end.
+        let endless = "create trigger endless after insert on ValidPaths begin
+             delete from Refs where referrer in
+               (with recursive n(i) as (select 1 union all select i + 1 from n) select i from n);
+             end";
+        database.execute_batch(endless).unwrap();
+        database.close().unwrap();
+        let merged = merged_database(directory.path(), &Closure::new(infos()).unwrap()).unwrap();
+        assert_eq!(merged.paths.len(), 4);
     }
 
     #[test]

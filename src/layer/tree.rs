@@ -20,6 +20,7 @@ use super::Error;
 use super::base_tree::{Attributes, BaseTree};
 use super::contents::{LayerContents, MergedFiles};
 use super::links::{child_target, directory_behind, into_store, store_path_of};
+use super::nix_database::DATABASE_DIR;
 use super::node::{Children, Node, TreeEntry};
 use super::permissions::{Given, RulesOf};
 use super::scan::{Child, Directory, Kind};
@@ -177,6 +178,7 @@ fn merge<'c>(
     let mut merge = Merge {
         store,
         base,
+        database: base.resolve(&ImagePath::normal(DATABASE_DIR.as_bytes())).ok(),
         links,
         links_into_store: contents.links_into_store,
         merged: contents.merged.as_ref(),
@@ -227,6 +229,8 @@ struct Followed {
 struct Merge<'c> {
     store: &'c Store,
     base: &'c BaseTree,
+    /// The place of the directory of Nix's database in the base.
+    database: Option<ImagePath>,
     links: DirectoryLinks,
     /// True if relative links into the store are made absolute.
     links_into_store: bool,
@@ -287,9 +291,21 @@ impl<'c> Merge<'c> {
                 self.link(parent, child.name(), link, 0)
             }
             Kind::File => {
-                let given = of(DIRECTORY.mode);
+                let given = of(DIRECTORY.mode).or(self.owner_of_database(parent));
                 self.insert(parent, child.name(), TreeEntry::File { source, given })
             }
+        }
+    }
+
+    /// Returns the owner of the base's database of Nix, if `parent` is the directory of that
+    /// database: the same user must be able to write to the new one.
+    fn owner_of_database(&self, parent: &ImagePath) -> Given<'c> {
+        let is_database = self.database.as_ref() == Some(parent);
+        match self.base.attributes(parent).filter(|_| is_database) {
+            Some(Attributes { uid, gid, .. }) => {
+                Given { uid: Some(uid), gid: Some(gid), ..Given::default() }
+            }
+            None => Given::default(),
         }
     }
 

@@ -199,6 +199,7 @@ fn registered(bytes: &[u8]) -> BTreeSet<String> {
 fn a_database_has_what_the_base_has() {
     let mut store = FakeStore::new();
     store.add_file('1', "theirs", &[], "theirs");
+    store.add_file('4', "text", &[], "text");
     let (_, theirs) = database(&store);
     let mut store = FakeStore::new();
     let lib = store.add_file('2', "lib", &[], "lib");
@@ -208,8 +209,10 @@ fn a_database_has_what_the_base_has() {
     let write = |schema: &[u8], database: &[u8]| {
         let _ = fs::remove_dir_all(&base);
         let directory = format!("nix/store/{}-theirs/", "1".repeat(32));
+        let text = format!("nix/store/{}-text", "4".repeat(32));
         let tar = layer(&[
             Item::Directory(&directory, 0o755),
+            Item::File(&text, b"text"),
             Item::Symlink("nix/var", "../data"),
             Item::File("data/nix/db/db.sqlite", database),
             Item::File("data/nix/db/schema", schema),
@@ -227,7 +230,7 @@ fn a_database_has_what_the_base_has() {
     let built = build().unwrap();
     assert_eq!(
         registered(&built.made.database),
-        ["app", "lib", "theirs"].map(str::to_owned).into()
+        ["app", "lib", "text", "theirs"].map(str::to_owned).into()
     );
     assert!(built.warnings.is_empty(), "{:?}", built.warnings);
     assert_eq!(built.made.emptied, ["db.sqlite-journal"]);
@@ -239,7 +242,9 @@ fn a_database_has_what_the_base_has() {
     write(b"10", &empty);
     let warnings = build().unwrap().warnings;
     assert_eq!(warnings.len(), 1);
-    assert!(warnings[0].to_string().contains("-theirs"), "{}", warnings[0]);
+    for lost in ["-theirs", "-text"] {
+        assert!(warnings[0].to_string().contains(lost), "{}", warnings[0]);
+    }
     for (schema, database, message) in [
         (&b"9"[..], &theirs[..], "its schema has version 9"),
         (b"10", b"no database", "file is not a database"),
@@ -261,7 +266,10 @@ fn a_database_has_what_the_base_has() {
         message.contains("warning") && message.contains("2 of the image's store paths"),
         "{message}"
     );
-    assert!(message.contains("-app") && !message.contains("-theirs"), "{message}");
+    assert!(
+        message.contains("-app") && !message.contains("-te") && !message.contains("-theirs"),
+        "{message}"
+    );
 }
 
 /// Checks a base image of this program that has no database: its store paths are known

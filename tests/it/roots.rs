@@ -305,3 +305,41 @@ fn a_named_pipe_gets_whole_blocks() {
         assert!(streamed.status.success(), "{}", stderr(&streamed));
     }
 }
+
+/// Checks that the user who owns the base's database of Nix also owns the database that replaces it.
+#[test]
+fn a_new_database_has_the_owner_of_the_old_one() {
+    let mut store = FakeStore::new();
+    let file = "nix/var/nix/db/db.sqlite";
+    let below = add(&mut store, '1', "below", &[], &[(file, "old"), ("srv/db/other", "old")]);
+    let above = add(&mut store, '2', "above", &[], &[(file, "new"), ("srv/db/new", "new")]);
+    let (below, above) = (print(&below), print(&above));
+    let owner = json!([{"path": below, "mode": "u+w", "uid": 1000, "gid": 100}]);
+    let exclude = json!([below, above]);
+    build(&store, &json!({"copyToRoot": [below], "perms": owner, "exclude": exclude}));
+    fs::rename(store.root().join("image.json"), store.root().join("base.json")).unwrap();
+    let on_base = |perms: Value| {
+        let options = json!({"fromImage": "base.json", "copyToRoot": [above], "perms": perms, "exclude": exclude});
+        build(&store, &options);
+        let output = store.stowage(&["flatten", "image.json"]).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        let mut owners = BTreeMap::new();
+        for entry in tar::Archive::new(&output.stdout[..]).entries().unwrap() {
+            let entry = entry.unwrap();
+            let name = entry.path().unwrap().display().to_string();
+            let name = name.trim_end_matches('/').to_owned();
+            let header = entry.header();
+            let (uid, gid) = (header.uid().unwrap(), header.gid().unwrap());
+            owners.insert(name, format!("{uid}:{gid} {:o}", header.mode().unwrap()));
+        }
+        let of = |name: &str| owners[name].clone();
+        [file, "nix/var/nix/db", "srv/db/new", "srv/db"].map(of)
+    };
+    // A file of another directory belongs to root, as always.
+    assert_eq!(
+        on_base(json!([{"path": above, "mode": "u+w"}])),
+        ["1000:100 644", "1000:100 755", "0:0 644", "1000:100 755"]
+    );
+    let other = json!([{"path": above, "mode": "u+w", "uid": 7, "gid": 7}]);
+    assert_eq!(on_base(other)[..2], ["7:7 644", "7:7 755"]);
+}

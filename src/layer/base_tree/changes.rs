@@ -7,6 +7,7 @@ use std::ops::Bound;
 
 use super::{ACCOUNT_FILES, Attributes, BaseNode, BaseTree, STATE_FILES};
 use crate::image_path::{ImagePath, split};
+use crate::store::StorePath;
 
 /// The changes of one layer of a base to the layers below it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,7 +20,8 @@ pub struct BaseLayerTree {
     /// Hashes of all other names, sorted: enough to notice that an entry replaces a directory or
     /// link below.
     others: Vec<u64>,
-    /// The files among these names that belong to Nix's database, or that have accounts.
+    /// The files among these names that belong to Nix's database, that have accounts, or that are
+    /// store paths.
     state: BTreeSet<ImagePath>,
     /// The hard links whose targets are not files before them in the layer.
     pub(super) hard_links: Vec<HardLink>,
@@ -293,14 +295,15 @@ fn memory(name: &ImagePath) -> u64 {
     160 + 2 * name.as_bytes().len() as u64
 }
 
-/// Returns whether a file has the path of one of the files of Nix's database, or of accounts. The directory
-/// may be reached through links.
+/// Returns whether a file has the path of one of the files of Nix's database, or of accounts, or is
+/// a store path itself. The directory may be reached through links.
 fn is_state(name: &[u8]) -> bool {
     let (parent, last) = split(name);
     let is_one = |files: &[&str]| files.iter().any(|name| name.as_bytes() == last);
     match split(parent).1 {
         b"db" => is_one(&STATE_FILES),
         b"etc" => is_one(&ACCOUNT_FILES),
+        b"store" => std::str::from_utf8(last).is_ok_and(|last| last.parse::<StorePath>().is_ok()),
         _ => false,
     }
 }

@@ -59,7 +59,7 @@ enum BaseNode {
     Directory(Attributes),
     /// A symbolic link, with its target as written.
     Symlink(Vec<u8>),
-    /// A file of Nix's database, or of accounts.
+    /// A file of Nix's database or of accounts, or a store path that is a file.
     State,
 }
 
@@ -179,17 +179,16 @@ impl BaseTree {
         }))
     }
 
-    /// Returns the names of the directories in a directory, sorted.
+    /// Returns the names in a directory, sorted: of its directories, links and those files that are
+    /// known.
     ///
     /// # Errors
     /// Fails with [`BadLink`].
-    pub fn directories_in(&self, directory: &str) -> Result<Vec<&[u8]>, BadLink> {
+    pub fn names_in(&self, directory: &str) -> Result<Vec<&[u8]>, BadLink> {
         let first = self.follow(directory.as_bytes())?.prefix();
         let below = self.nodes.range::<[u8], _>((Bound::Included(&first[..]), Bound::Unbounded));
-        let below = below.map(|(path, node)| (path.as_bytes().strip_prefix(&first[..]), node));
-        let below = below.map_while(|(name, node)| name.map(|name| (name, node)));
-        let names = below.filter(|(_, node)| matches!(node, BaseNode::Directory(_)));
-        Ok(names.map(|(name, _)| name).filter(|name| !name.contains(&b'/')).collect())
+        let names = below.map_while(|(path, _)| path.as_bytes().strip_prefix(&first[..]));
+        Ok(names.filter(|name| !name.contains(&b'/')).collect())
     }
 
     /// Adds a directory and its attributes to this tree, as a part of another tree.

@@ -83,7 +83,7 @@ pub fn nix_state(
 
 /// Returns the store paths of the base image that a database lacks.
 fn missing(base: &BaseImage, paths: &BTreeSet<StorePath>) -> Vec<StorePath> {
-    let there = base.tree.directories_in(Store::default().dir()).unwrap_or_default();
+    let there = base.tree.names_in(Store::default().dir()).unwrap_or_default();
     let there = there.into_iter().filter_map(|name| std::str::from_utf8(name).ok()?.parse().ok());
     there.filter(|path| !paths.contains(path)).collect()
 }
