@@ -55,7 +55,8 @@ lib.fix (self:
 , copyToRoot ? null
   # The way to add a link of copyToRoot where the base image has a directory, such as `bin ->
   # /nix/store/…-tools/bin` where the base has `/bin`: "merge" adds a link to each file of the link's
-  # directory, "replace" hides the base's directory, "refuse" is an error.
+  # directory, "replace" hides the base's directory, "refuse" is an error. A file in place of a directory hides it, or
+  # is an error with "refuse".
 , directoryLinks ? "merge"
   # The largest number of the image's own layers, 1 to 127.
 , maxLayers ? 60

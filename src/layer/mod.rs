@@ -114,6 +114,14 @@ pub enum Error {
         /// The file that came second.
         second: PathBuf,
     },
+    /// A file of `copyToRoot` has the name of a directory in the base image.
+    #[error("`copyToRoot`: /{name} is a file, but the base image has a directory there, or a link to one: {}", path.display())]
+    FileOverDirectory {
+        /// The path in the image, without the leading slash.
+        name: String,
+        /// The file on this machine.
+        path: PathBuf,
+    },
     /// A link of `copyToRoot` has the name of a directory in the base image.
     #[error("`copyToRoot`: /{name} is a link, but the base image has a directory there, or a link to one: {}", path.display())]
     LinkOverDirectory {
@@ -179,6 +187,9 @@ impl Hint for Error {
                  which keeps the first"
                     .to_owned(),
             ),
+            Error::FileOverDirectory { .. } => {
+                Some("`directoryLinks = \"replace\"` hides what the base has there".to_owned())
+            }
             Error::LinkOverDirectory { .. } => Some(
                 "with `directoryLinks = \"merge\"` what is behind the link is linked to in the base's directory; \
                  `\"replace\"` hides what the base has there"

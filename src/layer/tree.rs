@@ -101,7 +101,7 @@ pub struct RootLinks {
     pub into_store: bool,
     /// The links that lead into the store: their names in the image, and the store paths.
     pub store_paths: Vec<(String, StorePath)>,
-    /// The links that replace a directory of the base.
+    /// The links and files that replace a directory of the base.
     pub replacing: Vec<String>,
 }
 
@@ -109,7 +109,7 @@ pub struct RootLinks {
 ///
 /// # Errors
 /// Fails with the errors of [`super::write_layer`] before the first byte, and with
-/// [`Error::LinkOverDirectory`].
+/// [`Error::LinkOverDirectory`] and [`Error::FileOverDirectory`].
 pub fn root_links(
     store: &Store,
     contents: &LayerContents,
@@ -240,7 +240,7 @@ struct Merge<'c> {
     followed: BTreeMap<ImagePath, Followed>,
     /// True if there is a relative link into the store.
     into_store: bool,
-    /// The links that replace directories of the base.
+    /// The links and files that replace directories of the base.
     replacing: Vec<String>,
 }
 
@@ -292,9 +292,28 @@ impl<'c> Merge<'c> {
             }
             Kind::File => {
                 let given = of(DIRECTORY.mode).or(self.owner_of_database(parent));
+                self.check_file(parent, child.name(), &source)?;
                 self.insert(parent, child.name(), TreeEntry::File { source, given })
             }
         }
+    }
+
+    /// Notes that a file replaces a directory of the base, or a link to one, or fails if that is
+    /// refused.
+    fn check_file(&mut self, parent: &ImagePath, name: &[u8], source: &Path) -> Result<(), Error> {
+        let place = self
+            .base
+            .resolve_below(parent, name)
+            .map_err(|link| Error::BadLink { path: source.to_owned(), link })?;
+        if !self.base.has_directory(&place) {
+            return Ok(());
+        }
+        let name = parent.join(name).as_bytes().escape_ascii().to_string();
+        if self.links == DirectoryLinks::Refuse {
+            return Err(Error::FileOverDirectory { name, path: source.to_owned() });
+        }
+        self.replacing.push(name);
+        Ok(())
     }
 
     /// Returns the owner of the base's database of Nix, if `parent` is the directory of that

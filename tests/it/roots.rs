@@ -343,3 +343,33 @@ fn a_new_database_has_the_owner_of_the_old_one() {
     let other = json!([{"path": above, "mode": "u+w", "uid": 7, "gid": 7}]);
     assert_eq!(on_base(other)[..2], ["7:7 644", "7:7 755"]);
 }
+
+/// Checks that a file does not hide a directory of the base in silence.
+#[test]
+fn a_file_over_a_directory_of_the_base_is_said() {
+    let mut store = FakeStore::new();
+    let files = [("etc/ssl", "file"), ("lib", "file"), ("etc/motd", "file")];
+    let root_path = add(&mut store, '1', "root", &[], &files);
+    let base = store.root().join("base");
+    let items = [
+        Item::Directory("etc/ssl/certs/", 0o755),
+        Item::File("etc/motd", b"old"),
+        Item::Directory("usr/lib/", 0o755),
+        Item::Symlink("lib", "usr/lib"),
+    ];
+    let files = BaseFiles::new(&[layer(&items)], |tar| (OCI_LAYER.to_owned(), tar.to_vec()));
+    write_files(&base, &files.directory());
+    let options = |policy: &str| json!({"fromImage": base, "copyToRoot": [print(&root_path)], "directoryLinks": policy});
+    for policy in ["merge", "replace"] {
+        let said = build(&store, &options(policy));
+        assert!(said.contains("with all that is in these: /etc/ssl, /lib\n"), "{said}");
+    }
+    let verified = store.stowage(&["verify", "image.json"]).output().unwrap();
+    assert!(verified.status.success(), "{}", stderr(&verified));
+    let refused = store.try_build(&options("refuse").to_string());
+    assert!(
+        stderr(&refused).contains("`copyToRoot`: /etc/ssl is a file, but"),
+        "{}",
+        stderr(&refused)
+    );
+}

@@ -26,7 +26,7 @@ pub enum Warning {
     NotRegistered(Vec<StorePath>),
     /// Links in `/` to store paths that the image lacks, each with the store path.
     DanglingLinks(Vec<(String, StorePath)>),
-    /// Links of `copyToRoot` that replace directories of the base.
+    /// Links and files of `copyToRoot` that replace directories of the base.
     LinksOverDirectories(Vec<String>),
     /// The home of a declared user, which another one owns.
     HomeOfOther {
@@ -75,8 +75,8 @@ impl fmt::Display for Warning {
             }
             Self::LinksOverDirectories(names) => write!(
                 f,
-                "`copyToRoot`: links take the place of directories of the base image, with all that is in \
-                 these: {}",
+                "`copyToRoot`: links or files take the place of directories of the base image, with all \
+                 that is in these: {}",
                 first_few(names.iter().map(|name| format!("/{name}")))
             ),
             Self::HomeOfOther { home, uid, owner } => write!(
