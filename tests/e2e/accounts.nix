@@ -67,6 +67,15 @@ rec {
     config = { Cmd = [ bash ]; Env = [ "USER=app" ]; };
   };
 
+  # On it: the same user's Nix knows both, though nothing here says whose it is.
+  onNix = stowage.buildImage {
+    name = "accounts/on-nix";
+    tag = "v1";
+    fromImage = withNix;
+    initializeNixDatabase = true;
+    links."/opt/jq" = "${pkgs.jq}";
+  };
+
   # Nothing below.
   alone = stowage.buildImage {
     name = "accounts/alone";

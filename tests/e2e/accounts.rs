@@ -120,12 +120,18 @@ fn accounts_are_behind_a_link_of_the_base() {
 #[test]
 fn accounts_go_with_nix() {
     let docker = Docker::start();
-    let image = image("withNix");
-    docker.load(&image);
-    let script = "id -un; nix-store --verify --check-contents; nix-store -q --hash $(readlink /opt/hello); \
-        nix-store --gc > /dev/null 2>&1; test -x $(readlink /opt/hello)/bin/hello; touch ~/f /tmp/f; echo there";
-    let found = docker.container(&image.reference(), &["/bin/bash", "-ec", script]);
-    assert!(found.starts_with("app\nsha256:") && found.ends_with("\nthere\n"), "{found}");
+    for (name, tool) in [("withNix", "hello"), ("onNix", "jq")] {
+        let image = image(name);
+        docker.load(&image);
+        let script = format!(
+            "id -un; nix-store --verify --check-contents; nix-store -q --hash $(readlink /opt/{tool}); \
+             nix-store --gc > /dev/null 2>&1; test -x $(readlink /opt/{tool})/bin/{tool}; \
+             test -x $(readlink /opt/hello)/bin/hello; \
+             nix-store --delete $(echo text > ~/f; nix-store --add ~/f); touch /tmp/f; echo there"
+        );
+        let found = docker.container(&image.reference(), &["/bin/bash", "-ec", &script]);
+        assert!(found.starts_with("app\nsha256:") && found.ends_with("\nthere\n"), "{found}");
+    }
 }
 
 /// Evaluates and builds images with these arguments, and returns what is said of each that fails.

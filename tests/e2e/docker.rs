@@ -54,6 +54,17 @@ fn the_daemon_shows_what_was_asked_for() {
     assert_eq!(config["Labels"], serde_json::json!({"odd": "ü \"quoted\" $dollar"}));
     assert_eq!(config["ExposedPorts"], serde_json::json!({"80/tcp": {}}));
     assert_eq!(config["Env"][0], "PATH=/bin");
+    // Docker has durations in nanoseconds.
+    assert_eq!(
+        config["Healthcheck"],
+        serde_json::json!({
+            "Test": ["CMD", "/bin/true"],
+            "Interval": 5_000_000_000_u64,
+            "Timeout": 90_000_000_000_u64,
+            "StartPeriod": 500_000_000,
+            "Retries": 3,
+        })
+    );
     assert_eq!(image.spec.layers.len(), 5);
     let history =
         docker.run(&["history", "--no-trunc", "--format", "{{.CreatedBy}}", "e2e/full:all"]);

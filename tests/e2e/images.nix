@@ -220,6 +220,7 @@ in
       Env = [ "PATH=/bin" "FILE=${pkgs.writeText "file" "a store path that is a file\n"}" ];
       Labels.odd = "ü \"quoted\" $dollar";
       ExposedPorts."80/tcp" = { };
+      Healthcheck = { Test = [ "CMD" "/bin/true" ]; Interval = "5s"; Timeout = "1m30s"; StartPeriod = "500ms"; Retries = 3; };
       WorkingDir = "/etc";
     };
   };

@@ -2,6 +2,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::thread;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use serde_json::Value;
 
 use crate::registry::Registry;
@@ -73,6 +75,55 @@ fn cosign_verifies_what_was_signed_here() {
     let output = by_key(&unsigned, "test.pub");
     assert!(stderr(&output).contains("it has no signature"), "{}", stderr(&output));
     assert!(!cosign_verifies("sid", home.path(), &key("test.pub"), &unsigned));
+}
+
+/// Checks the bytes of both forms of a signature by a program that knows neither.
+#[test]
+fn openssl_verifies_the_bytes_of_a_signature() {
+    let registry = Registry::start();
+    let name = format!("{}/app:v1", registry.host);
+    let by_digest = push(&Image::named("configOnly"), &name, &["--sign-key", &key("test.key")]);
+    let get = |path: &str| {
+        let url = format!("http://{}/v2/app/{path}", registry.host);
+        let accept = "Accept: application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json";
+        run(Command::new("curl").args(["--silent", "--fail", "--header", accept, &url]))
+    };
+    let json = |path: &str| -> Value { serde_json::from_str(&get(path)).unwrap() };
+    let layer =
+        |manifest: &Value| format!("blobs/{}", manifest["layers"][0]["digest"].as_str().unwrap());
+    let bytes = |text: &Value| BASE64_STANDARD.decode(text.as_str().unwrap()).unwrap();
+    let tag = by_digest.rsplit_once('@').unwrap().1.replace(':', "-");
+
+    // cosign 2's form: the signature is an annotation, and the layer is what was signed.
+    let manifest = json(&format!("manifests/{tag}.sig"));
+    let signature = &manifest["layers"][0]["annotations"]["dev.cosignproject.cosign/signature"];
+    let old = (get(&layer(&manifest)).into_bytes(), bytes(signature));
+    // cosign 3's form: an envelope, whose signature covers its type and its payload with their
+    // lengths (DSSE, "PAE").
+    let index = json(&format!("manifests/{tag}"));
+    let manifest =
+        json(&format!("manifests/{}", index["manifests"][0]["digest"].as_str().unwrap()));
+    let envelope = &json(&layer(&manifest))["dsseEnvelope"];
+    let (kind, payload) = (envelope["payloadType"].as_str().unwrap(), bytes(&envelope["payload"]));
+    let mut signed = format!("DSSEv1 {} {kind} {} ", kind.len(), payload.len()).into_bytes();
+    signed.extend(payload);
+    let new = (signed, bytes(&envelope["signatures"][0]["sig"]));
+
+    let directory = tempfile::tempdir().unwrap();
+    for (mut signed, signature) in [old, new] {
+        let mut is_valid = |signed: &[u8], public: &str| {
+            std::fs::write(directory.path().join("signed"), signed).unwrap();
+            std::fs::write(directory.path().join("signature"), &signature).unwrap();
+            let arguments = ["dgst", "-sha256", "-signature", "signature", "-verify"];
+            let mut openssl = Command::new("openssl");
+            openssl.current_dir(directory.path()).args(arguments).args([&key(public), "signed"]);
+            openssl.output().unwrap().status.success()
+        };
+        assert!(is_valid(&signed, "test.pub"));
+        assert!(!is_valid(&signed, "other.pub"));
+        *signed.last_mut().unwrap() ^= 1;
+        assert!(!is_valid(&signed, "test.pub"));
+    }
 }
 
 #[test]
