@@ -116,25 +116,25 @@ async fn blob(
         BlobSource::Stream { body, .. } => (None, Some(body)),
     };
     let is_get = request.method == Method::GET;
-    if let Part::Several(ranges) = part {
-        // Storages answer several ranges with the whole object, so the client is not redirected.
-        let parts = Parts::several(ranges, size, digest);
-        let body =
-            if is_get { several(storage, digest, size, parts.clone()) } else { Body::empty() };
-        return Ok(answer::blob_body(body, Some(&parts), size, digest));
-    }
     // An address is signed for GET only, and the answer to HEAD is known here.
-    if let Some(url) = url.filter(|_| is_get) {
-        let mut response = Response::new(Body::empty());
-        *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
-        answer::set(&mut response, header::LOCATION, url.as_str());
-        answer::set(&mut response, header::CONTENT_LENGTH, "0");
-        return Ok(answer::with_digest(response, digest));
-    }
-    let range = match part {
-        Part::Whole | Part::Several(_) => None,
-        Part::Bytes(range) => Some(range),
-        Part::Unsatisfiable => return Ok(answer::unsatisfiable(size)),
+    let range = match (part, url.filter(|_| is_get)) {
+        // Storages answer several ranges with the whole object, so the client is not redirected.
+        (Part::Several(ranges), _) => {
+            let parts = Parts::several(ranges, size, digest);
+            let body =
+                if is_get { several(storage, digest, size, parts.clone()) } else { Body::empty() };
+            return Ok(answer::blob_body(body, Some(&parts), size, digest));
+        }
+        (_, Some(url)) => {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+            answer::set(&mut response, header::LOCATION, url.as_str());
+            answer::set(&mut response, header::CONTENT_LENGTH, "0");
+            return Ok(answer::with_digest(response, digest));
+        }
+        (Part::Whole, None) => None,
+        (Part::Bytes(range), None) => Some(range),
+        (Part::Unsatisfiable, None) => return Ok(answer::unsatisfiable(size)),
     };
     let body = match (stream, &range) {
         (None, _) => Body::empty(),
