@@ -17,7 +17,7 @@ use super::interrupt::{self, Order};
 use crate::error::with_causes;
 use crate::registry::catalog::{Catalog, Reach, Source, Sources, Watches};
 use crate::registry::on_demand::{
-    Access, NixBuild, NixLimits, OnDemandOptions, PopularityFile, RequiredSignatures, ServedTags,
+    NixAccess, NixBuild, NixLimits, OnDemandOptions, PopularityFile, RequiredSignatures, ServedTags,
 };
 use crate::registry::server::{
     Cache, Certificate, Limits, Permissions, Registry, ServerOptions, Users, read_tls,
@@ -333,7 +333,7 @@ fn on_demand(
                     .max_fetch
                     .unwrap_or_else(|| arguments.max_image_size.saturating_add(FOR_BUILDING)),
             },
-            access: Access {
+            access: NixAccess {
                 paths: arguments.include.clone(),
                 uris: arguments.allowed_uri.clone(),
                 no_import_from_derivation: arguments.no_import_from_derivation,

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use super::graph::ReferencesGraph;
-use super::{Closure, Error, Member, NarHash, NodeIdx};
+use super::{Closure, ClosureMember, Error, NarHash, NodeIdx};
 use crate::store::{Store, StorePath};
 
 /// The most bytes that the paths of a closure may have together: sums of their sizes can't wrap.
@@ -38,26 +38,26 @@ struct Record {
 
 /// A store path's place in a [`Builder`].
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place(u32);
+pub(super) struct NodePlace(u32);
 
 impl Builder {
     /// Returns the place of a store path, and gives it one if it has none.
-    pub(super) fn place(&mut self, path: StorePath) -> Place {
+    pub(super) fn place(&mut self, path: StorePath) -> NodePlace {
         if let Some(place) = self.places.get(&path) {
-            return Place(*place);
+            return NodePlace(*place);
         }
         let place = index(self.paths.len());
         self.paths.push(path.clone());
         self.places.insert(path, place);
-        Place(place)
+        NodePlace(place)
     }
 
     /// Returns the place of a whole path in `store`, or `None` if the text is not a store path.
-    pub(super) fn place_of(&mut self, store: &Store, text: &str) -> Option<Place> {
+    pub(super) fn place_of(&mut self, store: &Store, text: &str) -> Option<NodePlace> {
         // Most paths were named before, and were parsed then.
         let known = store.base_of(text).and_then(|base| self.places.get(base));
         match known {
-            Some(place) => Some(Place(*place)),
+            Some(place) => Some(NodePlace(*place)),
             None => store.parse(text).ok().map(|path| self.place(path)),
         }
     }
@@ -65,10 +65,10 @@ impl Builder {
     /// Takes in a record. The references may be in any order, and may repeat.
     pub(super) fn record(
         &mut self,
-        path: Place,
+        path: NodePlace,
         nar_hash: NarHash,
         nar_size: u64,
-        references: impl IntoIterator<Item = Place>,
+        references: impl IntoIterator<Item = NodePlace>,
     ) {
         let start = self.references.len();
         self.references.extend(references.into_iter().map(|place| place.0));
@@ -132,7 +132,7 @@ impl Builder {
         drop(references);
         let members = records.into_iter().zip(paths).map(|(record, path)| {
             let Record { nar_hash, nar_size, .. } = record;
-            Member { path, nar_hash, nar_size }
+            ClosureMember { path, nar_hash, nar_size }
         });
         Ok(Closure { infos: members.collect(), graph: graph.into() })
     }

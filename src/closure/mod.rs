@@ -40,7 +40,7 @@ pub struct ValidPathInfo {
 
 /// A store path of a [`Closure`]. Its references are in the closure's graph.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Member {
+pub struct ClosureMember {
     /// The path itself.
     pub path: StorePath,
     /// The digest of the path's NAR serialisation.
@@ -131,7 +131,7 @@ fn list(items: impl ExactSizeIterator<Item = String>) -> String {
 #[derive(Clone, Debug)]
 pub struct Closure {
     /// Sorted by path, each path once.
-    infos: Arc<[Member]>,
+    infos: Arc<[ClosureMember]>,
     graph: Arc<ReferencesGraph>,
 }
 
@@ -192,7 +192,7 @@ impl Closure {
     /// others.
     fn add_to(&self, builder: &mut Builder, keep: impl Fn(&StorePath) -> bool) {
         for node in self.nodes() {
-            let Member { path, nar_hash, nar_size } = self.info(node);
+            let ClosureMember { path, nar_hash, nar_size } = self.info(node);
             if keep(path) {
                 let references = self.references(node).filter(|path| keep(path)).cloned();
                 builder.add(path.clone(), *nar_hash, *nar_size, references);
@@ -226,7 +226,7 @@ impl Closure {
     }
 
     /// Returns the members, sorted by path.
-    pub fn infos(&self) -> &[Member] {
+    pub fn infos(&self) -> &[ClosureMember] {
         &self.infos
     }
 
@@ -251,12 +251,12 @@ impl Closure {
     }
 
     /// Returns the member that a node of this closure's graph stands for.
-    pub fn info(&self, node: NodeIdx) -> &Member {
+    pub fn info(&self, node: NodeIdx) -> &ClosureMember {
         &self.infos[node.index()]
     }
 
     /// Returns the record of a path, or `None` if the path is not a member.
-    pub fn get(&self, path: &StorePath) -> Option<&Member> {
+    pub fn get(&self, path: &StorePath) -> Option<&ClosureMember> {
         self.node(path).map(|node| self.info(node))
     }
 
@@ -313,7 +313,7 @@ pub(crate) mod tests {
     /// Returns the records of which the closure could be made again.
     pub(super) fn records_of(closure: &Closure) -> Vec<ValidPathInfo> {
         let record = |node| {
-            let Member { path, nar_hash, nar_size } = closure.info(node).clone();
+            let ClosureMember { path, nar_hash, nar_size } = closure.info(node).clone();
             let references = closure.references(node).cloned().collect();
             ValidPathInfo { path, nar_hash, nar_size, references }
         };

@@ -1,7 +1,7 @@
 //! Computes SHA-256 of one message beside others (FIPS 180-4, 5.1.1 and 6.2).
 //! Vocabulary: names no stage.
 
-use super::lanes::Place;
+use super::lanes::LanePlace;
 use super::{Digest, MessageHasher};
 use sha256_lanes::{Block, INITIAL, State, compress};
 
@@ -12,7 +12,7 @@ const LENGTH: usize = size_of::<u64>();
 /// Hashes a message beside others where that is faster. A coroutine that writes to it may be
 /// suspended meanwhile.
 pub struct LaneHasher<'p> {
-    place: &'p Place<'p>,
+    place: &'p LanePlace<'p>,
     state: State,
     /// The last bytes, which do not fill a block yet: the remainder of `size` after whole blocks.
     tail: Block,
@@ -21,7 +21,7 @@ pub struct LaneHasher<'p> {
 
 impl<'p> LaneHasher<'p> {
     /// Starts with an empty message.
-    pub(super) fn new(place: &'p Place<'p>) -> Self {
+    pub(super) fn new(place: &'p LanePlace<'p>) -> Self {
         Self { place, state: INITIAL, tail: [0; BLOCK], size: 0 }
     }
 

@@ -45,7 +45,7 @@ pub fn in_lanes<T: Send, R: Send>(
     items: impl IntoIterator<Item = T>,
     weight: impl Fn(&T) -> u64,
     jobs: usize,
-    work: impl Fn(&Place<'_>, T) -> R + Sync,
+    work: impl Fn(&LanePlace<'_>, T) -> R + Sync,
 ) -> Vec<R> {
     in_lanes_of(Widths::here(), items, weight, jobs, work)
 }
@@ -55,7 +55,7 @@ fn in_lanes_of<T: Send, R: Send>(
     items: impl IntoIterator<Item = T>,
     weight: impl Fn(&T) -> u64,
     jobs: usize,
-    work: impl Fn(&Place<'_>, T) -> R + Sync,
+    work: impl Fn(&LanePlace<'_>, T) -> R + Sync,
 ) -> Vec<R> {
     let numbered = items.into_iter().enumerate();
     let mut items: Vec<_> = numbered
@@ -129,9 +129,9 @@ struct Loan {
 }
 
 /// The place where a message is made and hashed: alone, or as a coroutine among others.
-pub struct Place<'p>(Option<&'p Yielder<State, Loan>>);
+pub struct LanePlace<'p>(Option<&'p Yielder<State, Loan>>);
 
-impl Place<'_> {
+impl LanePlace<'_> {
     /// Hashes the next blocks of a message, perhaps together with blocks of other messages, which
     /// are made meanwhile.
     pub(super) fn compress(&self, state: &mut State, blocks: &[Block]) {
@@ -177,13 +177,13 @@ impl<'d, T: 'd, R: 'd> Messages<'d, T, R> {
     }
 
     /// Makes and hashes messages until no item is left, and returns the results of `work`.
-    fn all(mut self, work: &'d (impl Fn(&Place<'_>, T) -> R + Sync)) -> Vec<(usize, R)> {
+    fn all(mut self, work: &'d (impl Fn(&LanePlace<'_>, T) -> R + Sync)) -> Vec<(usize, R)> {
         loop {
             while self.lent.len() < self.widths.most
                 && let Some(item) = self.next()
             {
                 if self.widths.most == 1 {
-                    self.made.push((item.number, work(&Place(None), item.item)));
+                    self.made.push((item.number, work(&LanePlace(None), item.item)));
                 } else {
                     self.step(Message::begin(item, work));
                 }
@@ -253,12 +253,12 @@ fn together(widths: Widths, count: usize, left: u64, total: u64) -> usize {
 impl<'w, R: 'w> Message<'w, R> {
     fn begin<T: 'w>(
         Item { number, weight, item }: Item<T>,
-        work: &'w (impl Fn(&Place<'_>, T) -> R + Sync),
+        work: &'w (impl Fn(&LanePlace<'_>, T) -> R + Sync),
     ) -> Step<'w, R> {
         let Ok(stack) = DefaultStack::new(STACK) else {
-            return Step::Made(number, work(&Place(None), item));
+            return Step::Made(number, work(&LanePlace(None), item));
         };
-        let make = move |yielder: &Yielder<_, _>, _| work(&Place(Some(yielder)), item);
+        let make = move |yielder: &Yielder<_, _>, _| work(&LanePlace(Some(yielder)), item);
         // SAFETY: What `make` borrows lives for `'w`. The coroutine is part of a message, which
         // does not outlive `'w` and is never forgotten.
         let making = unsafe { Coroutine::with_stack_unchecked(stack, make) };

@@ -30,7 +30,7 @@ use hasher_thread::HasherThread;
 
 pub use checksum::{Checksum, ChecksumWriter, ParseChecksumError};
 pub use lane_hasher::LaneHasher;
-pub use lanes::{Place, in_lanes};
+pub use lanes::{LanePlace, in_lanes};
 
 /// A SHA-256 digest, printed as `sha256:<64 lower-case hex digits>`
 /// (image-spec, descriptor.md, "Digests").
@@ -251,7 +251,7 @@ impl<W> DigestWriter<W> {
 impl<'p, W> DigestWriter<W, LaneHasher<'p>> {
     /// Creates a writer that hashes at a place of [`in_lanes`], together with other messages. A
     /// coroutine that writes to it may be suspended meanwhile.
-    pub fn at(place: &'p Place<'p>, inner: W) -> Self {
+    pub fn at(place: &'p LanePlace<'p>, inner: W) -> Self {
         Self::of(inner, LaneHasher::new(place))
     }
 }

@@ -7,7 +7,7 @@ use super::Error;
 use super::archive::write_layer;
 use super::contents::LayerContents;
 use crate::digest::{
-    Checksum, ChecksumWriter, DiffId, DigestWriter, MessageHasher, Place, in_lanes,
+    Checksum, ChecksumWriter, DiffId, DigestWriter, LanePlace, MessageHasher, in_lanes,
 };
 use crate::store::Store;
 
@@ -59,7 +59,7 @@ impl<'s> LayerMaker<'s> {
     /// Fails if the sources can't be read.
     pub fn make(
         &self,
-        place: &Place<'_>,
+        place: &LanePlace<'_>,
         contents: &LayerContents,
         weight: u64,
     ) -> Result<Layer, Error> {

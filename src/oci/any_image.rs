@@ -10,7 +10,7 @@ use super::architecture::Architecture;
 use super::base::{self, BaseImage};
 use super::config::ContainerConfig;
 use super::created::Created;
-use super::recognise::{Given, recognise};
+use super::recognise::{GivenFile, recognise};
 use super::spec::ImageSpec;
 use super::{Error, IndexSpec};
 use crate::store::Store;
@@ -29,8 +29,8 @@ pub fn image_of(
 ) -> Result<ImageSpec, Error> {
     let read_error = |source| Error::Read { file: image.to_owned(), source };
     match recognise(store, image) {
-        Ok(Given::Image(spec)) => return ImageSpec::read_outline(&store.locate(&spec)),
-        Ok(Given::Index(index)) => {
+        Ok(GivenFile::Image(spec)) => return ImageSpec::read_outline(&store.locate(&spec)),
+        Ok(GivenFile::Index(index)) => {
             let index = IndexSpec::read(&store.locate(&index))?.load(store)?;
             return Ok(ImageSpec::clone(index.image_for(architecture)?));
         }

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::Error;
 use super::annotations::{Annotations, annotated};
 use super::architecture::Architecture;
-use super::artifact_file::{ArtifactFile, Parts};
+use super::artifact_file::{ArtifactFile, ReadParts};
 use super::blob::{Form, LayerBlob};
 use super::config::ContainerConfig;
 use super::image::{Blob, Image, ManifestFormat};
@@ -103,10 +103,10 @@ impl IndexSpec {
     /// Fails with [`Error::EmptyIndex`] if there are no images, with [`Error::SamePlatform`] if two
     /// are for one platform, or if an image spec can't be read.
     pub fn load(self, store: &Store) -> Result<Artifact, Error> {
-        self.load_parts(store, Parts::Outline)
+        self.load_parts(store, ReadParts::Outline)
     }
 
-    pub(super) fn load_parts(self, store: &Store, parts: Parts) -> Result<Artifact, Error> {
+    pub(super) fn load_parts(self, store: &Store, parts: ReadParts) -> Result<Artifact, Error> {
         let mut images: Vec<Arc<ImageSpec>> = Vec::new();
         let mut entries = Vec::new();
         for IndexEntry { spec: file, annotations } in &self.images {
@@ -142,7 +142,7 @@ impl Artifact {
     /// Fails with [`Error::Read`], [`Error::NotSpec`], [`Error::Json`], and those of
     /// [`IndexSpec::load`].
     pub fn read(store: &Store, file: &Path) -> Result<Self, Error> {
-        ArtifactFile::open(store, file)?.parse(store, Parts::Outline)
+        ArtifactFile::open(store, file)?.parse(store, ReadParts::Outline)
     }
 
     /// Returns the artifact with its layers and platforms only: enough to make layers, when the

@@ -26,7 +26,7 @@ const SMALL: u64 = 1 << 20;
 
 /// The parts of an image spec that are read.
 #[derive(Clone, Copy)]
-pub(super) enum Parts {
+pub(super) enum ReadParts {
     /// All except the references: the store paths that each store path refers to.
     Outline,
     /// Only what layers are made of: no information about store paths.
@@ -78,7 +78,7 @@ impl ArtifactFile {
     /// # Errors
     /// Fails with [`Error::Read`], [`Error::Json`], and those of [`IndexSpec::load`].
     pub fn parse_for_layers(&mut self, store: &Store) -> Result<Artifact, Error> {
-        self.parse(store, Parts::ForLayers)
+        self.parse(store, ReadParts::ForLayers)
     }
 
     /// Parses the file, or of an index the file of the image for an architecture, with the references of
@@ -97,14 +97,14 @@ impl ArtifactFile {
         }
         let index = self.json::<IndexSpec>(INDEX_SPEC)?.checked(&self.file)?;
         let files: Vec<_> = index.files().map(Path::to_owned).collect();
-        let images = index.load_parts(store, Parts::ForLayers)?;
+        let images = index.load_parts(store, ReadParts::ForLayers)?;
         let wanted = images.image_for(architecture)?;
         let place = images.images().iter().position(|image| Arc::ptr_eq(image, wanted));
         let file = &files[place.unwrap_or_default()];
         Self::open(store, &store.locate(file))?.json(spec::WHAT)
     }
 
-    pub(super) fn parse(&mut self, store: &Store, parts: Parts) -> Result<Artifact, Error> {
+    pub(super) fn parse(&mut self, store: &Store, parts: ReadParts) -> Result<Artifact, Error> {
         if !self.is_index()? {
             return self.image_spec(parts).map(Artifact::from);
         }
@@ -112,10 +112,10 @@ impl ArtifactFile {
         spec.load_parts(store, parts)
     }
 
-    pub(super) fn image_spec(&mut self, parts: Parts) -> Result<ImageSpec, Error> {
+    pub(super) fn image_spec(&mut self, parts: ReadParts) -> Result<ImageSpec, Error> {
         match parts {
-            Parts::Outline => self.json(spec::WHAT).map(|Outline(spec)| spec),
-            Parts::ForLayers => self.json(spec::WHAT).map(|ForLayers(spec)| spec),
+            ReadParts::Outline => self.json(spec::WHAT).map(|Outline(spec)| spec),
+            ReadParts::ForLayers => self.json(spec::WHAT).map(|ForLayers(spec)| spec),
         }
     }
 

@@ -53,7 +53,7 @@ pub use compression::Compression;
 pub use compressor::Compressor;
 pub use config::{ConfigError, ContainerConfig, nearest_of};
 pub use created::Created;
-pub use flatten::{Change, EntryId, Problem as RootProblem, RootNode, RootTree, flatten};
+pub use flatten::{Change, EntryId, RootNode, RootProblem, RootTree, flatten};
 #[cfg(feature = "registry")]
 pub use foreign_document::{ForeignConfig, ForeignDescriptor, ForeignDocument};
 pub use image::{Blob, Image, ManifestFormat};
@@ -64,11 +64,11 @@ pub use media_type::{
     Family, IMAGE_CONFIG, IMAGE_INDEX, IMAGE_MANIFEST, LayerMediaType, MediaTypeError,
 };
 pub use platform::Platform;
-pub use recognise::{Given, ImageScript, recognise, spec_file};
+pub use recognise::{GivenFile, ImageScript, recognise, spec_file};
 pub use sources::SourceInfo;
 pub use spec::ImageSpec;
 pub use spec_layer::{LayerSource, SpecLayer};
-pub use stored::{Place, StoredBlob};
+pub use stored::{BlobPlace, StoredBlob};
 
 use crate::error::Hint;
 use crate::{closure, layer};
@@ -178,7 +178,7 @@ pub enum Error {
         /// The number of the image's layers.
         count: usize,
         /// The reason.
-        problem: flatten::Problem,
+        problem: flatten::RootProblem,
     },
     /// The declared accounts and files can't be made.
     #[error(transparent)]

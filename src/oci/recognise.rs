@@ -1,5 +1,5 @@
 //! Recognises a file that a user gives as an image.
-//! Stage: oci. Opens files. Input: a path. Output: [`Given`].
+//! Stage: oci. Opens files. Input: a path. Output: [`GivenFile`].
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -24,7 +24,7 @@ const NAME_AFTER: [&str; 2] = ["--default-repo-tag ", "oci-archive:/dev/stdout:"
 
 /// The kind of a file that a user gives.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Given {
+pub enum GivenFile {
     /// An image spec.
     Image(PathBuf),
     /// An index spec.
@@ -119,26 +119,26 @@ fn is_layer_set(directory: &Path) -> bool {
 ///
 /// # Errors
 /// Fails if the file can't be read.
-pub fn recognise(store: &Store, path: &Path) -> io::Result<Given> {
+pub fn recognise(store: &Store, path: &Path) -> io::Result<GivenFile> {
     let physical = store.locate(path);
     if physical.is_dir() {
-        return Ok(if is_layer_set(&physical) { Given::Layers } else { Given::Other });
+        return Ok(if is_layer_set(&physical) { GivenFile::Layers } else { GivenFile::Other });
     }
     let spec = match ImageScript::read(&physical)? {
         Some(Some(script)) => script.spec,
-        Some(None) => return Ok(Given::Script),
+        Some(None) => return Ok(GivenFile::Script),
         None => path.to_owned(),
     };
     let physical = store.locate(&spec);
     let open = File::open(&physical)?;
     if !open.metadata()?.is_file() {
-        return Ok(Given::Other);
+        return Ok(GivenFile::Other);
     }
     let keys: Result<BTreeMap<String, IgnoredAny>, _> = json_file::read_from(open, &physical, "");
     Ok(match keys {
-        Ok(keys) if keys.contains_key("images") => Given::Index(spec),
-        Ok(keys) if keys.contains_key("storePaths") => Given::Image(spec),
-        _ => Given::Other,
+        Ok(keys) if keys.contains_key("images") => GivenFile::Index(spec),
+        Ok(keys) if keys.contains_key("storePaths") => GivenFile::Image(spec),
+        _ => GivenFile::Other,
     })
 }
 
@@ -184,15 +184,15 @@ mod tests {
         write("empty", "");
         write("x", "x");
         for (name, given) in [
-            ("layers", Given::Layers),
-            ("layout", Given::Other),
-            ("image.json", Given::Image(at("image.json"))),
-            ("index.json", Given::Index(at("index.json"))),
-            ("script", Given::Index(at("index.json"))),
-            ("other-script", Given::Script),
-            ("manifest.json", Given::Other),
-            ("empty", Given::Other),
-            ("x", Given::Other),
+            ("layers", GivenFile::Layers),
+            ("layout", GivenFile::Other),
+            ("image.json", GivenFile::Image(at("image.json"))),
+            ("index.json", GivenFile::Index(at("index.json"))),
+            ("script", GivenFile::Index(at("index.json"))),
+            ("other-script", GivenFile::Script),
+            ("manifest.json", GivenFile::Other),
+            ("empty", GivenFile::Other),
+            ("x", GivenFile::Other),
         ] {
             assert_eq!(recognise(&Store::default(), &at(name)).unwrap(), given, "{name}");
         }

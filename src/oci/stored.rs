@@ -19,7 +19,7 @@ const BUFFER: usize = 256 << 10;
 
 /// A range of bytes in a file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct BlobPlace {
     /// The whole path of the file, as in the store.
     pub file: PathBuf,
     /// The offset of the first byte in the file, uncompressed.
@@ -58,7 +58,7 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-impl Place {
+impl BlobPlace {
     /// Reads the bytes from the first one on; there may be fewer than expected.
     ///
     /// # Errors
@@ -77,9 +77,9 @@ impl Place {
 
 impl StoredBlob {
     /// Returns the place of the blob's bytes.
-    pub fn place(&self) -> Place {
+    pub fn place(&self) -> BlobPlace {
         let Self { file, offset, archive, size, .. } = self;
-        Place { file: file.clone(), offset: *offset, size: *size, archive: *archive }
+        BlobPlace { file: file.clone(), offset: *offset, size: *size, archive: *archive }
     }
 
     /// Returns a reader of the blob as it is stored.

@@ -13,7 +13,7 @@ const MOST: usize = 32;
 
 /// A network: `10.0.0.0/8`, `::1/128`, or a single address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Network {
+pub struct IpNetwork {
     address: IpAddr,
     bits: u8,
 }
@@ -23,7 +23,7 @@ pub struct Network {
 #[error("expected a network, such as `10.0.0.0/8`, or an address")]
 pub struct ParseNetworkError;
 
-impl FromStr for Network {
+impl FromStr for IpNetwork {
     type Err = ParseNetworkError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -38,7 +38,7 @@ impl FromStr for Network {
     }
 }
 
-impl Network {
+impl IpNetwork {
     /// Returns whether an address is in the network.
     pub fn has(&self, address: IpAddr) -> bool {
         match (self.address, address.to_canonical()) {
@@ -57,7 +57,7 @@ impl Network {
 
 /// Returns the client's address. Reads the addresses of the header from the end, as long as the
 /// address before is a trusted proxy: a client may write anything at the beginning.
-pub fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> IpAddr {
+pub fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNetwork]) -> IpAddr {
     let is_trusted = |address| trusted.iter().any(|network| network.has(address));
     let mut client = peer.to_canonical();
     if !is_trusted(client) {
@@ -131,18 +131,18 @@ mod tests {
             ("fd00::/8", "fd12::1", true),
             ("::/0", "1.2.3.4", false),
         ] {
-            let (network, address): (Network, IpAddr) =
+            let (network, address): (IpNetwork, IpAddr) =
                 (network.parse().unwrap(), address.parse().unwrap());
             assert_eq!(network.has(address), expected, "{network:?} {address}");
         }
         for text in ["", "x", "10.0.0.0/33", "::/129", "10.0.0.0/-1", "10.0.0.0/"] {
-            assert_eq!(text.parse::<Network>(), Err(ParseNetworkError), "{text}");
+            assert_eq!(text.parse::<IpNetwork>(), Err(ParseNetworkError), "{text}");
         }
     }
 
     #[test]
     fn only_trusted_proxies_say_who_asks() {
-        let trusted: Vec<Network> = vec!["10.0.0.0/8".parse().unwrap()];
+        let trusted: Vec<IpNetwork> = vec!["10.0.0.0/8".parse().unwrap()];
         for (peer, name, value, expected) in [
             ("1.1.1.1", "x-forwarded-for", "2.2.2.2", "1.1.1.1"),
             ("10.0.0.1", "x-forwarded-for", "2.2.2.2", "2.2.2.2"),

@@ -1,5 +1,5 @@
 //! Gives places to waiting clients, a fair share to each.
-//! Stage: registry. Input: who asks. Output: [`Place`]s, one after the other.
+//! Stage: registry. Input: who asks. Output: [`FairPlace`]s, one after the other.
 //!
 //! The next place goes to the client with the fewest places; among equals, to the one whose last
 //! turn is longest ago. If the queue is full, a new request displaces the last request of the
@@ -62,13 +62,13 @@ impl<K: Ord + Clone> FairPlaces<K> {
     ///
     /// # Errors
     /// Fails with [`Crowded`] if too many requests wait, or if this one was displaced.
-    pub async fn acquire(&self, client: &K) -> Result<Place<K>, Crowded> {
+    pub async fn acquire(&self, client: &K) -> Result<FairPlace<K>, Crowded> {
         let (number, turn) = self.lock().enter(client)?;
         let mut ticket = Ticket { all: self, client, number, turn, taken: false };
         match (&mut ticket.turn).await {
             Ok(()) => {
                 ticket.taken = true;
-                Ok(Place { all: self.clone(), client: client.clone() })
+                Ok(FairPlace { all: self.clone(), client: client.clone() })
             }
             Err(_) => Err(Crowded),
         }
@@ -179,12 +179,12 @@ impl<K: Ord + Clone> Drop for Ticket<'_, K> {
 }
 
 /// A place. Dropping it makes the place free.
-pub struct Place<K: Ord + Clone> {
+pub struct FairPlace<K: Ord + Clone> {
     all: FairPlaces<K>,
     client: K,
 }
 
-impl<K: Ord + Clone> Drop for Place<K> {
+impl<K: Ord + Clone> Drop for FairPlace<K> {
     fn drop(&mut self) {
         self.all.lock().release(&self.client);
     }
@@ -198,9 +198,9 @@ mod tests {
 
     use super::*;
 
-    type Waiting<'a> = Pin<Box<dyn Future<Output = Result<Place<char>, Crowded>> + 'a>>;
+    type Waiting<'a> = Pin<Box<dyn Future<Output = Result<FairPlace<char>, Crowded>> + 'a>>;
 
-    fn poll(waiting: &mut Waiting<'_>) -> Option<Result<Place<char>, Crowded>> {
+    fn poll(waiting: &mut Waiting<'_>) -> Option<Result<FairPlace<char>, Crowded>> {
         match waiting.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(done) => Some(done),
             Poll::Pending => None,
@@ -220,7 +220,7 @@ mod tests {
             names.iter().map(|name| Box::pin(all.acquire(name)) as Waiting<'_>).collect();
         let mut held = Vec::new();
         let mut order = String::new();
-        let mut step = |held: &mut Vec<Place<char>>, futures: &mut Vec<Waiting<'_>>| {
+        let mut step = |held: &mut Vec<FairPlace<char>>, futures: &mut Vec<Waiting<'_>>| {
             let mut at = 0;
             while at < futures.len() {
                 match poll(&mut futures[at]) {

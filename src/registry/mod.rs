@@ -23,6 +23,6 @@ mod reread;
 pub mod server;
 pub mod storage;
 
-pub use client_address::{Network, ParseNetworkError};
+pub use client_address::{IpNetwork, ParseNetworkError};
 pub use error::SetupError;
 pub use reread::Reread;

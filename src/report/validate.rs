@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::closure::NarHash;
-use crate::digest::{Checksum, ChecksumWriter, DiffId, DigestWriter, Place, in_lanes};
+use crate::digest::{Checksum, ChecksumWriter, DiffId, DigestWriter, LanePlace, in_lanes};
 use crate::error::with_causes;
 use crate::layer::{self, Layer, LayerMaker};
 use crate::oci::Form;
@@ -94,7 +94,7 @@ pub fn validate(store: &Store, spec: &ImageSpec, done: impl Fn(u64) + Sync) -> R
 }
 
 fn difference(
-    place: &Place<'_>,
+    place: &LanePlace<'_>,
     maker: &LayerMaker<'_>,
     store: &Store,
     spec: &ImageSpec,

@@ -1,3 +1,4 @@
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -222,4 +223,48 @@ fn there_is_one_reader_of_archives() {
             assert!(!code.contains(other) || allowed, "{file} reads archives by `{other}`");
         }
     }
+}
+
+/// Returns the names of the types that a file gives to other files, each once: with `#[cfg]`, one
+/// name may have two definitions.
+fn types_of(text: &str) -> BTreeSet<&str> {
+    let text = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+    let visible = text.lines().filter_map(|line| {
+        let rest = line.trim_start().strip_prefix("pub")?;
+        match rest.strip_prefix('(') {
+            Some(within) => within.split_once(") ").map(|(_, item)| item),
+            None => rest.strip_prefix(' '),
+        }
+    });
+    let named = visible.filter_map(|item| {
+        let (kind, rest) = item.split_once(' ')?;
+        let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
+        ["struct", "enum", "trait", "type"].contains(&kind).then(|| &rest[..end])
+    });
+    named.filter(|name| name.starts_with(|c: char| c.is_ascii_uppercase())).collect()
+}
+
+/// Checks that each type which other files can name has a name of its own. Only the errors of stages
+/// share a name: code names them with their stage, as `layer::Error`.
+#[test]
+fn types_have_names_of_their_own() {
+    let mut found = Vec::new();
+    sources(Path::new(SOURCE), &mut found);
+    let mut files: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (file, text) in &found {
+        for name in types_of(text).into_iter().filter(|name| *name != "Error") {
+            files.entry(name).or_default().push(file);
+        }
+    }
+    assert!(files.len() > 400, "{} types", files.len());
+    files.retain(|_, files| files.len() > 1);
+    assert!(files.is_empty(), "each of these names is that of several types: {files:#?}");
+}
+
+/// Tests the test of names: it detects types of each kind, and nothing else.
+#[test]
+fn types_are_seen() {
+    let text = "pub struct A;\npub(crate) enum B {\n    pub(super) trait C<T>\npub type D = u8;\n\
+                struct E;\npub fn F() {}\npub use x::G;\n#[cfg(test)]\nmod tests {\npub struct H;\n}";
+    assert_eq!(types_of(text).into_iter().collect::<String>(), "ABCD");
 }

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 
 use super::{ProgressArgument, bytes};
 use crate::proof::AttachedFile;
-use crate::registry::Network;
+use crate::registry::IpNetwork;
 use crate::registry::on_demand::{PackageSource, TrustedKey};
 use crate::target::{ParseTargetError, Target};
 
@@ -317,7 +317,7 @@ pub struct ServeArguments {
     /// Network of proxies that are trusted to name the client (`Forwarded`, `X-Forwarded-For`); can
     /// be given more than once
     #[arg(long, value_name = "CIDR")]
-    pub trusted_proxy: Vec<Network>,
+    pub trusted_proxy: Vec<IpNetwork>,
 
     /// Largest number of requests that are answered at a time; as many more may wait
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..))]

@@ -10,12 +10,12 @@ pub enum Mode {
     /// All bits.
     Octal(u32),
     /// Changes, as they were written and one after the other.
-    Symbolic(String, Vec<Change>),
+    Symbolic(String, Vec<ModeChange>),
 }
 
 /// One change: `g=u` of `u+w,g=u`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Change {
+pub struct ModeChange {
     /// The bits that the change is for.
     affected: u32,
     operator: u8,
@@ -47,7 +47,7 @@ impl Mode {
                     return None;
                 }
                 let end = rest[1..].find(['+', '-', '=']).map_or(rest.len(), |end| end + 1);
-                changes.push(Change::parse(affected, operator, &rest[1..end])?);
+                changes.push(ModeChange::parse(affected, operator, &rest[1..end])?);
                 rest = &rest[end..];
             }
             if clause.ends_with(['u', 'g', 'o', 'a']) && !clause.contains(['+', '-', '=']) {
@@ -87,7 +87,7 @@ fn affected(who: u8) -> u32 {
     }
 }
 
-impl Change {
+impl ModeChange {
     fn parse(affected: u32, operator: u8, permissions: &str) -> Option<Self> {
         let change = Self { affected, operator, bits: 0, conditional_x: false, copied: None };
         let copied = match permissions {

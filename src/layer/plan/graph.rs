@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::collections::BTreeSet;
 
-use crate::closure::{Closure, Member, Rows};
+use crate::closure::{Closure, ClosureMember, Rows};
 use crate::store::StorePath;
 
 /// The paths of a closure and their references. Paths are numbered in the order of their names.
@@ -15,7 +15,7 @@ use crate::store::StorePath;
 /// contents, and by hash only if these are equal too.
 #[derive(Clone, Debug)]
 pub(super) struct Graph<'c> {
-    infos: Vec<&'c Member>,
+    infos: Vec<&'c ClosureMember>,
     references: Rows,
     /// The referrers of each path. They are computed on demand, since not every layering needs
     /// them.
@@ -30,8 +30,9 @@ impl<'c> Graph<'c> {
         let graph = closure.graph();
         let mut order = graph.topological().to_vec();
         order.sort_by(|a, b| {
-            let key =
-                |info: &'c Member| (info.path.name(), info.nar_size, info.nar_hash, &info.path);
+            let key = |info: &'c ClosureMember| {
+                (info.path.name(), info.nar_size, info.nar_hash, &info.path)
+            };
             key(closure.info(*a)).cmp(&key(closure.info(*b)))
         });
         let mut number = vec![0; order.len()];
@@ -50,7 +51,7 @@ impl<'c> Graph<'c> {
         )
     }
 
-    fn of(infos: Vec<&'c Member>, references: Rows, topological: Vec<usize>) -> Self {
+    fn of(infos: Vec<&'c ClosureMember>, references: Rows, topological: Vec<usize>) -> Self {
         Self { infos, references, referrers: OnceCell::new(), topological, copies: None }
     }
 
@@ -130,7 +131,7 @@ impl<'c> Graph<'c> {
         0..self.len()
     }
 
-    pub fn info(&self, path: usize) -> &'c Member {
+    pub fn info(&self, path: usize) -> &'c ClosureMember {
         self.infos[path]
     }
 

@@ -1,5 +1,5 @@
 //! Estimates how likely a layer is to change.
-//! Stage: layer (pure). Input: [`Graph`]. Output: [`Heat`] and the [`Reach`] of each path.
+//! Stage: layer (pure). Input: [`Graph`]. Output: [`Heat`] and the [`PathReach`] of each path.
 
 use std::cmp::Ordering;
 
@@ -10,7 +10,7 @@ use super::sketch::{Hashes, Sketch, hashes};
 /// directly or not. A store path's hash covers its references, so a change of any of these can
 /// change the set.
 #[derive(Clone, Debug)]
-pub(super) enum Reach {
+pub(super) enum PathReach {
     /// A set of bits, one for each path of the graph, in an order in which references come before
     /// their referrers. Trailing zeros are left out.
     Exact(Box<[u64]>),
@@ -43,11 +43,11 @@ const EXACT: usize = 20_000;
 
 impl Heat {
     /// Returns the measure for a graph, and the weight of each path as a layer.
-    pub fn new(graph: &Graph) -> (Self, Vec<Weight>) {
+    pub fn new(graph: &Graph) -> (Self, Vec<LayerWeight>) {
         Self::with_exact_up_to(graph, EXACT)
     }
 
-    pub fn with_exact_up_to(graph: &Graph, exact: usize) -> (Self, Vec<Weight>) {
+    pub fn with_exact_up_to(graph: &Graph, exact: usize) -> (Self, Vec<LayerWeight>) {
         let referrers = graph.referrer_counts();
         // A path that is copied or linked to `/` has no referrer either, but seldom changes with every
         // build.
@@ -78,10 +78,10 @@ impl Heat {
         heat.hashes = Hashes::new(hashes.clone());
         let weights = heat.weights(graph, |path, references| {
             let sketches = references.map(|reach| match reach {
-                Reach::Sketch(sketch) => sketch,
-                Reach::Exact(_) => unreachable!("{ONE_KIND}"),
+                PathReach::Sketch(sketch) => sketch,
+                PathReach::Exact(_) => unreachable!("{ONE_KIND}"),
             });
-            Reach::Sketch(Sketch::new(heat.hashes.rank(hashes[path]), kind(path), sketches))
+            PathReach::Sketch(Sketch::new(heat.hashes.rank(hashes[path]), kind(path), sketches))
         });
         (heat, weights)
     }
@@ -92,7 +92,7 @@ impl Heat {
         &mut self,
         graph: &Graph,
         kind: impl Fn(usize) -> (bool, bool),
-    ) -> Vec<Weight> {
+    ) -> Vec<LayerWeight> {
         let mut bit = vec![0; graph.len()];
         self.masks = vec![(0, 0); graph.len().div_ceil(64)];
         for (place, path) in graph.topological().iter().enumerate() {
@@ -105,7 +105,7 @@ impl Heat {
         self.weights(graph, |path, references| {
             let mut bits = vec![0; bit[path] / 64 + 1].into_boxed_slice();
             bits[bit[path] / 64] |= 1 << (bit[path] % 64);
-            let mut reach = Reach::Exact(bits);
+            let mut reach = PathReach::Exact(bits);
             references.for_each(|reference| reach.unite(reference));
             reach
         })
@@ -116,13 +116,13 @@ impl Heat {
     fn weights(
         &self,
         graph: &Graph,
-        reach: impl Fn(usize, &mut dyn Iterator<Item = &Reach>) -> Reach,
-    ) -> Vec<Weight> {
-        let mut weights = vec![Weight::default(); graph.len()];
+        reach: impl Fn(usize, &mut dyn Iterator<Item = &PathReach>) -> PathReach,
+    ) -> Vec<LayerWeight> {
+        let mut weights = vec![LayerWeight::default(); graph.len()];
         for path in graph.topological() {
             let references = graph.references(*path);
             let reach = reach(*path, &mut references.map(|path| &weights[path].reach));
-            weights[*path] = Weight { size: graph.size(*path), heat: self.of(&reach), reach };
+            weights[*path] = LayerWeight { size: graph.size(*path), heat: self.of(&reach), reach };
         }
         weights
     }
@@ -133,28 +133,30 @@ impl Heat {
     }
 
     /// Returns the heat of a layer with this reach.
-    pub fn of(&self, reach: &Reach) -> u64 {
+    pub fn of(&self, reach: &PathReach) -> u64 {
         self.weigh(self.counts(reach))
     }
 
     /// Returns the three counts of [`weigh`](Self::weigh).
-    fn counts(&self, reach: &Reach) -> [usize; 3] {
+    fn counts(&self, reach: &PathReach) -> [usize; 3] {
         match reach {
-            Reach::Exact(bits) => self.counts_of_bits(bits.iter().copied()),
-            Reach::Sketch(sketch) => sketch.counts(&self.hashes),
+            PathReach::Exact(bits) => self.counts_of_bits(bits.iter().copied()),
+            PathReach::Sketch(sketch) => sketch.counts(&self.hashes),
         }
     }
 
     /// Returns the heat of two layers joined into one. They must have no path in common.
-    pub fn of_union(&self, a: &Reach, b: &Reach) -> u64 {
+    pub fn of_union(&self, a: &PathReach, b: &PathReach) -> u64 {
         match (a, b) {
-            (Reach::Exact(a), Reach::Exact(b)) => {
+            (PathReach::Exact(a), PathReach::Exact(b)) => {
                 let (short, long) = if a.len() < b.len() { (a, b) } else { (b, a) };
                 let (common, rest) = long.split_at(short.len());
                 let common = common.iter().zip(short).map(|(a, b)| a | b);
                 self.weigh(self.counts_of_bits(common.chain(rest.iter().copied())))
             }
-            (Reach::Sketch(a), Reach::Sketch(b)) => self.weigh(a.union_counts(b, &self.hashes)),
+            (PathReach::Sketch(a), PathReach::Sketch(b)) => {
+                self.weigh(a.union_counts(b, &self.hashes))
+            }
             _ => unreachable!("{ONE_KIND}"),
         }
     }
@@ -174,14 +176,14 @@ impl Heat {
     ///
     /// Files that refer to none of the author's own paths are less likely to change than one of
     /// these, however many tools they refer to: an update of the tools changes many at once.
-    pub fn of_root(&self, size: u64, reached: Option<&Weight>, others: usize) -> Weight {
+    pub fn of_root(&self, size: u64, reached: Option<&LayerWeight>, others: usize) -> LayerWeight {
         let counts = reached.map(|reached| self.counts(&reached.reach)).unwrap_or_default();
         let [_, tops, _] = counts;
         let mut heat = self.weigh(counts) + self.weigh([1, 0, 1]) * others as u64;
         if tops == 0 && self.tops > 0 {
             heat = heat.min(self.weigh([1, 1, 0]));
         }
-        Weight { size, heat, reach: Reach::default() }
+        LayerWeight { size, heat, reach: PathReach::default() }
     }
 
     /// Weighs a reach by three counts: of its paths, of those that nothing refers to, and of those
@@ -196,17 +198,17 @@ impl Heat {
 const ONE_KIND: &str = "reaches of one graph are of one kind";
 
 /// The reach of no paths.
-impl Default for Reach {
+impl Default for PathReach {
     fn default() -> Self {
         Self::Exact(Box::default())
     }
 }
 
-impl Reach {
+impl PathReach {
     /// Adds what another reach has. The layers must not have a path in common.
-    pub fn unite(&mut self, other: &Reach) {
+    pub fn unite(&mut self, other: &PathReach) {
         match (self, other) {
-            (Reach::Exact(bits), Reach::Exact(others)) => {
+            (PathReach::Exact(bits), PathReach::Exact(others)) => {
                 if bits.len() < others.len() {
                     let mut longer = std::mem::take(bits).into_vec();
                     longer.resize(others.len(), 0);
@@ -216,7 +218,7 @@ impl Reach {
                     *word |= other;
                 }
             }
-            (Reach::Sketch(sketch), Reach::Sketch(other)) => sketch.unite(other),
+            (PathReach::Sketch(sketch), PathReach::Sketch(other)) => sketch.unite(other),
             _ => unreachable!("{ONE_KIND}"),
         }
     }
@@ -227,21 +229,21 @@ impl Reach {
 pub(super) struct Group {
     /// The paths of the layer, at least one, in no particular order.
     pub members: Vec<usize>,
-    pub weight: Weight,
+    pub weight: LayerWeight,
 }
 
 /// Describes a layer without its members: its size and its reach.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Weight {
+pub(super) struct LayerWeight {
     /// Bytes of their NAR serialisations.
     pub size: u64,
     pub heat: u64,
-    reach: Reach,
+    reach: PathReach,
 }
 
 impl Group {
     /// Returns the group of several paths, or `None` if there is no path.
-    pub fn of(heat: &Heat, paths: &[usize], weights: &[Weight]) -> Option<Self> {
+    pub fn of(heat: &Heat, paths: &[usize], weights: &[LayerWeight]) -> Option<Self> {
         let (first, others) = paths.split_first()?;
         let mut weight = weights[*first].clone();
         others.iter().for_each(|path| weight.join(heat, &weights[*path]));
@@ -254,7 +256,7 @@ impl Group {
     }
 }
 
-impl Weight {
+impl LayerWeight {
     pub fn join(&mut self, heat: &Heat, other: &Self) {
         self.size = self.size.saturating_add(other.size);
         self.reach.unite(&other.reach);
@@ -296,7 +298,7 @@ pub(super) fn coolest_first(mut groups: Vec<Group>) -> Vec<Vec<usize>> {
 }
 
 /// Returns whether one layer goes below another by the measure of [`coolest_first`].
-pub(super) fn cooler(one: &Weight, other: &Weight) -> bool {
+pub(super) fn cooler(one: &LayerWeight, other: &LayerWeight) -> bool {
     compare_fractions(one.measure(), other.measure()).is_lt()
 }
 

@@ -6,7 +6,7 @@ use std::collections::BinaryHeap;
 
 use super::budget::LayerBudget;
 use super::graph::Graph;
-use super::heat::{Group, Heat, Weight, coolest_first};
+use super::heat::{Group, Heat, LayerWeight, coolest_first};
 
 /// The number of bytes below which a layer of its own saves nothing: a request costs as much.
 pub(super) const SMALL: u64 = 64 << 10;
@@ -32,7 +32,7 @@ fn layers_by(
     graph: &Graph,
     budget: LayerBudget,
     heat: &Heat,
-    weights: Vec<Weight>,
+    weights: Vec<LayerWeight>,
 ) -> Vec<Vec<usize>> {
     let alone = alone(graph, budget);
     let mut is_alone = vec![false; graph.len()];
@@ -135,7 +135,7 @@ struct Line {
     begins: Vec<bool>,
     /// The weight of each run, at the index of the path that begins it. The weights of other paths
     /// are not defined: an `Option` would be larger and double the memory.
-    weights: Vec<Weight>,
+    weights: Vec<LayerWeight>,
     joined: Vec<u32>,
     /// The place where the run before begins, plus one, for each run. 0 means that there is none.
     before: Vec<u32>,
@@ -145,7 +145,7 @@ struct Line {
 
 impl Line {
     /// Begins with a run for each path. `weights` has the weights of all paths.
-    fn new(paths: Vec<usize>, weights: Vec<Weight>) -> Self {
+    fn new(paths: Vec<usize>, weights: Vec<LayerWeight>) -> Self {
         let end = u32::try_from(paths.len()).expect("a closure has fewer than 2^32 paths");
         Self {
             joined: vec![0; paths.len()],
@@ -157,7 +157,7 @@ impl Line {
         }
     }
 
-    fn weight(&self, place: usize) -> Option<&Weight> {
+    fn weight(&self, place: usize) -> Option<&LayerWeight> {
         self.begins[place].then(|| &self.weights[self.paths[place]])
     }
 

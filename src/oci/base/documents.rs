@@ -37,7 +37,7 @@ pub struct Descriptor {
 /// A manifest, or an index of several. Docker's schema 2 and OCI's manifests have the same shape.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Manifest {
+pub struct ImageManifest {
     /// The configuration of an image.
     pub config: Option<Descriptor>,
     /// The layers of an image, from the bottom up.
@@ -115,7 +115,7 @@ pub fn parse<T: DeserializeOwned>(
     parse_json(bytes).map_err(|reason| Problem::Document { name: name.to_owned(), what, reason })
 }
 
-impl Manifest {
+impl ImageManifest {
     /// Parses a manifest or an index.
     ///
     /// # Errors
@@ -227,7 +227,7 @@ mod tests {
                 "`m` is no image manifest: `sha512:00` is not a digest: expected `sha256:` and 64 lower-case hex digits",
             ),
         ] {
-            let problem = Manifest::parse("m", manifest.to_string().as_bytes())
+            let problem = ImageManifest::parse("m", manifest.to_string().as_bytes())
                 .and_then(|manifest| manifest.configuration("m").cloned())
                 .unwrap_err();
             assert_eq!(problem.to_string(), message);

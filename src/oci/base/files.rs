@@ -13,7 +13,7 @@ use super::beneath::{is_beneath, is_relative};
 use super::error::Problem;
 use crate::image_path::{ImagePath, Last, MOST_LINKS, NodeKind, Tree, resolve};
 use crate::oci::compression::Compression;
-use crate::oci::stored::Place;
+use crate::oci::stored::BlobPlace;
 use crate::oci::unpack::{self, Budget, TarError, TarReader, has_check_sum};
 use crate::store::Store;
 
@@ -105,7 +105,7 @@ impl<'s> Files<'s> {
     /// # Errors
     /// Fails with [`Problem::Read`], and with [`Problem::Outside`] if the name leads out of the
     /// directory.
-    pub fn find(&self, name: &str) -> Result<Option<Place>, Problem> {
+    pub fn find(&self, name: &str) -> Result<Option<BlobPlace>, Problem> {
         match &self.kind {
             Kind::Directory(directory) => {
                 if !is_relative(name) {
@@ -126,7 +126,7 @@ impl<'s> Files<'s> {
                 let metadata = fs::metadata(self.store.locate(&file))
                     .map_err(|source| Problem::Read { file: file.clone(), source })?;
                 let (offset, archive) = (0, Compression::None);
-                Ok(metadata.is_file().then_some(Place {
+                Ok(metadata.is_file().then_some(BlobPlace {
                     file,
                     offset,
                     size: metadata.len(),
@@ -134,7 +134,7 @@ impl<'s> Files<'s> {
                 }))
             }
             Kind::Archive { file, compression, .. } => {
-                Ok(self.member(name).map(|(_, offset, size)| Place {
+                Ok(self.member(name).map(|(_, offset, size)| BlobPlace {
                     file: file.clone(),
                     offset,
                     size,

@@ -1,27 +1,27 @@
 //! Recognises the format of an image by its files.
-//! Stage: oci. Input: [`Files`]. Output: [`Parts`], in one form for all formats.
+//! Stage: oci. Input: [`Files`]. Output: [`ImageParts`], in one form for all formats.
 
 use std::collections::BTreeSet;
 
 use super::choice::choose;
-use super::documents::{Configuration, Descriptor, DockerImage, Manifest, parse};
+use super::documents::{Configuration, Descriptor, DockerImage, ImageManifest, parse};
 use super::error::Problem;
 use super::files::Files;
 use crate::digest::BlobDigest;
 use crate::oci::platform::Platform;
-use crate::oci::stored::Place;
+use crate::oci::stored::BlobPlace;
 use crate::oci::unpack;
 
 /// The configuration and layers of an image, before any layer was read.
-pub struct Parts {
+pub struct ImageParts {
     /// The configuration.
     pub configuration: Configuration,
     /// The layers from the bottom up.
-    pub layers: Vec<Part>,
+    pub layers: Vec<LayerPart>,
 }
 
 /// A layer as the image's documents describe it.
-pub struct Part {
+pub struct LayerPart {
     /// The name of the layer's file.
     pub name: String,
     /// The descriptor in the manifest; none in a docker-archive.
@@ -40,10 +40,14 @@ const BY_INDEX: &str = "the index";
 /// # Errors
 /// Fails with [`Problem::NotAnImage`], [`Problem::Platform`] or [`Problem::Ambiguous`] if there is
 /// not exactly one such image, or with another [`Problem`] if a document is not valid.
-pub fn parts(files: &Files, wanted: &Platform, reference: Option<&str>) -> Result<Parts, Problem> {
+pub fn parts(
+    files: &Files,
+    wanted: &Platform,
+    reference: Option<&str>,
+) -> Result<ImageParts, Problem> {
     // If there are both, the archive has two formats: prefer OCI's, which has digests to check.
     if let Some(bytes) = files.read(INDEX, unpack::MANIFEST)? {
-        let mut index = Manifest::parse(INDEX, &bytes)?;
+        let mut index = ImageManifest::parse(INDEX, &bytes)?;
         if let Some(reference) = reference {
             keep_named(&mut index, reference)?;
         }
@@ -71,7 +75,7 @@ pub fn parts(files: &Files, wanted: &Platform, reference: Option<&str>) -> Resul
             |hex| format!("blobs/sha256/{hex}"),
         ],
     };
-    let manifest = Manifest::parse(MANIFEST, &bytes)?;
+    let manifest = ImageManifest::parse(MANIFEST, &bytes)?;
     if manifest.manifests.is_some() {
         return blobs.chosen(&manifest, wanted);
     }
@@ -86,7 +90,7 @@ fn docker_archive(
     bytes: &[u8],
     wanted: &Platform,
     reference: Option<&str>,
-) -> Result<Parts, Problem> {
+) -> Result<ImageParts, Problem> {
     let mut images: Vec<DockerImage> = parse(MANIFEST, "docker-archive manifest", bytes)?;
     if let Some(reference) = reference {
         let names = |image: &DockerImage| image.repo_tags.clone().unwrap_or_default();
@@ -106,12 +110,13 @@ fn docker_archive(
     let bytes = files.read(&image.config, unpack::CONFIG)?;
     let bytes = bytes.ok_or_else(|| Problem::Missing(image.config.clone()))?;
     let configuration = Configuration::parse(&image.config, &bytes)?;
-    let layers = image.layers.into_iter().map(|name| Part { name, descriptor: None }).collect();
-    checked_platform(Parts { configuration, layers }, wanted)
+    let layers =
+        image.layers.into_iter().map(|name| LayerPart { name, descriptor: None }).collect();
+    checked_platform(ImageParts { configuration, layers }, wanted)
 }
 
 /// Removes from an index all entries that do not have the name.
-fn keep_named(index: &mut Manifest, reference: &str) -> Result<(), Problem> {
+fn keep_named(index: &mut ImageManifest, reference: &str) -> Result<(), Problem> {
     let manifests = index.manifests.get_or_insert_default();
     let there: BTreeSet<_> =
         manifests.iter().flat_map(Descriptor::names).map(str::to_owned).collect();
@@ -134,7 +139,7 @@ fn is_called(name: &str, reference: &str) -> bool {
     name == reference || whole(name) == whole(reference)
 }
 
-fn checked_platform(parts: Parts, wanted: &Platform) -> Result<Parts, Problem> {
+fn checked_platform(parts: ImageParts, wanted: &Platform) -> Result<ImageParts, Problem> {
     let found = &parts.configuration.platform;
     if found.is(wanted) {
         return Ok(parts);
@@ -151,7 +156,7 @@ struct Blobs<'a> {
 
 impl Blobs<'_> {
     /// Returns the name and the place of a blob.
-    fn find(&self, digest: &BlobDigest) -> Result<(String, Place), Problem> {
+    fn find(&self, digest: &BlobDigest) -> Result<(String, BlobPlace), Problem> {
         let hex = digest.digest().hex();
         for name in self.names.iter().map(|name| name(&hex)) {
             if let Some(place) = self.files.find(&name)? {
@@ -174,7 +179,7 @@ impl Blobs<'_> {
     }
 
     /// Reads the image of an index for a platform.
-    fn chosen(&self, index: &Manifest, wanted: &Platform) -> Result<Parts, Problem> {
+    fn chosen(&self, index: &ImageManifest, wanted: &Platform) -> Result<ImageParts, Problem> {
         let (mut found, mut other) = (Vec::new(), None);
         self.candidates(index, 0, &mut found, &mut other)?;
         if let (true, Some(problem)) = (found.is_empty(), other) {
@@ -183,14 +188,14 @@ impl Blobs<'_> {
         let descriptor = choose(found, wanted, |descriptor| descriptor.digest)?;
         let (name, bytes) = self.read(&descriptor, BY_INDEX, unpack::MANIFEST)?;
         // The index may be wrong: the platform in the configuration counts.
-        checked_platform(self.parts(&name, &Manifest::parse(&name, &bytes)?)?, wanted)
+        checked_platform(self.parts(&name, &ImageManifest::parse(&name, &bytes)?)?, wanted)
     }
 
     /// Finds every image of an index, with its platform. Skips entries that are not images, such as
     /// a signature or a list of packages; `other` keeps the description of the first of these.
     fn candidates(
         &self,
-        index: &Manifest,
+        index: &ImageManifest,
         depth: usize,
         found: &mut Vec<(Platform, Descriptor)>,
         other: &mut Option<Problem>,
@@ -207,7 +212,7 @@ impl Blobs<'_> {
                 continue;
             }
             let (name, bytes) = self.read(descriptor, BY_INDEX, unpack::MANIFEST)?;
-            let manifest = Manifest::parse(&name, &bytes)?;
+            let manifest = ImageManifest::parse(&name, &bytes)?;
             if !manifest.may_be_image() {
                 let about = || Problem::NotAnImage(format!("`{name}` is about another manifest"));
                 other.get_or_insert_with(|| {
@@ -229,7 +234,7 @@ impl Blobs<'_> {
         Ok(())
     }
 
-    fn parts(&self, name: &str, manifest: &Manifest) -> Result<Parts, Problem> {
+    fn parts(&self, name: &str, manifest: &ImageManifest) -> Result<ImageParts, Problem> {
         let (config_name, bytes) =
             self.read(manifest.configuration(name)?, BY_MANIFEST, unpack::CONFIG)?;
         let configuration = Configuration::parse(&config_name, &bytes)?;
@@ -240,9 +245,9 @@ impl Blobs<'_> {
             Err(problem) => Err(problem),
         };
         let part = |descriptor: &Descriptor| {
-            Ok(Part { name: hex_name(descriptor)?, descriptor: Some(descriptor.clone()) })
+            Ok(LayerPart { name: hex_name(descriptor)?, descriptor: Some(descriptor.clone()) })
         };
         let layers = manifest.layers.iter().map(part).collect::<Result<_, Problem>>()?;
-        Ok(Parts { configuration, layers })
+        Ok(ImageParts { configuration, layers })
     }
 }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::documents::Descriptor;
 use super::error::{Error, Problem};
 use super::files::Files;
-use super::formats::{Part, Parts, parts};
+use super::formats::{ImageParts, LayerPart, parts};
 use super::inherit::inherit_history;
 use super::name::BaseName;
 use super::nix_state::StateFile;
@@ -31,7 +31,7 @@ use crate::oci::media_type::LayerMediaType;
 use crate::oci::platform::Platform;
 use crate::oci::sources::SourceInfo;
 use crate::oci::spec_layer::{LayerSource, SpecLayer};
-use crate::oci::stored::{Place, StoredBlob};
+use crate::oci::stored::{BlobPlace, StoredBlob};
 use crate::oci::unpack::{Budget, MemberProblem, TarError, shown};
 use crate::store::{Store, StorePath};
 
@@ -131,7 +131,7 @@ pub fn read_base(
         }
     }
     let files = Files::open(store, &location).map_err(|problem| error(None, problem))?;
-    let Parts { configuration, layers } =
+    let ImageParts { configuration, layers } =
         parts(&files, &wanted, reference.as_deref()).map_err(|problem| error(None, problem))?;
     let count = layers.len();
     if count > usize::from(LayerBudget::MAX) {
@@ -188,7 +188,7 @@ pub(super) fn check_trees(trees: &[LayerTree]) -> Result<(), (usize, Problem)> {
 }
 
 /// Returns the place of a layer's bytes. Fails if their media type is not supported.
-fn place(files: &Files, part: &Part) -> Result<Place, Problem> {
+fn place(files: &Files, part: &LayerPart) -> Result<BlobPlace, Problem> {
     if let Some(Descriptor { media_type, .. }) = &part.descriptor {
         media_type.parse::<LayerMediaType>()?;
     }
@@ -200,13 +200,13 @@ fn place(files: &Files, part: &Part) -> Result<Place, Problem> {
     Ok(place)
 }
 
-type Scans = BTreeMap<Place, Result<Scan, Problem>>;
+type Scans = BTreeMap<BlobPlace, Result<Scan, Problem>>;
 
 /// Reads every place once: in parallel, except for places in a compressed archive, which are read
 /// in order.
-fn scan_all(store: &Store, places: &[Place]) -> Scans {
-    let unique: BTreeMap<&Place, ()> = places.iter().map(|place| (place, ())).collect();
-    let unique: Vec<&Place> = unique.into_keys().collect();
+fn scan_all(store: &Store, places: &[BlobPlace]) -> Scans {
+    let unique: BTreeMap<&BlobPlace, ()> = places.iter().map(|place| (place, ())).collect();
+    let unique: Vec<&BlobPlace> = unique.into_keys().collect();
     let budget = &Budget::default();
     if unique.iter().any(|place| !place.archive.is_none()) {
         return scan_in_turn(store, &unique, budget);
@@ -216,7 +216,7 @@ fn scan_all(store: &Store, places: &[Place]) -> Scans {
 
 /// Reads the places of one archive, sorted by their offsets, so that the archive is decompressed
 /// once.
-fn scan_in_turn(store: &Store, places: &[&Place], budget: &Budget) -> Scans {
+fn scan_in_turn(store: &Store, places: &[&BlobPlace], budget: &Budget) -> Scans {
     let mut scans = Scans::new();
     for place in places {
         let scanned = scan_at(store, place, budget);
@@ -230,27 +230,27 @@ fn scan_in_turn(store: &Store, places: &[&Place], budget: &Budget) -> Scans {
     scans
 }
 
-fn scan_at(store: &Store, place: &Place, budget: &Budget) -> Result<Scan, Problem> {
+fn scan_at(store: &Store, place: &BlobPlace, budget: &Budget) -> Result<Scan, Problem> {
     scan(place.open(store).map_err(|source| read_error(place, source))?, budget)
 }
 
 /// Returns the reason why a place was not read.
-fn failure(scans: &mut Scans, place: &Place) -> Problem {
+fn failure(scans: &mut Scans, place: &BlobPlace) -> Problem {
     match scans.remove(place) {
         Some(Err(problem)) => problem,
         _ => read_error(place, io::Error::other("another layer in it can't be read")),
     }
 }
 
-fn read_error(place: &Place, source: io::Error) -> Problem {
+fn read_error(place: &BlobPlace, source: io::Error) -> Problem {
     Problem::Read { file: place.file.clone(), source }
 }
 
 /// Checks that the bytes are those that the image's documents describe.
 fn checked(
     scanned: &Scan,
-    part: &Part,
-    place: Place,
+    part: &LayerPart,
+    place: BlobPlace,
     diff_id: DiffId,
 ) -> Result<StoredBlob, Problem> {
     let mismatch = |what: &str, expected: String, found: String, by| {
@@ -282,6 +282,6 @@ fn checked(
     // A table that is not there is the base's mistake, and no reason for another one.
     let is_chunked = media_type.compression == Compression::Zstd;
     let toc = toc.filter(|toc| is_chunked && toc.is_within(scanned.size));
-    let Place { file, offset, archive, size } = place;
+    let BlobPlace { file, offset, archive, size } = place;
     Ok(StoredBlob { file, offset, archive, digest: scanned.digest, size, media_type, toc })
 }

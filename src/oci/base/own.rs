@@ -11,7 +11,7 @@ use super::scan::scan;
 use crate::layer::{BaseLayerTree, outline_layer};
 use crate::oci::artifact::IndexSpec;
 use crate::oci::platform::Platform;
-use crate::oci::recognise::{Given, recognise};
+use crate::oci::recognise::{GivenFile, recognise};
 use crate::oci::spec::ImageSpec;
 use crate::oci::spec_layer::{LayerSource, SpecLayer};
 use crate::oci::unpack::Budget;
@@ -30,15 +30,15 @@ pub fn own_image(
     let read_error = |source| Problem::Read { file: path.to_owned(), source };
     let problem = |error| Problem::Own(Box::new(error));
     let specs = match recognise(store, path).map_err(read_error)? {
-        Given::Image(spec) => vec![spec],
-        Given::Index(index) => {
+        GivenFile::Image(spec) => vec![spec],
+        GivenFile::Index(index) => {
             let spec = IndexSpec::read(&store.locate(&index)).map_err(problem)?;
             spec.files().map(Path::to_owned).collect()
         }
-        Given::Layers => {
+        GivenFile::Layers => {
             return Err(Problem::NotAnImage("it is what `buildLayer` made".to_owned()));
         }
-        Given::Script | Given::Other => return Ok(None),
+        GivenFile::Script | GivenFile::Other => return Ok(None),
     };
     let read = |spec: &PathBuf| ImageSpec::read(&store.locate(spec)).map_err(problem);
     let mut there = Vec::new();

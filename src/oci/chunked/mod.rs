@@ -17,7 +17,7 @@ use std::io::{self, Write};
 
 use self::crc64::Crc64;
 use self::cut::{LOOKAHEAD, Piece, first_piece};
-use self::tar_parts::{Part, TarEntry, TarParts, Unsuitable};
+use self::tar_parts::{TarEntry, TarPart, TarParts, Unsuitable};
 use self::toc::{PlacedPiece, TarSplit, Toc};
 pub use self::toc_place::TocPlace;
 use super::parallel::{Jobs, Queue};
@@ -277,8 +277,8 @@ impl<W: Write> Write for ChunkedCompressor<W> {
         let mut rest = bytes;
         while let Ok(parts) = &mut self.parts {
             match parts.next(&mut rest) {
-                Ok(Some(Part::Headers(headers, entry))) => self.headers(&headers, entry)?,
-                Ok(Some(Part::Body { bytes, ends })) => self.body(bytes, ends)?,
+                Ok(Some(TarPart::Headers(headers, entry))) => self.headers(&headers, entry)?,
+                Ok(Some(TarPart::Body { bytes, ends })) => self.body(bytes, ends)?,
                 Ok(None) => break,
                 Err(unsuitable) => self.parts = Err(unsuitable),
             }

@@ -1,5 +1,5 @@
 //! Splits a tar into headers and bodies while it is written.
-//! Stage: oci (pure). Input: a tar in pieces of any length. Output: [`Part`]s.
+//! Stage: oci (pure). Input: a tar in pieces of any length. Output: [`TarPart`]s.
 //!
 //! The tars are those of `layer/tar.rs`: files, directories and symbolic links in ustar headers, each
 //! with a PAX header before it if it needs one. A tar with anything else, or with a name that JSON
@@ -38,7 +38,7 @@ pub struct TarEntry {
 
 /// A part of a tar.
 #[derive(Debug)]
-pub enum Part<'b> {
+pub enum TarPart<'b> {
     /// The bytes before an entry's body, from the end of the body before; and the entry.
     Headers(Vec<u8>, TarEntry),
     /// The next bytes of the body. `ends` says whether these are the last ones.
@@ -95,7 +95,7 @@ impl TarParts {
     ///
     /// # Errors
     /// Fails if the tar can't have a table of contents.
-    pub fn next<'b>(&mut self, bytes: &mut &'b [u8]) -> Result<Option<Part<'b>>, Unsuitable> {
+    pub fn next<'b>(&mut self, bytes: &mut &'b [u8]) -> Result<Option<TarPart<'b>>, Unsuitable> {
         loop {
             if let State::Body { left } = &mut self.state {
                 if bytes.is_empty() {
@@ -108,7 +108,7 @@ impl TarParts {
                 if ends {
                     self.state = State::Header;
                 }
-                return Ok(Some(Part::Body { bytes: body, ends }));
+                return Ok(Some(TarPart::Body { bytes: body, ends }));
             }
             let taken = bytes.len().min(self.wanted);
             let (more, rest) = bytes.split_at(taken);
@@ -121,7 +121,7 @@ impl TarParts {
                 return Ok(None);
             }
             if let Some(entry) = self.step()? {
-                return Ok(Some(Part::Headers(std::mem::take(&mut self.headers), entry)));
+                return Ok(Some(TarPart::Headers(std::mem::take(&mut self.headers), entry)));
             }
         }
     }

@@ -22,7 +22,7 @@ const ID_FIELD: u64 = 0o7777777;
 
 /// Mode, owner, time, extended attributes, and the target of a link or the numbers of a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Attributes {
+pub struct TarAttributes {
     mode: u32,
     uid: u64,
     gid: u64,
@@ -34,7 +34,7 @@ pub struct Attributes {
     device: Option<(u32, u32)>,
 }
 
-impl Attributes {
+impl TarAttributes {
     /// Reads the attributes of an entry.
     ///
     /// # Errors

@@ -13,9 +13,9 @@ use std::io::{self, Read, Write};
 
 use tar::{Builder, EntryType, Header};
 
-use self::attributes::Attributes;
-use self::tree::Names;
-pub use self::tree::{Change, EntryId, Problem, RootNode, RootTree};
+use self::attributes::TarAttributes;
+use self::tree::EntryNames;
+pub use self::tree::{Change, EntryId, RootNode, RootProblem, RootTree};
 use super::Error;
 use super::layer_reader::read_tar;
 use super::spec_layer::SpecLayer;
@@ -62,7 +62,7 @@ const MEMORY: u64 = 80 << 20;
 /// The entries that are left after all layers.
 struct Plan {
     tree: RootTree,
-    directories: BTreeMap<EntryId, Attributes>,
+    directories: BTreeMap<EntryId, TarAttributes>,
     budget: Budget,
 }
 
@@ -85,7 +85,7 @@ fn plan(store: &Store, layers: &[SpecLayer]) -> Result<Plan, Error> {
 
 impl Plan {
     /// Applies the entries of a layer.
-    fn layer(&mut self, layer: usize, tar: impl Read) -> Result<(), Problem> {
+    fn layer(&mut self, layer: usize, tar: impl Read) -> Result<(), RootProblem> {
         let mut archive = TarReader::new(tar);
         let mut index = 0;
         while let Some(entry) = archive.next_member()? {
@@ -99,7 +99,7 @@ impl Plan {
             take(160 + (entry.path().len() + entry.target().len()) as u64)?;
             let change = match entry.kind() {
                 EntryType::Directory => {
-                    let attributes = Attributes::of(&entry).map_err(TarError::from)?;
+                    let attributes = TarAttributes::of(&entry).map_err(TarError::from)?;
                     take(attributes.memory())?;
                     self.directories.insert(id, attributes);
                     Change::Directory
@@ -150,7 +150,7 @@ struct Tar<W: Write> {
 
 impl<W: Write> Tar<W> {
     /// Adds those entries of a layer that have a name.
-    fn layer(&mut self, layer: usize, tar: impl Read, names: &Names) -> Result<(), CopyError> {
+    fn layer(&mut self, layer: usize, tar: impl Read, names: &EntryNames) -> Result<(), CopyError> {
         let mut archive = TarReader::new(tar);
         let mut index = 0;
         while let Some(entry) = archive.next_member()? {
@@ -158,7 +158,7 @@ impl<W: Write> Tar<W> {
             index += 1;
             // Directories are written already.
             let Some(first) = names.next().filter(|_| !entry.kind().is_dir()) else { continue };
-            let attributes = Attributes::of(&entry).map_err(TarError::from)?;
+            let attributes = TarAttributes::of(&entry).map_err(TarError::from)?;
             let kind = match entry.kind() {
                 EntryType::Continuous | EntryType::GNUSparse => EntryType::Regular,
                 kind => kind,
@@ -183,7 +183,7 @@ impl<W: Write> Tar<W> {
     fn entry(
         &mut self,
         name: &[u8],
-        attributes: &Attributes,
+        attributes: &TarAttributes,
         kind: EntryType,
         size: u64,
         body: impl Read,

@@ -42,7 +42,7 @@ pub enum Change<'a> {
 
 /// Says why a layer is not valid.
 #[derive(Debug, Error)]
-pub enum Problem {
+pub enum RootProblem {
     /// The archive can't be read, or has a member that is not valid.
     #[error("{0}")]
     Archive(#[from] TarError),
@@ -104,8 +104,13 @@ impl RootTree {
     /// Adds an entry. Entries come layer by layer from the bottom up, in the order of each layer.
     ///
     /// # Errors
-    /// Fails with [`Problem`] if the entry is not valid.
-    pub fn apply(&mut self, entry: EntryId, name: &[u8], change: Change) -> Result<(), Problem> {
+    /// Fails with [`RootProblem`] if the entry is not valid.
+    pub fn apply(
+        &mut self,
+        entry: EntryId,
+        name: &[u8],
+        change: Change,
+    ) -> Result<(), RootProblem> {
         let Some(path) = self.resolve(name)? else {
             // The root itself always exists.
             return Ok(());
@@ -130,7 +135,7 @@ impl RootTree {
         }
         let node = match change {
             Change::HardLink(target) => {
-                let missing = || Problem::NoTarget { name: shown(name), target: shown(target) };
+                let missing = || RootProblem::NoTarget { name: shown(name), target: shown(target) };
                 let found = self.resolve(target)?.and_then(|target| self.nodes.get(&target));
                 let found =
                     found.filter(|node| node.kind != Kind::Directory).ok_or_else(missing)?;
@@ -150,11 +155,11 @@ impl RootTree {
     }
 
     /// Returns the names that entries have in the end. Entries without a name are gone.
-    pub fn names(&self) -> Names<'_> {
+    pub fn names(&self) -> EntryNames<'_> {
         let mut names: Vec<_> =
             self.nodes.iter().map(|(name, node)| (node.entry, name.as_bytes())).collect();
         names.sort_unstable();
-        Names(names)
+        EntryNames(names)
     }
 
     /// Returns what is at a path without following any link. The path is relative to the root.
@@ -212,10 +217,10 @@ impl RootTree {
 
     /// Returns the path that a name stands for, after following the links of its parents; `None`
     /// for the root.
-    fn resolve(&self, name: &[u8]) -> Result<Option<ImagePath>, Problem> {
-        let long_path = || Problem::LongPath(shown(name));
+    fn resolve(&self, name: &[u8]) -> Result<Option<ImagePath>, RootProblem> {
+        let long_path = || RootProblem::LongPath(shown(name));
         if components(name).any(|part| part == b"..") {
-            return Err(Problem::LeadsOut(shown(name)));
+            return Err(RootProblem::LeadsOut(shown(name)));
         }
         let path = ImagePath::normal(name);
         let (parents, base) = split(path.as_bytes());
@@ -225,7 +230,7 @@ impl RootTree {
         let parent = resolve(&mut Links(self), parents, Last::Followed);
         let (mut path, _) = parent.map_err(|stopped| match stopped.obstacle() {
             Obstacle::LongPath(_) => long_path(),
-            _ => Problem::Loop(shown(name)),
+            _ => RootProblem::Loop(shown(name)),
         })?;
         path.push(base);
         if path.as_bytes().len() > LONGEST_PATH {
@@ -257,9 +262,9 @@ impl<'t> Tree for Links<'t> {
 }
 
 /// The names of entries, sorted by entry and name.
-pub struct Names<'t>(Vec<(EntryId, &'t [u8])>);
+pub struct EntryNames<'t>(Vec<(EntryId, &'t [u8])>);
 
-impl<'t> Names<'t> {
+impl<'t> EntryNames<'t> {
     /// Returns the names of an entry, sorted.
     pub fn of(&self, entry: EntryId) -> impl Iterator<Item = &'t [u8]> {
         let first = self.0.partition_point(|(other, _)| *other < entry);
@@ -279,7 +284,7 @@ mod tests {
 
     /// Applies lines such as `d NAME`, `f NAME`, `s NAME TARGET`, `h NAME TARGET`; `-` begins
     /// another layer. Returns the names that are left, each with its entry.
-    fn tree(lines: &[&str]) -> Result<Vec<String>, Problem> {
+    fn tree(lines: &[&str]) -> Result<Vec<String>, RootProblem> {
         let mut tree = RootTree::default();
         let (mut layer, mut index) = (0, 0);
         for line in lines {

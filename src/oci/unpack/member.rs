@@ -62,10 +62,10 @@ pub struct Member<'r, R> {
     pub(super) records: Records,
     pub(super) size: u64,
     pub(super) offset: u64,
-    pub(super) body: Body,
+    pub(super) body: MemberBody,
 }
 
-pub(super) enum Body {
+pub(super) enum MemberBody {
     Plain { left: u64 },
     Sparse { map: std::vec::IntoIter<(u64, u64)>, hole: u64, data: u64 },
 }
@@ -149,12 +149,12 @@ fn has_parent(path: &[u8]) -> bool {
 impl<R: Read> Read for Member<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match &mut self.body {
-            Body::Plain { left } => {
+            MemberBody::Plain { left } => {
                 let read = self.reader.read_stored(buffer, *left)?;
                 *left -= read as u64;
                 Ok(read)
             }
-            Body::Sparse { map, hole, data } => loop {
+            MemberBody::Sparse { map, hole, data } => loop {
                 if *hole > 0 {
                     let count = usize::try_from(*hole).unwrap_or(usize::MAX).min(buffer.len());
                     buffer[..count].fill(0);

@@ -11,7 +11,7 @@ use tar::{EntryType, GnuExtSparseHeader, Header};
 use thiserror::Error;
 
 use super::limits::UnpackLimits;
-use super::member::{Body, Member, MemberProblem};
+use super::member::{Member, MemberBody, MemberProblem};
 use super::pax::Records;
 use crate::image_path::{LONGEST_COMPONENT, LONGEST_PATH};
 
@@ -255,9 +255,9 @@ impl<R: Read> TarReader<R> {
                 })?;
                 let size = map.iter().map(|(hole, data)| hole + data).sum();
                 self.limits.check(size, stored)?;
-                (Body::Sparse { map: map.into_iter(), hole: 0, data: 0 }, size)
+                (MemberBody::Sparse { map: map.into_iter(), hole: 0, data: 0 }, size)
             }
-            _ => (Body::Plain { left: stored }, stored),
+            _ => (MemberBody::Plain { left: stored }, stored),
         };
         // The blocks of the map are between the header and the body.
         self.next = end + (self.at - offset);

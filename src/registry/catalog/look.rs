@@ -1,5 +1,5 @@
 //! Looks at the sources of a server: which files there are, and whether they have changed.
-//! Stage: registry. Input: [`Source`]s. Output: [`Found`].
+//! Stage: registry. Input: [`Source`]s. Output: [`FoundFiles`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirEntry, Metadata};
@@ -15,7 +15,7 @@ use crate::registry::fingerprint::Fingerprint;
 
 /// The result of one look at all sources.
 #[derive(Default)]
-pub struct Found {
+pub struct FoundFiles {
     /// The file of each name and tag.
     pub files: BTreeMap<Reference, FoundFile>,
     /// Messages about files that can't be served, for the log.
@@ -62,7 +62,7 @@ impl FoundFile {
     }
 }
 
-impl Found {
+impl FoundFiles {
     /// Looks at all sources. Watches every directory and file that could change the result.
     pub fn look(sources: &[Source], round: &mut Round) -> Self {
         let mut found = Self::default();

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::attached::Attached;
-use super::look::{Found, FoundFile};
+use super::look::{FoundFile, FoundFiles};
 use super::prepared::PreparedArtifact;
-use super::spec_files::{Contents, SpecFiles};
+use super::spec_files::{SpecContents, SpecFiles};
 use super::watches::Watches;
 use super::{Catalog, Reference, Source};
 use crate::error::with_causes;
@@ -63,7 +63,7 @@ impl Entry {
 }
 
 /// Returns the contents of a file that was read, or says why there are none.
-fn contents_of(file: &FoundFile, read: &Contents) -> Result<Arc<PreparedArtifact>, String> {
+fn contents_of(file: &FoundFile, read: &SpecContents) -> Result<Arc<PreparedArtifact>, String> {
     match file.fingerprint.and_then(|fingerprint| read.get(&fingerprint)) {
         Some(Ok(spec)) => Ok(Arc::clone(spec)),
         Some(Err(error)) => Err(with_causes(error)),
@@ -151,7 +151,7 @@ impl Sources {
         let begin = Instant::now();
         let mut watches = std::mem::replace(&mut self.watches, Watches::none());
         let mut round = watches.round();
-        let mut found = Found::look(&self.sources, &mut round);
+        let mut found = FoundFiles::look(&self.sources, &mut round);
         // Waiting is no work: a path that does not answer must not delay the next look.
         self.took = begin.elapsed().saturating_sub(round.waited());
         let mut before = std::mem::take(&mut self.entries);

@@ -15,7 +15,7 @@ use crate::registry::parallel::in_parallel;
 use crate::store::Store;
 
 /// The contents of each file, or an error that says why they can't be used.
-pub type Contents = BTreeMap<Fingerprint, Result<Arc<PreparedArtifact>, Error>>;
+pub type SpecContents = BTreeMap<Fingerprint, Result<Arc<PreparedArtifact>, Error>>;
 
 /// Remembers the files that were read, as long as a catalog has their contents.
 #[derive(Default)]
@@ -38,7 +38,7 @@ impl SpecFiles {
         store: &Store,
         files: BTreeMap<Fingerprint, PathBuf>,
         again: bool,
-    ) -> Contents {
+    ) -> SpecContents {
         if again {
             (self.by_file, self.by_bytes) = Default::default();
         }

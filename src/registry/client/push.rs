@@ -16,7 +16,7 @@ use super::exchange::CONNECTIONS;
 use super::repository::{Access, Client, ClientOptions, Presence};
 use super::reuse::compressed_blobs;
 use super::upload::{Mount, SMALL, Upload};
-use super::work::{Limits, Sendable, Weight, ask_and_send};
+use super::work::{SendLimits, Sendable, Weight, ask_and_send};
 use crate::digest::{BlobDigest, Digest};
 use crate::foreign::plain_text;
 use crate::oci::{Artifact, Blob, Documents, Form, LayerBlob, ManifestFormat};
@@ -186,7 +186,7 @@ impl Push<'_> {
         let questions = questions.chain(self.configs().map(Question::Config)).chain(children);
         let questions: Vec<_> = questions.collect();
         let there: Mutex<There> = Mutex::default();
-        let limits = Limits { workers: CONNECTIONS, sends: AT_ONCE };
+        let limits = SendLimits { workers: CONNECTIONS, sends: AT_ONCE };
         self.watch.expect(0);
         ask_and_send(
             limits,

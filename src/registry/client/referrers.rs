@@ -24,12 +24,12 @@ const ATTEMPTS: usize = 64;
 const SETTLED: Duration = Duration::from_millis(25);
 
 /// The list of the documents that refer to a manifest.
-pub struct Referrers {
+pub struct ReferrersList {
     /// The descriptors of the documents' manifests, as they are in the list.
     pub entries: Vec<Value>,
 }
 
-impl Referrers {
+impl ReferrersList {
     fn has(&self, digest: &BlobDigest) -> bool {
         has(&self.entries, &digest.to_string())
     }
@@ -80,7 +80,7 @@ impl Client<'_> {
     ///
     /// # Errors
     /// Fails with [`ClientError`].
-    pub fn referrers(&self, subject: &Subject) -> Result<Referrers, ClientError> {
+    pub fn referrers(&self, subject: &Subject) -> Result<ReferrersList, ClientError> {
         let mut url = self.url(&format!("referrers/{}", subject.digest));
         let mut entries = Vec::new();
         for page in 0..MOST_PAGES {
@@ -89,7 +89,7 @@ impl Client<'_> {
                 let may_have_no_list =
                     page == 0 && !matches!(answer.status, 401 | 403 | 429 | 500..);
                 if may_have_no_list {
-                    return Ok(Referrers { entries: self.tagged_list(subject)? });
+                    return Ok(ReferrersList { entries: self.tagged_list(subject)? });
                 }
                 return Err(self.refused("to list the documents that refer to an image", &answer));
             }
@@ -101,7 +101,7 @@ impl Client<'_> {
                 _ => break,
             }
         }
-        Ok(Referrers { entries })
+        Ok(ReferrersList { entries })
     }
 
     /// Reads the list that clients keep under a tag, for registries without the referrers API.

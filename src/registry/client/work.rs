@@ -15,7 +15,7 @@ const LARGE_AT_ONCE: usize = 4;
 
 /// The amount of work that is done at a time.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct SendLimits {
     /// The number of threads, each of which asks or sends.
     pub workers: usize,
     /// The largest number of blobs that are sent at a time.
@@ -47,7 +47,7 @@ pub trait Sendable {
 /// Returns the error of the first question that failed, in the order of the questions; or else the
 /// first error of `send`.
 pub fn ask_and_send<Q: Copy + Sync, S: Sendable + Send, E: Send>(
-    limits: Limits,
+    limits: SendLimits,
     questions: &[Q],
     ask: impl Fn(Q) -> Result<Option<S>, E> + Sync,
     send: impl Fn(S) -> Result<(), E> + Sync,
@@ -254,7 +254,7 @@ mod tests {
             let sent = Mutex::new(Vec::new());
             let (under_way, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
             ask_and_send(
-                Limits { workers, sends },
+                SendLimits { workers, sends },
                 &sizes,
                 |size| Ok::<_, ()>((size % 3 != 0).then_some(Sized(size))),
                 |Sized(size)| {
@@ -278,7 +278,7 @@ mod tests {
     fn nothing_begins_after_an_error() {
         let sizes: Vec<u32> = (0..100).collect();
         let asked = AtomicUsize::new(0);
-        let limits = Limits { workers: 1, sends: 1 };
+        let limits = SendLimits { workers: 1, sends: 1 };
         let ask = |size: u32| {
             asked.fetch_add(1, Ordering::SeqCst);
             if size < 7 { Ok(None) } else { Err(size) }
@@ -287,7 +287,7 @@ mod tests {
         assert_eq!(asked.into_inner(), 8);
         // If several questions fail at the same time, the error is that of the first one.
         let together = std::sync::Barrier::new(8);
-        let limits = Limits { workers: 8, sends: 1 };
+        let limits = SendLimits { workers: 8, sends: 1 };
         let all_fail = |size: u32| {
             together.wait();
             Err::<Option<Sized>, _>(size)
@@ -295,7 +295,7 @@ mod tests {
         assert_eq!(ask_and_send(limits, &sizes[..8], all_fail, |_| Ok(())), Err(0));
         let fails = |Sized(size)| if size == 5 { Err(()) } else { Ok(()) };
         for workers in [1, 8] {
-            let limits = Limits { workers, sends: 4 };
+            let limits = SendLimits { workers, sends: 4 };
             assert_eq!(ask_and_send(limits, &sizes, missing_all, fails), Err(()));
         }
         assert_eq!(ask_and_send(limits, &[], missing_all, |_| Ok(())), Ok(()));

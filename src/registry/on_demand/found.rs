@@ -9,14 +9,14 @@ use crate::registry::storage::StoredManifest;
 
 /// An image that is available.
 #[derive(Clone, Debug)]
-pub enum Found {
+pub enum FoundImage {
     /// The image was built here: its layers are made here.
     Here(Arc<PreparedArtifact>),
     /// The image is in the storage, with its blobs.
     Stored(Manifest),
 }
 
-impl Found {
+impl FoundImage {
     /// Wraps an image whose layers are made here.
     pub fn here(spec: ImageSpec) -> Self {
         Self::Here(Arc::new(PreparedArtifact::new(spec.into(), Form::AsStored).compact()))

@@ -34,10 +34,10 @@ use crate::registry::fair::{FairPlaces, Shares};
 use crate::registry::metrics::Metrics;
 use crate::registry::storage::{ObjectStorage, StorageKeys, Stored};
 use crate::store::Store;
-use found::Found;
+use found::FoundImage;
 
 pub use error::OnDemandError;
-pub use nix_build::{Access, NixBuild, NixLimits, PopularityFile};
+pub use nix_build::{NixAccess, NixBuild, NixLimits, PopularityFile};
 pub use request::{PackageRequest, PackageSource, ParseSourceError, ServedTags};
 pub use signatures::{RequiredSignatures, TrustedKey};
 
@@ -83,7 +83,7 @@ type Outcome = Result<(), Arc<OnDemandError>>;
 /// The state of the image of a name and a tag.
 enum Slot {
     Building(Build),
-    Built { found: Found, fixed: bool, since: Instant, used: Instant },
+    Built { found: FoundImage, fixed: bool, since: Instant, used: Instant },
     Failed { error: Arc<OnDemandError>, since: Instant },
 }
 
@@ -128,7 +128,7 @@ async fn abandoned(mut audience: watch::Receiver<usize>, grace: Duration) {
 struct State {
     slots: BTreeMap<Reference, Slot>,
     /// The images that were replaced, with their repositories.
-    kept: Vec<(String, Found, Instant)>,
+    kept: Vec<(String, FoundImage, Instant)>,
 }
 
 /// Builds images by the names of their packages, and remembers them.
@@ -244,9 +244,11 @@ impl OnDemand {
     }
 
     /// Returns whether a client found a blob of an image missing or damaged in the storage.
-    fn has_lost_of(&self, found: &Found) -> bool {
+    fn has_lost_of(&self, found: &FoundImage) -> bool {
         match (found, &self.storage) {
-            (Found::Stored(manifest), Some(storage)) => storage.has_lost_of(&manifest.blob.bytes),
+            (FoundImage::Stored(manifest), Some(storage)) => {
+                storage.has_lost_of(&manifest.blob.bytes)
+            }
             _ => false,
         }
     }
@@ -257,14 +259,18 @@ impl OnDemand {
         let state = self.lock();
         let slots = state.slots.iter().filter(|((slot, _), _)| slot == name);
         let manifests = slots.filter_map(|(_, slot)| match slot {
-            Slot::Built { found: Found::Stored(manifest), .. } => Some(&*manifest.blob.bytes),
+            Slot::Built { found: FoundImage::Stored(manifest), .. } => Some(&*manifest.blob.bytes),
             _ => None,
         });
         storage.note_missing(digest, manifests);
     }
 
     /// Finds an image in the storage, or builds it.
-    async fn find(&self, request: &PackageRequest, client: &str) -> Result<Found, OnDemandError> {
+    async fn find(
+        &self,
+        request: &PackageRequest,
+        client: &str,
+    ) -> Result<FoundImage, OnDemandError> {
         match self.stored(request).await {
             Some(found) => Ok(found),
             None => self.build(request, client).await,
@@ -273,7 +279,11 @@ impl OnDemand {
 
     /// Remembers the result of a request. A result that says only that there was no turn, or that
     /// the build was ended, is not remembered.
-    fn remember(&self, request: PackageRequest, found: Result<Found, OnDemandError>) -> Outcome {
+    fn remember(
+        &self,
+        request: PackageRequest,
+        found: Result<FoundImage, OnDemandError>,
+    ) -> Outcome {
         let fixed = request.source.is_fixed();
         let now = Instant::now();
         let (slot, outcome) = match found {
@@ -308,7 +318,7 @@ impl OnDemand {
     }
 
     /// Returns the image if another server, or an earlier run of this one, has stored it.
-    async fn stored(&self, request: &PackageRequest) -> Option<Found> {
+    async fn stored(&self, request: &PackageRequest) -> Option<FoundImage> {
         let storage = self.storage.as_ref()?;
         let (name, tag) = (&request.name, &request.tag);
         match storage.image(name, &self.key(request)).await {
@@ -320,7 +330,7 @@ impl OnDemand {
                 let stored = stored.filter(|manifest| is_fresh(manifest.stored))?;
                 tracing::info!(name, tag, "found in the storage");
                 self.metrics.images_found.inc();
-                Some(Found::of(stored))
+                Some(FoundImage::of(stored))
             }
             Err(error) => {
                 let error = with_causes(&error);
@@ -330,7 +340,11 @@ impl OnDemand {
         }
     }
 
-    async fn build(&self, request: &PackageRequest, client: &str) -> Result<Found, OnDemandError> {
+    async fn build(
+        &self,
+        request: &PackageRequest,
+        client: &str,
+    ) -> Result<FoundImage, OnDemandError> {
         let Ok(_place) = self.places.acquire(&client.to_owned()).await else {
             self.metrics.builds_refused.inc();
             return Err(OnDemandError::Busy(self.places.waiting()));
@@ -361,8 +375,8 @@ impl OnDemand {
         &self,
         request: &PackageRequest,
         spec: ImageSpec,
-    ) -> Result<Found, OnDemandError> {
-        let Some(storage) = &self.storage else { return Ok(Found::here(spec)) };
+    ) -> Result<FoundImage, OnDemandError> {
+        let Some(storage) = &self.storage else { return Ok(FoundImage::here(spec)) };
         let spec = Arc::new(spec);
         let (name, tag) = (&request.name, &request.tag);
         let stored = storage.put_image(&self.store, &spec, name, &self.key(request)).await;
@@ -370,7 +384,7 @@ impl OnDemand {
         let Stored { layers_sent, layers_skipped, bytes_sent, .. } = stored;
         self.metrics.stored_bytes.inc_by(bytes_sent);
         tracing::info!(name, tag, layers_sent, layers_skipped, bytes_sent, "stored");
-        Ok(Found::of_spec(&spec))
+        Ok(FoundImage::of_spec(&spec))
     }
 
     /// Returns the key under which an image is stored. Servers with different settings, for which a

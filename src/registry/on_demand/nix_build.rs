@@ -53,7 +53,7 @@ pub struct NixBuild {
     /// The limits for Nix.
     pub limits: NixLimits,
     /// The things that the packages' code may read besides its own source.
-    pub access: Access,
+    pub access: NixAccess,
     /// The signatures that store paths must have, if they must.
     pub signatures: Option<RequiredSignatures>,
     /// The store whose paths are in the images.
@@ -80,7 +80,7 @@ pub struct NixLimits {
 
 /// The things that the packages' code may read besides its own source.
 #[derive(Clone, Debug, Default)]
-pub struct Access {
+pub struct NixAccess {
     /// Files and directories, in the form of Nix's option `-I`.
     pub paths: Vec<String>,
     /// The beginnings of addresses that may be fetched during evaluation.

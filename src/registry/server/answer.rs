@@ -16,7 +16,7 @@ use super::layer_body;
 use super::page::{Page, page};
 use super::parts::{Parts, Picker};
 use super::permissions::Asker;
-use super::range::{Part, part};
+use super::range::{WantedPart, part};
 use super::referrers::{Referrers, list_referrers};
 use super::route::{NoRoute, Route, route};
 use super::shared::Shared;
@@ -326,10 +326,10 @@ fn blob(
     }
     let size = content.size();
     let parts = match wanted_part(request.headers(), digest, size) {
-        Part::Whole => None,
-        Part::Bytes(range) => Some(Parts::one(range)),
-        Part::Several(ranges) => Some(Parts::several(ranges, size, digest)),
-        Part::Unsatisfiable => return unsatisfiable(size),
+        WantedPart::Whole => None,
+        WantedPart::Bytes(range) => Some(Parts::one(range)),
+        WantedPart::Several(ranges) => Some(Parts::several(ranges, size, digest)),
+        WantedPart::Unsatisfiable => return unsatisfiable(size),
     };
     let body = if request.method() == Method::HEAD {
         Body::empty()
@@ -340,12 +340,12 @@ fn blob(
 }
 
 /// Returns the part of a blob of `size` bytes that a request asks for.
-pub fn wanted_part(headers: &HeaderMap, digest: &BlobDigest, size: u64) -> Part {
+pub fn wanted_part(headers: &HeaderMap, digest: &BlobDigest, size: u64) -> WantedPart {
     let value = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-    let Some(wanted) = value(header::RANGE) else { return Part::Whole };
+    let Some(wanted) = value(header::RANGE) else { return WantedPart::Whole };
     // A client that has parts of another blob wants all of this one (RFC 9110, 13.1.5).
     if headers.contains_key(header::IF_RANGE) && value(header::IF_RANGE) != Some(&*tag(digest)) {
-        return Part::Whole;
+        return WantedPart::Whole;
     }
     part(wanted, size)
 }

@@ -24,7 +24,7 @@ use super::route::{Route, route};
 use super::shared::Shared;
 use super::stored;
 use super::users::Admission;
-use super::watched_body::{Exchange, WatchedBody};
+use super::watched_body::{ServedExchange, WatchedBody};
 use crate::registry::client_address;
 
 /// The longest time for which a request waits for its turn.
@@ -38,7 +38,7 @@ pub async fn handle(
 ) -> Response<WatchedBody> {
     let client = client_address::client(connection.peer, request.headers(), &shared.trusted);
     let busy = connection.guest.busy();
-    let mut exchange = Exchange::new(&shared.metrics, &request, client, busy);
+    let mut exchange = ServedExchange::new(&shared.metrics, &request, client, busy);
     let answering = answered(shared, connection.role, client, &mut exchange, request);
     let (route, response) = match caught(answering).await {
         Some(answered) => answered,
@@ -68,7 +68,7 @@ async fn answered(
     shared: &Arc<Shared>,
     role: Role,
     client: IpAddr,
-    exchange: &mut Exchange,
+    exchange: &mut ServedExchange,
     request: Request,
 ) -> (&'static str, Response) {
     if let Some(problem) = wrong_host(&request) {

@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::cache::{Cache, Entry, Follower, Growth, Place};
+use super::cache::{Cache, CachePlace, Follower, Growth, NewEntry};
 use super::layer_body::{CHUNK, Chunks};
 use super::shared::Shared;
 use crate::oci::{LayerBlob, LayerSource};
@@ -38,21 +38,21 @@ impl ServedLayer {
         let LayerBlob { digest, size, .. } = self.blob;
         loop {
             match cache.place(digest, size) {
-                Place::Kept(file) => {
+                CachePlace::Kept(file) => {
                     metrics.cache_hits.inc();
                     return send_file(file, out).map_err(Error::Write);
                 }
-                Place::Followed(follower) => {
+                CachePlace::Followed(follower) => {
                     metrics.cache_joins.inc();
                     if self.follow(follower, out).map_err(Error::Write)? {
                         return Ok(());
                     }
                 }
-                Place::Begun(entry) => {
+                CachePlace::Begun(entry) => {
                     metrics.cache_misses.inc();
                     return self.make(Some(entry), out);
                 }
-                Place::Nowhere => {
+                CachePlace::Nowhere => {
                     metrics.cache_misses.inc();
                     return self.make(None, out);
                 }
@@ -69,7 +69,7 @@ impl ServedLayer {
         self.shared.cache.clone()
     }
 
-    fn make(&self, entry: Option<Entry>, out: &mut Chunks) -> Result<(), Error> {
+    fn make(&self, entry: Option<NewEntry>, out: &mut Chunks) -> Result<(), Error> {
         let metrics = &self.shared.metrics;
         out.take_place().map_err(Error::Write)?;
         let (begin, waited) = (Instant::now(), out.waited());
@@ -97,7 +97,7 @@ impl ServedLayer {
             return Err(error);
         }
         metrics.layers_made.inc();
-        let file = entry.and_then(Entry::keep);
+        let file = entry.and_then(NewEntry::keep);
         if !behind {
             return Ok(());
         }
@@ -170,7 +170,7 @@ fn send_file(mut file: File, out: &mut Chunks) -> io::Result<()> {
 struct Both<'o> {
     out: &'o mut Chunks,
     /// The blob in the cache; none if the layer is only for the client.
-    entry: Option<Entry>,
+    entry: Option<NewEntry>,
     /// True if the client gets the rest later.
     behind: bool,
 }
@@ -199,7 +199,7 @@ impl Write for Both<'_> {
         if let Err(error) = self.send(bytes) {
             // The client went away, but other requests may follow the blob.
             self.behind = true;
-            if !self.entry.as_ref().is_some_and(Entry::is_followed) {
+            if !self.entry.as_ref().is_some_and(NewEntry::is_followed) {
                 return Err(error);
             }
         }

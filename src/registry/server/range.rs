@@ -1,5 +1,5 @@
 //! Parses ranges of a blob (RFC 9110, 14.1.2 and 14.2).
-//! Stage: registry (pure). Input: a `Range` header. Output: [`Part`].
+//! Stage: registry (pure). Input: a `Range` header. Output: [`WantedPart`].
 
 use std::ops::Range;
 
@@ -9,7 +9,7 @@ const MOST: usize = 1024;
 
 /// The part of a blob that is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum WantedPart {
     /// The whole blob: also for a header that can't be parsed, as RFC 9110, 14.2 demands.
     Whole,
     /// A range of bytes.
@@ -25,30 +25,30 @@ pub enum Part {
 /// Several ranges count as the whole blob if there are more than [`MOST`] of them, or if they overlap
 /// or descend: RFC 9110, 14.2 has both for signs of a broken or hostile client. So an answer is never
 /// much larger than the blob, and is sent while the blob is made.
-pub fn part(header: &str, size: u64) -> Part {
-    let Some((unit, ranges)) = header.trim().split_once('=') else { return Part::Whole };
+pub fn part(header: &str, size: u64) -> WantedPart {
+    let Some((unit, ranges)) = header.trim().split_once('=') else { return WantedPart::Whole };
     if !unit.eq_ignore_ascii_case("bytes") {
-        return Part::Whole;
+        return WantedPart::Whole;
     }
     // A list may have empty elements (RFC 9110, 5.6.1.2).
     let mut elements = ranges.split(',').map(str::trim).filter(|range| !range.is_empty());
     let first_elements: Vec<_> = elements.by_ref().take(MOST).collect();
     if first_elements.is_empty() || elements.next().is_some() {
-        return Part::Whole;
+        return WantedPart::Whole;
     }
     let ranges: Option<Vec<_>> =
         first_elements.into_iter().map(|element| range(element, size)).collect();
-    let Some(mut ranges) = ranges else { return Part::Whole };
+    let Some(mut ranges) = ranges else { return WantedPart::Whole };
     ranges.retain(|range| !range.is_empty());
     if ranges.windows(2).any(|pair| pair[1].start < pair[0].end) {
-        return Part::Whole;
+        return WantedPart::Whole;
     }
     match ranges.pop() {
-        None => Part::Unsatisfiable,
-        Some(range) if ranges.is_empty() => Part::Bytes(range),
+        None => WantedPart::Unsatisfiable,
+        Some(range) if ranges.is_empty() => WantedPart::Bytes(range),
         Some(range) => {
             ranges.push(range);
-            Part::Several(ranges)
+            WantedPart::Several(ranges)
         }
     }
 }
@@ -76,42 +76,42 @@ mod tests {
 
     #[test]
     fn ranges_are_read() {
-        let several = |ranges: &[Range<u64>]| Part::Several(ranges.to_vec());
+        let several = |ranges: &[Range<u64>]| WantedPart::Several(ranges.to_vec());
         for (header, expected) in [
-            ("bytes=0-", Part::Bytes(0..10)),
-            ("bytes=3-5", Part::Bytes(3..6)),
-            ("bytes=9-9", Part::Bytes(9..10)),
-            ("bytes=3-99", Part::Bytes(3..10)),
-            ("bytes=-4", Part::Bytes(6..10)),
-            ("bytes=-99", Part::Bytes(0..10)),
-            ("bytes=3-99999999999999999999999", Part::Bytes(3..10)),
-            ("Bytes=3-5", Part::Bytes(3..6)),
-            ("bytes=10-", Part::Unsatisfiable),
-            ("bytes=10-20", Part::Unsatisfiable),
-            ("bytes=-0", Part::Unsatisfiable),
-            ("bytes=10-,20-30", Part::Unsatisfiable),
-            ("bytes=5-3", Part::Whole),
-            ("bytes=a-b", Part::Whole),
-            ("bytes=", Part::Whole),
-            ("bytes=,", Part::Whole),
-            ("bytes=-", Part::Whole),
-            ("bytes=+1-2", Part::Whole),
-            ("lines=1-2", Part::Whole),
-            ("bytes", Part::Whole),
+            ("bytes=0-", WantedPart::Bytes(0..10)),
+            ("bytes=3-5", WantedPart::Bytes(3..6)),
+            ("bytes=9-9", WantedPart::Bytes(9..10)),
+            ("bytes=3-99", WantedPart::Bytes(3..10)),
+            ("bytes=-4", WantedPart::Bytes(6..10)),
+            ("bytes=-99", WantedPart::Bytes(0..10)),
+            ("bytes=3-99999999999999999999999", WantedPart::Bytes(3..10)),
+            ("Bytes=3-5", WantedPart::Bytes(3..6)),
+            ("bytes=10-", WantedPart::Unsatisfiable),
+            ("bytes=10-20", WantedPart::Unsatisfiable),
+            ("bytes=-0", WantedPart::Unsatisfiable),
+            ("bytes=10-,20-30", WantedPart::Unsatisfiable),
+            ("bytes=5-3", WantedPart::Whole),
+            ("bytes=a-b", WantedPart::Whole),
+            ("bytes=", WantedPart::Whole),
+            ("bytes=,", WantedPart::Whole),
+            ("bytes=-", WantedPart::Whole),
+            ("bytes=+1-2", WantedPart::Whole),
+            ("lines=1-2", WantedPart::Whole),
+            ("bytes", WantedPart::Whole),
             ("bytes=0-1,3-4", several(&[0..2, 3..5])),
             ("bytes=0-1,2-4", several(&[0..2, 2..5])),
             ("bytes= 0-1 ,\t,3-4,, -2", several(&[0..2, 3..5, 8..10])),
             // Ranges that the blob does not have are left out.
             ("bytes=0-1,3-4,20-30", several(&[0..2, 3..5])),
-            ("bytes=20-30,3-4,-0", Part::Bytes(3..5)),
+            ("bytes=20-30,3-4,-0", WantedPart::Bytes(3..5)),
             // One that is not valid makes the header invalid.
-            ("bytes=0-1,5-3", Part::Whole),
-            ("bytes=0-1,x", Part::Whole),
-            ("bytes=0-1,bytes=3-4", Part::Whole),
+            ("bytes=0-1,5-3", WantedPart::Whole),
+            ("bytes=0-1,x", WantedPart::Whole),
+            ("bytes=0-1,bytes=3-4", WantedPart::Whole),
             // Neither overlapping nor descending ranges are answered.
-            ("bytes=0-4,4-5", Part::Whole),
-            ("bytes=0-,-1", Part::Whole),
-            ("bytes=3-4,0-1", Part::Whole),
+            ("bytes=0-4,4-5", WantedPart::Whole),
+            ("bytes=0-,-1", WantedPart::Whole),
+            ("bytes=3-4,0-1", WantedPart::Whole),
         ] {
             assert_eq!(part(header, 10), expected, "{header}");
         }
@@ -123,9 +123,9 @@ mod tests {
             let ranges: Vec<_> = (0..count).map(|at| format!("{}-{}", 2 * at, 2 * at)).collect();
             format!("bytes={}", ranges.join(","))
         };
-        let Part::Several(ranges) = part(&header(1024), 10_000) else { panic!() };
+        let WantedPart::Several(ranges) = part(&header(1024), 10_000) else { panic!() };
         assert_eq!(ranges.len(), 1024);
-        assert_eq!(part(&header(1025), 10_000), Part::Whole);
-        assert_eq!(part(&header(1025), 10), Part::Whole);
+        assert_eq!(part(&header(1025), 10_000), WantedPart::Whole);
+        assert_eq!(part(&header(1025), 10), WantedPart::Whole);
     }
 }

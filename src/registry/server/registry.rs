@@ -29,7 +29,7 @@ use crate::registry::fair::{FairPlaces, Shares};
 use crate::registry::metrics::Metrics;
 use crate::registry::on_demand::{OnDemand, OnDemandOptions};
 use crate::registry::storage::ObjectStorage;
-use crate::registry::{Network, SetupError};
+use crate::registry::{IpNetwork, SetupError};
 use crate::store::Store;
 
 /// The time between two measurements of the storage. Each takes a request for every thousand
@@ -51,7 +51,7 @@ pub struct ServerOptions {
     /// The rules for repositories; none allows every repository.
     pub permissions: Option<Permissions>,
     /// The proxies whose headers are trusted.
-    pub trusted: Vec<Network>,
+    pub trusted: Vec<IpNetwork>,
     /// The address that answers only monitoring, if there is one.
     pub admin: Option<String>,
     /// The cache for blobs.

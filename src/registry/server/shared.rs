@@ -17,7 +17,7 @@ use super::users::Users;
 use crate::digest::BlobDigest;
 use crate::oci::ImageSpec;
 use crate::outgoing::{Error, Hashing};
-use crate::registry::Network;
+use crate::registry::IpNetwork;
 use crate::registry::catalog::Catalog;
 use crate::registry::fair::FairPlaces;
 use crate::registry::metrics::Metrics;
@@ -56,7 +56,7 @@ pub struct Shared {
     /// The rules for repositories; none allows every repository.
     pub permissions: ArcSwapOption<Permissions>,
     /// The proxies whose headers are trusted.
-    pub trusted: Vec<Network>,
+    pub trusted: Vec<IpNetwork>,
     /// The places for requests, which clients share.
     pub places: FairPlaces<IpAddr>,
     /// Counts of the bytes that were sent of each layer.

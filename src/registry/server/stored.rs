@@ -15,7 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::answer;
 use super::parts::{Parts, Picker};
-use super::range::Part;
+use super::range::WantedPart;
 use super::route::{Route, route};
 use super::shared::Shared;
 use crate::digest::BlobDigest;
@@ -119,7 +119,7 @@ async fn blob(
     // An address is signed for GET only, and the answer to HEAD is known here.
     let range = match (part, url.filter(|_| is_get)) {
         // Storages answer several ranges with the whole object, so the client is not redirected.
-        (Part::Several(ranges), _) => {
+        (WantedPart::Several(ranges), _) => {
             let parts = Parts::several(ranges, size, digest);
             let body =
                 if is_get { several(storage, digest, size, parts.clone()) } else { Body::empty() };
@@ -132,9 +132,9 @@ async fn blob(
             answer::set(&mut response, header::CONTENT_LENGTH, "0");
             return Ok(answer::with_digest(response, digest));
         }
-        (Part::Whole, None) => None,
-        (Part::Bytes(range), None) => Some(range),
-        (Part::Unsatisfiable, None) => return Ok(answer::unsatisfiable(size)),
+        (WantedPart::Whole, None) => None,
+        (WantedPart::Bytes(range), None) => Some(range),
+        (WantedPart::Unsatisfiable, None) => return Ok(answer::unsatisfiable(size)),
     };
     let body = match (stream, &range) {
         (None, _) => Body::empty(),

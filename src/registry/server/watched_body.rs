@@ -16,7 +16,7 @@ use hyper::body::{Frame, SizeHint};
 
 use super::answer;
 use super::guests::Busy;
-use crate::registry::fair::Place;
+use crate::registry::fair::FairPlace;
 use crate::registry::metrics::Metrics;
 
 /// The largest number of characters in the log of a path, and of the name of a program or user.
@@ -27,7 +27,7 @@ const NAME: usize = 128;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// A request, from its beginning to the last byte of its answer.
-pub struct Exchange {
+pub struct ServedExchange {
     metrics: Arc<Metrics>,
     method: Method,
     path: String,
@@ -42,11 +42,11 @@ pub struct Exchange {
     /// The number of bytes that the answer's headers announce.
     promised: Option<u64>,
     /// The request's place, which is kept until the end of the answer.
-    place: Option<Place<IpAddr>>,
+    place: Option<FairPlace<IpAddr>>,
     _busy: Busy,
 }
 
-impl Exchange {
+impl ServedExchange {
     /// Begins with a request.
     pub fn new(metrics: &Arc<Metrics>, request: &Request, client: IpAddr, busy: Busy) -> Self {
         metrics.in_flight.inc();
@@ -75,7 +75,7 @@ impl Exchange {
     }
 
     /// Keeps a place until the end of the answer.
-    pub fn hold(&mut self, place: Place<IpAddr>) {
+    pub fn hold(&mut self, place: FairPlace<IpAddr>) {
         self.place = Some(place);
     }
 
@@ -124,7 +124,7 @@ fn length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-impl Drop for Exchange {
+impl Drop for ServedExchange {
     fn drop(&mut self) {
         self.metrics.in_flight.dec();
         self.metrics.took(self.route, self.begin.elapsed());
@@ -138,10 +138,10 @@ impl Drop for Exchange {
     }
 }
 
-/// The body that [`Exchange::watch`] returns.
+/// The body that [`ServedExchange::watch`] returns.
 pub struct WatchedBody {
     body: Body,
-    exchange: Exchange,
+    exchange: ServedExchange,
 }
 
 impl HttpBody for WatchedBody {

@@ -1,5 +1,5 @@
 //! Classifies the errors of an object storage.
-//! Stage: registry (pure). Input: the client's error. Output: [`Answer`].
+//! Stage: registry (pure). Input: the client's error. Output: [`StorageAnswer`].
 
 use std::error::Error;
 use std::io;
@@ -13,7 +13,7 @@ const LONGEST: usize = 300;
 
 /// An error of an object storage, classified.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct StorageAnswer {
     /// The class of the error.
     pub verdict: Verdict,
     /// The message, in the storage's words, without anything that was sent to it.
@@ -39,7 +39,7 @@ pub enum Verdict {
     Refused,
 }
 
-impl Answer {
+impl StorageAnswer {
     /// Classifies an error of the client. The client's own text is not used in messages: it has the
     /// address, with the signature in it.
     pub fn of(error: &object_store::Error) -> Self {
@@ -186,14 +186,14 @@ mod tests {
             ("400 Bad Request", xml("AuthorizationHeaderMalformed"), Verdict::Refused),
         ] {
             let text = format!("Server returned non-2xx status code: {status}: {body}");
-            let answer = Answer::of_http(&text).unwrap();
+            let answer = StorageAnswer::of_http(&text).unwrap();
             assert_eq!(answer.verdict, verdict, "{text}");
             assert!(answer.reason.starts_with(status), "{}", answer.reason);
             assert!(!answer.reason.contains("AKIA") && !answer.reason.contains("secret"));
         }
         let text = format!("Server returned error response: {}", xml("InternalError"));
-        assert_eq!(Answer::of_http(&text).unwrap().verdict, Verdict::Silent);
-        assert_eq!(Answer::of_http("another error"), None);
+        assert_eq!(StorageAnswer::of_http(&text).unwrap().verdict, Verdict::Silent);
+        assert_eq!(StorageAnswer::of_http("another error"), None);
     }
 
     #[test]

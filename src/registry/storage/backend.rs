@@ -17,7 +17,7 @@ use object_store::{BackoffConfig, Certificate, ClientOptions, ObjectStore, Retry
 use tokio_rustls::rustls::crypto::ring;
 use webpki_root_certs::TLS_SERVER_ROOT_CERTS;
 
-use super::answer::Answer;
+use super::answer::StorageAnswer;
 use super::error::StorageError;
 
 /// The longest time to wait for a connection.
@@ -29,7 +29,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// The time limits for a storage.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct BackendLimits {
     /// The limit for a request and its whole answer.
     pub request: Duration,
     /// The time after which no further attempt begins.
@@ -38,7 +38,7 @@ pub struct Limits {
     pub silence: Duration,
 }
 
-impl Default for Limits {
+impl Default for BackendLimits {
     fn default() -> Self {
         Self {
             // At 1.4 Mbit/s, a part of an upload arrives in this time.
@@ -58,7 +58,7 @@ pub struct Backend {
     /// The client that reads blobs that are passed on, in any time: it has no limits. A read that
     /// breaks off is resumed [`RETRIES`] times.
     pub reader: Arc<dyn ObjectStore>,
-    /// The limit [`Limits::silence`].
+    /// The limit [`BackendLimits::silence`].
     pub silence: Duration,
     /// Signs addresses of objects, if the storage supports that.
     pub signer: Option<Arc<dyn Signer>>,
@@ -145,7 +145,7 @@ impl Backend {
     pub fn new(
         url: &str,
         environment: impl IntoIterator<Item = (String, String)>,
-        limits: Limits,
+        limits: BackendLimits,
     ) -> Result<Self, StorageError> {
         let address = Address::parse(url)
             .map_err(|reason| StorageError::Url { url: without_secrets(url), reason })?;
@@ -164,13 +164,13 @@ impl Backend {
         let build = |client: ClientOptions, retrying| {
             match Built::new(&address, client.clone(), retrying, &settings) {
                 // A container may have no certificates, and needs none without TLS.
-                Err(error) if Answer::of(&error).reason.contains("No CA certificates") => {
+                Err(error) if StorageAnswer::of(&error).reason.contains("No CA certificates") => {
                     Built::new(&address, with_own_certificates(client), retrying, &settings)
                 }
                 built => built,
             }
         };
-        let Limits { request, retrying, silence } = limits;
+        let BackendLimits { request, retrying, silence } = limits;
         let built = build(client.clone().with_timeout(request), retrying).and_then(|built| {
             // The client's own limit would also count the time in which the receiver reads nothing.
             let reader = build(client.with_timeout_disabled(), Duration::MAX)?;
@@ -181,7 +181,7 @@ impl Backend {
                 Ok(Self { address: storage, store, reader, silence, signer, prefix })
             }
             Err(error) => {
-                let reason = Answer::of(&error).reason;
+                let reason = StorageAnswer::of(&error).reason;
                 Err(StorageError::Settings { storage, reason })
             }
         }
@@ -334,7 +334,7 @@ mod tests {
             ("s3://key:secret@bucket", "s3://…@bucket", "credentials"),
             ("s3://bucket?sig=secret", "s3://bucket", "credentials"),
         ] {
-            let error = Backend::new(url, [], Limits::default()).err().unwrap();
+            let error = Backend::new(url, [], BackendLimits::default()).err().unwrap();
             let StorageError::Url { url: found, reason } = &error else { panic!("{error}") };
             assert_eq!(found, shown);
             assert!(reason.contains(message), "{reason}");
@@ -348,7 +348,7 @@ mod tests {
 
     #[test]
     fn settings_come_from_the_environment() {
-        let new = |url, variables| Backend::new(url, variables, Limits::default());
+        let new = |url, variables| Backend::new(url, variables, BackendLimits::default());
         for (url, variables) in [
             (
                 "s3://bucket/a/",

@@ -3,7 +3,7 @@
 
 use thiserror::Error;
 
-use super::answer::{Answer, Verdict};
+use super::answer::{StorageAnswer, Verdict};
 use crate::digest::Digest;
 use crate::error::Hint;
 use crate::outgoing;
@@ -94,7 +94,7 @@ impl StorageError {
     /// Builds the error for the answer of a storage that was asked to do `what`.
     pub(super) fn new(storage: &str, what: String, error: &object_store::Error) -> Self {
         let storage = storage.to_owned();
-        let Answer { verdict, reason } = Answer::of(error);
+        let StorageAnswer { verdict, reason } = StorageAnswer::of(error);
         match verdict {
             Verdict::NoBucket => Self::NoBucket { storage },
             Verdict::Denied => Self::Denied { storage, what, reason },

@@ -13,12 +13,12 @@ use time::OffsetDateTime;
 use tokio::sync::Semaphore;
 use tokio_stream::StreamExt;
 
-use super::answer::{Answer, Verdict};
+use super::answer::{StorageAnswer, Verdict};
 use super::backend::Backend;
 use super::error::StorageError;
 use super::in_turn::InTurn;
 use super::names::Names;
-use super::pointer::{Place, Pointer, StorageKeys, Unbelievable};
+use super::pointer::{Pointer, PointerPlace, StorageKeys, Unbelievable};
 use super::repositories::Repositories;
 use super::source::{self, BlobStream};
 use super::upload;
@@ -117,7 +117,7 @@ impl Inner {
     pub async fn put_pointer(
         &self,
         object: &Path,
-        place: Place<'_>,
+        place: PointerPlace<'_>,
         digest: BlobDigest,
         media_type: String,
     ) -> Result<(), StorageError> {
@@ -132,7 +132,8 @@ impl Inner {
         let Some((_, bytes)) = self.read(&object).await? else { return Ok(false) };
         let pointer = serde_json::from_slice::<Pointer>(&bytes);
         Ok(pointer.is_ok_and(|pointer| {
-            pointer.digest == *digest && pointer.check(Place::Manifest(name), &self.keys).is_ok()
+            pointer.digest == *digest
+                && pointer.check(PointerPlace::Manifest(name), &self.keys).is_ok()
         }))
     }
 
@@ -329,5 +330,5 @@ impl Inner {
 
 fn is_missing(error: &object_store::Error) -> bool {
     matches!(error, object_store::Error::NotFound { .. })
-        && Answer::of(error).verdict == Verdict::Missing
+        && StorageAnswer::of(error).verdict == Verdict::Missing
 }

@@ -37,9 +37,9 @@ use crate::digest::{BlobDigest, Digest};
 use crate::oci::{Blob, ForeignDocument, Form, Image, ImageSpec};
 use crate::outgoing::SharedLayer;
 use crate::store::Store;
-use backend::{Backend, Limits};
+use backend::{Backend, BackendLimits};
 use inner::Inner;
-use pointer::{Place, Pointer, is_media_type};
+use pointer::{Pointer, PointerPlace, is_media_type};
 
 /// Images and their blobs in an object storage. Clones share one storage.
 #[derive(Clone)]
@@ -121,7 +121,7 @@ impl ObjectStorage {
         environment: impl IntoIterator<Item = (String, String)>,
         keys: StorageKeys,
     ) -> Result<Self, StorageError> {
-        let backend = Backend::new(url, environment, Limits::default())?;
+        let backend = Backend::new(url, environment, BackendLimits::default())?;
         let mut inner = Inner { keys, ..Inner::new(backend) };
         inner.probe().await?;
         Ok(Self(Arc::new(inner)))
@@ -146,7 +146,7 @@ impl ObjectStorage {
                 expected: "a pointer to an image".to_owned(),
                 found: error.to_string(),
             })?;
-        let signed = pointer.check(Place::Image(name, key), &self.0.keys);
+        let signed = pointer.check(PointerPlace::Image(name, key), &self.0.keys);
         let signed = signed.and_then(|signed| self.0.is_newest(name, key, signed));
         let signed = match signed {
             Ok(signed) => signed,
@@ -374,9 +374,11 @@ impl ObjectStorage {
         // A client that finds the name asks for blobs next, perhaps at another server: so list the
         // manifest first.
         let listed = self.0.names.manifest(name, &digest);
-        self.0.put_pointer(&listed, Place::Manifest(name), digest, media_type.clone()).await?;
+        self.0
+            .put_pointer(&listed, PointerPlace::Manifest(name), digest, media_type.clone())
+            .await?;
         let object = self.0.names.image(name, key);
-        self.0.put_pointer(&object, Place::Image(name, key), digest, media_type).await?;
+        self.0.put_pointer(&object, PointerPlace::Image(name, key), digest, media_type).await?;
         self.0.repositories().add(name, &image.manifest.bytes);
         Ok(stored)
     }

@@ -90,7 +90,7 @@ fn read_key(file: &Path) -> Result<Vec<u8>, SetupError> {
 
 /// The place of a pointer in the storage.
 #[derive(Clone, Copy, Debug)]
-pub enum Place<'a> {
+pub enum PointerPlace<'a> {
     /// The pointer to the image of a name and a key, such as a tag.
     Image(&'a str, &'a str),
     /// The pointer to one of the manifests of a repository.
@@ -135,7 +135,7 @@ pub enum Unbelievable {
 impl Pointer {
     /// Makes a pointer with the current time, and signs it if there is a key.
     pub fn new(
-        place: Place<'_>,
+        place: PointerPlace<'_>,
         digest: BlobDigest,
         media_type: String,
         keys: &StorageKeys,
@@ -153,7 +153,7 @@ impl Pointer {
     /// Fails with [`Unbelievable`] if the pointer is to be ignored.
     pub fn check(
         &self,
-        place: Place<'_>,
+        place: PointerPlace<'_>,
         keys: &StorageKeys,
     ) -> Result<Option<OffsetDateTime>, Unbelievable> {
         // The media type becomes the value of a header.
@@ -176,10 +176,10 @@ impl Pointer {
 
     /// Returns the bytes to sign: each field after its length, so that different fields never give
     /// equal bytes.
-    fn message(&self, place: Place<'_>) -> Vec<u8> {
+    fn message(&self, place: PointerPlace<'_>) -> Vec<u8> {
         let (kind, name, key) = match place {
-            Place::Image(name, key) => ("image", name, key),
-            Place::Manifest(name) => ("manifest", name, ""),
+            PointerPlace::Image(name, key) => ("image", name, key),
+            PointerPlace::Manifest(name) => ("manifest", name, ""),
         };
         let (digest, stored) = (self.digest.to_string(), self.stored.unwrap_or(0).to_string());
         let mut message = Vec::new();
@@ -217,12 +217,12 @@ mod tests {
     fn what_was_signed_is_believed_and_nothing_else() {
         use Unbelievable::{Early, Forged, MediaType, Unsigned};
         let digest = |text: &str| BlobDigest::new(Digest::of(text.as_bytes()));
-        let place = Place::Image("a/b", "v1");
+        let place = PointerPlace::Image("a/b", "v1");
         let new = |keys: &StorageKeys| Pointer::new(place, digest("one"), TYPE.to_owned(), keys);
         let (old, both, next) = (keys(b"a"), keys(b"ba"), keys(b"b"));
         fn check(
             pointer: &Pointer,
-            place: Place<'_>,
+            place: PointerPlace<'_>,
             keys: &StorageKeys,
         ) -> Result<(), Unbelievable> {
             pointer.check(place, keys).map(|_| ())
@@ -235,8 +235,11 @@ mod tests {
         assert_eq!(check(&new(&both), place, &next), Ok(()));
         assert_eq!(check(&new(&StorageKeys::default()), place, &old), Err(Unsigned));
         assert_eq!(check(&new(&StorageKeys::default()), place, &StorageKeys::default()), Ok(()));
-        for other in [Place::Image("a", "b/v1"), Place::Image("a/b", "v2"), Place::Manifest("a/b")]
-        {
+        for other in [
+            PointerPlace::Image("a", "b/v1"),
+            PointerPlace::Image("a/b", "v2"),
+            PointerPlace::Manifest("a/b"),
+        ] {
             assert_eq!(check(&signed, other, &old), Err(Forged), "{other:?}");
         }
         let mut changed = signed.clone();

@@ -10,7 +10,7 @@ use tokio_stream::StreamExt;
 use super::*;
 
 /// Returns a listener, and a backend for its address as an S3 storage.
-async fn listen(limits: Limits) -> (TcpListener, Backend) {
+async fn listen(limits: BackendLimits) -> (TcpListener, Backend) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let environment = [
@@ -31,7 +31,7 @@ fn storage(backend: Backend, patience: Duration) -> ObjectStorage {
 #[tokio::test]
 async fn nobody_is_left_waiting() {
     // The system accepts connections for the listener, which never answers.
-    let (_listener, backend) = listen(Limits::default()).await;
+    let (_listener, backend) = listen(BackendLimits::default()).await;
     let storage = storage(backend, Duration::from_millis(100));
     let begin = Instant::now();
     let digest = BlobDigest::new(Digest::of(b""));
@@ -76,7 +76,7 @@ async fn drip(mut stream: TcpStream, pause: Duration, bytes: usize) {
 #[tokio::test]
 async fn only_silence_ends_what_is_passed_on() {
     let silence = Duration::from_secs(1);
-    let limits = Limits { request: silence, retrying: Duration::ZERO, silence };
+    let limits = BackendLimits { request: silence, retrying: Duration::ZERO, silence };
     // The pause is well below the limit on any machine.
     let pause = silence / 4;
     for sent in [10, 5] {
@@ -117,7 +117,7 @@ async fn only_silence_ends_what_is_passed_on() {
 #[tokio::test]
 async fn a_slow_client_is_no_silent_storage() {
     let silence = Duration::from_millis(500);
-    let limits = Limits { request: silence, retrying: Duration::ZERO, silence };
+    let limits = BackendLimits { request: silence, retrying: Duration::ZERO, silence };
     let (listener, backend) = listen(limits).await;
     let storage = storage(backend, Duration::from_secs(10));
     tokio::spawn(async move {
@@ -141,7 +141,7 @@ async fn a_slow_client_is_no_silent_storage() {
 #[tokio::test]
 async fn what_is_written_is_waited_for_so_long() {
     let request = Duration::from_millis(200);
-    let limits = Limits { request, retrying: Duration::ZERO, ..Limits::default() };
+    let limits = BackendLimits { request, retrying: Duration::ZERO, ..BackendLimits::default() };
     let (_listener, backend) = listen(limits).await;
     let storage = storage(backend, Duration::from_secs(10));
     let begin = Instant::now();

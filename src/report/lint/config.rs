@@ -8,7 +8,7 @@ use super::finding::{Check, Finding, Level};
 use super::health::lint_health;
 use super::identity::{Identity, Lacking, identity_of};
 use super::provided::Provided;
-use super::start::{Problem, Start};
+use super::start::{Start, StartProblem};
 use crate::oci::ImageSpec;
 use crate::report::image_files::{Absent, FileKind, Found, ImageFiles, Last};
 
@@ -89,8 +89,8 @@ impl Config<'_> {
 }
 
 /// Makes a finding of the reason why a program can't be started.
-pub fn found(problem: Problem, program: &str, why: &str) -> Finding {
-    let Problem { check, level, text } = problem;
+pub fn found(problem: StartProblem, program: &str, why: &str) -> Finding {
+    let StartProblem { check, level, text } = problem;
     let path = Some(program.to_owned());
     Finding { check, level, layer: None, path, message: format!("{why} {text}"), more: 0 }
 }

@@ -42,7 +42,7 @@ pub fn lint_health(start: &Start, config: &Config, findings: &mut Vec<Finding>) 
         && let Some(problem) = start.problem(program)
     {
         // The shell is only used by builds on top of this image.
-        let problem = super::start::Problem { level: Level::Warning, ..problem };
+        let problem = super::start::StartProblem { level: Level::Warning, ..problem };
         findings.push(found(problem, program, "`Shell` begins with it, and"));
     }
 }

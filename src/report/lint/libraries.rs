@@ -28,7 +28,7 @@ const OF_MUSL: [&str; 7] =
 
 /// A missing library.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Missing {
+pub struct MissingLibrary {
     /// The name of the library.
     pub library: String,
     /// The library that needs the missing one; none if the program itself needs it.
@@ -105,7 +105,7 @@ impl<'a> Libraries<'a> {
     }
 
     /// Returns the first missing library. If it is not certain that one is missing, returns none.
-    pub fn first_missing(&self, program: &ImageFile, elf: Elf) -> Option<Missing> {
+    pub fn first_missing(&self, program: &ImageFile, elf: Elf) -> Option<MissingLibrary> {
         let rules = self.rules?;
         let origin = parent(&text_of(program.path.as_bytes())?);
         let mut objects = vec![Loaded { elf, name: None, origin, by: None }];
@@ -132,7 +132,7 @@ impl<'a> Libraries<'a> {
                             true => "there are none".to_owned(),
                             false => looked_in.join(":"),
                         };
-                        return Some(Missing { library: name, by, looked_in });
+                        return Some(MissingLibrary { library: name, by, looked_in });
                     }
                     Search::Here(path, elf) => {
                         names.extend(elf.soname.clone().and_then(|it| String::from_utf8(it).ok()));

@@ -1,5 +1,5 @@
 //! Says whether a program of an image can be started, without starting it.
-//! Stage: report. Input: a program's name, as in `Cmd`. Output: [`Problem`].
+//! Stage: report. Input: a program's name, as in `Cmd`. Output: [`StartProblem`].
 //!
 //! This is what the kernel's `execve` and a dynamic loader do before the first instruction of the
 //! program: find the file, check its mode, read `#!`, and load what an ELF program needs.
@@ -10,7 +10,7 @@ use oci_spec::image::Arch;
 
 use super::finding::{Check, Level};
 use super::identity::Identity;
-use super::libraries::{Libraries, Missing};
+use super::libraries::{Libraries, MissingLibrary};
 use super::program::{HEAD, Machine, machine, misfit, numbers};
 use super::provided::Provided;
 use super::script::{Head, head_of};
@@ -46,7 +46,7 @@ pub struct Start<'a> {
 
 /// Says why a program can't be started.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
+pub struct StartProblem {
     /// The check that found it.
     pub check: Check,
     /// The certainty that the program fails.
@@ -67,13 +67,13 @@ pub enum Program {
 
 impl Start<'_> {
     /// Returns the reason why a program can't be started, if there is one.
-    pub fn problem(&self, program: &str) -> Option<Problem> {
+    pub fn problem(&self, program: &str) -> Option<StartProblem> {
         self.start(program, "it", 0)
     }
 
     /// Starts a program by its name or path. `subject` names it in the sentence.
-    fn start(&self, program: &str, subject: &str, depth: usize) -> Option<Problem> {
-        let error = |check, text: String| Some(Problem { check, level: Level::Error, text });
+    fn start(&self, program: &str, subject: &str, depth: usize) -> Option<StartProblem> {
+        let error = |check, text: String| Some(StartProblem { check, level: Level::Error, text });
         match self.find(program) {
             Program::Unknown => None,
             Program::Nowhere(reason) => error(Check::MissingFile, format!("{subject} {reason}")),
@@ -153,9 +153,9 @@ impl Start<'_> {
             }
     }
 
-    fn execute(&self, file: &ImageFile, subject: &str, depth: usize) -> Option<Problem> {
+    fn execute(&self, file: &ImageFile, subject: &str, depth: usize) -> Option<StartProblem> {
         let error = |check, text: &str| {
-            Some(Problem { check, level: Level::Error, text: format!("{subject} {text}") })
+            Some(StartProblem { check, level: Level::Error, text: format!("{subject} {text}") })
         };
         match &file.kind {
             FileKind::Directory => return error(Check::NotExecutable, "is a directory"),
@@ -214,7 +214,7 @@ impl Start<'_> {
         argument: &[u8],
         subject: &str,
         depth: usize,
-    ) -> Option<Problem> {
+    ) -> Option<StartProblem> {
         let owner = if subject == "it" { "its".to_owned() } else { format!("{subject} has an") };
         let name = interpreter.escape_ascii().to_string();
         let Ok(path) = std::str::from_utf8(interpreter) else { return None };
@@ -230,13 +230,13 @@ impl Start<'_> {
                 } else {
                     format!("{owner} interpreter {name} {}", reason(&absent, &absolute))
                 };
-                return Some(Problem { check: Check::Interpreter, level: Level::Error, text });
+                return Some(StartProblem { check: Check::Interpreter, level: Level::Error, text });
             }
         };
         let its = format!("{owner} interpreter {name}");
         if let Some(denied) = self.denied(&searched) {
             let text = format!("{its} is in {denied}");
-            return Some(Problem { check: Check::NotExecutable, level: Level::Error, text });
+            return Some(StartProblem { check: Check::NotExecutable, level: Level::Error, text });
         }
         if let Some(problem) = self.execute(&file, &its, depth + 1) {
             return Some(problem);
@@ -247,13 +247,13 @@ impl Start<'_> {
         }
         if argument.ends_with(b"\r") {
             let text = crlf(subject, &format!("{name} {}", argument.escape_ascii()));
-            return Some(Problem { check: Check::Interpreter, level: Level::Error, text });
+            return Some(StartProblem { check: Check::Interpreter, level: Level::Error, text });
         }
         None
     }
 
     /// Checks the program that `env` starts, in `#!/usr/bin/env PROGRAM`.
-    fn by_env(&self, argument: &[u8], subject: &str, depth: usize) -> Option<Problem> {
+    fn by_env(&self, argument: &[u8], subject: &str, depth: usize) -> Option<StartProblem> {
         let argument = std::str::from_utf8(argument).ok()?;
         let program = match argument.strip_prefix("-S").or(argument.strip_prefix("--split-string="))
         {
@@ -276,13 +276,13 @@ impl Start<'_> {
             ),
             _ => format!("the interpreter that `env` is to start, {}", problem.text),
         };
-        Some(Problem { check: Check::Interpreter, text, ..problem })
+        Some(StartProblem { check: Check::Interpreter, text, ..problem })
     }
 
     /// Checks what an ELF program needs.
-    fn load(&self, file: &ImageFile, body: &Body, subject: &str) -> Option<Problem> {
+    fn load(&self, file: &ImageFile, body: &Body, subject: &str) -> Option<StartProblem> {
         let error = |check, text: String| {
-            Some(Problem { check, level: Level::Error, text: format!("{subject} {text}") })
+            Some(StartProblem { check, level: Level::Error, text: format!("{subject} {text}") })
         };
         let head = body.bytes_at(0, HEAD)?;
         if let Some(text) = misfit(&head, &self.architecture) {
@@ -331,7 +331,7 @@ impl Start<'_> {
             );
         }
         let libraries = Libraries::new(self, text, &loader);
-        let Missing { library, by, looked_in } = libraries.first_missing(file, elf)?;
+        let MissingLibrary { library, by, looked_in } = libraries.first_missing(file, elf)?;
         let needs = match by {
             None => format!("needs {library}"),
             Some(by) => format!("needs {by}, which needs {library}"),
@@ -345,7 +345,7 @@ impl Start<'_> {
         let text = format!(
             "{subject} {needs}, which is in no directory that its loader searches ({looked_in})"
         );
-        Some(Problem { check: Check::Library, level, text })
+        Some(StartProblem { check: Check::Library, level, text })
     }
 }
 

@@ -1,5 +1,5 @@
 //! Writes SPDX 2.3 as JSON (spdx-spec 2.3, annex "SPDX JSON schema").
-//! Stage: report (pure). Input: [`Inventory`]. Output: [`Document`].
+//! Stage: report (pure). Input: [`Inventory`]. Output: [`SpdxDocument`].
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ const NAMESPACE: &str = "https://stowage.invalid/spdx";
 /// An SPDX document.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Document {
+pub struct SpdxDocument {
     spdx_version: &'static str,
     data_license: &'static str,
     #[serde(rename = "SPDXID")]
@@ -100,7 +100,7 @@ struct Relationship {
 }
 
 /// Makes the SPDX document of an image.
-pub fn spdx(inventory: &Inventory<'_>) -> Document {
+pub fn spdx(inventory: &Inventory<'_>) -> SpdxDocument {
     let Inventory { image, supplier, components, foreign } = inventory;
     let ids: Vec<_> = components.iter().map(id).collect();
     let mut own = BTreeMap::new();
@@ -119,7 +119,7 @@ pub fn spdx(inventory: &Inventory<'_>) -> Document {
         relationships.extend(to);
     }
     let (tool, version) = tool();
-    let mut document = Document {
+    let mut document = SpdxDocument {
         spdx_version: "SPDX-2.3",
         data_license: "CC0-1.0",
         id: DOCUMENT,

@@ -1,5 +1,5 @@
 //! Finds out whether an image passes its tests, by its files and its configuration. Nothing is run.
-//! Stage: report. Input: [`Tests`], and an image's files. Output: [`Outcome`]s.
+//! Stage: report. Input: [`Tests`], and an image's files. Output: [`TestOutcome`]s.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::document::{
     ContentTest, ExecutableBy, ExistenceTest, Expected, LicenceTest, MetadataTest, Tests,
 };
-use super::outcome::{Kind, Outcome};
+use super::outcome::{TestKind, TestOutcome};
 use crate::layer::Pattern;
 use crate::oci::ImageSpec;
 use crate::report::image_files::{
@@ -27,38 +27,42 @@ const REFUSED: [&str; 2] = ["AGPL", "WTFPL"];
 const ACCEPTED: [&str; 1] = ["libgnutls30"];
 
 /// An image that is tested.
-pub struct Subject<'i> {
+pub struct TestedImage<'i> {
     /// The files of the image.
     pub files: &'i ImageFiles<'i>,
     /// The configuration of the image.
     pub spec: &'i ImageSpec,
 }
 
-impl Subject<'_> {
+impl TestedImage<'_> {
     /// Returns the result of each test of a document. Tests that run programs are skipped.
     ///
     /// # Errors
     /// Fails if a layer of the image can't be read.
-    pub fn decide(&self, tests: &Tests) -> Result<Vec<Outcome>, FilesError> {
+    pub fn decide(&self, tests: &Tests) -> Result<Vec<TestOutcome>, FilesError> {
         self.load(tests)?;
         let variables = self.variables_with(&tests.variables);
         let mut outcomes = Vec::new();
         for name in &tests.commands {
             let reason = "it runs a program of the image".to_owned();
-            outcomes.push(Outcome::skipped(Kind::Command, name, reason));
+            outcomes.push(TestOutcome::skipped(TestKind::Command, name, reason));
         }
         for test in &tests.contents {
-            outcomes.push(Outcome::new(Kind::Content, &test.name, self.content(test)?));
+            outcomes.push(TestOutcome::new(TestKind::Content, &test.name, self.content(test)?));
         }
         for test in &tests.existence {
             let path = expanded(&test.path, &variables);
-            outcomes.push(Outcome::new(Kind::Existence, &test.name, self.existence(test, &path)?));
+            outcomes.push(TestOutcome::new(
+                TestKind::Existence,
+                &test.name,
+                self.existence(test, &path)?,
+            ));
         }
         for test in &tests.licences {
-            outcomes.push(Outcome::new(Kind::Licence, "", self.licence(test)?));
+            outcomes.push(TestOutcome::new(TestKind::Licence, "", self.licence(test)?));
         }
         if let Some(test) = &tests.metadata {
-            outcomes.push(Outcome::new(Kind::Metadata, "", self.metadata(test)));
+            outcomes.push(TestOutcome::new(TestKind::Metadata, "", self.metadata(test)));
         }
         Ok(outcomes)
     }

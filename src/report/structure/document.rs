@@ -6,7 +6,7 @@
 
 use thiserror::Error;
 
-use super::node::{Node, Value, of_json, of_yaml};
+use super::node::{Value, YamlNode, of_json, of_yaml};
 use crate::layer::Pattern;
 use crate::oci::nearest_of;
 
@@ -137,14 +137,14 @@ type Result<T> = std::result::Result<T, DocumentError>;
 
 /// A node, with the path of keys to it.
 struct Item<'n> {
-    node: &'n Node,
+    node: &'n YamlNode,
     path: String,
 }
 
 /// The entries of a map, and the keys that the map may have.
 struct Fields<'n> {
     item: Item<'n>,
-    entries: &'n [(String, Node)],
+    entries: &'n [(String, YamlNode)],
 }
 
 impl Tests {
@@ -164,7 +164,7 @@ impl Tests {
         Self::of(&node)
     }
 
-    fn of(node: &Node) -> Result<Self> {
+    fn of(node: &YamlNode) -> Result<Self> {
         const KINDS: [&str; 8] = [
             "schemaVersion",
             "globalEnvVars",

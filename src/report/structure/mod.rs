@@ -7,9 +7,9 @@ mod node;
 mod outcome;
 
 pub use self::document::{DocumentError, Tests};
-pub use self::outcome::{FileOutcome, Kind, Outcome, TestReport, Verdict};
+pub use self::outcome::{FileOutcome, TestKind, TestOutcome, TestReport, TestVerdict};
 
-use self::check::Subject;
+use self::check::TestedImage;
 use super::image_files::{FilesError, ImageFiles};
 use crate::oci::ImageSpec;
 use crate::store::Store;
@@ -24,7 +24,7 @@ pub fn decide(
     documents: &[(String, Tests)],
 ) -> Result<TestReport, FilesError> {
     let files = ImageFiles::read(store, spec)?;
-    let subject = Subject { files: &files, spec };
+    let subject = TestedImage { files: &files, spec };
     let mut outcomes = Vec::new();
     for (file, tests) in documents {
         outcomes.push(FileOutcome { file: file.clone(), tests: subject.decide(tests)? });

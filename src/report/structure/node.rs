@@ -1,5 +1,5 @@
 //! A document of tests as a tree, whether it was YAML or JSON.
-//! Stage: report (pure). Input: text. Output: [`Node`].
+//! Stage: report (pure). Input: text. Output: [`YamlNode`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -16,7 +16,7 @@ const DEPTH: usize = 64;
 
 /// A node of a document.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Node {
+pub struct YamlNode {
     /// The line and column in the document, counted from 1; none in JSON.
     pub at: Option<(usize, usize)>,
     /// The value.
@@ -36,9 +36,9 @@ pub enum Value {
         is_plain: bool,
     },
     /// A list.
-    List(Vec<Node>),
+    List(Vec<YamlNode>),
     /// A map, in the order of the document, each key once.
-    Map(Vec<(String, Node)>),
+    Map(Vec<(String, YamlNode)>),
 }
 
 impl Value {
@@ -55,7 +55,7 @@ impl Value {
 }
 
 /// Parses JSON.
-pub fn of_json(text: &str) -> Result<Node, DocumentError> {
+pub fn of_json(text: &str) -> Result<YamlNode, DocumentError> {
     serde_json::from_str(text).map_err(|error| {
         // The position is kept in fields of its own, so that it is cut off from the reason.
         let reason = error.to_string();
@@ -64,7 +64,7 @@ pub fn of_json(text: &str) -> Result<Node, DocumentError> {
     })
 }
 
-impl<'de> Deserialize<'de> for Node {
+impl<'de> Deserialize<'de> for YamlNode {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(JsonVisitor).map(|value| Self { at: None, value })
     }
@@ -117,7 +117,7 @@ impl<'de> Visitor<'de> for JsonVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
         let (mut map, mut keys) = (Vec::new(), BTreeSet::new());
-        while let Some((key, value)) = entries.next_entry::<String, Node>()? {
+        while let Some((key, value)) = entries.next_entry::<String, YamlNode>()? {
             if !keys.insert(key.clone()) {
                 return Err(de::Error::custom(format_args!("the key `{key}` is there twice")));
             }
@@ -128,7 +128,7 @@ impl<'de> Visitor<'de> for JsonVisitor {
 }
 
 /// Parses YAML: one document.
-pub fn of_yaml(text: &str) -> Result<Node, DocumentError> {
+pub fn of_yaml(text: &str) -> Result<YamlNode, DocumentError> {
     let mut reader =
         YamlReader { events: Parser::new_from_str(text), anchors: BTreeMap::new(), nodes: 0 };
     let mut document = None;
@@ -146,12 +146,12 @@ pub fn of_yaml(text: &str) -> Result<Node, DocumentError> {
             _ => {}
         }
     }
-    Ok(document.unwrap_or(Node { at: None, value: Value::Null }))
+    Ok(document.unwrap_or(YamlNode { at: None, value: Value::Null }))
 }
 
 struct YamlReader<'t> {
     events: Parser<'t, saphyr_parser::StrInput<'t>>,
-    anchors: BTreeMap<usize, Node>,
+    anchors: BTreeMap<usize, YamlNode>,
     nodes: usize,
 }
 
@@ -175,7 +175,7 @@ impl<'t> YamlReader<'t> {
         &mut self,
         (event, span): (Event<'t>, Span),
         depth: usize,
-    ) -> Result<Node, DocumentError> {
+    ) -> Result<YamlNode, DocumentError> {
         let at = place(span);
         let error = |reason: &str| DocumentError::new(at, "", reason);
         self.nodes += 1;
@@ -189,7 +189,7 @@ impl<'t> YamlReader<'t> {
                 let node = self.anchors.get(&anchor).cloned();
                 let node = node.ok_or_else(|| error("the alias stands for what it is in"))?;
                 self.nodes += size(&node);
-                return Ok(Node { at, ..node });
+                return Ok(YamlNode { at, ..node });
             }
             Event::Scalar(text, style, anchor, tag) => {
                 let is_plain = style == ScalarStyle::Plain && tag.is_none();
@@ -210,7 +210,7 @@ impl<'t> YamlReader<'t> {
             Event::MappingStart(anchor, _) => (self.map(depth)?, anchor),
             _ => return Err(error("a value is missing")),
         };
-        let node = Node { at, value };
+        let node = YamlNode { at, value };
         if anchor > 0 {
             self.anchors.insert(anchor, node.clone());
             self.nodes += size(&node);
@@ -265,7 +265,7 @@ impl<'t> YamlReader<'t> {
 }
 
 /// Returns the number of nodes below a node.
-fn size(node: &Node) -> usize {
+fn size(node: &YamlNode) -> usize {
     match &node.value {
         Value::Null | Value::Text { .. } => 1,
         Value::List(list) => 1 + list.iter().map(size).sum::<usize>(),

@@ -8,14 +8,14 @@ use serde::Serialize;
 /// The result of one test.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Outcome {
+pub struct TestOutcome {
     /// The kind of the test.
-    pub kind: Kind,
+    pub kind: TestKind,
     /// The name; empty for a kind whose tests have none.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub name: String,
     /// The verdict.
-    pub result: Verdict,
+    pub result: TestVerdict,
     /// The reasons for a failure, or for which the test was skipped.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub reasons: Vec<String>,
@@ -23,7 +23,7 @@ pub struct Outcome {
 
 /// The kind of a test, by its key in the document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub enum Kind {
+pub enum TestKind {
     /// A test that runs a program.
     #[serde(rename = "commandTests")]
     Command,
@@ -44,7 +44,7 @@ pub enum Kind {
 /// The verdict on a test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Verdict {
+pub enum TestVerdict {
     /// The image is as the test expects.
     Pass,
     /// The image is not as the test expects.
@@ -59,7 +59,7 @@ pub struct FileOutcome {
     /// The file of the document, as it was given.
     pub file: String,
     /// The results, in the order of container-structure-test.
-    pub tests: Vec<Outcome>,
+    pub tests: Vec<TestOutcome>,
 }
 
 /// The results of all tests.
@@ -75,39 +75,39 @@ pub struct TestReport {
     pub files: Vec<FileOutcome>,
 }
 
-impl Outcome {
+impl TestOutcome {
     /// Makes the result of a test that was carried out. It fails if there are reasons, and passes
     /// otherwise.
-    pub fn new(kind: Kind, name: &str, reasons: Vec<String>) -> Self {
-        let result = if reasons.is_empty() { Verdict::Pass } else { Verdict::Fail };
+    pub fn new(kind: TestKind, name: &str, reasons: Vec<String>) -> Self {
+        let result = if reasons.is_empty() { TestVerdict::Pass } else { TestVerdict::Fail };
         Self { kind, name: name.to_owned(), result, reasons }
     }
 
     /// Makes the result of a test that was not carried out.
-    pub fn skipped(kind: Kind, name: &str, reason: String) -> Self {
-        Self { kind, name: name.to_owned(), result: Verdict::Skip, reasons: vec![reason] }
+    pub fn skipped(kind: TestKind, name: &str, reason: String) -> Self {
+        Self { kind, name: name.to_owned(), result: TestVerdict::Skip, reasons: vec![reason] }
     }
 
     /// Returns the title, as container-structure-test prints it.
     pub fn title(&self) -> String {
         let kind = match self.kind {
-            Kind::Command => "Command Test",
-            Kind::Content => "File Content Test",
-            Kind::Existence => "File Existence Test",
-            Kind::Licence => "License Test",
-            Kind::Metadata => "Metadata Test",
+            TestKind::Command => "Command Test",
+            TestKind::Content => "File Content Test",
+            TestKind::Existence => "File Existence Test",
+            TestKind::Licence => "License Test",
+            TestKind::Metadata => "Metadata Test",
         };
         if self.name.is_empty() { kind.to_owned() } else { format!("{kind}: {}", self.name) }
     }
 }
 
-impl fmt::Display for Outcome {
+impl fmt::Display for TestOutcome {
     /// Writes the result on one line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.result {
-            Verdict::Pass => "PASS",
-            Verdict::Fail => "FAIL",
-            Verdict::Skip => "SKIP",
+            TestVerdict::Pass => "PASS",
+            TestVerdict::Fail => "FAIL",
+            TestVerdict::Skip => "SKIP",
         })?;
         write!(f, " {}", one_line(&self.title()))?;
         for (index, reason) in self.reasons.iter().enumerate() {
@@ -131,8 +131,8 @@ impl TestReport {
         let count = |verdict| {
             files.iter().flat_map(|file| &file.tests).filter(|test| test.result == verdict).count()
         };
-        let (passed, failed) = (count(Verdict::Pass), count(Verdict::Fail));
-        Self { passed, failed, skipped: count(Verdict::Skip), files }
+        let (passed, failed) = (count(TestVerdict::Pass), count(TestVerdict::Fail));
+        Self { passed, failed, skipped: count(TestVerdict::Skip), files }
     }
 
     /// Returns the results as JUnit's XML, which services for continuous integration can show.
@@ -148,17 +148,17 @@ impl TestReport {
                 "  <testsuite name=\"{}\" tests=\"{}\" failures=\"{}\" skipped=\"{}\">\n",
                 escaped(file),
                 tests.len(),
-                count(Verdict::Fail),
-                count(Verdict::Skip)
+                count(TestVerdict::Fail),
+                count(TestVerdict::Skip)
             );
             for test in tests {
                 let (title, reasons) = (escaped(&test.title()), escaped(&test.reasons.join("\n")));
                 xml += &match test.result {
-                    Verdict::Pass => format!("    <testcase name=\"{title}\"/>\n"),
-                    Verdict::Fail => format!(
+                    TestVerdict::Pass => format!("    <testcase name=\"{title}\"/>\n"),
+                    TestVerdict::Fail => format!(
                         "    <testcase name=\"{title}\"><failure>{reasons}</failure></testcase>\n"
                     ),
-                    Verdict::Skip => format!(
+                    TestVerdict::Skip => format!(
                         "    <testcase name=\"{title}\"><skipped message=\"{reasons}\"/></testcase>\n"
                     ),
                 };

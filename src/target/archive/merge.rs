@@ -20,7 +20,7 @@ use super::file::write_archive_file;
 use super::writer::{ArchiveWriter, BodyError};
 use crate::digest::{Digest, DigestReader};
 use crate::oci::unpack::{self, Budget, Member, TarError, TarReader};
-use crate::oci::{Compression, Given, IMAGE_INDEX, ImageScript, ImageSpec, recognise};
+use crate::oci::{Compression, GivenFile, IMAGE_INDEX, ImageScript, ImageSpec, recognise};
 use crate::outgoing::{self, CheckedBy, ImageReference, Unwatched, Watch};
 use crate::sink::Plain;
 use crate::store::Store;
@@ -103,15 +103,15 @@ impl<W: Write> Merge<W> {
         let read =
             |source| ArchiveError::from(outgoing::Error::Read { path: archive.to_owned(), source });
         match recognise(store, archive).map_err(read)? {
-            Given::Image(spec) => {
+            GivenFile::Image(spec) => {
                 let script = ImageScript::read(&store.locate(archive)).map_err(read)?.flatten();
                 let name = script.and_then(|script| script.name);
                 self.add_image(store, archive, &store.locate(&spec), name.as_deref())
             }
-            Given::Index(_) => Err(unreadable("it is an index: name one of its images")),
-            Given::Layers => Err(unreadable("it is what `buildLayer` made")),
-            Given::Script => Err(unreadable("it is a script: its output may be one")),
-            Given::Other => self.add_archive(archive, File::open(archive).map_err(read)?),
+            GivenFile::Index(_) => Err(unreadable("it is an index: name one of its images")),
+            GivenFile::Layers => Err(unreadable("it is what `buildLayer` made")),
+            GivenFile::Script => Err(unreadable("it is a script: its output may be one")),
+            GivenFile::Other => self.add_archive(archive, File::open(archive).map_err(read)?),
         }
     }
 

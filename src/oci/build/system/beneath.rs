@@ -8,7 +8,7 @@ use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::accounts::{FILES, Source};
+use super::accounts::{AccountSource, FILES};
 use super::{SystemError, SystemOptions};
 use crate::image_path::ImagePath;
 use crate::layer::{self, AccountFile, Attributes, BaseTree, LayerContents};
@@ -98,10 +98,13 @@ impl<'s> Beneath<'s> {
     ///
     /// # Errors
     /// Fails if one of the files can't be read.
-    pub fn sources(&self) -> Result<Vec<Source>, Error> {
+    pub fn sources(&self) -> Result<Vec<AccountSource>, Error> {
         let mut sources = Vec::new();
         if !self.files.is_empty() {
-            sources.push(Source { name: "the base image".to_owned(), files: self.files.clone() });
+            sources.push(AccountSource {
+                name: "the base image".to_owned(),
+                files: self.files.clone(),
+            });
         }
         for (of, root) in &self.roots {
             let mut files = BTreeMap::new();
@@ -112,7 +115,7 @@ impl<'s> Beneath<'s> {
             }
             if !files.is_empty() {
                 let name = format!("{of} ({})", self.store.print(root));
-                sources.push(Source { name, files });
+                sources.push(AccountSource { name, files });
             }
         }
         Ok(sources)

@@ -22,7 +22,7 @@ pub use tls_problem::TlsProblem;
 
 use super::error::ClientError;
 use crate::outgoing::RegistryName;
-use route::{Resolver, Route};
+use route::{ProxyRoute, Resolver};
 use tls::TlsConnector;
 
 /// Makes connections to a registry, and to the hosts that the registry redirects to.
@@ -56,7 +56,7 @@ impl Network {
     /// for a proxy, or for none.
     pub fn agent(&self, config: impl Fn(Option<Proxy>) -> Config) -> Agent {
         let direct = config(None);
-        let route = Route::new(&self.proxies, &config);
+        let route = ProxyRoute::new(&self.proxies, &config);
         let resolver = Resolver::new(&self.proxies);
         let connector = ().chain(route).chain(TlsConnector::new(&self.tls));
         Agent::with_parts(direct, connector, resolver)

@@ -17,14 +17,14 @@ use super::proxies::{Named, Proxies};
 
 /// Opens connections, each through the proxy that is chosen for it.
 #[derive(Debug)]
-pub struct Route {
+pub struct ProxyRoute {
     proxies: Arc<Proxies>,
     /// A configuration for each proxy, by the name of the variable.
     configs: Vec<(String, Config)>,
     resolver: DefaultResolver,
 }
 
-impl Route {
+impl ProxyRoute {
     /// Prepares a configuration for each proxy.
     pub fn new(proxies: &Arc<Proxies>, config: impl Fn(Option<Proxy>) -> Config) -> Self {
         let configs = proxies.all().filter_map(|Named { variable, proxy }| {
@@ -106,7 +106,7 @@ impl Route {
     }
 }
 
-impl Connector<()> for Route {
+impl Connector<()> for ProxyRoute {
     type Out = Box<dyn Transport>;
 
     fn connect(

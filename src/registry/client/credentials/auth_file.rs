@@ -1,5 +1,5 @@
 //! Parses files with credentials: Docker's `config.json` and podman's `auth.json`.
-//! Stage: registry (pure). Input: a file's text and a repository. Output: [`Entry`]s.
+//! Stage: registry (pure). Input: a file's text and a repository. Output: [`AuthEntry`]s.
 
 use std::collections::BTreeMap;
 
@@ -50,7 +50,7 @@ struct Login {
 
 /// A place that has the credentials of a registry.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Entry<'f> {
+pub enum AuthEntry<'f> {
     /// The file itself.
     Credentials(Credentials),
     /// The program `docker-credential-HELPER`, which is asked for each of the servers until it
@@ -100,12 +100,12 @@ impl AuthFile {
     /// Returns the places that may have the credentials of a repository, in the order in which to
     /// try them: a helper for this registry, an entry for the repository, for a namespace that
     /// contains it (podman's), for the registry, and the helper for all registries.
-    pub fn entries(&self, registry: &str, repository: &str) -> Vec<Entry<'_>> {
+    pub fn entries(&self, registry: &str, repository: &str) -> Vec<AuthEntry<'_>> {
         let is_registry = |key: &str| same_host(&host_of_key(key), registry);
         let mut found = Vec::new();
         let helper = self.cred_helpers.iter().find(|(key, _)| is_registry(key));
         if let Some((_, Some(helper))) = helper.filter(|(_, helper)| !is_empty(helper)) {
-            found.push(Entry::Helper { helper, servers: servers(registry) });
+            found.push(AuthEntry::Helper { helper, servers: servers(registry) });
         }
         let keys = keys(registry, repository);
         let exact = keys.iter().filter_map(|key| self.auths.get_key_value(key));
@@ -113,14 +113,14 @@ impl AuthFile {
         let others = self.auths.iter().filter(|(key, _)| is_registry(key) && !keys.contains(key));
         for (key, login) in exact.chain(others) {
             match login.as_ref().map(Login::credentials) {
-                Some(Ok(Some(credentials))) => found.push(Entry::Credentials(credentials)),
-                Some(Err(reason)) => found.push(Entry::Broken { key, reason }),
+                Some(Ok(Some(credentials))) => found.push(AuthEntry::Credentials(credentials)),
+                Some(Err(reason)) => found.push(AuthEntry::Broken { key, reason }),
                 // An empty entry means that a helper has the credentials.
                 Some(Ok(None)) | None => {}
             }
         }
         if !self.creds_store.is_empty() {
-            found.push(Entry::Helper { helper: &self.creds_store, servers: servers(registry) });
+            found.push(AuthEntry::Helper { helper: &self.creds_store, servers: servers(registry) });
         }
         found
     }
@@ -220,13 +220,13 @@ mod tests {
     fn found(file: &Value, registry: &str, repository: &str) -> String {
         let file = AuthFile::parse(file.to_string().as_bytes()).unwrap();
         let entries = file.entries(registry, repository).into_iter().map(|entry| match entry {
-            Entry::Credentials(Credentials::Password(user, password)) => {
+            AuthEntry::Credentials(Credentials::Password(user, password)) => {
                 format!("{user}:{password}")
             }
-            Entry::Credentials(Credentials::Token(token)) => format!("token {token}"),
-            Entry::Credentials(Credentials::Registry(token)) => format!("bearer {token}"),
-            Entry::Helper { helper, servers } => format!("{helper} {}", servers.join(" ")),
-            Entry::Broken { key, reason } => format!("{key}: {reason}"),
+            AuthEntry::Credentials(Credentials::Token(token)) => format!("token {token}"),
+            AuthEntry::Credentials(Credentials::Registry(token)) => format!("bearer {token}"),
+            AuthEntry::Helper { helper, servers } => format!("{helper} {}", servers.join(" ")),
+            AuthEntry::Broken { key, reason } => format!("{key}: {reason}"),
         });
         entries.collect::<Vec<_>>().join("; ")
     }

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 
 use super::error::ClientError;
 use crate::outgoing::Reference;
-use auth_file::{AuthFile, Entry};
+use auth_file::{AuthEntry, AuthFile};
 use helper::HelperError;
 
 /// The number of bytes of a file that are read. No file of credentials is larger.
@@ -126,13 +126,13 @@ pub fn look_up(sources: &[AuthSource], reference: &Reference) -> Result<Login, C
         })?;
         for entry in file.entries(registry, repository) {
             let found = match entry {
-                Entry::Credentials(credentials) => Some(credentials),
-                Entry::Broken { key, reason } => {
+                AuthEntry::Credentials(credentials) => Some(credentials),
+                AuthEntry::Broken { key, reason } => {
                     let key = key.escape_debug();
                     looked_in.problems.push(format!("the entry `{key}` of {source}: {reason}"));
                     None
                 }
-                Entry::Helper { helper, servers } => match from_helper(helper, &servers) {
+                AuthEntry::Helper { helper, servers } => match from_helper(helper, &servers) {
                     Ok(found) => found,
                     Err(error @ HelperError::Missing { .. }) => {
                         looked_in.problems.push(format!("{error}, and {source} names it"));

@@ -1,159 +1,28 @@
 //! Merges the accounts that an image's author declares with those that the image has already.
 //! Stage: oci (pure). Input: [`Accounts`], and the tables of each source. Output: [`Merged`].
 
-use std::collections::{BTreeMap, BTreeSet};
+mod declared;
+mod error;
+#[cfg(test)]
+mod tests;
 
-use serde::Deserialize;
-use thiserror::Error;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::table::{
     GID, GROUP, LARGEST_ID, MEMBERS, PASSWD, Table, id_of, members, name_of, nsswitch, number,
 };
-use crate::error::Hint;
+pub use declared::{Accounts, DeclaredGroup, Field, User};
+pub use error::AccountError;
 
 pub use crate::layer::ACCOUNT_FILES as FILES;
 
-/// The users and groups that the author declares.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Accounts {
-    /// Users by name.
-    pub users: BTreeMap<Field, User>,
-    /// Groups by name.
-    pub groups: BTreeMap<Field, Group>,
-}
-
-/// A user. What is left out is as the image has it, or a default.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct User {
-    uid: Option<u32>,
-    gid: Option<u32>,
-    home: Option<Field>,
-    shell: Option<Field>,
-    groups: Vec<Field>,
-    description: Option<Field>,
-}
-
-/// A group.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Group {
-    gid: Option<u32>,
-    members: Vec<Field>,
-}
-
-/// Text that fits a field of a table: it has no colon and is one line.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(try_from = "String")]
-pub struct Field(String);
-
-impl TryFrom<String> for Field {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        match text.contains([':', '\n', '\0']) {
-            true => Err(format!("`{text}` has a colon or is more than one line")),
-            false => Ok(Self(text)),
-        }
-    }
-}
-
-impl Field {
-    /// Returns the text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
 /// The tables that a part of the image has.
 #[derive(Clone, Debug, Default)]
-pub struct Source {
+pub struct AccountSource {
     /// The part, for messages, such as "the base image".
     pub name: String,
     /// The bytes of those of [`FILES`] that are there, by name.
     pub files: BTreeMap<&'static str, Vec<u8>>,
-}
-
-/// Says why accounts don't go together.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub enum AccountError {
-    /// A name has two numbers.
-    #[error("{kind} `{name}` has the number {id} by {by}, and {other} by {other_by}")]
-    OtherId {
-        /// "user" or "group".
-        kind: &'static str,
-        /// The name of the account.
-        name: String,
-        /// The number.
-        id: u32,
-        /// The source of the number.
-        by: String,
-        /// The number that the image has already.
-        other: u32,
-        /// The source of that number.
-        other_by: String,
-    },
-    /// A number has two names.
-    #[error("{kind} {id} is `{name}` by {by}, and `{other}` by {other_by}")]
-    OtherName {
-        /// "user" or "group".
-        kind: &'static str,
-        /// The number.
-        id: u32,
-        /// The name.
-        name: String,
-        /// The source of the name.
-        by: String,
-        /// The name that the image has already.
-        other: String,
-        /// The source of that name.
-        other_by: String,
-    },
-    /// A declared account has no number.
-    #[error("`{option}` is missing: there is no {kind} `{name}` to take it from")]
-    NoId {
-        /// The option that would give the number.
-        option: String,
-        /// "user" or "group".
-        kind: &'static str,
-        /// The name of the account.
-        name: String,
-    },
-    /// A number is larger than any that there is.
-    #[error("`{option}` is {id}, and the largest number is {LARGEST_ID}")]
-    TooLarge {
-        /// The option.
-        option: String,
-        /// The number.
-        id: u32,
-    },
-    /// A name is that of no account.
-    #[error("`{option}` has the {kind} `{name}`, which is none of the image's: {}", there.join(", "))]
-    Unknown {
-        /// The option.
-        option: String,
-        /// "user" or "group".
-        kind: &'static str,
-        /// The name.
-        name: String,
-        /// The names that there are.
-        there: Vec<String>,
-    },
-}
-
-impl Hint for AccountError {
-    fn hint(&self) -> Option<String> {
-        match self {
-            Self::OtherId { kind, .. } | Self::OtherName { kind, .. } => Some(format!(
-                "use the {kind} that is there, by its name and number, or give this one another name and number"
-            )),
-            Self::Unknown { kind, name, .. } => {
-                Some(format!("declare it: `accounts.{kind}s.{name}`"))
-            }
-            _ => None,
-        }
-    }
 }
 
 /// The accounts of an image.
@@ -188,9 +57,9 @@ impl Merged {
     ///
     /// # Errors
     /// [`AccountError`] if a name has two numbers or a number two names.
-    pub fn of(sources: &[Source]) -> Result<Self, AccountError> {
+    pub fn of(sources: &[AccountSource]) -> Result<Self, AccountError> {
         let mut merged = Self::default();
-        for Source { name, files } in sources {
+        for AccountSource { name, files } in sources {
             let table = |file: &str| files.get(file).map(|bytes| Table::parse(bytes));
             let passwd = table("passwd").unwrap_or_default();
             let group = table("group").unwrap_or_default();
@@ -228,7 +97,7 @@ impl Merged {
     /// # Errors
     /// [`AccountError`].
     pub fn declare(&mut self, accounts: &Accounts) -> Result<(), AccountError> {
-        for (Field(name), Group { gid, .. }) in &accounts.groups {
+        for (Field(name), DeclaredGroup { gid, .. }) in &accounts.groups {
             let option = format!("accounts.groups.{name}");
             let mut line = self.group.find(name).cloned().unwrap_or_default();
             let there = id_of(&line);
@@ -253,7 +122,7 @@ impl Merged {
                 self.member(group, name, &option)?;
             }
         }
-        for (Field(name), Group { members, .. }) in &accounts.groups {
+        for (Field(name), DeclaredGroup { members, .. }) in &accounts.groups {
             for (place, Field(member)) in members.iter().enumerate() {
                 let option = format!("accounts.groups.{name}.members[{place}]");
                 self.member(name, member, &option)?;
@@ -492,181 +361,4 @@ fn unknown(table: &Table, option: &str, kind: &'static str, name: &str) -> Accou
     let there = table.entries().map(|line| name_of(line)).collect();
     let (option, name) = (option.to_owned(), name.to_owned());
     AccountError::Unknown { option, kind, name, there }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    fn source(name: &str, files: &[(&'static str, &str)]) -> Source {
-        let files = files.iter().map(|(file, text)| (*file, bytes(text))).collect();
-        Source { name: name.to_owned(), files }
-    }
-
-    fn debian() -> Source {
-        source(
-            "the base image",
-            &[
-                (
-                    "passwd",
-                    "root:x:0:0:root:/root:/bin/bash\nnode:x:1000:1000::/home/node:/bin/sh\nnobody:x:65534:65534::/:/x\n",
-                ),
-                ("group", "root:x:0:\nwheel:x:10:node\nnode:x:1000:\nnogroup:x:65534:\n"),
-                ("shadow", "root:*:19000:0:99999:7:::\nnode:!:19000::::::\nnobody:*:1::::::\n"),
-            ],
-        )
-    }
-
-    fn merged(sources: &[Source], accounts: Value) -> Result<Merged, String> {
-        let accounts: Accounts = serde_json::from_value(accounts).map_err(|it| it.to_string())?;
-        let mut merged = Merged::of(sources).map_err(|error| error.to_string())?;
-        merged.declare(&accounts).map_err(|error| error.to_string())?;
-        Ok(merged)
-    }
-
-    fn file(merged: &Merged, name: &str) -> String {
-        String::from_utf8(merged.files()[name].clone()).unwrap()
-    }
-
-    #[test]
-    fn an_image_of_nothing_has_root_and_nobody() {
-        let merged = merged(&[], json!({"users": {"app": {"uid": 1000}}})).unwrap();
-        assert_eq!(
-            file(&merged, "passwd"),
-            "app:x:1000:1000::/home/app:/bin/sh\n\
-             root:x:0:0:System administrator:/root:/bin/sh\n\
-             nobody:x:65534:65534:Unprivileged account:/var/empty:/bin/sh\n"
-        );
-        assert_eq!(file(&merged, "group"), "app:x:1000:\nroot:x:0:\nnobody:x:65534:\n");
-        assert_eq!(file(&merged, "shadow"), "app:!:1::::::\nroot:!:1::::::\nnobody:!:1::::::\n");
-        assert_eq!(merged.config_user("app").unwrap(), "1000:1000");
-    }
-
-    #[test]
-    fn the_base_keeps_what_it_has() {
-        let accounts = json!({
-            "users": {
-                "app": {"uid": 1001, "gid": 10, "home": "/srv", "shell": "/bin/app", "groups": ["node"], "description": "An app"},
-                "node": {"shell": "/bin/bash"},
-            },
-            "groups": {"data": {"gid": 5000, "members": ["app", "node"]}, "wheel": {}},
-        });
-        let merged = merged(&[debian()], accounts).unwrap();
-        assert_eq!(
-            file(&merged, "passwd"),
-            "root:x:0:0:root:/root:/bin/bash\n\
-             node:x:1000:1000::/home/node:/bin/bash\n\
-             nobody:x:65534:65534::/:/x\n\
-             app:x:1001:10:An app:/srv:/bin/app\n"
-        );
-        assert_eq!(
-            file(&merged, "group"),
-            "root:x:0:\nwheel:x:10:node\nnode:x:1000:app\nnogroup:x:65534:\ndata:x:5000:app,node\n"
-        );
-        assert_eq!(
-            file(&merged, "shadow"),
-            "root:*:19000:0:99999:7:::\nnode:!:19000::::::\nnobody:*:1::::::\napp:!:1::::::\n"
-        );
-        assert!(!merged.files().contains_key("gshadow"));
-        // Both numbers would take the other groups away.
-        for (user, expected) in [
-            ("app", Ok("1001")),
-            ("app:app", Err("app")),
-            ("app:wheel", Ok("1001:10")),
-            ("nobody", Ok("65534:65534")),
-            ("0", Ok("0:0")),
-            ("7", Ok("7")),
-            ("7:wheel", Ok("7:10")),
-            ("7:8", Ok("7:8")),
-        ] {
-            match (merged.config_user(user), expected) {
-                (Ok(found), Ok(expected)) => assert_eq!(found, expected, "{user}"),
-                (Err(error), Err(name)) => assert!(error.to_string().contains(name), "{error}"),
-                (found, _) => panic!("{user}: {found:?}"),
-            }
-        }
-    }
-
-    #[test]
-    fn groups_have_shadows_where_the_base_has_them() {
-        let mut base = debian();
-        base.files.insert("gshadow", bytes("root:*::\nwheel:!:a:node\n"));
-        let merged =
-            merged(&[base], json!({"users": {"app": {"uid": 7, "groups": ["wheel"]}}})).unwrap();
-        let gshadow = file(&merged, "gshadow");
-        assert!(
-            gshadow.contains("wheel:!:a:node,app\n") && gshadow.contains("app:!::\n"),
-            "{gshadow}"
-        );
-    }
-
-    #[test]
-    fn upper_parts_come_before_lower_ones() {
-        let nss = source(
-            "`copyToRoot`",
-            &[
-                ("passwd", "# ours\nroot:x:0:0::/root:/nix/bash\n"),
-                ("group", "root:x:0:\nbuild:x:300:\n"),
-            ],
-        );
-        let merged = merged(&[debian(), nss], json!({"users": {"app": {"uid": 2000}}})).unwrap();
-        let passwd = file(&merged, "passwd");
-        assert!(passwd.starts_with("root:x:0:0::/root:/nix/bash\nnode:"), "{passwd}");
-        assert!(file(&merged, "group").contains("wheel:x:10:node\n"));
-        assert!(file(&merged, "group").contains("build:x:300:\n"));
-    }
-
-    #[test]
-    fn conflicts_name_both_sides() {
-        let user = |name: &str, user: Value| json!({"users": {name: user}});
-        let group = |name: &str, group: Value| json!({"groups": {name: group}});
-        for (accounts, message) in [
-            (
-                user("node", json!({"uid": 1001})),
-                "user `node` has the number 1001 by `accounts.users.node`, and 1000 by /etc/passwd of the base image",
-            ),
-            (
-                user("app", json!({"uid": 1000, "gid": 10})),
-                "user 1000 is `app` by `accounts.users.app`, and `node` by /etc/passwd of the base image",
-            ),
-            (
-                user("app", json!({"uid": 1000})),
-                "group 1000 is `app` by `accounts.users.app`, and `node` by /etc/group of the base image",
-            ),
-            (
-                group("wheel", json!({"gid": 11})),
-                "group `wheel` has the number 11 by `accounts.groups.wheel`, and 10 by /etc/group of the base image",
-            ),
-            (
-                group("ten", json!({"gid": 10})),
-                "group 10 is `ten` by `accounts.groups.ten`, and `wheel` by /etc/group",
-            ),
-            (
-                json!({"users": {"a": {"uid": 7, "gid": 10}, "b": {"uid": 7, "gid": 10}}}),
-                "user 7 is `b` by `accounts.users.b`, and `a` by `accounts.users.a`",
-            ),
-            (user("app", json!({})), "`accounts.users.app.uid` is missing"),
-            (group("app", json!({})), "`accounts.groups.app.gid` is missing"),
-            (user("app", json!({"uid": 4294967295_u32})), "the largest number is 4294967294"),
-            (
-                user("app", json!({"uid": 7, "groups": ["root", "whel"]})),
-                "`accounts.users.app.groups[1]` has the group `whel`, which is none of the image's: root, wheel",
-            ),
-            (
-                group("data", json!({"gid": 7, "members": ["nod"]})),
-                "`accounts.groups.data.members[0]` has the user `nod`",
-            ),
-            (user("a:b", json!({"uid": 7})), "has a colon"),
-            (
-                user("app", json!({"uid": 7, "home": "/a\nb:x:0:0"})),
-                "has a colon or is more than one line",
-            ),
-            (user("app", json!({"uid": 7, "password": "x"})), "unknown field `password`"),
-        ] {
-            let error = merged(&[debian()], accounts).unwrap_err();
-            assert!(error.contains(message), "{error}");
-        }
-    }
 }
