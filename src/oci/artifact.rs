@@ -20,7 +20,7 @@ use super::json_file;
 use super::media_type::IMAGE_INDEX;
 use super::platform::Platform;
 use super::spec::ImageSpec;
-use crate::digest::DiffId;
+use crate::digest::{DiffId, Digest};
 use crate::store::Store;
 
 /// The only version of the index spec. A reader refuses all others.
@@ -277,10 +277,10 @@ impl Documents {
     }
 
     /// Returns the identity for the result of a copy: an image's ID, or an index's digest.
-    pub fn id(&self) -> String {
+    pub fn id(&self) -> Digest {
         match &self.index {
-            Some(index) => index.digest.to_string(),
-            None => self.images[0].id().to_string(),
+            Some(index) => *index.digest.digest(),
+            None => *self.images[0].id().digest(),
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use crate::digest::BlobDigest;
+use crate::digest::{BlobDigest, Digest};
 use crate::oci::Documents;
 
 /// Counts of what a copy sent and did not have to send.
@@ -48,7 +48,7 @@ pub struct Copied {
     /// Digest of the manifest or index that was written.
     pub manifest_digest: BlobDigest,
     /// Digest of the image's configuration; for several images, the digest of their index.
-    pub image_id: String,
+    pub image_id: Digest,
     /// Counts of what was sent and skipped.
     #[serde(flatten)]
     pub tally: Tally,

@@ -7,9 +7,8 @@ use serde::{Serialize, Serializer};
 
 use super::diff::Diff;
 use super::pieces::PieceCost;
-use crate::oci::ImageSpec;
-use crate::oci::SourceInfo;
-use crate::oci::{LayerSource, SpecLayer};
+use crate::digest::DiffId;
+use crate::oci::{ImageSpec, LayerSource, SourceInfo, SpecLayer};
 use crate::store::{Store, StorePath};
 
 /// The contents of an image.
@@ -34,7 +33,7 @@ pub struct ExplainedLayer {
     /// The layer's number, from 1 at the bottom.
     pub number: usize,
     /// Digest of the uncompressed tar.
-    pub diff_id: String,
+    pub diff_id: DiffId,
     /// Bytes of the uncompressed tar.
     pub size: u64,
     /// The layer's store paths, the largest first. Serialised as names, without hashes.
@@ -119,7 +118,7 @@ pub fn explain(spec: &ImageSpec) -> Explanation {
         by_size.sort_by(|a, b| (b.nar_size, &a.path).cmp(&(a.nar_size, &b.path)));
         ExplainedLayer {
             number: index + 1,
-            diff_id: layer.diff_id.to_string(),
+            diff_id: layer.diff_id,
             size: layer.size,
             members: by_size.iter().map(|source| source.path.clone()).collect(),
             why: match (&layer.source, members.len()) {

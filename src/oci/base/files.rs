@@ -311,3 +311,40 @@ fn unpack_error(source: io::Error) -> Problem {
 fn tar_error(error: TarError) -> Problem {
     unpack_error(error.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_lead_to_members() {
+        let file = |offset| Member::File { offset, size: 1 };
+        let link = |target: &str| Member::Link(target.into());
+        let members = [
+            ("a/b/x", file(7)),
+            ("directory", link("a")),
+            ("a/up", link("../directory/b")),
+            ("hard", link("/a/b/x")),
+            ("second", link("./hard")),
+            ("out", link("../../a/b/x")),
+            ("self", link("self")),
+            ("dangling", link("none")),
+        ];
+        let members = members.map(|(name, member)| (ImagePath::normal(name.as_bytes()), member));
+        let store = Store::default();
+        let kind = Kind::Archive {
+            file: "archive".into(),
+            compression: Compression::None,
+            members: Members(members.into()),
+            small: BTreeMap::new(),
+        };
+        let files = Files { store: &store, kind };
+        for name in ["a/b/x", "directory/b/x", "a/up/x", "hard", "second", "out"] {
+            let (path, offset, _) = files.member(name).expect(name);
+            assert_eq!((path.to_string(), offset), ("/a/b/x".to_owned(), 7), "{name}");
+        }
+        for name in ["a", "directory", "self", "dangling", "x", "", "./hard", "/hard", "../hard"] {
+            assert!(files.member(name).is_none(), "{name}");
+        }
+    }
+}
