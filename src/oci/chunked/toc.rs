@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use zstd::stream::raw::CParameter;
 
 use super::crc64::Crc64;
 use super::tar_parts::TarEntry;
@@ -16,6 +17,11 @@ use crate::layer::Kind;
 
 /// Each pull fetches all of both documents.
 const LEVEL: i32 = 12;
+/// Logarithms of the number of bytes that the compressor looks back, and of its tables' sizes. Most
+/// documents are shorter, and names repeat within less. Every layer has two documents: with the
+/// level's own values, clearing 100 MB of tables for each would take longer than the compression.
+const SIZES: [CParameter; 3] =
+    [CParameter::WindowLog(18), CParameter::HashLog(17), CParameter::ChainLog(18)];
 /// The number of bytes of JSON that are compressed at once.
 const BUFFER: usize = 128 << 10;
 
@@ -52,7 +58,8 @@ pub struct Compressed {
 
 impl Document {
     fn new() -> io::Result<Self> {
-        let encoder = zstd::Encoder::new(Vec::new(), LEVEL)?;
+        let mut encoder = zstd::Encoder::new(Vec::new(), LEVEL)?;
+        SIZES.into_iter().try_for_each(|size| encoder.set_parameter(size))?;
         Ok(Self { encoder: BufWriter::with_capacity(BUFFER, encoder), size: 0 })
     }
 
