@@ -14,6 +14,9 @@ use crate::support::{
     Docker, Image, build_together, program_of, root_command, run, stderr, stowage,
 };
 
+/// The most bytes of an image's manifest and configuration.
+const DOCUMENTS: u64 = 20 << 10;
+
 /// podman 5 with a storage of its own, which may fetch pieces of layers.
 struct Podman {
     directory: tempfile::TempDir,
@@ -130,6 +133,21 @@ fn podman_fetches_the_pieces_that_it_lacks() {
         }
         if let [first, second] = bytes[..] {
             assert!(second < first / 20, "{second} of {first}");
+            let pieces = |arguments: &[&str], field: &str| {
+                let mut command = stowage(&[arguments, &["--pieces", "--json"]].concat());
+                let found: Value = serde_json::from_str(&run(&mut command)).unwrap();
+                found[field]["bytesByPieces"].as_u64().unwrap()
+            };
+            let [old, new] = [&one, &two].map(|image| image.spec_file.to_str().unwrap());
+            for (what, estimate) in [
+                ("diff", pieces(&["diff", old, new], "pieces")),
+                ("explain", pieces(&["explain", old], "rebuild")),
+            ] {
+                println!("{what}: podman fetched {second} bytes, and {estimate} were estimated");
+                // Manifest, configuration and the headers of ranges are fetched as well.
+                let most = estimate + estimate / 4 + DOCUMENTS;
+                assert!((estimate * 4 / 5..=most).contains(&second), "{what}");
+            }
         }
     }
 }
