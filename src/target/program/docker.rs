@@ -261,18 +261,21 @@ fn pull(
 /// Returns whether the daemon has the blob of each layer: reads the archive that it saves of the
 /// image.
 fn has_blobs(spec: &ImageSpec, name: &str) -> bool {
-    let mut missing: BTreeSet<_> =
-        spec.layers.iter().map(|layer| blob_path(&layer.blob(Form::AsStored).digest)).collect();
+    let blobs = spec.layers.iter().map(|layer| blob_path(&layer.blob(Form::AsStored).digest));
     let saved = command(&["save", name]).stdin(Stdio::null()).stderr(Stdio::null()).spawn();
     let Ok(mut saved) = saved else { return false };
-    let mut archive = TarReader::new(saved.stdout.take().expect("it was asked for"));
+    let has_all = has_files(saved.stdout.take().expect("it was asked for"), blobs.collect());
+    saved.wait().is_ok_and(|status| status.success()) && has_all
+}
+
+/// Returns whether an archive has all of some files. Reads it to its end, also beyond the block after
+/// which no member follows: a program that can't write its last block fails.
+fn has_files(archive: impl Read, mut files: BTreeSet<String>) -> bool {
+    let mut archive = TarReader::new(archive);
     while let Ok(Some(member)) = archive.next_member() {
-        missing.remove(&*String::from_utf8_lossy(member.path()));
+        files.remove(&*String::from_utf8_lossy(member.path()));
     }
-    drop(archive);
-    // The client has written everything, or fails since its output is no longer read.
-    let ended = saved.wait();
-    missing.is_empty() && ended.is_ok_and(|status| status.success())
+    io::copy(&mut archive.into_inner(), &mut io::sink()).is_ok() && files.is_empty()
 }
 
 /// Makes the daemon write an image to a file.
@@ -476,6 +479,29 @@ mod tests {
             ("axc", "abc", 1),
         ] {
             assert_eq!(common_prefix(&image(there), &image(wanted)), common, "{there} {wanted}");
+        }
+    }
+
+    /// Checks that an archive is read to its end, if its blocks arrive one by one.
+    #[test]
+    fn an_archive_is_read_to_its_end() {
+        struct Blocks<'b>(&'b [u8]);
+        impl Read for Blocks<'_> {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                let length = buffer.len().min(512);
+                self.0.read(&mut buffer[..length])
+            }
+        }
+        let mut archive = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_ustar();
+        header.set_size(3);
+        archive.append_data(&mut header, "blobs/a", &b"abc"[..]).unwrap();
+        let archive = archive.into_inner().unwrap();
+        for (files, expected) in [(&["blobs/a"][..], true), (&["blobs/a", "blobs/b"], false)] {
+            let mut blocks = Blocks(&archive);
+            let files = files.iter().map(|file| (*file).to_owned()).collect();
+            assert_eq!(has_files(&mut blocks, files), expected);
+            assert_eq!(blocks.0, b"");
         }
     }
 
