@@ -111,7 +111,7 @@ fn openssl_verifies_the_bytes_of_a_signature() {
 
     let directory = tempfile::tempdir().unwrap();
     for (mut signed, signature) in [old, new] {
-        let mut is_valid = |signed: &[u8], public: &str| {
+        let is_valid = |signed: &[u8], public: &str| {
             std::fs::write(directory.path().join("signed"), signed).unwrap();
             std::fs::write(directory.path().join("signature"), &signature).unwrap();
             let arguments = ["dgst", "-sha256", "-signature", "signature", "-verify"];

@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn paths_that_hang_are_tried_until_they_answer() {
-        let patience = Duration::from_millis(50);
+        let patience = Duration::from_millis(500);
         let reach = Reach { touch: hang, patience, hanging: Arc::default() };
         let paths = |names: &[&str]| names.iter().map(PathBuf::from).collect::<Vec<_>>();
         let all = ["a", "hangs/1", "b", "hangs/2", "c"];
