@@ -134,7 +134,8 @@ fn compressed_layers_may_be_kept() {
     for (digit, compression) in ["gzip", "zstd", "zstd:chunked"].into_iter().enumerate() {
         let plain = build(&store, compression, json!({}));
         let directory = PathBuf::from(format!("/nix/store/{}-kept", digit.to_string().repeat(32)));
-        let options = serde_json::from_value(json!({"compression": compression})).unwrap();
+        let options = json!({"compression": compression, "architecture": "amd64"});
+        let options = serde_json::from_value(options).unwrap();
         let options = BuildOptions { keep_compressed: Some(directory.clone()), ..options };
         let spec = build_image(&root, closure.clone(), options, |_| ()).unwrap().made;
         assert_eq!(Image::new(&spec).manifest, Image::new(&plain).manifest);

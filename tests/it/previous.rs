@@ -27,6 +27,7 @@ fn build_after(previous: &[u8], text: &str, more: &serde_json::Value) -> Result<
     let previous = after.write("previous.json", std::str::from_utf8(previous).unwrap());
     let mut more = more.clone();
     more["previousImage"] = json!(previous);
+    more["architecture"] = json!("amd64");
     after.write("registration", &after.registration());
     after.write("options.json", &options(&more));
     let library = format!("{}-library", "1".repeat(32));
