@@ -59,7 +59,7 @@ pub enum Obstacle {
     /// There is nothing at this path, which differs from the path that was looked up if links are on
     /// the way.
     Missing(ImagePath),
-    /// What is at this path is not a directory, though the path goes on.
+    /// The node at this path is not a directory, though the path goes on.
     NotADirectory(ImagePath),
     /// There are more than [`MOST_LINKS`] links on the way.
     ManyLinks,

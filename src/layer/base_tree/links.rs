@@ -25,8 +25,8 @@ pub enum LinkProblem {
 
 /// Checks that each hard link of `layers`, from the bottom up, leads to a file before it in its
 /// layer, or in the layers below, and that no entry is below a symbolic link that leads to itself.
-/// As in a container, symbolic links on the way to a target are followed, and a hard link to a
-/// symbolic link is a further name of that link.
+/// Follows symbolic links on the way to a target, and takes a hard link to a symbolic link as a
+/// further name of that link, both as in a container.
 ///
 /// # Errors
 /// Fails with the index of the layer, from 0 at the bottom, and its first problem.
