@@ -14,8 +14,10 @@ use stowage::closure::Closure;
 use stowage::layer::{LayerBudget, LayerPlan, Layering};
 use stowage::oci::unpack::{Budget, TarReader};
 use stowage::oci::{self, Architecture, BuildOptions, Image, ImageSpec, IndexSpec};
-use stowage::outgoing::{ImageReference, RefName, Reference, RegistryName, RepositoryName, Tag};
-use stowage::registry::catalog::{Catalog, check_reference};
+use stowage::outgoing::{
+    ImageReference, RefName, Reference, RegistryName, RepositoryName, Tag, TaggedName,
+};
+use stowage::registry::catalog::Catalog;
 use stowage::registry::on_demand::{PackageRequest, PackageSource, ServedTags};
 use stowage::registry::server::{Registry, ServerOptions};
 use stowage::store::{Store, StorePath};
@@ -159,14 +161,13 @@ pub fn names(data: &[u8]) {
         assert_eq!(Store::default().parse(&Store::default().print(&path)).ok(), Some(path));
     }
     let (name, tag) = text.rsplit_once(':').unwrap_or((&text, "latest"));
-    if check_reference(name, tag).is_err() {
-        return;
-    }
+    let Ok(name) = TaggedName::parse(name, tag) else { return };
+    let written = name.to_string();
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
-    assert!(name.chars().chain(tag.chars()).all(is_plain), "{text}");
+    assert!(written.chars().all(|c| is_plain(c) || c == ':'), "{text}");
     let source: PackageSource = "nixpkgs!nixos-unstable".parse().expect("it is one");
-    if let Ok(request) = PackageRequest::new(name, tag, &source, ServedTags::Commits, 32) {
+    if let Ok(request) = PackageRequest::new(&name, &source, ServedTags::Commits, 32) {
         let packages: Vec<String> = serde_json::from_str(&request.packages()).expect("it is JSON");
-        assert_eq!(packages.join("/"), name);
+        assert_eq!(packages.join("/"), name.repository.as_str());
     }
 }

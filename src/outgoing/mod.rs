@@ -22,8 +22,8 @@ pub use copied::{Copied, Tally};
 pub use error::{At, Error};
 pub use layer_ref::{ImageLayer, LayerRef, SharedLayer, Turn};
 pub use names::{
-    ParseRegistryNameError, ParseRepositoryNameError, ParseTagError, RegistryName, RepositoryName,
-    Tag, is_loopback,
+    ParseRegistryNameError, ParseRepositoryNameError, ParseTagError, ParseTagOrDigestError,
+    ParseTaggedNameError, RegistryName, RepositoryName, Tag, TagOrDigest, TaggedName, is_loopback,
 };
 pub use program::run_program;
 pub use ref_name::{ParseRefNameError, RefName};

@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use super::names::{
     ParseRegistryNameError, ParseRepositoryNameError, ParseTagError, RegistryName, RepositoryName,
-    Tag,
+    Tag, TagOrDigest,
 };
 use crate::digest::{BlobDigest, ParseDigestError};
 
@@ -136,11 +136,13 @@ impl Reference {
         }
     }
 
-    /// Returns the reference by which the manifest is written to its repository: the tag, or the
-    /// digest if there is none, or `latest` if there is neither.
-    pub fn tag_or_digest(&self) -> String {
-        let digest = || self.digest.map(|digest| digest.to_string());
-        self.tag_or_latest().map(|tag| tag.to_string()).or_else(digest).unwrap_or_default()
+    /// Returns the name by which the manifest is written to its repository: the tag, or the digest
+    /// if there is none, or `latest` if there is neither.
+    pub fn tag_or_digest(&self) -> TagOrDigest {
+        match (&self.tag, self.digest) {
+            (None, Some(digest)) => digest.into(),
+            (tag, _) => tag.clone().unwrap_or_else(Tag::latest).into(),
+        }
     }
 
     /// Returns the name of the same image by a digest, with the same tag.

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::digest::BlobDigest;
 use crate::oci::{Annotations, Blob, IMAGE_MANIFEST, annotated};
+use crate::outgoing::Tag;
 
 /// Media type of a configuration where there is nothing to configure.
 const EMPTY: &str = "application/vnd.oci.empty.v1+json";
@@ -35,8 +36,18 @@ impl Subject {
 
     /// Returns the tag of the list of documents that refer to this manifest, for registries without
     /// the referrers API (distribution-spec 1.1, "Referrers Tag Schema").
-    pub fn fallback_tag(&self) -> String {
-        format!("sha256-{}", self.digest.digest().hex())
+    pub fn fallback_tag(&self) -> Tag {
+        self.tag("")
+    }
+
+    /// Returns the tag under which cosign 2 keeps the signatures of this manifest.
+    pub fn signature_tag(&self) -> Tag {
+        self.tag(".sig")
+    }
+
+    fn tag(&self, ending: &str) -> Tag {
+        let tag = format!("sha256-{}{ending}", self.digest.digest().hex());
+        tag.parse().expect("hex digits are a tag")
     }
 }
 

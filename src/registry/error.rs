@@ -6,9 +6,9 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use super::catalog::CatalogError;
 use crate::error::Hint;
 use crate::oci;
+use crate::outgoing::{ParseTaggedNameError, TaggedName};
 use crate::registry::storage::StorageError;
 
 /// Says why a server can't start.
@@ -23,13 +23,13 @@ pub enum SetupError {
         /// The text as it was given.
         argument: String,
         /// The reason.
-        source: CatalogError,
+        source: ParseTaggedNameError,
     },
     /// A name belongs to several images.
-    #[error("{reference} is two images: {} and {}", first.display(), second.display())]
+    #[error("{name} is two images: {} and {}", first.display(), second.display())]
     Twice {
-        /// The name and the tag.
-        reference: String,
+        /// The name.
+        name: TaggedName,
         /// The image spec that came first.
         first: PathBuf,
         /// The image spec that came second.

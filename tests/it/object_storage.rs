@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use stowage::digest::{BlobDigest, Digest};
 use stowage::error::Hint;
 use stowage::oci::{Form, Image, ImageSpec};
-use stowage::outgoing::Error;
-use stowage::registry::storage::{BlobSource, ObjectStorage, StorageError, StorageKeys};
+use stowage::outgoing::{Error, RepositoryName};
+use stowage::registry::storage::{BlobSource, ImageKey, ObjectStorage, StorageError, StorageKeys};
 use stowage::store::StorePath;
 use tokio_stream::StreamExt;
 
@@ -17,6 +17,14 @@ use crate::support::{FakeStore, odd_tree};
 
 /// The size in bytes of a layer that is sent in parts.
 const BIG: usize = 13 << 20;
+
+fn name(text: &str) -> RepositoryName {
+    text.parse().unwrap()
+}
+
+fn key(tag: &str) -> ImageKey {
+    ImageKey::new(&tag.parse().unwrap(), "")
+}
 
 /// An image of a large layer and small ones.
 struct Built {
@@ -40,7 +48,7 @@ impl Built {
         &self,
         storage: &ObjectStorage,
     ) -> Result<stowage::registry::storage::Stored, StorageError> {
-        storage.put_image(&self.store.store(), &self.spec, "shell/git", "latest").await
+        storage.put_image(&self.store.store(), &self.spec, &name("shell/git"), &key("latest")).await
     }
 
     /// Returns the digests of all parts of the image.
@@ -117,7 +125,7 @@ async fn fetch(
 async fn stores_an_image(storage: &ObjectStorage) {
     let built = Built::new();
     let image = Image::new(&built.spec);
-    assert_eq!(storage.image("shell/git", "latest").await.unwrap(), None);
+    assert_eq!(storage.image(&name("shell/git"), &key("latest")).await.unwrap(), None);
     assert_eq!(fetch(storage, &built.big_layer(), None).await, None);
 
     let stored = built.put(storage).await.unwrap();
@@ -136,7 +144,7 @@ async fn stores_an_image(storage: &ObjectStorage) {
     }
     assert_eq!(stored.bytes_sent, sent);
 
-    let found = storage.image("shell/git", "latest").await.unwrap().unwrap();
+    let found = storage.image(&name("shell/git"), &key("latest")).await.unwrap().unwrap();
     assert_eq!(found.digest, image.manifest.digest);
     assert_eq!(found.bytes, image.manifest.bytes);
     assert_eq!(found.media_type, image.descriptor().media_type().to_string());
@@ -148,12 +156,16 @@ async fn stores_an_image(storage: &ObjectStorage) {
     assert_eq!((&*config.bytes, config.media_type), (&*image.config.bytes, None));
     // A layer is not a document.
     assert_eq!(storage.document(&built.big_layer()).await.unwrap(), None);
-    for (name, key) in [("shell/git", "v1"), ("shell", "git"), ("shell/git/latest", "latest")] {
-        assert_eq!(storage.image(name, key).await.unwrap(), None, "{name} {key}");
+    for (other, tag) in [("shell/git", "v1"), ("shell", "git"), ("shell/git/latest", "latest")] {
+        let found = storage.image(&name(other), &key(tag)).await.unwrap();
+        assert_eq!(found, None, "{other} {tag}");
     }
     // A name may begin with another name.
-    storage.put_image(&built.store.store(), &built.spec, "shell", "git").await.unwrap();
-    assert!(storage.image("shell", "git").await.unwrap().is_some());
+    storage
+        .put_image(&built.store.store(), &built.spec, &name("shell"), &key("git"))
+        .await
+        .unwrap();
+    assert!(storage.image(&name("shell"), &key("git")).await.unwrap().is_some());
 }
 
 #[test]
@@ -187,7 +199,10 @@ fn what_is_there_is_not_sent_again() {
         // tag.
         let digest = stored.manifest.digest().hex();
         let listed = format!("PUT /images/a/prefix/images/shell/git/_manifests/{digest}");
-        assert_eq!(written, [&*listed, "PUT /images/a/prefix/images/shell/git/_keys/latest"]);
+        assert_eq!(
+            written,
+            [&*listed, "PUT /images/a/prefix/images/shell/git/_keys/latest-e3b0c44298fc1c14"]
+        );
     });
 }
 
@@ -200,7 +215,7 @@ fn what_is_broken_is_sent_again() {
         built.put(&storage).await.unwrap();
         fs::write(s3.file(&name_of(&built.big_layer())), "half").unwrap();
         fs::write(s3.file(&name_of(&image.manifest.digest)), "{}").unwrap();
-        let error = storage.image("shell/git", "latest").await.unwrap_err();
+        let error = storage.image(&name("shell/git"), &key("latest")).await.unwrap_err();
         assert!(matches!(error, StorageError::Damaged { .. }), "{error}");
         assert!(error.to_string().contains(&image.manifest.digest.to_string()), "{error}");
         let stored = built.put(&storage).await.unwrap();
@@ -210,7 +225,7 @@ fn what_is_broken_is_sent_again() {
             assert_eq!(Digest::of(&bytes), *digest.digest());
         }
         fs::remove_file(s3.file(&name_of(&image.manifest.digest))).unwrap();
-        assert_eq!(storage.image("shell/git", "latest").await.unwrap(), None);
+        assert_eq!(storage.image(&name("shell/git"), &key("latest")).await.unwrap(), None);
     });
 }
 
@@ -222,19 +237,19 @@ fn only_what_servers_signed_is_believed() {
     let path = |name: &str| directory.path().join(name);
     fs::create_dir(path("bucket")).unwrap();
     let url = format!("file://{}", path("bucket").display());
-    let key = |name: &str, text: &str| {
+    let key_file = |name: &str, text: &str| {
         fs::write(path(name), text.repeat(32)).unwrap();
         path(name)
     };
-    let (old, new) = (key("old", "a"), key("new", "b"));
+    let (old, new) = (key_file("old", "a"), key_file("new", "b"));
     let built = Built::new();
     block_on(async {
         let open = async |files: &[&std::path::PathBuf]| {
             let files: Vec<_> = files.iter().map(|file| (*file).clone()).collect();
             ObjectStorage::open_with(&url, StorageKeys::read(&files).unwrap()).await.unwrap()
         };
-        let found = async |storage: &ObjectStorage, name: &str, key: &str| {
-            storage.image(name, key).await.unwrap().is_some()
+        let found = async |storage: &ObjectStorage, image: &str, tag: &str| {
+            storage.image(&name(image), &key(tag)).await.unwrap().is_some()
         };
         let keys = |name: &str| path("bucket/images").join(name).join("_keys");
         // An image that was stored without a key is ignored; one that was stored with it is found.
@@ -244,8 +259,8 @@ fn only_what_servers_signed_is_believed() {
         built.put(&storage).await.unwrap();
         assert!(found(&storage, "shell/git", "latest").await);
         // The pointer of another tag or another name is ignored.
-        let pointer = fs::read_to_string(keys("shell/git").join("latest")).unwrap();
-        fs::write(keys("shell/git").join("v1"), &pointer).unwrap();
+        let pointer = fs::read_to_string(keys("shell/git").join(key("latest").as_str())).unwrap();
+        fs::write(keys("shell/git").join(key("v1").as_str()), &pointer).unwrap();
         fs::create_dir_all(keys("other")).unwrap();
         fs::write(keys("other").join("latest"), &pointer).unwrap();
         assert!(!found(&storage, "shell/git", "v1").await);
@@ -254,14 +269,16 @@ fn only_what_servers_signed_is_believed() {
         let begin = Instant::now();
         loop {
             built.put(&storage).await.unwrap();
-            if fs::read_to_string(keys("shell/git").join("latest")).unwrap() != pointer {
+            if fs::read_to_string(keys("shell/git").join(key("latest").as_str())).unwrap()
+                != pointer
+            {
                 break;
             }
             assert!(begin.elapsed() < Duration::from_secs(60));
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         assert!(found(&storage, "shell/git", "latest").await);
-        fs::write(keys("shell/git").join("latest"), &pointer).unwrap();
+        fs::write(keys("shell/git").join(key("latest").as_str()), &pointer).unwrap();
         assert!(!found(&storage, "shell/git", "latest").await);
         // A pointer of another key is ignored, unless the old key is accepted as well.
         let next = open(&[&new]).await;
@@ -287,14 +304,14 @@ fn blobs_are_those_of_their_repositories() {
         assert!(other.size().await.unwrap() > BIG as u64);
         for digest in built.blobs() {
             for storage in [&storage, &other] {
-                assert!(storage.has("shell/git", &digest).await.unwrap());
-                assert!(!storage.has("shell", &digest).await.unwrap());
-                assert!(!storage.has("shell/git/x", &digest).await.unwrap());
+                assert!(storage.has(&name("shell/git"), &digest).await.unwrap());
+                assert!(!storage.has(&name("shell"), &digest).await.unwrap());
+                assert!(!storage.has(&name("shell/git/x"), &digest).await.unwrap());
             }
         }
-        assert!(other.has_manifest("shell/git", &manifest).await.unwrap());
-        assert!(!other.has_manifest("shell", &manifest).await.unwrap());
-        assert!(!other.has_manifest("shell/git", &built.big_layer()).await.unwrap());
+        assert!(other.has_manifest(&name("shell/git"), &manifest).await.unwrap());
+        assert!(!other.has_manifest(&name("shell"), &manifest).await.unwrap());
+        assert!(!other.has_manifest(&name("shell/git"), &built.big_layer()).await.unwrap());
     });
 }
 
@@ -328,22 +345,22 @@ fn a_damaged_blob_is_not_passed_on_and_is_stored_again() {
         while file.exists() {
             tokio::task::yield_now().await;
         }
-        assert_eq!(storage.image("shell/git", "latest").await.unwrap(), None);
+        assert_eq!(storage.image(&name("shell/git"), &key("latest")).await.unwrap(), None);
         assert_eq!(built.put(&storage).await.unwrap().layers_sent, 1);
         let bytes = fetch(&storage, &digest, None).await.unwrap();
         assert_eq!(Digest::of(&bytes), *digest.digest());
-        assert!(storage.image("shell/git", "latest").await.unwrap().is_some());
+        assert!(storage.image(&name("shell/git"), &key("latest")).await.unwrap().is_some());
 
         // An object was removed by another program, and a client asks for a blob of the image.
         fs::remove_file(&file).unwrap();
         assert_eq!(fetch(&storage, &digest, None).await, None);
         let manifest = Image::new(&built.spec).manifest.bytes;
         storage.note_missing(&digest, std::iter::once(&manifest[..]));
-        assert_eq!(storage.image("shell/git", "latest").await.unwrap(), None);
+        assert_eq!(storage.image(&name("shell/git"), &key("latest")).await.unwrap(), None);
         assert_eq!(built.put(&storage).await.unwrap().layers_sent, 1);
         // A missing blob that no image names has no effect.
         storage.note_missing(&BlobDigest::new(Digest::of(b"x")), std::iter::once(&manifest[..]));
-        assert!(storage.image("shell/git", "latest").await.unwrap().is_some());
+        assert!(storage.image(&name("shell/git"), &key("latest")).await.unwrap().is_some());
     });
 }
 
@@ -381,7 +398,7 @@ fn a_layer_that_changed_is_not_stored() {
             assert_eq!(*expected, built.big_layer().to_string());
             assert!(error.hint().unwrap().contains("stowage verify"));
             assert!(storage.blob(&built.big_layer(), None).await.unwrap().is_none());
-            assert_eq!(storage.image("shell/git", "latest").await.unwrap(), None);
+            assert_eq!(storage.image(&name("shell/git"), &key("latest")).await.unwrap(), None);
         }
     });
     for objects in [s3.objects(), s3::objects(directory.path())] {
@@ -424,7 +441,7 @@ fn a_full_bucket_is_told_and_still_read() {
         built.put(&open(&s3).await).await.unwrap();
         s3.set_mode(Mode::Full);
         let storage = open(&s3).await;
-        let found = storage.image("shell/git", "latest").await.unwrap().unwrap();
+        let found = storage.image(&name("shell/git"), &key("latest")).await.unwrap().unwrap();
         assert!(fetch(&storage, &found.digest, None).await.is_some());
         fs::remove_file(s3.file(&name_of(&built.big_layer()))).unwrap();
         let error = built.put(&storage).await.unwrap_err();
@@ -458,7 +475,7 @@ fn a_storage_that_says_nothing_holds_nobody_up() {
         let storage = ObjectStorage::open_in(&s3.url(), environment).await.unwrap();
         s3.set_mode(Mode::Silent);
         let begin = Instant::now();
-        let error = storage.image("shell/git", "latest").await.unwrap_err();
+        let error = storage.image(&name("shell/git"), &key("latest")).await.unwrap_err();
         assert!(matches!(error, StorageError::Unreachable { .. }), "{error:?}");
         assert!(begin.elapsed() < Duration::from_secs(40));
     });
@@ -555,7 +572,7 @@ fn an_upload_that_is_given_up_is_forgotten() {
         while s3.unfinished() > 0 && begin.elapsed() < Duration::from_secs(10) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        assert_eq!(storage.image("shell/git", "latest").await.unwrap(), None);
+        assert_eq!(storage.image(&name("shell/git"), &key("latest")).await.unwrap(), None);
         assert!(storage.blob(&built.big_layer(), None).await.unwrap().is_none());
         built.put(&storage).await.unwrap();
     });

@@ -155,6 +155,24 @@ fn layers_are_mounted_from_whichever_has_them() {
     assert!(contents.received.len() == 2 && contents.received.contains(&neither));
 }
 
+/// Checks that a text that no repository can have is refused before any registry is asked.
+#[test]
+fn repositories_to_mount_from_have_names() {
+    let store = image();
+    let target = "docker://127.0.0.1:1/a:v1";
+    for (name, reason) in [
+        ("team/App", "must be lowercase"),
+        ("", "must have a name"),
+        ("a//b", "lower-case letters"),
+    ] {
+        let arguments = ["copy", "image.json", target, "--mount-from", name];
+        let output = store.stowage(&arguments).output().unwrap();
+        let error = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{name}: {error}");
+        assert!(error.contains("--mount-from") && error.contains(reason), "{name}: {error}");
+    }
+}
+
 /// Checks that a client that is refused before it sends a layer gets the refusal, and not a broken
 /// connection.
 #[test]

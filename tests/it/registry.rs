@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use stowage::digest::Digest;
 use stowage::oci::{Artifact, Form, Image, ImageSpec};
+use stowage::outgoing::TaggedName;
 use stowage::registry::catalog::Catalog;
 use stowage::registry::server::{Limits, Registry, ServerOptions};
 
@@ -34,7 +35,8 @@ impl Served {
         let spec = Arc::clone(&artifact.images()[0]);
         let mut catalog = Catalog::default();
         for (name, tag) in [("a/image", "v1"), ("a/image", "v2"), ("b", "v1")] {
-            catalog.add(name, tag, &artifact, Form::AsStored).unwrap();
+            let name = TaggedName::parse(name, tag).unwrap();
+            catalog.add(&name, &artifact, Form::AsStored);
         }
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let registry = Registry::start(catalog, store.store(), address, options).unwrap();

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::{ProgressArgument, bytes};
+use crate::outgoing::RepositoryName;
 use crate::proof::AttachedFile;
 use crate::registry::IpNetwork;
 use crate::registry::on_demand::{PackageSource, TrustedKey};
@@ -60,7 +61,7 @@ pub struct CopyOptions {
     /// Repository of the target's registry that may already have layers: they are mounted and not
     /// sent. Can be given more than once
     #[arg(long, value_name = "REPOSITORY")]
-    pub mount_from: Vec<String>,
+    pub mount_from: Vec<RepositoryName>,
 
     /// Use the compressed layers of the image that the tag stands for now (as by `docker push`), if
     /// their contents are the same. The new image's digest then depends on that image

@@ -8,6 +8,8 @@ use thiserror::Error;
 
 /// The length of the longest tag (distribution-spec, "Pulling manifests").
 const LONGEST: usize = 128;
+/// The tag of names that have none.
+const LATEST: &str = "latest";
 
 /// A tag: `[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}` (distribution-spec, "Pulling manifests").
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,7 +23,12 @@ pub struct ParseTagError(String);
 impl Tag {
     /// Returns the tag of names that have none, `latest`.
     pub fn latest() -> Self {
-        Self("latest".to_owned())
+        Self(LATEST.to_owned())
+    }
+
+    /// Returns whether the tag is that of names that have none.
+    pub fn is_latest(&self) -> bool {
+        self.0 == LATEST
     }
 
     /// Returns whether a text is a tag.

@@ -10,14 +10,14 @@ use std::path::{Path, PathBuf};
 use super::attached::{ENDING, list_of};
 use super::source::Source;
 use super::watches::Round;
-use super::{Reference, check_reference};
+use crate::outgoing::TaggedName;
 use crate::registry::fingerprint::Fingerprint;
 
 /// The result of one look at all sources.
 #[derive(Default)]
 pub struct FoundFiles {
     /// The file of each name and tag.
-    pub files: BTreeMap<Reference, FoundFile>,
+    pub files: BTreeMap<TaggedName, FoundFile>,
     /// Messages about files that can't be served, for the log.
     pub problems: BTreeSet<String>,
     /// Directories and files that could not be read: the index of the source, and the repository that
@@ -68,17 +68,17 @@ impl FoundFiles {
         let mut found = Self::default();
         for (index, source) in sources.iter().enumerate() {
             match source {
-                Source::Image(name, tag, file) => {
+                Source::Image(name, file) => {
                     let list = list_of(file);
                     if let Some(path) = round.hanging(vec![file.clone(), list.clone()]).first() {
-                        found.hang(index, path, format!("{name}/{tag}"));
+                        found.hang(index, path, path_of(name));
                         continue;
                     }
                     round.watch_file(file);
                     round.watch_file(&list);
                     let attached = list.symlink_metadata().is_ok().then_some(list);
                     let file = FoundFile { attached, ..FoundFile::at(index, file.clone()) };
-                    found.add((name.clone(), tag.clone()), file);
+                    found.add(name.clone(), file);
                 }
                 Source::Directory(path) => {
                     if round.hangs(path) {
@@ -93,17 +93,16 @@ impl FoundFiles {
         found
     }
 
-    fn add(&mut self, reference: Reference, file: FoundFile) {
-        match self.files.get(&reference) {
+    fn add(&mut self, name: TaggedName, file: FoundFile) {
+        match self.files.get(&name) {
             // Another argument has the same name: the first one counts.
             Some(first) => {
-                let ((name, tag), file) = (reference, file.path.display());
-                let first = first.path.display();
-                let problem = format!("{file} is not served: {name}:{tag} is {first}");
+                let (file, first) = (file.path.display(), first.path.display());
+                let problem = format!("{file} is not served: {name} is {first}");
                 self.problems.insert(problem);
             }
             None => {
-                self.files.insert(reference, file);
+                self.files.insert(name, file);
             }
         }
     }
@@ -117,8 +116,8 @@ impl FoundFiles {
     }
 
     /// Returns whether a file, or a directory above it, could not be read.
-    pub fn is_out_of_sight(&self, source: usize, (repository, tag): &Reference) -> bool {
-        let name = format!("{repository}/{tag}");
+    pub fn is_out_of_sight(&self, source: usize, name: &TaggedName) -> bool {
+        let name = path_of(name);
         self.unreadable.iter().any(|(unreadable, above)| {
             let below = name.strip_prefix(&**above);
             *unreadable == source
@@ -157,7 +156,7 @@ impl FoundFiles {
         }
         above.push(this);
         entries.sort_by_key(DirEntry::file_name);
-        let mut lists = BTreeMap::new();
+        let mut lists = Vec::new();
         // These may be on other file systems.
         let elsewhere = |entry: &&DirEntry| {
             entry.file_type().is_ok_and(|kind| kind.is_symlink() || kind.is_dir())
@@ -183,7 +182,7 @@ impl FoundFiles {
                 round.watch_file(&path);
             }
             if let Some(tag) = name.strip_suffix(ENDING) {
-                lists.insert((repository.to_owned(), tag.to_owned()), path);
+                lists.push((TaggedName::parse(repository, tag), path));
                 continue;
             }
             let metadata = fs::metadata(&path).ok();
@@ -194,10 +193,10 @@ impl FoundFiles {
             if let Some(metadata) = &metadata {
                 round.watch_names(&path, metadata);
             }
-            match check_reference(repository, &name) {
-                Ok(()) => {
+            match TaggedName::parse(repository, &name) {
+                Ok(name) => {
                     let file = FoundFile::with(source, path, metadata.as_ref());
-                    self.add((repository.to_owned(), name.into_owned()), file);
+                    self.add(name, file);
                 }
                 Err(_) if repository.is_empty() => {
                     let problem = "is not served: it is not in a repository's directory";
@@ -208,8 +207,9 @@ impl FoundFiles {
                 }
             }
         }
-        for (reference, list) in lists {
-            match self.files.get_mut(&reference).filter(|file| list == list_of(&file.path)) {
+        for (name, list) in lists {
+            let file = name.ok().and_then(|name| self.files.get_mut(&name));
+            match file.filter(|file| list == list_of(&file.path)) {
                 Some(file) => file.attached = Some(list),
                 None => {
                     let problem = "is not served: it is beside no image that is";
@@ -219,4 +219,9 @@ impl FoundFiles {
         }
         above.pop();
     }
+}
+
+/// Returns the path of an image's file in a directory of images, `REPOSITORY/TAG`.
+fn path_of(TaggedName { repository, tag }: &TaggedName) -> String {
+    format!("{repository}/{tag}")
 }

@@ -14,8 +14,6 @@ mod watches;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use thiserror::Error;
-
 pub use prepared::PreparedArtifact;
 pub use reach::Reach;
 pub use source::Source;
@@ -24,22 +22,19 @@ pub use watches::Watches;
 
 use crate::digest::BlobDigest;
 use crate::oci::{Artifact, Blob, Form, IMAGE_MANIFEST, LayerBlob};
-use crate::outgoing::{RepositoryName, SharedLayer, Tag};
+use crate::outgoing::{RepositoryName, SharedLayer, Tag, TagOrDigest, TaggedName};
 use crate::proof::Attachment;
-
-/// Name and tag.
-type Reference = (String, String);
 
 /// Repositories by name.
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
-    repositories: BTreeMap<String, Repository>,
+    repositories: BTreeMap<RepositoryName, Repository>,
 }
 
 /// The contents of one repository.
 #[derive(Clone, Debug, Default)]
 pub struct Repository {
-    tags: BTreeMap<String, BlobDigest>,
+    tags: BTreeMap<Tag, BlobDigest>,
     manifests: BTreeMap<BlobDigest, Manifest>,
     /// The artifacts that have blobs, each once.
     artifacts: Vec<Arc<PreparedArtifact>>,
@@ -92,98 +87,58 @@ impl Content {
     }
 }
 
-/// Says why an image can't be added to a catalog.
-#[derive(Debug, Error, PartialEq, Eq)]
-pub enum CatalogError {
-    /// The name is not one that a client could ask for.
-    #[error(
-        "`{0}` is no name for a repository: components of lower-case letters and digits, with `.`, `_`, `-` between them, and slashes"
-    )]
-    Name(String),
-    /// The tag is not one that a client could ask for.
-    #[error("`{0}` is no tag: 1 to 128 letters, digits, `_`, `.` and `-`")]
-    Tag(String),
-}
-
 impl Catalog {
-    /// Adds an image, or several with their index, under a name and a tag, and replaces what had
-    /// these before.
-    ///
-    /// # Errors
-    /// Fails with [`CatalogError`] if the name or the tag is not valid.
-    pub fn add(
-        &mut self,
-        name: &str,
-        tag: &str,
-        artifact: &Artifact,
-        form: Form,
-    ) -> Result<(), CatalogError> {
+    /// Adds an image, or several with their index, under a name, and replaces what had the name
+    /// before.
+    pub fn add(&mut self, name: &TaggedName, artifact: &Artifact, form: Form) {
         let prepared = Arc::new(PreparedArtifact::new(artifact.clone(), form));
-        self.add_prepared(name, Some(tag), &prepared)
+        self.add_prepared(&name.repository, Some(&name.tag), &prepared);
     }
 
-    /// Adds an artifact under a name and a tag, and replaces what had these before. Without a tag
-    /// it is found by its digest alone: for clients that read its manifest by a tag which now stands
-    /// for another image.
-    ///
-    /// # Errors
-    /// Fails with [`CatalogError`] if the name or the tag is not valid.
+    /// Adds an artifact to a repository under a tag, and replaces what had the tag before. Without
+    /// a tag it is found by its digest alone: for clients that read its manifest by a tag which now
+    /// stands for another image.
     pub fn add_prepared(
         &mut self,
-        name: &str,
-        tag: Option<&str>,
+        name: &RepositoryName,
+        tag: Option<&Tag>,
         artifact: &Arc<PreparedArtifact>,
-    ) -> Result<(), CatalogError> {
-        let repository = self.checked(name, tag)?;
+    ) {
+        let repository = self.repository_mut(name);
         repository.add(artifact);
         if let Some(tag) = tag {
-            repository.tags.insert(tag.to_owned(), artifact.digest());
+            repository.tags.insert(tag.clone(), artifact.digest());
         }
-        Ok(())
     }
 
-    /// Returns the repository of a valid name, for a valid tag.
-    fn checked(&mut self, name: &str, tag: Option<&str>) -> Result<&mut Repository, CatalogError> {
-        check_reference(name, tag.unwrap_or("latest"))?;
-        Ok(self.repositories.entry(name.to_owned()).or_default())
+    /// Returns the repository of a name, which is a new one if there is none.
+    fn repository_mut(&mut self, name: &RepositoryName) -> &mut Repository {
+        self.repositories.entry(name.clone()).or_default()
     }
 
     /// Adds a document that refers to a manifest of a repository.
-    ///
-    /// # Errors
-    /// Fails with [`CatalogError::Name`] if the name is not valid.
-    pub fn attach(&mut self, name: &str, attachment: &Arc<Attachment>) -> Result<(), CatalogError> {
-        self.checked(name, None)?.attach(attachment);
-        Ok(())
+    pub fn attach(&mut self, name: &RepositoryName, attachment: &Arc<Attachment>) {
+        self.repository_mut(name).attach(attachment);
     }
 
-    /// Adds a manifest whose blobs are elsewhere. Adds it under a name and a tag, and replaces what
-    /// had these before; or by its digest alone.
-    ///
-    /// # Errors
-    /// Fails with [`CatalogError`] if the name or the tag is not valid.
-    pub fn add_manifest(
-        &mut self,
-        name: &str,
-        tag: Option<&str>,
-        manifest: Manifest,
-    ) -> Result<(), CatalogError> {
-        let repository = self.checked(name, tag)?;
+    /// Adds a manifest whose blobs are elsewhere to a repository: under a tag, and replaces what had
+    /// the tag before; or by its digest alone.
+    pub fn add_manifest(&mut self, name: &RepositoryName, tag: Option<&Tag>, manifest: Manifest) {
+        let repository = self.repository_mut(name);
         if let Some(tag) = tag {
-            repository.tags.insert(tag.to_owned(), manifest.blob.digest);
+            repository.tags.insert(tag.clone(), manifest.blob.digest);
         }
         repository.manifests.insert(manifest.blob.digest, manifest);
-        Ok(())
     }
 
     /// Returns the names of all repositories that have tags, in order.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
+    pub fn names(&self) -> impl Iterator<Item = &RepositoryName> {
         let tagged = self.repositories.iter().filter(|(_, found)| !found.tags.is_empty());
-        tagged.map(|(name, _)| name.as_str())
+        tagged.map(|(name, _)| name)
     }
 
     /// Returns the repository of that name.
-    pub fn repository(&self, name: &str) -> Option<&Repository> {
+    pub fn repository(&self, name: &RepositoryName) -> Option<&Repository> {
         self.repositories.get(name)
     }
 }
@@ -234,23 +189,23 @@ impl Repository {
     }
 
     /// Returns the tags, in order.
-    pub fn tags(&self) -> impl Iterator<Item = &str> {
-        self.tags.keys().map(String::as_str)
+    pub fn tags(&self) -> impl Iterator<Item = &Tag> {
+        self.tags.keys()
     }
 
     /// Returns the artifact that a tag stands for, if its layers are made here.
-    pub fn artifact(&self, tag: &str) -> Option<&Arc<PreparedArtifact>> {
+    pub fn artifact(&self, tag: &Tag) -> Option<&Arc<PreparedArtifact>> {
         let digest = self.tags.get(tag)?;
         self.artifacts.iter().find(|artifact| artifact.digest() == *digest)
     }
 
     /// Returns the manifest with that tag or digest.
-    pub fn manifest(&self, reference: &str) -> Option<&Manifest> {
-        let digest = match reference.parse() {
-            Ok(digest) => digest,
-            Err(_) => *self.tags.get(reference)?,
+    pub fn manifest(&self, name: &TagOrDigest) -> Option<&Manifest> {
+        let digest = match name {
+            TagOrDigest::Digest(digest) => digest,
+            TagOrDigest::Tag(tag) => self.tags.get(tag)?,
         };
-        self.manifests.get(&digest)
+        self.manifests.get(digest)
     }
 
     /// Returns the blob with that digest. Manifests are blobs as well.
@@ -266,18 +221,4 @@ impl Repository {
 fn beginning(digest: &BlobDigest) -> u64 {
     let bytes = digest.digest().bytes();
     u64::from_be_bytes(bytes[..8].try_into().expect("a digest has 32 bytes"))
-}
-
-/// Checks that clients can ask for an image by this name and tag.
-///
-/// # Errors
-/// Fails with [`CatalogError`] if the name or the tag is not valid.
-pub fn check_reference(name: &str, tag: &str) -> Result<(), CatalogError> {
-    if !RepositoryName::is_valid(name) {
-        return Err(CatalogError::Name(name.to_owned()));
-    }
-    if !Tag::is_valid(tag) {
-        return Err(CatalogError::Tag(tag.to_owned()));
-    }
-    Ok(())
 }

@@ -3,20 +3,18 @@
 
 use std::path::{Path, PathBuf};
 
-use super::check_reference;
 use super::reach::Reach;
+use crate::outgoing::{ParseTaggedNameError, Tag, TaggedName};
 use crate::registry::error::SetupError;
 
-/// The tag of an image whose name has none.
-const TAG: &str = "latest";
 /// The number of digits of the hash in a store path.
 const HASH: usize = 32;
 
 /// A file or directory with the images that a server has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// An image spec with a name and a tag.
-    Image(String, String, PathBuf),
+    /// An image spec with a name.
+    Image(TaggedName, PathBuf),
     /// A directory of image specs, `REPOSITORY/TAG` each.
     Directory(PathBuf),
 }
@@ -27,24 +25,29 @@ impl Source {
     /// # Errors
     /// Fails if the argument does not yield a valid name.
     pub fn parse(argument: &str, reach: &Reach) -> Result<Self, SetupError> {
-        let invalid = |source| SetupError::Name { argument: format!("`{argument}`"), source };
+        let invalid = |source: ParseTaggedNameError| SetupError::Name {
+            argument: format!("`{argument}`"),
+            source,
+        };
         // A path that looks like this can be written with `./` before it.
         let reference = argument.split_once('=').and_then(|(reference, file)| {
             let (name, tag) = reference.rsplit_once(':')?;
             (!reference.starts_with(['.', '/'])).then_some((name, tag, file))
         });
         if let Some((name, tag, file)) = reference {
-            check_reference(name, tag).map_err(invalid)?;
-            return Ok(Self::Image(name.to_owned(), tag.to_owned(), file.into()));
+            let name = TaggedName::parse(name, tag).map_err(invalid)?;
+            return Ok(Self::Image(name, file.into()));
         }
         let path = Path::new(argument);
         // A file system that hangs is mounted at a directory.
         if !reach.answers(path) || path.is_dir() {
             return Ok(Self::Directory(path.to_owned()));
         }
-        let name = name_of(path);
-        check_reference(name, TAG).map_err(invalid)?;
-        Ok(Self::Image(name.to_owned(), TAG.to_owned(), path.to_owned()))
+        let repository = name_of(path);
+        let repository = repository
+            .parse()
+            .map_err(|_| invalid(ParseTaggedNameError::Repository(repository.to_owned())))?;
+        Ok(Self::Image(TaggedName { repository, tag: Tag::latest() }, path.to_owned()))
     }
 }
 
@@ -70,7 +73,7 @@ mod tests {
     fn arguments_are_read() {
         let directory = tempfile::tempdir().unwrap();
         let image = |name: &str, tag: &str, file: &str| {
-            Some(Source::Image(name.to_owned(), tag.to_owned(), file.into()))
+            Some(Source::Image(TaggedName::parse(name, tag).unwrap(), file.into()))
         };
         let hash = "a".repeat(32);
         let path = directory.path().to_str().unwrap();

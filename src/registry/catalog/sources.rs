@@ -13,8 +13,9 @@ use super::look::{FoundFile, FoundFiles};
 use super::prepared::PreparedArtifact;
 use super::spec_files::{SpecContents, SpecFiles};
 use super::watches::Watches;
-use super::{Catalog, Reference, Source};
+use super::{Catalog, Source};
 use crate::error::with_causes;
+use crate::outgoing::{RepositoryName, TaggedName};
 use crate::registry::error::SetupError;
 use crate::registry::fingerprint::{Fingerprint, check_regular};
 use crate::store::Store;
@@ -86,8 +87,8 @@ pub struct Sources {
     sources: Vec<Source>,
     watches: Watches,
     files: SpecFiles,
-    entries: BTreeMap<Reference, Entry>,
-    kept: Vec<(String, Arc<PreparedArtifact>, Instant)>,
+    entries: BTreeMap<TaggedName, Entry>,
+    kept: Vec<(RepositoryName, Arc<PreparedArtifact>, Instant)>,
     problems: BTreeSet<String>,
     /// The time that the last look worked.
     took: Duration,
@@ -109,16 +110,15 @@ impl Sources {
     /// # Errors
     /// Fails if an image that was named, or a directory, can't be read.
     pub fn new(store: Store, sources: Vec<Source>, watches: Watches) -> Result<Self, SetupError> {
-        let mut named: BTreeMap<Reference, &Path> = BTreeMap::new();
+        let mut named: BTreeMap<TaggedName, &Path> = BTreeMap::new();
         let mut files = SpecFiles::default();
         let mut entries = BTreeMap::new();
         for (index, source) in sources.iter().enumerate() {
             match source {
-                Source::Image(name, tag, file) => {
-                    let reference = (name.clone(), tag.clone());
-                    if let Some(first) = named.insert(reference.clone(), file) {
+                Source::Image(name, file) => {
+                    if let Some(first) = named.insert(name.clone(), file) {
                         return Err(SetupError::Twice {
-                            reference: format!("{name}:{tag}"),
+                            name: name.clone(),
                             first: first.to_owned(),
                             second: file.clone(),
                         });
@@ -132,7 +132,7 @@ impl Sources {
                     let read = files.read(&store, found.to_be_read(), false);
                     let spec = read.into_values().next().transpose()?;
                     let entry = Entry::new(found, spec, None);
-                    entries.insert(reference, entry);
+                    entries.insert(name.clone(), entry);
                 }
                 // The first look reports a directory that hangs.
                 Source::Directory(path) if !watches.reach().answers(path) => {}
@@ -163,7 +163,7 @@ impl Sources {
                 found.files.entry(reference.clone()).or_insert_with(file);
             }
         }
-        let is_as_before = |(reference, file): &(&Reference, &FoundFile)| {
+        let is_as_before = |(reference, file): &(&TaggedName, &FoundFile)| {
             before
                 .get(*reference)
                 .is_some_and(|old| (!all || file.is_unseen) && old.is_as_before(file))
@@ -172,8 +172,8 @@ impl Sources {
         let to_be_read = news.flat_map(|(_, file)| file.to_be_read()).collect();
         let read = self.files.read(&self.store, to_be_read, all);
         let mut changed = false;
-        for (reference, file) in found.files {
-            let mut old = before.remove(&reference);
+        for (name, file) in found.files {
+            let mut old = before.remove(&name);
             let (list, is_unseen) = (file.attached.clone(), file.is_unseen);
             let attached = old.as_mut().map(|old| std::mem::take(&mut old.attached));
             let mut entry = match old {
@@ -186,8 +186,7 @@ impl Sources {
                         Ok(spec) => (Some(spec), None),
                         Err(problem) => {
                             let end = if had { "stays as it was" } else { "is not served" };
-                            let (name, tag) = &reference;
-                            (None, Some(format!("{problem}: {name}:{tag} {end}")))
+                            (None, Some(format!("{problem}: {name} {end}")))
                         }
                     };
                     let same = old.as_ref().is_some_and(|old| old.fingerprint == file.fingerprint);
@@ -196,7 +195,7 @@ impl Sources {
                         (Some(new), Some(old)) if !all && new.is_same(&old) => Some(old),
                         (Some(new), old) => {
                             changed = true;
-                            self.keep(&reference.0, old.filter(|_| !same));
+                            self.keep(&name.repository, old.filter(|_| !same));
                             Some(new)
                         }
                         (None, old) => old,
@@ -214,13 +213,13 @@ impl Sources {
             changed |= beside != entry.attached.attachments;
             found.problems.extend(entry.problem.clone());
             found.problems.extend(entry.attached.problem.clone());
-            self.entries.insert(reference, entry);
+            self.entries.insert(name, entry);
         }
         drop(round);
         self.watches = watches;
-        for ((name, _), entry) in before {
+        for (name, entry) in before {
             changed |= entry.spec.is_some();
-            self.keep(&name, entry.spec);
+            self.keep(&name.repository, entry.spec);
         }
         let count = self.kept.len();
         self.kept.retain(|(_, _, since)| since.elapsed() < KEPT);
@@ -246,25 +245,25 @@ impl Sources {
         SETTLED.max(self.took * PAUSE.0)
     }
 
-    fn keep(&mut self, name: &str, spec: Option<Arc<PreparedArtifact>>) {
+    fn keep(&mut self, name: &RepositoryName, spec: Option<Arc<PreparedArtifact>>) {
         let Some(spec) = spec else { return };
         if self.kept.len() == MOST_KEPT {
             self.kept.remove(0);
         }
-        self.kept.push((name.to_owned(), spec, Instant::now()));
+        self.kept.push((name.clone(), spec, Instant::now()));
     }
 
     /// Returns a catalog of every image that could be read.
     pub fn catalog(&self) -> Catalog {
         let mut catalog = Catalog::default();
         for (name, spec, _) in &self.kept {
-            catalog.add_prepared(name, None, spec).expect("its name was checked");
+            catalog.add_prepared(name, None, spec);
         }
-        for ((name, tag), entry) in &self.entries {
+        for (TaggedName { repository, tag }, entry) in &self.entries {
             if let Some(spec) = &entry.spec {
-                catalog.add_prepared(name, Some(tag), spec).expect("its name was checked");
+                catalog.add_prepared(repository, Some(tag), spec);
                 for attachment in &entry.attached.attachments {
-                    catalog.attach(name, attachment).expect("its name was checked");
+                    catalog.attach(repository, attachment);
                 }
             }
         }
@@ -283,6 +282,7 @@ mod tests {
 
     use super::super::{Content, Reach};
     use super::*;
+    use crate::outgoing::Tag;
 
     /// Returns an image spec that differs from others by its time.
     fn spec(year: u32) -> String {
@@ -300,9 +300,9 @@ mod tests {
 
     fn served(sources: &Sources) -> Vec<String> {
         let catalog = sources.catalog();
-        let tags = |name: &str| {
+        let tags = |name: &RepositoryName| {
             let tags: Vec<_> =
-                catalog.repository(name).unwrap().tags().map(str::to_owned).collect();
+                catalog.repository(name).unwrap().tags().map(Tag::to_string).collect();
             format!("{name}: {}", tags.join(" "))
         };
         catalog.names().map(tags).collect()
@@ -310,7 +310,14 @@ mod tests {
 
     fn digest(sources: &Sources, name: &str, tag: &str) -> String {
         let catalog = sources.catalog();
-        catalog.repository(name).unwrap().manifest(tag).unwrap().blob.digest.to_string()
+        catalog
+            .repository(&name.parse().unwrap())
+            .unwrap()
+            .manifest(&tag.parse().unwrap())
+            .unwrap()
+            .blob
+            .digest
+            .to_string()
     }
 
     #[test]
@@ -384,7 +391,7 @@ mod tests {
         fs::create_dir_all(path("images/a")).unwrap();
         fs::write(path("one"), spec(2001)).unwrap();
         fs::write(path("images/a/v1"), spec(2002)).unwrap();
-        let image = Source::Image("a".to_owned(), "v1".to_owned(), path("one"));
+        let image = Source::Image(TaggedName::parse("a", "v1").unwrap(), path("one"));
         let mut sources = Sources::new(
             Store::default(),
             vec![image.clone(), Source::Directory(path("images"))],
@@ -419,7 +426,7 @@ mod tests {
         }
         symlink(path("script"), path("images/b/script")).unwrap();
         symlink(path("two"), path("images/b/two")).unwrap();
-        let image = Source::Image("c".to_owned(), "v1".to_owned(), path("one"));
+        let image = Source::Image(TaggedName::parse("c", "v1").unwrap(), path("one"));
         let sources = vec![image, Source::Directory(path("images"))];
         let mut sources = Sources::new(Store::default(), sources, Watches::none()).unwrap();
         let distinct = |sources: &Sources| {
@@ -433,7 +440,7 @@ mod tests {
         }
         // What is kept of them are the documents and the layers.
         let catalog = sources.catalog();
-        let repository = catalog.repository("b").unwrap();
+        let repository = catalog.repository(&"b".parse().unwrap()).unwrap();
         assert_eq!(repository.artifacts.len(), 2);
         for artifact in &repository.artifacts {
             let config = artifact.blobs().next().unwrap();
@@ -469,7 +476,7 @@ mod tests {
         let (sender, notices) = std::sync::mpsc::channel();
         let watches =
             Watches::start(&Store::default(), Reach::default(), move || sender.send(()).is_ok());
-        let image = Source::Image("b".to_owned(), "v1".to_owned(), path("named"));
+        let image = Source::Image(TaggedName::parse("b", "v1").unwrap(), path("named"));
         let given = vec![image, Source::Directory(path("link"))];
         let mut sources = Sources::new(Store::default(), given, watches).unwrap();
         sources.reload(false);

@@ -11,7 +11,7 @@ use super::registries_conf::RegistriesError;
 use crate::digest::BlobDigest;
 use crate::error::Hint;
 use crate::foreign::{PublicUrl, plain_text};
-use crate::outgoing;
+use crate::outgoing::{self, Tag};
 
 /// Says why a registry did not take or give an image.
 #[derive(Debug, Error)]
@@ -60,7 +60,7 @@ pub enum ClientError {
         /// Registry and repository.
         registry: String,
         /// The tag.
-        tag: String,
+        tag: Tag,
         /// The digest of the manifest that the tag stands for.
         found: BlobDigest,
         /// HTTP's status code.

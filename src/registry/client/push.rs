@@ -21,8 +21,8 @@ use crate::digest::{BlobDigest, Digest};
 use crate::foreign::plain_text;
 use crate::oci::{Artifact, Blob, Documents, Form, LayerBlob, ManifestFormat};
 use crate::outgoing::{
-    Copied, Hashing, ImageLayer, LayerStep, Reference, Tally, Turn, Watch, Watched, WatchedLayer,
-    write_checked_layer,
+    Copied, Hashing, ImageLayer, LayerStep, Reference, TagOrDigest, Tally, Turn, Watch, Watched,
+    WatchedLayer, write_checked_layer,
 };
 use crate::registry::parallel::in_parallel;
 use crate::sink::Plain;
@@ -117,7 +117,7 @@ struct Push<'a> {
 #[derive(Clone, Copy)]
 enum Question<'q> {
     /// The manifest that the tag stands for.
-    Tag(&'q str),
+    Tag(&'q TagOrDigest),
     /// A layer.
     Layer(PushLayer<'q>),
     /// A configuration.
@@ -161,14 +161,14 @@ struct There {
 }
 
 impl Push<'_> {
-    fn run(self, tag: &str) -> Result<Copied, ClientError> {
+    fn run(self, tag: &TagOrDigest) -> Result<Copied, ClientError> {
         let there = self.ask_and_send(tag)?;
         let children = self.children().filter(|(child, _)| !there.children.contains(&child.digest));
         let children: Vec<_> = children.collect();
         let is_whole = !there.lacked_blobs && children.is_empty();
         if !(there.top && is_whole) {
             for (child, media_type) in children {
-                self.put_image(child, &child.digest.to_string(), &media_type)?;
+                self.put_image(child, &child.digest.into(), &media_type)?;
             }
             self.put_top(tag)?;
         }
@@ -177,7 +177,7 @@ impl Push<'_> {
 
     /// Asks for all parts of the image, and sends the blobs that are missing. If nothing is missing,
     /// all questions together take one round trip.
-    fn ask_and_send(&self, tag: &str) -> Result<There, ClientError> {
+    fn ask_and_send(&self, tag: &TagOrDigest) -> Result<There, ClientError> {
         // Ask in the order of the digests, which mixes large layers and small ones: with the largest
         // first, large layers would take all places before the first small one is asked for.
         let layers = self.layers.values().copied().map(Question::Layer);
@@ -286,7 +286,7 @@ impl Push<'_> {
     }
 
     /// Stores the manifest or index under the tag, which is the last step.
-    fn put_top(&self, tag: &str) -> Result<(), ClientError> {
+    fn put_top(&self, tag: &TagOrDigest) -> Result<(), ClientError> {
         let media_type = self.documents.descriptor().media_type().to_string();
         let top = self.documents.top();
         if self.documents.index.is_none() {
@@ -297,7 +297,7 @@ impl Push<'_> {
             // In the answer to an index, the unknown "blobs" are manifests, which the registry has
             // removed meanwhile.
             for (child, media_type) in self.children() {
-                self.put_image(child, &child.digest.to_string(), &media_type)?;
+                self.put_image(child, &child.digest.into(), &media_type)?;
             }
             answer = self.client.put_manifest(tag, &top.bytes, &media_type)?;
         }
@@ -306,7 +306,12 @@ impl Push<'_> {
 
     /// Stores an image's manifest. If the registry then says that blobs are unknown, sends these
     /// again, each once, although it said before that it has them.
-    fn put_image(&self, manifest: &Blob, name: &str, media_type: &str) -> Result<(), ClientError> {
+    fn put_image(
+        &self,
+        manifest: &Blob,
+        name: &TagOrDigest,
+        media_type: &str,
+    ) -> Result<(), ClientError> {
         let image = self.documents.images.iter();
         let image = image.zip(0..).find(|(image, _)| image.manifest.digest == manifest.digest);
         let mut unsent = image.map(|(_, number)| self.blobs_of(number)).unwrap_or_default();
@@ -346,7 +351,12 @@ impl Push<'_> {
     }
 
     /// Checks that a manifest was stored.
-    fn stored(&self, manifest: &Blob, name: &str, answer: &Answer) -> Result<(), ClientError> {
+    fn stored(
+        &self,
+        manifest: &Blob,
+        name: &TagOrDigest,
+        answer: &Answer,
+    ) -> Result<(), ClientError> {
         if !answer.is_success() {
             return self.not_stored(manifest, name, answer);
         }
@@ -361,17 +371,22 @@ impl Push<'_> {
 
     /// Handles a refused manifest. If the tag can't be overwritten but stands for this very
     /// manifest, the push has succeeded.
-    fn not_stored(&self, manifest: &Blob, name: &str, answer: &Answer) -> Result<(), ClientError> {
+    fn not_stored(
+        &self,
+        manifest: &Blob,
+        name: &TagOrDigest,
+        answer: &Answer,
+    ) -> Result<(), ClientError> {
         let error = self.client.refused("the manifest", answer);
         if !matches!(answer.status, 400 | 403 | 405 | 409 | 412 | 422) {
             return Err(error);
         }
         // If this request fails, report the refusal.
-        match self.client.manifest(name) {
-            Ok(Some(there)) if there == manifest.bytes => Ok(()),
-            Ok(Some(there)) if !name.contains(':') => Err(ClientError::TagExists {
+        match (self.client.manifest(name), name) {
+            (Ok(Some(there)), _) if there == manifest.bytes => Ok(()),
+            (Ok(Some(there)), TagOrDigest::Tag(tag)) => Err(ClientError::TagExists {
                 registry: self.client.name(),
-                tag: name.to_owned(),
+                tag: tag.clone(),
                 found: BlobDigest::new(Digest::of(&there)),
                 status: answer.status,
                 message: answer.message(),

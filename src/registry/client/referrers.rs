@@ -53,7 +53,7 @@ impl Client<'_> {
         for blob in blobs {
             self.send_small(blob)?;
         }
-        let name = manifest.digest.to_string();
+        let name = manifest.digest.into();
         let answer = self.put_manifest(&name, &manifest.bytes, IMAGE_MANIFEST)?;
         if !answer.is_success() {
             return Err(self.refused("the document", &answer));
@@ -126,7 +126,7 @@ impl Client<'_> {
     /// overwrites the list meanwhile has either seen this entry, or sees it the next time that it
     /// reads the list.
     fn list(&self, subject: &Subject, entry: &Value) -> Result<(), ClientError> {
-        let tag = subject.fallback_tag();
+        let tag = subject.fallback_tag().into();
         let mut known: Vec<Value> = Vec::new();
         let (mut calm, mut window, mut wrote) = (0, SETTLED, false);
         for _ in 0..ATTEMPTS {

@@ -19,7 +19,7 @@ use super::retry::is_transient;
 use super::scopes::Scopes;
 use crate::digest::BlobDigest;
 use crate::foreign::PublicUrl;
-use crate::outgoing::{Reference, RepositoryName, Watch};
+use crate::outgoing::{Reference, RepositoryName, TagOrDigest, Watch};
 
 /// The media types of manifests that are accepted.
 pub const MANIFESTS: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, \
@@ -42,7 +42,7 @@ pub struct ClientOptions {
     /// The places with credentials of Docker and podman. The first that has the registry counts.
     pub auth_sources: Vec<AuthSource>,
     /// Repositories of the registry that may have layers already.
-    pub mount_from: Vec<String>,
+    pub mount_from: Vec<RepositoryName>,
     /// True to reuse layers of the tag's present image that are compressed, by any tool. The
     /// image's digest then depends on that image.
     pub reuse_compressed: bool,
@@ -91,7 +91,7 @@ pub struct Client<'a> {
     repository: RepositoryName,
     authorization: Authorization,
     /// Repositories from which blobs can't be mounted.
-    closed: Mutex<BTreeSet<String>>,
+    closed: Mutex<BTreeSet<RepositoryName>>,
     /// True if the registry has refused `PATCH`.
     no_patch: AtomicBool,
 }
@@ -123,7 +123,7 @@ impl<'a> Client<'a> {
             Access::Push => "pull,push",
         };
         let repository = reference.repository().clone();
-        let scopes = Scopes::new(repository.as_str(), actions, &options.mount_from);
+        let scopes = Scopes::new(&repository, actions, &options.mount_from);
         let origin = Origin::new(format!("https://{host}"), verify);
         let mut exchange = Exchange::new(&network, origin, watch);
         if may_be_plain_http && !speaks_tls(&exchange)? {
@@ -171,7 +171,7 @@ impl<'a> Client<'a> {
     ///
     /// # Errors
     /// Fails with [`ClientError`] if the registry can't answer at present.
-    pub fn manifest(&self, name: &str) -> Result<Option<Vec<u8>>, ClientError> {
+    pub fn manifest(&self, name: &TagOrDigest) -> Result<Option<Vec<u8>>, ClientError> {
         let url = self.url(&format!("manifests/{name}"));
         let request = Request { accept: MANIFESTS, ..Request::new("GET", &url) };
         let answer = self.ask(&request, || Payload::None)?;
@@ -298,7 +298,7 @@ impl<'a> Client<'a> {
     /// Fails with [`ClientError::Unreachable`] if there is no answer.
     pub fn put_manifest(
         &self,
-        name: &str,
+        name: &TagOrDigest,
         bytes: &[u8],
         media_type: &str,
     ) -> Result<Answer, ClientError> {
@@ -323,7 +323,7 @@ impl<'a> Client<'a> {
     pub fn mount(
         &self,
         digest: &BlobDigest,
-        repository: &str,
+        repository: &RepositoryName,
     ) -> Result<Option<Answer>, ClientError> {
         let closed = || self.closed.lock().unwrap_or_else(PoisonError::into_inner);
         if closed().contains(repository) || !self.authorization.may_mount() {
@@ -341,7 +341,7 @@ impl<'a> Client<'a> {
             answer = self.ask_once_known(&request, &said)?;
         }
         if matches!(answer.status, 401 | 403) {
-            closed().insert(repository.to_owned());
+            closed().insert(repository.clone());
         }
         Ok(Some(answer))
     }

@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use crate::outgoing::RepositoryName;
+
 /// The scopes that a token must have: for the repository, for those from which blobs are mounted,
 /// and for those that challenges asked for.
 #[derive(Clone, Debug)]
@@ -21,7 +23,7 @@ struct Scope {
 }
 
 impl Scope {
-    fn repository(name: &str, actions: &str) -> Self {
+    fn repository(name: &RepositoryName, actions: &str) -> Self {
         let actions = actions.split(',').map(str::to_owned).collect();
         Self { resource: format!("repository:{name}"), actions }
     }
@@ -51,7 +53,7 @@ impl fmt::Display for Scope {
 impl Scopes {
     /// Asks for `actions` in a repository (`pull,push`), and for `pull` in the repositories from
     /// which blobs are mounted.
-    pub fn new(repository: &str, actions: &str, mount_from: &[String]) -> Self {
+    pub fn new(repository: &RepositoryName, actions: &str, mount_from: &[RepositoryName]) -> Self {
         let mounts = mount_from.iter().map(|name| Scope::repository(name, "pull")).collect();
         Self { own: Scope::repository(repository, actions), mounts, challenged: Vec::new() }
     }
@@ -101,6 +103,7 @@ mod tests {
     #[test]
     fn scopes_are_joined() {
         let own = "repository:a/b:pull,push";
+        let own_name = "a/b".parse().unwrap();
         for (challenge, wide, narrow) in [
             ("", vec!["repository:c/d:pull", own], vec![own]),
             (" ", vec!["repository:c/d:pull", own], vec![own]),
@@ -123,11 +126,11 @@ mod tests {
                 vec!["registry:catalog:*", own],
             ),
         ] {
-            let mut scopes = Scopes::new("a/b", "pull,push", &["c/d".to_owned()]);
+            let mut scopes = Scopes::new(&own_name, "pull,push", &["c/d".parse().unwrap()]);
             scopes.add(challenge);
             assert_eq!(scopes.wide(), wide, "{challenge}");
             assert_eq!(scopes.narrow(), narrow, "{challenge}");
         }
-        assert!(!Scopes::new("a/b", "pull", &[]).is_wide());
+        assert!(!Scopes::new(&own_name, "pull", &[]).is_wide());
     }
 }

@@ -8,7 +8,7 @@ use super::error::ClientError;
 use super::repository::{Access, Client, ClientOptions, MANIFESTS};
 use crate::digest::{BlobDigest, Digest};
 use crate::oci::{Blob, ForeignDescriptor, ForeignDocument, IMAGE_INDEX, IMAGE_MANIFEST};
-use crate::outgoing::{Reference, Watch};
+use crate::outgoing::{Reference, TagOrDigest, Watch};
 use crate::proof::{
     Attachment, Predicate, PublicKey, Refusal, SIGNATURE_ANNOTATION, SIGNED, SIMPLE_SIGNING_TYPE,
     SigningKey, SimpleSignature, Subject, bundle, signed_digest, verified_statement,
@@ -83,7 +83,7 @@ fn subject(
 ) -> Result<Subject, ClientError> {
     // If there is a digest, it decides, and not the tag.
     let digest = digest.or(reference.digest());
-    let name = digest.map_or_else(|| reference.tag_or_digest(), |digest| digest.to_string());
+    let name = digest.map_or_else(|| reference.tag_or_digest(), TagOrDigest::from);
     let bytes = client.get(&format!("manifests/{name}"), MANIFESTS)?;
     let bytes = bytes.ok_or_else(|| ClientError::NoImage(reference.to_string()))?;
     let document = ForeignDocument::parse(&bytes).unwrap_or_default();
@@ -129,7 +129,7 @@ impl Client<'_> {
         name: &str,
         subject: &Subject,
     ) -> Result<bool, ClientError> {
-        let tag = format!("{}.sig", subject.fallback_tag());
+        let tag = subject.signature_tag().into();
         let signature = SimpleSignature::new(key, name, &subject.digest);
         // Writes the manifest again if another client has overwritten it meanwhile.
         for sent in [false, true, true, true] {
@@ -181,7 +181,7 @@ impl Client<'_> {
         subject: &Subject,
         key: &PublicKey,
     ) -> Result<Vec<Result<(), Refusal>>, ClientError> {
-        let tag = format!("{}.sig", subject.fallback_tag());
+        let tag = subject.signature_tag();
         let Some(bytes) = self.get(&format!("manifests/{tag}"), MANIFESTS)? else {
             return Ok(Vec::new());
         };

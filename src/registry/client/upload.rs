@@ -13,7 +13,7 @@ use super::repository::{Client, Presence};
 use super::retry::{ATTEMPTS, is_transient};
 use crate::digest::BlobDigest;
 use crate::foreign::PublicUrl;
-use crate::outgoing;
+use crate::outgoing::{self, RepositoryName};
 
 const BUFFER: usize = 256 << 10;
 /// The size up to which a blob is sent in the request that ends its upload. This saves a round
@@ -50,7 +50,7 @@ impl Upload<'_> {
     /// Asks to mount the blob from other repositories of the registry, one after the other, or else
     /// to begin an upload. A repository that can't be asked is not an error: the blob is sent
     /// instead.
-    pub fn mount(&self, from: &[String]) -> Result<Mount, ClientError> {
+    pub fn mount(&self, from: &[RepositoryName]) -> Result<Mount, ClientError> {
         let mut begun = None;
         for repository in from {
             let Some(answer) = self.client.mount(&self.digest, repository)? else { continue };

@@ -7,6 +7,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use super::request::ServedTags;
+use crate::outgoing::Tag;
 use crate::registry::storage::StorageError;
 
 /// Says why there is no image of some packages. All clients may see the message.
@@ -29,18 +30,18 @@ pub enum OnDemandError {
     },
     /// The source has no tags, so only `latest` is valid.
     #[error("`{0}` is no tag: packages from a directory only have `latest`")]
-    NoTag(String),
+    NoTag(Tag),
     /// Tags of this kind are not served.
     #[error("`{tag}` is no tag here: this registry serves {served}")]
     NotServed {
         /// The tag.
-        tag: String,
+        tag: Tag,
         /// The kinds of tags that are served.
         served: ServedTags,
     },
     /// The packages' repository does not have this revision.
     #[error("there is no `{0}` in the repository that the packages are from")]
-    NoRevision(String),
+    NoRevision(Tag),
     /// Too many other images wait to be built.
     #[error("{0} other images wait to be built: try again later")]
     Busy(usize),

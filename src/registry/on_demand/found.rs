@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use crate::oci::{Blob, Form, Image, ImageSpec};
-use crate::registry::catalog::{Catalog, CatalogError, Manifest, PreparedArtifact};
+use crate::outgoing::{RepositoryName, Tag};
+use crate::registry::catalog::{Catalog, Manifest, PreparedArtifact};
 use crate::registry::storage::StoredManifest;
 
 /// An image that is available.
@@ -36,15 +37,10 @@ impl FoundImage {
     }
 
     /// Adds the image to a catalog, under a tag or by its digest only.
-    pub fn add_to(
-        &self,
-        catalog: &mut Catalog,
-        name: &str,
-        tag: Option<&str>,
-    ) -> Result<(), CatalogError> {
-        match (self, tag) {
-            (Self::Here(artifact), tag) => catalog.add_prepared(name, tag, artifact),
-            (Self::Stored(manifest), tag) => catalog.add_manifest(name, tag, manifest.clone()),
+    pub fn add_to(&self, catalog: &mut Catalog, name: &RepositoryName, tag: Option<&Tag>) {
+        match self {
+            Self::Here(artifact) => catalog.add_prepared(name, tag, artifact),
+            Self::Stored(manifest) => catalog.add_manifest(name, tag, manifest.clone()),
         }
     }
 }

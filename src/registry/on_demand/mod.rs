@@ -29,10 +29,11 @@ use tokio::time::timeout;
 use crate::digest::{BlobDigest, Digest};
 use crate::error::with_causes;
 use crate::oci::ImageSpec;
+use crate::outgoing::{RepositoryName, TaggedName};
 use crate::registry::catalog::Catalog;
 use crate::registry::fair::{FairPlaces, Shares};
 use crate::registry::metrics::Metrics;
-use crate::registry::storage::{ObjectStorage, StorageKeys, Stored};
+use crate::registry::storage::{ImageKey, ObjectStorage, StorageKeys, Stored};
 use crate::store::Store;
 use found::FoundImage;
 
@@ -77,7 +78,6 @@ pub struct OnDemandOptions {
     pub remember: Duration,
 }
 
-type Reference = (String, String);
 type Outcome = Result<(), Arc<OnDemandError>>;
 
 /// The state of the image of a name and a tag.
@@ -126,9 +126,9 @@ async fn abandoned(mut audience: watch::Receiver<usize>, grace: Duration) {
 
 #[derive(Default)]
 struct State {
-    slots: BTreeMap<Reference, Slot>,
+    slots: BTreeMap<TaggedName, Slot>,
     /// The images that were replaced, with their repositories.
-    kept: Vec<(String, FoundImage, Instant)>,
+    kept: Vec<(RepositoryName, FoundImage, Instant)>,
 }
 
 /// Builds images by the names of their packages, and remembers them.
@@ -171,14 +171,13 @@ impl OnDemand {
         self.catalog.load_full()
     }
 
-    /// Finds or builds an image, and adds it to the catalog. Name and tag must be valid in
-    /// registries. `client` is the key of the client that shares the places for builds.
+    /// Finds or builds an image, and adds it to the catalog. `client` is the key of the client that shares the places for builds.
     ///
     /// # Errors
     /// Fails with [`OnDemandError`] if there is no such image, or it can't be built or stored.
-    pub async fn want(self: &Arc<Self>, name: &str, tag: &str, client: &str) -> Outcome {
+    pub async fn want(self: &Arc<Self>, name: &TaggedName, client: &str) -> Outcome {
         loop {
-            let Some(mut waiting) = self.begin(name, tag, client)? else { return Ok(()) };
+            let Some(mut waiting) = self.begin(name, client)? else { return Ok(()) };
             let outcome = waiting.build.outcome.wait_for(Option::is_some).await;
             let lost =
                 || Err(Arc::new(OnDemandError::Internal(std::io::Error::other("it is lost"))));
@@ -196,14 +195,12 @@ impl OnDemand {
     /// the image is there.
     fn begin(
         self: &Arc<Self>,
-        name: &str,
-        tag: &str,
+        name: &TaggedName,
         client: &str,
     ) -> Result<Option<Waiting>, Arc<OnDemandError>> {
-        let reference = (name.to_owned(), tag.to_owned());
         let options = &self.options;
         let mut state = self.lock();
-        match state.slots.get_mut(&reference) {
+        match state.slots.get_mut(name) {
             // If the sender was dropped without an outcome, build again.
             Some(Slot::Building(build)) if build.outcome.has_changed().is_ok() => {
                 self.metrics.build_joins.inc();
@@ -221,14 +218,14 @@ impl OnDemand {
             _ => {}
         }
         let request =
-            PackageRequest::new(name, tag, &options.source, options.tags, options.most_packages)?;
+            PackageRequest::new(name, &options.source, options.tags, options.most_packages)?;
         let (sender, outcome) = watch::channel(None);
         let build = Build { outcome, audience: watch::Sender::new(0) };
         let waiting = Waiting::new(build.clone());
         let audience = build.audience.subscribe();
-        let before = state.slots.insert(reference, Slot::Building(build));
+        let before = state.slots.insert(name.clone(), Slot::Building(build));
         if let Some(Slot::Built { found, .. }) = before {
-            state.kept.push((name.to_owned(), found, Instant::now()));
+            state.kept.push((name.repository.clone(), found, Instant::now()));
         }
         let this = Arc::clone(self);
         // The build runs in a task of its own: the request's task may end before.
@@ -254,10 +251,10 @@ impl OnDemand {
     }
 
     /// Notes that a blob which a client asked for by `name` is not in the storage.
-    pub fn note_missing(&self, name: &str, digest: &BlobDigest) {
+    pub fn note_missing(&self, name: &RepositoryName, digest: &BlobDigest) {
         let Some(storage) = &self.storage else { return };
         let state = self.lock();
-        let slots = state.slots.iter().filter(|((slot, _), _)| slot == name);
+        let slots = state.slots.iter().filter(|(slot, _)| slot.repository == *name);
         let manifests = slots.filter_map(|(_, slot)| match slot {
             Slot::Built { found: FoundImage::Stored(manifest), .. } => Some(&*manifest.blob.bytes),
             _ => None,
@@ -299,19 +296,18 @@ impl OnDemand {
         if let Err(error) = &outcome
             && matches!(**error, OnDemandError::Abandoned)
         {
-            let (name, tag) = (&request.name, &request.tag);
+            let (name, tag) = for_log(&request.name);
             tracing::info!(name, tag, "the build was ended, since no client waits for it");
             self.metrics.builds_abandoned.inc();
         }
         let mut state = self.lock();
-        let reference = (request.name, request.tag);
         match slot {
-            Some(slot) => drop(state.slots.insert(reference, slot)),
-            None => drop(state.slots.remove(&reference)),
+            Some(slot) => drop(state.slots.insert(request.name, slot)),
+            None => drop(state.slots.remove(&request.name)),
         }
-        for (name, tag) in state.forget(self.options.most_images) {
+        for name in state.forget(self.options.most_images) {
             // The link may have been removed already.
-            let _ = std::fs::remove_file(self.link(&name, &tag));
+            let _ = std::fs::remove_file(self.link(&name));
         }
         self.catalog.store(Arc::new(state.catalog()));
         outcome
@@ -320,8 +316,8 @@ impl OnDemand {
     /// Returns the image if another server, or an earlier run of this one, has stored it.
     async fn stored(&self, request: &PackageRequest) -> Option<FoundImage> {
         let storage = self.storage.as_ref()?;
-        let (name, tag) = (&request.name, &request.tag);
-        match storage.image(name, &self.key(request)).await {
+        let (name, tag) = for_log(&request.name);
+        match storage.image(&request.name.repository, &self.key(request)).await {
             Ok(stored) => {
                 let is_fresh = |stored: OffsetDateTime| {
                     let age = OffsetDateTime::now_utc() - stored;
@@ -349,9 +345,9 @@ impl OnDemand {
             self.metrics.builds_refused.inc();
             return Err(OnDemandError::Busy(self.places.waiting()));
         };
-        let (begin, name, tag) = (Instant::now(), &request.name, &request.tag);
+        let (begin, (name, tag)) = (Instant::now(), for_log(&request.name));
         tracing::info!(name, tag, source = request.source.for_messages(), "building");
-        let link = self.link(name, tag);
+        let link = self.link(&request.name);
         let built = self.options.nix.run(request, &link).await.and_then(|spec| self.check(spec));
         let ms = || u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.metrics.builds.inc();
@@ -378,8 +374,9 @@ impl OnDemand {
     ) -> Result<FoundImage, OnDemandError> {
         let Some(storage) = &self.storage else { return Ok(FoundImage::here(spec)) };
         let spec = Arc::new(spec);
-        let (name, tag) = (&request.name, &request.tag);
-        let stored = storage.put_image(&self.store, &spec, name, &self.key(request)).await;
+        let (name, tag) = for_log(&request.name);
+        let repository = &request.name.repository;
+        let stored = storage.put_image(&self.store, &spec, repository, &self.key(request)).await;
         let stored = stored.map_err(OnDemandError::Storage)?;
         let Stored { layers_sent, layers_skipped, bytes_sent, .. } = stored;
         self.metrics.stored_bytes.inc_by(bytes_sent);
@@ -389,9 +386,9 @@ impl OnDemand {
 
     /// Returns the key under which an image is stored. Servers with different settings, for which a
     /// tag stands for different images, have different keys.
-    fn key(&self, request: &PackageRequest) -> String {
+    fn key(&self, request: &PackageRequest) -> ImageKey {
         let settings = format!("{}\n{}", request.source, self.options.nix.settings());
-        format!("{}-{}", request.tag, &Digest::of(settings.as_bytes()).hex()[..16])
+        ImageKey::new(&request.name.tag, &settings)
     }
 
     /// Ends the builds that are under way.
@@ -404,8 +401,8 @@ impl OnDemand {
         if size > most { Err(OnDemandError::TooLarge { size, most }) } else { Ok(spec) }
     }
 
-    fn link(&self, name: &str, tag: &str) -> PathBuf {
-        let hex = Digest::of(format!("{name}:{tag}").as_bytes()).hex();
+    fn link(&self, name: &TaggedName) -> PathBuf {
+        let hex = Digest::of(name.to_string().as_bytes()).hex();
         self.options.roots.join(&hex[..32])
     }
 
@@ -417,7 +414,7 @@ impl OnDemand {
 impl State {
     /// Forgets images that are too old, and the least recently used ones if there are too many.
     /// Returns the images whose links are no longer needed.
-    fn forget(&mut self, most: usize) -> Vec<Reference> {
+    fn forget(&mut self, most: usize) -> Vec<TaggedName> {
         self.kept.retain(|(_, _, since)| since.elapsed() < KEPT);
         let excess = self.kept.len().saturating_sub(most);
         self.kept.drain(..excess);
@@ -439,16 +436,20 @@ impl State {
     }
 
     fn catalog(&self) -> Catalog {
-        const CHECKED: &str = "names and tags were checked when they were asked for";
         let mut catalog = Catalog::default();
         for (name, found, _) in &self.kept {
-            found.add_to(&mut catalog, name, None).expect(CHECKED);
+            found.add_to(&mut catalog, name, None);
         }
-        for ((name, tag), slot) in &self.slots {
+        for (TaggedName { repository, tag }, slot) in &self.slots {
             if let Slot::Built { found, .. } = slot {
-                found.add_to(&mut catalog, name, Some(tag)).expect(CHECKED);
+                found.add_to(&mut catalog, repository, Some(tag));
             }
         }
         catalog
     }
+}
+
+/// Returns the repository and the tag of a name, as fields of a line of the log.
+fn for_log(name: &TaggedName) -> (&str, &str) {
+    (name.repository.as_str(), name.tag.as_str())
 }

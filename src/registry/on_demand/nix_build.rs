@@ -297,7 +297,7 @@ impl NixBuild {
                         None => OnDemandError::Failed(redacted(&ended.stderr)),
                     });
                 }
-                Err(OnDemandError::NoRevision(request.tag.clone()))
+                Err(OnDemandError::NoRevision(request.name.tag.clone()))
             }
             PackageSource::Git { repository, revision } => {
                 let source = GitSource { repository, clones: &self.clones, running: &self.running };
@@ -305,7 +305,7 @@ impl NixBuild {
                 let files = directory.path().join("source");
                 source.check_out(revision, &files).await.map_err(|error| match error {
                     GitError::NoRevision if request.named.is_some() => {
-                        OnDemandError::NoRevision(request.tag.clone())
+                        OnDemandError::NoRevision(request.name.tag.clone())
                     }
                     GitError::NoRevision => OnDemandError::Failed(
                         "what `latest` stands for is not in the packages' repository".to_owned(),
@@ -347,7 +347,7 @@ impl NixBuild {
         let popularity = self.popularity.as_ref().map(|file| file.path.display().to_string());
         for (argument, value) in [
             ("program", &*program),
-            ("name", &request.name),
+            ("name", request.name.repository.as_str()),
             ("packages", &request.packages()),
             ("source", source),
             ("maxLayers", &self.max_layers.to_string()),
@@ -416,7 +416,11 @@ impl NixBuild {
 }
 
 fn log_failure(request: &PackageRequest, output: &str) {
-    tracing::warn!(name = request.name, output = with_public_urls(output), "Nix failed");
+    tracing::warn!(
+        name = request.name.repository.as_str(),
+        output = with_public_urls(output),
+        "Nix failed"
+    );
 }
 
 /// Returns the number of bytes that Nix would fetch, unpacked, from the lines that a dry run

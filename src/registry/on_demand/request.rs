@@ -1,5 +1,5 @@
 //! Parses package names from the name of a repository, and chooses the source of the packages.
-//! Stage: registry (pure). Input: a repository's name and a tag. Output: [`PackageRequest`].
+//! Stage: registry (pure). Input: an image's name. Output: [`PackageRequest`].
 
 use std::fmt;
 use std::path::PathBuf;
@@ -7,11 +7,10 @@ use std::str::FromStr;
 
 use super::error::OnDemandError;
 use crate::foreign::PublicUrl;
+use crate::outgoing::{Tag, TaggedName};
 
 /// The repository of nixpkgs.
 const NIXPKGS: &str = "https://github.com/NixOS/nixpkgs";
-/// The tag of a name without one.
-const LATEST: &str = "latest";
 
 /// The source of packages: a function of `{ system }`, as nixpkgs is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,28 +76,27 @@ impl PackageSource {
 
     /// Returns the source that a tag stands for: the configured one for `latest`, or the branch,
     /// tag or commit with the tag's name, if such tags are served.
-    fn tagged(&self, tag: &str, served: ServedTags) -> Result<Self, OnDemandError> {
-        let not_served = || OnDemandError::NotServed { tag: tag.to_owned(), served };
-        if tag == LATEST {
+    fn tagged(&self, tag: &Tag, served: ServedTags) -> Result<Self, OnDemandError> {
+        let not_served = |served| OnDemandError::NotServed { tag: tag.clone(), served };
+        if tag.is_latest() {
             return Ok(self.clone());
         }
         if matches!(self, Self::Path(_)) {
-            return Err(OnDemandError::NoTag(tag.to_owned()));
+            return Err(OnDemandError::NoTag(tag.clone()));
         }
-        let needed = if is_commit(tag) { ServedTags::Commits } else { ServedTags::Branches };
+        let is_commit = is_commit(tag.as_str());
+        let needed = if is_commit { ServedTags::Commits } else { ServedTags::Branches };
         if served < needed {
-            return Err(not_served());
+            return Err(not_served(served));
         }
         match self {
             // GitHub's archives have the commits of all forks: a commit may come from any user.
-            Self::Nixpkgs(_) if is_commit(tag) => {
-                Err(OnDemandError::NotServed { tag: tag.to_owned(), served: ServedTags::Branches })
-            }
-            Self::Nixpkgs(_) => Ok(Self::Nixpkgs(tag.to_owned())),
+            Self::Nixpkgs(_) if is_commit => Err(not_served(ServedTags::Branches)),
+            Self::Nixpkgs(_) => Ok(Self::Nixpkgs(tag.to_string())),
             Self::Git { repository, .. } => {
-                Ok(Self::Git { repository: repository.clone(), revision: tag.to_owned() })
+                Ok(Self::Git { repository: repository.clone(), revision: tag.to_string() })
             }
-            Self::Path(_) => Err(not_served()),
+            Self::Path(_) => Err(not_served(served)),
         }
     }
 
@@ -141,39 +139,35 @@ impl fmt::Display for ServedTags {
 /// A request for an image of packages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PackageRequest {
-    /// The repository: the packages' names between slashes.
-    pub name: String,
-    /// The tag.
-    pub tag: String,
+    /// The image's name, whose repository is the packages' names between slashes.
+    pub name: TaggedName,
     /// The source of the packages.
     pub source: PackageSource,
     /// The branch, tag or commit that the client named.
-    pub named: Option<String>,
+    pub named: Option<Tag>,
 }
 
 impl PackageRequest {
-    /// Parses a repository's name and a tag, both in the specification's alphabet
-    /// ([`check_reference`](crate::registry::catalog::check_reference)): no character of it has a
-    /// special meaning in Nix, git or a shell.
+    /// Parses an image's name. No character of such a name has a special meaning in Nix, git or a
+    /// shell.
     ///
     /// # Errors
     /// Fails with [`OnDemandError::TooManyPackages`] if the name lists too many, with
     /// [`OnDemandError::NoTag`] if the source has no tags, and with [`OnDemandError::NotServed`] if
     /// such tags are not served.
     pub fn new(
-        name: &str,
-        tag: &str,
+        name: &TaggedName,
         source: &PackageSource,
         served: ServedTags,
         most: usize,
     ) -> Result<Self, OnDemandError> {
-        let packages = name.split('/').count();
+        let packages = name.repository.as_str().split('/').count();
         if packages > most {
             return Err(OnDemandError::TooManyPackages { packages, most });
         }
-        let source = source.tagged(tag, served)?;
-        let named = (tag != LATEST).then(|| tag.to_owned());
-        Ok(Self { name: name.to_owned(), tag: tag.to_owned(), source, named })
+        let source = source.tagged(&name.tag, served)?;
+        let named = (!name.tag.is_latest()).then(|| name.tag.clone());
+        Ok(Self { name: name.clone(), source, named })
     }
 
     /// Returns the addresses of archives of nixpkgs, of which the first existing one is used. The
@@ -190,13 +184,17 @@ impl PackageRequest {
 
     /// Returns the packages' names as JSON.
     pub fn packages(&self) -> String {
-        serde_json::json!(self.name.split('/').collect::<Vec<_>>()).to_string()
+        serde_json::json!(self.name.repository.as_str().split('/').collect::<Vec<_>>()).to_string()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn name(repository: &str, tag: &str) -> TaggedName {
+        TaggedName::parse(repository, tag).unwrap()
+    }
 
     #[test]
     fn sources_are_read_and_printed() {
@@ -230,7 +228,7 @@ mod tests {
             ("path!/srv", Commits, "v1", None),
         ] {
             let source: PackageSource = source.parse().unwrap();
-            let found = PackageRequest::new("a/b", tag, &source, served, 2);
+            let found = PackageRequest::new(&name("a/b", tag), &source, served, 2);
             match (expected, found) {
                 (Some(expected), Ok(found)) => {
                     assert_eq!(found.source.to_string(), expected);
@@ -241,7 +239,7 @@ mod tests {
                     None,
                     Err(OnDemandError::NoTag(found) | OnDemandError::NotServed { tag: found, .. }),
                 ) => {
-                    assert_eq!(found, tag);
+                    assert_eq!(found.as_str(), tag);
                 }
                 (expected, found) => panic!("{expected:?}: {found:?}"),
             }
@@ -252,7 +250,7 @@ mod tests {
     fn clients_name_branches_and_tags_of_nixpkgs_itself() {
         let source: PackageSource = "nixpkgs!main".parse().unwrap();
         let archives = |tag| {
-            let request = PackageRequest::new("a", tag, &source, ServedTags::Branches, 2);
+            let request = PackageRequest::new(&name("a", tag), &source, ServedTags::Branches, 2);
             request.unwrap().archives()
         };
         let archive = |name| format!("https://github.com/NixOS/nixpkgs/archive/{name}.tar.gz");
@@ -267,8 +265,8 @@ mod tests {
     #[test]
     fn packages_are_counted() {
         let source = PackageSource::Path("/srv".into());
-        let error =
-            PackageRequest::new("a/b/c", "latest", &source, ServedTags::Latest, 2).unwrap_err();
+        let error = PackageRequest::new(&name("a/b/c", "latest"), &source, ServedTags::Latest, 2)
+            .unwrap_err();
         assert!(matches!(error, OnDemandError::TooManyPackages { packages: 3, most: 2 }));
     }
 }

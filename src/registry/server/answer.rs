@@ -18,11 +18,12 @@ use super::parts::{Parts, Picker};
 use super::permissions::Asker;
 use super::range::{WantedPart, part};
 use super::referrers::{Referrers, list_referrers};
-use super::route::{NoRoute, Route, route};
+use super::route::{NoRoute, Route};
 use super::shared::Shared;
 use super::start_page::{Offers, start_page};
 use crate::digest::BlobDigest;
 use crate::oci::IMAGE_INDEX;
+use crate::outgoing::{RepositoryName, Tag, TagOrDigest};
 use crate::registry::catalog::{Content, Manifest, Repository};
 use crate::registry::on_demand::OnDemandError;
 use crate::registry::storage::StorageError;
@@ -43,13 +44,17 @@ pub const METRICS: &str = "/metrics";
 /// The value of `Retry-After`, in seconds, if too many images are being built.
 const RETRY_AFTER: &str = "10";
 
-/// Answers a request. Also returns the kind of the request, for the metrics.
-pub fn answer(shared: &Arc<Shared>, asker: &Asker, request: &Request) -> (&'static str, Response) {
-    let path = request.uri().path();
-    let found = route(path);
-    let (kind, mut response) = match (path, found) {
+/// Answers a request, of which `found` is the route. Also returns the kind of the request, for the
+/// metrics.
+pub fn answer(
+    shared: &Arc<Shared>,
+    asker: &Asker,
+    request: &Request,
+    found: &Result<Route, NoRoute>,
+) -> (&'static str, Response) {
+    let (kind, mut response) = match (request.uri().path(), found) {
         (_, found) if !reads(request.method()) => {
-            (found.map_or("none", |found| kind(&found)), read_only())
+            (found.as_ref().map_or("none", kind), read_only())
         }
         (HEALTH, _) => ("healthz", bytes(StatusCode::OK, TEXT, b"ok\n".to_vec())),
         (METRICS, _) => {
@@ -59,8 +64,8 @@ pub fn answer(shared: &Arc<Shared>, asker: &Asker, request: &Request) -> (&'stat
             ("metrics", bytes(StatusCode::OK, PROMETHEUS, shared.metrics.to_text().into_bytes()))
         }
         ("/", _) => ("start", start(shared, asker, request.headers())),
-        (_, Ok(found)) => (kind(&found), found_route(shared, asker, request, &found)),
-        (_, Err(problem)) => ("none", no_route(problem)),
+        (_, Ok(found)) => (kind(found), found_route(shared, asker, request, found)),
+        (_, Err(problem)) => ("none", no_route(*problem)),
     };
     if request.method() == Method::HEAD {
         *response.body_mut() = Body::empty();
@@ -114,7 +119,7 @@ fn start(shared: &Shared, asker: &Asker, headers: &HeaderMap) -> Response {
     let host = host.filter(|host| host.chars().all(is_plain)).unwrap_or("HOST");
     let catalog = shared.catalog.load();
     let permissions = shared.permissions.load();
-    let may = |name: &&str| permissions.as_ref().is_none_or(|it| it.allow(asker, name));
+    let may = |name: &&RepositoryName| permissions.as_ref().is_none_or(|it| it.allow(asker, name));
     let names = catalog.names().filter(may);
     let repositories = names.filter_map(|name| Some((name, catalog.repository(name)?)));
     let has = Offers { packages: shared.on_demand.is_some(), maps: shared.explain.is_some() };
@@ -156,7 +161,7 @@ fn later(status: StatusCode, code: &str, message: &str) -> Response {
 
 /// Returns the answer for a user that may not pull from a repository. It does not tell whether the
 /// repository exists.
-pub fn denied(name: &str) -> Response {
+pub fn denied(name: &RepositoryName) -> Response {
     of_registry(error(
         StatusCode::FORBIDDEN,
         "DENIED",
@@ -207,13 +212,16 @@ fn found_route(shared: &Arc<Shared>, asker: &Asker, request: &Request, found: &R
         Route::Catalog => {
             let catalog = shared.catalog.load();
             let permissions = shared.permissions.load();
-            let may = |name: &&str| permissions.as_ref().is_none_or(|it| it.allow(asker, name));
-            let names = catalog.names().filter(may);
+            let may = |name: &&RepositoryName| {
+                permissions.as_ref().is_none_or(|it| it.allow(asker, name))
+            };
+            let names = catalog.names().filter(may).map(RepositoryName::as_str);
             list(request, names, "/v2/_catalog", |names| json!({ "repositories": names }))
         }
         Route::Tags(name) => in_repository(shared, name, |repository| {
             let path = format!("/v2/{name}/tags/list");
-            list(request, repository.tags(), &path, |tags| json!({ "name": name, "tags": tags }))
+            let tags = repository.tags().map(Tag::as_str);
+            list(request, tags, &path, |tags| json!({ "name": name.as_str(), "tags": tags }))
         }),
         Route::Manifest(name, reference) => in_repository(shared, name, |repository| {
             manifest(repository, reference, request.headers())
@@ -232,7 +240,7 @@ fn found_route(shared: &Arc<Shared>, asker: &Asker, request: &Request, found: &R
 
 fn in_repository(
     shared: &Shared,
-    name: &str,
+    name: &RepositoryName,
     answer: impl FnOnce(&Repository) -> Response,
 ) -> Response {
     shared.catalog_with(name).repository(name).map_or_else(
@@ -268,7 +276,12 @@ fn no_route(problem: NoRoute) -> Response {
 }
 
 /// Returns a list of the documents that refer to a manifest, or a page of it.
-fn referrers(repository: &Repository, name: &str, digest: &BlobDigest, query: &str) -> Response {
+fn referrers(
+    repository: &Repository,
+    name: &RepositoryName,
+    digest: &BlobDigest,
+    query: &str,
+) -> Response {
     let Referrers { index, is_filtered, next } =
         list_referrers(query, repository.referrers(digest));
     let mut response = bytes(StatusCode::OK, IMAGE_INDEX, index.to_string().into_bytes());
@@ -282,13 +295,13 @@ fn referrers(repository: &Repository, name: &str, digest: &BlobDigest, query: &s
     response
 }
 
-fn manifest(repository: &Repository, reference: &str, headers: &HeaderMap) -> Response {
+fn manifest(repository: &Repository, reference: &TagOrDigest, headers: &HeaderMap) -> Response {
     let found = repository.manifest(reference);
     found.map_or_else(|| no_manifest(reference), |found| manifest_body(found, headers))
 }
 
 /// Returns the answer for a manifest that does not exist.
-pub fn no_manifest(reference: &str) -> Response {
+pub fn no_manifest(reference: &TagOrDigest) -> Response {
     let message = format!("there is no manifest `{reference}`");
     error(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", &message)
 }

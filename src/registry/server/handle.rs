@@ -2,7 +2,6 @@
 //! catalog.
 //! Stage: registry. Input: a request. Output: a response, which is counted and logged.
 
-use std::borrow::Cow;
 use std::future::{Future, poll_fn};
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,11 +19,12 @@ use super::answer::{self, answer};
 use super::connections::{Connection, Role};
 use super::map;
 use super::permissions::Asker;
-use super::route::{Route, route};
+use super::route::{NoRoute, Route, route};
 use super::shared::Shared;
 use super::stored;
 use super::users::Admission;
 use super::watched_body::{ServedExchange, WatchedBody};
+use crate::outgoing::{TagOrDigest, TaggedName};
 use crate::registry::client_address;
 
 /// The longest time for which a request waits for its turn.
@@ -75,11 +75,12 @@ async fn answered(
         return ("none", answer::bad_request(problem));
     }
     let path = request.uri().path();
+    let found = route(path);
     // Health checks have no password, and metrics matter most under load: neither needs a turn.
     let is_health = path == answer::HEALTH;
     let is_own = is_health || path == answer::METRICS;
     match role {
-        Role::Admin if is_own => return answer(shared, &Asker::Anybody, &request),
+        Role::Admin if is_own => return answer(shared, &Asker::Anybody, &request, &found),
         Role::Admin => return ("none", answer::nothing_here()),
         Role::Registry => {}
     }
@@ -96,7 +97,9 @@ async fn answered(
     let asker = match shared.users.load_full().filter(|_| !is_health) {
         None => Asker::Anybody,
         // With permissions, some repositories may need no password: the rules decide below.
-        Some(_) if given.is_none() && permissions.is_some() && may_be_open(path) => Asker::Anybody,
+        Some(_) if given.is_none() && permissions.is_some() && may_be_open(&found) => {
+            Asker::Anybody
+        }
         Some(users) => match users.admits(given, client).await {
             Admission::Admitted(user) => {
                 exchange.by(&user);
@@ -113,7 +116,7 @@ async fn answered(
         },
     };
     if let Some(permissions) = &permissions
-        && let Ok(found) = route(path)
+        && let Ok(found) = &found
         && let Some(name) = found.repository()
         && !permissions.allow(&asker, name)
     {
@@ -125,23 +128,23 @@ async fn answered(
         };
     }
     if let Some(on_demand) = &shared.on_demand
-        && let Some((name, tag)) = wanted(shared, &request)
+        && let Some(name) = wanted(shared, &request, &found)
     {
         let client = match &asker {
             Asker::User(user) => format!("user {user}"),
             Asker::Anybody => client.to_string(),
         };
-        if let Err(error) = on_demand.want(name, &tag, &client).await {
+        if let Err(error) = on_demand.want(&name, &client).await {
             return ("manifest", answer::not_built(&error, request.method()));
         }
     }
     let (head, body) = request.into_parts();
-    if let Some(answered) = map::answer(shared, &head).await {
+    if let Some(answered) = map::answer(shared, &head, &found).await {
         return answered;
     }
-    match stored::answer(shared, &head).await {
+    match stored::answer(shared, &head, &found).await {
         Some(answered) => answered,
-        None => answer(shared, &asker, &Request::from_parts(head, body)),
+        None => answer(shared, &asker, &Request::from_parts(head, body), &found),
     }
 }
 
@@ -156,22 +159,25 @@ fn wrong_host(request: &Request) -> Option<&'static str> {
     }
 }
 
-/// Returns whether a path belongs to a repository: repositories may be open to clients without a
+/// Returns whether a route belongs to a repository: repositories may be open to clients without a
 /// password. The path `/v2/` does not. Clients ask for it first to learn whether they need a
 /// password, and never send one if the answer is no.
-fn may_be_open(path: &str) -> bool {
-    route(path).is_ok_and(|route| route.repository().is_some())
+fn may_be_open(found: &Result<Route, NoRoute>) -> bool {
+    found.as_ref().is_ok_and(|found| found.repository().is_some())
 }
 
 /// Returns the image that a request asks for, if that image is to be built.
-fn wanted<'r>(shared: &Shared, request: &'r Request) -> Option<(&'r str, Cow<'r, str>)> {
-    match route(request.uri().path()) {
-        Ok(Route::Manifest(name, tag))
+fn wanted(
+    shared: &Shared,
+    request: &Request,
+    found: &Result<Route, NoRoute>,
+) -> Option<TaggedName> {
+    match found {
+        Ok(Route::Manifest(name, TagOrDigest::Tag(tag)))
             if answer::reads(request.method())
-                && !tag.contains(':')
                 && shared.catalog.load().repository(name).is_none() =>
         {
-            Some((name, tag))
+            Some(TaggedName { repository: name.clone(), tag: tag.clone() })
         }
         _ => None,
     }

@@ -9,7 +9,7 @@ use axum::http::request::Parts as Head;
 use axum::response::Response;
 
 use super::answer;
-use super::route::{MAP, Route, route};
+use super::route::{MAP, NoRoute, Route};
 use super::shared::Shared;
 use crate::oci::{Architecture, ArtifactFile, Image, ImageSpec};
 use crate::registry::catalog::PreparedArtifact;
@@ -17,21 +17,24 @@ use crate::store::Store;
 
 /// Answers a request for the map of an image; `?ARCHITECTURE` chooses one of several images. Returns
 /// `None` for other requests, and if this server has no maps.
-pub async fn answer(shared: &Arc<Shared>, request: &Head) -> Option<(&'static str, Response)> {
+pub async fn answer(
+    shared: &Arc<Shared>,
+    request: &Head,
+    found: &Result<Route, NoRoute>,
+) -> Option<(&'static str, Response)> {
     let explain = shared.explain?;
-    let path = request.uri.path();
-    let Ok(Route::Map(name, tag)) = route(path) else { return None };
+    let Ok(Route::Map(name, tag)) = found else { return None };
     if !answer::reads(&request.method) {
         return None;
     }
     let catalog = shared.catalog.load_full();
-    let artifact = catalog.repository(name).and_then(|found| found.artifact(&tag)).cloned();
+    let artifact = catalog.repository(name).and_then(|found| found.artifact(tag)).cloned();
     let Some(artifact) = artifact.filter(|artifact| artifact.file().is_some()) else {
-        return Some(("map", answer::of_registry(answer::no_manifest(&tag))));
+        return Some(("map", answer::of_registry(answer::no_manifest(&tag.clone().into()))));
     };
     let architecture = request.uri.query().and_then(|query| query.split('/').next()?.parse().ok());
     let architecture = architecture.unwrap_or_else(Architecture::of_this_machine);
-    let shown = path.trim_start_matches(MAP).to_owned();
+    let shown = request.uri.path().trim_start_matches(MAP).to_owned();
     // To read a file and to write the page takes a processor for a while, like a layer.
     let place = shared.makers.place().await;
     let store = shared.store.clone();

@@ -11,6 +11,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use crate::outgoing::RepositoryName;
 use crate::registry::error::SetupError;
 
 /// The name for all clients, with or without a password.
@@ -89,8 +90,8 @@ impl Permissions {
     }
 
     /// Returns whether a client may pull from a repository.
-    pub fn allow(&self, asker: &Asker, repository: &str) -> bool {
-        let name: Vec<_> = repository.split('/').collect();
+    pub fn allow(&self, asker: &Asker, repository: &RepositoryName) -> bool {
+        let name: Vec<_> = repository.as_str().split('/').collect();
         self.0.iter().any(|rule| {
             let named = match asker {
                 Asker::Anybody => rule.who.contains(ANYBODY),
@@ -165,7 +166,11 @@ mod tests {
             ("@users", "team/secret1/x", true),
         ] {
             let asker = if user.is_empty() { Asker::Anybody } else { Asker::User(user.to_owned()) };
-            assert_eq!(permissions.allow(&asker, repository), expected, "{user} {repository}");
+            assert_eq!(
+                permissions.allow(&asker, &repository.parse().unwrap()),
+                expected,
+                "{user} {repository}"
+            );
         }
     }
 

@@ -1,40 +1,38 @@
 //! Parses the path of a request (distribution-spec, "Endpoints").
 //! Stage: registry (pure). Input: a path. Output: [`Route`].
 
-use std::borrow::Cow;
-
 use percent_encoding::percent_decode_str;
 
 use crate::digest::BlobDigest;
-use crate::outgoing::{RepositoryName, Tag};
+use crate::outgoing::{ParseTagOrDigestError, RepositoryName, Tag, TagOrDigest};
 
 /// The beginning of the path of an image's map.
 pub const MAP: &str = "/map/";
 
 /// The thing that a path asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Route<'p> {
+pub enum Route {
     /// The registry itself: clients ask whether there is one.
     Base,
     /// The names of all repositories.
     Catalog,
     /// A repository's tags.
-    Tags(&'p str),
+    Tags(RepositoryName),
     /// A manifest, by tag or digest.
-    Manifest(&'p str, Cow<'p, str>),
+    Manifest(RepositoryName, TagOrDigest),
     /// A blob.
-    Blob(&'p str, BlobDigest),
+    Blob(RepositoryName, BlobDigest),
     /// The manifests that refer to a manifest.
-    Referrers(&'p str, BlobDigest),
+    Referrers(RepositoryName, BlobDigest),
     /// The beginning of an upload, or a step of it.
-    Upload(&'p str),
+    Upload(RepositoryName),
     /// The page that shows the contents of an image, by its tag: no part of the registry's interface.
-    Map(&'p str, Cow<'p, str>),
+    Map(RepositoryName, Tag),
 }
 
-impl Route<'_> {
+impl Route {
     /// Returns the repository in the path, if there is one.
-    pub fn repository(&self) -> Option<&str> {
+    pub fn repository(&self) -> Option<&RepositoryName> {
         match self {
             Self::Base | Self::Catalog => None,
             Self::Tags(name)
@@ -64,20 +62,18 @@ pub enum NoRoute {
 /// parsed from the right. The last part, a tag or a digest, is decoded once (`sha256%3A…`), since
 /// clients may encode a colon in a path (RFC 3986, 2.2 and 3.3); names have no characters that need
 /// encoding.
-pub fn route(path: &str) -> Result<Route<'_>, NoRoute> {
+pub fn route(path: &str) -> Result<Route, NoRoute> {
     match path {
         "/v2/" | "/v2" => return Ok(Route::Base),
         "/v2/_catalog" => return Ok(Route::Catalog),
         _ => {}
     }
-    let named = |name| if RepositoryName::is_valid(name) { Ok(name) } else { Err(NoRoute::Name) };
+    let named = |name: &str| name.parse().map_err(|_| NoRoute::Name);
     if let Some(reference) = path.strip_prefix(MAP) {
         let (name, tag) = reference.rsplit_once(':').ok_or(NoRoute::NotFound)?;
         let tag = percent_decode_str(tag).decode_utf8_lossy();
-        return match Tag::is_valid(&tag) {
-            true => Ok(Route::Map(named(name)?, tag)),
-            false => Err(NoRoute::Reference),
-        };
+        let tag = tag.parse().map_err(|_| NoRoute::Reference)?;
+        return Ok(Route::Map(named(name)?, tag));
     }
     let rest = path.strip_prefix("/v2/").ok_or(NoRoute::NotFound)?;
     if let Some(name) = rest.strip_suffix("/tags/list") {
@@ -94,13 +90,11 @@ pub fn route(path: &str) -> Result<Route<'_>, NoRoute> {
     match kind {
         "manifests" => {
             let name = named(name)?;
-            // A part with an algorithm is meant to be a digest.
-            let digest = last.contains(':');
-            match (digest, last.parse::<BlobDigest>().is_ok(), Tag::is_valid(&last)) {
-                (true, true, _) | (false, _, true) => Ok(Route::Manifest(name, last)),
-                (true, false, _) => Err(NoRoute::Digest),
-                (false, _, false) => Err(NoRoute::Reference),
-            }
+            let reference = last.parse().map_err(|problem| match problem {
+                ParseTagOrDigestError::Digest => NoRoute::Digest,
+                ParseTagOrDigestError::Tag => NoRoute::Reference,
+            })?;
+            Ok(Route::Manifest(name, reference))
         }
         "blobs" => Ok(Route::Blob(named(name)?, digest()?)),
         "referrers" => Ok(Route::Referrers(named(name)?, digest()?)),
@@ -116,27 +110,29 @@ mod tests {
     fn paths_ask_for_what_they_ask_for() {
         let hex = "0".repeat(64);
         let digest: BlobDigest = format!("sha256:{hex}").parse().unwrap();
+        let name = |text: &str| text.parse::<RepositoryName>().unwrap();
+        let tag = |text: &str| text.parse::<Tag>().unwrap();
         let blobs = |name: &str| format!("/v2/{name}/blobs/sha256:{hex}");
         let cases = [
             ("/v2/".to_owned(), Ok(Route::Base)),
             ("/v2/_catalog".to_owned(), Ok(Route::Catalog)),
-            ("/v2/a/b/tags/list".to_owned(), Ok(Route::Tags("a/b"))),
-            ("/v2/a/manifests/v1".to_owned(), Ok(Route::Manifest("a", "v1".into()))),
+            ("/v2/a/b/tags/list".to_owned(), Ok(Route::Tags(name("a/b")))),
+            ("/v2/a/manifests/v1".to_owned(), Ok(Route::Manifest(name("a"), tag("v1").into()))),
             (
                 "/v2/manifests/manifests/manifests/v1".to_owned(),
-                Ok(Route::Manifest("manifests/manifests", "v1".into())),
+                Ok(Route::Manifest(name("manifests/manifests"), tag("v1").into())),
             ),
-            (blobs("a/b/c"), Ok(Route::Blob("a/b/c", digest))),
-            (blobs("blobs"), Ok(Route::Blob("blobs", digest))),
-            (format!("/v2/a/referrers/sha256:{hex}"), Ok(Route::Referrers("a", digest))),
-            (format!("/v2/a/referrers/sha256%3A{hex}"), Ok(Route::Referrers("a", digest))),
-            (format!("/v2/a/blobs/sha256%3A{hex}"), Ok(Route::Blob("a", digest))),
-            (format!("/v2/a/blobs/sha256%3a{hex}"), Ok(Route::Blob("a", digest))),
+            (blobs("a/b/c"), Ok(Route::Blob(name("a/b/c"), digest))),
+            (blobs("blobs"), Ok(Route::Blob(name("blobs"), digest))),
+            (format!("/v2/a/referrers/sha256:{hex}"), Ok(Route::Referrers(name("a"), digest))),
+            (format!("/v2/a/referrers/sha256%3A{hex}"), Ok(Route::Referrers(name("a"), digest))),
+            (format!("/v2/a/blobs/sha256%3A{hex}"), Ok(Route::Blob(name("a"), digest))),
+            (format!("/v2/a/blobs/sha256%3a{hex}"), Ok(Route::Blob(name("a"), digest))),
             (
                 format!("/v2/a/manifests/sha256%3A{hex}"),
-                Ok(Route::Manifest("a", digest.to_string().into())),
+                Ok(Route::Manifest(name("a"), digest.into())),
             ),
-            ("/v2/a/manifests/v%31".to_owned(), Ok(Route::Manifest("a", "v1".into()))),
+            ("/v2/a/manifests/v%31".to_owned(), Ok(Route::Manifest(name("a"), tag("v1").into()))),
             (format!("/v2/a/blobs/sha256%253A{hex}"), Err(NoRoute::Digest)),
             (format!("/v2/a/blobs/%73ha256%3A{}%2F", &hex[1..]), Err(NoRoute::Digest)),
             ("/v2/a/manifests/v%2531".to_owned(), Err(NoRoute::Reference)),
@@ -144,9 +140,9 @@ mod tests {
             ("/v2/a/manifests/v1%00".to_owned(), Err(NoRoute::Reference)),
             ("/v2/a/manifests/v%ff".to_owned(), Err(NoRoute::Reference)),
             ("/v2/a/manifests/v%".to_owned(), Err(NoRoute::Reference)),
-            ("/v2/a/blobs/uploads/".to_owned(), Ok(Route::Upload("a"))),
-            ("/v2/a/blobs/uploads/1-2-3".to_owned(), Ok(Route::Upload("a"))),
-            ("/map/a/b:v1".to_owned(), Ok(Route::Map("a/b", "v1".into()))),
+            ("/v2/a/blobs/uploads/".to_owned(), Ok(Route::Upload(name("a")))),
+            ("/v2/a/blobs/uploads/1-2-3".to_owned(), Ok(Route::Upload(name("a")))),
+            ("/map/a/b:v1".to_owned(), Ok(Route::Map(name("a/b"), tag("v1")))),
             ("/map/a/b".to_owned(), Err(NoRoute::NotFound)),
             ("/map/A:v1".to_owned(), Err(NoRoute::Name)),
             ("/map/../a:v1".to_owned(), Err(NoRoute::Name)),

@@ -16,7 +16,7 @@ use super::permissions::Permissions;
 use super::users::Users;
 use crate::digest::BlobDigest;
 use crate::oci::ImageSpec;
-use crate::outgoing::{Error, Hashing};
+use crate::outgoing::{Error, Hashing, RepositoryName};
 use crate::registry::IpNetwork;
 use crate::registry::catalog::Catalog;
 use crate::registry::fair::FairPlaces;
@@ -79,7 +79,7 @@ impl Shared {
 
     /// Returns the catalog that has a repository. If none has it, returns the catalog of built
     /// images.
-    pub fn catalog_with(&self, name: &str) -> Arc<Catalog> {
+    pub fn catalog_with(&self, name: &RepositoryName) -> Arc<Catalog> {
         let catalog = self.catalog.load_full();
         match &self.on_demand {
             Some(on_demand) if catalog.repository(name).is_none() => on_demand.catalog(),

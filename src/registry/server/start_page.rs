@@ -5,6 +5,7 @@ use std::fmt::Write;
 
 use super::route::MAP;
 use crate::oci::Platform;
+use crate::outgoing::RepositoryName;
 use crate::registry::catalog::Repository;
 
 const HEAD: &str = include_str!("start_page.html");
@@ -25,7 +26,7 @@ pub struct Offers {
 pub fn start_page<'r>(
     host: &str,
     has: Offers,
-    repositories: impl Iterator<Item = (&'r str, &'r Repository)>,
+    repositories: impl Iterator<Item = (&'r RepositoryName, &'r Repository)>,
 ) -> String {
     let images = repositories
         .flat_map(|(name, repository)| repository.tags().map(move |tag| (name, tag, repository)));

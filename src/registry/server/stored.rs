@@ -16,11 +16,12 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::answer;
 use super::parts::{Parts, Picker};
 use super::range::WantedPart;
-use super::route::{Route, route};
+use super::route::{NoRoute, Route};
 use super::shared::Shared;
 use crate::digest::BlobDigest;
 use crate::error::with_causes;
 use crate::oci::Blob;
+use crate::outgoing::{RepositoryName, TagOrDigest};
 use crate::registry::catalog::Manifest;
 use crate::registry::storage::{BlobSource, Document, ObjectStorage, StorageError};
 
@@ -32,30 +33,34 @@ const READY: usize = 2;
 
 /// Answers a request from the storage. Returns `None` if the request is to be answered from the
 /// catalogs.
-pub async fn answer(shared: &Shared, request: &Head) -> Option<(&'static str, Response)> {
+pub async fn answer(
+    shared: &Shared,
+    request: &Head,
+    found: &Result<Route, NoRoute>,
+) -> Option<(&'static str, Response)> {
     let on_demand = shared.on_demand.as_ref()?;
     let storage = on_demand.storage()?;
-    let found = route(request.uri.path()).ok()?;
-    let ours = |name| shared.catalog.load().repository(name).is_some();
+    let found = found.as_ref().ok()?;
+    let ours = |name: &RepositoryName| shared.catalog.load().repository(name).is_some();
     if !answer::reads(&request.method) {
         return None;
     }
     let (kind, answered) = match found {
         Route::Blob(name, digest) if !ours(name) => {
-            let answered = blob(storage, name, &digest, request).await;
+            let answered = blob(storage, name, digest, request).await;
             if matches!(&answered, Ok(answer) if answer.status() == StatusCode::NOT_FOUND) {
-                on_demand.note_missing(name, &digest);
+                on_demand.note_missing(name, digest);
             }
             ("blob", answered)
         }
         Route::Manifest(name, reference) if !ours(name) => {
-            let digest = reference.parse().ok()?;
+            let TagOrDigest::Digest(digest) = reference else { return None };
             let catalog = shared.catalog_with(name);
-            let known = catalog.repository(name).and_then(|found| found.manifest(&reference));
+            let known = catalog.repository(name).and_then(|found| found.manifest(reference));
             if known.is_some() {
                 return None;
             }
-            ("manifest", manifest(storage, name, &digest, request).await)
+            ("manifest", manifest(storage, name, digest, request).await)
         }
         _ => return None,
     };
@@ -74,26 +79,26 @@ fn unanswered(error: &StorageError) -> Response {
 
 async fn manifest(
     storage: &ObjectStorage,
-    name: &str,
+    name: &RepositoryName,
     digest: &BlobDigest,
     request: &Head,
 ) -> Result<Response, StorageError> {
     if !storage.has_manifest(name, digest).await? {
-        return Ok(answer::no_manifest(&digest.to_string()));
+        return Ok(answer::no_manifest(&(*digest).into()));
     }
     Ok(match storage.document(digest).await? {
         Some(Document { bytes, media_type: Some(media_type) }) => {
             let blob = Arc::new(Blob { digest: *digest, bytes: bytes.into() });
             answer::manifest_body(&Manifest { blob, media_type }, &request.headers)
         }
-        _ => answer::no_manifest(&digest.to_string()),
+        _ => answer::no_manifest(&(*digest).into()),
     })
 }
 
 /// Redirects the client to the storage, or passes on the blob's bytes.
 async fn blob(
     storage: &ObjectStorage,
-    name: &str,
+    name: &RepositoryName,
     digest: &BlobDigest,
     request: &Head,
 ) -> Result<Response, StorageError> {

@@ -16,6 +16,7 @@ use tokio_stream::StreamExt;
 use super::answer::{StorageAnswer, Verdict};
 use super::backend::Backend;
 use super::error::StorageError;
+use super::image_key::ImageKey;
 use super::in_turn::InTurn;
 use super::names::Names;
 use super::pointer::{Pointer, PointerPlace, StorageKeys, Unbelievable};
@@ -25,6 +26,7 @@ use super::upload;
 use super::verified::VerifiedStream;
 use crate::digest::BlobDigest;
 use crate::oci::LayerBlob;
+use crate::outgoing::RepositoryName;
 
 /// The size of the longest document in bytes. Registries take no longer manifests
 /// (distribution-spec, "Pushing Manifests").
@@ -49,7 +51,7 @@ pub struct Inner {
     /// The keys for the signatures of pointers, if there are any.
     pub keys: StorageKeys,
     /// The time of the newest pointer that was seen, by name and key.
-    pub newest: Mutex<BTreeMap<(String, String), OffsetDateTime>>,
+    pub newest: Mutex<BTreeMap<(RepositoryName, ImageKey), OffsetDateTime>>,
     /// The blobs that repositories are known to have.
     pub repositories: Mutex<Repositories>,
     pub in_turn: InTurn<BlobDigest>,
@@ -97,8 +99,8 @@ impl Inner {
     /// Returns whether no newer pointer with the same name and key has been seen.
     pub fn is_newest(
         &self,
-        name: &str,
-        key: &str,
+        name: &RepositoryName,
+        key: &ImageKey,
         signed: Option<OffsetDateTime>,
     ) -> Result<Option<OffsetDateTime>, Unbelievable> {
         let Some(time) = signed else { return Ok(None) };
@@ -106,7 +108,7 @@ impl Inner {
         if newest.len() >= NEWEST {
             newest.clear();
         }
-        let seen = newest.entry((name.to_owned(), key.to_owned())).or_insert(time);
+        let seen = newest.entry((name.clone(), key.clone())).or_insert(time);
         if *seen > time {
             return Err(Unbelievable::Old);
         }
@@ -127,7 +129,11 @@ impl Inner {
     }
 
     /// Returns whether a valid pointer lists a manifest as one of a repository.
-    pub async fn is_listed(&self, name: &str, digest: &BlobDigest) -> Result<bool, StorageError> {
+    pub async fn is_listed(
+        &self,
+        name: &RepositoryName,
+        digest: &BlobDigest,
+    ) -> Result<bool, StorageError> {
         let object = self.names.manifest(name, digest);
         let Some((_, bytes)) = self.read(&object).await? else { return Ok(false) };
         let pointer = serde_json::from_slice::<Pointer>(&bytes);
@@ -139,7 +145,7 @@ impl Inner {
 
     /// Returns the manifests that are listed for a repository, the newest first. Their pointers are
     /// not verified.
-    pub async fn manifests(&self, name: &str) -> Result<Vec<BlobDigest>, StorageError> {
+    pub async fn manifests(&self, name: &RepositoryName) -> Result<Vec<BlobDigest>, StorageError> {
         let prefix = self.names.manifests(name);
         let listed = async {
             let mut objects = self.backend.store.list(Some(&prefix));

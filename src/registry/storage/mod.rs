@@ -9,6 +9,7 @@
 mod answer;
 mod backend;
 mod error;
+mod image_key;
 mod in_turn;
 mod inner;
 mod names;
@@ -30,12 +31,13 @@ use tokio::task::JoinSet;
 use tokio_stream::StreamExt;
 
 pub use error::StorageError;
+pub use image_key::ImageKey;
 pub use pointer::StorageKeys;
 pub use source::{BlobSource, BlobStream, SignedUrl};
 
 use crate::digest::{BlobDigest, Digest};
 use crate::oci::{Blob, ForeignDocument, Form, Image, ImageSpec};
-use crate::outgoing::SharedLayer;
+use crate::outgoing::{RepositoryName, SharedLayer};
 use crate::store::Store;
 use backend::{Backend, BackendLimits};
 use inner::Inner;
@@ -134,8 +136,8 @@ impl ObjectStorage {
     /// missing manifest counts as "no image": storing the image again repairs it.
     pub async fn image(
         &self,
-        name: &str,
-        key: &str,
+        name: &RepositoryName,
+        key: &ImageKey,
     ) -> Result<Option<StoredManifest>, StorageError> {
         let object = self.0.names.image(name, key);
         let Some((meta, bytes)) = self.0.read(&object).await? else { return Ok(None) };
@@ -219,7 +221,7 @@ impl ObjectStorage {
     /// Fails with [`StorageError`] if the storage does not answer or refuses.
     pub async fn has_manifest(
         &self,
-        name: &str,
+        name: &RepositoryName,
         digest: &BlobDigest,
     ) -> Result<bool, StorageError> {
         if self.0.repositories().has_manifest(name, digest) {
@@ -233,7 +235,11 @@ impl ObjectStorage {
     ///
     /// # Errors
     /// Fails with [`StorageError`] if the storage does not answer or refuses.
-    pub async fn has(&self, name: &str, digest: &BlobDigest) -> Result<bool, StorageError> {
+    pub async fn has(
+        &self,
+        name: &RepositoryName,
+        digest: &BlobDigest,
+    ) -> Result<bool, StorageError> {
         let known = || self.0.repositories().has(name, digest);
         if known() {
             return Ok(true);
@@ -336,8 +342,8 @@ impl ObjectStorage {
         &self,
         store: &Store,
         spec: &Arc<ImageSpec>,
-        name: &str,
-        key: &str,
+        name: &RepositoryName,
+        key: &ImageKey,
     ) -> Result<Stored, StorageError> {
         let image = Image::new(spec);
         let mut stored = Stored {

@@ -3,7 +3,9 @@
 
 use object_store::path::{Path, PathPart};
 
+use super::image_key::ImageKey;
 use crate::digest::BlobDigest;
+use crate::outgoing::RepositoryName;
 
 /// The component between an image's name and its key. No component of a repository's name is equal
 /// to it (distribution-spec, "Pulling manifests"), so in a directory an image's file never has the
@@ -34,20 +36,20 @@ impl Names {
 
     /// Returns `images/<name>/_keys/<key>`: the object that names the manifest. Different names and
     /// keys have different objects.
-    pub fn image(&self, name: &str, key: &str) -> Path {
-        self.below(["images"].into_iter().chain(name.split('/')).chain([KEYS, key]))
+    pub fn image(&self, name: &RepositoryName, key: &ImageKey) -> Path {
+        self.in_repository(name, [KEYS, key.as_str()])
     }
 
     /// Returns `images/<name>/_manifests/<hex>`: the object that says that a repository has a
     /// manifest.
-    pub fn manifest(&self, name: &str, digest: &BlobDigest) -> Path {
+    pub fn manifest(&self, name: &RepositoryName, digest: &BlobDigest) -> Path {
         let hex = digest.digest().hex();
-        self.below(["images"].into_iter().chain(name.split('/')).chain([MANIFESTS, &hex]))
+        self.in_repository(name, [MANIFESTS, &hex])
     }
 
     /// Returns the prefix of the objects that list a repository's manifests.
-    pub fn manifests(&self, name: &str) -> Path {
-        self.below(["images"].into_iter().chain(name.split('/')).chain([MANIFESTS]))
+    pub fn manifests(&self, name: &RepositoryName) -> Path {
+        self.in_repository(name, [MANIFESTS])
     }
 
     /// Returns the object that is written to find out whether writing is possible.
@@ -63,6 +65,14 @@ impl Names {
     /// Returns the prefix of all objects.
     pub fn all(&self) -> Path {
         self.prefix.clone()
+    }
+
+    fn in_repository<'p>(
+        &self,
+        name: &'p RepositoryName,
+        parts: impl IntoIterator<Item = &'p str>,
+    ) -> Path {
+        self.below(["images"].into_iter().chain(name.as_str().split('/')).chain(parts))
     }
 
     fn below<'p>(&self, parts: impl IntoIterator<Item = &'p str>) -> Path {
@@ -82,22 +92,25 @@ mod tests {
         let names = Names::new(Path::from("a/b"));
         let digest = BlobDigest::new(Digest::of(b""));
         let hex = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        let key = ImageKey::new(&"v1".parse().unwrap(), "settings");
+        let (git, shell) = ("git".parse().unwrap(), "shell/git".parse().unwrap());
         assert_eq!(names.blob(&digest).as_ref(), format!("a/b/blobs/sha256/{hex}"));
-        assert_eq!(names.image("shell/git", "v1").as_ref(), "a/b/images/shell/git/_keys/v1");
+        let image = format!("a/b/images/shell/git/_keys/{}", key.as_str());
+        assert_eq!(names.image(&shell, &key).as_ref(), image);
         let manifest = format!("a/b/images/shell/git/_manifests/{hex}");
-        assert_eq!(names.manifest("shell/git", &digest).as_ref(), manifest);
+        assert_eq!(names.manifest(&shell, &digest).as_ref(), manifest);
         let names = Names::new(Path::default());
-        assert_eq!(names.image("git", "v1").as_ref(), "images/git/_keys/v1");
+        let image = format!("images/git/_keys/{}", key.as_str());
+        assert_eq!(names.image(&git, &key).as_ref(), image);
     }
 
     #[test]
     fn nothing_is_outside_of_its_place() {
         let names = Names::new(Path::from("a"));
-        for (name, key) in [("../..", "x"), ("git", "../../../x"), ("git", ""), ("", "..")] {
-            let path = names.image(name, key).to_string();
+        for part in ["..", ".", "../x", ""] {
+            let path = names.below(["images", part, "x"]).to_string();
             assert!(path.starts_with("a/images/"), "{path}");
             assert!(path.split('/').all(|part| part != ".."), "{path}");
         }
-        assert_ne!(names.image("a", "b/_keys/c"), names.image("a/b", "c"));
     }
 }

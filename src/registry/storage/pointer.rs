@@ -16,7 +16,9 @@ use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use time::OffsetDateTime;
 
+use super::image_key::ImageKey;
 use crate::digest::{BlobDigest, Digest};
+use crate::outgoing::RepositoryName;
 use crate::registry::error::SetupError;
 
 /// The smallest and the largest number of bytes of a key.
@@ -92,9 +94,9 @@ fn read_key(file: &Path) -> Result<Vec<u8>, SetupError> {
 #[derive(Clone, Copy, Debug)]
 pub enum PointerPlace<'a> {
     /// The pointer to the image of a name and a key, such as a tag.
-    Image(&'a str, &'a str),
+    Image(&'a RepositoryName, &'a ImageKey),
     /// The pointer to one of the manifests of a repository.
-    Manifest(&'a str),
+    Manifest(&'a RepositoryName),
 }
 
 /// A pointer to a manifest.
@@ -178,8 +180,8 @@ impl Pointer {
     /// equal bytes.
     fn message(&self, place: PointerPlace<'_>) -> Vec<u8> {
         let (kind, name, key) = match place {
-            PointerPlace::Image(name, key) => ("image", name, key),
-            PointerPlace::Manifest(name) => ("manifest", name, ""),
+            PointerPlace::Image(name, key) => ("image", name.as_str(), key.as_str()),
+            PointerPlace::Manifest(name) => ("manifest", name.as_str(), ""),
         };
         let (digest, stored) = (self.digest.to_string(), self.stored.unwrap_or(0).to_string());
         let mut message = Vec::new();
@@ -217,7 +219,10 @@ mod tests {
     fn what_was_signed_is_believed_and_nothing_else() {
         use Unbelievable::{Early, Forged, MediaType, Unsigned};
         let digest = |text: &str| BlobDigest::new(Digest::of(text.as_bytes()));
-        let place = PointerPlace::Image("a/b", "v1");
+        let name = |text: &str| text.parse::<RepositoryName>().unwrap();
+        let key = |tag: &str| ImageKey::new(&tag.parse().unwrap(), "");
+        let (a, ab, v1, v2) = (name("a"), name("a/b"), key("v1"), key("v2"));
+        let place = PointerPlace::Image(&ab, &v1);
         let new = |keys: &StorageKeys| Pointer::new(place, digest("one"), TYPE.to_owned(), keys);
         let (old, both, next) = (keys(b"a"), keys(b"ba"), keys(b"b"));
         fn check(
@@ -236,9 +241,9 @@ mod tests {
         assert_eq!(check(&new(&StorageKeys::default()), place, &old), Err(Unsigned));
         assert_eq!(check(&new(&StorageKeys::default()), place, &StorageKeys::default()), Ok(()));
         for other in [
-            PointerPlace::Image("a", "b/v1"),
-            PointerPlace::Image("a/b", "v2"),
-            PointerPlace::Manifest("a/b"),
+            PointerPlace::Image(&a, &v1),
+            PointerPlace::Image(&ab, &v2),
+            PointerPlace::Manifest(&ab),
         ] {
             assert_eq!(check(&signed, other, &old), Err(Forged), "{other:?}");
         }

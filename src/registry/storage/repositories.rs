@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::blobs_of;
 use crate::digest::{BlobDigest, Digest};
+use crate::outgoing::RepositoryName;
 
 /// The largest number of blobs that are remembered for all repositories. Beyond it, all are
 /// forgotten.
@@ -13,7 +14,7 @@ const MOST: usize = 200_000;
 /// Repositories by name, with their manifests and other blobs.
 #[derive(Debug, Default)]
 pub struct Repositories {
-    names: BTreeMap<String, Blobs>,
+    names: BTreeMap<RepositoryName, Blobs>,
     count: usize,
 }
 
@@ -25,11 +26,11 @@ struct Blobs {
 
 impl Repositories {
     /// Records that a repository has a manifest, and the blobs that the manifest names.
-    pub fn add(&mut self, name: &str, manifest: &[u8]) {
+    pub fn add(&mut self, name: &RepositoryName, manifest: &[u8]) {
         if self.count >= MOST {
             *self = Self::default();
         }
-        let blobs = self.names.entry(name.to_owned()).or_default();
+        let blobs = self.names.entry(name.clone()).or_default();
         if blobs.manifests.insert(BlobDigest::new(Digest::of(manifest))) {
             let before = blobs.others.len();
             blobs.others.extend(blobs_of(manifest));
@@ -38,14 +39,14 @@ impl Repositories {
     }
 
     /// Returns whether a repository is known to have a blob, which may be a manifest.
-    pub fn has(&self, name: &str, digest: &BlobDigest) -> bool {
+    pub fn has(&self, name: &RepositoryName, digest: &BlobDigest) -> bool {
         self.names
             .get(name)
             .is_some_and(|blobs| blobs.manifests.contains(digest) || blobs.others.contains(digest))
     }
 
     /// Returns whether a repository is known to have a manifest.
-    pub fn has_manifest(&self, name: &str, digest: &BlobDigest) -> bool {
+    pub fn has_manifest(&self, name: &RepositoryName, digest: &BlobDigest) -> bool {
         self.names.get(name).is_some_and(|blobs| blobs.manifests.contains(digest))
     }
 }

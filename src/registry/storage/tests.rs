@@ -35,8 +35,9 @@ async fn nobody_is_left_waiting() {
     let storage = storage(backend, Duration::from_millis(100));
     let begin = Instant::now();
     let digest = BlobDigest::new(Digest::of(b""));
+    let key = ImageKey::new(&"tag".parse().unwrap(), "");
     let errors = [
-        storage.image("name", "key").await.err(),
+        storage.image(&"name".parse().unwrap(), &key).await.err(),
         storage.document(&digest).await.err(),
         storage.blob(&digest, None).await.err(),
     ];

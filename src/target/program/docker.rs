@@ -19,6 +19,7 @@ use rayon::prelude::*;
 use thiserror::Error;
 
 use super::loopback::{Loopback, LoopbackError};
+use crate::digest::DiffId;
 use crate::error::Hint;
 use crate::oci::unpack::TarReader;
 use crate::oci::{Form, Image, ImageSpec, ManifestFormat, SpecLayer};
@@ -215,8 +216,8 @@ fn image_store() -> Result<ImageStore, DockerError> {
 }
 
 /// Returns the diff IDs of all layers, from the bottom up.
-fn diff_ids(spec: &ImageSpec) -> Vec<String> {
-    spec.layers.iter().map(|layer| layer.diff_id.to_string()).collect()
+fn diff_ids(spec: &ImageSpec) -> Vec<DiffId> {
+    spec.layers.iter().map(|layer| layer.diff_id).collect()
 }
 
 /// Lets a daemon with containerd's store pull the image from a registry on a loopback port. The
@@ -320,12 +321,12 @@ fn bytes(layers: &[SpecLayer]) -> u64 {
 struct Wanted<'w> {
     documents: &'w Image,
     /// The diff IDs of the layers, from the bottom up.
-    layers: Vec<String>,
+    layers: Vec<DiffId>,
 }
 
 impl Wanted<'_> {
     /// Returns whether an image of the daemon is this one.
-    fn is(&self, (id, layers): (&str, &[String])) -> bool {
+    fn is(&self, (id, layers): (&str, &[DiffId])) -> bool {
         // The classic store names an image by its configuration, and containerd's by its manifest;
         // podman leaves out the algorithm.
         let Image { config, manifest, .. } = self.documents;
@@ -375,14 +376,15 @@ fn known(wanted: &Wanted) -> Result<Known, DockerError> {
 const ID_AND_LAYERS: &str = "{{.ID}} {{json .RootFS.Layers}}";
 
 /// Parses a line that was printed in this format.
-fn id_and_layers(line: &str) -> Option<(&str, Vec<String>)> {
+fn id_and_layers(line: &str) -> Option<(&str, Vec<DiffId>)> {
     let (id, layers) = line.trim().split_once(' ')?;
     // An image without layers has `null` here.
-    let layers = serde_json::from_str::<Option<Vec<String>>>(layers).ok()?;
+    let layers = serde_json::from_str::<Option<Vec<DiffId>>>(layers).ok()?;
     Some((id, layers.unwrap_or_default()))
 }
 
-fn common_prefix(a: &[String], b: &[String]) -> usize {
+/// Returns the number of layers, from the bottom up, that two images share.
+fn common_prefix(a: &[DiffId], b: &[DiffId]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
@@ -466,10 +468,15 @@ fn said(output: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::digest::Digest;
+
+    fn diff_id(text: char) -> DiffId {
+        DiffId::new(Digest::of(text.to_string().as_bytes()))
+    }
 
     #[test]
     fn only_the_lowest_layers_in_common_count() {
-        let image = |ids: &str| ids.chars().map(String::from).collect::<Vec<_>>();
+        let image = |ids: &str| ids.chars().map(diff_id).collect::<Vec<_>>();
         for (there, wanted, common) in [
             ("", "ab", 0),
             ("ab", "ab", 2),
@@ -507,19 +514,18 @@ mod tests {
 
     #[test]
     fn an_image_without_layers_has_none() {
+        let [a, b] = ['a', 'b'].map(diff_id);
+        let both = format!(r#"1 ["{a}","{b}"]"#);
         for (line, expected) in [
             ("sha256:1 null\n", Some(("sha256:1", vec![]))),
             ("sha256:1 []", Some(("sha256:1", vec![]))),
-            (r#"1 ["sha256:a","sha256:b"]"#, Some(("1", vec!["sha256:a", "sha256:b"]))),
+            (&*both, Some(("1", vec![a, b]))),
+            (r#"1 ["sha256:a"]"#, None),
             ("", None),
             ("sha256:1", None),
             ("Error: no such image", None),
         ] {
-            let found = id_and_layers(line);
-            let expected = expected.map(|(id, layers)| {
-                (id, layers.into_iter().map(str::to_owned).collect::<Vec<_>>())
-            });
-            assert_eq!(found, expected, "{line}");
+            assert_eq!(id_and_layers(line), expected, "{line}");
         }
     }
 

@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use crate::digest::BlobDigest;
 use crate::oci::{Artifact, Documents, Form, ManifestFormat};
-use crate::outgoing::{self, Copied, Tally};
+use crate::outgoing::{self, Copied, TaggedName, Tally};
 use crate::registry::SetupError;
 use crate::registry::catalog::Catalog;
 use crate::registry::server::{Registry, ServerOptions};
@@ -37,7 +37,8 @@ impl Loopback {
     /// Fails with [`LoopbackError`] if there is no port or no thread for the registry.
     pub fn open(store: &Store, artifact: Artifact, form: Form) -> Result<Self, LoopbackError> {
         let mut catalog = Catalog::default();
-        catalog.add(NAME, TAG, &artifact, form).expect("the name is one");
+        let name = TaggedName::parse(NAME, TAG).expect("the name is one");
+        catalog.add(&name, &artifact, form);
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let options = ServerOptions::default();
         let registry = Registry::start(catalog, store.clone(), address, options)

@@ -28,7 +28,7 @@ use crate::foreign::PublicUrl;
 use crate::layer::DirectoryNar;
 use crate::oci::dir_format::{MANIFEST, VERSION, VERSION_TEXT};
 use crate::oci::{ForeignConfig, ForeignDescriptor, ForeignDocument, Platform};
-use crate::outgoing::{self, Reference, Tag, Watch};
+use crate::outgoing::{self, Reference, Tag, TagOrDigest, Watch};
 
 /// The number of bytes that are read at a time.
 const BUFFER: usize = 256 << 10;
@@ -102,9 +102,10 @@ fn find<'w>(
             let client = Client::connect(&source.reference, Access::Pull, &options, watch)?;
             let image = source.reference.name();
             let puller = Puller { client: &client, watch, image: &image };
-            let digest = reference.digest().map(|digest| digest.to_string());
-            let name = digest.or(reference.tag_or_latest().map(|tag| tag.to_string()));
-            let manifest = puller.manifest(&name.unwrap_or_default())?;
+            // If there is a digest, it decides, and not the tag.
+            let name =
+                reference.digest().map_or_else(|| reference.tag_or_digest(), TagOrDigest::from);
+            let manifest = puller.manifest(&name)?;
             Ok((client, manifest))
         };
         match read() {
@@ -273,14 +274,18 @@ struct Puller<'a> {
 }
 
 impl Puller<'_> {
-    fn manifest(&self, reference: &str) -> Result<Manifest, PrefetchError> {
-        let by_digest = reference.contains(':');
-        let image = format!("{}{}{reference}", self.image, if by_digest { "@" } else { ":" });
-        let bytes = self.client.get(&format!("manifests/{reference}"), MANIFESTS)?;
+    fn manifest(&self, name: &TagOrDigest) -> Result<Manifest, PrefetchError> {
+        let image = match name {
+            TagOrDigest::Tag(tag) => format!("{}:{tag}", self.image),
+            TagOrDigest::Digest(digest) => format!("{}@{digest}", self.image),
+        };
+        let bytes = self.client.get(&format!("manifests/{name}"), MANIFESTS)?;
         let bytes = bytes.ok_or_else(|| PrefetchError::NoImage(image.clone()))?;
         let digest = BlobDigest::new(Digest::of(&bytes));
-        if by_digest && digest.to_string() != reference {
-            let (expected, found) = (reference.to_owned(), digest.to_string());
+        if let TagOrDigest::Digest(expected) = name
+            && *expected != digest
+        {
+            let (expected, found) = (expected.to_string(), digest.to_string());
             let what = format!("the manifest of {}", self.image);
             return Err(PrefetchError::Changed { what, expected, found });
         }
@@ -311,7 +316,7 @@ impl Puller<'_> {
         }
         let images = images.into_iter().map(|(entry, platform)| {
             let digest = entry.digest().map_err(|error| self.malformed(error.to_string()))?;
-            Ok((self.manifest(&digest.to_string())?, platform))
+            Ok((self.manifest(&digest.into())?, platform))
         });
         images.collect()
     }
