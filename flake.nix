@@ -38,10 +38,10 @@
       overlays.dockerTools = final: prev: self.overlays.default final prev // { inherit (final.stowage) dockerTools; };
 
       # services.stowage: a registry on NixOS.
-      nixosModules.default = ./nix/modules/nixos.nix;
+      nixosModules.default = { imports = [ ./nix/modules/nixos.nix ]; };
 
       # perSystem.stowage.images: images in a flake by flake-parts.
-      flakeModules.default = ./nix/modules/flake-parts.nix;
+      flakeModules.default = { imports = [ ./nix/modules/flake-parts.nix ]; };
 
       # nixpkgs with the overlay.
       legacyPackages = lib.genAttrs (linux ++ darwin)

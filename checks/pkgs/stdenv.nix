@@ -30,11 +30,17 @@ let
         }
       );
       passthru = final.passthru or { };
+      # As nixpkgs' check-meta.nix, which reads licences before a derivation is made.
+      isFree = licence: licence.free or true;
+      allowed = lib.all isFree (lib.toList (final.meta.license or [ ]))
+        || throw "Package ‘${name}’ has an unfree license, refusing to evaluate.";
     in
     drv // passthru // lib.optionalAttrs (final ? pname) { inherit (final) pname; }
     // lib.optionalAttrs (final ? version) { inherit (final) version; }
     // {
       inherit name passthru;
+      drvPath = assert allowed; drv.drvPath;
+      outPath = assert allowed; drv.outPath;
       meta = final.meta or { };
       # `change` is a set, a function of the previous attributes, or of the final and these.
       overrideAttrs = change: make (final':

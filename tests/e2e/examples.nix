@@ -9,7 +9,7 @@ let
     nixpkgs = { inherit lib; };
     stowage.legacyPackages.${system} = pkgs // { pkgsCross.aarch64-multiplatform = forArm; };
   };
-  packages = name: ((import (../../examples + "/${name}/flake.nix")).outputs inputs).packages.${system};
+  packages = name: ((import (../../examples + "/${name}/flake.nix")).outputs inputs).packages.${system} or { };
 
   # In place of one that would be pulled.
   base = pkgs.stowage.buildImage {
@@ -19,7 +19,8 @@ let
   };
   archive = pkgs.runCommand "base.tar" { } "${base} > $out";
 in
-lib.genAttrs [ "web" "python" "postgresql" "platforms" "names" ] (name: (packages name).default)
+lib.genAttrs [ "web" "python" "postgresql" "names" ] (name: (packages name).default)
+// lib.optionalAttrs (packages "platforms" != { }) { platforms = (packages "platforms").default; }
   // {
   base-image = (packages "base-image").default.override { fromImage = archive; };
   # As `nix-shell --run` would; with nixpkgs' setup in small, which this set has none of.

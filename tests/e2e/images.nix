@@ -46,13 +46,16 @@ let
   };
   distribution = pkgs.runCommand "distribution.tar.gz" { nativeBuildInputs = [ pkgs.gzip ]; }
     "${distributionImage} | gzip --no-name > $out";
-  # A package with many facts, some of them unusual.
-  described = pkgs.stdenv.mkDerivation {
-    pname = "described";
-    version = "1.2";
-    buildInputs = [ pkgs.jq ];
-    buildCommand = "mkdir -p $out/bin; echo 'exec ${pkgs.jq}/bin/jq' > $out/bin/described";
-    passthru.src.urls = [ "mirror://gnu/described.tar.gz" "https://example.org/described.tar.gz" ];
+  # A package with many facts, some of them unusual. nixpkgs' own check of `meta` would refuse them, so
+  # that they are added to the finished derivation.
+  described = pkgs.stdenv.mkDerivation
+    {
+      pname = "described";
+      version = "1.2";
+      buildInputs = [ pkgs.jq ];
+      buildCommand = "mkdir -p $out/bin; echo 'exec ${pkgs.jq}/bin/jq' > $out/bin/described";
+      passthru.src.urls = [ "mirror://gnu/described.tar.gz" "https://example.org/described.tar.gz" ];
+    } // {
     meta = {
       license = [ pkgs.lib.licenses.mit { fullName = "Own Licence"; free = false; } (throw "no licence") ];
       homepage = "https://example.org/described";

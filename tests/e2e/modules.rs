@@ -25,6 +25,17 @@ fn command(systems: &Value, name: &str) -> String {
     arguments.to_owned()
 }
 
+/// Checks that `nix flake check` accepts every output, for every system.
+#[test]
+fn the_flake_passes_its_check() {
+    let mut arguments = vec!["flake", "check", "--no-build"];
+    // Nix 2.8 checks all systems, and does not know the option.
+    if run(&mut nix(&["flake", "check", "--help"])).contains("--all-systems") {
+        arguments.push("--all-systems");
+    }
+    run(&mut nix(&arguments));
+}
+
 #[test]
 fn options_of_the_service_are_arguments() {
     let systems = evaluate("systems");
