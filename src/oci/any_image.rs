@@ -31,8 +31,9 @@ pub fn image_of(
     match recognise(store, image) {
         Ok(GivenFile::Image(spec)) => return ImageSpec::read_outline(&store.locate(&spec)),
         Ok(GivenFile::Index(index)) => {
-            let index = IndexSpec::read(&store.locate(&index))?.load(store)?;
-            return Ok(ImageSpec::clone(index.image_for(architecture)?));
+            let index = IndexSpec::read(&store.locate(&index))?;
+            let spec = index.file_for(store, architecture)?;
+            return ImageSpec::read_outline(&store.locate(spec));
         }
         Ok(_) => {}
         // A name of an image in an archive may follow the path.

@@ -2,6 +2,7 @@
 //! Stage: oci. Input: the JSON of an image spec or an index spec. Output: [`Artifact`].
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -107,25 +108,54 @@ impl IndexSpec {
     }
 
     pub(super) fn load_parts(self, store: &Store, parts: ReadParts) -> Result<Artifact, Error> {
-        let mut images: Vec<Arc<ImageSpec>> = Vec::new();
-        let mut entries = Vec::new();
-        for IndexEntry { spec: file, annotations } in &self.images {
+        let image = |file: &Path| {
             let spec = ArtifactFile::open(store, &store.locate(file))?.image_spec(parts)?;
-            if let Some(other) = images.iter().position(|image| image.platform() == spec.platform())
-            {
-                return Err(Error::SamePlatform {
-                    platform: spec.platform().to_string(),
-                    first: self.images[other].spec.clone(),
-                    second: file.clone(),
-                });
-            }
-            images.push(Arc::new(spec));
-            entries.push(annotations.clone());
-        }
-        if images.is_empty() {
-            return Err(Error::EmptyIndex);
-        }
+            Ok(Arc::new(spec))
+        };
+        let images = self.files().map(image).collect::<Result<Vec<_>, Error>>()?;
+        self.check_platforms(images.iter().map(|image| image.platform()))?;
+        let entries = self.images.into_iter().map(|entry| entry.annotations).collect();
         Ok(Artifact { images, index: Some(Index { annotations: self.annotations, entries }) })
+    }
+
+    /// Returns the file of the image for an architecture. Keeps nothing of the other images in
+    /// memory.
+    ///
+    /// # Errors
+    /// Fails with [`Error::NoSuchPlatform`] if no image is for the architecture, and with the errors
+    /// of [`IndexSpec::load`].
+    pub(super) fn file_for(
+        &self,
+        store: &Store,
+        architecture: &Architecture,
+    ) -> Result<&Path, Error> {
+        let platform = |file| ArtifactFile::open(store, &store.locate(file))?.platform();
+        let platforms = self.files().map(platform).collect::<Result<Vec<_>, Error>>()?;
+        self.check_platforms(platforms.iter().cloned())?;
+        let wanted = Platform::linux(architecture);
+        let found = self.files().zip(&platforms).find(|(_, platform)| platform.is(&wanted));
+        let (file, _) = found.ok_or_else(|| no_such_platform(&wanted, platforms.iter()))?;
+        Ok(file)
+    }
+
+    /// Checks that there are images, of the given platforms, and no two for the same one.
+    fn check_platforms(&self, platforms: impl Iterator<Item = Platform>) -> Result<(), Error> {
+        let mut seen = BTreeMap::new();
+        for (platform, file) in platforms.zip(self.files()) {
+            let name = platform.to_string();
+            if let Some(first) = seen.insert(platform, file) {
+                let (first, second) = (first.to_owned(), file.to_owned());
+                return Err(Error::SamePlatform { platform: name, first, second });
+            }
+        }
+        if seen.is_empty() { Err(Error::EmptyIndex) } else { Ok(()) }
+    }
+}
+
+fn no_such_platform(wanted: &Platform, there: impl Iterator<Item = impl Display>) -> Error {
+    Error::NoSuchPlatform {
+        wanted: wanted.to_string(),
+        there: there.map(|platform| platform.to_string()).collect(),
     }
 }
 
@@ -191,10 +221,10 @@ impl Artifact {
             return Ok(&self.images[0]);
         }
         let wanted = |image: &&Arc<ImageSpec>| image.architecture == *architecture;
-        self.images.iter().find(wanted).ok_or_else(|| Error::NoSuchPlatform {
-            wanted: Platform::linux(architecture).to_string(),
-            there: self.platforms().map(|platform| platform.to_string()).collect(),
-        })
+        self.images
+            .iter()
+            .find(wanted)
+            .ok_or_else(|| no_such_platform(&Platform::linux(architecture), self.platforms()))
     }
 
     /// Returns the artifact with these blobs as the compressed form of its layers.

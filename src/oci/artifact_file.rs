@@ -6,15 +6,15 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use serde::Deserializer;
 use serde::de::{self, DeserializeOwned, DeserializeSeed, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use super::Error;
 use super::architecture::Architecture;
 use super::artifact::{Artifact, INDEX_SPEC, IndexSpec};
 use super::json_file;
+use super::platform::Platform;
 use super::recognise::spec_file;
 use super::spec::{self, ForLayers, ImageSpec, Outline};
 use crate::digest::Digest;
@@ -96,12 +96,18 @@ impl ArtifactFile {
             return self.json(spec::WHAT);
         }
         let index = self.json::<IndexSpec>(INDEX_SPEC)?.checked(&self.file)?;
-        let files: Vec<_> = index.files().map(Path::to_owned).collect();
-        let images = index.load_parts(store, ReadParts::ForLayers)?;
-        let wanted = images.image_for(architecture)?;
-        let place = images.images().iter().position(|image| Arc::ptr_eq(image, wanted));
-        let file = &files[place.unwrap_or_default()];
+        let file = index.file_for(store, architecture)?;
         Self::open(store, &store.locate(file))?.json(spec::WHAT)
+    }
+
+    /// Reads the platform of an image spec, and nothing else.
+    pub(super) fn platform(&mut self) -> Result<Platform, Error> {
+        /// The only field of an image spec that is read.
+        #[derive(Deserialize)]
+        struct WithPlatform {
+            platform: Platform,
+        }
+        self.json(spec::WHAT).map(|WithPlatform { platform }| platform)
     }
 
     pub(super) fn parse(&mut self, store: &Store, parts: ReadParts) -> Result<Artifact, Error> {

@@ -2,8 +2,10 @@
 //! Stage: oci (pure). Input: bytes. Output: typed fields.
 //!
 //! Each field is checked when it is asked for, so that a field which nothing needs may be anything.
-//! [`base`](super::base) is stricter: it checks a whole document before it uses any of it.
+//! `checked` is a second step for [`base`](super::base), which is stricter: it checks all fields of a
+//! document before it uses any of them.
 
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::platform::Platform;
@@ -27,6 +29,19 @@ impl ForeignDocument {
     /// Returns the whole document.
     pub fn as_value(&self) -> &Value {
         &self.0
+    }
+
+    /// Checks all fields that `T` has, and returns them.
+    ///
+    /// # Errors
+    /// Fails with a message for the user if a field is missing or not valid.
+    pub fn checked<T: DeserializeOwned>(&self) -> Result<T, String> {
+        checked(&self.0)
+    }
+
+    /// Returns the version of the document's shape, if it names one.
+    pub fn schema_version(&self) -> Option<u64> {
+        self.0["schemaVersion"].as_u64()
     }
 
     /// Returns the media type that the document names as its own. An index of OCI need not name one.
@@ -116,6 +131,19 @@ impl ForeignConfig {
         parse_json(bytes).map(Self)
     }
 
+    /// Checks all fields that `T` has, and returns them.
+    ///
+    /// # Errors
+    /// Fails with a message for the user if a field is missing or not valid.
+    pub fn checked<T: DeserializeOwned>(&self) -> Result<T, String> {
+        checked(&self.0)
+    }
+
+    /// Returns the whole document.
+    pub fn into_value(self) -> Value {
+        self.0
+    }
+
     /// Returns the platform of the image, if the configuration names one.
     pub fn platform(&self) -> Option<Platform> {
         Platform::of(&self.0)
@@ -126,6 +154,10 @@ impl ForeignConfig {
         let diff_ids = self.0["rootfs"]["diff_ids"].as_array()?;
         diff_ids.iter().map(|diff_id| diff_id.as_str()?.parse().ok()).collect()
     }
+}
+
+fn checked<T: DeserializeOwned>(document: &Value) -> Result<T, String> {
+    T::deserialize(document).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

@@ -17,7 +17,6 @@ mod config;
 mod created;
 pub mod dir_format;
 mod flatten;
-#[cfg(feature = "registry")]
 mod foreign_document;
 mod image;
 mod json_file;
@@ -54,7 +53,6 @@ pub use compressor::Compressor;
 pub use config::{ConfigError, ContainerConfig, nearest_of};
 pub use created::Created;
 pub use flatten::{Change, EntryId, RootNode, RootProblem, RootTree, flatten};
-#[cfg(feature = "registry")]
 pub use foreign_document::{ForeignConfig, ForeignDescriptor, ForeignDocument};
 pub use image::{Blob, Image, ManifestFormat};
 pub use json_file::write as write_json;

@@ -104,7 +104,7 @@ impl Default for Metrics {
             ),
             making_seconds: seconds(
                 "layer_making_seconds_total",
-                "Time spent on making layers, without that of waiting for clients.",
+                "Time spent on making layers, without that of waiting for clients: the sum of stowage_layer_making_duration_seconds, kept for older dashboards.",
             ),
             building: register(
                 &registry,
@@ -115,7 +115,7 @@ impl Default for Metrics {
             ),
             building_seconds: seconds(
                 "image_building_seconds_total",
-                "Time that Nix took to build images, or to fail.",
+                "Time that Nix took to build images, or to fail: the sum of stowage_image_building_duration_seconds, kept for older dashboards.",
             ),
             certificate_ends: IntGauge::new(
                 "certificate_end_timestamp_seconds",

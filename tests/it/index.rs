@@ -130,6 +130,38 @@ fn one_image_is_chosen_where_there_is_room_for_one() {
     }
 }
 
+/// Checks that only the wanted image of an index is read as a whole: the others may be damaged, as
+/// long as they have a platform. Two images for one platform are refused.
+#[test]
+fn only_the_wanted_image_is_read() {
+    let store = images();
+    index(&store);
+    let mut other = read(&store.root().join("arm64.json"));
+    let whole = other.to_string();
+    other["layers"] = json!("damaged");
+    store.write("arm64.json", &other.to_string());
+    let flatten = |arch: &str| {
+        run(&store, &["flatten", "index.json", "--arch", arch, "--output", "root.tar"])
+    };
+    let good = flatten("amd64");
+    assert!(good.status.success(), "{}", stderr(&good));
+    let bad = flatten("arm64");
+    assert_eq!(bad.status.code(), Some(1));
+    assert!(
+        stderr(&bad).contains("arm64.json") && stderr(&bad).contains("damaged"),
+        "{}",
+        stderr(&bad)
+    );
+    let none = stderr(&flatten("s390x"));
+    assert_eq!(
+        none,
+        "error: there is no image for linux/s390x, only for linux/amd64, linux/arm64\n"
+    );
+    store.write("arm64.json", &whole.replace("arm64", "amd64"));
+    let twice = stderr(&flatten("amd64"));
+    assert!(twice.contains("linux/amd64") && twice.contains("arm64.json"), "{twice}");
+}
+
 #[test]
 fn several_targets_are_copied_to() {
     let store = images();

@@ -1,5 +1,8 @@
-//! Parses the documents of a base image, as far as they are needed.
+//! Checks the documents of a base image, as far as they are needed.
 //! Stage: oci (pure). Input: JSON. Output: descriptors and platforms.
+//!
+//! [`ForeignDocument`] and [`ForeignConfig`] parse the documents. The rules here are stricter than
+//! theirs: a field that is needed must be valid before any part of the document is used.
 
 use std::collections::BTreeMap;
 
@@ -9,6 +12,7 @@ use serde_json::Value;
 
 use super::error::Problem;
 use crate::digest::{BlobDigest, DiffId, Digest};
+use crate::oci::foreign_document::{ForeignConfig, ForeignDocument};
 use crate::oci::media_type::{IMAGE_CONFIG, IMAGE_INDEX, IMAGE_MANIFEST};
 use crate::oci::platform::Platform;
 use crate::oci::unpack::parse_json;
@@ -103,7 +107,7 @@ impl Descriptor {
     }
 }
 
-/// Parses a document.
+/// Parses a document that is neither a manifest nor a configuration.
 ///
 /// # Errors
 /// Fails with [`Problem::Document`], which names the document, if it is not valid.
@@ -124,16 +128,16 @@ impl ImageManifest {
         const WHAT: &str = "image manifest";
         let error =
             |reason: String| Problem::Document { name: name.to_owned(), what: WHAT, reason };
+        let document = ForeignDocument::parse(bytes).map_err(error)?;
         // Check this first: schema 1 has another shape.
-        let value: Value = parse(name, WHAT, bytes)?;
-        match value.get("schemaVersion").and_then(Value::as_u64) {
+        match document.schema_version() {
             Some(2) => {}
             Some(version) => {
                 return Err(error(format!("schema version {version} is not supported")));
             }
             None => return Err(error("it has no `schemaVersion`".to_owned())),
         }
-        serde_json::from_value(value).map_err(|source| error(source.to_string()))
+        document.checked().map_err(error)
     }
 
     /// Returns whether this is an image, or an index that may have images: an artifact that is
@@ -188,9 +192,11 @@ impl Configuration {
             diff_ids: Option<Vec<DiffId>>,
         }
         const WHAT: &str = "image configuration";
-        let Json { platform, rootfs } = parse(name, WHAT, bytes)?;
-        let document = parse(name, WHAT, bytes)?;
-        Ok(Self { platform, diff_ids: rootfs.diff_ids.unwrap_or_default(), document })
+        let error = |reason| Problem::Document { name: name.to_owned(), what: WHAT, reason };
+        let document = ForeignConfig::parse(bytes).map_err(error)?;
+        let Json { platform, rootfs } = document.checked().map_err(error)?;
+        let diff_ids = rootfs.diff_ids.unwrap_or_default();
+        Ok(Self { platform, diff_ids, document: document.into_value() })
     }
 }
 
