@@ -28,9 +28,26 @@ fn bash_completes_commands_and_options() {
     assert!(!completed(&["stowage", ""]).contains(&"man".to_owned()), "it is hidden");
 }
 
+/// Types lines into an interactive zsh, and reads what it offers.
 #[test]
-fn other_shells_read_their_scripts() {
-    run(Command::new("zsh").arg("--no-exec").arg(share().join("zsh/site-functions/_stowage")));
+fn zsh_completes_commands_and_options() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/zsh_completions.zsh");
+    let directory = share().join("zsh/site-functions");
+    let completed = |line: &str| {
+        let mut zsh = Command::new("zsh");
+        let found = run(zsh.args(["-f", script]).arg(&directory).arg(line));
+        found.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(completed("stowage co"), ["copy", "completions"]);
+    assert_eq!(completed("stowage serve --address"), ["--address-file"]);
+    assert_eq!(completed("stowage copy --progress pl"), ["plain"]);
+    let commands = completed("stowage ");
+    assert!(commands.contains(&"serve".to_owned()), "{commands:?}");
+    assert!(!commands.contains(&"man".to_owned()), "it is hidden");
+}
+
+#[test]
+fn fish_completes_commands() {
     let fish = share().join("fish/vendor_completions.d/stowage.fish");
     run(Command::new("fish").arg("--no-execute").arg(&fish));
     let complete = format!("source {}; complete --do-complete 'stowage pre'", fish.display());
