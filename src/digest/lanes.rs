@@ -32,8 +32,8 @@ const STACK: usize = 2 << 20;
 /// Does `work` for each item on `jobs` threads, the heaviest items first, and returns the results
 /// in the items' order.
 ///
-/// What `work` hashes by a [`LaneHasher`](super::LaneHasher) at the item's place is hashed together
-/// with the messages of other items, where the processor is faster so. `weight` guesses the number
+/// A message that `work` hashes by a [`LaneHasher`](super::LaneHasher) at the item's place is hashed
+/// together with the messages of other items, if that is faster on this processor. `weight` guesses the number
 /// of bytes of each item's message; it affects nothing but the time.
 ///
 /// `work` may be suspended where it writes bytes to be hashed, and the work of another item may go

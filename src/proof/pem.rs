@@ -1,5 +1,5 @@
 //! Reads text encodings of keys (RFC 7468).
-//! Stage: proof (pure).
+//! Stage: proof (pure). Input: text. Output: [`Pem`].
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;

@@ -197,7 +197,7 @@ impl Metrics {
     /// Sets the time when the certificate in use expires; `None` if there is no certificate.
     pub fn certificate_ends(&self, ends: Option<OffsetDateTime>) {
         let metric = Box::new(self.certificate_ends.clone());
-        // Both fail if there is nothing to change.
+        // Registering fails if the metric is registered already, and unregistering if it is not.
         let _ = match ends {
             Some(ends) => {
                 self.certificate_ends.set(ends.unix_timestamp());

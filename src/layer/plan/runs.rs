@@ -47,7 +47,8 @@ fn layers_by(
     coolest_first(groups)
 }
 
-/// Returns the largest paths, as many as leave a few layers for the rest, and no small ones.
+/// Returns the largest paths, each of which gets a layer of its own. A few layers are left for the
+/// other paths, and small paths never get one.
 fn alone(graph: &Graph, budget: LayerBudget) -> Vec<usize> {
     let layers = budget.get();
     let mut paths = graph.by_size();

@@ -96,7 +96,8 @@ impl BaseImage {
         }
         let mut accounts = Vec::new();
         for name in ACCOUNT_FILES {
-            // One that links lead in a circle to is of interest if accounts are declared.
+            // If links to the file lead in a circle, this is an error later, and only if accounts are
+            // declared.
             if let Ok(Some(AccountFile::Here(path))) = tree.account_file(name) {
                 let layer = trees.iter().rposition(|layer| layer.tree.has_state(&path));
                 accounts.extend(layer.map(|layer| StateFile::new(name, path, layer)));

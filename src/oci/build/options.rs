@@ -57,7 +57,7 @@ pub struct BuildOptions {
     /// their digests alone. It is an output of the derivation.
     #[serde(skip)]
     pub keep_compressed: Option<PathBuf>,
-    /// Modes and owners of some files, if they are not the usual ones.
+    /// The modes and owners of files that differ from the defaults.
     #[serde(default)]
     pub perms: Vec<PermissionRule>,
     /// Attributes of all files in the image's store, unless `perms` sets others.

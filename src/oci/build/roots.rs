@@ -100,7 +100,7 @@ impl Roots {
             return Ok(Self { groups: Vec::new(), planned, copies, links });
         }
         let copies = copies(store, closure, options);
-        // What has merged files of others is above these.
+        // The root with files that are merged from other roots has to be above these roots.
         let is_declared = |root: &StorePath| {
             options.merged_files.as_ref().is_some_and(|merged| merged.path == *root)
         };

@@ -54,7 +54,8 @@ pub fn first_piece(rest: &[u8], is_whole: bool) -> Piece {
     if zeros >= HOLE {
         return Piece { length: zeros, zeros: true };
     }
-    // No border of the rolling sum is nearer than this, so that short pieces between hashes need none.
+    // The rolling sum has no border in the first `LEAST` bytes: a short piece before a hash needs no search
+    // for one.
     let near = find_hash(&seen[..seen.len().min(LEAST)], 0);
     match near {
         // A group that begins near the border needs no piece before it.

@@ -60,7 +60,7 @@ enum State {
     Header,
     /// The records of a PAX header come next.
     Records { size: usize },
-    /// So many bytes of a body come next.
+    /// The last `left` bytes of a body come next.
     Body { left: u64 },
     /// The end of the archive was read.
     End,

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use super::attached::{ENDING, list_of};
 use super::source::Source;
 use super::watches::Round;
-use crate::outgoing::TaggedName;
+use crate::outgoing::{ParseTaggedNameError, TaggedName};
 use crate::registry::fingerprint::Fingerprint;
 
 /// The result of one look at all sources.
@@ -194,19 +194,24 @@ impl FoundFiles {
                 round.watch_names(&path, metadata);
             }
             match TaggedName::parse(repository, &name) {
-                Ok(name) => {
-                    let file = FoundFile::with(source, path, metadata.as_ref());
-                    self.add(name, file);
-                }
-                Err(_) if repository.is_empty() => {
-                    let problem = "is not served: it is not in a repository's directory";
-                    self.problems.insert(format!("{} {problem}", path.display()));
-                }
+                Ok(name) => self.add(name, FoundFile::with(source, path, metadata.as_ref())),
                 Err(error) => {
-                    self.problems.insert(format!("{} is not served: {error}", path.display()));
+                    let path = path.display();
+                    self.problems.insert(match repository.is_empty() {
+                        true => {
+                            format!("{path} is not served: it is not in a repository's directory")
+                        }
+                        false => format!("{path} is not served: {error}"),
+                    });
                 }
             }
         }
+        self.attach_lists(lists);
+        above.pop();
+    }
+
+    /// Attaches the lists of documents to the images with their names, which were found before.
+    fn attach_lists(&mut self, lists: Vec<(Result<TaggedName, ParseTaggedNameError>, PathBuf)>) {
         for (name, list) in lists {
             let file = name.ok().and_then(|name| self.files.get_mut(&name));
             match file.filter(|file| list == list_of(&file.path)) {
@@ -217,7 +222,6 @@ impl FoundFiles {
                 }
             }
         }
-        above.pop();
     }
 }
 

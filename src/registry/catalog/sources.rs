@@ -438,7 +438,7 @@ mod tests {
             sources.reload(all);
             assert_eq!((sources.count(), distinct(&sources)), (44, 2));
         }
-        // What is kept of them are the documents and the layers.
+        // The repository keeps the documents and the layers of each artifact.
         let catalog = sources.catalog();
         let repository = catalog.repository(&"b".parse().unwrap()).unwrap();
         assert_eq!(repository.artifacts.len(), 2);

@@ -153,7 +153,7 @@ impl Hint for ClientError {
 /// Says which credentials are missing or wrong, as far as that is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Missing {
-    /// The registry does not say: perhaps the user may not do this.
+    /// The registry does not say what is missing: perhaps the user may not do this.
     #[default]
     Nothing,
     /// The places for credentials have none for the registry.

@@ -91,29 +91,18 @@ async fn answered(
             _ => return ("crowded", answer::crowded()),
         }
     }
-    let given = request.headers().get(header::AUTHORIZATION);
-    let given = given.and_then(|value| value.to_str().ok());
     let permissions = shared.permissions.load_full();
-    let asker = match shared.users.load_full().filter(|_| !is_health) {
-        None => Asker::Anybody,
+    let asker = if is_health {
+        Asker::Anybody
+    } else {
         // With permissions, some repositories may need no password: the rules decide below.
-        Some(_) if given.is_none() && permissions.is_some() && may_be_open(&found) => {
-            Asker::Anybody
+        let may_be_open = permissions.is_some() && may_be_open(&found);
+        let given = request.headers().get(header::AUTHORIZATION);
+        let given = given.and_then(|value| value.to_str().ok());
+        match admitted(shared, client, exchange, given, may_be_open).await {
+            Ok(asker) => asker,
+            Err(refusal) => return ("unauthorized", refusal),
         }
-        Some(users) => match users.admits(given, client).await {
-            Admission::Admitted(user) => {
-                exchange.by(&user);
-                Asker::User(user)
-            }
-            refused => {
-                exchange.by(refused.user());
-                shared.metrics.logins_failed.inc_by(u64::from(given.is_some()));
-                return match refused {
-                    Admission::TooMany(_) => ("unauthorized", answer::too_many_passwords()),
-                    _ => ("unauthorized", answer::unauthorized()),
-                };
-            }
-        },
     };
     if let Some(permissions) = &permissions
         && let Ok(found) = &found
@@ -145,6 +134,35 @@ async fn answered(
     match stored::answer(shared, &head, &found).await {
         Some(answered) => answered,
         None => answer(shared, &asker, &Request::from_parts(head, body), &found),
+    }
+}
+
+/// Checks the `Authorization` header that a client has given, if the server has users. With
+/// `may_be_open`, the header may be missing. Returns the sender, or the answer that refuses the request.
+async fn admitted(
+    shared: &Shared,
+    client: IpAddr,
+    exchange: &mut ServedExchange,
+    given: Option<&str>,
+    may_be_open: bool,
+) -> Result<Asker, Response> {
+    let Some(users) = shared.users.load_full() else { return Ok(Asker::Anybody) };
+    if given.is_none() && may_be_open {
+        return Ok(Asker::Anybody);
+    }
+    match users.admits(given, client).await {
+        Admission::Admitted(user) => {
+            exchange.by(&user);
+            Ok(Asker::User(user))
+        }
+        refused => {
+            exchange.by(refused.user());
+            shared.metrics.logins_failed.inc_by(u64::from(given.is_some()));
+            Err(match refused {
+                Admission::TooMany(_) => answer::too_many_passwords(),
+                _ => answer::unauthorized(),
+            })
+        }
     }
 }
 

@@ -104,7 +104,7 @@ mod tests {
             // Ranges that the blob does not have are left out.
             ("bytes=0-1,3-4,20-30", several(&[0..2, 3..5])),
             ("bytes=20-30,3-4,-0", WantedPart::Bytes(3..5)),
-            // One that is not valid makes the header invalid.
+            // A range that is not valid makes the whole header invalid.
             ("bytes=0-1,5-3", WantedPart::Whole),
             ("bytes=0-1,x", WantedPart::Whole),
             ("bytes=0-1,bytes=3-4", WantedPart::Whole),

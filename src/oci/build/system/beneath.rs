@@ -24,7 +24,8 @@ const LARGEST: u64 = 16 << 20;
 /// A file of accounts: its bytes, and its mode and owner.
 type OfBase = (Vec<u8>, Option<Attributes>);
 
-/// The parts of an image.
+/// The parts of an image that the declared files are added to: the base, the layers below, and the
+/// image's own roots.
 pub struct Beneath<'s> {
     store: &'s Store,
     base: Option<BaseImage>,
@@ -68,7 +69,7 @@ impl<'s> Beneath<'s> {
             roots.extend(contents.copy_to_root.iter().map(|root| ("`layers`", root.clone())));
         }
         let mut own = Vec::new();
-        // One by one: where they don't go together the image says so.
+        // Read each root by itself: if two disagree on a file, the build of the image reports it.
         for root in &options.copy_to_root {
             let permissions = options.perms.iter().filter(|rule| rule.path == *root);
             let mut contents = LayerContents {

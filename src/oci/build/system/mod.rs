@@ -1,7 +1,7 @@
 //! The files that an image's author declares: accounts, directories, files and links.
 //! Stage: oci. Input: [`SystemOptions`]. Output: [`SystemFiles`], whose files are copied to `/`.
 //!
-//! They are made before the image, as a store path of their own, since they depend on the accounts and
+//! These files are made before the image, as a store path of their own, since they depend on the accounts and
 //! directories of the base image. The image takes modes and owners from [`RECORD`] beside them.
 
 mod accounts;

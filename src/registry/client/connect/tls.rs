@@ -89,7 +89,8 @@ impl Wanted {
         error
     }
 
-    /// Notes that the server goes on without a client's certificate.
+    /// Notes that the connection goes on without a client's certificate: errors from now on have other
+    /// causes.
     fn is_over(&self) {
         self.0.store(false, Ordering::Relaxed);
     }

@@ -212,7 +212,7 @@ impl Merged {
     }
 
     fn group(&mut self, mut line: Vec<Vec<u8>>, by: &str) -> Result<(), AccountError> {
-        // Those who are in the group stay in it.
+        // Keep the members of a group that exists already.
         let there = self.group.entries().find(|entry| entry[0] == line[0]).cloned();
         let name = name_of(&line);
         line.resize(line.len().max(GROUP), Vec::new());
@@ -260,7 +260,7 @@ impl Merged {
             }
             let home = line.get(5).and_then(|home| std::str::from_utf8(home).ok());
             if let (Some(home), Some(uid)) = (home, id_of(line)) {
-                // Of users who share a home it is the first one's.
+                // The first of several users with the same home owns it.
                 let ids = Ids { uid, gid: number(line, GID) };
                 homes.entry(home.to_owned()).or_insert(ids);
             }
@@ -336,7 +336,7 @@ fn put(
         let other_by = source(&name);
         return Err(AccountError::OtherId { kind, name, id, by, other, other_by });
     }
-    // Of one source's own entries several may have a number.
+    // A source may give one number to several of its own names, but not to a name of another source.
     let others = table.entries().filter(|other| id_of(other) == Some(id) && other[0] != line[0]);
     let there = table.entries().any(|other| other[0] == line[0]);
     for other in others.map(|other| name_of(other)) {

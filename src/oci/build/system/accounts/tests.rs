@@ -74,7 +74,8 @@ fn the_base_keeps_what_it_has() {
         "root:*:19000:0:99999:7:::\nnode:!:19000::::::\nnobody:*:1::::::\napp:!:1::::::\n"
     );
     assert!(!merged.files().contains_key("gshadow"));
-    // Both numbers would take the other groups away.
+    // A user and a group as numbers would leave out the user's other groups: a name with such groups
+    // is refused.
     for (user, expected) in [
         ("app", Ok("1001")),
         ("app:app", Err("app")),
