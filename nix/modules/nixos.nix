@@ -26,15 +26,27 @@ let
 
   # A directory for `stowage serve`, in which REPOSITORY/TAG is a link to an image spec.
   link = name: image:
-    let
-      parts = builtins.match "([a-z0-9._/-]+):([A-Za-z0-9_][A-Za-z0-9_.-]{0,127})" name;
-      below = lib.escapeShellArg (if parts == null then throw "services.stowage.images: `${name}` must be a name and a tag, such as `team/hello:v1`" else builtins.elemAt parts 0);
-    in
+    let inherit (parts name) repository tag; in
     ''
-      mkdir -p $out/${below}
-      ln -s ${image.spec or image} $out/${below}/${builtins.elemAt parts 1}
-      ${lib.optionalString (image.attachments or null != null) "ln -s ${image.attachments} $out/${below}/${builtins.elemAt parts 1}@attach"}
+      mkdir -p $out/${repository}
+      ln -s ${image.spec or image} $out/${repository}/${tag}
+      ${lib.optionalString (image.attachments or null != null) "ln -s ${image.attachments} $out/${repository}/${tag}@attach"}
     '';
+  # The repository and the tag of a name (distribution-spec, "Pulling manifests").
+  parts = name:
+    let
+      given = builtins.match "([^:]*):([A-Za-z0-9_][A-Za-z0-9_.-]{0,127})" name;
+      repository = lib.head given;
+      isComponent = component: builtins.match "[a-z0-9]+((\\.|_|__|-+)[a-z0-9]+)*" component != null;
+    in
+    if given == null || !lib.all isComponent (lib.splitString "/" repository)
+    then throw "services.stowage.images: `${name}` must be a name and a tag, such as `team/hello:v1`"
+    else { inherit repository; tag = lib.last given; };
+  # Images whose file would have the place of another image's directory: `a:b` beside `a/b:c`.
+  hidden = lib.filter (name: lib.any (isBelow name) (lib.attrNames cfg.images)) (lib.attrNames cfg.images);
+  isBelow = name: other:
+    let file = "${(parts name).repository}/${(parts name).tag}"; in
+    lib.hasPrefix "${file}/" "${(parts other).repository}/";
   images = pkgs.runCommand "stowage-images" { } ''
     mkdir $out
     ${lib.concatStrings (lib.mapAttrsToList link cfg.images)}
@@ -178,6 +190,14 @@ in
       {
         assertion = usesNix || !cfg.requireSigs;
         message = "services.stowage.requireSigs is for images of `packages`, which is not set.";
+      }
+      {
+        assertion = usesNix || cfg.storage == null;
+        message = "services.stowage.storage is for images of `packages`, which is not set.";
+      }
+      {
+        assertion = hidden == [ ];
+        message = "services.stowage.images: `${toString hidden}` has the place of another image's directory in the directory of images: give it another tag, or serve one of the two from `directories`.";
       }
       {
         assertion = (cfg.tls.certificate == null) == (cfg.tls.key == null);

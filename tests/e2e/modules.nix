@@ -69,6 +69,8 @@ let
     # Each is told what is missing.
     nothing = { };
     unsigned = { directories = [ "/srv" ]; requireSigs = true; };
+    storage = { directories = [ "/srv" ]; storage = "s3://images/nixos"; };
+    hidden = { images = { "a:b" = hello; "a:c" = hello; "a/b:c" = hello; "a/bc:d" = hello; }; };
     keyless = { directories = [ "/srv" ]; tls.certificate = "/c"; };
     both = { directories = [ "/srv" ]; tls = { certificate = "/c"; key = "/k"; acmeHost = "registry.example"; }; };
   };
@@ -103,8 +105,15 @@ let
       }] ++ lib.optionals (value.type ? nested) (documented (below ++ [ "<name>" ]) value.type.nested))
     tree);
   optionsOf = file: (import file { inherit lib pkgs; config = { }; }).options;
+  # Whether each text is a name for an image of the service.
+  isName = name: (builtins.tryEval ((orElse (eval [ ../../nix/modules/nixos.nix options ]) evalSystem) {
+    services.stowage = { enable = true; images.${name} = hello; };
+  }).environment.etc."stowage/images".source.drvPath).success;
 in
 {
+  names = lib.genAttrs
+    [ "a:v1" "team/a.b__c---d/e:V1_2" "a" ":v1" "a:" "a:b:c" "a//b:v1" "/a:v1" "a/:v1" "../a:v1" "a/../b:v1" ".a:v1" "A:v1" "a:.v1" "a b:v1" "a:$(id)" ]
+    isName;
   documentation = {
     nixos = documented [ ] (optionsOf ../../nix/modules/nixos.nix);
     flakeParts = documented [ "perSystem" ] (optionsOf ../../nix/modules/images.nix);
@@ -127,7 +136,7 @@ in
       mkdir $out/${name}
       cp ${pkgs.writeText "stowage.service" (unitText config)} $out/${name}/stowage.service
     '')
-      (removeAttrs evaluated [ "nothing" "unsigned" "keyless" "both" ]))}
+      (removeAttrs evaluated [ "nothing" "unsigned" "storage" "hidden" "keyless" "both" ]))}
   '';
   outputs = lib.mapAttrs (_: lib.attrNames) { inherit (flake) packages apps checks; };
   # All that the flake has, built.

@@ -61,6 +61,8 @@ fn options_of_the_service_are_arguments() {
         ("nothing", "serves nothing"),
         ("keyless", "go together"),
         ("both", "not both"),
+        ("storage", "storage is for images of `packages`"),
+        ("hidden", "`a:b` has the place of another image's directory"),
         ("unsigned", "requireSigs is for images of `packages`"),
     ] {
         let failed = systems[name]["failed"].as_array().unwrap();
@@ -69,6 +71,16 @@ fn options_of_the_service_are_arguments() {
     }
     for name in ["images", "tls", "acme", "packages"] {
         assert_eq!(systems[name]["failed"], json!([]), "{name}");
+    }
+}
+
+/// Checks that a name under which the server would not find an image is refused.
+#[test]
+fn images_of_the_service_have_names_and_tags() {
+    let names = evaluate("names");
+    for (name, is_name) in names.as_object().unwrap() {
+        let expected = ["a:v1", "team/a.b__c---d/e:V1_2"].contains(&&**name);
+        assert_eq!(is_name, expected, "{name}");
     }
 }
 

@@ -139,6 +139,23 @@ fn archives_are_images_too() {
     }
 }
 
+/// Checks that an archive of one image is flattened for the architecture that is asked for, which is
+/// this machine's if none is named.
+#[test]
+fn an_archive_has_an_architecture() {
+    let store = image(&[&["f one 1"]]);
+    store.build(r#"{"tars": [], "architecture": "s390x"}"#);
+    let copied = store.stowage(&["copy", "-q", "image.json", "oci:layout"]).output().unwrap();
+    assert!(copied.status.success(), "{}", stderr(&copied));
+    let output = flatten(&store, &["layout", "--arch", "s390x"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(output.stdout == flatten(&store, &["image.json"]).stdout);
+    let other = flatten(&store, &["layout"]);
+    assert_eq!(other.status.code(), Some(1));
+    let said = stderr(&other);
+    assert!(said.contains("is for linux/s390x, not for linux/"), "{said}");
+}
+
 #[test]
 fn what_is_wrong_is_said_and_nothing_is_left() {
     for (layers, expected) in [
