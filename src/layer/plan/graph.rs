@@ -25,6 +25,28 @@ pub(super) struct Graph<'c> {
     copies: Option<&'c BTreeSet<StorePath>>,
 }
 
+/// A graph of some paths of another one, the *whole* graph. A path has another number in each of the
+/// two: numbers of the part become numbers of the whole graph only here.
+#[derive(Debug)]
+pub(super) struct GraphPart<'w, 'c> {
+    /// The part as a graph of its own.
+    pub graph: Cow<'w, Graph<'c>>,
+    /// The number in the whole graph, for each path of the part.
+    in_whole: Vec<usize>,
+}
+
+impl GraphPart<'_, '_> {
+    /// Returns the number that a path of the part has in the whole graph.
+    pub fn in_whole(&self, path: usize) -> usize {
+        self.in_whole[path]
+    }
+
+    /// Returns layers of the part with the numbers of the whole graph.
+    pub fn layers_in_whole(&self, layers: Vec<Vec<usize>>) -> impl Iterator<Item = Vec<usize>> {
+        layers.into_iter().map(|layer| layer.into_iter().map(|path| self.in_whole(path)).collect())
+    }
+}
+
 impl<'c> Graph<'c> {
     pub fn new(closure: &'c Closure) -> Self {
         let graph = closure.graph();
@@ -65,13 +87,13 @@ impl<'c> Graph<'c> {
         self.copies.is_some_and(|copies| copies.contains(&self.infos[path].path))
     }
 
-    /// Removes some paths. Returns the new graph, and for each of its paths the number in this
-    /// graph.
+    /// Returns the part that is left without some paths.
     ///
     /// A reference through a removed path becomes a direct one, so that reachability is unchanged.
-    pub fn without(&self, paths: &[usize]) -> (Cow<'_, Self>, Vec<usize>) {
+    pub fn without(&self, paths: &[usize]) -> GraphPart<'_, 'c> {
         if paths.is_empty() {
-            return (Cow::Borrowed(self), self.paths().collect());
+            let in_whole = self.paths().collect();
+            return GraphPart { graph: Cow::Borrowed(self), in_whole };
         }
         const GONE: usize = usize::MAX;
         let mut number = vec![0; self.len()];
@@ -100,16 +122,16 @@ impl<'c> Graph<'c> {
             kept.iter().map(|old| std::mem::take(&mut references[*old])).collect(),
             self.topological.iter().map(|old| number[*old]).filter(|new| *new != GONE).collect(),
         );
-        (Cow::Owned(Self { copies: self.copies, ..graph }), kept)
+        let graph = Cow::Owned(Self { copies: self.copies, ..graph });
+        GraphPart { graph, in_whole: kept }
     }
 
-    /// Returns the graph of some of its paths with some of their references, which lead to no other
-    /// path; and for each of these paths its number in this graph.
+    /// Returns the part of some paths with some of their references, which lead to no other path.
     pub fn part<'p>(
         &self,
         paths: &[usize],
         references: impl Fn(usize) -> &'p [usize],
-    ) -> (Self, Vec<usize>) {
+    ) -> GraphPart<'_, 'c> {
         let mut kept = paths.to_vec();
         kept.sort_unstable();
         let number = |old: &usize| kept.binary_search(old).ok();
@@ -119,7 +141,8 @@ impl<'c> Graph<'c> {
             kept.iter().map(renumbered).collect(),
             self.topological.iter().filter_map(number).collect(),
         );
-        (Self { copies: self.copies, ..graph }, kept)
+        let graph = Cow::Owned(Self { copies: self.copies, ..graph });
+        GraphPart { graph, in_whole: kept }
     }
 
     pub fn len(&self) -> usize {

@@ -138,15 +138,14 @@ fn arranged(
     hinted: Hinted,
 ) -> Result<Vec<Vec<usize>>, PlanError> {
     let asked = hinted.count();
-    let (rest, paths) = graph.without(&hinted.paths());
-    if asked + usize::from(rest.len() > 0) > budget.get() {
+    let rest = graph.without(&hinted.paths());
+    if asked + usize::from(rest.graph.len() > 0) > budget.get() {
         return Err(PlanError::TooManyHints { asked, budget });
     }
     let mut layers = hinted.layers;
     if let Some(left) = budget.less(asked) {
-        for layer in around_popular(&rest, left, options, previous)? {
-            layers.push(layer.into_iter().map(|path| paths[path]).collect());
-        }
+        let planned = around_popular(&rest.graph, left, options, previous)?;
+        layers.extend(rest.layers_in_whole(planned));
     }
     let (heat, weights) = Heat::new(graph);
     let groups = layers.iter().filter_map(|layer| Group::of(&heat, layer, &weights));
@@ -167,17 +166,15 @@ fn around_popular(
         true => Vec::new(),
         false => options.popularity.layers(graph, budget),
     };
-    let (rest, paths) = graph.without(&layers.concat());
+    let rest = graph.without(&layers.concat());
     let left = budget.less(layers.len()).expect("popular paths leave a layer for the rest");
     // The store paths of the previous plan need no memory any more while the others are planned.
-    let places = previous.map(|previous| previous.places(&rest));
-    let mut planned = options.layering.layers(&rest, left, &options.popularity)?;
+    let places = previous.map(|previous| previous.places(&rest.graph));
+    let mut planned = options.layering.layers(&rest.graph, left, &options.popularity)?;
     if let Some(places) = places {
-        planned = places.keep(&rest, left, planned);
+        planned = places.keep(&rest.graph, left, planned);
     }
-    for layer in planned {
-        layers.push(layer.into_iter().map(|path| paths[path]).collect());
-    }
+    layers.extend(rest.layers_in_whole(planned));
     Ok(layers)
 }
 

@@ -53,8 +53,9 @@ fn apply(step: &Step, graph: &Graph, item: Item) -> Result<Item, PipelineError> 
         Step::SplitPaths(paths) => split_paths(paths, graph, item.into_graph("split_paths")?),
         Step::PopularityContest => {
             let whole = item.into_graph("popularity_contest")?;
-            let (part, paths) = graph.part(&whole.paths, |path| whole.references(path));
-            let singles = popularity::by_popularity(&part).into_iter().map(|path| paths[path]);
+            let part = graph.part(&whole.paths, |path| whole.references(path));
+            let paths = popularity::by_popularity(&part.graph).into_iter();
+            let singles = paths.map(|path| part.in_whole(path));
             Item::List(singles.map(|path| Item::Graph(Subgraph::single(path))).collect())
         }
         Step::SplitEvery(count) => {
