@@ -74,6 +74,14 @@ fn mistakes_in_nix_code_are_named() {
             r#"{ name = "a"; fromImage = pkgs.bash; maxUnpacked = "lots"; }"#,
             "`maxUnpacked` must be a number of bytes such as \"256G\", not `lots`",
         ),
+        (
+            r#"{ name = "a"; keepCompressed = true; }"#,
+            "`keepCompressed` needs a `compression`: layers that are not compressed are never stored",
+        ),
+        (
+            r#"{ name = "a"; compression = "lz4"; }"#,
+            "`compression` of the image: unknown variant `lz4`",
+        ),
         (r#"{ name = "a"; arch = "x86_64"; }"#, "`arch` must be one of Go's names"),
         (
             r#"{ name = "a"; config.Entrypoint = "/bin/sh"; }"#,
