@@ -140,13 +140,13 @@ fn images_of_many_paths_take_little() {
 /// same command differs by 2 MiB: the limits are twice the usual difference.
 #[test]
 fn an_earlier_image_of_many_paths_takes_little() {
-    let store = store(25_000);
+    let store = store(12_000);
     let build = ["build", "--closure", "registration", "-o", "image.json"];
     let alone = assert_flat(&store, &build);
     let image = fs::read_to_string(store.root().join("image.json")).unwrap();
     for (what, image, more) in [
-        ("the same", image.clone(), 4 << 10),
-        ("other versions", image.replace("-1.2.3\"", "-1.2.2\""), 8 << 10),
+        ("the same", image.clone(), 3 << 10),
+        ("other versions", image.replace("-1.2.3\"", "-1.2.2\""), 7 << 10),
     ] {
         let options = json!({"previousImage": store.write("earlier.json", &image)});
         store.write("options.json", &options.to_string());
