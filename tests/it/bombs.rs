@@ -142,6 +142,39 @@ fn deep_paths_are_not_kept() {
     );
 }
 
+/// Checks that names below a link to a deep directory cost no more than their budget.
+#[test]
+fn paths_behind_links_are_counted() {
+    let link = |target: &str| {
+        let records = [target.as_bytes(), b"\0"].concat();
+        let size = records.len() as u64;
+        let long = [header(EntryType::GNULongLink, "t", size), padded(records)].concat();
+        [long, header(EntryType::Symlink, "l", 0)].concat()
+    };
+    let files = |count: u32, name: &dyn Fn(u32) -> String| -> Vec<u8> {
+        (0..count).flat_map(|number| member(&name(number), b"")).collect()
+    };
+    let deep = link(&["a"; 2000].join("/"));
+    let names = files(30_000, &|number| format!("l/{number}"));
+    let whiteouts = files(30_000, &|number| format!("l/.wh.{number}"));
+    for (what, members) in [("files", names), ("whiteouts", whiteouts)] {
+        let layer = plain([deep.clone(), members].concat());
+        let store = FakeStore::new();
+        fs::write(store.root().join("base.tar"), archive(&layer, 1, "")).unwrap();
+        let begin = Instant::now();
+        let ended = measure(&store, &["flatten", "base.tar", "--arch", "amd64"], "/dev/null");
+        let seconds = begin.elapsed().as_secs();
+        println!("{what}: {} MiB, {seconds} s", ended.peak >> 10);
+        assert!(
+            ended.peak <= LIMIT && seconds <= SECONDS,
+            "{what}: {} MiB, {seconds} s",
+            ended.peak >> 10
+        );
+        let expected = "it has more directories, links and names than fit in memory";
+        assert!(ended.said.contains(expected), "{what}: {}", ended.said);
+    }
+}
+
 #[test]
 fn layers_are_counted_first() {
     let directories: Vec<_> =

@@ -108,7 +108,7 @@ impl Plan {
                 EntryType::Link => Change::HardLink(entry.target()),
                 _ => Change::Other,
             };
-            self.tree.apply(id, entry.path(), change)?;
+            take(self.tree.apply(id, entry.path(), change)?)?;
         }
         Ok(())
     }

@@ -98,10 +98,17 @@ pub struct RootTree {
     nodes: BTreeMap<ImagePath, Node>,
     /// The number of the current layer, and the paths that it has removed from those below.
     removed: (usize, BTreeSet<ImagePath>),
+    /// The parent of the last name that was resolved, and its path without links.
+    last_parent: Option<(ImagePath, ImagePath)>,
 }
+
+/// The price of a step on a link's way, in bytes of a budget of memory: it limits the time as well.
+const STEP: u64 = 4;
 
 impl RootTree {
     /// Adds an entry. Entries come layer by layer from the bottom up, in the order of each layer.
+    /// Returns an estimate of what the links on the way of its names cost, in bytes: an entry below a
+    /// short link may have a long path, and takes that much more memory and time than its name.
     ///
     /// # Errors
     /// Fails with [`RootProblem`] if the entry is not valid.
@@ -110,33 +117,35 @@ impl RootTree {
         entry: EntryId,
         name: &[u8],
         change: Change,
-    ) -> Result<(), RootProblem> {
-        let Some(path) = self.resolve(name)? else {
+    ) -> Result<u64, RootProblem> {
+        let Some((path, mut cost)) = self.resolve(name)? else {
             // The root itself always exists.
-            return Ok(());
+            return Ok(0);
         };
         let (parent, base) = (path.parent(), split(path.as_bytes()).1);
         if base == OPAQUE {
             if self.removes_first(entry.layer, &parent) {
                 self.remove_below(&parent, entry.layer);
             }
-            return Ok(());
+            return Ok(cost);
         }
         if let Some(hidden) = base.strip_prefix(WHITEOUT) {
             let hidden = parent.join(hidden);
             if !self.removes_first(entry.layer, &hidden) {
-                return Ok(());
+                return Ok(cost);
             }
             self.remove_below(&hidden, entry.layer);
             if self.nodes.get(&hidden).is_some_and(|node| node.layer < entry.layer) {
-                self.nodes.remove(&hidden);
+                self.remove(&hidden);
             }
-            return Ok(());
+            return Ok(cost);
         }
         let node = match change {
             Change::HardLink(target) => {
                 let missing = || RootProblem::NoTarget { name: shown(name), target: shown(target) };
-                let found = self.resolve(target)?.and_then(|target| self.nodes.get(&target));
+                let resolved = self.resolve(target)?;
+                cost += resolved.as_ref().map_or(0, |(_, cost)| *cost);
+                let found = resolved.and_then(|(target, _)| self.nodes.get(&target));
                 let found =
                     found.filter(|node| node.kind != Kind::Directory).ok_or_else(missing)?;
                 Node { layer: entry.layer, ..found.clone() }
@@ -150,8 +159,8 @@ impl RootTree {
         if node.kind != Kind::Directory {
             self.remove_below(&path, usize::MAX);
         }
-        self.nodes.insert(path, node);
-        Ok(())
+        self.insert(path, node);
+        Ok(cost)
     }
 
     /// Returns the names that entries have in the end. Entries without a name are gone.
@@ -211,13 +220,32 @@ impl RootTree {
             .map(|(name, _)| name.clone())
             .collect();
         for name in gone {
-            self.nodes.remove(&name);
+            self.remove(&name);
         }
     }
 
-    /// Returns the path that a name stands for, after following the links of its parents; `None`
-    /// for the root.
-    fn resolve(&self, name: &[u8]) -> Result<Option<ImagePath>, RootProblem> {
+    fn insert(&mut self, path: ImagePath, node: Node) {
+        let is_link = matches!(node.kind, Kind::Symlink(_));
+        self.forget_parent_if(is_link);
+        let old = self.nodes.insert(path, node);
+        self.forget_parent_if(old.is_some_and(|old| matches!(old.kind, Kind::Symlink(_))));
+    }
+
+    fn remove(&mut self, path: &ImagePath) {
+        let old = self.nodes.remove(path);
+        self.forget_parent_if(old.is_some_and(|old| matches!(old.kind, Kind::Symlink(_))));
+    }
+
+    /// Forgets the resolved parent after a change of links, which may lead elsewhere now.
+    fn forget_parent_if(&mut self, changed: bool) {
+        if changed {
+            self.last_parent = None;
+        }
+    }
+
+    /// Returns the path that a name stands for, after following the links of its parents, and the
+    /// cost of these links; `None` for the root.
+    fn resolve(&mut self, name: &[u8]) -> Result<Option<(ImagePath, u64)>, RootProblem> {
         let long_path = || RootProblem::LongPath(shown(name));
         if components(name).any(|part| part == b"..") {
             return Err(RootProblem::LeadsOut(shown(name)));
@@ -227,28 +255,45 @@ impl RootTree {
         if path.is_root() {
             return Ok(None);
         }
-        let parent = resolve(&mut Links(self), parents, Last::Followed);
-        let (mut path, _) = parent.map_err(|stopped| match stopped.obstacle() {
-            Obstacle::LongPath(_) => long_path(),
-            _ => RootProblem::Loop(shown(name)),
-        })?;
-        path.push(base);
-        if path.as_bytes().len() > LONGEST_PATH {
+        let known = self.last_parent.as_ref().filter(|(parent, _)| parent.as_bytes() == parents);
+        let (parent, mut cost) = match known {
+            Some((_, place)) => (place.clone(), 0),
+            None => {
+                let mut links = Links { tree: self, steps: 0 };
+                let followed = resolve(&mut links, parents, Last::Followed);
+                let extra = links.steps.saturating_sub(1 + components(parents).count() as u64);
+                let (place, _) = followed.map_err(|stopped| match stopped.obstacle() {
+                    Obstacle::LongPath(_) => long_path(),
+                    _ => RootProblem::Loop(shown(name)),
+                })?;
+                self.last_parent = Some((path.parent(), place.clone()));
+                (place, STEP * extra)
+            }
+        };
+        // A new path has no spare memory behind it.
+        let place = parent.join(base);
+        if place.as_bytes().len() > LONGEST_PATH {
             return Err(long_path());
         }
-        Ok(Some(path))
+        cost += place.as_bytes().len().saturating_sub(path.as_bytes().len()) as u64;
+        Ok(Some((place, cost)))
     }
 }
 
 /// The links of a tree that is being composed. Layers need no entries for their directories.
-struct Links<'t>(&'t RootTree);
+struct Links<'t> {
+    tree: &'t RootTree,
+    /// The number of nodes that were looked up.
+    steps: u64,
+}
 
 impl<'t> Tree for Links<'t> {
     type Node = NodeKind<'t>;
     type Error = Infallible;
 
     fn node(&mut self, path: &ImagePath) -> Result<Option<NodeKind<'t>>, Infallible> {
-        Ok(Some(match self.0.nodes.get(path) {
+        self.steps += 1;
+        Ok(Some(match self.tree.nodes.get(path) {
             Some(Node { kind: Kind::Symlink(target), .. }) if !target.is_empty() => {
                 NodeKind::Symlink(target)
             }
@@ -356,6 +401,53 @@ mod tests {
             (&["s a ../../../b", "-", "f a/x"], "b/x 1.0"),
         ] {
             assert!(tree(lines).unwrap().contains(&expected.to_owned()), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn names_below_links_cost_their_paths() {
+        let mut tree = RootTree::default();
+        let mut index = 0;
+        let mut apply = |name: &str, change| {
+            index += 1;
+            tree.apply(EntryId { layer: 0, index }, name.as_bytes(), change).unwrap()
+        };
+        let (deep, roundabout) = (["a"; 2000].join("/"), "a/../".repeat(800));
+        assert_eq!(apply("bin", Change::Symlink(b"usr/bin")), 0);
+        assert_eq!(apply("usr/bin/x", Change::Other), 0);
+        // The link leads over two more directories, and the path is four bytes longer.
+        assert_eq!(apply("bin/y", Change::Other), 2 * STEP + 4);
+        assert_eq!(apply("bin/z", Change::Other), 4);
+        apply("l", Change::Symlink(deep.as_bytes()));
+        assert!(apply("l/x", Change::Other) > 8000);
+        assert!((3900..4100).contains(&apply("l/y", Change::Other)));
+        assert!(apply("l/.wh.x", Change::Other) > 3900);
+        assert!(apply("h", Change::HardLink(b"l/y")) > 3900);
+        apply("r", Change::Symlink(roundabout.as_bytes()));
+        assert!(apply("r/x", Change::Other) >= 800 * STEP);
+    }
+
+    #[test]
+    fn a_link_that_changes_leads_elsewhere_at_once() {
+        for (lines, expected) in [
+            (&["s l a", "f l/x", "s l b", "f l/y"][..], &["a/x 0.1", "b/y 0.3", "l 0.2"][..]),
+            (&["s l a", "f l/x", "d l", "f l/y"], &["a/x 0.1", "l 0.2", "l/y 0.3"]),
+            (&["f l/x", "s l b", "f l/y"], &["b/y 0.2", "l 0.1"]),
+            (
+                &["s l a", "f l/x", "-", "f l/y", "f .wh.l", "f l/z"],
+                &["a/x 0.1", "a/y 1.0", "l/z 1.2"],
+            ),
+            (
+                &["s d/l a", "f d/l/x", "-", "f d/l/y", "f .wh.d", "f d/l/z"],
+                &["d/a/y 1.0", "d/l/z 1.2"],
+            ),
+            (
+                &["s k l", "s l a", "f k/x", "s l b", "f k/y"],
+                &["a/x 0.2", "b/y 0.4", "k 0.0", "l 0.3"],
+            ),
+            (&["s l a", "h m l", "f m/x"], &["a/x 0.2", "l 0.0", "m 0.0"]),
+        ] {
+            assert_eq!(tree(lines).unwrap(), expected, "{lines:?}");
         }
     }
 

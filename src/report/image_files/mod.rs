@@ -257,7 +257,8 @@ impl<'i> ImageFiles<'i> {
                     tar::EntryType::Link => Change::HardLink(member.target()),
                     _ => Change::Other,
                 };
-                tree.apply(id, member.path(), change)?;
+                let links = tree.apply(id, member.path(), change)?;
+                budget.take(links).map_err(TarError::from)?;
             }
             Ok(())
         })?;
