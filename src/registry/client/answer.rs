@@ -18,6 +18,15 @@ const LONGEST_BODY: u64 = 8 << 20;
 /// The longest part of a refusal that is read: messages quote no more.
 const LONGEST_REFUSAL: u64 = 64 << 10;
 
+/// The header with the digest of the content (distribution-spec, "Checking if content exists in the
+/// registry").
+pub const CONTENT_DIGEST: &str = "docker-content-digest";
+
+/// Returns true if a header's value is this digest.
+pub fn names(value: &str, digest: &BlobDigest) -> bool {
+    value.trim().eq_ignore_ascii_case(&digest.to_string())
+}
+
 /// An answer of a registry.
 pub struct Answer {
     /// HTTP's status code.
@@ -82,13 +91,23 @@ impl Answer {
         headers.filter_map(|value| value.to_str().ok())
     }
 
+    /// Returns true if this is a success for content of this digest and size: the answer has one of
+    /// the two, and no other digest.
+    pub fn proves(&self, digest: &BlobDigest, size: u64) -> bool {
+        let length = self.header("content-length").and_then(|text| text.parse::<u64>().ok());
+        let is_named = self.header(CONTENT_DIGEST).is_some_and(|found| names(found, digest));
+        self.is_success()
+            && self.contradicts(digest).is_none()
+            && length.map_or(is_named, |length| length == size)
+    }
+
     /// Returns the digest that the registry reports, if it contradicts the expected one. A registry
     /// may report a digest by another algorithm, which contradicts nothing.
     pub fn contradicts(&self, expected: &BlobDigest) -> Option<&str> {
-        let found = self.header("docker-content-digest")?.trim();
+        let found = self.header(CONTENT_DIGEST)?.trim();
         let (algorithm, _) = found.split_once(':').unwrap_or_default();
         let is_other = algorithm.is_empty() || algorithm.eq_ignore_ascii_case("sha256");
-        (is_other && !found.eq_ignore_ascii_case(&expected.to_string())).then_some(found)
+        (is_other && !names(found, expected)).then_some(found)
     }
 
     /// Returns the registry's own message, fit for printing.

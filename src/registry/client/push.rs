@@ -123,7 +123,7 @@ enum Question<'q> {
     /// A configuration.
     Config(&'q Blob),
     /// A manifest that the index names.
-    Manifest(BlobDigest),
+    Manifest(&'q Blob),
 }
 
 /// A blob that the registry lacks.
@@ -181,7 +181,7 @@ impl Push<'_> {
         // Ask in the order of the digests, which mixes large layers and small ones: with the largest
         // first, large layers would take all places before the first small one is asked for.
         let layers = self.layers.values().copied().map(Question::Layer);
-        let children = self.children().map(|(child, _)| Question::Manifest(child.digest));
+        let children = self.children().map(|(child, _)| Question::Manifest(child));
         let questions = [Question::Tag(tag)].into_iter().chain(layers);
         let questions = questions.chain(self.configs().map(Question::Config)).chain(children);
         let questions: Vec<_> = questions.collect();
@@ -229,9 +229,10 @@ impl Push<'_> {
                     return Ok(Some(MissingBlob::Config(config)));
                 }
             }
-            Question::Manifest(digest) => {
-                if self.client.has_manifest(&digest)? == Presence::There {
-                    there().children.insert(digest);
+            Question::Manifest(manifest) => {
+                let size = manifest.bytes.len() as u64;
+                if self.client.has_manifest(&manifest.digest, size)? == Presence::There {
+                    there().children.insert(manifest.digest);
                 }
             }
         }

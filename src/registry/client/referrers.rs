@@ -47,7 +47,8 @@ impl Client<'_> {
     pub fn attach(&self, attachment: &Attachment) -> Result<bool, ClientError> {
         let Attachment { manifest, blobs, subject, .. } = attachment;
         let listed = self.referrers(subject)?.has(&manifest.digest);
-        if listed && self.has_manifest(&manifest.digest)? == Presence::There {
+        let size = manifest.bytes.len() as u64;
+        if listed && self.has_manifest(&manifest.digest, size)? == Presence::There {
             return Ok(false);
         }
         for blob in blobs {

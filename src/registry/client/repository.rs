@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::answer::Answer;
+use super::answer::{Answer, CONTENT_DIGEST, names};
 use super::authorization::{Authorization, Said};
 use super::connect::{Certificates, Network, Proxies};
 use super::credentials::{self, AuthSource, Credentials, Login};
@@ -230,28 +230,31 @@ impl<'a> Client<'a> {
         let url = self.url(&format!("blobs/{digest}"));
         let answer = self.ask(&Request::new("HEAD", &url), || Payload::None)?;
         match answer.status {
-            _ if answer.is_success() => {
-                let length =
-                    answer.header("content-length").and_then(|text| text.parse::<u64>().ok());
-                match length {
-                    _ if answer.contradicts(digest).is_some() => Ok(Presence::Missing),
-                    None => Ok(Presence::There),
-                    Some(length) if length == size => Ok(Presence::There),
-                    // Some registries answer a length of 0 for every blob.
-                    Some(_) => self.has_blob_by_get(&url, size),
-                }
+            _ if answer.proves(digest, size) => Ok(Presence::There),
+            _ if answer.is_success() && answer.contradicts(digest).is_some() => {
+                Ok(Presence::Missing)
             }
+            // Some registries answer a length of 0 for every blob, and a success alone proves
+            // nothing: portals answer it to every request.
+            _ if answer.is_success() => self.has_blob_by_get(&url, digest, size),
             404 | 410 => Ok(Presence::Missing),
             // An address that a storage has signed for GET is not valid for HEAD.
-            _ if !self.exchange.origin().is_ours(&answer.url) => self.has_blob_by_get(&url, size),
-            405 | 501 => self.has_blob_by_get(&url, size),
+            _ if !self.exchange.origin().is_ours(&answer.url) => {
+                self.has_blob_by_get(&url, digest, size)
+            }
+            405 | 501 => self.has_blob_by_get(&url, digest, size),
             status if is_transient(status) => Err(self.refused("to be asked for a blob", &answer)),
             _ => Ok(Presence::Unknown),
         }
     }
 
     /// Asks for a blob's first byte, for registries that don't answer `HEAD`.
-    fn has_blob_by_get(&self, url: &str, size: u64) -> Result<Presence, ClientError> {
+    fn has_blob_by_get(
+        &self,
+        url: &str,
+        digest: &BlobDigest,
+        size: u64,
+    ) -> Result<Presence, ClientError> {
         let request = Request { range: Some("bytes=0-0"), ..Request::new("GET", url) };
         let answered = self.repeat(&request, |request| {
             let sent = self.exchange.send(request, Payload::None)?;
@@ -262,28 +265,31 @@ impl<'a> Client<'a> {
                     .and_then(|range| Some(range.rsplit_once('/')?.1.to_owned())),
                 _ => return Answer::read(sent).map(Outcome::Answered),
             };
+            let length = length.and_then(|text| text.parse::<u64>().ok());
+            let is_reported = header(CONTENT_DIGEST).is_some_and(|found| names(&found, digest));
             // The rest of the body is not read: dropping it closes the connection.
-            Ok(Outcome::Done(length.and_then(|text| text.parse::<u64>().ok())))
+            Ok(Outcome::Done((length, is_reported)))
         })?;
         Ok(match answered {
-            Outcome::Done(Some(length)) if length == size => Presence::There,
-            Outcome::Done(None) => Presence::There,
-            Outcome::Done(Some(_)) => Presence::Missing,
+            Outcome::Done((Some(length), _)) if length == size => Presence::There,
+            Outcome::Done((Some(_), _)) => Presence::Missing,
+            Outcome::Done((None, true)) => Presence::There,
+            Outcome::Done((None, false)) => Presence::Unknown,
             Outcome::Answered(answer) if matches!(answer.status, 404 | 410) => Presence::Missing,
             Outcome::Answered(_) => Presence::Unknown,
         })
     }
 
-    /// Asks whether the repository has a manifest.
+    /// Asks whether the repository has a manifest of this size.
     ///
     /// # Errors
     /// Fails with [`ClientError`] if the registry can't answer at present.
-    pub fn has_manifest(&self, digest: &BlobDigest) -> Result<Presence, ClientError> {
+    pub fn has_manifest(&self, digest: &BlobDigest, size: u64) -> Result<Presence, ClientError> {
         let url = self.url(&format!("manifests/{digest}"));
         let request = Request { accept: MANIFESTS, ..Request::new("HEAD", &url) };
         let answer = self.ask(&request, || Payload::None)?;
         match answer.status {
-            _ if answer.is_success() => Ok(Presence::There),
+            _ if answer.proves(digest, size) => Ok(Presence::There),
             404 | 410 => Ok(Presence::Missing),
             status if is_transient(status) => {
                 Err(self.refused("to be asked for a manifest", &answer))

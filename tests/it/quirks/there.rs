@@ -99,6 +99,19 @@ fn a_blob_is_there_with_its_length() {
     image.arrives("a shorter blob", &registry, &[]);
 }
 
+/// Checks that a success alone does not count as a proof that a blob is there.
+#[test]
+fn a_blob_without_length_and_digest_is_sent() {
+    let image = Pushed::new();
+    let registry = Quirky::start(Quirks::default());
+    image.arrives("first", &registry, &[]);
+    registry.lose(&image.blobs());
+    registry.set(Quirks { vague: true, ..Quirks::default() });
+    assert!(image.push(&registry.host(), &[]).status.success());
+    registry.set(Quirks::default());
+    registry.check("a/b", "v1", image.manifest());
+}
+
 /// Checks an index whose images have been removed, as they have no tags.
 #[test]
 fn an_index_is_made_whole() {

@@ -86,7 +86,8 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
         // The registry has blobs of any length, so the answer has no length.
         (Method::HEAD, false) => {
             let nothing = tokio_stream::empty::<Result<axum::body::Bytes, std::io::Error>>();
-            of(200, &[], Body::from_stream(nothing))
+            let digest = path.rsplit('/').next().unwrap();
+            of(200, &[("docker-content-digest", digest)], Body::from_stream(nothing))
         }
         _ => of(200, &[], Body::empty()),
     }
