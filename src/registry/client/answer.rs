@@ -20,11 +20,18 @@ const LONGEST_REFUSAL: u64 = 64 << 10;
 
 /// The header with the digest of the content (distribution-spec, "Checking if content exists in the
 /// registry").
-pub const CONTENT_DIGEST: &str = "docker-content-digest";
+const CONTENT_DIGEST: &str = "docker-content-digest";
 
 /// Returns true if a header's value is this digest.
-pub fn names(value: &str, digest: &BlobDigest) -> bool {
+fn names(value: &str, digest: &BlobDigest) -> bool {
     value.trim().eq_ignore_ascii_case(&digest.to_string())
+}
+
+/// Returns true if the length that a success states, or without a length the digest in its headers,
+/// is that of some content.
+pub fn is_of(headers: &HeaderMap, length: Option<u64>, digest: &BlobDigest, size: u64) -> bool {
+    let found = || headers.get(CONTENT_DIGEST)?.to_str().ok();
+    length.map_or_else(|| found().is_some_and(|found| names(found, digest)), |it| it == size)
 }
 
 /// An answer of a registry.
@@ -94,11 +101,10 @@ impl Answer {
     /// Returns true if this is a success for content of this digest and size: the answer has one of
     /// the two, and no other digest.
     pub fn proves(&self, digest: &BlobDigest, size: u64) -> bool {
-        let length = self.header("content-length").and_then(|text| text.parse::<u64>().ok());
-        let is_named = self.header(CONTENT_DIGEST).is_some_and(|found| names(found, digest));
+        let length = self.header("content-length").and_then(|text| text.parse().ok());
         self.is_success()
             && self.contradicts(digest).is_none()
-            && length.map_or(is_named, |length| length == size)
+            && is_of(&self.headers, length, digest, size)
     }
 
     /// Returns the digest that the registry reports, if it contradicts the expected one. A registry

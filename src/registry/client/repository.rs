@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::answer::{Answer, CONTENT_DIGEST, names};
+use super::answer::{Answer, is_of};
 use super::authorization::{Authorization, Said};
 use super::connect::{Certificates, Network, Proxies};
 use super::credentials::{self, AuthSource, Credentials, Login};
@@ -266,14 +266,12 @@ impl<'a> Client<'a> {
                 _ => return Answer::read(sent).map(Outcome::Answered),
             };
             let length = length.and_then(|text| text.parse::<u64>().ok());
-            let is_reported = header(CONTENT_DIGEST).is_some_and(|found| names(&found, digest));
             // The rest of the body is not read: dropping it closes the connection.
-            Ok(Outcome::Done((length, is_reported)))
+            Ok(Outcome::Done((length, is_of(sent.headers(), length, digest, size))))
         })?;
         Ok(match answered {
-            Outcome::Done((Some(length), _)) if length == size => Presence::There,
-            Outcome::Done((Some(_), _)) => Presence::Missing,
-            Outcome::Done((None, true)) => Presence::There,
+            Outcome::Done((_, true)) => Presence::There,
+            Outcome::Done((Some(_), false)) => Presence::Missing,
             Outcome::Done((None, false)) => Presence::Unknown,
             Outcome::Answered(answer) if matches!(answer.status, 404 | 410) => Presence::Missing,
             Outcome::Answered(_) => Presence::Unknown,
