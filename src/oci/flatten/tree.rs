@@ -225,20 +225,22 @@ impl RootTree {
     }
 
     fn insert(&mut self, path: ImagePath, node: Node) {
-        let is_link = matches!(node.kind, Kind::Symlink(_));
-        self.forget_parent_if(is_link);
-        let old = self.nodes.insert(path, node);
-        self.forget_parent_if(old.is_some_and(|old| matches!(old.kind, Kind::Symlink(_))));
+        self.forget_parent_if_link(&node);
+        if let Some(old) = self.nodes.insert(path, node) {
+            self.forget_parent_if_link(&old);
+        }
     }
 
     fn remove(&mut self, path: &ImagePath) {
-        let old = self.nodes.remove(path);
-        self.forget_parent_if(old.is_some_and(|old| matches!(old.kind, Kind::Symlink(_))));
+        if let Some(old) = self.nodes.remove(path) {
+            self.forget_parent_if_link(&old);
+        }
     }
 
-    /// Forgets the resolved parent after a change of links, which may lead elsewhere now.
-    fn forget_parent_if(&mut self, changed: bool) {
-        if changed {
+    /// Forgets the resolved parent if the node, which comes or goes, is a link: names may lead
+    /// elsewhere now.
+    fn forget_parent_if_link(&mut self, node: &Node) {
+        if matches!(node.kind, Kind::Symlink(_)) {
             self.last_parent = None;
         }
     }
