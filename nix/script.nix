@@ -31,19 +31,18 @@ let
   reference = "${imageName}:${imageTag}";
 
   # The problem of the name, with its solution if there is a known one; null if the name is valid
-  # (distribution-spec, "Pulling manifests"; the grammar is that of github.com/distribution/reference).
+  # (the grammar is that of github.com/distribution/reference).
   nameProblem =
     let
-      component = "[a-z0-9]+((\\.|_|__|-+)[a-z0-9]+)*";
       label = "([a-z0-9]|[a-z0-9][a-z0-9-]*[a-z0-9])";
       host = "(${label}(\\.${label})*|\\[[a-f0-9:]+])(:[0-9]+)?";
       components = lib.splitString "/" imageName;
-      isName = names: names != [ ] && lib.all (name: builtins.match component name != null) names;
+      isRepository = import ./is-repository.nix { inherit lib; };
       withTag = builtins.match "(.*):([^/:]+)" name;
     in
     if builtins.match ".*://.*" name != null then ": leave out `${builtins.head (builtins.match "(.*://).*" name)}`"
     else if builtins.match ".*@.*" name != null then ": a digest can't be chosen, leave it out"
-    else if isName components || lib.length components > 1 && builtins.match host (lib.head components) != null && isName (lib.tail components) then
+    else if isRepository components || lib.length components > 1 && builtins.match host (lib.head components) != null && isRepository (lib.tail components) then
       if builtins.stringLength imageName <= 255 then null else ", which is longer than 255 characters"
     else if withTag != null then ": give the tag by itself, `tag = \"${builtins.elemAt withTag 1}\"`"
     else "";

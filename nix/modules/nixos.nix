@@ -37,16 +37,16 @@ let
     let
       given = builtins.match "([^:]*):([A-Za-z0-9_][A-Za-z0-9_.-]{0,127})" name;
       repository = lib.head given;
-      isComponent = component: builtins.match "[a-z0-9]+((\\.|_|__|-+)[a-z0-9]+)*" component != null;
+      isRepository = import ../is-repository.nix { inherit lib; };
     in
-    if given == null || !lib.all isComponent (lib.splitString "/" repository)
+    if given == null || !isRepository (lib.splitString "/" repository)
     then throw "services.stowage.images: `${name}` must be a name and a tag, such as `team/hello:v1`"
     else { inherit repository; tag = lib.last given; };
   # Images whose file would have the place of another image's directory: `a:b` beside `a/b:c`.
-  hidden = lib.filter (name: lib.any (isBelow name) (lib.attrNames cfg.images)) (lib.attrNames cfg.images);
-  isBelow = name: other:
-    let file = "${(parts name).repository}/${(parts name).tag}"; in
-    lib.hasPrefix "${file}/" "${(parts other).repository}/";
+  hidden = lib.filter
+    (name: let inherit (parts name) repository tag; in lib.any (lib.hasPrefix "${repository}/${tag}/") directories)
+    (lib.attrNames cfg.images);
+  directories = map (name: "${(parts name).repository}/") (lib.attrNames cfg.images);
   images = pkgs.runCommand "stowage-images" { } ''
     mkdir $out
     ${lib.concatStrings (lib.mapAttrsToList link cfg.images)}
