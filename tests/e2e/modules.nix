@@ -66,7 +66,9 @@ let
       requireSigs = true;
       settings.listen = "127.0.0.1:5001";
     };
-    # Each is told what is missing.
+  } // mistakes;
+  # Each is told what is missing.
+  mistakes = {
     nothing = { };
     unsigned = { directories = [ "/srv" ]; requireSigs = true; };
     storage = { directories = [ "/srv" ]; storage = "s3://images/nixos"; };
@@ -80,6 +82,7 @@ let
       security.acme.certs."registry.example".group = "acme";
     })
     systems;
+  accepted = removeAttrs evaluated (lib.attrNames mistakes);
 
   flake = orElse (eval [ ../../nix/modules/images.nix outputs ]) evalPerSystem {
     stowage.images = {
@@ -127,7 +130,9 @@ in
       credentials = config.systemd.services.stowage.serviceConfig.LoadCredential;
     })
     evaluated;
-  configurations = evaluated;
+  mistakes = lib.attrNames mistakes;
+  # The configurations without a mistake.
+  inherit accepted;
   # The unit of each, and the directory of images.
   units = pkgs.runCommand "units" { } ''
     mkdir $out
@@ -136,7 +141,7 @@ in
       mkdir $out/${name}
       cp ${pkgs.writeText "stowage.service" (unitText config)} $out/${name}/stowage.service
     '')
-      (removeAttrs evaluated [ "nothing" "unsigned" "storage" "hidden" "keyless" "both" ]))}
+      accepted)}
   '';
   outputs = lib.mapAttrs (_: lib.attrNames) { inherit (flake) packages apps checks; };
   # All that the flake has, built.

@@ -1,5 +1,5 @@
 # Prints what zsh offers for the last, incomplete word of a line, one match a line.
-# Usage: capture.zsh DIRECTORY-OF-COMPLETIONS LINE
+# Usage: zsh_completions.zsh DIRECTORY-OF-COMPLETIONS LINE
 zmodload zsh/zpty || exit 2
 capture() {
   PROMPT=
