@@ -90,7 +90,7 @@ fn peak(store: &FakeStore, arguments: &[&str]) -> u64 {
 /// end. That includes the time before `exec`, when the child is a copy of this process: so this
 /// process must be small.
 #[test]
-#[ignore = "no test, but what others run"]
+#[ignore = "not a test: `measure` runs it in a process of its own"]
 fn launcher() {
     let Ok(command) = env::var(COMMAND) else { return };
     let mut words = command.split('\n');
