@@ -2,8 +2,8 @@
 
 /* Builds an image of packages that are given by their names, like an image service.
 
-   The result is that of `buildImage`. If names have no package, evaluating the result fails with
-   these names, but its attributes `missing` and `json` can be evaluated.
+   The result is that of `buildImage`. If names have no package, evaluating the result or an attribute such
+   as `sbom` fails with these names, but its attributes `missing` and `json` can be evaluated.
 
    Every image has `cacert` (with SSL_CERT_FILE), `iana-etc`, /tmp for all users, and
    /usr/bin/env.
@@ -107,7 +107,7 @@ lib.fix (self:
 
     image = buildImage ({
       inherit name tag maxLayers popularity;
-      copyToRoot = root // { sbomRoots = inRoot.found ++ coreutils.found; };
+      copyToRoot = root // { sbomRoots = inRoot.found ++ coreutils.found; sbomSet = set; };
       perms = [
         { path = root; inherit uid gid; regex = ""; }
         { path = root; regex = "^${lib.escapeRegex builtins.storeDir}/[^/]+/tmp$"; mode = "1777"; }
@@ -122,8 +122,25 @@ lib.fix (self:
     });
 
     complain = throw "stowage.buildImageFromNames: there are no packages by the names ${lib.concatMapStringsSep ", " (name: "`${name}`") missing}";
-    # Nix takes this for a derivation, and evaluating it fails.
-    none = { type = "derivation"; name = "image"; drvPath = complain; outPath = complain; };
+    # Nix takes this for a derivation, and evaluating it fails, as does evaluating what `buildImage` documents.
+    none = lib.genAttrs [
+      "drvPath"
+      "outPath"
+      "imageName"
+      "imageTag"
+      "imageRefUnsafe"
+      "copyToDockerDaemon"
+      "copyToRegistry"
+      "copyToPodman"
+      "copyTo"
+      "explain"
+      "fromImage"
+      "sbom"
+      "forServe"
+      "attachments"
+      "spec"
+    ]
+      (_: complain) // { type = "derivation"; name = "image"; };
   in
   if missing == [ ] then
     image // {

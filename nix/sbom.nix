@@ -12,12 +12,13 @@ lib.fix (self:
   spec
   # The name of the image, `name:tag`.
 , name
-  # Derivations that the image is made of.
+  # Derivations that the image is made of. A derivation with `sbomSet` names the package set that its packages
+  # come from, if that may be another one than `pkgs`.
 , roots
   # Texts that mention more derivations, such as the image's configuration.
 , texts
-  # More packages that may be in the image. Needed for packages that only a text mentions, if `pkgs` does not
-  # have them by their own names.
+  # More packages that may be in the image. Needed for packages that only a text mentions, if the package set does
+  # not have them by their own names.
 , packages ? [ ]
   # The supplier of packages without `meta.supplier`.
 , supplier ? "nixpkgs"
@@ -38,7 +39,10 @@ lib.fix (self:
     textsOf = value: filter (found: found != null) (map text (flat value));
     pathOf = drv: text (drv.outPath or null);
 
-    # Returns the package of a derivation in a list, if `pkgs` has the package by its own name.
+    # The package sets that the packages come from: `pkgs`, and the set of an image of names.
+    sets = map (root: root.sbomSet) (filter (root: isAttrs root && root ? sbomSet) (flat roots)) ++ [ pkgs ];
+
+    # Returns the package of a derivation in a list, if one of the sets has the package by its own name.
     find = drvPath:
       let
         drvName = head (match "[^-]*-(.*)[.]drv" (baseNameOf drvPath));
@@ -48,7 +52,7 @@ lib.fix (self:
           ++ lib.optionals (major != null) [ "${parsed.name}_${head major}" "${parsed.name}${head major}" ];
         isIt = package: try false (unsafeDiscardStringContext (package.drvPath or "") == drvPath);
       in
-      lib.take 1 (filter isIt (map (found: try null (pkgs.${found} or null)) names));
+      lib.take 1 (filter isIt (concatMap (set: map (found: try null (set.${found} or null)) names) sets));
     mentioned = value:
       let context = try { } (getContext value); in
       concatMap find (filter (path: match ".*[.]drv" path != null) (attrNames context));
@@ -59,13 +63,15 @@ lib.fix (self:
       concatMap (key: flat (drv.${key} or [ ])) [ "buildInputs" "propagatedBuildInputs" "paths" "sbomRoots" ]
       ++ concatMap (key: lib.optionals (isText (drv.${key} or null)) (mentioned drv.${key})) [ "text" "pkgs" ];
     # Packages that are often in closures without being inputs.
-    common = map (get: try null (get pkgs)) [
-      (set: set.stdenv.cc.libc or null)
-      (set: set.stdenv.cc.cc or null)
-      (set: set.runtimeShellPackage or set.bash or null)
-      (set: set.libidn2 or null)
-      (set: set.libunistring or null)
-    ];
+    common = concatMap
+      (set: map (get: try null (get set)) [
+        (set: set.stdenv.cc.libc or null)
+        (set: set.stdenv.cc.cc or null)
+        (set: set.runtimeShellPackage or set.bash or null)
+        (set: set.libidn2 or null)
+        (set: set.libunistring or null)
+      ])
+      sets;
     items = drvs: filter ({ key, ... }: key != null)
       (map (drv: { key = pathOf drv; inherit drv; }) (filter (drv: try false (lib.isDerivation drv)) drvs));
     found = builtins.genericClosure {

@@ -172,12 +172,44 @@ fn missing_names_are_all_told() {
     let found: Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
     assert_eq!(found, json!({"error": "not_found", "pkgs": missing}));
 
-    let error = evaluation_error(&format!("(image {arguments}).drvPath"));
-    assert!(error.contains("there are no packages by the names `nonsense`, `lib`, "), "{error}");
+    for attribute in ["drvPath", "sbom", "imageTag", "copyToRegistry"] {
+        let error = evaluation_error(&format!("(image {arguments}).{attribute}"));
+        assert!(
+            error.contains("there are no packages by the names `nonsense`, `lib`, "),
+            "{error}"
+        );
+    }
     assert_eq!(value(r#"(image { packages = [ ]; }).missing"#), json!([]));
     // A package that belongs in every image may be missing too.
     let bare = r#"image { packages = [ "hello" ]; pkgs = { inherit (pkgs) stdenv hello; }; }"#;
     assert_eq!(value(&format!("({bare}).missing")), json!(["cacert", "iana-etc", "coreutils"]));
+}
+
+/// Checks that the list of packages describes those of another package set than the library's: packages that the C
+/// library stands for here are no inputs of others, and a package that only a text mentions has no other way.
+#[test]
+fn a_list_describes_the_packages_of_the_given_set() {
+    let facts = value(
+        r#"let
+             libc = set.writeTextDir "libc" "" // { pname = "libc-of-set"; version = "9"; };
+             mentioned = set.writeTextDir "text" "" // { pname = "mentioned"; version = "3"; };
+             other = set // {
+               stdenv = set.stdenv // { cc = { inherit libc; }; };
+               text = mentioned;
+               program = set.writeShellScriptBin "program" "cat ${mentioned}/text";
+             };
+             sbom = (image { packages = [ "program" ]; pkgs = other; }).sbom;
+             path = drv: builtins.unsafeDiscardStringContext drv.outPath;
+             facts = builtins.fromJSON (builtins.unsafeDiscardStringContext sbom.facts.text);
+           in
+           map (drv: facts.${path drv} or null) [ libc mentioned other.program set.coreutils ]"#,
+    );
+    let versions: Vec<_> =
+        facts.as_array().unwrap().iter().map(|facts| facts["version"].clone()).collect();
+    assert_eq!(facts[0]["pname"], "libc-of-set", "{facts}");
+    assert_eq!(versions[..2], [json!("9"), json!("3")], "{facts}");
+    assert!(facts[2].is_object(), "{facts}");
+    assert!(versions[3].is_string(), "{facts}");
 }
 
 /// Checks that the JSON has the manifest that a registry serves, and the origin of each blob.
