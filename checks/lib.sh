@@ -111,12 +111,12 @@ unpack_of_release() {
     for file in "$directory"/debs/*.deb; do dpkg-deb --extract "$file" "$directory/root.new"; done
 }
 
-# unpack_with_libraries DIRECTORY RELEASE PACKAGE: downloads a package of another Debian release and the
-# packages that it depends on, and unpacks them together into DIRECTORY/root.
+# unpack_with_libraries DIRECTORY RELEASE PACKAGE…: downloads packages of another Debian release and the
+# packages that they depend on, and unpacks them together into DIRECTORY/root.
 unpack_with_libraries() {
-    local directory=$1 release=$2 package=$3 file
+    local directory=$1 release=$2 file
     use_release "$directory" "$release"
-    apt_of_release --yes --no-install-recommends --download-only install "$package" >&2
+    apt_of_release --yes --no-install-recommends --download-only install "${@:3}" >&2
     rm -rf "$directory/root.new"
     # Links to /usr, as in Debian: packages have files in both places.
     mkdir -p "$directory"/root.new/usr/{bin,sbin,lib,lib64}

@@ -1,11 +1,12 @@
 use std::collections::BTreeSet;
 use std::fs;
+use std::process::Command;
 
 use serde_json::Value;
 
 use stowage::store::Store;
 
-use crate::support::{Image, build, check, evaluate, nix, run, stowage};
+use crate::support::{Image, REPOSITORY, build, check, evaluate, nix, run, stowage};
 
 fn document(attribute: &str) -> Value {
     serde_json::from_slice(&fs::read(build(attribute)).unwrap()).unwrap()
@@ -58,6 +59,19 @@ fn lists_the_closure_with_what_evaluation_knows() {
     let by_hand = || run(&mut stowage(&["sbom", file, "--format", "cyclonedx"]));
     assert_eq!(by_hand(), by_hand());
     assert_eq!(listed(&serde_json::from_str(&by_hand()).unwrap()), paths);
+}
+
+/// Checks the lists by the validators of both formats' authors, with what evaluation knows and without.
+#[test]
+fn lists_are_valid() {
+    for name in ["listed", "names-shell"] {
+        let image = Image::named(name);
+        let facts = build(&format!("{}.sbom.facts", image.attribute));
+        for arguments in [vec!["--name", "listed:v1", "--meta", facts.to_str().unwrap()], vec![]] {
+            let mut validators = Command::new(format!("{REPOSITORY}/checks/sbom"));
+            run(validators.arg(&image.spec_file).args(arguments));
+        }
+    }
 }
 
 /// Checks that the facts depend on no package: making an SBOM builds no packages.
