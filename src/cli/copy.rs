@@ -16,7 +16,7 @@ use super::registry_options;
 use super::watching::Watching;
 use crate::oci::{Architecture, Artifact, Form, ImageSpec, ManifestFormat};
 use crate::outgoing::{Copied, Reference};
-use crate::proof::SigningKey;
+use crate::proof::{AttachedDocument, SigningKey};
 use crate::registry::client::{self, ClientOptions};
 use crate::report;
 use crate::store::Store;
@@ -71,7 +71,7 @@ pub fn copy(
 /// The documents and the signature to attach to an image in a registry.
 struct Beside {
     key: Option<SigningKey>,
-    documents: Vec<(String, Vec<u8>)>,
+    documents: Vec<AttachedDocument>,
 }
 
 impl Beside {
@@ -196,7 +196,7 @@ fn copy_to(
     target: &Target,
     format: ManifestFormat,
     options: &CopyOptions,
-    documents: &[(String, Vec<u8>)],
+    documents: &[AttachedDocument],
 ) -> Result<Copied, Failure> {
     // For a target that takes one image, choose the image for this machine of several.
     let spec = || artifact.image_for(&Architecture::of_this_machine());

@@ -14,7 +14,8 @@ use crate::oci::base::read_base;
 use crate::oci::{self, Form, Image, ImageSpec, ManifestFormat, Platform};
 use crate::outgoing::{ImageReference, Reference};
 use crate::proof::{
-    self, AttachedFile, Build, KeyError, PROVENANCE, Predicate, PublicKey, SigningKey,
+    self, AttachedDocument, AttachedFile, Build, KeyError, PROVENANCE, Predicate, PublicKey,
+    SigningKey,
 };
 use crate::registry::client::{self, ClientOptions, Pulled, Signed};
 use crate::report::{self, Comparison};
@@ -54,11 +55,8 @@ pub fn account(signed: &Signed) -> String {
 }
 
 /// Reads the documents to attach to an image.
-pub fn documents(attach: &[AttachedFile]) -> Result<Vec<(String, Vec<u8>)>, Failure> {
-    let read = |AttachedFile { file, media_type }: &AttachedFile| {
-        Ok((media_type.clone(), read_file(file)?))
-    };
-    attach.iter().map(read).collect()
+pub fn documents(attach: &[AttachedFile]) -> Result<Vec<AttachedDocument>, Failure> {
+    attach.iter().map(|attached| Ok(attached.document(read_file(&attached.file)?))).collect()
 }
 
 /// Reads a document that a signed statement will contain.

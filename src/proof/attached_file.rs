@@ -1,10 +1,15 @@
 //! Names a document that is to be attached to an image, by its file and its media type.
-//! Stage: proof (pure). Input: `FILE:TYPE`. Output: [`AttachedFile`].
+//! Stage: proof (pure). Input: `FILE:TYPE`, and the file's bytes. Output: [`AttachedFile`], [`AttachedDocument`].
 
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use thiserror::Error;
+
+use crate::store::Store;
+
+/// The files and directories that stand for pipes, such as those of a shell's `<(…)`.
+const PIPES: [&str; 3] = ["/dev/fd", "/dev/stdin", "/proc"];
 
 /// A document to attach to an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +18,36 @@ pub struct AttachedFile {
     pub file: PathBuf,
     /// The media type of the document.
     pub media_type: String,
+}
+
+/// A document to attach to an image, with its bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttachedDocument {
+    /// The media type of the document.
+    pub media_type: String,
+    /// The name under which clients such as `oras pull` write the document; `None` if its file has no name of its own.
+    pub title: Option<String>,
+    /// The document.
+    pub bytes: Vec<u8>,
+}
+
+impl AttachedFile {
+    /// Returns the document that was read from this file.
+    pub fn document(&self, bytes: Vec<u8>) -> AttachedDocument {
+        AttachedDocument { media_type: self.media_type.clone(), title: self.title(), bytes }
+    }
+
+    /// Returns the file's name. The name of a store path has no hash, since the hash tells nothing about the
+    /// document. A pipe has no name: its number is another one each time.
+    fn title(&self) -> Option<String> {
+        if PIPES.iter().any(|pipes| self.file.starts_with(pipes)) {
+            return None;
+        }
+        if let Ok(path) = Store::default().parse(&self.file.to_string_lossy()) {
+            return Some(path.name().to_owned());
+        }
+        self.file.file_name().map(|name| name.to_string_lossy().into_owned())
+    }
 }
 
 /// Says that a text names no document.
@@ -39,6 +74,26 @@ impl FromStr for AttachedFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_document_has_the_name_of_its_file() {
+        let hash = "qa7szv3zlr9br5wz81g1hxavdms79sly";
+        for (file, title) in [
+            ("notes", Some("notes")),
+            ("../a/sbom.json", Some("sbom.json")),
+            (&format!("/nix/store/{hash}-hello.spdx.json"), Some("hello.spdx.json")),
+            (&format!("/nix/store/{hash}-documents/a.json"), Some("a.json")),
+            ("/nix/store/short-name", Some("short-name")),
+            ("/dev/stdin", None),
+            ("/dev/fd/63", None),
+            ("/dev/shm/notes", Some("notes")),
+            ("/proc/self/fd/63", None),
+            ("..", None),
+        ] {
+            let file = AttachedFile { file: file.into(), media_type: "text/plain".to_owned() };
+            assert_eq!(file.document(Vec::new()).title.as_deref(), title, "{file:?}");
+        }
+    }
 
     #[test]
     fn a_file_has_a_media_type() {

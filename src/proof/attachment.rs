@@ -7,6 +7,10 @@ use serde_json::{Value, json};
 use crate::digest::BlobDigest;
 use crate::oci::{Annotations, Blob, IMAGE_MANIFEST, annotated};
 use crate::outgoing::Tag;
+use crate::proof::AttachedDocument;
+
+/// The annotation of a document with its name as a file (image-spec, annotations.md).
+const TITLE: &str = "org.opencontainers.image.title";
 
 /// Media type of a configuration where there is nothing to configure.
 const EMPTY: &str = "application/vnd.oci.empty.v1+json";
@@ -65,20 +69,39 @@ pub struct Attachment {
 }
 
 impl Attachment {
-    /// Makes the manifest of a document.
+    /// Makes the manifest of a document that was read from a file.
+    pub fn of(subject: Subject, document: AttachedDocument) -> Self {
+        let AttachedDocument { media_type, title, bytes } = document;
+        let title = title.map(|title| (TITLE.to_owned(), title)).into_iter().collect();
+        Self::with_title(subject, &media_type, bytes, &title, Annotations::default())
+    }
+
+    /// Makes the manifest of a document, which has no name as a file.
     pub fn new(
         subject: Subject,
         artifact_type: &str,
         document: Vec<u8>,
         annotations: Annotations,
     ) -> Self {
+        let title = Annotations::default();
+        Self::with_title(subject, artifact_type, document, &title, annotations)
+    }
+
+    fn with_title(
+        subject: Subject,
+        artifact_type: &str,
+        document: Vec<u8>,
+        title: &Annotations,
+        annotations: Annotations,
+    ) -> Self {
         let (config, document) = (Blob::new(b"{}".to_vec()), Blob::new(document));
+        let layer = json!(document.descriptor(artifact_type.into()));
         let manifest = json!({
             "schemaVersion": 2,
             "mediaType": IMAGE_MANIFEST,
             "artifactType": artifact_type,
             "config": config.descriptor(EMPTY.into()),
-            "layers": [document.descriptor(artifact_type.into())],
+            "layers": [annotated(layer, title)],
             "subject": subject.to_json(),
         });
         let manifest = Blob::json(&annotated(manifest, &annotations));

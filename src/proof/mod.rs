@@ -14,7 +14,7 @@ mod pem;
 mod provenance;
 mod simple_signing;
 
-pub use attached_file::{AttachedFile, ParseAttachedFileError};
+pub use attached_file::{AttachedDocument, AttachedFile, ParseAttachedFileError};
 pub use attachment::{Attachment, Subject};
 pub use bundle::{
     BUNDLE_TYPE, PROVENANCE, Predicate, SIGNED, bundle, statement_of, verified_statement,

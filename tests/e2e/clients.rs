@@ -146,6 +146,13 @@ fn oras_finds_what_refers_to_an_image() {
     let reference = served.reference("app:v1");
     until("the document is served", || (found(&reference) == ["text/x-notes"]).then_some(()));
     for (source, layout) in [(name, "a:v1"), (reference, "b:v1")] {
+        let found = oras(&["discover", "--plain-http", "--format", "json", &source]);
+        let found: Value = serde_json::from_str(&found).unwrap();
+        let manifest = found["referrers"][0]["reference"].as_str().unwrap();
+        let pulled = directory.path().join("pulled");
+        oras(&["pull", "--plain-http", "--output", "pulled", manifest]);
+        assert_eq!(std::fs::read(pulled.join("notes")).unwrap(), b"about the image", "{source}");
+        std::fs::remove_dir_all(pulled).unwrap();
         oras(&["cp", "--recursive", "--from-plain-http", &source, "--to-oci-layout", layout]);
         let copied = oras(&["discover", "--oci-layout", "--format", "json", layout]);
         assert!(copied.contains("text/x-notes"), "{source}: {copied}");

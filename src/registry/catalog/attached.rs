@@ -117,15 +117,14 @@ fn read(
         let problem = |error: &dyn std::fmt::Display| {
             format!("{}, line {}: {error}", list.display(), number + 1)
         };
-        let AttachedFile { file, media_type } = line.parse().map_err(|error| problem(&error))?;
-        let path = list.parent().unwrap_or(Path::new("")).join(file);
+        let attached: AttachedFile = line.parse().map_err(|error| problem(&error))?;
+        let path = list.parent().unwrap_or(Path::new("")).join(&attached.file);
         if round.hangs(&path) {
             return Err(problem(&format!("{} does not answer", path.display())));
         }
         files.push(look(path.clone(), round));
         let document = read_file(&path, DOCUMENT).map_err(|error| problem(&error))?;
-        let annotations = Default::default();
-        let attachment = Attachment::new(subject.clone(), &media_type, document, annotations);
+        let attachment = Attachment::of(subject.clone(), attached.document(document));
         attachments.push(Arc::new(attachment));
     }
     Ok(attachments)

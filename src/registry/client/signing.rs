@@ -10,9 +10,9 @@ use crate::digest::{BlobDigest, Digest};
 use crate::oci::{Blob, ForeignDescriptor, ForeignDocument, IMAGE_INDEX, IMAGE_MANIFEST};
 use crate::outgoing::{Reference, TagOrDigest, Watch};
 use crate::proof::{
-    Attachment, Predicate, PublicKey, Refusal, SIGNATURE_ANNOTATION, SIGNED, SIMPLE_SIGNING_TYPE,
-    SigningKey, SimpleSignature, Subject, bundle, signed_digest, verified_statement,
-    with_signature,
+    AttachedDocument, Attachment, Predicate, PublicKey, Refusal, SIGNATURE_ANNOTATION, SIGNED,
+    SIMPLE_SIGNING_TYPE, SigningKey, SimpleSignature, Subject, bundle, signed_digest,
+    verified_statement, with_signature,
 };
 
 /// The largest number of signatures that are read for an image.
@@ -48,7 +48,7 @@ pub struct Verified {
 pub fn attach_to_image(
     reference: &Reference,
     digest: Option<BlobDigest>,
-    documents: &[(String, Vec<u8>)],
+    documents: &[AttachedDocument],
     signing: Option<(&SigningKey, &[Predicate])>,
     options: &ClientOptions,
     watch: &dyn Watch,
@@ -58,9 +58,8 @@ pub fn attach_to_image(
     let client = Client::connect(reference, Access::Push, options, watch)?;
     let subject = subject(&client, reference, digest)?;
     let mut sent = 0;
-    for (media_type, document) in documents {
-        let attachment =
-            Attachment::new(subject.clone(), media_type, document.clone(), Default::default());
+    for document in documents {
+        let attachment = Attachment::of(subject.clone(), document.clone());
         sent += usize::from(client.attach(&attachment)?);
     }
     if let Some((key, predicates)) = signing {

@@ -8,9 +8,9 @@ use serde_json::Value;
 use super::blobs::{Blobs, NewBlobs};
 use super::locked::TargetDirectory;
 use crate::oci::unpack::parse_json;
-use crate::oci::{Annotations, Artifact, Form, ManifestFormat};
+use crate::oci::{Artifact, Form, ManifestFormat};
 use crate::outgoing::{Copied, NewFile, RefName, Watch};
-use crate::proof::{Attachment, Subject};
+use crate::proof::{AttachedDocument, Attachment, Subject};
 use crate::store::Store;
 use crate::target::error::DirectoryError;
 use crate::target::image_layout::{BLOBS, INDEX, Index, OCI_LAYOUT, oci_layout};
@@ -28,7 +28,7 @@ const FORM: Form = Form::AsStored;
 pub fn copy_to_oci(
     store: &Store,
     artifact: &Artifact,
-    attached: &[(String, Vec<u8>)],
+    attached: &[AttachedDocument],
     path: &Path,
     ref_name: Option<&RefName>,
     watch: &dyn Watch,
@@ -41,9 +41,7 @@ pub fn copy_to_oci(
     let specs: Vec<_> = artifact.images().iter().map(|spec| &**spec).collect();
     let blobs = Blobs { store, specs: &specs, form: FORM, directory: &blobs, watch };
     let subject = Subject::new(documents.descriptor().media_type().as_ref(), documents.top());
-    let attach = |(media_type, document): &(String, Vec<u8>)| {
-        Attachment::new(subject.clone(), media_type, document.clone(), Annotations::default())
-    };
+    let attach = |document: &AttachedDocument| Attachment::of(subject.clone(), document.clone());
     let attachments: Vec<_> = attached.iter().map(attach).collect();
     let beside = attachments.iter().flat_map(|it| it.blobs.iter().chain([&it.manifest]));
     let new = blobs.write(documents.blobs().chain(beside))?;
