@@ -1,6 +1,6 @@
 # Nix code that `stowage serve --packages` builds: a file that lists the blobs of an image of packages, or
-# the packages that don't exist. With `listPackages`, a list of this file and the packages. All arguments
-# are strings. It is evaluated in restricted mode: the packages' code can read only its own source.
+# the packages that don't exist. With `sbom` and `listPackages`, a list of this file, the SBOM of the image and the
+# packages. All arguments are strings. It is evaluated in restricted mode: the packages' code can read only its own source.
 {
   # The program that serves. It may be outside of the store.
   program
@@ -12,6 +12,8 @@
 , maxLayers
   # A file with popularity data, or nothing.
 , popularity
+  # Whether the list of packages (SBOM) is made as well, or nothing.
+, sbom
   # Whether the packages are listed, or nothing.
 , listPackages
 }:
@@ -32,4 +34,4 @@ let
     popularity = if popularity == "" then null else builtins.path { path = popularity; name = "popularity.json"; };
   };
 in
-if listPackages == "" then image.json else [ image.json ] ++ image.packages
+[ image.json ] ++ (if sbom == "" then [ ] else [ image.sbom ]) ++ (if listPackages == "" then [ ] else image.packages)

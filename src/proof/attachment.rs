@@ -60,8 +60,8 @@ impl Subject {
 pub struct Attachment {
     /// The manifest.
     pub manifest: Blob,
-    /// The document, and the empty configuration.
-    pub blobs: [Blob; 2],
+    /// The document, and the empty configuration; empty if another place has them.
+    pub blobs: Vec<Blob>,
     /// The manifest that the document is about.
     pub subject: Subject,
     artifact_type: String,
@@ -106,7 +106,28 @@ impl Attachment {
         });
         let manifest = Blob::json(&annotated(manifest, &annotations));
         let artifact_type = artifact_type.to_owned();
-        Self { manifest, blobs: [document, config], subject, artifact_type, annotations }
+        let blobs = vec![document, config];
+        Self { manifest, blobs, subject, artifact_type, annotations }
+    }
+
+    /// Forgets the document, which another place has.
+    #[must_use]
+    pub fn without_blobs(self) -> Self {
+        Self { blobs: Vec::new(), ..self }
+    }
+
+    /// Wraps the manifest of a document that another place has. Returns `None` if the manifest does not refer to
+    /// the image.
+    pub fn of_manifest(image: BlobDigest, artifact_type: &str, manifest: Blob) -> Option<Self> {
+        let found: Value = serde_json::from_slice(&manifest.bytes).ok()?;
+        let (media_type, size) = (&found["subject"]["mediaType"], &found["subject"]["size"]);
+        let (media_type, size) = (media_type.as_str()?.to_owned(), size.as_u64()?);
+        let subject = Subject { media_type, digest: image, size };
+        if found["subject"] != subject.to_json() || found["artifactType"] != artifact_type {
+            return None;
+        }
+        let (artifact_type, annotations) = (artifact_type.to_owned(), Annotations::default());
+        Some(Self { manifest, blobs: Vec::new(), subject, artifact_type, annotations })
     }
 
     /// Returns the kind of the document.

@@ -37,6 +37,7 @@ pub fn packages(directory: &Path) -> PathBuf {
     unbuildable = final.runCommand "unbuildable" {{ }} "echo no; exit 1";
     slow = final.runCommand "slow" {{ }} "sleep 1000";
     own = final.writeShellScriptBin "own" "echo own";
+    unlisted = final.writeShellScriptBin "unlisted" "" // {{ meta.license = abort "in ${{toString ./.}}"; }};
   }}) ];
 }}
 "#
@@ -344,6 +345,70 @@ fn a_hundred_at_once() {
 }
 
 /// Runs git in a repository, and returns its output.
+/// Checks that the list of an image's packages is made when a client asks what refers to the image, and not before.
+#[test]
+fn packages_are_listed_for_clients_that_ask() {
+    let server = Server::start(&["--max-builds=2"]);
+    let manifest = server.manifest("hello/jq");
+    let image: Value = serde_json::from_str(&manifest.body).unwrap();
+    let digest = header(&manifest, "docker-content-digest");
+    let referrers = |name: &str, query: &str| {
+        let answer = server.ask("GET", &format!("/v2/{name}/referrers/{digest}{query}"));
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        let mut index: Value = serde_json::from_str(&answer.body).unwrap();
+        index["manifests"].take()
+    };
+    let none = serde_json::json!([]);
+    // A client that looks for signatures does not wait for the list.
+    assert_eq!(referrers("hello/jq", "?artifactType=application/vnd.dev.cosign"), none);
+    assert!(!server.log().contains("listed"));
+    let found = std::thread::scope(|scope| {
+        let askers: Vec<_> = (0..8).map(|_| scope.spawn(|| referrers("hello/jq", ""))).collect();
+        let mut found: Vec<_> = askers.into_iter().map(|it| it.join().unwrap()).collect();
+        found.dedup();
+        assert_eq!(found.len(), 1, "{found:?}");
+        found.remove(0)
+    });
+    assert_eq!(server.log().matches("listed the packages").count(), 1, "{}", server.log());
+    assert_eq!(referrers("hello/jq", "?artifactType=application%2Fspdx%2Bjson"), found);
+    assert_eq!(found.as_array().unwrap().len(), 1, "{found}");
+    assert_eq!(found[0]["artifactType"], "application/spdx+json");
+    let get = |kind: &str, digest: &Value| -> Value {
+        let path = format!("/v2/hello/jq/{kind}/{}", digest.as_str().unwrap());
+        serde_json::from_str(&server.ask("GET", &path).body).unwrap()
+    };
+    let document = get("manifests", &found[0]["digest"]);
+    assert_eq!(document["subject"]["digest"], digest);
+    let layer = &document["layers"][0];
+    assert_eq!(layer["annotations"]["org.opencontainers.image.title"], "jq.spdx.json");
+    let list = get("blobs", &layer["digest"]);
+    let names = list["packages"].as_array().unwrap().iter().map(|package| &package["name"]);
+    let names: Vec<_> = names.filter_map(Value::as_str).collect();
+    assert!(names.contains(&"hello") && names.contains(&"jq"), "{names:?}");
+    // The list says what evaluation knows: the licence of a package.
+    assert!(list.to_string().contains("licenseDeclared"), "{list}");
+    // The image itself has stayed the same.
+    assert_eq!(serde_json::from_str::<Value>(&server.manifest("hello/jq").body).unwrap(), image);
+    // An error that evaluation can't catch does not keep the image from being served, and is no empty list.
+    let digest = header(&server.manifest("unlisted"), "docker-content-digest");
+    let answer = server.ask("GET", &format!("/v2/unlisted/referrers/{digest}"));
+    assert_eq!(answer.status, 500, "{}", answer.body);
+    assert!(!answer.body.contains('/') && answer.body.contains("in …"), "{}", answer.body);
+    // An image that was not asked for is not built.
+    let digest = format!("sha256:{}", "0".repeat(64));
+    assert_eq!(server.ask("GET", &format!("/v2/git/referrers/{digest}")).status, 404);
+    let path = format!("/v2/hello/jq/referrers/{digest}");
+    assert!(server.ask("GET", &path).body.contains("\"manifests\":[]"));
+    assert_eq!(server.metric("image_builds_total"), 2);
+}
+
+/// Returns the value of a header of an answer.
+pub fn header(answer: &Answer, name: &str) -> String {
+    let start = format!("{name}: ");
+    let found = answer.head.lines().find_map(|line| line.strip_prefix(&start));
+    found.unwrap_or_else(|| panic!("{name} in {}", answer.head)).to_owned()
+}
+
 fn git_in(repository: &Path, arguments: &[&str]) -> String {
     let user = ["-c", "user.name=a", "-c", "user.email=a@example.org"];
     let mut command = Command::new("git");

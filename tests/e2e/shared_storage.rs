@@ -4,7 +4,9 @@ use std::io;
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
-use crate::on_demand::{Server, packages, serve, skopeo};
+use serde_json::Value;
+
+use crate::on_demand::{Server, header, packages, serve, skopeo};
 use crate::s3::{Mode, S3, SECRET_KEY};
 use crate::support::{Docker, stderr};
 
@@ -120,11 +122,20 @@ fn a_server_that_is_started_again_builds_nothing() {
     let shared = Shared::new();
     let before = shared.server();
     let manifest = before.manifest("hello");
-    let digest =
-        manifest.head.lines().find_map(|line| line.strip_prefix("docker-content-digest: "));
-    let by_digest = format!("/v2/hello/manifests/{}", digest.unwrap());
+    let digest = header(&manifest, "docker-content-digest");
+    let by_digest = format!("/v2/hello/manifests/{digest}");
+    let referrers = format!("/v2/hello/referrers/{digest}");
+    let referring = before.ask("GET", &referrers).body;
     drop(before);
     let after = shared.server();
+    // The list of the image's packages is in the storage, with its manifest and its document.
+    assert_eq!(after.ask("GET", &referrers).body, referring);
+    assert!(!after.log().contains("listed"), "{}", after.log());
+    let list = &serde_json::from_str::<Value>(&referring).unwrap()["manifests"][0]["digest"];
+    let list = after.ask("GET", &format!("/v2/hello/manifests/{}", list.as_str().unwrap()));
+    let list: Value = serde_json::from_str(&list.body).unwrap();
+    let document = list["layers"][0]["digest"].as_str().unwrap();
+    assert_eq!(after.ask("GET", &format!("/v2/hello/blobs/{document}")).status, 307);
     // This also holds for a client that has read the tag from the earlier server.
     assert_eq!(after.ask("GET", &by_digest).body, manifest.body);
     assert_eq!(after.manifest("hello").body, manifest.body);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::oci::{Blob, Form, Image, ImageSpec};
 use crate::outgoing::{RepositoryName, Tag};
+use crate::proof::Subject;
 use crate::registry::catalog::{Catalog, Manifest, PreparedArtifact};
 use crate::registry::storage::StoredManifest;
 
@@ -34,6 +35,14 @@ impl FoundImage {
         let image = Image::new(spec);
         let media_type = image.descriptor().media_type().to_string();
         Self::Stored(Manifest::new(image.manifest, media_type))
+    }
+
+    /// Returns what documents about the image refer to.
+    pub fn subject(&self) -> Subject {
+        match self {
+            Self::Here(artifact) => artifact.subject(),
+            Self::Stored(Manifest { blob, media_type }) => Subject::new(media_type, blob),
+        }
     }
 
     /// Adds the image to a catalog, under a tag or by its digest only.

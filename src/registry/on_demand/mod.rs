@@ -12,6 +12,7 @@ mod error;
 mod found;
 mod git_source;
 mod nix_build;
+mod package_lists;
 mod processes;
 mod request;
 mod signatures;
@@ -36,9 +37,11 @@ use crate::registry::metrics::Metrics;
 use crate::registry::storage::{ImageKey, ObjectStorage, StorageKeys, Stored};
 use crate::store::Store;
 use found::FoundImage;
+use package_lists::PackageLists;
 
 pub use error::OnDemandError;
 pub use nix_build::{NixAccess, NixBuild, NixLimits, PopularityFile};
+pub use package_lists::LIST_TYPE;
 pub use request::{PackageRequest, PackageSource, ParseSourceError, ServedTags};
 pub use signatures::{RequiredSignatures, TrustedKey};
 
@@ -139,6 +142,7 @@ pub struct OnDemand {
     metrics: Arc<Metrics>,
     places: FairPlaces<String>,
     state: Mutex<State>,
+    lists: PackageLists,
     catalog: ArcSwap<Catalog>,
 }
 
@@ -157,8 +161,8 @@ impl OnDemand {
             queue: options.queue,
             client_queue: options.queue,
         });
-        let (state, catalog) = Default::default();
-        Self { options, store, storage, metrics, places, state, catalog }
+        let (state, lists, catalog) = Default::default();
+        Self { options, store, storage, metrics, places, state, lists, catalog }
     }
 
     /// Returns the storage that has the blobs, if there is one.
@@ -309,8 +313,15 @@ impl OnDemand {
             // The link may have been removed already.
             let _ = std::fs::remove_file(self.link(&name));
         }
-        self.catalog.store(Arc::new(state.catalog()));
+        self.publish(&state);
         outcome
+    }
+
+    /// Replaces the catalog.
+    fn publish(&self, state: &State) {
+        let mut catalog = state.catalog();
+        self.lists.add_to(&mut catalog);
+        self.catalog.store(Arc::new(catalog));
     }
 
     /// Returns the image if another server, or an earlier run of this one, has stored it.

@@ -8,7 +8,8 @@
 use std::collections::BTreeSet;
 use std::env;
 use std::ffi::OsStr;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -33,6 +34,9 @@ use crate::store::Store;
 const UNAVAILABLE: &str = "trace: stowage: unavailable package";
 /// The message of an evaluator that has no memory left.
 const NO_MEMORY: &str = "out of memory";
+
+/// The largest list of packages in bytes. Servers without a storage keep it in memory.
+const LARGEST_LIST: u64 = 32 << 20;
 
 /// The program that evaluates.
 const EVALUATOR: &str = "nix-instantiate";
@@ -155,22 +159,50 @@ impl NixBuild {
         request: &PackageRequest,
         link: &Path,
     ) -> Result<ImageSpec, OnDemandError> {
-        // Dropping the future ends the program that is running.
-        let built = timeout(self.limits.time, self.build(request, link)).await;
-        built.map_err(|_| OnDemandError::Timeout(self.limits.time))?
+        self.in_time(self.build(request, link, false)).await
     }
 
+    /// Builds an image and the list of its packages (SPDX).
+    ///
+    /// # Errors
+    /// Fails as [`NixBuild::run`] does, and with [`OnDemandError::TooLarge`] if the list is too large.
+    pub async fn list_packages(
+        &self,
+        request: &PackageRequest,
+    ) -> Result<(ImageSpec, Vec<u8>), OnDemandError> {
+        let roots = tempfile::tempdir().map_err(OnDemandError::Internal)?;
+        let link = roots.path().join("image");
+        let spec = self.in_time(self.build(request, &link, true)).await?;
+        let list = roots.path().join("image-2");
+        let list = tokio::task::spawn_blocking(move || read_list(&list)).await;
+        Ok((spec, list.map_err(|error| OnDemandError::Internal(error.into()))??))
+    }
+
+    /// Dropping the future ends the program that is running.
+    async fn in_time<T>(
+        &self,
+        work: impl Future<Output = Result<T, OnDemandError>>,
+    ) -> Result<T, OnDemandError> {
+        let ended = timeout(self.limits.time, work).await;
+        ended.map_err(|_| OnDemandError::Timeout(self.limits.time))?
+    }
+
+    /// Builds an image and, if asked for, the list of its packages. Its link is that of the image with `-2`, as Nix
+    /// names the second link.
     async fn build(
         &self,
         request: &PackageRequest,
         link: &Path,
+        with_list: bool,
     ) -> Result<ImageSpec, OnDemandError> {
         let source = self.fetch(request).await?;
-        let evaluated = self.evaluate(request, &source).await?;
-        // The image is first, and its packages follow, each with its output unless that is `out`.
+        let evaluated = self.evaluate(request, &source, with_list).await?;
+        // The image is first, the list of packages follows, and then the packages, each with its output unless that
+        // is `out`.
         let mut derivations = evaluated.lines().map(str::trim).filter(|line| !line.is_empty());
-        let derivation = derivations.next().unwrap_or_default();
-        let plan = self.plan(request, [derivation]).await?;
+        let results: Vec<_> = derivations.by_ref().take(1 + usize::from(with_list)).collect();
+        let results = || results.iter().copied();
+        let plan = self.plan(request, results()).await?;
         let bytes = bytes_to_fetch(&plan.stderr);
         if bytes > self.limits.fetched {
             let most = self.limits.fetched;
@@ -179,7 +211,7 @@ impl NixBuild {
         if let Some(signatures) = &self.signatures {
             self.check_packages(request, signatures, &derivations.collect::<Vec<_>>()).await?;
         }
-        let mut build = self.realise([derivation]);
+        let mut build = self.realise(results());
         build.arg("--add-root").arg(link).arg("--indirect");
         self.succeed(request, build).await?;
         let link = link.to_owned();
@@ -332,12 +364,13 @@ impl NixBuild {
         self.running.run(fetch).await.map_err(OnDemandError::Internal)
     }
 
-    /// Evaluates the packages' code, which can read only its own source. Returns the derivation to
+    /// Evaluates the packages' code, which can read only its own source. Returns the derivations to
     /// build and, if they need signatures, those of the packages: one a line.
     async fn evaluate(
         &self,
         request: &PackageRequest,
         source: &str,
+        with_list: bool,
     ) -> Result<String, OnDemandError> {
         // Arguments are passed as data, not through a shell or as Nix code: clients choose them.
         let mut evaluate = command(EVALUATOR);
@@ -345,6 +378,7 @@ impl NixBuild {
         limit_memory(&mut evaluate, self.limits.memory);
         let program = self.program.display().to_string();
         let popularity = self.popularity.as_ref().map(|file| file.path.display().to_string());
+        let yes = |asked| if asked { "yes" } else { "" };
         for (argument, value) in [
             ("program", &*program),
             ("name", request.name.repository.as_str()),
@@ -352,7 +386,8 @@ impl NixBuild {
             ("source", source),
             ("maxLayers", &self.max_layers.to_string()),
             ("popularity", popularity.as_deref().unwrap_or_default()),
-            ("listPackages", if self.signatures.is_some() { "yes" } else { "" }),
+            ("sbom", yes(with_list)),
+            ("listPackages", yes(self.signatures.is_some())),
         ] {
             evaluate.args(["--argstr", argument, value]);
         }
@@ -449,6 +484,17 @@ fn is_in(path: &OsStr, program: &str) -> bool {
         let found = directory.join(program).metadata();
         found.is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
     })
+}
+
+/// Reads a list of packages.
+fn read_list(link: &Path) -> Result<Vec<u8>, OnDemandError> {
+    let mut list = Vec::new();
+    let read = File::open(link).and_then(|file| file.take(LARGEST_LIST + 1).read_to_end(&mut list));
+    let size = read.map_err(OnDemandError::Internal)? as u64;
+    if size > LARGEST_LIST {
+        return Err(OnDemandError::TooLarge { size, most: LARGEST_LIST });
+    }
+    Ok(list)
 }
 
 /// Reads the result of `on-demand.nix`: the `json` of `buildImageFromNames`.

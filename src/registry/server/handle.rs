@@ -19,13 +19,16 @@ use super::answer::{self, answer};
 use super::connections::{Connection, Role};
 use super::map;
 use super::permissions::Asker;
+use super::referrers::asks_for;
 use super::route::{NoRoute, Route, route};
 use super::shared::Shared;
 use super::stored;
 use super::users::Admission;
 use super::watched_body::{ServedExchange, WatchedBody};
-use crate::outgoing::{TagOrDigest, TaggedName};
+use crate::digest::BlobDigest;
+use crate::outgoing::{RepositoryName, TagOrDigest, TaggedName};
 use crate::registry::client_address;
+use crate::registry::on_demand::LIST_TYPE;
 
 /// The longest time for which a request waits for its turn.
 const TURN: Duration = Duration::from_secs(30);
@@ -117,14 +120,20 @@ async fn answered(
         };
     }
     if let Some(on_demand) = &shared.on_demand
-        && let Some(name) = wanted(shared, &request, &found)
+        && let Some(wanted) = wanted(shared, &request, &found)
     {
         let client = match &asker {
             Asker::User(user) => format!("user {user}"),
             Asker::Anybody => client.to_string(),
         };
-        if let Err(error) = on_demand.want(&name, &client).await {
-            return ("manifest", answer::not_built(&error, request.method()));
+        let (kind, outcome) = match &wanted {
+            Wanted::Image(name) => ("manifest", on_demand.want(name, &client).await),
+            Wanted::List(name, image) => {
+                ("referrers", on_demand.want_list(name, image, &client).await)
+            }
+        };
+        if let Err(error) = outcome {
+            return (kind, answer::not_built(&error, request.method()));
         }
     }
     let (head, body) = request.into_parts();
@@ -184,18 +193,27 @@ fn may_be_open(found: &Result<Route, NoRoute>) -> bool {
     found.as_ref().is_ok_and(|found| found.repository().is_some())
 }
 
-/// Returns the image that a request asks for, if that image is to be built.
-fn wanted(
-    shared: &Shared,
-    request: &Request,
-    found: &Result<Route, NoRoute>,
-) -> Option<TaggedName> {
+/// The thing that is built before a request is answered.
+enum Wanted {
+    Image(TaggedName),
+    /// The list of packages of the image with this manifest.
+    List(RepositoryName, BlobDigest),
+}
+
+/// Returns what is to be built for a request.
+fn wanted(shared: &Shared, request: &Request, found: &Result<Route, NoRoute>) -> Option<Wanted> {
+    let found = found.as_ref().ok()?;
+    if !answer::reads(request.method())
+        || shared.catalog.load().repository(found.repository()?).is_some()
+    {
+        return None;
+    }
     match found {
-        Ok(Route::Manifest(name, TagOrDigest::Tag(tag)))
-            if answer::reads(request.method())
-                && shared.catalog.load().repository(name).is_none() =>
-        {
-            Some(TaggedName { repository: name.clone(), tag: tag.clone() })
+        Route::Manifest(name, TagOrDigest::Tag(tag)) => {
+            Some(Wanted::Image(TaggedName { repository: name.clone(), tag: tag.clone() }))
+        }
+        Route::Referrers(name, image) if asks_for(request.uri().query(), LIST_TYPE) => {
+            Some(Wanted::List(name.clone(), *image))
         }
         _ => None,
     }

@@ -1,6 +1,8 @@
 //! Lists the documents that refer to a manifest (distribution-spec 1.1, "Listing Referrers").
 //! Stage: registry (pure). Input: a request's query and all documents. Output: [`Referrers`].
 
+use std::borrow::Cow;
+
 use serde_json::{Value, json};
 use url::form_urlencoded;
 
@@ -22,17 +24,23 @@ pub struct Referrers {
     pub next: Option<String>,
 }
 
+/// Returns whether a list of documents that a query asks for may have documents of a type.
+pub fn asks_for(query: Option<&str>, kind: &str) -> bool {
+    parameter(query.unwrap_or_default(), "artifactType").is_none_or(|asked| asked == kind)
+}
+
+fn parameter<'q>(query: &'q str, key: &str) -> Option<Cow<'q, str>> {
+    let mut pairs = form_urlencoded::parse(query.as_bytes());
+    pairs.find(|(name, _)| name == key).map(|(_, value)| value)
+}
+
 /// Returns the documents after `last`, of one `artifactType`, which are parameters of the query.
 pub fn list_referrers<'a>(
     query: &str,
     documents: impl Iterator<Item = &'a Attachment>,
 ) -> Referrers {
-    let parameter = |key: &str| {
-        let mut pairs = form_urlencoded::parse(query.as_bytes());
-        pairs.find(|(name, _)| name == key).map(|(_, value)| value)
-    };
-    let kind = parameter("artifactType");
-    let last: Option<BlobDigest> = parameter("last").and_then(|last| last.parse().ok());
+    let kind = parameter(query, "artifactType");
+    let last: Option<BlobDigest> = parameter(query, "last").and_then(|last| last.parse().ok());
     let mut documents = documents
         .filter(|document| kind.as_deref().is_none_or(|kind| kind == document.artifact_type()))
         .filter(|document| last.is_none_or(|last| document.manifest.digest > last))
@@ -59,6 +67,20 @@ mod tests {
     use super::*;
     use crate::oci::Blob;
     use crate::proof::Subject;
+
+    #[test]
+    fn queries_may_ask_for_one_type() {
+        for (query, expected) in [
+            (None, true),
+            (Some(""), true),
+            (Some("last=x"), true),
+            (Some("artifactType=text%2Fa%2Bb"), true),
+            (Some("artifactType=text%2Fa"), false),
+            (Some("artifactType="), false),
+        ] {
+            assert_eq!(asks_for(query, "text/a+b"), expected, "{query:?}");
+        }
+    }
 
     #[test]
     fn pages_have_all_documents_of_a_type() {

@@ -1,7 +1,7 @@
 //! Tells the images of a repository apart in a storage.
-//! Stage: registry (pure). Input: a tag and settings. Output: [`ImageKey`].
+//! Stage: registry (pure). Input: a tag or a digest, and settings. Output: [`ImageKey`].
 
-use crate::digest::Digest;
+use crate::digest::{BlobDigest, Digest};
 use crate::outgoing::Tag;
 
 /// The number of hex digits of the settings' digest in a key.
@@ -16,13 +16,23 @@ impl ImageKey {
     /// Returns the key of a tag for servers with these settings. Changing it makes servers build
     /// again what is stored.
     pub fn new(tag: &Tag, settings: &str) -> Self {
-        Self(format!("{tag}-{}", &Digest::of(settings.as_bytes()).hex()[..HEX]))
+        Self(format!("{tag}-{}", of_settings(settings)))
+    }
+
+    /// Returns the key of the list of packages of the image with this manifest. No tag has this key: a tag has no
+    /// `+`.
+    pub fn of_list(image: &BlobDigest, settings: &str) -> Self {
+        Self(format!("{}+packages-{}", image.digest().hex(), of_settings(settings)))
     }
 
     /// Returns the key as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+fn of_settings(settings: &str) -> String {
+    Digest::of(settings.as_bytes()).hex()[..HEX].to_owned()
 }
 
 #[cfg(test)]
@@ -35,5 +45,9 @@ mod tests {
         assert_eq!(key("v1", "").as_str(), "v1-e3b0c44298fc1c14");
         assert_ne!(key("v1", "a"), key("v1", "b"));
         assert_ne!(key("v1", "a"), key("v2", "a"));
+        let image = BlobDigest::new(Digest::of(b""));
+        let list = ImageKey::of_list(&image, "");
+        let hex = image.digest().hex();
+        assert_eq!(list.as_str(), format!("{hex}+packages-e3b0c44298fc1c14"));
     }
 }

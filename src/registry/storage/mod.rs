@@ -36,8 +36,9 @@ pub use pointer::StorageKeys;
 pub use source::{BlobSource, BlobStream, SignedUrl};
 
 use crate::digest::{BlobDigest, Digest};
-use crate::oci::{Blob, ForeignDocument, Form, Image, ImageSpec};
+use crate::oci::{Blob, ForeignDocument, Form, IMAGE_MANIFEST, Image, ImageSpec};
 use crate::outgoing::{RepositoryName, SharedLayer};
+use crate::proof::Attachment;
 use crate::store::Store;
 use backend::{Backend, BackendLimits};
 use inner::Inner;
@@ -376,17 +377,47 @@ impl ObjectStorage {
         stored.bytes_sent += self.put_document(&image.config).await?;
         stored.bytes_sent += self.put_document(&image.manifest).await?;
         let media_type = image.descriptor().media_type().to_string();
-        let digest = image.manifest.digest;
+        self.put_name(name, key, &image.manifest, &media_type).await?;
+        Ok(stored)
+    }
+
+    /// Stores the list of an image's packages under a name and a key. Returns the number of bytes that were sent.
+    ///
+    /// # Errors
+    /// Fails with [`StorageError`] if the storage does not answer or refuses.
+    pub async fn put_list(
+        &self,
+        name: &RepositoryName,
+        key: &ImageKey,
+        list: &Attachment,
+    ) -> Result<u64, StorageError> {
+        let mut sent = 0;
+        for blob in list.blobs.iter().chain([&list.manifest]) {
+            sent += self.put_document(blob).await?;
+        }
+        self.put_name(name, key, &list.manifest, IMAGE_MANIFEST).await?;
+        Ok(sent)
+    }
+
+    /// Gives a manifest, whose blobs are there, a name and a key.
+    async fn put_name(
+        &self,
+        name: &RepositoryName,
+        key: &ImageKey,
+        manifest: &Blob,
+        media_type: &str,
+    ) -> Result<(), StorageError> {
+        let (inner, digest) = (&self.0, manifest.digest);
         // A client that finds the name asks for blobs next, perhaps at another server: so list the
         // manifest first.
-        let listed = self.0.names.manifest(name, &digest);
-        self.0
-            .put_pointer(&listed, PointerPlace::Manifest(name), digest, media_type.clone())
-            .await?;
-        let object = self.0.names.image(name, key);
-        self.0.put_pointer(&object, PointerPlace::Image(name, key), digest, media_type).await?;
-        self.0.repositories().add(name, &image.manifest.bytes);
-        Ok(stored)
+        for (object, place) in [
+            (inner.names.manifest(name, &digest), PointerPlace::Manifest(name)),
+            (inner.names.image(name, key), PointerPlace::Image(name, key)),
+        ] {
+            inner.put_pointer(&object, place, digest, media_type.to_owned()).await?;
+        }
+        inner.repositories().add(name, &manifest.bytes);
+        Ok(())
     }
 
     /// Stores a document unless it is there, and returns the number of bytes that were sent.
