@@ -16,7 +16,7 @@ use super::registry_options;
 use super::watching::Watching;
 use crate::oci::{Architecture, Artifact, Form, ImageSpec, ManifestFormat};
 use crate::outgoing::{Copied, Reference};
-use crate::proof::{AttachedDocument, SigningKey};
+use crate::proof::{AttachedDocument, Predicate, SigningKey};
 use crate::registry::client::{self, ClientOptions};
 use crate::report;
 use crate::store::Store;
@@ -33,18 +33,10 @@ pub fn copy(
         return Err(Failure::OneDigestFile);
     }
     let key = options.sign_key.as_deref().map(proof::signing_key).transpose()?;
-    let beside = Beside { key, documents: proof::documents(&options.attach)? };
+    let documents = proof::documents(&options.attach)?;
+    let beside = Beside { key, documents, attestations: proof::predicates(&options.attestation)? };
     for target in targets {
-        let (option, places, has_place) = match (&beside.key, options.attach.is_empty()) {
-            (Some(_), _) => ("--sign-key", "registries", false),
-            (None, false) => {
-                ("--attach", "registries and layouts", matches!(target, Target::Oci { .. }))
-            }
-            (None, true) => continue,
-        };
-        if !has_place && !matches!(target, Target::Registry(_)) {
-            return Err(Failure::NotInRegistry { option, places, target: target.to_string() });
-        }
+        beside.check(target)?;
     }
     // Check the formats of all targets before anything is sent.
     let formats = targets.iter().map(|target| format_for(target, *format));
@@ -68,20 +60,38 @@ pub fn copy(
     Ok(())
 }
 
-/// The documents and the signature to attach to an image in a registry.
+/// The documents, the statements and the signature to keep beside an image.
 struct Beside {
     key: Option<SigningKey>,
     documents: Vec<AttachedDocument>,
+    attestations: Vec<Predicate>,
 }
 
 impl Beside {
+    /// Checks that a target has a place for everything.
+    fn check(&self, target: &Target) -> Result<(), Failure> {
+        let is_layout = matches!(target, Target::Oci { .. });
+        let given = [
+            (self.key.is_some(), "--sign-key", "registries", false),
+            (!self.attestations.is_empty(), "--attestation", "registries", false),
+            (!self.documents.is_empty(), "--attach", "registries and layouts", is_layout),
+        ];
+        let no_place = |&(is_given, _, _, has_place): &(bool, _, _, bool)| is_given && !has_place;
+        match given.into_iter().find(no_place) {
+            Some((_, option, places, _)) if !matches!(target, Target::Registry(_)) => {
+                Err(Failure::NotInRegistry { option, places, target: target.to_string() })
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn send(
         &self,
         reference: &Reference,
         copied: &Copied,
         options: &CopyOptions,
     ) -> Result<(), Failure> {
-        let Self { key, documents } = self;
+        let Self { key, documents, .. } = self;
         if key.is_none() && documents.is_empty() {
             return Ok(());
         }
@@ -116,7 +126,7 @@ fn copy_one(
     let start = Instant::now();
     // If the image goes to standard output, the result must not go there too.
     let to_stdout = archive_path(target).is_some_and(target::is_stdout);
-    let copied = copy_to(store, artifact, target, format, options, &beside.documents)?;
+    let copied = copy_to(store, artifact, target, format, options, beside)?;
     if let Target::Registry(reference) = target {
         beside.send(reference, &copied, options)?;
     }
@@ -196,7 +206,7 @@ fn copy_to(
     target: &Target,
     format: ManifestFormat,
     options: &CopyOptions,
-    documents: &[AttachedDocument],
+    beside: &Beside,
 ) -> Result<Copied, Failure> {
     // For a target that takes one image, choose the image for this machine of several.
     let spec = || artifact.image_for(&Architecture::of_this_machine());
@@ -212,6 +222,7 @@ fn copy_to(
             target::copy_to_oci_archive(store, artifact, path, ref_name.as_ref(), &watch)?
         }
         Target::Oci { path, ref_name } => {
+            let documents = &beside.documents;
             target::copy_to_oci(store, artifact, documents, path, ref_name.as_ref(), &watch)?
         }
         Target::Dir { path } => target::copy_to_dir(store, spec()?, path, format, &watch)?,
@@ -219,7 +230,8 @@ fn copy_to(
             target::copy_to_containerd(store, spec()?, reference, &watch)?
         }
         Target::Registry(reference) => {
-            let push = push_options(options)?;
+            let attestations = beside.attestations.clone();
+            let push = ClientOptions { attestations, ..push_options(options)? };
             client::copy_to_registry(store, artifact, reference, format, &push, &watch)?
         }
         Target::ContainersStorage(_) => {

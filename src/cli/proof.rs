@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::env;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::Failure;
 use super::arguments::{ProvenanceArguments, SignArguments, VerifyArguments};
@@ -29,7 +29,7 @@ pub fn sign(arguments: &SignArguments) -> Result<(), Failure> {
     let SignArguments { image, key, attach, attest, source, json, quiet } = arguments;
     let key = key.as_deref().map(signing_key).transpose()?;
     let documents = documents(attach)?;
-    let predicates = attest.iter().map(|file| predicate(file)).collect::<Result<Vec<_>, _>>()?;
+    let predicates = predicates(attest)?;
     let signing = key.as_ref().map(|key| (key, &predicates[..]));
     let options = registry_options::for_source(source)?;
     let reference = named(image, &options)?;
@@ -59,7 +59,12 @@ pub fn documents(attach: &[AttachedFile]) -> Result<Vec<AttachedDocument>, Failu
     attach.iter().map(|attached| Ok(attached.document(read_file(&attached.file)?))).collect()
 }
 
-/// Reads a document that a signed statement will contain.
+/// Reads documents that statements will contain.
+pub fn predicates(files: &[PathBuf]) -> Result<Vec<Predicate>, Failure> {
+    files.iter().map(|file| predicate(file)).collect()
+}
+
+/// Reads a document that a statement will contain.
 fn predicate(file: &Path) -> Result<Predicate, Failure> {
     let document = serde_json::from_slice(&read_file(file)?).unwrap_or_default();
     Predicate::of(document).ok_or_else(|| Failure::NoPredicate(file.to_owned()))

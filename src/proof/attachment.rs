@@ -13,7 +13,7 @@ use crate::proof::AttachedDocument;
 const TITLE: &str = "org.opencontainers.image.title";
 
 /// Media type of a configuration where there is nothing to configure.
-const EMPTY: &str = "application/vnd.oci.empty.v1+json";
+pub(super) const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 
 /// The manifest that a document refers to (`subject` in the image spec).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ impl Subject {
         Self { media_type: media_type.to_owned(), digest, size }
     }
 
-    fn to_json(&self) -> Value {
+    pub(super) fn to_json(&self) -> Value {
         let Self { media_type, digest, size } = self;
         json!({ "mediaType": media_type, "digest": digest, "size": size })
     }

@@ -17,7 +17,7 @@ use crate::oci::{Annotations, Blob};
 pub const BUNDLE_TYPE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 /// The beginning of the media types of all versions of bundles.
 const BUNDLE: &str = "application/vnd.dev.sigstore.bundle";
-const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
+pub(super) const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
 const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
 
 /// The predicate type of a signature: a statement that an image is signed, and nothing else.

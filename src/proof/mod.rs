@@ -7,6 +7,7 @@
 
 mod attached_file;
 mod attachment;
+mod attestation;
 mod bundle;
 mod encrypted_key;
 mod key;
@@ -16,6 +17,7 @@ mod simple_signing;
 
 pub use attached_file::{AttachedDocument, AttachedFile, ParseAttachedFileError};
 pub use attachment::{Attachment, Subject};
+pub use attestation::AttestedImage;
 pub use bundle::{
     BUNDLE_TYPE, PROVENANCE, Predicate, SIGNED, bundle, statement_of, verified_statement,
 };

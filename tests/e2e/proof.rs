@@ -209,6 +209,51 @@ fn statements_are_signed_and_bases_verified() {
     assert!(stderr(&output).contains("is not signed by this key"), "{}", stderr(&output));
 }
 
+/// Checks that BuildKit's own program finds an SBOM and a provenance statement beside an image, and that clients still
+/// find the image.
+#[test]
+fn buildx_finds_statements_in_an_index() {
+    let (registry, home) = (Registry::start(), tempfile::tempdir().unwrap());
+    let image = Image::named("listed");
+    let list = crate::support::build(&format!("{}.sbom", image.attribute));
+    let name = format!("{}/app:v1", registry.host);
+    let statement = home.path().join("provenance.json");
+    let predicate = r#"{"buildDefinition":{"buildType":"https://ci.example/type"}}"#;
+    let text = format!(
+        r#"{{"_type":"https://in-toto.io/Statement/v1","predicateType":"https://slsa.dev/provenance/v1","predicate":{predicate}}}"#
+    );
+    std::fs::write(&statement, text).unwrap();
+    let (list, statement) = (list.to_str().unwrap(), statement.to_str().unwrap());
+    let spec = image.spec_file.to_str().unwrap();
+    let options = ["--attestation", list, "--attestation", statement, "--json"];
+    let push =
+        || run(stowage(&["push", spec, &name, "--sign-key", &key("test.key")]).args(options));
+    let first = schema::checked("copy", &push());
+    let again = schema::checked("copy", &push());
+    assert_eq!(again["manifestDigest"], first["manifestDigest"]);
+    let inspect = |format: &str| {
+        let mut buildx = program_of("sid", "docker-buildx");
+        buildx.env("HOME", home.path()).args(["imagetools", "inspect", "--format", format, &name]);
+        serde_json::from_str::<Value>(&run(&mut buildx)).unwrap()
+    };
+    let found = inspect("{{json .SBOM.SPDX}}");
+    assert_eq!(found, serde_json::from_slice::<Value>(&std::fs::read(list).unwrap()).unwrap());
+    assert_eq!(
+        inspect("{{json .Provenance.SLSA}}")["buildDefinition"]["buildType"],
+        "https://ci.example/type"
+    );
+    // The clients of this program, and others, take the image from the index.
+    run(&mut stowage(&["verify", &format!("docker://{name}"), "--against", spec]));
+    run(&mut stowage(&["verify", &name, "--key", &key("test.pub")]));
+    run(&mut stowage(&["prefetch", &name, "--quiet", "--key", &key("test.pub")]));
+    assert!(cosign_verifies("sid", home.path(), &key("test.pub"), &name));
+    let docker = Docker::start();
+    docker.run(&["pull", "--quiet", &name]);
+    let copied = format!("dir:{}", home.path().join("copied").display());
+    let skopeo = ["copy", "--quiet", "--insecure-policy", "--src-tls-verify=false"];
+    run(Command::new("skopeo").args(skopeo).args([&format!("docker://{name}"), &copied]));
+}
+
 /// Checks a registry that does not keep the list of documents that refer to an image: all clients
 /// then write the same list under a tag.
 #[test]

@@ -76,6 +76,53 @@ fn whatever_goes_wrong_once_is_tried_again() {
     }
 }
 
+/// Checks that statements beside an image are sent once, in BuildKit's form.
+#[test]
+fn attestations_are_in_an_index() {
+    let store = image();
+    store.write("sbom.json", r#"{"spdxVersion": "SPDX-2.3"}"#);
+    let registry = Faulty::default();
+    let (_runtime, host) = registry.start();
+    let flags = ["--attestation", "sbom.json"];
+    let first = push(&store, &host, &flags).unwrap();
+    let received = registry.contents().received.clone();
+    let second = push(&store, &host, &flags).unwrap();
+    assert_eq!(second["manifestDigest"], first["manifestDigest"]);
+    let contents = registry.contents();
+    assert_eq!(contents.received, received);
+    // The index is stored under its tag, the others under their digests.
+    assert_eq!(contents.manifests.len(), 3);
+    let index: Value = serde_json::from_slice(&contents.manifests["v1"]).unwrap();
+    let (image, statements) = (&index["manifests"][0], &index["manifests"][1]);
+    assert_eq!(image["platform"], json!({"architecture": "amd64", "os": "linux"}));
+    assert_eq!(statements["platform"], json!({"architecture": "unknown", "os": "unknown"}));
+    let annotations = json!({
+        "vnd.docker.reference.digest": image["digest"],
+        "vnd.docker.reference.type": "attestation-manifest",
+    });
+    assert_eq!(statements["annotations"], annotations);
+    let manifest = &contents.manifests[statements["digest"].as_str().unwrap()];
+    let manifest: Value = serde_json::from_slice(manifest).unwrap();
+    let layer = &manifest["layers"][0];
+    assert_eq!(layer["mediaType"], "application/vnd.in-toto+json");
+    assert_eq!(layer["annotations"]["in-toto.io/predicate-type"], "https://spdx.dev/Document");
+    let statement = &contents.blobs[layer["digest"].as_str().unwrap()];
+    let statement: Value = serde_json::from_slice(statement).unwrap();
+    let hex = statement["subject"][0]["digest"]["sha256"].as_str().unwrap();
+    assert_eq!(image["digest"], format!("sha256:{hex}"));
+    assert_eq!(statement["predicate"]["spdxVersion"], "SPDX-2.3");
+    drop(contents);
+
+    store.write("index.json", r#"{"version": 1, "images": [{"spec": "image.json"}]}"#);
+    for (image, target, expected) in [
+        ("index.json", &*format!("docker://{host}/a/b:v2"), "this is an index of images"),
+        ("image.json", "dir:d", "`--attestation` is for targets in registries, and dir:d is not"),
+    ] {
+        let refused = store.stowage(&["copy", image, target]).args(flags).output().unwrap();
+        assert!(stderr(&refused).contains(expected), "{}", stderr(&refused));
+    }
+}
+
 #[test]
 fn several_tags_are_pushed() {
     let store = image();

@@ -78,6 +78,12 @@ pub struct CopyOptions {
     #[arg(long, value_name = "FILE:TYPE")]
     pub attach: Vec<AttachedFile>,
 
+    /// SBOM, or statement (in-toto), to push beside the image in an index, as BuildKit does: `docker
+    /// buildx imagetools inspect` prints it. The tag then stands for the index. For
+    /// registries. Can be given more than once
+    #[arg(long, value_name = "FILE", conflicts_with = "reuse_compressed")]
+    pub attestation: Vec<PathBuf>,
+
     #[command(flatten)]
     pub skopeo: SkopeoArguments,
 

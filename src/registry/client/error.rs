@@ -27,6 +27,9 @@ pub enum ClientError {
         /// The image's digest.
         found: BlobDigest,
     },
+    /// Statements were given for an index of several images.
+    #[error("attestations are about one image, and this is an index of images")]
+    AttestedIndex,
     /// A request was not answered, although it was tried several times.
     #[error("{url}: {reason}")]
     Unreachable {
@@ -122,6 +125,9 @@ impl Hint for ClientError {
             ClientError::Registries(error) => error.hint(),
             ClientError::OtherImage { .. } => {
                 Some("the digest is the result of a push: name a tag, such as `host/app:v1`".to_owned())
+            }
+            ClientError::AttestedIndex => {
+                Some("push each image with its own attestations, or sign them: `stowage sign --attest FILE`".to_owned())
             }
             ClientError::Refused { missing, .. }
                 if matches!(**missing, Missing::Right { .. } | Missing::Credentials { .. }) =>

@@ -19,11 +19,12 @@ use super::upload::{Mount, SMALL, Upload};
 use super::work::{SendLimits, Sendable, Weight, ask_and_send};
 use crate::digest::{BlobDigest, Digest};
 use crate::foreign::plain_text;
-use crate::oci::{Artifact, Blob, Documents, Form, LayerBlob, ManifestFormat};
+use crate::oci::{Artifact, Blob, Documents, Form, IMAGE_MANIFEST, LayerBlob, ManifestFormat};
 use crate::outgoing::{
     Copied, Hashing, ImageLayer, LayerStep, Reference, TagOrDigest, Tally, Turn, Watch, Watched,
     WatchedLayer, write_checked_layer,
 };
+use crate::proof::{AttestedImage, Subject};
 use crate::registry::parallel::in_parallel;
 use crate::sink::Plain;
 use crate::store::Store;
@@ -46,9 +47,9 @@ pub fn copy_to_registry(
     watch: &dyn Watch,
 ) -> Result<Copied, ClientError> {
     let tag = reference.tag_or_digest();
-    let documents = artifact.documents(format.form(), format);
+    let planned = Planned::new(artifact, format, options)?;
     if !options.reuse_compressed {
-        check_digest(reference, &documents)?;
+        check_digest(reference, &planned.documents)?;
     }
     let location = options.registries.target(reference)?;
     let options = &options.at(reference, &location);
@@ -59,16 +60,60 @@ pub fn copy_to_registry(
     } else {
         None
     };
-    let documents = match &reusing {
-        Some(artifact) => artifact.documents(format.form(), format),
-        None => documents,
+    let Planned { documents, attested } = match &reusing {
+        Some(artifact) => Planned::new(artifact, format, options)?,
+        None => planned,
     };
     check_digest(reference, &documents)?;
+    if let Some(attested) = &attested {
+        send_attestation(&client, attested)?;
+    }
     let artifact = reusing.as_ref().unwrap_or(artifact);
     let layers = layers(artifact, format);
     let ends = Mutex::default();
     let (client, documents, form) = (&client, &documents, format.form());
     Push { store, client, options, artifact, documents, form, layers, watch, ends }.run(&tag)
+}
+
+/// The documents to push.
+struct Planned {
+    documents: Documents,
+    /// The documents that put statements beside the image; its index is also that of `documents`.
+    attested: Option<AttestedImage>,
+}
+
+impl Planned {
+    fn new(
+        artifact: &Artifact,
+        format: ManifestFormat,
+        options: &ClientOptions,
+    ) -> Result<Self, ClientError> {
+        let mut documents = artifact.documents(format.form(), format);
+        if options.attestations.is_empty() {
+            return Ok(Self { documents, attested: None });
+        }
+        let ([spec], [image], None) = (artifact.images(), &documents.images[..], &documents.index)
+        else {
+            return Err(ClientError::AttestedIndex);
+        };
+        let subject = Subject::new(image.descriptor().media_type().as_ref(), &image.manifest);
+        let attested = AttestedImage::new(&subject, &spec.platform(), &options.attestations);
+        documents.index = Some(attested.index.clone());
+        Ok(Self { documents, attested: Some(attested) })
+    }
+}
+
+/// Sends the statements about an image, unless the registry has them.
+fn send_attestation(client: &Client<'_>, attested: &AttestedImage) -> Result<(), ClientError> {
+    for blob in &attested.blobs {
+        client.send_small(blob)?;
+    }
+    let Blob { digest, bytes } = &attested.manifest;
+    if client.has_manifest(digest, bytes.len() as u64)? == Presence::There {
+        return Ok(());
+    }
+    let answer = client.put_manifest(&(*digest).into(), bytes, IMAGE_MANIFEST)?;
+    if answer.is_success() { Ok(()) } else { Err(client.refused("the attestations", &answer)) }
 }
 
 /// Checks that the image has the digest of `reference`, if that has one.

@@ -20,6 +20,7 @@ use super::scopes::Scopes;
 use crate::digest::BlobDigest;
 use crate::foreign::PublicUrl;
 use crate::outgoing::{Reference, RepositoryName, TagOrDigest, Watch};
+use crate::proof::Predicate;
 
 /// The media types of manifests that are accepted.
 pub const MANIFESTS: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, \
@@ -46,6 +47,8 @@ pub struct ClientOptions {
     /// True to reuse layers of the tag's present image that are compressed, by any tool. The
     /// image's digest then depends on that image.
     pub reuse_compressed: bool,
+    /// Statements to push beside a single image, in an index.
+    pub attestations: Vec<Predicate>,
 }
 
 impl ClientOptions {
