@@ -28,6 +28,8 @@ pub mod error;
 pub mod foreign;
 pub mod image_path;
 pub mod sink;
+#[cfg(feature = "registry")]
+pub mod small_file;
 pub mod store;
 pub mod system;
 

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::env;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::Failure;
@@ -19,6 +18,7 @@ use crate::proof::{
 };
 use crate::registry::client::{self, ClientOptions, Pulled, Signed};
 use crate::report::{self, Comparison};
+use crate::small_file;
 use crate::store::Store;
 use crate::target::save_from_docker_daemon;
 
@@ -119,7 +119,7 @@ fn bad_key(name: &str, source: KeyError) -> Failure {
 }
 
 fn read_file(file: &Path) -> Result<Vec<u8>, Failure> {
-    fs::read(file).map_err(|source| Failure::Input { file: file.to_owned(), source })
+    small_file::read(file).map_err(|source| Failure::Input { file: file.to_owned(), source })
 }
 
 /// Parses an image's name. A name after `docker://` is not replaced by an alias of the registry

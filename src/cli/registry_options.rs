@@ -10,8 +10,10 @@ use std::sync::Arc;
 use super::Failure;
 use super::arguments::{SkopeoArguments, SourceArguments};
 use crate::registry::client::{
-    AuthSource, Certificates, ClientOptions, Credentials, Proxies, RegistriesConf, RegistriesError,
+    AuthSource, Certificates, ClientOptions, Credentials, DROP_INS, Proxies, RegistriesConf,
+    RegistriesError,
 };
+use crate::small_file;
 
 /// Returns the options of `stowage copy` and `stowage push`.
 pub fn for_target(arguments: &SkopeoArguments) -> Result<ClientOptions, Failure> {
@@ -74,12 +76,11 @@ fn registries(
             let mut files: Vec<_> = places.iter().map(|at| at.join("registries.conf")).collect();
             files.retain(|file| file.is_file());
             files.truncate(1);
-            files
-                .extend(places.iter().rev().flat_map(|at| drop_ins(&at.join("registries.conf.d"))));
+            files.extend(places.iter().rev().flat_map(|at| drop_ins(&at.join(DROP_INS))));
             files
         }
     };
-    let texts = files.iter().map(|file| match fs::read_to_string(file) {
+    let texts = files.iter().map(|file| match small_file::read_text(file) {
         Ok(text) => Ok((&**file, text)),
         Err(error) => Err(RegistriesError::File { file: file.clone(), reason: error.to_string() }),
     });

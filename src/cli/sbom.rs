@@ -1,20 +1,19 @@
 //! Runs `sbom`: lists the packages of an image, for scanners and auditors.
 
-use std::fs;
-
 use super::Failure;
 use super::arguments::{SbomArguments, SbomFormat};
 use super::commands::print_json;
 use crate::oci::ImageSpec;
 use crate::report::sbom::{Facts, Inventory, cyclonedx, spdx};
+use crate::small_file;
 
 pub fn sbom(arguments: &SbomArguments) -> Result<(), Failure> {
     let SbomArguments { image, format, meta, name, supplier } = arguments;
     let spec = ImageSpec::read(image)?;
     let facts = match meta {
         Some(file) => {
-            let json =
-                fs::read(file).map_err(|source| Failure::Input { file: file.clone(), source })?;
+            let json = small_file::read(file)
+                .map_err(|source| Failure::Input { file: file.clone(), source })?;
             Facts::parse(&json).map_err(|source| Failure::Facts { file: file.clone(), source })?
         }
         None => Facts::default(),

@@ -19,6 +19,7 @@ mod fingerprint;
 mod metrics;
 pub mod on_demand;
 mod parallel;
+mod pem;
 mod reread;
 pub mod server;
 pub mod storage;

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use super::error::SetupError;
-use super::fingerprint::{Fingerprint, check_regular};
+use super::fingerprint::Fingerprint;
 
 /// Files, and a function that parses them.
 pub struct Reread<T> {
@@ -41,10 +41,6 @@ impl<T> Reread<T> {
     }
 
     fn read_all(&self) -> Result<T, SetupError> {
-        for path in &self.files {
-            check_regular(path)
-                .map_err(|source| SetupError::Read { path: path.clone(), source })?;
-        }
         (self.read)(&self.files)
     }
 

@@ -1,24 +1,20 @@
 //! Reads the documents that are served beside an image.
 //! Stage: registry. Input: a list of files. Output: [`Attached`].
 
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::prepared::PreparedArtifact;
 use super::watches::Round;
 use crate::proof::{AttachedFile, Attachment, Subject};
-use crate::registry::fingerprint::{Fingerprint, check_regular};
+use crate::registry::fingerprint::Fingerprint;
+use crate::small_file;
 
 /// The end of the name of a list, after the name of the file with the image. No repository and no
 /// tag has such a name.
 pub const ENDING: &str = "@attach";
 /// The largest list.
-const LIST: u64 = 1 << 20;
-/// The largest document: registries refuse larger manifests and configurations, and the server keeps
-/// documents in memory.
-const DOCUMENT: u64 = 32 << 20;
+const LIST: usize = 1 << 20;
 
 /// The documents that a list names, as they were read.
 #[derive(Default)]
@@ -106,7 +102,10 @@ fn read(
     subject: &Subject,
     round: &mut Round,
 ) -> Result<Vec<Arc<Attachment>>, String> {
-    let text = read_file(list, LIST)?;
+    let text = read_file(list)?;
+    if text.len() > LIST {
+        return Err(format!("{}: it is larger than {LIST} bytes", list.display()));
+    }
     let text = String::from_utf8(text).map_err(|error| format!("{}: {error}", list.display()))?;
     let mut attachments: Vec<Arc<Attachment>> = Vec::new();
     for (number, line) in text.lines().enumerate() {
@@ -123,23 +122,13 @@ fn read(
             return Err(problem(&format!("{} does not answer", path.display())));
         }
         files.push(look(path.clone(), round));
-        let document = read_file(&path, DOCUMENT).map_err(|error| problem(&error))?;
+        let document = read_file(&path).map_err(|error| problem(&error))?;
         let attachment = Attachment::of(subject.clone(), attached.document(document));
         attachments.push(Arc::new(attachment));
     }
     Ok(attachments)
 }
 
-fn read_file(path: &Path, most: u64) -> Result<Vec<u8>, String> {
-    let read = || -> io::Result<Vec<u8>> {
-        check_regular(path)?;
-        let mut bytes = Vec::new();
-        File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
-        if bytes.len() as u64 > most {
-            let message = format!("it is larger than {most} bytes");
-            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
-        }
-        Ok(bytes)
-    };
-    read().map_err(|error| format!("cannot read {}: {error}", path.display()))
+fn read_file(path: &Path) -> Result<Vec<u8>, String> {
+    small_file::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
 }

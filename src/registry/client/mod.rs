@@ -30,6 +30,6 @@ pub use error::{ClientError, Missing};
 pub use no_answer::NoAnswer;
 pub use prefetch::{Prefetch, PrefetchError, Prefetched, Pulled, PulledAs, prefetch, pull};
 pub use push::copy_to_registry;
-pub use registries_conf::{Location, RegistriesConf, RegistriesError};
+pub use registries_conf::{DROP_INS, Location, RegistriesConf, RegistriesError};
 pub use repository::ClientOptions;
 pub use signing::{Signed, Verified, attach_to_image, verify_signatures};

@@ -13,6 +13,7 @@ use std::path::Path;
 
 use crate::outgoing::RepositoryName;
 use crate::registry::error::SetupError;
+use crate::small_file;
 
 /// The name for all clients, with or without a password.
 const ANYBODY: &str = "@anybody";
@@ -45,7 +46,7 @@ impl Permissions {
     /// # Errors
     /// Fails if the file can't be read, or with the line's number if a line is not valid.
     pub fn read(file: &Path) -> Result<Self, SetupError> {
-        let text = std::fs::read_to_string(file)
+        let text = small_file::read_text(file)
             .map_err(|source| SetupError::Read { path: file.to_owned(), source })?;
         Self::parse(&text).map_err(|(line, reason)| SetupError::Permissions {
             file: file.to_owned(),

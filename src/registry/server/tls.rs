@@ -8,10 +8,9 @@ use time::OffsetDateTime;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::registry::error::SetupError;
+use crate::registry::pem::{self, PemError};
 
 /// A certificate with its key.
 pub struct Certificate {
@@ -31,19 +30,13 @@ pub fn read(certificate: &Path, key: &Path) -> Result<Certificate, SetupError> {
         what,
         reason,
     };
-    let unreadable = |file: &Path, what, error| match error {
-        pem::Error::Io(source) => SetupError::Read { path: file.to_owned(), source },
-        pem::Error::NoItemsFound => wrong(file, what, "there is none in it".to_owned()),
-        error => wrong(file, what, error.to_string()),
+    let unusable = |file: &Path, what, error| match error {
+        PemError::Read(source) => SetupError::Read { path: file.to_owned(), source },
+        PemError::Contents(reason) => wrong(file, what, reason),
     };
-    let no_certificate = |error| unreadable(certificate, "a certificate", error);
-    let chain: Vec<_> = CertificateDer::pem_file_iter(certificate)
-        .and_then(Iterator::collect)
-        .map_err(no_certificate)?;
-    if chain.is_empty() {
-        return Err(no_certificate(pem::Error::NoItemsFound));
-    }
-    let private = PrivateKeyDer::from_pem_file(key).map_err(|e| unreadable(key, "a key", e))?;
+    let chain = pem::certificates(certificate)
+        .map_err(|error| unusable(certificate, "a certificate", error))?;
+    let private = pem::key(key).map_err(|error| unusable(key, "a key", error))?;
     let of_certificate = |error: tokio_rustls::rustls::Error| {
         wrong(key, "the key of that certificate", error.to_string())
     };

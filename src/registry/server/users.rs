@@ -15,6 +15,7 @@ use tokio_rustls::rustls::crypto::ring;
 
 use crate::registry::error::SetupError;
 use crate::registry::fair::{FairPlaces, Shares};
+use crate::small_file;
 
 /// The limits for passwords that are checked at a time: each takes a processor for a good part of a
 /// second, and guesses must not keep layers from being made.
@@ -81,7 +82,7 @@ impl Users {
     /// # Errors
     /// Fails with file and line if a line is not valid or a hash is not bcrypt's.
     pub fn read(file: &Path) -> Result<Self, SetupError> {
-        let text = std::fs::read_to_string(file)
+        let text = small_file::read_text(file)
             .map_err(|source| SetupError::Read { path: file.to_owned(), source })?;
         let hashes = parse(&text).map_err(|(line, reason)| SetupError::Users {
             file: file.to_owned(),

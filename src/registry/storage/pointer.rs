@@ -20,6 +20,7 @@ use super::image_key::ImageKey;
 use crate::digest::{BlobDigest, Digest};
 use crate::outgoing::RepositoryName;
 use crate::registry::error::SetupError;
+use crate::small_file;
 
 /// The smallest and the largest number of bytes of a key.
 const SHORTEST: usize = 32;
@@ -73,10 +74,7 @@ fn mac(key: &[u8], message: &[u8]) -> Option<Hmac<Sha256>> {
 }
 
 fn read_key(file: &Path) -> Result<Vec<u8>, SetupError> {
-    let read = || {
-        crate::registry::fingerprint::check_regular(file)?;
-        Ok((std::fs::metadata(file)?, std::fs::read(file)?))
-    };
+    let read = || Ok((std::fs::metadata(file)?, small_file::read(file)?));
     let (metadata, bytes) =
         read().map_err(|source| SetupError::Read { path: file.to_owned(), source })?;
     let key = bytes.trim_ascii_end();

@@ -1,3 +1,6 @@
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+
 use super::agreeable::{Agreeable, Setup};
 use super::{image, push, write_home};
 
@@ -32,4 +35,46 @@ fn registries_conf_says_how_a_host_is_reached() {
     push(&store, &name, &[], &[]).unwrap();
     let error = push(&store, "127.0.0.1:1/a:v1", &[], &[]).unwrap_err();
     assert!(error.contains("is blocked by ") && error.contains("9.conf"), "{error}");
+}
+
+/// Checks that a block counts for registries with a port, and that settings without an effect are
+/// mistakes.
+#[test]
+fn a_block_is_not_passed_by_a_port() {
+    let store = image();
+    let registry = Agreeable::start(Setup::default());
+    let name = format!("{}/a:v1", registry.host);
+    for (text, expected) in [
+        ("prefix = '*.0.0.1'", "`*.0.0.1` is blocked by "),
+        ("prefix = '127.0.0.1'", "`127.0.0.1` is blocked by "),
+        ("prefix = '*.0.0.1/a'", "a pattern is `*.DOMAIN`, without a port or a path"),
+        ("prefix = '*0.0.1'", "a pattern is `*.DOMAIN`, without a port or a path"),
+    ] {
+        let conf = format!("[[registry]]\n{text}\nblocked = true\n");
+        write_home(&store, ".config/containers/registries.conf", &conf);
+        let error = push(&store, &name, &[], &[]).unwrap_err();
+        assert!(error.contains(expected), "{text}: {error}");
+    }
+    assert!(registry.requests().is_empty());
+}
+
+/// Checks that a FIFO, which has no writer, is refused wherever a file of settings is named.
+#[test]
+fn a_fifo_is_no_file_of_settings() {
+    let store = image();
+    let fifo = store.root().join("fifo");
+    mkfifo(&fifo, Mode::S_IRWXU).unwrap();
+    let fifo = fifo.to_str().unwrap();
+    let registry =
+        Agreeable::start(Setup { wants: Some("Basic dTpw".to_owned()), ..Setup::default() });
+    let name = format!("{}/a:v1", registry.host);
+    for (flags, variables) in [
+        (&[][..], &[("CONTAINERS_REGISTRIES_CONF", fifo)][..]),
+        (&[], &[("REGISTRY_AUTH_FILE", fifo)]),
+        (&["--authfile", fifo], &[]),
+        (&["--sign-key", fifo], &[]),
+    ] {
+        let error = push(&store, &name, flags, variables).unwrap_err();
+        assert!(error.contains("fifo") && error.contains("it is no regular file"), "{error}");
+    }
 }

@@ -89,12 +89,12 @@ fn what_it_cannot_begin_with_is_said() {
         (
             vec!["images", "--tls-cert", "one.json", "--tls-key", "key.pem"],
             1,
-            "error: one.json: not a certificate: there is none in it",
+            "error: one.json: not a certificate: there is no certificate in it",
         ),
         (
             vec!["images", "--tls-cert", "cert.pem", "--tls-key", "cert.pem"],
             1,
-            "error: cert.pem: not a key: there is none in it",
+            "error: cert.pem: not a key: there is no key in it, but `CERTIFICATE`",
         ),
         (
             vec!["images", "--tls-cert", "cert.pem", "--tls-key", "other.pem"],

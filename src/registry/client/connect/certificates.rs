@@ -10,15 +10,15 @@ use std::sync::Arc;
 
 use tokio_rustls::rustls::client::ResolvesClientCert;
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
-use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{ClientConfig, SignatureScheme};
 
-use super::pem_files::{error, files_in, read_certificates};
+use super::pem_files::{error, files_in};
 use super::verifier::{Unverified, Verifier};
 use crate::outgoing::RegistryName;
 use crate::registry::client::error::ClientError;
+use crate::registry::pem::{self, PemError};
 
 /// The files and directories with certificates. Each may be missing, except for those that the user
 /// named.
@@ -103,11 +103,7 @@ impl Certificates {
     /// Returns the authorities of the file that the user has named for every registry.
     fn named(&self) -> Result<Vec<CertificateDer<'static>>, ClientError> {
         let Some(file) = &self.authorities else { return Ok(Vec::new()) };
-        let named = read_certificates(file)?;
-        if named.is_empty() {
-            return Err(error(file, "there is no certificate in it"));
-        }
-        Ok(named)
+        pem::certificates(file).map_err(|reason| error(file, reason))
     }
 }
 
@@ -128,10 +124,16 @@ impl ResolvesClientCert for ClientCertificates {
 /// Reads the certificates of a directory, by the extensions of its files.
 fn read_directory(directory: &Path, provider: &CryptoProvider) -> Result<Found, ClientError> {
     let files = files_in(directory).map_err(|source| error(directory, source))?;
-    let mut found = Found::default();
+    let (mut found, mut unused) = (Found::default(), None);
+    let read = |file: &PathBuf| pem::certificates(file).map_err(|reason| error(file, reason));
     for file in &files {
         match file.extension().and_then(|extension| extension.to_str()) {
-            Some("crt" | "pem") => found.authorities.extend(read_certificates(file)?),
+            Some("crt") => found.authorities.extend(read(file)?),
+            // The file may hold a key, which other programs use.
+            Some("pem") => match read(file) {
+                Ok(authorities) => found.authorities.extend(authorities),
+                Err(error) => unused = unused.or(Some(error)),
+            },
             Some("cert") => found.clients.push(Arc::new(read_pair(file, provider)?)),
             Some("key") if !files.contains(&file.with_extension("cert")) => {
                 return Err(error(
@@ -142,25 +144,24 @@ fn read_directory(directory: &Path, provider: &CryptoProvider) -> Result<Found, 
             _ => {}
         }
     }
-    Ok(found)
+    match unused {
+        Some(error) if found.authorities.is_empty() && found.clients.is_empty() => Err(error),
+        _ => Ok(found),
+    }
 }
 
 /// Reads a client's certificate, and the key beside it.
 fn read_pair(file: &Path, provider: &CryptoProvider) -> Result<CertifiedKey, ClientError> {
-    let chain = read_certificates(file)?;
-    if chain.is_empty() {
-        return Err(error(file, "there is no certificate in it"));
-    }
+    let chain = pem::certificates(file).map_err(|reason| error(file, reason))?;
     let key_file = file.with_extension("key");
-    let key = PrivateKeyDer::from_pem_file(&key_file).map_err(|source| match source {
-        pem::Error::Io(source) if source.kind() == io::ErrorKind::NotFound => error(
+    let key = pem::key(&key_file).map_err(|source| match source {
+        PemError::Read(source) if source.kind() == io::ErrorKind::NotFound => error(
             file,
             format!(
                 "its key, {}, is missing; the name of an authority's certificate must end in `.crt`",
                 key_file.display()
             ),
         ),
-        pem::Error::NoItemsFound => error(&key_file, "there is no key in it"),
         source => error(&key_file, source),
     })?;
     CertifiedKey::from_der(chain, key, provider)
@@ -210,9 +211,16 @@ mod tests {
         fs::remove_file(path.join("client.cert")).unwrap();
         missing(path, "the certificate of this key is missing");
         fs::remove_file(path.join("client.key")).unwrap();
-        let bad = "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n";
-        fs::write(path.join("bad.pem"), bad).unwrap();
-        missing(path, "bad.pem: ");
+        // A file whose name is that of an authority has to be one.
+        fs::write(path.join("der.crt"), one.cert.der()).unwrap();
+        missing(path, "der.crt: it is DER, and has to be PEM");
+        fs::remove_file(path.join("der.crt")).unwrap();
+        fs::write(path.join("mine.pem"), one.signing_key.serialize_pem()).unwrap();
+        assert_eq!(read(path), Ok((3, 0)));
+        for name in ["ca.crt", "more.pem"] {
+            fs::remove_file(path.join(name)).unwrap();
+        }
+        missing(path, "mine.pem: there is no certificate in it, but `PRIVATE KEY`");
     }
 
     #[test]

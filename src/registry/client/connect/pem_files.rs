@@ -7,9 +7,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use tokio_rustls::rustls::pki_types::CertificateDer;
-use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 
 use crate::registry::client::error::ClientError;
+use crate::registry::pem;
 
 /// Returns the certificates in the files of directories. Like OpenSSL, skips other files, and a
 /// directory that does not exist. A file with several names, as `openssl rehash` makes them, is read
@@ -17,19 +17,7 @@ use crate::registry::client::error::ClientError;
 pub fn certificates_of(directories: &[PathBuf]) -> Vec<CertificateDer<'static>> {
     let files = directories.iter().flat_map(|directory| files_in(directory).unwrap_or_default());
     let files: BTreeSet<_> = files.filter_map(|file| file.canonicalize().ok()).collect();
-    files.iter().flat_map(|file| read_certificates(file).unwrap_or_default()).collect()
-}
-
-/// Returns the certificates of a PEM file.
-///
-/// # Errors
-/// Fails with [`ClientError::Certificate`] if the file can't be read, or is not PEM.
-pub fn read_certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, ClientError> {
-    let certificates = CertificateDer::pem_file_iter(file).and_then(Iterator::collect);
-    certificates.map_err(|source| match source {
-        pem::Error::Io(source) => error(file, source),
-        source => error(file, source),
-    })
+    files.iter().flat_map(|file| pem::certificates(file).unwrap_or_default()).collect()
 }
 
 /// Returns the files of a directory, sorted by their names.

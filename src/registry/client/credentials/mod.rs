@@ -10,17 +10,14 @@ mod auth_file;
 mod helper;
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::PathBuf;
 
 use super::error::ClientError;
 use crate::outgoing::Reference;
+use crate::small_file;
 use auth_file::{AuthEntry, AuthFile};
 use helper::HelperError;
-
-/// The number of bytes of a file that are read. No file of credentials is larger.
-const LARGEST: u64 = 16 << 20;
 
 /// The credentials of a client.
 #[derive(Clone, PartialEq, Eq)]
@@ -157,11 +154,7 @@ pub fn look_up(sources: &[AuthSource], reference: &Reference) -> Result<Login, C
 
 fn text_of(source: &AuthSource) -> io::Result<Vec<u8>> {
     match source {
-        AuthSource::File(file) => {
-            let mut text = Vec::new();
-            File::open(file)?.take(LARGEST).read_to_end(&mut text)?;
-            Ok(text)
-        }
+        AuthSource::File(file) => small_file::read(file),
         AuthSource::Variable { text, .. } => Ok(text.clone().into_bytes()),
     }
 }
