@@ -1,175 +1,38 @@
-//! Builds the tree of a layer's entries, before any byte is written.
-//! Stage: layer. Input: [`LayerContents`]. Output: [`Children`], ready to be walked in order.
-//!
-//! Store paths are leaves of this tree, and are read when they are written: a layer takes memory
-//! for `copyToRoot`, not for its store paths.
-//!
-//! Directories have the place and the attributes that they have in the base image: [`BaseTree`]
-//! says why.
+//! Merges the roots of a layer, its store paths and the directories of its base into one tree.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as Slot;
 use std::ffi::OsStr;
-use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-
-use super::Error;
-use super::base_tree::{Attributes, BaseTree};
-use super::contents::{LayerContents, MergedFiles};
-use super::links::{child_target, directory_behind, into_store, store_path_of};
-use super::nix_database::DATABASE_DIR;
-use super::node::{Children, Node, TreeEntry};
-use super::permissions::{Given, RulesOf};
-use super::scan::{Child, Directory, Kind};
+use super::same::is_same;
+use super::{DIRECTORY, DirectoryLinks};
 use crate::image_path::{ImagePath, MOST_LINKS, components, split};
+use crate::layer::Error;
+use crate::layer::base_tree::{Attributes, BaseTree};
+use crate::layer::contents::{LayerContents, MergedFiles};
+use crate::layer::links::{child_target, directory_behind, into_store};
+use crate::layer::nix_database::DATABASE_DIR;
+use crate::layer::node::{Children, Node, TreeEntry};
+use crate::layer::permissions::{Given, RulesOf};
+use crate::layer::scan::{Child, Directory, Kind};
 use crate::store::{Store, StorePath};
 
 /// The attributes of `nix/` and `nix/store/`, which are the same in every layer: a later layer's
 /// entry for a directory replaces an earlier one's attributes. A host's own mode (1775, with a
 /// group of builders) has no meaning in an image.
 const STORE: Attributes = Attributes { mode: 0o755, uid: 0, gid: 0 };
-/// The attributes of every other directory, as Nix sets them.
-pub const DIRECTORY: Attributes = Attributes { mode: 0o555, uid: 0, gid: 0 };
 /// The name of directories that describe packaging to Nix. Nearly every package has one, which is
 /// useless in an image's root.
 const NIX_SUPPORT: &[u8] = b"nix-support";
 
-/// The ways to add a link to a directory where the base image has a directory, such as `bin ->
-/// /nix/store/…-tools/bin` where the base has `/bin`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DirectoryLinks {
-    /// Keep the base's directory, and add a link to each entry of the link's directory.
-    #[default]
-    Merge,
-    /// Replace the base's directory and all that is in it by the link.
-    Replace,
-    /// Fail.
-    Refuse,
-}
-
-/// Builds the tree, with the part of the base in `contents`.
+/// Merges the entries of a layer with the directories of its base.
 ///
 /// # Errors
-/// Fails with the errors of [`Directory`], with [`Error::NotADirectory`] or [`Error::BadLink`],
-/// and with [`Error::Conflict`] if two sources have different entries of one name; equal files,
-/// equal links and two directories are no conflict.
-pub fn layer_tree<'c>(
-    store: &'c Store,
-    contents: &'c LayerContents,
-) -> Result<Children<'c>, Error> {
-    // The part of the base in `over` is only there if links were merged: so merge here as well.
-    merge(store, contents, &contents.over, DirectoryLinks::Merge).map(|merged| merged.root)
-}
-
-/// Returns the part of the base's tree that a layer meets: the base's directories for which the
-/// layer has an entry, and the links that lead there. With this part in place of the whole tree,
-/// the layer's bytes are the same.
-///
-/// # Errors
-/// Fails with the errors of [`super::write_layer`] before the first byte, and with
-/// [`Error::OddName`] if the part can't be written as JSON.
-pub fn met_by(
-    store: &Store,
-    contents: &LayerContents,
-    base: &BaseTree,
-    links: DirectoryLinks,
-) -> Result<BaseTree, Error> {
-    if base.is_empty() {
-        return Ok(BaseTree::default());
-    }
-    let merged = merge(store, contents, base, links)?;
-    let mut met = BaseTree::default();
-    each_directory(&merged.root, &mut ImagePath::root(), &mut |name| {
-        if let Some(attributes) = base.attributes(name) {
-            met.insert_directory(name.clone(), attributes);
-        }
-    });
-    for (link, Followed { place, .. }) in &merged.followed {
-        met.insert_link(link.clone(), place);
-    }
-    met.unwritable().map_or(Ok(met), |name| Err(Error::OddName { name }))
-}
-
-/// The links in the files that are copied to `/`.
-#[derive(Debug, Default)]
-pub struct RootLinks {
-    /// True if one is relative and leads to another store path.
-    pub into_store: bool,
-    /// The links that lead into the store: their names in the image, and the store paths.
-    pub store_paths: Vec<(String, StorePath)>,
-    /// The links and files that replace a directory of the base.
-    pub replacing: Vec<String>,
-}
-
-/// Finds the links in the files that are copied to `/`, with the whole tree of the base.
-///
-/// # Errors
-/// Fails with the errors of [`super::write_layer`] before the first byte, and with
-/// [`Error::LinkOverDirectory`] and [`Error::FileOverDirectory`].
-pub fn root_links(
-    store: &Store,
-    contents: &LayerContents,
-    base: &BaseTree,
-    links: DirectoryLinks,
-) -> Result<RootLinks, Error> {
-    let merged = merge(store, contents, base, links)?;
-    let mut found = RootLinks {
-        into_store: merged.into_store,
-        replacing: merged.replacing.clone(),
-        store_paths: Vec::new(),
-    };
-    each_entry(&merged.root, &mut ImagePath::root(), &mut |name, entry| {
-        if let TreeEntry::Symlink { target, .. } = entry
-            && let Some(path) = store_path_of(store, target)
-        {
-            found.store_paths.push((name.as_bytes().escape_ascii().to_string(), path));
-        }
-    });
-    Ok(found)
-}
-
-/// The directories and the size of the files that are copied to `/`.
-#[derive(Debug, Default)]
-pub struct RootOutline {
-    /// The directories; true for one whose mode or owner `perms` sets.
-    pub directories: BTreeMap<ImagePath, bool>,
-    /// The links.
-    pub links: Vec<ImagePath>,
-    /// The number of bytes of all files. Links count nothing.
-    pub file_bytes: u64,
-}
-
-/// Returns the directories and the size of the files that are copied to `/`.
-///
-/// # Errors
-/// Fails with the errors of [`met_by`].
-pub fn root_outline(
-    store: &Store,
-    contents: &LayerContents,
-    base: &BaseTree,
-    links: DirectoryLinks,
-) -> Result<RootOutline, Error> {
-    let merged = merge(store, contents, base, links)?;
-    let mut found = RootOutline::default();
-    each_entry(&merged.root, &mut ImagePath::root(), &mut |name, entry| match entry {
-        TreeEntry::Directory { given, .. } => {
-            found.directories.insert(name.clone(), *given != Given::default());
-        }
-        TreeEntry::File { source, .. } => {
-            // A file that can't be read is reported when the layer is made.
-            let size = source.metadata().map_or(0, |metadata| metadata.len());
-            found.file_bytes = found.file_bytes.saturating_add(size);
-        }
-        TreeEntry::Symlink { .. } => found.links.push(name.clone()),
-    });
-    Ok(found)
-}
-
-fn merge<'c>(
+/// Fails with the errors of [`super::layer_tree`], and with [`Error::LinkOverDirectory`] and
+/// [`Error::FileOverDirectory`] if `links` refuses them.
+pub(super) fn merge<'c>(
     store: &'c Store,
     contents: &'c LayerContents,
     base: &'c BaseTree,
@@ -220,13 +83,15 @@ fn merge<'c>(
 }
 
 /// A link of the base through which entries of the layer are written.
-struct Followed {
-    place: ImagePath,
+pub(super) struct Followed {
+    /// The directory that the link leads to.
+    pub(super) place: ImagePath,
     /// The path of the layer's entry, for messages.
     source: PathBuf,
 }
 
-struct Merge<'c> {
+/// The tree of a layer, while entries are added to it.
+pub(super) struct Merge<'c> {
     store: &'c Store,
     base: &'c BaseTree,
     /// The place of the directory of Nix's database in the base.
@@ -236,12 +101,14 @@ struct Merge<'c> {
     links_into_store: bool,
     /// The merged files, which take precedence over the files of all roots.
     merged: Option<&'c MergedFiles>,
-    root: Children<'c>,
-    followed: BTreeMap<ImagePath, Followed>,
+    /// The entries of `/`.
+    pub(super) root: Children<'c>,
+    /// The links of the base through which entries are written, by their names.
+    pub(super) followed: BTreeMap<ImagePath, Followed>,
     /// True if there is a relative link into the store.
-    into_store: bool,
+    pub(super) into_store: bool,
     /// The links and files that replace directories of the base.
-    replacing: Vec<String>,
+    pub(super) replacing: Vec<String>,
 }
 
 impl<'c> Merge<'c> {
@@ -405,7 +272,7 @@ impl<'c> Merge<'c> {
                 slot.insert(node);
             }
             Slot::Occupied(_) if is_merged => {}
-            Slot::Occupied(slot) if !same(slot.get(), &node)? => {
+            Slot::Occupied(slot) if !is_same(slot.get(), &node)? => {
                 let first = slot.get().source(store);
                 return Err(conflict(&parent.join(name), first, source));
             }
@@ -507,32 +374,6 @@ fn usual_attributes(store: &Store, name: &ImagePath) -> Attributes {
     if holds_store { STORE } else { DIRECTORY }
 }
 
-/// Calls `each` with every directory's name, from the root down.
-fn each_directory(children: &Children, name: &mut ImagePath, each: &mut impl FnMut(&ImagePath)) {
-    each_entry(children, name, &mut |name, entry| {
-        if matches!(entry, TreeEntry::Directory { .. }) {
-            each(name);
-        }
-    });
-}
-
-/// Calls `each` with every entry that is not a store path, and its name, from the root down.
-fn each_entry(
-    children: &Children,
-    name: &mut ImagePath,
-    each: &mut impl FnMut(&ImagePath, &TreeEntry<'_>),
-) {
-    for (child, node) in children {
-        let Some(entry) = node.entry() else { continue };
-        name.push(child);
-        each(name, entry);
-        if let TreeEntry::Directory { children, .. } = entry {
-            each_entry(children, name, each);
-        }
-        name.pop();
-    }
-}
-
 fn node_at<'t, 'c>(children: &'t Children<'c>, path: &ImagePath) -> Option<&'t Node<'c>> {
     let (directory, name) = split(path.as_bytes());
     let mut children = children;
@@ -560,42 +401,4 @@ fn permission_conflict(name: &ImagePath, first: PathBuf, second: PathBuf) -> Err
 
 fn conflict(name: &ImagePath, first: PathBuf, second: PathBuf) -> Error {
     Error::Conflict { name: name.as_bytes().escape_ascii().to_string(), first, second }
-}
-
-/// Returns whether two entries would be written in the same way.
-fn same(first: &Node, second: &Node) -> Result<bool, Error> {
-    use TreeEntry::{File, Symlink};
-    Ok(match (first.entry(), second.entry()) {
-        (Some(Symlink { target: first, .. }), Some(Symlink { target: second, .. })) => {
-            first == second
-        }
-        (Some(File { source: first, .. }), Some(File { source: second, .. })) => {
-            same_file(first, second)?
-        }
-        _ => false,
-    })
-}
-
-fn same_file(first: &Path, second: &Path) -> Result<bool, Error> {
-    use std::os::unix::fs::PermissionsExt;
-    let open = |path: &Path| -> std::io::Result<_> {
-        let file = std::fs::File::open(path)?;
-        let metadata = file.metadata()?;
-        Ok((metadata.len(), metadata.permissions().mode() & 0o100, std::io::BufReader::new(file)))
-    };
-    let error = |path: &Path| {
-        let path = path.to_owned();
-        |source| Error::Read { path, source }
-    };
-    let (size, executable, a) = open(first).map_err(error(first))?;
-    let (other_size, other_executable, b) = open(second).map_err(error(second))?;
-    if (size, executable) != (other_size, other_executable) {
-        return Ok(false);
-    }
-    for (a, b) in a.bytes().zip(b.bytes()) {
-        if a.map_err(error(first))? != b.map_err(error(second))? {
-            return Ok(false);
-        }
-    }
-    Ok(true)
 }
