@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::budget::LayerBudget;
 use super::graph::Graph;
+use super::path_idx::{PathIdx, PerPath};
 
 /// Groups paths as nixpkgs does by default since 24.11 (`dockerAutoLayer`).
 ///
@@ -18,9 +19,9 @@ use super::graph::Graph;
 ///
 /// Source: nixpkgs, `pkgs/build-support/docker/auto-layer.py`. Where that breaks ties by
 /// the order of the store's hashes, here it is by name.
-pub(super) fn layers(graph: &Graph, budget: LayerBudget) -> Vec<Vec<usize>> {
+pub(super) fn layers(graph: &Graph, budget: LayerBudget) -> Vec<Vec<PathIdx>> {
     // One bit for each chosen path. These are fewer than 128: each has a layer of its own.
-    let mut users = vec![0_u128; graph.len()];
+    let mut users = graph.per_path(0_u128);
     let mut chosen = Vec::new();
     for path in graph.by_size() {
         let bit = 1 << chosen.len();
@@ -33,8 +34,8 @@ pub(super) fn layers(graph: &Graph, budget: LayerBudget) -> Vec<Vec<usize>> {
     }
     let mut layers: Vec<_> = by_users(&users).into_values().collect();
     layers.sort_by_cached_key(|layer| {
-        let size = |path: &usize| u128::from(graph.size(*path));
-        let below = reached(graph.len(), layer, |path| graph.references(path));
+        let size = |path: &PathIdx| u128::from(graph.size(*path));
+        let below = reached(graph, layer, |path| graph.references(path));
         let closure = graph.paths().filter(|path| below[*path]).map(|path| size(&path));
         (closure.sum::<u128>(), layer[0])
     });
@@ -42,16 +43,16 @@ pub(super) fn layers(graph: &Graph, budget: LayerBudget) -> Vec<Vec<usize>> {
 }
 
 /// Returns the users of each path once the last of `chosen` is split off as well.
-fn split_off(graph: &Graph, users: &[u128], chosen: &[usize], bit: u128) -> Vec<u128> {
-    let Some(path) = chosen.last() else { return users.to_vec() };
-    let below = reached(graph.len(), &[*path], |path| graph.references(path));
-    let above = reached(graph.len(), &[*path], |path| graph.referrers(path));
-    let bits = |set: &[bool]| -> u128 {
+fn split_off(graph: &Graph, users: &PerPath<u128>, chosen: &[PathIdx], bit: u128) -> PerPath<u128> {
+    let Some(path) = chosen.last() else { return users.clone() };
+    let below = reached(graph, &[*path], |path| graph.references(path));
+    let above = reached(graph, &[*path], |path| graph.referrers(path));
+    let bits = |set: &PerPath<bool>| -> u128 {
         let of_chosen = chosen.iter().enumerate().filter(|(_, other)| *other != path);
         of_chosen.filter(|(_, other)| set[**other]).map(|(place, _)| 1 << place).sum()
     };
     let [chosen_below, chosen_above] = [bits(&below), bits(&above)];
-    let mut next = users.to_vec();
+    let mut next = users.clone();
     next[*path] = bit;
     for reference in graph.paths().filter(|other| below[*other] && other != path) {
         // The users of a path are the chosen paths nearest above it: a path that needs it only
@@ -65,22 +66,22 @@ fn split_off(graph: &Graph, users: &[u128], chosen: &[usize], bit: u128) -> Vec<
 }
 
 /// Returns the paths of each layer, by name.
-fn by_users(users: &[u128]) -> BTreeMap<u128, Vec<usize>> {
+fn by_users(users: &PerPath<u128>) -> BTreeMap<u128, Vec<PathIdx>> {
     let mut layers = BTreeMap::<_, Vec<_>>::new();
-    for (path, users) in users.iter().enumerate() {
+    for (path, users) in users.iter() {
         layers.entry(*users).or_default().push(path);
     }
     layers
 }
 
 /// Returns, for each path, whether it is one of `from` or can be reached from one.
-fn reached<N: Iterator<Item = usize>>(
-    paths: usize,
-    from: &[usize],
-    next: impl Fn(usize) -> N,
-) -> Vec<bool> {
+fn reached<N: Iterator<Item = PathIdx>>(
+    graph: &Graph,
+    from: &[PathIdx],
+    next: impl Fn(PathIdx) -> N,
+) -> PerPath<bool> {
     let mut open = from.to_vec();
-    let mut reached = vec![false; paths];
+    let mut reached = graph.per_path(false);
     while let Some(path) = open.pop() {
         if !std::mem::replace(&mut reached[path], true) {
             open.extend(next(path));
@@ -106,7 +107,7 @@ mod tests {
         let graph = Graph::new(&closure);
         let plan = |budget| -> Vec<Vec<_>> {
             let layers = layers(&graph, LayerBudget::new(budget).unwrap());
-            let names = |layer: Vec<usize>| layer.into_iter().map(|path| graph.name(path));
+            let names = |layer: Vec<PathIdx>| layer.into_iter().map(|path| graph.name(path));
             layers.into_iter().map(|layer| names(layer).collect()).collect()
         };
         assert_eq!(plan(1), [vec!["app", "common", "env", "own", "tool"]]);

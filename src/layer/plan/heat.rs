@@ -4,6 +4,7 @@
 use std::cmp::Ordering;
 
 use super::graph::Graph;
+use super::path_idx::{PathIdx, PerPath};
 use super::sketch::{Hashes, Sketch, hashes};
 
 /// The paths whose change changes a given set of paths: the set and everything that it refers to,
@@ -43,24 +44,24 @@ const EXACT: usize = 20_000;
 
 impl Heat {
     /// Returns the measure for a graph, and the weight of each path as a layer.
-    pub fn new(graph: &Graph) -> (Self, Vec<LayerWeight>) {
+    pub fn new(graph: &Graph) -> (Self, PerPath<LayerWeight>) {
         Self::with_exact_up_to(graph, EXACT)
     }
 
-    pub fn with_exact_up_to(graph: &Graph, exact: usize) -> (Self, Vec<LayerWeight>) {
+    pub fn with_exact_up_to(graph: &Graph, exact: usize) -> (Self, PerPath<LayerWeight>) {
         let referrers = graph.referrer_counts();
         // A path that is copied or linked to `/` has no referrer either, but seldom changes with every
         // build.
-        let is_copy = |path: usize| referrers[path] == 0 && graph.is_copied(path);
-        let is_top = |path: usize| referrers[path] == 0 && !graph.is_copied(path);
-        let mut is_second: Vec<_> = graph.paths().map(is_copy).collect();
+        let is_copy = |path: PathIdx| referrers[path] == 0 && graph.is_copied(path);
+        let is_top = |path: PathIdx| referrers[path] == 0 && !graph.is_copied(path);
+        let mut is_second: PerPath<_> = graph.paths().map(is_copy).collect();
         for reference in
             graph.paths().filter(|path| is_top(*path)).flat_map(|top| graph.references(top))
         {
             is_second[reference] = referrers[reference] == 1;
         }
-        let kind = |path: usize| (is_top(path), is_second[path]);
-        let count = |kinds: &dyn Fn(&usize) -> bool| graph.paths().filter(kinds).count();
+        let kind = |path: PathIdx| (is_top(path), is_second[path]);
+        let count = |kinds: &dyn Fn(&PathIdx) -> bool| graph.paths().filter(kinds).count();
         let tops = count(&|path| is_top(*path));
         let seconds = count(&|path| is_second[*path]);
         let mut heat = Self {
@@ -75,7 +76,7 @@ impl Heat {
             return (heat, weights);
         }
         let hashes = hashes(graph);
-        heat.hashes = Hashes::new(hashes.clone());
+        heat.hashes = Hashes::new(hashes.clone().into_values());
         let weights = heat.weights(graph, |path, references| {
             let sketches = references.map(|reach| match reach {
                 PathReach::Sketch(sketch) => sketch,
@@ -91,9 +92,9 @@ impl Heat {
     fn exact_weights(
         &mut self,
         graph: &Graph,
-        kind: impl Fn(usize) -> (bool, bool),
-    ) -> Vec<LayerWeight> {
-        let mut bit = vec![0; graph.len()];
+        kind: impl Fn(PathIdx) -> (bool, bool),
+    ) -> PerPath<LayerWeight> {
+        let mut bit = graph.per_path(0);
         self.masks = vec![(0, 0); graph.len().div_ceil(64)];
         for (place, path) in graph.topological().iter().enumerate() {
             bit[*path] = place;
@@ -116,9 +117,9 @@ impl Heat {
     fn weights(
         &self,
         graph: &Graph,
-        reach: impl Fn(usize, &mut dyn Iterator<Item = &PathReach>) -> PathReach,
-    ) -> Vec<LayerWeight> {
-        let mut weights = vec![LayerWeight::default(); graph.len()];
+        reach: impl Fn(PathIdx, &mut dyn Iterator<Item = &PathReach>) -> PathReach,
+    ) -> PerPath<LayerWeight> {
+        let mut weights = graph.per_path(LayerWeight::default());
         for path in graph.topological() {
             let references = graph.references(*path);
             let reach = reach(*path, &mut references.map(|path| &weights[path].reach));
@@ -228,7 +229,7 @@ impl PathReach {
 #[derive(Clone, Debug)]
 pub(super) struct Group {
     /// The paths of the layer, at least one, in no particular order.
-    pub members: Vec<usize>,
+    pub members: Vec<PathIdx>,
     pub weight: LayerWeight,
 }
 
@@ -243,7 +244,7 @@ pub(super) struct LayerWeight {
 
 impl Group {
     /// Returns the group of several paths, or `None` if there is no path.
-    pub fn of(heat: &Heat, paths: &[usize], weights: &[LayerWeight]) -> Option<Self> {
+    pub fn of(heat: &Heat, paths: &[PathIdx], weights: &PerPath<LayerWeight>) -> Option<Self> {
         let (first, others) = paths.split_first()?;
         let mut weight = weights[*first].clone();
         others.iter().for_each(|path| weight.join(heat, &weights[*path]));
@@ -286,7 +287,7 @@ impl LayerWeight {
 /// A client that keys a layer by all layers below it, as Docker does, takes everything above the
 /// first change again. The measure is heat² / size, compared exactly: big layers that seldom change
 /// sink, small layers that often change rise.
-pub(super) fn coolest_first(mut groups: Vec<Group>) -> Vec<Vec<usize>> {
+pub(super) fn coolest_first(mut groups: Vec<Group>) -> Vec<Vec<PathIdx>> {
     for group in &mut groups {
         group.members.sort_unstable();
     }

@@ -5,6 +5,7 @@ use serde::Deserialize;
 
 use super::graph::Graph;
 use super::package::is_meant;
+use super::path_idx::PathIdx;
 
 /// Rules by package name: `openssl` means all outputs in any version, `openssl-bin` one output; the
 /// whole name in a store path also works. A name that no path has is ignored, so that several
@@ -25,9 +26,9 @@ pub struct LayeringHints {
 #[derive(Debug, Default)]
 pub(super) struct Hinted {
     /// The layers that are decided, in no particular order.
-    pub layers: Vec<Vec<usize>>,
+    pub layers: Vec<Vec<PathIdx>>,
     /// The topmost layer, if there is one.
-    pub last: Option<Vec<usize>>,
+    pub last: Option<Vec<PathIdx>>,
 }
 
 impl LayeringHints {
@@ -56,7 +57,7 @@ impl Hinted {
     }
 
     /// Returns every path that is in one of the decided layers.
-    pub fn paths(&self) -> Vec<usize> {
+    pub fn paths(&self) -> Vec<PathIdx> {
         self.layers.iter().chain(&self.last).flatten().copied().collect()
     }
 }

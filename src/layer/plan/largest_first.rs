@@ -3,6 +3,7 @@
 
 use super::budget::LayerBudget;
 use super::graph::Graph;
+use super::path_idx::PathIdx;
 
 /// Gives the largest paths a layer each; the others share the last layer.
 ///
@@ -11,7 +12,7 @@ use super::graph::Graph;
 /// keys a layer by all layers below it, and a path that changes also changes its referrers. So
 /// layers are listed from the bottom up by the length of their paths' chains of references, and the
 /// shared layer, in which anything may change, lies on top.
-pub(super) fn layers(graph: &Graph, budget: LayerBudget) -> Vec<Vec<usize>> {
+pub(super) fn layers(graph: &Graph, budget: LayerBudget) -> Vec<Vec<PathIdx>> {
     let depths = graph.depths();
     let mut paths = graph.by_size();
     // If every path fits, no layer is shared.

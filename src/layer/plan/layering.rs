@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use super::budget::LayerBudget;
 use super::graph::Graph;
+use super::path_idx::PathIdx;
 use super::pipeline::{Pipeline, PipelineError};
 use super::popular::Popularity;
 use super::{auto, largest_first, nixery, popularity, runs};
@@ -85,7 +86,7 @@ impl Layering {
         graph: &Graph,
         budget: LayerBudget,
         popularity: &Popularity,
-    ) -> Result<Vec<Vec<usize>>, PipelineError> {
+    ) -> Result<Vec<Vec<PathIdx>>, PipelineError> {
         Ok(match self {
             Self::Runs => runs::layers(graph, budget),
             Self::Auto => auto::layers(graph, budget),

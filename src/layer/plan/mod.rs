@@ -11,6 +11,7 @@ mod largest_first;
 mod layering;
 mod nixery;
 mod package;
+mod path_idx;
 mod pipeline;
 mod popular;
 mod popularity;
@@ -39,6 +40,7 @@ use crate::store::{self, StorePath};
 use graph::Graph;
 use heat::{Group, Heat, coolest_first};
 use hints::Hinted;
+use path_idx::PathIdx;
 
 /// An assignment of a closure's paths to layers, from the bottom up: each path in
 /// exactly one layer, no layer empty, no more layers than the budget.
@@ -104,9 +106,9 @@ impl LayerPlan {
     }
 
     /// Sorts the paths of each layer by name, and drops the layers that have none.
-    fn checked(graph: &Graph, budget: LayerBudget, mut layers: Vec<Vec<usize>>) -> Self {
+    fn checked(graph: &Graph, budget: LayerBudget, mut layers: Vec<Vec<PathIdx>>) -> Self {
         layers.retain(|layer| !layer.is_empty());
-        let mut seen = vec![false; graph.len()];
+        let mut seen = graph.per_path(false);
         for layer in &mut layers {
             layer.sort_unstable();
             for path in layer.iter() {
@@ -114,7 +116,7 @@ impl LayerPlan {
             }
         }
         assert!(layers.len() <= budget.get(), "more layers than the budget");
-        let path = |path: usize| graph.info(path).path.clone();
+        let path = |path: PathIdx| graph.info(path).path.clone();
         Self(layers.into_iter().map(|layer| layer.into_iter().map(path).collect()).collect())
     }
 
@@ -136,7 +138,7 @@ fn arranged(
     options: &PlanOptions,
     previous: Option<PreviousPlan>,
     hinted: Hinted,
-) -> Result<Vec<Vec<usize>>, PlanError> {
+) -> Result<Vec<Vec<PathIdx>>, PlanError> {
     let asked = hinted.count();
     let rest = graph.without(&hinted.paths());
     if asked + usize::from(rest.graph.len() > 0) > budget.get() {
@@ -161,7 +163,7 @@ fn around_popular(
     budget: LayerBudget,
     options: &PlanOptions,
     previous: Option<PreviousPlan>,
-) -> Result<Vec<Vec<usize>>, PlanError> {
+) -> Result<Vec<Vec<PathIdx>>, PlanError> {
     let mut layers = match options.layering.knows_popularity() {
         true => Vec::new(),
         false => options.popularity.layers(graph, budget),

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use super::budget::LayerBudget;
 use super::graph::Graph;
+use super::path_idx::{PathIdx, PerPath};
 use super::popular::Popularity;
 use super::sums;
 
@@ -30,15 +31,15 @@ pub(super) fn layers(
     graph: &Graph,
     budget: LayerBudget,
     popularity: &Popularity,
-) -> Vec<Vec<usize>> {
-    let sizes: Vec<_> = graph.paths().map(|path| u128::from(graph.size(path))).collect();
+) -> Vec<Vec<PathIdx>> {
+    let sizes: PerPath<_> = graph.paths().map(|path| u128::from(graph.size(path))).collect();
     let closure_sizes = sums::over_references(graph, &sizes);
-    let popularity = |path: usize| {
+    let popularity = |path: PathIdx| {
         let name = graph.name(path);
         let everywhere = EVERYWHERE.iter().find(|(prefix, _)| name.starts_with(prefix));
         everywhere.map(|(_, count)| *count).or(popularity.count(name)).unwrap_or(1)
     };
-    let stands_out = |path: usize| closure_sizes[path] > LARGE || popularity(path) >= POPULAR;
+    let stands_out = |path: PathIdx| closure_sizes[path] > LARGE || popularity(path) >= POPULAR;
 
     let mut layers: Vec<_> = subtrees(graph, stands_out)
         .into_iter()
@@ -63,8 +64,11 @@ pub(super) fn layers(
 ///
 /// One walk is enough in a graph without cycles: a path is in the subtree that has all of its
 /// referrers, and begins a new subtree if its referrers are in several.
-fn subtrees(graph: &Graph, stands_out: impl Fn(usize) -> bool) -> BTreeMap<usize, Vec<usize>> {
-    let mut top = vec![0; graph.len()];
+fn subtrees(
+    graph: &Graph,
+    stands_out: impl Fn(PathIdx) -> bool,
+) -> BTreeMap<PathIdx, Vec<PathIdx>> {
+    let mut top: PerPath<_> = graph.paths().collect();
     let mut subtrees = BTreeMap::<_, Vec<_>>::new();
     for path in graph.topological().iter().rev() {
         let mut tops = graph.referrers(*path).map(|referrer| top[referrer]);
@@ -98,7 +102,7 @@ mod tests {
         let plan = |budget| -> Vec<Vec<_>> {
             let mut layers = layers(&graph, LayerBudget::new(budget).unwrap(), &popularity);
             layers.iter_mut().for_each(|layer| layer.sort_unstable());
-            let names = |layer: Vec<usize>| layer.into_iter().map(|path| graph.name(path));
+            let names = |layer: Vec<PathIdx>| layer.into_iter().map(|path| graph.name(path));
             layers.into_iter().map(|layer| names(layer).collect()).collect()
         };
         // G and all paths above it are large; A and B are small, and only the image has them.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::budget::LayerBudget;
 use super::graph::Graph;
 use super::package::package;
+use super::path_idx::{PathIdx, PerPath};
 use super::runs::{SMALL, for_runs};
 use super::sums;
 use crate::closure::Closure;
@@ -57,7 +58,8 @@ impl Popularity {
     /// without the other.
     pub fn of(set: &Closure, packages: &BTreeSet<StorePath>) -> Self {
         let graph = Graph::new(set);
-        let counts: Vec<_> = sums::over_referrers(&graph, &vec![1; graph.len()])
+        let counts: PerPath<_> = sums::over_referrers(&graph, &graph.per_path(1))
+            .into_values()
             .into_iter()
             // The sum includes the path itself.
             .map(|paths| u64::try_from(paths.saturating_sub(1)).unwrap_or(u64::MAX))
@@ -119,17 +121,17 @@ impl Popularity {
     ///
     /// The contents of such a layer depend only on the package set and the budget. So the layer is
     /// the same in every image that has the package and room for the layer.
-    pub(super) fn layers(&self, graph: &Graph, budget: LayerBudget) -> Vec<Vec<usize>> {
+    pub(super) fn layers(&self, graph: &Graph, budget: LayerBudget) -> Vec<Vec<PathIdx>> {
         let bulky = BULK / budget.get() as u64;
-        let mut groups = BTreeMap::<_, (u64, Vec<usize>)>::new();
+        let mut groups = BTreeMap::<_, (u64, Vec<PathIdx>)>::new();
         for path in graph.paths() {
             if let Some((leader, count)) = self.leader(graph.name(path)) {
                 let alone = (graph.size(path) > bulky).then_some(path);
                 groups.entry((leader, alone)).or_insert((count, Vec::new())).1.push(path);
             }
         }
-        let size = |paths: &[usize]| paths.iter().map(|path| u128::from(graph.size(*path))).sum();
-        let value = |(count, paths): &(u64, Vec<usize>)| {
+        let size = |paths: &[PathIdx]| paths.iter().map(|path| u128::from(graph.size(*path))).sum();
+        let value = |(count, paths): &(u64, Vec<PathIdx>)| {
             let size: u128 = size(paths);
             Reverse(size * u128::from(count.saturating_add(1).ilog2() + 1))
         };
@@ -142,12 +144,16 @@ impl Popularity {
 }
 
 /// Returns, for each path, the path that it goes with, perhaps itself.
-fn leaders(graph: &Graph, counts: &[u64], is_asked_for: impl Fn(usize) -> bool) -> Vec<usize> {
+fn leaders(
+    graph: &Graph,
+    counts: &PerPath<u64>,
+    is_asked_for: impl Fn(PathIdx) -> bool,
+) -> PerPath<PathIdx> {
     let depths = graph.depths();
     let mut order: Vec<_> = graph.paths().collect();
     order.sort_by_key(|path| Reverse(depths[*path])); // referrers first, then by name
-    let mut leaders: Vec<_> = graph.paths().collect();
-    let mut followers = vec![0; graph.len()];
+    let mut leaders: PerPath<_> = graph.paths().collect();
+    let mut followers = graph.per_path(0);
     for path in order.into_iter().filter(|path| !is_asked_for(*path)) {
         let candidates = graph.referrers(path).map(|referrer| leaders[referrer]);
         let leader = candidates.max_by_key(|leader| (counts[*leader], Reverse(*leader)));

@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 
 use super::budget::LayerBudget;
 use super::graph::Graph;
+use super::path_idx::PathIdx;
 use super::sums;
 
 /// Gives the most popular paths a layer each, most popular first; the others share the last layer.
@@ -16,7 +17,7 @@ use super::sums;
 ///
 /// The application and all large paths that only it needs share the last layer, so that nearly
 /// every update sends it: see `docs/layering.md`.
-pub(super) fn layers(graph: &Graph, budget: LayerBudget) -> Vec<Vec<usize>> {
+pub(super) fn layers(graph: &Graph, budget: LayerBudget) -> Vec<Vec<PathIdx>> {
     let mut paths = by_popularity(graph);
     let alone = if paths.len() <= budget.get() { paths.len() } else { budget.get() - 1 };
     let rest = paths.split_off(alone);
@@ -31,8 +32,8 @@ pub(super) fn layers(graph: &Graph, budget: LayerBudget) -> Vec<Vec<usize>> {
 ///
 /// Source: nixpkgs, `pkgs/build-support/references-by-popularity/closure-graph.py`. There, numbers
 /// have no limit; here, counts stop at 2^128 − 1.
-pub(super) fn by_popularity(graph: &Graph) -> Vec<usize> {
-    let mut ways = vec![0_u128; graph.len()];
+pub(super) fn by_popularity(graph: &Graph) -> Vec<PathIdx> {
+    let mut ways = graph.per_path(0_u128);
     for path in graph.topological().iter().rev() {
         let through = graph.referrers(*path).map(|referrer| ways[referrer]);
         ways[*path] = through.fold(0, u128::saturating_add).max(1);

@@ -12,6 +12,7 @@ use super::budget::LayerBudget;
 use super::graph::Graph;
 use super::heat::{Group, Heat};
 use super::package::package;
+use super::path_idx::{PathIdx, PerPath};
 use super::runs::SMALL;
 use crate::store::{Store, StorePath};
 
@@ -119,7 +120,7 @@ impl PreviousPlan {
     /// The layer is that of the path itself, or of a path of the same name, or of another version
     /// of its package that is gone.
     pub(super) fn places(self, graph: &Graph) -> Places {
-        let mut places = vec![None; graph.len()];
+        let mut places = graph.per_path(None);
         let paths: BTreeMap<_, _> =
             graph.paths().map(|path| (&graph.info(path).path, path)).collect();
         let mut left = BTreeMap::<&str, VecDeque<u32>>::new();
@@ -147,7 +148,7 @@ impl PreviousPlan {
 }
 
 /// The number of the earlier layer of each path of a graph, if the path was in one.
-pub(super) struct Places(Vec<Option<u32>>);
+pub(super) struct Places(PerPath<Option<u32>>);
 
 impl Places {
     /// Moves the fresh plan's paths to the layers in which they were before.
@@ -160,13 +161,13 @@ impl Places {
         &self,
         graph: &Graph,
         budget: LayerBudget,
-        fresh: Vec<Vec<usize>>,
-    ) -> Vec<Vec<usize>> {
+        fresh: Vec<Vec<PathIdx>>,
+    ) -> Vec<Vec<PathIdx>> {
         let (heat, weights) = Heat::new(graph);
-        let of = |layer: &Vec<usize>| Group::of(&heat, layer, &weights);
-        let mut is_planned = vec![false; graph.len()];
+        let of = |layer: &Vec<PathIdx>| Group::of(&heat, layer, &weights);
+        let mut is_planned = graph.per_path(false);
         fresh.iter().flatten().for_each(|path| is_planned[*path] = true);
-        let planned = |path: &usize| is_planned[*path];
+        let planned = |path: &PathIdx| is_planned[*path];
 
         let (old, new): (Vec<_>, Vec<_>) = graph
             .by_size()
@@ -201,11 +202,11 @@ impl Places {
 
 /// Gives each layer of the lists to one path.
 fn assign<K: Ord>(
-    places: &mut [Option<u32>],
+    places: &mut PerPath<Option<u32>>,
     layers: &mut BTreeMap<K, VecDeque<u32>>,
-    key: impl Fn(usize) -> K,
+    key: impl Fn(PathIdx) -> K,
 ) {
-    for (path, place) in places.iter_mut().enumerate().filter(|(_, place)| place.is_none()) {
+    for (path, place) in places.iter_mut().filter(|(_, place)| place.is_none()) {
         *place = layers.get_mut(&key(path)).and_then(VecDeque::pop_front);
     }
 }

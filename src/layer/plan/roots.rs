@@ -8,6 +8,7 @@ use super::graph::Graph;
 use super::heat::{Group, Heat, cooler};
 use super::hints::LayeringHints;
 use super::package::is_meant;
+use super::path_idx::PathIdx;
 use crate::closure::Closure;
 use crate::store::StorePath;
 
@@ -39,7 +40,7 @@ impl LayerPlan {
         let (heat, weights) = Heat::new(&graph);
         let number: BTreeMap<_, _> =
             graph.paths().map(|path| (&graph.info(path).path, path)).collect();
-        let numbers = |paths: &[StorePath]| -> Vec<usize> {
+        let numbers = |paths: &[StorePath]| -> Vec<PathIdx> {
             paths.iter().filter_map(|path| number.get(path).copied()).collect()
         };
         let layers: Vec<_> = self

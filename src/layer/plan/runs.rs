@@ -7,6 +7,7 @@ use std::collections::BinaryHeap;
 use super::budget::LayerBudget;
 use super::graph::Graph;
 use super::heat::{Group, Heat, LayerWeight, coolest_first};
+use super::path_idx::{PathIdx, PerPath};
 
 /// The number of bytes below which a layer of its own saves nothing: a request costs as much.
 pub(super) const SMALL: u64 = 64 << 10;
@@ -23,7 +24,7 @@ pub(super) const SMALL: u64 = 64 << 10;
 ///
 /// With V paths and E references: O((V + E) · V / 64 + V log V) operations, and above
 /// 20,000 paths, by sketches, O((V + E) log V).
-pub(super) fn layers(graph: &Graph, budget: LayerBudget) -> Vec<Vec<usize>> {
+pub(super) fn layers(graph: &Graph, budget: LayerBudget) -> Vec<Vec<PathIdx>> {
     let (heat, weights) = Heat::new(graph);
     layers_by(graph, budget, &heat, weights)
 }
@@ -32,16 +33,16 @@ fn layers_by(
     graph: &Graph,
     budget: LayerBudget,
     heat: &Heat,
-    weights: Vec<LayerWeight>,
-) -> Vec<Vec<usize>> {
+    weights: PerPath<LayerWeight>,
+) -> Vec<Vec<PathIdx>> {
     let alone = alone(graph, budget);
-    let mut is_alone = vec![false; graph.len()];
+    let mut is_alone = graph.per_path(false);
     for path in &alone {
         is_alone[*path] = true;
     }
     let mut rest = depth_first(graph);
     rest.retain(|path| !is_alone[*path]);
-    let single = |path: &usize| Group { members: vec![*path], weight: weights[*path].clone() };
+    let single = |path: &PathIdx| Group { members: vec![*path], weight: weights[*path].clone() };
     let mut groups: Vec<_> = alone.iter().map(single).collect();
     groups.extend(runs(heat, Line::new(rest, weights), (budget.get() - alone.len()).max(1)));
     coolest_first(groups)
@@ -49,7 +50,7 @@ fn layers_by(
 
 /// Returns the largest paths, each of which gets a layer of its own. A few layers are left for the
 /// other paths, and small paths never get one.
-fn alone(graph: &Graph, budget: LayerBudget) -> Vec<usize> {
+fn alone(graph: &Graph, budget: LayerBudget) -> Vec<PathIdx> {
     let layers = budget.get();
     let mut paths = graph.by_size();
     paths.truncate(layers - for_runs(layers));
@@ -65,16 +66,16 @@ pub(super) fn for_runs(layers: usize) -> usize {
 /// Returns every path, each after all that it refers to. Among several paths, the one with the
 /// longest chain below it comes first, followed by its whole subtree: paths with many referrers are
 /// found early, and paths with one referrer right before it.
-fn depth_first(graph: &Graph) -> Vec<usize> {
+fn depth_first(graph: &Graph) -> Vec<PathIdx> {
     let depths = graph.depths();
-    let by_depth = |mut paths: Vec<usize>| {
+    let by_depth = |mut paths: Vec<PathIdx>| {
         paths.sort_by_key(|path| Reverse(depths[*path])); // stable: then by name
         paths.into_iter()
     };
-    let mut seen = vec![false; graph.len()];
+    let mut seen = graph.per_path(false);
     let mut order = Vec::with_capacity(graph.len());
     // An explicit stack: chains of references may be longer than a thread's stack.
-    let mut open: Vec<(Option<usize>, _)> = vec![(None, by_depth(graph.roots().collect()))];
+    let mut open: Vec<(Option<PathIdx>, _)> = vec![(None, by_depth(graph.roots().collect()))];
     while let Some((path, below)) = open.last_mut() {
         if let Some(next) = below.next() {
             if !std::mem::replace(&mut seen[next], true) {
@@ -131,12 +132,12 @@ struct Pair {
 /// A list of paths that is cut into runs. Joining two neighbours makes one run of both.
 #[derive(Debug)]
 struct Line {
-    paths: Vec<usize>,
+    paths: Vec<PathIdx>,
     /// True for each place of the list where a run begins.
     begins: Vec<bool>,
     /// The weight of each run, at the index of the path that begins it. The weights of other paths
     /// are not defined: an `Option` would be larger and double the memory.
-    weights: Vec<LayerWeight>,
+    weights: PerPath<LayerWeight>,
     joined: Vec<u32>,
     /// The place where the run before begins, plus one, for each run. 0 means that there is none.
     before: Vec<u32>,
@@ -146,7 +147,7 @@ struct Line {
 
 impl Line {
     /// Begins with a run for each path. `weights` has the weights of all paths.
-    fn new(paths: Vec<usize>, weights: Vec<LayerWeight>) -> Self {
+    fn new(paths: Vec<PathIdx>, weights: PerPath<LayerWeight>) -> Self {
         let end = u32::try_from(paths.len()).expect("a closure has fewer than 2^32 paths");
         Self {
             joined: vec![0; paths.len()],
@@ -214,7 +215,7 @@ mod tests {
     use crate::layer::plan::tests::{closure, library_tool_app, shapes};
     use proptest::prelude::*;
 
-    fn plan(closure: &Closure, budget: u64, exact: usize) -> Vec<Vec<usize>> {
+    fn plan(closure: &Closure, budget: u64, exact: usize) -> Vec<Vec<PathIdx>> {
         let graph = Graph::new(closure);
         let (heat, weights) = Heat::with_exact_up_to(&graph, exact);
         layers_by(&graph, LayerBudget::new(budget).unwrap(), &heat, weights)

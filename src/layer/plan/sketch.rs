@@ -4,6 +4,7 @@
 use std::cmp::Ordering;
 
 use super::graph::Graph;
+use super::path_idx::PerPath;
 
 /// The smallest hashes of a set's members (Bar-Yossef et al., "Counting distinct
 /// elements in a data stream", 2002; "bottom-k"). Sketches of two sets are merged into
@@ -221,10 +222,9 @@ fn union<'s>(mut a: &'s [u32], mut b: &'s [u32]) -> impl Iterator<Item = u32> + 
 
 /// Returns a hash for each path, from its name: neither a rebuild nor other paths in the graph
 /// change it. Paths of the same name are numbered.
-pub(super) fn hashes(graph: &Graph) -> Vec<u64> {
-    let mut hashes = Vec::with_capacity(graph.len());
+pub(super) fn hashes(graph: &Graph) -> PerPath<u64> {
     let (mut before, mut count) = ("", 0);
-    for path in graph.paths() {
+    let hash = |path| {
         let name = graph.name(path);
         count = if name == before { count + 1 } else { 0 };
         before = name;
@@ -232,9 +232,9 @@ pub(super) fn hashes(graph: &Graph) -> Vec<u64> {
         let fnv = name.bytes().fold(0xcbf2_9ce4_8422_2325 ^ count, |hash: u64, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         });
-        hashes.push(mix(fnv));
-    }
-    hashes
+        mix(fnv)
+    };
+    graph.paths().map(hash).collect()
 }
 
 fn mix(hash: u64) -> u64 {

@@ -2,17 +2,18 @@
 //! Stage: layer (pure). Input: [`Graph`] and weights. Output: a sum for each path.
 
 use super::graph::Graph;
+use super::path_idx::{PathIdx, PerPath};
 use crate::closure::Rows;
 
 /// Returns, for each path, the sum of the weights of the path and of all that it refers to,
 /// directly or not, each counted once.
-pub(super) fn over_references(graph: &Graph, weights: &[u128]) -> Vec<u128> {
+pub(super) fn over_references(graph: &Graph, weights: &PerPath<u128>) -> PerPath<u128> {
     sums(graph.topological().to_vec(), |path| graph.references(path), weights)
 }
 
 /// Returns, for each path, the sum of the weights of the path and of all that refer to it, directly
 /// or not, each counted once.
-pub(super) fn over_referrers(graph: &Graph, weights: &[u128]) -> Vec<u128> {
+pub(super) fn over_referrers(graph: &Graph, weights: &PerPath<u128>) -> PerPath<u128> {
     let order = graph.topological().iter().rev().copied().collect();
     sums(order, |path| graph.referrers(path), weights)
 }
@@ -23,12 +24,12 @@ const BLOCK: usize = 64;
 /// Computes reachability for one block of paths at a time, so that a graph of 100,000 paths needs
 /// no matrix of 10^10 bits. `order` has each path after its `next`, so that the paths before a
 /// block reach nothing in it.
-fn sums<N: Iterator<Item = usize>>(
-    order: Vec<usize>,
-    next: impl Fn(usize) -> N,
-    weights: &[u128],
-) -> Vec<u128> {
-    let mut place = vec![0; order.len()];
+fn sums<N: Iterator<Item = PathIdx>>(
+    order: Vec<PathIdx>,
+    next: impl Fn(PathIdx) -> N,
+    weights: &PerPath<u128>,
+) -> PerPath<u128> {
+    let mut place = PerPath::filled(0, order.len());
     order.iter().zip(0..).for_each(|(path, at)| place[*path] = at);
     let next: Rows = order.iter().map(|path| next(*path).map(|next| place[next])).collect();
     let mut sums = vec![0_u128; order.len()];
@@ -48,7 +49,7 @@ fn sums<N: Iterator<Item = usize>>(
             }
         }
     }
-    place.into_iter().map(|at| sums[at]).collect()
+    place.into_values().into_iter().map(|at| sums[at]).collect()
 }
 
 /// Returns, for each eight weights, the sum of each subset, indexed by the bits of its members.
@@ -75,10 +76,10 @@ mod tests {
     use crate::closure::Closure;
     use crate::layer::plan::tests::{closure, shapes};
 
-    fn reached<N: Iterator<Item = usize>>(
-        path: usize,
-        next: &impl Fn(usize) -> N,
-    ) -> BTreeSet<usize> {
+    fn reached<N: Iterator<Item = PathIdx>>(
+        path: PathIdx,
+        next: &impl Fn(PathIdx) -> N,
+    ) -> BTreeSet<PathIdx> {
         let below = next(path).flat_map(|next_path| reached(next_path, next));
         below.chain([path]).collect()
     }
@@ -89,11 +90,12 @@ mod tests {
         fn sums_are_those_of_sets(shape in shapes().prop_filter("small", |shape| shape.len() < 14)) {
             let closure = Closure::new(closure(&shape, 0)).unwrap();
             let graph = Graph::new(&closure);
-            let weights: Vec<u128> = graph.paths().map(|path| 1 << path).collect();
+            let bit = |path: PathIdx| 1_u128 << path.index();
+            let weights: PerPath<_> = graph.paths().map(bit).collect();
             let [below, above] =
                 [over_references(&graph, &weights), over_referrers(&graph, &weights)];
             for path in graph.paths() {
-                let bits = |set: BTreeSet<usize>| set.into_iter().map(|path| 1 << path).sum::<u128>();
+                let bits = |set: BTreeSet<_>| set.into_iter().map(bit).sum::<u128>();
                 prop_assert_eq!(below[path], bits(reached(path, &|path| graph.references(path))));
                 prop_assert_eq!(above[path], bits(reached(path, &|path| graph.referrers(path))));
             }
@@ -107,7 +109,7 @@ mod tests {
         infos.extend(closure(&shape, 1));
         let closure = Closure::new(infos).unwrap();
         let graph = Graph::new(&closure);
-        let mut sums = over_references(&graph, &[1; 120]);
+        let mut sums = over_references(&graph, &graph.per_path(1)).into_values();
         sums.sort_unstable();
         assert_eq!(sums, (1..=60).flat_map(|sum| [sum, sum]).collect::<Vec<_>>());
     }

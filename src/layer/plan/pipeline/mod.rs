@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use super::budget::LayerBudget;
 use super::graph::Graph;
+use super::path_idx::PathIdx;
 use crate::error::Hint;
 use crate::store::{Store, StorePath};
 
@@ -124,7 +125,7 @@ impl Pipeline {
         &self,
         graph: &Graph,
         budget: LayerBudget,
-    ) -> Result<Vec<Vec<usize>>, PipelineError> {
+    ) -> Result<Vec<Vec<PathIdx>>, PipelineError> {
         let layers = run::layers(&self.0, graph)?;
         let made = layers.iter().filter(|layer| !layer.is_empty()).count();
         if made > budget.get() {

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::graph::Graph;
+use super::super::path_idx::PathIdx;
 use super::super::popularity;
 use super::subgraph::Subgraph;
 use super::{Part, PipelineError, SplitPath, Step};
@@ -17,7 +18,7 @@ enum Item {
 }
 
 /// Runs the steps, and returns the graphs that are left in the end, in order.
-pub(super) fn layers(steps: &[Step], graph: &Graph) -> Result<Vec<Vec<usize>>, PipelineError> {
+pub(super) fn layers(steps: &[Step], graph: &Graph) -> Result<Vec<Vec<PathIdx>>, PipelineError> {
     let item = pipe(steps, graph, Item::Graph(Subgraph::whole(graph)))?;
     Ok(item.flatten().into_iter().map(|graph| graph.paths).collect())
 }
@@ -60,7 +61,7 @@ fn apply(step: &Step, graph: &Graph, item: Item) -> Result<Item, PipelineError> 
         }
         Step::SplitEvery(count) => {
             let whole = item.into_graph("split_every")?;
-            let chunk = |paths: &[usize]| Item::Graph(whole.pick(paths.to_vec()));
+            let chunk = |paths: &[PathIdx]| Item::Graph(whole.pick(paths.to_vec()));
             Item::List(whole.paths.chunks(*count).map(chunk).collect())
         }
         Step::RemovePaths(paths) => {
@@ -119,7 +120,7 @@ fn split_paths(wanted: &[SplitPath], graph: &Graph, whole: Subgraph) -> Item {
 /// Returns the parts of a graph that are not empty.
 fn split<const PARTS: usize>(
     graph: &Subgraph,
-    parts: [(Part, &dyn Fn(usize) -> bool); PARTS],
+    parts: [(Part, &dyn Fn(PathIdx) -> bool); PARTS],
 ) -> Item {
     let parts = parts.map(|(part, keep)| (part, graph.only(keep)));
     let parts = parts.into_iter().filter(|(_, graph)| !graph.paths.is_empty());
@@ -210,7 +211,7 @@ mod tests {
         let pipeline = Pipeline::parse(&serde_json::from_str(&text).unwrap())?;
         let graph = Graph::new(&closure);
         let layers = pipeline.layers(&graph, LayerBudget::new(10).unwrap())?;
-        let names = |layer: Vec<usize>| layer.into_iter().map(|path| graph.name(path).to_owned());
+        let names = |layer: Vec<PathIdx>| layer.into_iter().map(|path| graph.name(path).to_owned());
         Ok(layers.into_iter().map(|layer| names(layer).collect()).collect())
     }
 

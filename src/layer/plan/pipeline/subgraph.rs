@@ -4,15 +4,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::graph::Graph;
+use super::super::path_idx::PathIdx;
 use crate::store::StorePath;
 
 /// A part of a graph: paths, with some of the references between them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Subgraph {
     /// The paths, the smallest first unless a step has sorted them.
-    pub paths: Vec<usize>,
+    pub paths: Vec<PathIdx>,
     /// The references of the paths that refer to others of this subgraph.
-    references: BTreeMap<usize, Vec<usize>>,
+    references: BTreeMap<PathIdx, Vec<PathIdx>>,
 }
 
 impl Subgraph {
@@ -25,23 +26,23 @@ impl Subgraph {
     }
 
     /// Returns a single path.
-    pub fn single(path: usize) -> Self {
+    pub fn single(path: PathIdx) -> Self {
         Self { paths: vec![path], references: BTreeMap::new() }
     }
 
     /// Returns the given store paths that are in this subgraph.
-    pub fn find(&self, graph: &Graph, wanted: &[StorePath]) -> Vec<usize> {
-        let is_wanted = |path: &usize| wanted.contains(&graph.info(*path).path);
+    pub fn find(&self, graph: &Graph, wanted: &[StorePath]) -> Vec<PathIdx> {
+        let is_wanted = |path: &PathIdx| wanted.contains(&graph.info(*path).path);
         self.paths.iter().copied().filter(is_wanted).collect()
     }
 
     /// Returns the other paths that a path refers to in this subgraph.
-    pub fn references(&self, path: usize) -> &[usize] {
+    pub fn references(&self, path: PathIdx) -> &[PathIdx] {
         self.references.get(&path).map_or(&[], Vec::as_slice)
     }
 
     /// Returns the other paths that refer to a path in this subgraph.
-    pub fn referrers(&self) -> BTreeMap<usize, Vec<usize>> {
+    pub fn referrers(&self) -> BTreeMap<PathIdx, Vec<PathIdx>> {
         let mut referrers = BTreeMap::<_, Vec<_>>::new();
         for (path, references) in &self.references {
             for reference in references {
@@ -52,20 +53,20 @@ impl Subgraph {
     }
 
     /// Returns the given paths and all that they refer to, directly or not.
-    pub fn below(&self, paths: &[usize]) -> BTreeSet<usize> {
+    pub fn below(&self, paths: &[PathIdx]) -> BTreeSet<PathIdx> {
         reached(paths, |path| self.references(path))
     }
 
     /// Returns the given paths and all that refer to them, directly or not.
-    pub fn above(&self, paths: &[usize]) -> BTreeSet<usize> {
+    pub fn above(&self, paths: &[PathIdx]) -> BTreeSet<PathIdx> {
         let referrers = self.referrers();
         reached(paths, |path| referrers.get(&path).map_or(&[], Vec::as_slice))
     }
 
     /// Returns some of the paths, and the references between them.
-    pub fn pick(&self, paths: Vec<usize>) -> Self {
+    pub fn pick(&self, paths: Vec<PathIdx>) -> Self {
         let picked: BTreeSet<_> = paths.iter().copied().collect();
-        let references = |path: &usize| {
+        let references = |path: &PathIdx| {
             let among = self.references(*path).iter().filter(|path| picked.contains(path));
             (*path, among.copied().collect())
         };
@@ -73,12 +74,12 @@ impl Subgraph {
     }
 
     /// Returns the paths for which `keep` is true, and the references between them.
-    pub fn only(&self, keep: impl Fn(usize) -> bool) -> Self {
+    pub fn only(&self, keep: impl Fn(PathIdx) -> bool) -> Self {
         self.pick(self.paths.iter().copied().filter(|path| keep(*path)).collect())
     }
 
     /// Returns the same paths without the references to `targets`.
-    pub fn without_references_to(&self, targets: &BTreeSet<usize>) -> Self {
+    pub fn without_references_to(&self, targets: &BTreeSet<PathIdx>) -> Self {
         let mut rest = self.clone();
         rest.references.values_mut().for_each(|paths| paths.retain(|path| !targets.contains(path)));
         rest
@@ -92,7 +93,7 @@ impl Subgraph {
     }
 }
 
-fn reached<'g>(from: &[usize], next: impl Fn(usize) -> &'g [usize]) -> BTreeSet<usize> {
+fn reached<'g>(from: &[PathIdx], next: impl Fn(PathIdx) -> &'g [PathIdx]) -> BTreeSet<PathIdx> {
     let mut open = from.to_vec();
     let mut reached = BTreeSet::new();
     while let Some(path) = open.pop() {
