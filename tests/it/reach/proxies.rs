@@ -212,6 +212,67 @@ fn a_proxy_that_fails_is_named() {
     }
 }
 
+/// Checks that a proxy is asked once for a user that it refuses: more wrong passwords may lock the
+/// account.
+#[test]
+fn a_user_that_the_proxy_refuses_is_not_sent_again() {
+    let store = image();
+    for (status, scheme, user, message) in [
+        (407, "https", "u:HUNTER2@", "it refuses the name and the password in ALL_PROXY"),
+        (407, "http", "u:HUNTER2@", "it refuses the name and the password in ALL_PROXY"),
+        (407, "https", "", "it wants a name and a password, as in http://NAME:PASSWORD@HOST:PORT"),
+        (407, "http", "", "it wants a name and a password, as in http://NAME:PASSWORD@HOST:PORT"),
+        (403, "https", "u:HUNTER2@", "it does not connect to this host: it responded 403"),
+    ] {
+        let answer = format!("HTTP/1.1 {status} No\r\nContent-Length: 0\r\n\r\n");
+        let proxy = answering(answer.as_bytes());
+        let flag = format!("--dest-tls-verify={}", scheme == "https");
+        let variable = format!("http://{user}{}", proxy.address);
+        let variables = [("ALL_PROXY", &*variable)];
+        let error = push(&store, "reg.invalid:5000/a/b:v1", &[&flag], &variables).unwrap_err();
+        assert!(error.contains(message) && !error.contains("HUNTER2"), "{error}");
+        assert!(!error.contains("trying again"), "{error}");
+        let asked = proxy.asked();
+        // Other answers than 407 count for one request alone, and there are three at once.
+        let most = if status == 407 { 1 } else { 3 };
+        assert!(asked.len() <= most, "{scheme} {status}: {asked:?}");
+    }
+}
+
+/// Checks that the proxy is named that closes connections, or does not speak HTTP.
+#[test]
+fn a_proxy_that_answers_nothing_is_named() {
+    let store = image();
+    for (answer, message) in [
+        (&b""[..], "it closes the connection without an answer"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "its answer is not HTTP"),
+    ] {
+        let proxy = answering(answer);
+        let name = format!("http://{}", proxy.address);
+        let variables = [("HTTP_PROXY", &*name)];
+        let flags = ["--dest-tls-verify=false"];
+        let error = push(&store, "reg.invalid:5000/a:v1", &flags, &variables).unwrap_err();
+        assert!(error.contains("the proxy that HTTP_PROXY names: 127.0.0.1:"), "{error}");
+        assert!(error.contains(message), "{message}: {error}");
+    }
+}
+
+/// Starts a proxy that gives each connection the same answer, and closes it.
+fn answering(answer: &[u8]) -> Proxy {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let (memory, answer) = (Arc::clone(&asked), answer.to_vec());
+    thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            let head = Head::read(&mut BufReader::new(&client));
+            memory.lock().unwrap().extend(head.map(|head| head.line));
+            let _ = client.write_all(&answer);
+        }
+    });
+    Proxy { address, asked }
+}
+
 /// Checks that a SOCKS 5 proxy is given the name of the host.
 #[test]
 fn socks_proxies_are_used() {

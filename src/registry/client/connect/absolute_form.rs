@@ -23,6 +23,8 @@ use super::proxies::Named;
 const LONGEST_HEAD: usize = 1 << 20;
 /// The number of bytes at the beginning of an answer that contain its status: `HTTP/1.1 407`.
 const STATUS_LINE: usize = 12;
+/// The beginning of every answer.
+const HTTP: &[u8] = b"HTTP/1.";
 
 /// A connection to a proxy that passes requests on.
 pub struct AbsoluteForm {
@@ -54,6 +56,17 @@ impl AbsoluteForm {
     }
 }
 
+impl AbsoluteForm {
+    /// Returns the error of a connection to the proxy that broke. An error that ureq made passes
+    /// through unchanged, such as the end of a time limit.
+    fn failed(&self, error: io::Error) -> Error {
+        match Error::from(error) {
+            Error::Io(error) => Error::Other(Box::new(self.named.failed(error.to_string()))),
+            error => error,
+        }
+    }
+}
+
 impl Transport for AbsoluteForm {
     fn buffers(&mut self) -> &mut dyn Buffers {
         &mut self.buffers
@@ -61,25 +74,36 @@ impl Transport for AbsoluteForm {
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
         self.proxy.set_timeout(timeout);
-        self.awaits_status |=
-            self.heads.write(&self.buffers.output()[..amount], &mut self.proxy)?;
+        let written = self.heads.write(&self.buffers.output()[..amount], &mut self.proxy);
+        self.awaits_status |= written.map_err(|error| self.failed(error))?;
         Ok(())
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
         self.proxy.set_timeout(timeout);
-        let amount = self.proxy.read(self.buffers.input_append_buf())?;
+        let amount = self.proxy.read(self.buffers.input_append_buf());
+        let amount = amount.map_err(|error| self.failed(error))?;
         self.buffers.input_appended(amount);
+        if !self.awaits_status {
+            return Ok(amount > 0);
+        }
         let input = self.buffers.input();
-        if self.awaits_status && input.len() >= STATUS_LINE {
+        let start = input.len().min(HTTP.len());
+        let error = if amount == 0 {
+            self.named.failed("it closes the connection without an answer".to_owned())
+        } else if input[..start] != HTTP[..start] {
+            self.named.failed("its answer is not HTTP".to_owned())
+        } else if input.len() >= STATUS_LINE {
             self.awaits_status = false;
             // Only a proxy answers with this status, never the registry.
-            if input.starts_with(b"HTTP/1.") && input[..STATUS_LINE].ends_with(b" 407") {
-                let reason = "it responded 407: it wants a name and a password, as in http://NAME:PASSWORD@HOST:PORT";
-                return Err(Error::Other(Box::new(self.named.failed(reason.to_owned()))));
+            if !input[..STATUS_LINE].ends_with(b" 407") {
+                return Ok(true);
             }
-        }
-        Ok(amount > 0)
+            self.named.refuses_user()
+        } else {
+            return Ok(true);
+        };
+        Err(Error::Other(Box::new(error)))
     }
 
     fn is_open(&mut self) -> bool {

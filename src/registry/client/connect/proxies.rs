@@ -2,6 +2,8 @@
 //! Stage: registry (pure). Input: the variables' values. Output: [`Proxies`].
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use percent_encoding::percent_decode_str;
 use thiserror::Error;
@@ -25,6 +27,11 @@ pub struct Named {
     pub variable: String,
     /// The proxy, or a description of what is wrong with the variable's value.
     pub proxy: Result<Proxy, &'static str>,
+    /// True if the proxy has refused the user. It is not asked again: some lock an account after a
+    /// few wrong passwords.
+    refuses_user: Arc<AtomicBool>,
+    /// Locked during the first connection, so that the others know whether the user was refused.
+    first: Arc<Mutex<bool>>,
 }
 
 /// Says why a proxy did not pass a request on.
@@ -35,7 +42,8 @@ pub struct ProxyError {
     pub variable: String,
     /// The error of the proxy, or of the variable's value.
     pub reason: String,
-    /// True if the variable's value is wrong, so that trying again is useless.
+    /// True if trying again is useless: the variable's value is wrong, or the proxy refuses the
+    /// user or the host.
     pub is_permanent: bool,
 }
 
@@ -70,16 +78,24 @@ impl Proxies {
                 (!value.is_empty()).then_some((name, value))
             })
         };
-        let named = |name: &str| {
-            let (variable, value) = either(name).or_else(|| either("ALL_PROXY"))?;
-            Some(Named { variable, proxy: parse(&value) })
+        let value_of = |name: &str| either(name).or_else(|| either("ALL_PROXY"));
+        let named = |(variable, value): &(String, String)| Named {
+            variable: variable.clone(),
+            proxy: parse(value),
+            refuses_user: Arc::default(),
+            first: Arc::default(),
         };
+        let (http_value, https_value) = (value_of("HTTP_PROXY"), value_of("HTTPS_PROXY"));
+        let http = http_value.as_ref().map(named);
+        let https = https_value.as_ref().map(|of_https| match (&http_value, &http) {
+            // It is the same proxy, with the same user.
+            (Some(of_http), Some(http)) if of_http.1 == of_https.1 => {
+                Named { variable: of_https.0.clone(), ..http.clone() }
+            }
+            _ => named(of_https),
+        });
         let exceptions = either("NO_PROXY").map(|(_, value)| exceptions(&value));
-        Self {
-            http: named("HTTP_PROXY"),
-            https: named("HTTPS_PROXY"),
-            exceptions: exceptions.unwrap_or_default(),
-        }
+        Self { http, https, exceptions: exceptions.unwrap_or_default() }
     }
 
     /// Returns the proxies that requests may go through.
@@ -159,6 +175,69 @@ impl Named {
             reason: place,
             is_permanent: self.proxy.is_err(),
         }
+    }
+
+    /// Returns the error of a connection that ureq could not make through the proxy.
+    fn not_connected(&self, error: &ureq::Error) -> ProxyError {
+        let reason = match error {
+            ureq::Error::ConnectProxyFailed(reason) => reason.clone(),
+            error => error.to_string(),
+        };
+        let responded = reason.strip_prefix("proxy server responded ");
+        let status = responded.and_then(|rest| rest.get(..3)?.parse::<u16>().ok());
+        // These are ureq's messages for SOCKS 5.
+        let is_login = ["password authentication failed", "no acceptable auth methods"];
+        match status {
+            Some(407) => self.refuses_user(),
+            None if is_login.iter().any(|message| reason.contains(message)) => self.refuses_user(),
+            Some(status @ (408 | 429 | 500..)) => self.failed(format!("it responded {status}")),
+            Some(status) => ProxyError {
+                is_permanent: true,
+                ..self.failed(format!("it does not connect to this host: it responded {status}"))
+            },
+            None => self.failed(reason),
+        }
+    }
+
+    /// Remembers that the proxy refuses the user, and returns that as an error.
+    pub fn refuses_user(&self) -> ProxyError {
+        self.refuses_user.store(true, Ordering::Relaxed);
+        let user = self.proxy.as_ref().ok().and_then(Proxy::username);
+        let reason = match user {
+            Some(_) => format!(
+                "it refuses the name and the password in {}, which are sent by the method Basic",
+                self.variable
+            ),
+            None => {
+                "it wants a name and a password, as in http://NAME:PASSWORD@HOST:PORT".to_owned()
+            }
+        };
+        ProxyError { is_permanent: true, ..self.failed(reason) }
+    }
+
+    /// Connects through the proxy, unless it has refused the user before. The first connection is
+    /// made alone.
+    ///
+    /// # Errors
+    /// Returns the errors of `connect`.
+    pub fn connect<T>(
+        &self,
+        connect: impl FnOnce() -> Result<T, ureq::Error>,
+    ) -> Result<T, ProxyError> {
+        let mut was_tried = self.first.lock().unwrap_or_else(PoisonError::into_inner);
+        let alone = if *was_tried {
+            drop(was_tried);
+            None
+        } else {
+            *was_tried = true;
+            Some(was_tried)
+        };
+        if self.refuses_user.load(Ordering::Relaxed) {
+            return Err(self.refuses_user());
+        }
+        let connected = connect().map_err(|error| self.not_connected(&error));
+        drop(alone);
+        connected
     }
 }
 
@@ -282,10 +361,10 @@ mod tests {
     fn taken(variables: &[(&str, &str)], address: &str) -> String {
         match proxies(variables).for_address(address) {
             None => "none".to_owned(),
-            Some(Named { variable, proxy: Ok(proxy) }) => {
+            Some(Named { variable, proxy: Ok(proxy), .. }) => {
                 format!("{variable} {}:{}", proxy.host(), proxy.port())
             }
-            Some(Named { variable, proxy: Err(reason) }) => format!("{variable} {reason}"),
+            Some(Named { variable, proxy: Err(reason), .. }) => format!("{variable} {reason}"),
         }
     }
 

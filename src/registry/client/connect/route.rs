@@ -27,7 +27,7 @@ pub struct ProxyRoute {
 impl ProxyRoute {
     /// Prepares a configuration for each proxy.
     pub fn new(proxies: &Arc<Proxies>, config: impl Fn(Option<Proxy>) -> Config) -> Self {
-        let configs = proxies.all().filter_map(|Named { variable, proxy }| {
+        let configs = proxies.all().filter_map(|Named { variable, proxy, .. }| {
             Some((variable.clone(), config(Some(proxy.clone().ok()?))))
         });
         Self {
@@ -48,7 +48,7 @@ impl ProxyRoute {
             return Err(Error::Other(Box::new(named.failed(reason.to_owned()))));
         };
         let details = self.with(details, details.uri, details.addrs.clone(), config);
-        let connection = match &named.proxy {
+        let connection = named.connect(|| match &named.proxy {
             Ok(proxy) if named.passes_on() && !details.needs_tls() => {
                 self.to_proxy(proxy, &details).map(|connection| {
                     let connection = AbsoluteForm::new(connection, &details, proxy, named);
@@ -61,14 +61,8 @@ impl ProxyRoute {
                 let connection = connector.connect(&details, None);
                 connection.map(|connection| connection.map(|connection| Box::new(connection) as _))
             }
-        };
-        match connection {
-            Ok(connection) => Ok(connection),
-            Err(Error::ConnectProxyFailed(reason)) => {
-                Err(Error::Other(Box::new(named.failed(reason))))
-            }
-            Err(error) => Err(Error::Other(Box::new(named.failed(error.to_string())))),
-        }
+        });
+        connection.map_err(|error| Error::Other(Box::new(error)))
     }
 
     /// Connects to the proxy itself.
