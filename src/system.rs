@@ -1,8 +1,13 @@
-//! Calls that only Linux has. On other systems, the functions that make these calls return an error
-//! or change nothing, and their callers work without them.
+//! Calls of the system that the standard library lacks. Some of them only Linux has: on other systems, the
+//! functions that make these calls return an error or change nothing, and their callers work without
+//! them.
 //! Vocabulary: names no stage.
 
 use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 #[cfg(target_os = "linux")]
 pub use linux::{is_beneath, move_to_pipe, name_file, open_unnamed, widen_pipe};
@@ -19,6 +24,33 @@ pub fn ignores_signal(signal: i32) -> bool {
     unsafe {
         nix::libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) == 0
             && action.assume_init().sa_sigaction == nix::libc::SIG_IGN
+    }
+}
+
+/// Lets reads and writes of a file fail with [`io::ErrorKind::WouldBlock`] instead of waiting.
+///
+/// # Errors
+/// Fails with the error of the system.
+pub fn set_nonblocking(file: &impl AsFd) -> io::Result<()> {
+    let flags = OFlag::from_bits_retain(fcntl(file, FcntlArg::F_GETFL)?);
+    fcntl(file, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    Ok(())
+}
+
+/// Waits until a pipe has room for bytes, or its reader has gone, or for `most`.
+///
+/// # Errors
+/// Fails with the error of the system. A signal is none.
+pub fn wait_for_room(pipe: &impl AsFd, most: Duration) -> io::Result<()> {
+    let fd = pipe.as_fd().as_raw_fd();
+    let mut wanted = nix::libc::pollfd { fd, events: nix::libc::POLLOUT, revents: 0 };
+    let milliseconds = i32::try_from(most.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: the pointer is that of one `pollfd`, which lives until the call has returned. Its file
+    // descriptor is open as long as `pipe` is borrowed.
+    let result = unsafe { nix::libc::poll(&raw mut wanted, 1, milliseconds) };
+    match io::Error::last_os_error() {
+        error if result < 0 && error.kind() != io::ErrorKind::Interrupted => Err(error),
+        _ => Ok(()),
     }
 }
 

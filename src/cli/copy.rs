@@ -20,7 +20,7 @@ use crate::proof::{AttachedDocument, Predicate, SigningKey};
 use crate::registry::client::{self, ClientOptions};
 use crate::report;
 use crate::store::Store;
-use crate::target::{self, SkopeoOptions, Target};
+use crate::target::{self, SkopeoOptions, SshOptions, Target};
 
 pub fn copy(
     store: &Store,
@@ -61,7 +61,8 @@ pub fn copy(
 }
 
 /// The documents, the statements and the signature to keep beside an image.
-struct Beside {
+#[derive(Default)]
+pub struct Beside {
     key: Option<SigningKey>,
     documents: Vec<AttachedDocument>,
     attestations: Vec<Predicate>,
@@ -125,8 +126,10 @@ fn copy_one(
     let CopyOptions { digestfile, json, quiet, progress, .. } = options;
     let start = Instant::now();
     // If the image goes to standard output, the result must not go there too.
-    let to_stdout = archive_path(target).is_some_and(target::is_stdout);
-    let copied = copy_to(store, artifact, target, format, options, beside)?;
+    let to_stdout = target.archive().is_some_and(target::is_stdout);
+    let watch = Watching::new("sending", *progress, *quiet);
+    let copied = copy_to(store, artifact, target, format, options, beside, &watch)?;
+    watch.end();
     if let Target::Registry(reference) = target {
         beside.send(reference, &copied, options)?;
     }
@@ -179,8 +182,12 @@ impl From<FormatArgument> for ManifestFormat {
 }
 
 /// Returns the format of the manifest. Fails if the target does not take the wanted one.
-fn format_for(target: &Target, wanted: Option<FormatArgument>) -> Result<ManifestFormat, Failure> {
+pub fn format_for(
+    target: &Target,
+    wanted: Option<FormatArgument>,
+) -> Result<ManifestFormat, Failure> {
     match (target, wanted) {
+        (Target::Ssh { target, .. }, wanted) => format_for(target, wanted),
         (Target::Oci { .. } | Target::OciArchive { .. }, Some(FormatArgument::V2s2)) => {
             Err(Failure::Format { target: target.to_string() })
         }
@@ -188,59 +195,61 @@ fn format_for(target: &Target, wanted: Option<FormatArgument>) -> Result<Manifes
     }
 }
 
-fn archive_path(target: &Target) -> Option<&Path> {
-    match target {
-        Target::DockerArchive { path, .. } | Target::OciArchive { path, .. } => Some(path),
-        Target::DockerDaemon(_)
-        | Target::Containerd(_)
-        | Target::Oci { .. }
-        | Target::Dir { .. }
-        | Target::Registry(_)
-        | Target::ContainersStorage(_) => None,
-    }
-}
-
-fn copy_to(
+/// Copies an image to a target.
+pub fn copy_to(
     store: &Store,
     artifact: &Artifact,
     target: &Target,
     format: ManifestFormat,
     options: &CopyOptions,
     beside: &Beside,
+    watch: &Watching,
 ) -> Result<Copied, Failure> {
     // For a target that takes one image, choose the image for this machine of several.
     let spec = || artifact.image_for(&Architecture::of_this_machine());
-    let watch = Watching::new("sending", options.progress, options.quiet);
-    let copied = match target {
+    Ok(match target {
         Target::DockerDaemon(reference) => {
-            target::copy_to_docker_daemon(store, spec()?, reference, &watch)?
+            target::copy_to_docker_daemon(store, spec()?, reference, watch)?
         }
         Target::DockerArchive { path, reference } => {
-            target::copy_to_docker_archive(store, spec()?, path, reference.as_ref(), &watch)?
+            target::copy_to_docker_archive(store, spec()?, path, reference.as_ref(), watch)?
         }
         Target::OciArchive { path, ref_name } => {
-            target::copy_to_oci_archive(store, artifact, path, ref_name.as_ref(), &watch)?
+            target::copy_to_oci_archive(store, artifact, path, ref_name.as_ref(), watch)?
         }
         Target::Oci { path, ref_name } => {
             let documents = &beside.documents;
-            target::copy_to_oci(store, artifact, documents, path, ref_name.as_ref(), &watch)?
+            target::copy_to_oci(store, artifact, documents, path, ref_name.as_ref(), watch)?
         }
-        Target::Dir { path } => target::copy_to_dir(store, spec()?, path, format, &watch)?,
+        Target::Dir { path } => target::copy_to_dir(store, spec()?, path, format, watch)?,
         Target::Containerd(reference) => {
-            target::copy_to_containerd(store, spec()?, reference, &watch)?
+            target::copy_to_containerd(store, spec()?, reference, watch)?
         }
         Target::Registry(reference) => {
             let attestations = beside.attestations.clone();
             let push = ClientOptions { attestations, ..push_options(options)? };
-            client::copy_to_registry(store, artifact, reference, format, &push, &watch)?
+            client::copy_to_registry(store, artifact, reference, format, &push, watch)?
         }
         Target::ContainersStorage(_) => {
             let image = Artifact::from(ImageSpec::clone(spec()?));
-            by_skopeo(store, &image, target, options, &watch)?
+            by_skopeo(store, &image, target, options, watch)?
         }
-    };
-    watch.end();
-    Ok(copied)
+        Target::Ssh { host, target } => {
+            let mut arguments = vec!["receive".to_owned()];
+            if format == ManifestFormat::DockerV2S2 {
+                arguments.push("--format=v2s2".to_owned());
+            }
+            arguments.extend(["--".to_owned(), target.to_string()]);
+            let ssh = SshOptions {
+                // As for `nix copy`.
+                arguments: std::env::var("NIX_SSHOPTS")
+                    .map(|options| options.split_whitespace().map(str::to_owned).collect())
+                    .unwrap_or_default(),
+                program: options.remote_program.clone(),
+            };
+            target::copy_to_remote(store, artifact, host, &arguments, &ssh, watch)?
+        }
+    })
 }
 
 fn push_options(options: &CopyOptions) -> Result<ClientOptions, Failure> {
@@ -285,10 +294,15 @@ fn account(copied: &Copied, target: &Target) -> String {
     };
     let there = match target {
         Target::DockerDaemon(_) => "that the daemon has",
+        Target::Ssh { .. } => "that the other machine has",
         _ => "that are there",
     };
+    let sent = match target {
+        Target::Ssh { .. } => "sent the missing pieces of",
+        _ => "sent",
+    };
     format!(
-        "{fell_back}sent {} ({}), skipped {} ({}) {there}",
+        "{fell_back}{sent} {} ({}), skipped {} ({}) {there}",
         layers(copied.tally.layers_sent),
         Bytes(copied.tally.bytes_sent),
         layers(copied.tally.layers_skipped),

@@ -22,6 +22,8 @@ mod progress;
 #[cfg(feature = "registry")]
 mod proof;
 #[cfg(feature = "registry")]
+mod receive;
+#[cfg(feature = "registry")]
 mod registry_options;
 #[cfg(feature = "report")]
 mod sbom;
@@ -53,7 +55,7 @@ use crate::report;
 use crate::{closure, layer, oci, outgoing, target};
 use arguments::{Arguments, Command};
 #[cfg(feature = "registry")]
-use arguments::{CopyArguments, PushArguments};
+use arguments::{CopyArguments, CopyOptions, PushArguments};
 
 /// The exit code that shells report for a program ended by a broken pipe (128 + SIGPIPE).
 const BROKEN_PIPE: u8 = 141;
@@ -97,6 +99,25 @@ enum Failure {
     #[cfg(feature = "registry")]
     #[error(transparent)]
     Skopeo(#[from] target::SkopeoTargetError),
+    #[cfg(feature = "registry")]
+    #[error(transparent)]
+    Remote(#[from] target::RemoteError),
+    #[cfg(feature = "registry")]
+    #[error(transparent)]
+    Receive(#[from] target::ReceiveError),
+    /// The program that sent an image was told why it could not be received: it tells the user.
+    #[cfg(feature = "registry")]
+    #[error("the image was not received")]
+    Told,
+    #[cfg(feature = "registry")]
+    #[error("standard input is a terminal: no image is sent")]
+    NoSender,
+    #[cfg(feature = "registry")]
+    #[error("{0} is not a target for what another machine sends")]
+    NotHere(String),
+    #[cfg(feature = "registry")]
+    #[error("there is no directory for layers: neither HOME nor XDG_CACHE_HOME is set")]
+    NoCache,
     #[cfg(feature = "report")]
     #[error("cannot read {}", file.display())]
     Input { file: PathBuf, source: io::Error },
@@ -225,6 +246,16 @@ impl Hint for Failure {
             #[cfg(feature = "registry")]
             Failure::Skopeo(error) => error.hint(),
             #[cfg(feature = "registry")]
+            Failure::Remote(error) => error.hint(),
+            #[cfg(feature = "registry")]
+            Failure::Receive(error) => error.hint(),
+            #[cfg(feature = "registry")]
+            Failure::NoSender => Some(
+                "`stowage copy IMAGE ssh://HOST/TARGET` on another machine runs this command".to_owned(),
+            ),
+            #[cfg(feature = "registry")]
+            Failure::NoCache => Some("name one by `--cache`".to_owned()),
+            #[cfg(feature = "registry")]
             Failure::Setup(error) => error.hint(),
             #[cfg(feature = "registry")]
             Failure::Registries(error) => error.hint(),
@@ -261,6 +292,8 @@ pub fn main() -> ExitCode {
     match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) if failure.is_broken_pipe() => ExitCode::from(BROKEN_PIPE),
+        #[cfg(feature = "registry")]
+        Err(Failure::Told) => ExitCode::FAILURE,
         Err(failure) => {
             // After a signal, the failure is only its consequence: print nothing.
             if let Some(signal) = interrupt::received() {
@@ -301,10 +334,15 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Stream(arguments) => commands::stream(&store, &arguments),
         Command::Index(arguments) => commands::index(&store, &arguments),
         #[cfg(feature = "registry")]
-        Command::Copy(CopyArguments { image, targets, options })
-        | Command::Push(PushArguments { image, targets, options }) => {
+        Command::Copy(CopyArguments { image, targets, remote_program, options }) => {
+            copy::copy(&store, &image, &targets, &CopyOptions { remote_program, ..options })
+        }
+        #[cfg(feature = "registry")]
+        Command::Push(PushArguments { image, targets, options }) => {
             copy::copy(&store, &image, &targets, &options)
         }
+        #[cfg(feature = "registry")]
+        Command::Receive(arguments) => receive::receive(&store, &arguments),
         #[cfg(feature = "registry")]
         Command::Prefetch(arguments) => prefetch::prefetch(&arguments),
         #[cfg(feature = "registry")]

@@ -100,7 +100,7 @@ fn drop_ins(directory: &Path) -> Vec<PathBuf> {
 }
 
 /// Returns an environment variable that is set and not empty.
-fn variable(name: &str) -> Option<OsString> {
+pub fn variable(name: &str) -> Option<OsString> {
     env::var_os(name).filter(|value| !value.is_empty())
 }
 

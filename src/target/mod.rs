@@ -5,6 +5,7 @@
 //! archive/    one file or stream: docker-archive, oci-archive, several archives merged, a root
 //! directory/  an image layout (`oci:`), or a directory of skopeo's (`dir:`)
 //! program/    a daemon or store that another program has: docker, ctr, skopeo
+//! remote/     a target of another machine, by ssh
 //! ```
 
 mod archive;
@@ -16,6 +17,8 @@ mod image_layout;
 mod name;
 #[cfg(feature = "registry")]
 mod program;
+#[cfg(feature = "registry")]
+mod remote;
 
 pub use archive::{
     Archive, copy_to_docker_archive, copy_to_oci_archive, is_stdout, merge_archives, write_archive,
@@ -31,5 +34,11 @@ pub use name::{ParseTargetError, Target};
 #[cfg(feature = "registry")]
 pub use program::{
     ContainerdError, DockerError, LoopbackError, SkopeoOptions, SkopeoTargetError,
-    copy_to_containerd, copy_to_docker_daemon, copy_with_skopeo, save_from_docker_daemon,
+    copy_to_containerd, copy_to_docker_daemon, copy_with_skopeo, layers_in_docker_daemon,
+    save_from_docker_daemon,
+};
+#[cfg(feature = "registry")]
+pub use remote::{
+    Connected, Outcome, ParseHostError, ReceiveError, RemoteError, RemoteHost, SshOptions,
+    copy_to_remote, receive,
 };

@@ -7,6 +7,8 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
+use super::archive::is_stdout;
+use super::remote::{ParseHostError, RemoteHost};
 use crate::outgoing::{ImageReference, ParseRefNameError, ParseReferenceError, RefName, Reference};
 
 /// A target: a place to which an image is copied (containers-transports(5)).
@@ -47,6 +49,13 @@ pub enum Target {
     /// `containers-storage:NAME[:TAG]`, the image store of podman, Buildah and CRI-O; written by
     /// skopeo
     ContainersStorage(String),
+    /// `ssh://[USER@]HOST[:PORT]/TARGET`, a target of another machine, which skopeo does not have
+    Ssh {
+        /// The other machine.
+        host: RemoteHost,
+        /// The target there.
+        target: Box<Target>,
+    },
 }
 
 /// Says why a text is not a [`Target`].
@@ -67,6 +76,13 @@ pub enum ParseTargetError {
     /// The name in an image layout is not valid.
     #[error(transparent)]
     RefName(#[from] ParseRefNameError),
+    /// The name of another machine is not valid.
+    #[error(transparent)]
+    Host(#[from] ParseHostError),
+    /// The target on another machine is one on a third machine, or standard output, which is not the
+    /// user's there.
+    #[error("`{0}` can't be a target on another machine")]
+    Remote(String),
 }
 
 /// A transport, and how its targets are parsed.
@@ -85,8 +101,10 @@ const DIR: &str = "dir:PATH";
 const REGISTRY: &str = "docker://NAME[:TAG]";
 const CONTAINERS_STORAGE: &str = "containers-storage:NAME[:TAG]";
 
+const SSH: &str = "ssh://[USER@]HOST[:PORT]/TARGET";
+
 /// The transports, in the order in which messages name them.
-const TRANSPORTS: [Transport; 8] = [
+const TRANSPORTS: [Transport; 9] = [
     Transport {
         name: "docker-daemon",
         form: "docker-daemon:NAME:TAG",
@@ -144,7 +162,41 @@ const TRANSPORTS: [Transport; 8] = [
             name => Ok(Target::ContainersStorage(name.to_owned())),
         },
     },
+    Transport {
+        name: "ssh",
+        form: SSH,
+        parse: |text| {
+            let (host, target) = text
+                .strip_prefix("//")
+                .and_then(|rest| rest.split_once('/'))
+                .ok_or(ParseTargetError::NoName(SSH))?;
+            let (host, target) = (host.parse()?, Box::new(target.parse::<Target>()?));
+            match &*target {
+                Target::Ssh { .. } => Err(ParseTargetError::Remote(target.to_string())),
+                target if target.archive().is_some_and(is_stdout) => {
+                    Err(ParseTargetError::Remote(target.to_string()))
+                }
+                _ => Ok(Target::Ssh { host, target }),
+            }
+        },
+    },
 ];
+
+impl Target {
+    /// Returns the file, if the target is an archive.
+    pub fn archive(&self) -> Option<&Path> {
+        match self {
+            Self::DockerArchive { path, .. } | Self::OciArchive { path, .. } => Some(path),
+            Self::DockerDaemon(_)
+            | Self::Containerd(_)
+            | Self::Oci { .. }
+            | Self::Dir { .. }
+            | Self::Registry(_)
+            | Self::ContainersStorage(_)
+            | Self::Ssh { .. } => None,
+        }
+    }
+}
 
 /// Splits a path from a name at the first colon, as skopeo does. An empty name is an error: most
 /// likely it comes from a variable without a value.
@@ -233,6 +285,7 @@ impl fmt::Display for Target {
             Self::Dir { path } => write("dir", path, None),
             Self::Registry(name) => write!(f, "docker://{name}"),
             Self::ContainersStorage(name) => write!(f, "containers-storage:{name}"),
+            Self::Ssh { host, target } => write!(f, "ssh://{host}/{target}"),
         }
     }
 }
@@ -258,6 +311,7 @@ mod tests {
                 parts(path, ref_name)
             }
             Target::Dir { path } => parts(path, &None::<RefName>),
+            Target::Ssh { host, target } => (host.to_string(), target.to_string()),
         }
     }
 
@@ -280,6 +334,9 @@ mod tests {
             ("containerd:a/b:c", "", "a/b:c"),
             ("docker://localhost:5000/a/b:c", "", "localhost:5000/a/b:c"),
             ("containers-storage:[vfs@/a+/b]c:d", "", "[vfs@/a+/b]c:d"),
+            ("ssh://me@host:22/docker-daemon:a/b:v1", "me@host:22", "docker-daemon:a/b:v1"),
+            ("ssh://[::1]/oci:/srv/a b:v1", "[::1]", "oci:/srv/a b:v1"),
+            ("ssh://host/docker://quay.io/a:v1", "host", "docker://quay.io/a:v1"),
         ] {
             let target: Target = text.parse().unwrap();
             assert_eq!(parts(&target), (path.to_owned(), name.to_owned()), "{text}");
@@ -291,7 +348,7 @@ mod tests {
     fn mistakes_are_named() {
         let all = "; targets are `docker-daemon:NAME:TAG`, `docker-archive:PATH[:NAME:TAG]`, \
                    `oci-archive:PATH[:REF]`, `oci:PATH[:REF]`, `dir:PATH`, `docker://NAME[:TAG]`, `containerd:NAME:TAG`, \
-                   `containers-storage:NAME[:TAG]`";
+                   `containers-storage:NAME[:TAG]`, `ssh://[USER@]HOST[:PORT]/TARGET`";
         for (text, message) in [
             ("hello", &format!("no transport is named{all}")[..]),
             ("", "no transport is named"),
@@ -323,6 +380,17 @@ mod tests {
             ("docker:a", "no name is given: write `docker://NAME[:TAG]`"),
             ("docker://", "no name is given"),
             ("containers-storage:", "no name is given: write `containers-storage:"),
+            ("ssh:host/oci:a", "no name is given: write `ssh://[USER@]HOST[:PORT]/TARGET`"),
+            ("ssh://host", "no name is given: write `ssh://"),
+            ("ssh:///oci:a", "`` is not a machine: write `ssh://[USER@]HOST[:PORT]/TARGET`"),
+            ("ssh://-oProxyCommand=x/oci:a", "`-oProxyCommand=x` is not a machine"),
+            ("ssh://host/hello:v1", "there is no transport `hello`"),
+            ("ssh://host/oci:", "no path is given: write `oci:PATH[:REF]`"),
+            ("ssh://a/ssh://b/oci:c", "`ssh://b/oci:c` can't be a target on another machine"),
+            (
+                "ssh://a/docker-archive:/dev/stdout",
+                "`docker-archive:/dev/stdout` can't be a target on another machine",
+            ),
         ] {
             let error = text.parse::<Target>().unwrap_err().to_string();
             assert!(error.contains(message), "{text}: {error}");

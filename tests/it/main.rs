@@ -83,6 +83,7 @@ mod reach;
 mod reference;
 /// The registry's answers, request by request.
 mod registry;
+mod remote;
 /// Files that are copied to `/`: their links, and their layers.
 mod roots;
 /// An object storage for tests: S3, with one bucket and one user.

@@ -17,8 +17,8 @@ use crate::outgoing::ImageReference;
 #[cfg(feature = "registry")]
 pub use registry::{
     CompletionsArguments, CopyArguments, CopyOptions, FormatArgument, LogFormat, ManArguments,
-    PackagesArguments, PrefetchArguments, ProvenanceArguments, PushArguments, ServeArguments,
-    SignArguments, SkopeoArguments, SourceArguments, TagsArgument,
+    PackagesArguments, PrefetchArguments, ProvenanceArguments, PushArguments, ReceiveArguments,
+    ServeArguments, SignArguments, SkopeoArguments, SourceArguments, TagsArgument,
 };
 #[cfg(feature = "report")]
 pub use report::{
@@ -105,6 +105,9 @@ pub enum Command {
     /// Push an image to one or more registries
     #[cfg(feature = "registry")]
     Push(PushArguments),
+    /// Receive an image from `stowage copy` on another machine, which runs this by ssh
+    #[cfg(feature = "registry")]
+    Receive(ReceiveArguments),
     /// Make every layer again, and report what differs from the image spec
     #[cfg(feature = "report")]
     Verify(VerifyArguments),

@@ -19,12 +19,37 @@ pub struct CopyArguments {
 
     /// One or more targets: `docker-daemon:NAME:TAG`, `containerd:NAME:TAG`,
     /// `docker-archive:PATH[:NAME:TAG]`, `oci-archive:PATH[:REF]`, `oci:PATH[:REF]`, `dir:PATH`,
-    /// `docker://NAME[:TAG]`, and by skopeo `containers-storage:NAME[:TAG]`
+    /// `docker://NAME[:TAG]`, by skopeo `containers-storage:NAME[:TAG]`, and each of these on another
+    /// machine, `ssh://[USER@]HOST[:PORT]/TARGET`
     #[arg(value_name = "TARGET", required = true)]
     pub targets: Vec<Target>,
 
+    /// The program on machines that are reached by ssh: `stowage` there
+    #[arg(long, value_name = "PATH", default_value = "stowage")]
+    pub remote_program: String,
+
     #[command(flatten)]
     pub options: CopyOptions,
+}
+
+#[derive(Debug, Args)]
+pub struct ReceiveArguments {
+    /// Target on this machine, as for `stowage copy`
+    #[arg(value_name = "TARGET")]
+    pub target: Target,
+
+    /// Format of the manifest, for targets that take both [default: oci]
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<FormatArgument>,
+
+    /// Directory that keeps layers, in which later images find their pieces [default:
+    /// stowage/layers in the user's cache directory]
+    #[arg(long, value_name = "DIR")]
+    pub cache: Option<PathBuf>,
+
+    /// Largest size of the kept layers, which are not compressed: the oldest are removed
+    #[arg(long, value_name = "BYTES", default_value = "8G", value_parser = bytes)]
+    pub cache_size: u64,
 }
 
 #[derive(Debug, Args)]
@@ -48,8 +73,12 @@ fn registry(name: &str) -> Result<Target, String> {
     format!("docker://{name}").parse().map_err(|error: ParseTargetError| error.to_string())
 }
 
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub struct CopyOptions {
+    /// The program on machines that are reached by ssh, as [`CopyArguments`] names it.
+    #[arg(skip)]
+    pub remote_program: String,
+
     /// Format of the manifest, for targets that take both [default: oci]
     #[arg(long, value_name = "FORMAT")]
     pub format: Option<FormatArgument>,
@@ -102,7 +131,7 @@ pub struct CopyOptions {
 }
 
 /// Options by skopeo's names, for users who know these.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "For registries, and targets by skopeo")]
 pub struct SkopeoArguments {
     /// Require HTTPS and a valid certificate of the target

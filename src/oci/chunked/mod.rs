@@ -19,7 +19,7 @@ use std::io::{self, Write};
 use zstd::bulk::Compressor;
 
 use self::crc64::Crc64;
-use self::cut::{LOOKAHEAD, Piece, first_piece};
+pub use self::cut::{LOOKAHEAD, Piece, first_piece};
 use self::tar_parts::{TarEntry, TarPart, TarParts, Unsuitable};
 use self::toc::{PlacedPiece, TarSplit, Toc};
 pub use self::toc_place::TocPlace;

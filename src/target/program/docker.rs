@@ -346,6 +346,20 @@ struct Known {
     image: Option<String>,
 }
 
+/// Returns the number of an image's layers, from the bottom up, whose bytes the daemon needs not be sent.
+///
+/// # Errors
+/// Fails with [`DockerError::NoDocker`] or [`DockerError::Failed`].
+pub fn layers_in_docker_daemon(spec: &ImageSpec) -> Result<usize, DockerError> {
+    let image_store = image_store()?;
+    if image_store != ImageStore::Classic {
+        return Ok(0);
+    }
+    let documents = Image::in_form(spec, image_store.form(), ManifestFormat::Oci);
+    let known = known(&Wanted { documents: &documents, layers: diff_ids(spec) })?;
+    Ok(if known.image.is_some() { spec.layers.len() } else { known.layers })
+}
+
 /// Asks the daemon which parts of an image it has.
 fn known(wanted: &Wanted) -> Result<Known, DockerError> {
     /// The number of IDs in one command: their 71 bytes each are far from the limit on a command's

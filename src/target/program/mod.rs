@@ -7,6 +7,8 @@ mod loopback;
 mod skopeo;
 
 pub use containerd::{ContainerdError, copy_to_containerd};
-pub use docker::{DockerError, copy_to_docker_daemon, save_from_docker_daemon};
+pub use docker::{
+    DockerError, copy_to_docker_daemon, layers_in_docker_daemon, save_from_docker_daemon,
+};
 pub use loopback::LoopbackError;
 pub use skopeo::{SkopeoOptions, SkopeoTargetError, copy_with_skopeo};

@@ -1,0 +1,55 @@
+//! Runs `stowage receive`: takes an image from `stowage copy` on another machine.
+
+use std::io::{self, IsTerminal};
+use std::path::PathBuf;
+
+use super::Failure;
+use super::arguments::{CopyOptions, ReceiveArguments};
+use super::copy::{Beside, copy_to, format_for};
+use super::registry_options::variable;
+use super::watching::Watching;
+use crate::oci::{Artifact, ImageSpec};
+use crate::store::Store;
+use crate::target::{self, Connected, Target};
+
+pub fn receive(store: &Store, arguments: &ReceiveArguments) -> Result<(), Failure> {
+    let ReceiveArguments { target, format, cache, cache_size } = arguments;
+    if io::stdin().is_terminal() {
+        return Err(Failure::NoSender);
+    }
+    let is_stdout = target.archive().is_some_and(target::is_stdout);
+    if is_stdout || matches!(target, Target::Ssh { .. }) {
+        return Err(Failure::NotHere(target.to_string()));
+    }
+    let format = format_for(target, *format)?;
+    let directory = cache.clone().or_else(directory).ok_or(Failure::NoCache)?;
+    let watch = Watching::new("sending", None, true);
+    let known = |spec: &ImageSpec| match target {
+        Target::DockerDaemon(_) => Ok(target::layers_in_docker_daemon(spec)?),
+        _ => Ok(0),
+    };
+    let copy = |spec: &ImageSpec| {
+        let artifact = Artifact::from(spec.clone());
+        copy_to(
+            store,
+            &artifact,
+            target,
+            format,
+            &CopyOptions::default(),
+            &Beside::default(),
+            &watch,
+        )
+    };
+    let sender = Connected { from: io::stdin().lock(), to: io::stdout().lock() };
+    match target::receive(sender, store, (&directory, *cache_size), &watch, known, copy)? {
+        target::Outcome::Copied => Ok(()),
+        target::Outcome::Told => Err(Failure::Told),
+    }
+}
+
+/// Returns the directory for layers in the user's cache directory.
+fn directory() -> Option<PathBuf> {
+    let home = || variable("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    let cache = variable("XDG_CACHE_HOME").map(PathBuf::from).or_else(home);
+    cache.map(|cache| cache.join("stowage/layers"))
+}
