@@ -44,7 +44,7 @@ pub enum DirectoryLinks {
 /// Builds the tree, with the part of the base in `contents`.
 ///
 /// # Errors
-/// Fails with the errors of [`Directory`], with [`Error::NotADirectory`] or [`Error::BadLink`],
+/// Fails with the errors of [`Directory`](super::scan::Directory), with [`Error::NotADirectory`] or [`Error::BadLink`],
 /// and with [`Error::Conflict`] if two sources have different entries of one name; equal files,
 /// equal links and two directories are no conflict.
 pub fn layer_tree<'c>(
