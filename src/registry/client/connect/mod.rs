@@ -5,6 +5,7 @@ mod absolute_form;
 mod certificates;
 mod pem_files;
 mod proxies;
+mod proxy_login;
 mod route;
 mod tls;
 mod tls_problem;

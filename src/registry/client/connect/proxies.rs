@@ -2,14 +2,14 @@
 //! Stage: registry (pure). Input: the variables' values. Output: [`Proxies`].
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use percent_encoding::percent_decode_str;
 use thiserror::Error;
 use ureq::{Proxy, ProxyProtocol};
 use url::{Host, Url};
 
+use super::proxy_login::ProxyLogin;
 use crate::outgoing::is_loopback;
 
 /// The proxies for requests by HTTP and by HTTPS, and the hosts that are reached directly.
@@ -27,11 +27,8 @@ pub struct Named {
     pub variable: String,
     /// The proxy, or a description of what is wrong with the variable's value.
     pub proxy: Result<Proxy, &'static str>,
-    /// True if the proxy has refused the user. It is not asked again: some lock an account after a
-    /// few wrong passwords.
-    refuses_user: Arc<AtomicBool>,
-    /// Locked during the first connection, so that the others know whether the user was refused.
-    first: Arc<Mutex<bool>>,
+    /// The state of the user at the proxy.
+    login: Arc<ProxyLogin>,
 }
 
 /// Says why a proxy did not pass a request on.
@@ -82,8 +79,7 @@ impl Proxies {
         let named = |(variable, value): &(String, String)| Named {
             variable: variable.clone(),
             proxy: parse(value),
-            refuses_user: Arc::default(),
-            first: Arc::default(),
+            login: Arc::default(),
         };
         let (http_value, https_value) = (value_of("HTTP_PROXY"), value_of("HTTPS_PROXY"));
         let http = http_value.as_ref().map(named);
@@ -201,7 +197,7 @@ impl Named {
 
     /// Remembers that the proxy refuses the user, and returns that as an error.
     pub fn refuses_user(&self) -> ProxyError {
-        self.refuses_user.store(true, Ordering::Relaxed);
+        self.login.refuse();
         let user = self.proxy.as_ref().ok().and_then(Proxy::username);
         let reason = match user {
             Some(_) => format!(
@@ -224,15 +220,8 @@ impl Named {
         &self,
         connect: impl FnOnce() -> Result<T, ureq::Error>,
     ) -> Result<T, ProxyError> {
-        let mut was_tried = self.first.lock().unwrap_or_else(PoisonError::into_inner);
-        let alone = if *was_tried {
-            drop(was_tried);
-            None
-        } else {
-            *was_tried = true;
-            Some(was_tried)
-        };
-        if self.refuses_user.load(Ordering::Relaxed) {
+        let alone = self.login.wait_for_first();
+        if self.login.is_refused() {
             return Err(self.refuses_user());
         }
         let connected = connect().map_err(|error| self.not_connected(&error));
