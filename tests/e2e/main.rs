@@ -67,6 +67,7 @@ mod prefetch;
 mod proof;
 /// Debian's registry.
 mod registry;
+mod remote;
 /// An object storage for tests: S3, with one bucket and one user.
 #[allow(dead_code)] // other tests need more of it
 #[path = "../it/s3.rs"]
