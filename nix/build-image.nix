@@ -190,6 +190,7 @@ lib.fix (self:
     roots = storePaths [ copyToRoot contents ] ++ lib.concatMap (layer: layer.sbomRoots) layers;
     texts = [ (builtins.toJSON config) ];
     limits = unpackLimits.of limitedBase;
+    fromImage = base;
     passthru.fromImage = base;
   }
 )

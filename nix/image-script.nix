@@ -11,6 +11,8 @@
   # The derivations and texts in which `sbom` finds packages.
 , roots
 , texts
+  # The base image, or null.
+, fromImage ? null
   # Documents to attach to the image in a registry, or a function of the image's SBOM that returns such
   # documents.
 , attach ? [ ]
@@ -26,7 +28,14 @@ script {
   stream = reference: "stream ${spec} --default-repo-tag ${reference}";
   passthru = { reference, program, withSkopeo }:
     let
-      packages = sbom { inherit spec roots texts; name = reference; };
+      # A base image that this library made lists its packages too.
+      baseList = fromImage.sbom or { };
+      packages = sbom {
+        inherit spec;
+        roots = [ roots (baseList.roots or [ ]) ];
+        texts = texts ++ baseList.texts or [ ];
+        name = reference;
+      };
       documents = if builtins.isFunction attach then attach { sbom = packages; } else attach;
       line = { file, type }: "${file}:${type}";
       option = document: " --attach ${lib.escapeShellArg (line document)}";

@@ -20,6 +20,9 @@ lib.fix (self:
   # More packages that may be in the image. Needed for packages that only a text mentions, if the package set does
   # not have them by their own names.
 , packages ? [ ]
+  # SBOMs of the base image (SPDX or CycloneDX, as JSON), to which this one refers. A base image that this library made
+  # needs none: its packages are in the list.
+, bases ? [ ]
   # The supplier of packages without `meta.supplier`.
 , supplier ? "nixpkgs"
 }@arguments: overridable self arguments (
@@ -118,9 +121,9 @@ lib.fix (self:
     baseName = baseNameOf (elemAt (match "(.*):[^:]*" name) 0);
     facts = writeText "${baseName}-packages.json" (builtins.toJSON (builtins.listToAttrs (concatMap rows found)));
     write = format: extension: runCommandLocal "${baseName}.${extension}"
-      { passthru = { inherit facts spdx cyclonedx; }; } ''
+      { passthru = { inherit facts spdx cyclonedx roots texts; }; } ''
       ${stowage}/bin/stowage sbom ${spec} --format ${format} --meta ${facts} --name ${lib.escapeShellArg name} \
-        --supplier ${lib.escapeShellArg supplier} > $out
+        --supplier ${lib.escapeShellArg supplier} ${lib.concatMapStrings (base: "--base ${base} ") bases}> $out
     '';
     spdx = write "spdx" "spdx.json";
     cyclonedx = write "cyclonedx" "cdx.json";

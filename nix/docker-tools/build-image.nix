@@ -74,6 +74,7 @@ lib.fix (self:
       inherit name tag spec meta;
       limits = unpackLimits.of fromImage;
       roots = copies;
+      inherit fromImage;
       texts = [ (builtins.toJSON config) extraCommands ] ++ lib.optional (runAsRoot != null) runAsRoot;
     };
   in

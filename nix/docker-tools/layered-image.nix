@@ -89,6 +89,7 @@ let
         inherit name tag spec meta passthru;
         limits = unpackLimits.of fromImage;
         roots = contentsList;
+        inherit fromImage;
         texts = [ (builtins.toJSON config) extraCommands fakeRootCommands ];
       })
     );

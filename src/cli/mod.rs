@@ -124,6 +124,9 @@ enum Failure {
     #[cfg(feature = "report")]
     #[error("{}", file.display())]
     Facts { file: PathBuf, source: report::sbom::FactsError },
+    #[cfg(feature = "report")]
+    #[error("cannot refer to {}", file.display())]
+    BaseList { file: PathBuf, source: report::sbom::BaseListError },
     #[error("cannot write {}", file.display())]
     Output { file: PathBuf, source: io::Error },
     #[cfg(feature = "registry")]

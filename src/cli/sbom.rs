@@ -1,26 +1,36 @@
 //! Runs `sbom`: lists the packages of an image, for scanners and auditors.
 
+use std::path::Path;
+
 use super::Failure;
 use super::arguments::{SbomArguments, SbomFormat};
 use super::commands::print_json;
 use crate::oci::ImageSpec;
-use crate::report::sbom::{Facts, Inventory, cyclonedx, spdx};
+use crate::report::sbom::{BaseList, Facts, Inventory, cyclonedx, spdx};
 use crate::small_file;
 
 pub fn sbom(arguments: &SbomArguments) -> Result<(), Failure> {
-    let SbomArguments { image, format, meta, name, supplier } = arguments;
+    let SbomArguments { image, format, meta, name, supplier, base } = arguments;
     let spec = ImageSpec::read(image)?;
     let facts = match meta {
         Some(file) => {
-            let json = small_file::read(file)
-                .map_err(|source| Failure::Input { file: file.clone(), source })?;
+            let json = read(file)?;
             Facts::parse(&json).map_err(|source| Failure::Facts { file: file.clone(), source })?
         }
         None => Facts::default(),
     };
-    let inventory = Inventory::new(&spec, name.as_ref(), supplier, &facts);
+    let bases = base.iter().map(|file| {
+        BaseList::parse(&read(file)?)
+            .map_err(|source| Failure::BaseList { file: file.clone(), source })
+    });
+    let bases = bases.collect::<Result<Vec<_>, Failure>>()?;
+    let inventory = Inventory::new(&spec, name.as_ref(), supplier, &facts, &bases);
     match format {
         SbomFormat::Spdx => print_json(&spdx(&inventory)),
         SbomFormat::Cyclonedx => print_json(&cyclonedx(&inventory)),
     }
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, Failure> {
+    small_file::read(file).map_err(|source| Failure::Input { file: file.to_owned(), source })
 }

@@ -64,6 +64,14 @@ let
       maintainers = throw "nobody";
     };
   };
+  # An image for SBOMs, with a package by each option that adds packages.
+  listed = stowage.buildImage {
+    name = "example.test/e2e/listed";
+    tag = "v1";
+    copyToRoot = described;
+    config.Cmd = [ "${pkgs.coreutils}/bin/ls" ];
+    layers = [ (stowage.buildLayer { deps = [ pkgs.hello ]; layers = [ bashLayer ]; }) ];
+  };
   # A Nix that knows the image's own store paths, of all its layers.
   withNix = stowage.buildImage {
     name = "e2e/with-nix";
@@ -175,14 +183,8 @@ let
   '';
 in
 {
-  # An image for SBOMs, with a package by each option that adds packages.
-  listed = stowage.buildImage {
-    name = "example.test/e2e/listed";
-    tag = "v1";
-    copyToRoot = described;
-    config.Cmd = [ "${pkgs.coreutils}/bin/ls" ];
-    layers = [ (stowage.buildLayer { deps = [ pkgs.hello ]; layers = [ bashLayer ]; }) ];
-  };
+  inherit listed;
+  onListed = stowage.buildImage { name = "e2e/on-listed"; fromImage = listed; };
   listedByTools = stowage.dockerTools.buildLayeredImage { name = "e2e/listed-by-tools"; contents = [ described ]; };
 
   # Nothing but what the config mentions.

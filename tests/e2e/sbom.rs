@@ -67,11 +67,34 @@ fn lists_are_valid() {
     for name in ["listed", "names-shell"] {
         let image = Image::named(name);
         let facts = build(&format!("{}.sbom.facts", image.attribute));
-        for arguments in [vec!["--name", "listed:v1", "--meta", facts.to_str().unwrap()], vec![]] {
+        let bases =
+            ["sbom", "sbom.cyclonedx"].map(|list| build(&format!("{}.{list}", check("oneLayer"))));
+        let bases = bases.iter().flat_map(|base| ["--base", base.to_str().unwrap()]);
+        let named = vec!["--name", "listed:v1", "--meta", facts.to_str().unwrap()];
+        for arguments in [named, vec![], bases.collect()] {
             let mut validators = Command::new(format!("{REPOSITORY}/checks/sbom"));
             run(validators.arg(&image.spec_file).args(arguments));
         }
     }
+}
+
+/// Checks that the list of an image on another one has what evaluation knows of both images' packages.
+#[test]
+fn the_packages_of_a_base_are_described() {
+    let facts = |image: &str| {
+        let facts = build(&format!("{}.sbom.facts", check(image)));
+        serde_json::from_slice::<Value>(&fs::read(facts).unwrap()).unwrap()
+    };
+    let (below, above) = (facts("onListed.fromImage"), facts("onListed"));
+    let below = below.as_object().unwrap();
+    assert!(below.values().any(|package| package["pname"] == "described"), "{below:?}");
+    for (path, package) in below {
+        assert_eq!(above[path], *package, "{path}");
+    }
+    let list = document(&format!("{}.sbom", check("onListed")));
+    let packages = list["packages"].as_array().unwrap();
+    let described = packages.iter().find(|package| package["name"] == "described").unwrap();
+    assert_eq!(described["homepage"], "https://example.org/described");
 }
 
 /// Checks that the facts depend on no package: making an SBOM builds no packages.

@@ -125,6 +125,11 @@ pub struct SbomArguments {
     /// Supplier of packages that have none in `--meta`
     #[arg(long, value_name = "NAME", default_value = SUPPLIER)]
     pub supplier: String,
+
+    /// SBOM of the base image (SPDX or CycloneDX, as JSON), to which the list refers. Can be given more
+    /// than once
+    #[arg(long, value_name = "FILE")]
+    pub base: Vec<PathBuf>,
 }
 
 /// The format of an SBOM.

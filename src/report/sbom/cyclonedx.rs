@@ -3,6 +3,7 @@
 
 use serde::Serialize;
 
+use super::base::BaseList;
 use super::licence::Declared;
 use super::{Component as Part, ForeignLayer, Inventory, identity, package_url, tool};
 use crate::digest::Digest;
@@ -93,6 +94,8 @@ struct ExternalReference {
     #[serde(rename = "type")]
     kind: &'static str,
     url: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    hashes: Vec<Hash>,
 }
 
 #[derive(Debug, Serialize)]
@@ -111,7 +114,12 @@ struct Dependency {
 
 /// Makes the CycloneDX document of an image.
 pub fn cyclonedx(inventory: &Inventory<'_>) -> Bom {
-    let Inventory { image, supplier, components: parts, foreign } = inventory;
+    let Inventory { image, supplier, components: parts, foreign, bases } = inventory;
+    let base = |base: &BaseList| ExternalReference {
+        kind: "bom",
+        url: base.uri.clone(),
+        hashes: sha256(&base.digest),
+    };
     let supplied = || Some(Supplier { name: (*supplier).to_owned() });
     let (tool, version) = tool();
     let mut components: Vec<_> = foreign.iter().map(layer).collect();
@@ -143,6 +151,7 @@ pub fn cyclonedx(inventory: &Inventory<'_>) -> Bom {
             version: image.tag.clone().unwrap_or_else(|| image.manifest.to_string()),
             hashes: sha256(image.manifest.digest()),
             purl: Some(package_url::of_image(image)),
+            external_references: bases.iter().map(base).collect(),
             ..Component::default()
         },
         supplier: Supplier { name: (*supplier).to_owned() },
@@ -205,8 +214,9 @@ fn component(part: &Part<'_>, supplier: &str) -> Component {
         ..Component::default()
     };
     let ancestors: Vec<_> = facts.purls.iter().map(ancestor).collect();
-    let reference =
-        |kind: &'static str| move |url: &String| ExternalReference { kind, url: url.clone() };
+    let reference = |kind: &'static str| {
+        move |url: &String| ExternalReference { kind, url: url.clone(), hashes: Vec::new() }
+    };
     let mut external_references: Vec<_> = facts.homepage.iter().map(reference("website")).collect();
     external_references.extend(facts.urls.iter().map(reference("source-distribution")));
     let hex = part.nar_hash.to_base16().trim_start_matches("sha256:").to_owned();

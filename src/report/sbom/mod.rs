@@ -4,6 +4,7 @@
 //!
 //! Equal images and facts give equal bytes: an SBOM has no current time and no random identifiers.
 
+mod base;
 mod cyclonedx;
 mod facts;
 mod licence;
@@ -21,6 +22,7 @@ use crate::oci::{Image, ImageSpec, LayerSource, SourceInfo};
 use crate::outgoing::{ImageReference, Reference, RepositoryName};
 use crate::store::StorePath;
 
+pub use base::{BaseList, BaseListError};
 pub use cyclonedx::cyclonedx;
 pub use facts::{Facts, FactsError};
 pub use spdx::spdx;
@@ -38,6 +40,8 @@ pub struct Inventory<'a> {
     supplier: &'a str,
     components: Vec<Component<'a>>,
     foreign: Vec<ForeignLayer>,
+    /// The SBOMs of the image's base image.
+    bases: &'a [BaseList],
 }
 
 /// The image itself.
@@ -79,13 +83,14 @@ struct ForeignLayer {
 }
 
 impl<'a> Inventory<'a> {
-    /// Lists the contents of an image. `name` is the name of the image, and `supplier` is the
-    /// supplier of packages that have none in `facts`.
+    /// Lists the contents of an image. `name` is the name of the image, `supplier` is the
+    /// supplier of packages that have none in `facts`, and `bases` are SBOMs of the image's base image.
     pub fn new(
         spec: &'a ImageSpec,
         name: Option<&ImageReference>,
         supplier: &'a str,
         facts: &'a Facts,
+        bases: &'a [BaseList],
     ) -> Self {
         let places: BTreeMap<_, _> =
             spec.sources.iter().zip(0..).map(|(info, at)| (&info.path, at)).collect();
@@ -124,6 +129,7 @@ impl<'a> Inventory<'a> {
             supplier,
             components: spec.sources.iter().map(component).collect(),
             foreign: foreign.collect(),
+            bases,
         }
     }
 }
@@ -215,9 +221,13 @@ mod tests {
     }
 
     fn documents(name: Option<&str>, facts: &Facts) -> [Value; 2] {
+        documents_on(name, facts, &[])
+    }
+
+    fn documents_on(name: Option<&str>, facts: &Facts, bases: &[BaseList]) -> [Value; 2] {
         let spec = spec();
         let name = name.map(|name| name.parse().unwrap());
-        let inventory = Inventory::new(&spec, name.as_ref(), SUPPLIER, facts);
+        let inventory = Inventory::new(&spec, name.as_ref(), SUPPLIER, facts, bases);
         [serde_json::to_value(spdx(&inventory)), serde_json::to_value(cyclonedx(&inventory))]
             .map(Result::unwrap)
     }
@@ -290,6 +300,36 @@ mod tests {
         assert_eq!(of("app.json")["versionInfo"], "2".repeat(32));
         assert_eq!(of("glibc")["licenseDeclared"], "NOASSERTION");
         assert!(cyclonedx["components"][0].get("licenses").is_none());
+    }
+
+    #[test]
+    fn lists_of_the_base_are_referred_to() {
+        let spdx_base =
+            r#"{"spdxVersion":"SPDX-2.3","documentNamespace":"https://example.org/base"}"#;
+        let uuid = "3e671687-395b-41f5-a30f-a58921a69b79";
+        let cdx_base = format!(r#"{{"bomFormat":"CycloneDX","serialNumber":"urn:uuid:{uuid}"}}"#);
+        let bases = [spdx_base, &cdx_base].map(|base| BaseList::parse(base.as_bytes()).unwrap());
+        let [spdx, cyclonedx] = documents_on(None, &Facts::default(), &bases);
+        let digest = Digest::of(spdx_base.as_bytes()).hex();
+        let expected = json!([{
+            "externalDocumentId": "DocumentRef-base-1",
+            "spdxDocument": "https://example.org/base",
+            "checksum": {"algorithm": "SHA256", "checksumValue": digest},
+        }]);
+        assert_eq!(spdx["externalDocumentRefs"], expected);
+        let relation = json!({
+            "spdxElementId": "SPDXRef-image",
+            "relationshipType": "DESCENDANT_OF",
+            "relatedSpdxElement": "DocumentRef-base-1:SPDXRef-DOCUMENT",
+        });
+        assert!(spdx["relationships"].as_array().unwrap().contains(&relation));
+        let urn = format!("urn:cdx:{uuid}/1");
+        let references = spdx["packages"][0]["externalRefs"].as_array().unwrap();
+        assert!(references.iter().any(|it| it["referenceLocator"] == urn), "{references:?}");
+        let references = &cyclonedx["metadata"]["component"]["externalReferences"];
+        assert_eq!(references[0]["url"], "https://example.org/base");
+        assert_eq!(references[0]["hashes"][0]["content"], digest);
+        assert_eq!((&references[1]["type"], &references[1]["url"]), (&json!("bom"), &json!(urn)));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::base::{BaseList, BaseListFormat};
 use super::facts::is_url;
 use super::licence::{Declared, OwnLicence, identifier};
 use super::{Component, ForeignLayer, ImagePart, Inventory, identity, package_url, tool};
@@ -28,6 +29,8 @@ pub struct SpdxDocument {
     name: String,
     document_namespace: String,
     creation_info: CreationInfo,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    external_document_refs: Vec<DocumentReference>,
     packages: Vec<Package>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     has_extracted_licensing_infos: Vec<ExtractedLicence>,
@@ -38,6 +41,15 @@ pub struct SpdxDocument {
 struct CreationInfo {
     created: String,
     creators: Vec<String>,
+}
+
+/// A reference to another document.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct DocumentReference {
+    external_document_id: String,
+    spdx_document: String,
+    checksum: Checksum,
 }
 
 #[derive(Debug, Serialize)]
@@ -101,10 +113,10 @@ struct Relationship {
 
 /// Makes the SPDX document of an image.
 pub fn spdx(inventory: &Inventory<'_>) -> SpdxDocument {
-    let Inventory { image, supplier, components, foreign } = inventory;
+    let Inventory { image, supplier, components, foreign, bases } = inventory;
     let ids: Vec<_> = components.iter().map(id).collect();
     let mut own = BTreeMap::new();
-    let mut packages = vec![image_package(image, supplier)];
+    let mut packages = vec![image_package(image, supplier, bases)];
     packages.extend(foreign.iter().map(|layer| layer_package(layer, supplier)));
     packages.extend(components.iter().zip(&ids).map(|(component, id)| {
         let declared = Declared::of(&component.facts.licenses);
@@ -114,6 +126,11 @@ pub fn spdx(inventory: &Inventory<'_>) -> SpdxDocument {
     let contained = packages[1..].iter().map(|package| relation(IMAGE, "CONTAINS", &package.id));
     let mut relationships = vec![relation(DOCUMENT, "DESCRIBES", IMAGE)];
     relationships.extend(contained);
+    let external: Vec<_> = external_documents(bases).collect();
+    relationships.extend(external.iter().map(|base| {
+        let document = format!("{}:{DOCUMENT}", base.external_document_id);
+        relation(IMAGE, "DESCENDANT_OF", &document)
+    }));
     for (component, id) in components.iter().zip(&ids) {
         let to = component.references.iter().map(|&at| relation(id, "DEPENDS_ON", &ids[at]));
         relationships.extend(to);
@@ -132,6 +149,7 @@ pub fn spdx(inventory: &Inventory<'_>) -> SpdxDocument {
             created: image.created.clone(),
             creators: vec![format!("Organization: {supplier}"), format!("Tool: {tool}-{version}")],
         },
+        external_document_refs: external,
         packages,
         has_extracted_licensing_infos: own.into_iter().map(extracted).collect(),
         relationships,
@@ -166,12 +184,28 @@ fn sha256(hex: String) -> [Checksum; 1] {
     [Checksum { algorithm: "SHA256", checksum_value: hex }]
 }
 
-fn image_package(image: &ImagePart, supplier: &str) -> Package {
+/// Refers to the SBOMs of the base image that are SPDX: other documents are no part of a relationship.
+fn external_documents(bases: &[BaseList]) -> impl Iterator<Item = DocumentReference> {
+    let spdx = bases.iter().filter(|base| base.format == BaseListFormat::Spdx);
+    spdx.zip(1..).map(|(base, number)| DocumentReference {
+        external_document_id: format!("DocumentRef-base-{number}"),
+        spdx_document: base.uri.clone(),
+        checksum: Checksum { algorithm: "SHA256", checksum_value: base.digest.hex() },
+    })
+}
+
+fn image_package(image: &ImagePart, supplier: &str, bases: &[BaseList]) -> Package {
     let manifest = image.manifest.digest().hex();
+    let others = bases.iter().filter(|base| base.format != BaseListFormat::Spdx);
+    let others = others.map(|base| ExternalReference {
+        reference_category: "OTHER",
+        reference_type: "base-image-bom",
+        reference_locator: base.uri.clone(),
+    });
     Package {
         version_info: image.tag.clone().unwrap_or_else(|| image.manifest.to_string()),
         primary_package_purpose: Some("CONTAINER"),
-        external_refs: vec![purl(package_url::of_image(image))],
+        external_refs: [purl(package_url::of_image(image))].into_iter().chain(others).collect(),
         ..bare(IMAGE.to_owned(), image.name.clone(), supplier, manifest)
     }
 }
