@@ -415,6 +415,23 @@ fn no_sender_is_believed() {
     }
 }
 
+/// Checks that a sender can't make a receiver take memory for the stream's decoder.
+#[test]
+fn a_receiver_takes_no_large_window() {
+    let stream = |window| {
+        let mut encoder = zstd::Encoder::new(b"stowage send 1\n".to_vec(), 1).unwrap();
+        encoder.window_log(window).unwrap();
+        encoder.write_all(b"\x02\0\0\0{}").unwrap();
+        encoder.finish().unwrap()
+    };
+    let remote = Remote::new("");
+    for (window, expected) in [(23, "missing field"), (27, "too much memory")] {
+        let output = receive(&remote, &stream(window), "oci:a");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(said.contains(expected), "{window}: {said}");
+    }
+}
+
 /// Returns the session of a sender that offers an image spec.
 fn offer(spec: &Value, layers: &Value) -> Vec<u8> {
     let json = serde_json::json!({"spec": spec, "layers": layers}).to_string();

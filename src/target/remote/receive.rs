@@ -22,6 +22,9 @@ use crate::outgoing::{Copied, Watch};
 use crate::sink::PIECE;
 use crate::store::Store;
 
+/// The logarithm of the largest window of the stream: the decoder takes as much memory. Senders have 2 MiB.
+const WINDOW: u32 = 23;
+
 /// The connection to the sender.
 pub struct Connected<R, W> {
     /// The bytes of the sender.
@@ -87,7 +90,8 @@ fn receive_image<E: From<ReceiveError>>(
     let Connected { mut from, to } = sender;
     wire::read_sender(&mut from).map_err(ReceiveError::from)?;
     let mut kept = KeptLayers::open(directory, most).map_err(ReceiveError::from)?;
-    let decoder = Decoder::with_buffer(from).map_err(ReceiveError::from)?;
+    let mut decoder = Decoder::with_buffer(from).map_err(ReceiveError::from)?;
+    decoder.window_log_max(WINDOW).map_err(ReceiveError::from)?;
     let mut sender = Connected { from: BufReader::with_capacity(PIECE, decoder), to };
     let mut spec = image(Offer::read(&mut sender.from).map_err(ReceiveError::from)?)?;
     let known = known(&spec)?.min(spec.layers.len());
