@@ -291,8 +291,13 @@ impl Hint for Failure {
 pub fn main() -> ExitCode {
     limits::return_what_is_freed();
     limits::open_many_files();
-    let arguments = Arguments::try_parse().unwrap_or_else(|error| without_secrets(error).exit());
-    match run(arguments) {
+    let done = match Arguments::try_parse() {
+        Ok(arguments) => run(arguments),
+        Err(error) if error.use_stderr() => without_secrets(error).exit(),
+        // The help and the version are output like any other: it may fail.
+        Err(text) => text.print().and_then(|()| io::stdout().flush()).map_err(Failure::Stdout),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) if failure.is_broken_pipe() => ExitCode::from(BROKEN_PIPE),
         #[cfg(feature = "registry")]

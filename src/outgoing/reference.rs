@@ -87,8 +87,10 @@ fn shown(text: &str) -> String {
 /// Replaces the text before the last `@`, which may be a user and a password
 /// (`user:password@host/…`), unless a digest may follow.
 pub fn without_user_information(text: &str) -> String {
+    // A colon may be percent-encoded (RFC 3986, 2.1).
+    let has_password = |text: &str| text.contains(':') || text.to_ascii_lowercase().contains("%3a");
     match text.rsplit_once('@') {
-        Some((before, after)) if before.contains(':') && after.contains(['/', '.']) => {
+        Some((before, after)) if has_password(before) && after.contains(['/', '.']) => {
             format!("…@{after}")
         }
         _ => text.to_owned(),

@@ -302,6 +302,13 @@ fn a_full_disk_is_an_error() {
         stderr(&output),
         "error: cannot write the image: No space left on device (os error 28)\n"
     );
+    for arguments in [&["--version"][..], &["--help"], &["copy", "-h"], &["help", "push"]] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = store.stowage(arguments).stdout(Stdio::from(full)).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        let expected = "error: cannot write to standard output: No space left on device";
+        assert!(stderr(&output).starts_with(expected), "{arguments:?}: {}", stderr(&output));
+    }
 }
 
 /// Checks that a closed output is a failure, without a message.

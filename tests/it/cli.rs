@@ -19,6 +19,8 @@ fn passwords_in_names_are_not_repeated() {
     let name = "user:HUNTER2@reg.example/a:v1";
     for arguments in [
         vec!["push", "image.json", name],
+        vec!["push", "image.json", "u%3aHUNTER2@reg.example/a:v1"],
+        vec!["push", "image.json", "u%3AHUNTER2@localhost/a"],
         vec!["copy", "image.json", &format!("docker://{name}")],
         vec!["copy", "image.json", &format!("docker-daemon:{name}")],
         vec!["stream", "image.json", "--repo-tag", name],

@@ -175,15 +175,25 @@ async fn admitted(
     }
 }
 
-/// Returns a message if the `Host` header is missing or there are several: HTTP/1.1 needs exactly
-/// one (RFC 9112, 3.2).
+/// Returns a message if the `Host` header is missing, is not valid or there are several: HTTP/1.1
+/// needs exactly one (RFC 9112, 3.2).
 fn wrong_host(request: &Request) -> Option<&'static str> {
-    let hosts = request.headers().get_all(header::HOST).iter().count();
-    match hosts {
-        0 if request.version() >= Version::HTTP_11 => Some("a request has a `Host` header"),
-        0 | 1 => None,
-        _ => Some("a request has one `Host` header"),
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (None, _) if request.version() >= Version::HTTP_11 => Some("a request has a `Host` header"),
+        (Some(_), Some(_)) => Some("a request has one `Host` header"),
+        // Neither a list nor other text is a host with a port (RFC 9110, 7.2).
+        (Some(host), None) if !host.as_bytes().iter().all(|byte| is_of_host(*byte)) => {
+            Some("`Host` has one host, with a port or without")
+        }
+        _ => None,
     }
+}
+
+/// Returns whether a byte may be part of a host and a port (RFC 3986, 3.2.2), except for a comma,
+/// which proxies write between two values of a header.
+fn is_of_host(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=:[]".contains(&byte)
 }
 
 /// Returns whether a route belongs to a repository: repositories may be open to clients without a

@@ -23,7 +23,12 @@ fn a_request_has_one_host() {
         ("GET /v2/ HTTP/1.1\r\nHost: a\r\nHost: b\r\n", 400),
         ("GET /v2/ HTTP/1.0\r\nHost: a\r\nHost: b\r\n", 400),
         ("GET /v2/ HTTP/1.0\r\n", 200),
+        ("GET /v2/ HTTP/1.1\r\nHost: a, b\r\n", 400),
+        ("GET /v2/ HTTP/1.1\r\nHost: a b\r\n", 400),
+        ("GET /v2/ HTTP/1.1\r\nHost: a/b\r\n", 400),
         ("GET /v2/ HTTP/1.1\r\nHost: a\r\n", 200),
+        ("GET /v2/ HTTP/1.1\r\nHost: [::1]:80\r\n", 200),
+        ("GET /v2/ HTTP/1.1\r\nHost:\r\n", 200),
     ] {
         let text = format!("{head}Connection: close\r\n\r\n");
         let answer = Answer::parse(&http::raw(server.address, &text));
