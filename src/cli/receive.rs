@@ -42,8 +42,8 @@ pub fn receive(store: &Store, arguments: &ReceiveArguments) -> Result<(), Failur
     };
     let sender = Connected { from: io::stdin().lock(), to: io::stdout().lock() };
     match target::receive(sender, store, (&directory, *cache_size), &watch, known, copy)? {
-        target::Outcome::Copied => Ok(()),
-        target::Outcome::Told => Err(Failure::Told),
+        target::ReceiveOutcome::Copied => Ok(()),
+        target::ReceiveOutcome::Told => Err(Failure::Told),
     }
 }
 

@@ -16,6 +16,7 @@ mod client_address;
 mod error;
 mod fair;
 mod fingerprint;
+mod headers;
 mod metrics;
 pub mod on_demand;
 mod parallel;

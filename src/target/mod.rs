@@ -39,6 +39,6 @@ pub use program::{
 };
 #[cfg(feature = "registry")]
 pub use remote::{
-    Connected, Outcome, ParseHostError, ReceiveError, RemoteError, RemoteHost, SshOptions,
+    Connected, ParseHostError, ReceiveError, ReceiveOutcome, RemoteError, RemoteHost, SshOptions,
     copy_to_remote, receive,
 };

@@ -11,6 +11,7 @@ use super::challenge::Challenge;
 use super::no_answer::NoAnswer;
 use crate::digest::BlobDigest;
 use crate::foreign::plain_text;
+use crate::registry::headers::CONTENT_DIGEST;
 
 /// The longest body that is read: twice the longest manifest (distribution-spec, "Pushing
 /// Manifests": 4 MiB).
@@ -18,20 +19,30 @@ const LONGEST_BODY: u64 = 8 << 20;
 /// The longest part of a refusal that is read: messages quote no more.
 const LONGEST_REFUSAL: u64 = 64 << 10;
 
-/// The header with the digest of the content (distribution-spec, "Checking if content exists in the
-/// registry").
-const CONTENT_DIGEST: &str = "docker-content-digest";
-
 /// Returns true if a header's value is this digest.
 fn names(value: &str, digest: &BlobDigest) -> bool {
-    value.trim().eq_ignore_ascii_case(&digest.to_string())
+    value.eq_ignore_ascii_case(&digest.to_string())
 }
 
 /// Returns true if the length that a success states, or without a length the digest in its headers,
-/// is that of some content.
+/// is that of some content, and no other digest is in the headers.
 pub fn is_of(headers: &HeaderMap, length: Option<u64>, digest: &BlobDigest, size: u64) -> bool {
-    let found = || headers.get(CONTENT_DIGEST)?.to_str().ok();
-    length.map_or_else(|| found().is_some_and(|found| names(found, digest)), |it| it == size)
+    let reported = reported_digest(headers);
+    let is_named = || reported.is_some_and(|reported| names(reported, digest));
+    contradiction(headers, digest).is_none() && length.map_or_else(is_named, |it| it == size)
+}
+
+fn reported_digest(headers: &HeaderMap) -> Option<&str> {
+    headers.get(CONTENT_DIGEST)?.to_str().ok().map(str::trim)
+}
+
+/// Returns the digest in an answer's headers, if it contradicts the expected one. A registry may
+/// report a digest by another algorithm, which contradicts nothing.
+fn contradiction<'h>(headers: &'h HeaderMap, expected: &BlobDigest) -> Option<&'h str> {
+    let found = reported_digest(headers)?;
+    let (algorithm, _) = found.split_once(':').unwrap_or_default();
+    let is_other = algorithm.is_empty() || algorithm.eq_ignore_ascii_case("sha256");
+    (is_other && !names(found, expected)).then_some(found)
 }
 
 /// An answer of a registry.
@@ -102,18 +113,13 @@ impl Answer {
     /// the two, and no other digest.
     pub fn proves(&self, digest: &BlobDigest, size: u64) -> bool {
         let length = self.header("content-length").and_then(|text| text.parse().ok());
-        self.is_success()
-            && self.contradicts(digest).is_none()
-            && is_of(&self.headers, length, digest, size)
+        self.is_success() && is_of(&self.headers, length, digest, size)
     }
 
     /// Returns the digest that the registry reports, if it contradicts the expected one. A registry
     /// may report a digest by another algorithm, which contradicts nothing.
     pub fn contradicts(&self, expected: &BlobDigest) -> Option<&str> {
-        let found = self.header(CONTENT_DIGEST)?.trim();
-        let (algorithm, _) = found.split_once(':').unwrap_or_default();
-        let is_other = algorithm.is_empty() || algorithm.eq_ignore_ascii_case("sha256");
-        (is_other && !names(found, expected)).then_some(found)
+        contradiction(&self.headers, expected)
     }
 
     /// Returns the registry's own message, fit for printing.
@@ -249,10 +255,13 @@ mod tests {
             (Some(String::new()), true),
             (Some("0".repeat(64)), true),
         ] {
-            let headers: Vec<_> =
-                reported.iter().map(|value| ("docker-content-digest", &**value)).collect();
-            let found = answer(200, &headers, "").contradicts(&digest).is_some();
-            assert_eq!(found, contradicts, "{reported:?}");
+            let headers: Vec<_> = reported.iter().map(|value| (CONTENT_DIGEST, &**value)).collect();
+            let answer = answer(200, &headers, "");
+            assert_eq!(answer.contradicts(&digest).is_some(), contradicts, "{reported:?}");
+            // A length does not outweigh another digest.
+            let by_length = is_of(&answer.headers, Some(1), &digest, 1);
+            assert_eq!(by_length, !contradicts, "{reported:?}");
+            assert!(!is_of(&answer.headers, Some(2), &digest, 1), "{reported:?}");
         }
     }
 

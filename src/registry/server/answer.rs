@@ -25,6 +25,7 @@ use crate::digest::BlobDigest;
 use crate::oci::IMAGE_INDEX;
 use crate::outgoing::{RepositoryName, Tag, TagOrDigest};
 use crate::registry::catalog::{Content, Manifest, Repository};
+use crate::registry::headers::CONTENT_DIGEST;
 use crate::registry::on_demand::OnDemandError;
 use crate::registry::storage::StorageError;
 
@@ -34,7 +35,6 @@ const HTML: &str = "text/html; charset=utf-8";
 const POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; form-action 'none'; frame-ancestors 'none'";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 const OCTETS: &str = "application/octet-stream";
-const DIGEST: &str = "docker-content-digest";
 const FILTERS: &str = "oci-filters-applied";
 
 /// The path by which monitoring asks whether the server is alive.
@@ -453,7 +453,7 @@ fn tag(digest: &BlobDigest) -> String {
 /// Adds the digest of the contents, which clients compare.
 pub fn with_digest(mut response: Response, digest: &BlobDigest) -> Response {
     set(&mut response, header::ETAG, &tag(digest));
-    set(&mut response, header::HeaderName::from_static(DIGEST), &digest.to_string());
+    set(&mut response, header::HeaderName::from_static(CONTENT_DIGEST), &digest.to_string());
     response
 }
 

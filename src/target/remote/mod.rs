@@ -38,6 +38,6 @@ mod wire;
 
 pub use error::{ReceiveError, RemoteError};
 pub use host::{ParseHostError, RemoteHost};
-pub use receive::{Connected, Outcome, receive};
+pub use receive::{Connected, ReceiveOutcome, receive};
 pub use send::copy_to_remote;
 pub use ssh::SshOptions;

@@ -11,8 +11,8 @@ use zstd::stream::read::Decoder;
 use super::error::ReceiveError;
 use super::kept::{KeptLayers, NewBlob};
 use super::wire::{
-    self, AHEAD, Answer, Done, Failed, Offer, OfferedLayer, PieceId, PieceSet, Recipe, Section,
-    Step,
+    self, AHEAD, Done, Offer, OfferedLayer, PieceId, PieceSet, ReceiverFailure, ReceiverMessage,
+    Recipe, Section, Step,
 };
 use crate::digest::{Digest, DigestReader};
 use crate::error::{Hint, with_causes};
@@ -35,7 +35,7 @@ pub struct Connected<R, W> {
 
 /// The end of a connection to a sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum ReceiveOutcome {
     /// The image is in its target.
     Copied,
     /// The image could not be received, and the sender was told the reason.
@@ -56,23 +56,24 @@ pub fn receive<E: From<ReceiveError> + Hint>(
     watch: &dyn Watch,
     known: impl FnOnce(&ImageSpec) -> Result<usize, E>,
     copy: impl Fn(&ImageSpec) -> Result<Copied, E>,
-) -> Result<Outcome, E> {
+) -> Result<ReceiveOutcome, E> {
     let Connected { from, mut to } = sender;
     watch.hold();
     let architecture = Architecture::of_this_machine();
     wire::greet_sender(&mut to, &architecture).map_err(ReceiveError::Answer)?;
     let outcome = receive_image(Connected { from, to: &mut to }, store, kept, watch, known, copy);
     let (answer, outcome) = match outcome {
-        Ok(Copied { manifest_digest, image_id, fell_back, .. }) => {
-            (Answer::Done(Done { manifest_digest, image_id, fell_back }), Ok(Outcome::Copied))
-        }
+        Ok(Copied { manifest_digest, image_id, fell_back, .. }) => (
+            ReceiverMessage::Done(Done { manifest_digest, image_id, fell_back }),
+            Ok(ReceiveOutcome::Copied),
+        ),
         Err(error) => {
-            let failed = Failed { message: with_causes(&error), hint: error.hint() };
-            (Answer::Failed(failed), Err(error))
+            let failed = ReceiverFailure { message: with_causes(&error), hint: error.hint() };
+            (ReceiverMessage::Failed(failed), Err(error))
         }
     };
     match (answer.write(&mut to), outcome) {
-        (Ok(()), Err(_)) => Ok(Outcome::Told),
+        (Ok(()), Err(_)) => Ok(ReceiveOutcome::Told),
         (Err(error), Ok(_)) => Err(ReceiveError::Answer(error).into()),
         (_, outcome) => outcome,
     }
@@ -205,7 +206,7 @@ impl<R: Read, W: Write> Fetch<'_, R, W> {
             return Ok(());
         }
         let numbers = lacking.iter().map(|index| u32::try_from(*index).expect("layers are few"));
-        self.answer(&Answer::Wants(numbers.collect()))?;
+        self.answer(&ReceiverMessage::Wants(numbers.collect()))?;
         let mut to_begin = lacking.iter().copied();
         let mut pending = VecDeque::new();
         let mut left = lacking.len();
@@ -219,7 +220,7 @@ impl<R: Read, W: Write> Fetch<'_, R, W> {
                     let begun = self.recipe(spec, index)?;
                     let mut lacks = PieceSet::default();
                     begun.1.iter().for_each(|has| lacks.push(!has));
-                    self.answer(&Answer::Lacks(lacks))?;
+                    self.answer(&ReceiverMessage::Lacks(lacks))?;
                     pending.push_back(begun.0);
                 }
                 Section::Pieces(number) => {
@@ -322,7 +323,7 @@ impl<R: Read, W: Write> Fetch<'_, R, W> {
         }
     }
 
-    fn answer(&mut self, answer: &Answer) -> Result<(), ReceiveError> {
+    fn answer(&mut self, answer: &ReceiverMessage) -> Result<(), ReceiveError> {
         answer.write(&mut self.sender.to).map_err(ReceiveError::Answer)
     }
 

@@ -12,10 +12,10 @@ use zstd::stream::write::Encoder;
 use super::cut::{Cutter, Part};
 use super::error::RemoteError;
 use super::host::RemoteHost;
-use super::ssh::{Connection, Said, SshOptions, shown};
+use super::ssh::{SessionEvent, SshOptions, SshSession, shown};
 use super::wire::{
-    self, AHEAD, Answer, Done, Failed, Offer, OfferedLayer, PieceSet, Section, VERSION, write_end,
-    write_part,
+    self, AHEAD, Done, Offer, OfferedLayer, PieceSet, ReceiverFailure, ReceiverMessage, Section,
+    VERSION, write_end, write_part,
 };
 use crate::digest::BlobDigest;
 use crate::oci::{
@@ -48,7 +48,7 @@ pub fn copy_to_remote(
     watch: &dyn Watch,
 ) -> Result<Copied, RemoteError> {
     let mut connection =
-        Connection::open(host, options, arguments, watch).map_err(RemoteError::NoSsh)?;
+        SshSession::open(host, options, arguments, watch).map_err(RemoteError::NoSsh)?;
     let host = host.to_string();
     let result = send(store, artifact, &host, &mut connection, watch);
     explained(result, &host, &mut connection)
@@ -59,7 +59,7 @@ fn send(
     store: &Store,
     artifact: &Artifact,
     host: &str,
-    connection: &mut Connection,
+    connection: &mut SshSession,
     watch: &dyn Watch,
 ) -> Result<Copied, RemoteError> {
     let architecture = architecture(host, connection)?;
@@ -92,12 +92,14 @@ fn send(
 }
 
 /// Waits for the greeting of the other side. Returns the architecture of its machine.
-fn architecture(host: &str, connection: &mut Connection) -> Result<Architecture, RemoteError> {
+fn architecture(host: &str, connection: &mut SshSession) -> Result<Architecture, RemoteError> {
     let greeting = match connection.listen().map_err(outgoing::Error::Write)? {
-        Said::Greeting(greeting) => greeting,
-        Said::End(first) => return Err(silent(host, connection, first)?),
-        Said::Invalid(reason) => return Err(invalid(host, reason)),
-        Said::Answer(_) => return Err(invalid(host, "a message comes before the greeting")),
+        SessionEvent::Greeting(greeting) => greeting,
+        SessionEvent::End(first) => return Err(silent(host, connection, first)?),
+        SessionEvent::Invalid(reason) => return Err(invalid(host, reason)),
+        SessionEvent::Message(_) => {
+            return Err(invalid(host, "a message comes before the greeting"));
+        }
     };
     let (version, architecture) = greeting.split_once(' ').unwrap_or((&greeting, ""));
     if version != VERSION.to_string() {
@@ -110,7 +112,7 @@ fn architecture(host: &str, connection: &mut Connection) -> Result<Architecture,
 /// Explains an end before the greeting.
 fn silent(
     host: &str,
-    connection: &mut Connection,
+    connection: &mut SshSession,
     first: Option<String>,
 ) -> Result<RemoteError, RemoteError> {
     let status = connection.end().map_err(outgoing::Error::Write)?;
@@ -124,7 +126,7 @@ fn silent(
 fn explained<T>(
     result: Result<T, RemoteError>,
     host: &str,
-    connection: &mut Connection,
+    connection: &mut SshSession,
 ) -> Result<T, RemoteError> {
     match result {
         Err(RemoteError::Outgoing(outgoing::Error::Write(error)))
@@ -132,10 +134,12 @@ fn explained<T>(
         {
             loop {
                 match connection.listen().map_err(outgoing::Error::Write)? {
-                    Said::Answer(Answer::Failed(failure)) => return Err(failed(host, failure)),
-                    Said::Invalid(reason) => return Err(invalid(host, reason)),
-                    Said::End(first) => return Err(silent(host, connection, first)?),
-                    Said::Answer(_) | Said::Greeting(_) => {}
+                    SessionEvent::Message(ReceiverMessage::Failed(failure)) => {
+                        return Err(failed(host, failure));
+                    }
+                    SessionEvent::Invalid(reason) => return Err(invalid(host, reason)),
+                    SessionEvent::End(first) => return Err(silent(host, connection, first)?),
+                    SessionEvent::Message(_) | SessionEvent::Greeting(_) => {}
                 }
             }
         }
@@ -143,7 +147,7 @@ fn explained<T>(
     }
 }
 
-fn failed(host: &str, Failed { message, hint }: Failed) -> RemoteError {
+fn failed(host: &str, ReceiverFailure { message, hint }: ReceiverFailure) -> RemoteError {
     let (message, hint) = (shown(&message), hint.map(|hint| shown(&hint)));
     RemoteError::Failed { host: host.to_owned(), message, hint }
 }
@@ -190,7 +194,7 @@ struct Sender<'a, 'c, 'w> {
     spec: &'a ImageSpec,
     host: &'a str,
     watch: &'a dyn Watch,
-    encoder: Encoder<'static, &'c mut Connection<'w>>,
+    encoder: Encoder<'static, &'c mut SshSession<'w>>,
     /// The blobs that the other side has asked for.
     wanted: BTreeSet<BlobDigest>,
 }
@@ -209,10 +213,12 @@ impl<'a> Sender<'a, '_, '_> {
         offer.write(&mut self.encoder).map_err(outgoing::Error::Write)?;
         loop {
             match self.listen()? {
-                Answer::Wants(layers) => self.layers(&layers)?,
-                Answer::Done(done) => return Ok(done),
-                Answer::Failed(failure) => return Err(failed(self.host, failure)),
-                Answer::Lacks(_) => return Err(self.invalid("it asks for pieces of no layer")),
+                ReceiverMessage::Wants(layers) => self.layers(&layers)?,
+                ReceiverMessage::Done(done) => return Ok(done),
+                ReceiverMessage::Failed(failure) => return Err(failed(self.host, failure)),
+                ReceiverMessage::Lacks(_) => {
+                    return Err(self.invalid("it asks for pieces of no layer"));
+                }
             }
         }
     }
@@ -222,7 +228,7 @@ impl<'a> Sender<'a, '_, '_> {
     }
 
     /// Waits for an answer, after the other side has all that was written.
-    fn listen(&mut self) -> Result<Answer, RemoteError> {
+    fn listen(&mut self) -> Result<ReceiverMessage, RemoteError> {
         let said = match self.encoder.get_ref().heard() {
             Some(said) => said,
             None => {
@@ -231,10 +237,10 @@ impl<'a> Sender<'a, '_, '_> {
             }
         };
         match said {
-            Said::Answer(answer) => Ok(answer),
-            Said::Invalid(reason) => Err(self.invalid(&reason)),
-            Said::Greeting(_) => Err(self.invalid("it greets twice")),
-            Said::End(_) => {
+            SessionEvent::Message(answer) => Ok(answer),
+            SessionEvent::Invalid(reason) => Err(self.invalid(&reason)),
+            SessionEvent::Greeting(_) => Err(self.invalid("it greets twice")),
+            SessionEvent::End(_) => {
                 let status = self.encoder.get_mut().end().map_err(outgoing::Error::Write)?;
                 Err(ended(self.host, status))
             }
@@ -291,8 +297,8 @@ impl<'a> Sender<'a, '_, '_> {
     fn pieces(&mut self, sent: Sent) -> Result<(), RemoteError> {
         let Sent { layer, parts, pieces } = sent;
         let lacks = match self.listen()? {
-            Answer::Lacks(lacks) if lacks.is_of(pieces) => lacks,
-            Answer::Failed(failure) => return Err(failed(self.host, failure)),
+            ReceiverMessage::Lacks(lacks) if lacks.is_of(pieces) => lacks,
+            ReceiverMessage::Failed(failure) => return Err(failed(self.host, failure)),
             _ => return Err(self.invalid("it does not say which pieces it lacks")),
         };
         let Self { encoder, watch, store, .. } = self;

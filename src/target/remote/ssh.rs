@@ -11,7 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::host::RemoteHost;
-use super::wire::{AHEAD, Answer, RECEIVER};
+use super::wire::{AHEAD, RECEIVER, ReceiverMessage};
 use crate::outgoing::Watch;
 use crate::system;
 
@@ -30,11 +30,11 @@ pub struct SshOptions {
 }
 
 /// A message of the other side.
-pub enum Said {
+pub enum SessionEvent {
     /// The greeting, without its beginning.
     Greeting(String),
-    /// An answer.
-    Answer(Answer),
+    /// A message after the greeting.
+    Message(ReceiverMessage),
     /// Bytes that are no message.
     Invalid(String),
     /// The end. Holds the first line if it came before a greeting.
@@ -42,16 +42,16 @@ pub enum Said {
 }
 
 /// A running `stowage receive`. Dropping the value ends ssh.
-pub struct Connection<'a> {
+pub struct SshSession<'a> {
     child: Child,
     pipe: Option<ChildStdin>,
-    said: Receiver<Said>,
+    said: Receiver<SessionEvent>,
     watch: &'a dyn Watch,
     /// The number of bytes that were written.
     written: u64,
 }
 
-impl<'a> Connection<'a> {
+impl<'a> SshSession<'a> {
     /// Starts ssh, with the arguments of the other machine's `stowage`.
     ///
     /// # Errors
@@ -87,18 +87,18 @@ impl<'a> Connection<'a> {
     ///
     /// # Errors
     /// Fails with the error of `watch`.
-    pub fn listen(&self) -> io::Result<Said> {
+    pub fn listen(&self) -> io::Result<SessionEvent> {
         loop {
             match self.said.recv_timeout(PATIENCE) {
                 Ok(said) => return Ok(said),
-                Err(RecvTimeoutError::Disconnected) => return Ok(Said::End(None)),
+                Err(RecvTimeoutError::Disconnected) => return Ok(SessionEvent::End(None)),
                 Err(RecvTimeoutError::Timeout) => self.watch.advance(0)?,
             }
         }
     }
 
     /// Returns whether a message has arrived, and which one.
-    pub fn heard(&self) -> Option<Said> {
+    pub fn heard(&self) -> Option<SessionEvent> {
         self.said.try_recv().ok()
     }
 
@@ -114,12 +114,12 @@ impl<'a> Connection<'a> {
     pub fn end(&mut self) -> io::Result<ExitStatus> {
         self.pipe = None;
         // What is left to read must not stop the other side.
-        while !matches!(self.listen()?, Said::End(_)) {}
+        while !matches!(self.listen()?, SessionEvent::End(_)) {}
         self.child.wait()
     }
 }
 
-impl Write for Connection<'_> {
+impl Write for SshSession<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let pipe = self.pipe.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
         loop {
@@ -141,7 +141,7 @@ impl Write for Connection<'_> {
     }
 }
 
-impl Drop for Connection<'_> {
+impl Drop for SshSession<'_> {
     fn drop(&mut self) {
         self.pipe = None;
         if !matches!(self.child.try_wait(), Ok(Some(_))) {
@@ -153,22 +153,22 @@ impl Drop for Connection<'_> {
 }
 
 /// Passes on the messages of the other side, until it ends or nothing waits for them.
-fn listen(stdout: ChildStdout, to: &SyncSender<Said>) {
+fn listen(stdout: ChildStdout, to: &SyncSender<SessionEvent>) {
     let mut from = BufReader::new(stdout);
     let greeting = greeting(&mut from);
-    let goes_on = matches!(greeting, Said::Greeting(_));
+    let goes_on = matches!(greeting, SessionEvent::Greeting(_));
     if to.send(greeting).is_err() || !goes_on {
         return;
     }
     loop {
-        let said = match Answer::read(&mut from) {
-            Ok(answer) => Said::Answer(answer),
+        let said = match ReceiverMessage::read(&mut from) {
+            Ok(answer) => SessionEvent::Message(answer),
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                Said::Invalid(error.to_string())
+                SessionEvent::Invalid(error.to_string())
             }
-            Err(_) => Said::End(None),
+            Err(_) => SessionEvent::End(None),
         };
-        let goes_on = matches!(said, Said::Answer(_));
+        let goes_on = matches!(said, SessionEvent::Message(_));
         if to.send(said).is_err() || !goes_on {
             return;
         }
@@ -176,7 +176,7 @@ fn listen(stdout: ChildStdout, to: &SyncSender<Said>) {
 }
 
 /// Reads the greeting, and passes over lines before it.
-fn greeting(from: &mut impl BufRead) -> Said {
+fn greeting(from: &mut impl BufRead) -> SessionEvent {
     let mut from = from.take(MOST_JUNK);
     let mut first = None;
     let mut line = Vec::new();
@@ -185,14 +185,14 @@ fn greeting(from: &mut impl BufRead) -> Said {
         let read = from.read_until(b'\n', &mut line);
         let text = String::from_utf8_lossy(&line);
         if let Some(greeting) = text.strip_prefix(RECEIVER).filter(|_| text.ends_with('\n')) {
-            return Said::Greeting(greeting.trim().to_owned());
+            return SessionEvent::Greeting(greeting.trim().to_owned());
         }
         if !matches!(read, Ok(read) if read > 0) {
             let is_end = from.limit() > 0;
             let first = first.map(|line: String| format!("it printed `{}`", shown(&line)));
             return match first {
-                Some(reason) if !is_end => Said::Invalid(reason),
-                first => Said::End(first),
+                Some(reason) if !is_end => SessionEvent::Invalid(reason),
+                first => SessionEvent::End(first),
             };
         }
         first.get_or_insert_with(|| text.trim().to_owned());
@@ -227,10 +227,10 @@ mod tests {
 
     fn greeting_in(text: &[u8]) -> Result<String, Option<String>> {
         match greeting(&mut &text[..]) {
-            Said::Greeting(rest) => Ok(rest),
-            Said::End(first) => Err(first),
-            Said::Invalid(reason) => Err(Some(reason)),
-            Said::Answer(_) => unreachable!(),
+            SessionEvent::Greeting(rest) => Ok(rest),
+            SessionEvent::End(first) => Err(first),
+            SessionEvent::Invalid(reason) => Err(Some(reason)),
+            SessionEvent::Message(_) => unreachable!(),
         }
     }
 

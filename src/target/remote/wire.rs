@@ -48,7 +48,7 @@ pub struct OfferedLayer {
 
 /// A message of the receiver.
 #[derive(Debug)]
-pub enum Answer {
+pub enum ReceiverMessage {
     /// The layers that the receiver lacks, by their indexes.
     Wants(Vec<u32>),
     /// The pieces of a layer that the receiver lacks.
@@ -56,7 +56,7 @@ pub enum Answer {
     /// The image is in its place.
     Done(Done),
     /// The receiver failed.
-    Failed(Failed),
+    Failed(ReceiverFailure),
 }
 
 /// The result of a copy.
@@ -74,7 +74,7 @@ pub struct Done {
 /// The failure of a receiver.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Failed {
+pub struct ReceiverFailure {
     /// The error, with its causes.
     pub message: String,
     /// The advice that goes with it.
@@ -228,7 +228,7 @@ impl Offer {
     }
 }
 
-impl Answer {
+impl ReceiverMessage {
     /// Writes the message.
     ///
     /// # Errors
@@ -399,8 +399,11 @@ mod tests {
             assert_eq!(set.is_empty(), count == 0);
             assert!(!set.is_of(count + 8), "{count}");
             let mut written = Vec::new();
-            Answer::Lacks(set.clone()).write(&mut written).unwrap();
-            let Answer::Lacks(read) = Answer::read(&mut &written[..]).unwrap() else { panic!() };
+            ReceiverMessage::Lacks(set.clone()).write(&mut written).unwrap();
+            let ReceiverMessage::Lacks(read) = ReceiverMessage::read(&mut &written[..]).unwrap()
+            else {
+                panic!()
+            };
             assert!(read.is_of(count) && read.bits == set.bits);
         }
         // A piece that there is not.
@@ -446,7 +449,7 @@ mod tests {
             b"F\x01\0\0\0{".to_vec(),
             b"?\0\0\0\0".to_vec(),
         ] {
-            let error = Answer::read(&mut &bytes[..]).unwrap_err();
+            let error = ReceiverMessage::read(&mut &bytes[..]).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{bytes:?}");
         }
         assert!(Section::read(&mut &b"X\0\0\0\0"[..]).is_err());

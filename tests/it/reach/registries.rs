@@ -3,6 +3,7 @@ use nix::unistd::mkfifo;
 
 use super::agreeable::{Agreeable, Setup};
 use super::{image, push, write_home};
+use crate::support::stderr;
 
 /// The name of an image at a host that no resolver knows.
 const NAME: &str = "reg.invalid:5000/a/b:v1";
@@ -76,5 +77,27 @@ fn a_fifo_is_no_file_of_settings() {
     ] {
         let error = push(&store, &name, flags, variables).unwrap_err();
         assert!(error.contains("fifo") && error.contains("it is no regular file"), "{error}");
+    }
+}
+
+/// Checks that the error of an image that is nowhere names each place, and not only the last one.
+#[test]
+fn every_mirror_is_named_if_all_fail() {
+    let store = image();
+    let mirror = Agreeable::start(Setup::default());
+    let conf = format!(
+        "[[registry]]\nlocation = \"reg.invalid:5000\"\n[[registry.mirror]]\nlocation = \"{}\"\n\
+         [[registry.mirror]]\nlocation = \"mirror.invalid\"\n",
+        mirror.host
+    );
+    write_home(&store, ".config/containers/registries.conf", &conf);
+    let mut prefetch = store.stowage(&["prefetch", NAME]);
+    let output = prefetch.env("HOME", store.root().join("home")).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let error = stderr(&output);
+    let place = format!("no mirror has the image ({}: there is no ", mirror.host);
+    for part in [&place[..], "; mirror.invalid: ", "neither has the registry: ", "reg.invalid:5000"]
+    {
+        assert!(error.contains(part), "{part}: {error}");
     }
 }

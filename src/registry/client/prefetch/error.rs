@@ -20,6 +20,15 @@ pub enum PrefetchError {
     /// skopeo could not make the archive that is hashed.
     #[error(transparent)]
     Skopeo(#[from] SkopeoError),
+    /// Neither a mirror nor the place after them has the image.
+    #[error("no mirror has the image ({}), and neither has the registry", mirrors.join("; "))]
+    AfterMirrors {
+        /// The mirrors, each with its error.
+        mirrors: Vec<String>,
+        /// The error of the place that was asked last.
+        #[source]
+        last: Box<PrefetchError>,
+    },
     /// The registry does not have the image.
     #[error("there is no {0}")]
     NoImage(String),
@@ -64,6 +73,7 @@ impl Hint for PrefetchError {
                 reason.hint("--cert-dir", "--tls-verify")
             }
             PrefetchError::Registry(error) => error.hint(),
+            PrefetchError::AfterMirrors { last, .. } => last.hint(),
             PrefetchError::Outgoing(error) => error.hint(),
             PrefetchError::Skopeo(error) => error.hint(),
             PrefetchError::NoPlatform { .. } => {

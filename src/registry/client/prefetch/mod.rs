@@ -24,6 +24,7 @@ use super::no_answer::NoAnswer;
 use super::repository::{Access, Client, ClientOptions, MANIFESTS, Presence};
 use super::retry;
 use crate::digest::{BlobDigest, Digest, DigestWriter};
+use crate::error::with_causes;
 use crate::foreign::PublicUrl;
 use crate::layer::DirectoryNar;
 use crate::oci::dir_format::{MANIFEST, VERSION, VERSION_TEXT};
@@ -96,6 +97,7 @@ fn find<'w>(
     let Prefetch { reference, options, .. } = wanted;
     let sources = options.registries.sources(reference).map_err(ClientError::from)?;
     let count = sources.len();
+    let mut mirrors = Vec::new();
     for (index, source) in sources.iter().enumerate() {
         let read = || {
             let options = options.at(reference, source);
@@ -114,7 +116,12 @@ fn find<'w>(
                 error @ (PrefetchError::Outgoing(_)
                 | PrefetchError::Registry(ClientError::Outgoing(_))),
             ) => return Err(error),
-            Err(_) if index + 1 < count => {}
+            Err(error) if index + 1 < count => {
+                mirrors.push(format!("{}: {}", source.reference.registry(), with_causes(&error)));
+            }
+            Err(last) if !mirrors.is_empty() => {
+                return Err(PrefetchError::AfterMirrors { mirrors, last: Box::new(last) });
+            }
             end => return end,
         }
     }
