@@ -18,6 +18,7 @@ use stowage::store::StorePath;
 use crate::base_image::{BaseFiles, write_files};
 use crate::schema;
 use crate::support::{FakeStore, stderr};
+use crate::targets::files;
 
 /// Another machine: its home directory, and the programs that this machine has in place of ssh.
 struct Remote {
@@ -120,21 +121,6 @@ fn image(digits: [char; 2], text: &str) -> FakeStore {
     store.add(digits[1], "program", &[&library], |path| fill(path, 5, &reference));
     store.build(r#"{"layering": "largest-first"}"#);
     store
-}
-
-fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    for entry in fs::read_dir(directory).into_iter().flatten() {
-        let entry = entry.unwrap();
-        let name = entry.file_name().into_string().unwrap();
-        if entry.path().is_dir() {
-            let below = files(&entry.path()).into_iter();
-            found.extend(below.map(|(below, bytes)| (format!("{name}/{below}"), bytes)));
-        } else {
-            found.insert(name, fs::read(entry.path()).unwrap());
-        }
-    }
-    found
 }
 
 /// Checks that an image layout is the one that a copy on this machine makes.
@@ -515,8 +501,8 @@ fn a_signal_ends_both_sides() {
                 Err(_) => sleep(Duration::from_millis(5)),
             }
         };
-        kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGINT).unwrap();
-        assert_eq!(child.wait().unwrap().code(), Some(130), "{script}");
+        kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(143), "{script}");
         let mut said = String::new();
         child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
         assert_eq!(said, "", "{script}");

@@ -58,10 +58,10 @@ fn hex(digest: &Value) -> &str {
     digest.as_str().unwrap().strip_prefix("sha256:").unwrap()
 }
 
-/// Returns every file below a directory with its bytes.
-fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
+/// Returns every file below a directory with its bytes; none if the directory does not exist.
+pub fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
-    for entry in fs::read_dir(directory).unwrap() {
+    for entry in fs::read_dir(directory).into_iter().flatten() {
         let entry = entry.unwrap();
         let name = entry.file_name().into_string().unwrap();
         if entry.path().is_dir() {
