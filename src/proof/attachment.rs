@@ -13,7 +13,7 @@ use crate::proof::AttachedDocument;
 const TITLE: &str = "org.opencontainers.image.title";
 
 /// Media type of a configuration where there is nothing to configure.
-pub(super) const EMPTY: &str = "application/vnd.oci.empty.v1+json";
+const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 
 /// The manifest that a document refers to (`subject` in the image spec).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,16 +94,9 @@ impl Attachment {
         title: &Annotations,
         annotations: Annotations,
     ) -> Self {
-        let (config, document) = (Blob::new(b"{}".to_vec()), Blob::new(document));
-        let layer = json!(document.descriptor(artifact_type.into()));
-        let manifest = json!({
-            "schemaVersion": 2,
-            "mediaType": IMAGE_MANIFEST,
-            "artifactType": artifact_type,
-            "config": config.descriptor(EMPTY.into()),
-            "layers": [annotated(layer, title)],
-            "subject": subject.to_json(),
-        });
+        let document = Blob::new(document);
+        let layer = annotated(json!(document.descriptor(artifact_type.into())), title);
+        let (manifest, config) = manifest_about(&subject, artifact_type, &[layer]);
         let manifest = Blob::json(&annotated(manifest, &annotations));
         let artifact_type = artifact_type.to_owned();
         let blobs = vec![document, config];
@@ -146,4 +139,22 @@ impl Attachment {
         });
         annotated(entry, &self.annotations)
     }
+}
+/// Writes the manifest of documents about another manifest (image-spec, "Guidelines for Artifact
+/// Usage"). Returns it with its empty configuration.
+pub(super) fn manifest_about(
+    subject: &Subject,
+    artifact_type: &str,
+    layers: &[Value],
+) -> (Value, Blob) {
+    let config = Blob::new(b"{}".to_vec());
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": IMAGE_MANIFEST,
+        "artifactType": artifact_type,
+        "config": config.descriptor(EMPTY.into()),
+        "layers": layers,
+        "subject": subject.to_json(),
+    });
+    (manifest, config)
 }

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::attachment::{EMPTY, Subject};
+use super::attachment::{Subject, manifest_about};
 use super::bundle::{PAYLOAD_TYPE, Predicate, statement_of};
 use crate::oci::{Blob, IMAGE_INDEX, IMAGE_MANIFEST, Platform};
 
@@ -24,7 +24,6 @@ pub struct AttestedImage {
 impl AttestedImage {
     /// Writes the documents for an image of a platform. The statements are not signed.
     pub fn new(subject: &Subject, platform: &Platform, predicates: &[Predicate]) -> Self {
-        let config = Blob::new(b"{}".to_vec());
         let statements: Vec<_> = predicates
             .iter()
             .map(|Predicate { predicate_type, predicate }| {
@@ -36,14 +35,8 @@ impl AttestedImage {
             layer["annotations"] = json!({ "in-toto.io/predicate-type": predicate.predicate_type });
             layer
         });
-        let manifest = Blob::json(&json!({
-            "schemaVersion": 2,
-            "mediaType": IMAGE_MANIFEST,
-            "artifactType": ATTESTATION,
-            "config": config.descriptor(EMPTY.into()),
-            "layers": layers.collect::<Vec<_>>(),
-            "subject": subject.to_json(),
-        }));
+        let (manifest, config) = manifest_about(subject, ATTESTATION, &layers.collect::<Vec<_>>());
+        let manifest = Blob::json(&manifest);
         let mut image = subject.to_json();
         image["platform"] = json!(platform);
         let index = Blob::json(&json!({
