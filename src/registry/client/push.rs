@@ -112,8 +112,8 @@ fn send_attestation(client: &Client<'_>, attested: &AttestedImage) -> Result<(),
     if client.has_manifest(digest, bytes.len() as u64)? == Presence::There {
         return Ok(());
     }
-    let answer = client.put_manifest(&(*digest).into(), bytes, IMAGE_MANIFEST)?;
-    if answer.is_success() { Ok(()) } else { Err(client.refused("the attestations", &answer)) }
+    let name = (*digest).into();
+    client.store_manifest(&name, bytes, IMAGE_MANIFEST, "the attestations").map(drop)
 }
 
 /// Checks that the image has the digest of `reference`, if that has one.

@@ -55,10 +55,7 @@ impl Client<'_> {
             self.send_small(blob)?;
         }
         let name = manifest.digest.into();
-        let answer = self.put_manifest(&name, &manifest.bytes, IMAGE_MANIFEST)?;
-        if !answer.is_success() {
-            return Err(self.refused("the document", &answer));
-        }
+        let answer = self.store_manifest(&name, &manifest.bytes, IMAGE_MANIFEST, "the document")?;
         // A registry that does not return this header does not keep the list itself: the client has
         // to.
         if answer.header("oci-subject").is_none() {
@@ -147,12 +144,8 @@ impl Client<'_> {
                     "mediaType": IMAGE_INDEX,
                     "manifests": known,
                 }));
-                let answer = self.put_manifest(&tag, &index.bytes, IMAGE_INDEX)?;
-                if !answer.is_success() {
-                    return Err(
-                        self.refused("the list of documents that refer to an image", &answer)
-                    );
-                }
+                let what = "the list of documents that refer to an image";
+                self.store_manifest(&tag, &index.bytes, IMAGE_INDEX, what)?;
                 (calm, wrote) = (0, true);
                 window = window.max(begin.elapsed() * 2);
             }

@@ -313,6 +313,21 @@ impl<'a> Client<'a> {
         self.ask(&Request::new("PUT", &url), || Payload::Bytes { bytes, media_type })
     }
 
+    /// Sends a manifest that must be stored. `what` describes the manifest in the error.
+    ///
+    /// # Errors
+    /// Fails with [`ClientError`] if there is no answer, or the registry refuses the manifest.
+    pub fn store_manifest(
+        &self,
+        name: &TagOrDigest,
+        bytes: &[u8],
+        media_type: &str,
+        what: &str,
+    ) -> Result<Answer, ClientError> {
+        let answer = self.put_manifest(name, bytes, media_type)?;
+        if answer.is_success() { Ok(answer) } else { Err(self.refused(what, &answer)) }
+    }
+
     /// Sends a request without a body, until there is an answer that further attempts would not
     /// change.
     ///

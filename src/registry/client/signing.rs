@@ -140,10 +140,7 @@ impl Client<'_> {
             };
             self.send_small(&signature.payload)?;
             self.send_small(&config)?;
-            let answer = self.put_manifest(&tag, &manifest.bytes, IMAGE_MANIFEST)?;
-            if !answer.is_success() {
-                return Err(self.refused("the signature", &answer));
-            }
+            self.store_manifest(&tag, &manifest.bytes, IMAGE_MANIFEST, "the signature")?;
         }
         Err(ClientError::Referrers {
             registry: self.name(),

@@ -178,7 +178,8 @@ impl NixBuild {
         Ok((spec, list.map_err(|error| OnDemandError::Internal(error.into()))??))
     }
 
-    /// Dropping the future ends the program that is running.
+    /// Waits for some work until the limit of time. At the limit the work is dropped, which ends the
+    /// program that is running.
     async fn in_time<T>(
         &self,
         work: impl Future<Output = Result<T, OnDemandError>>,

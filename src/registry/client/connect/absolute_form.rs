@@ -54,9 +54,7 @@ impl AbsoluteForm {
             awaits_status: false,
         }
     }
-}
 
-impl AbsoluteForm {
     /// Returns the error of a connection to the proxy that broke. An error that ureq made passes
     /// through unchanged, such as the end of a time limit.
     fn failed(&self, error: io::Error) -> Error {

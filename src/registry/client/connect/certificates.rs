@@ -103,8 +103,12 @@ impl Certificates {
     /// Returns the authorities of the file that the user has named for every registry.
     fn named(&self) -> Result<Vec<CertificateDer<'static>>, ClientError> {
         let Some(file) = &self.authorities else { return Ok(Vec::new()) };
-        pem::certificates(file).map_err(|reason| error(file, reason))
+        certificates(file)
     }
+}
+
+fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, ClientError> {
+    pem::certificates(file).map_err(|reason| error(file, reason))
 }
 
 /// Presents the first certificate that the registry can verify.
@@ -125,12 +129,11 @@ impl ResolvesClientCert for ClientCertificates {
 fn read_directory(directory: &Path, provider: &CryptoProvider) -> Result<Found, ClientError> {
     let files = files_in(directory).map_err(|source| error(directory, source))?;
     let (mut found, mut unused) = (Found::default(), None);
-    let read = |file: &PathBuf| pem::certificates(file).map_err(|reason| error(file, reason));
     for file in &files {
         match file.extension().and_then(|extension| extension.to_str()) {
-            Some("crt") => found.authorities.extend(read(file)?),
+            Some("crt") => found.authorities.extend(certificates(file)?),
             // The file may hold a key, which other programs use.
-            Some("pem") => match read(file) {
+            Some("pem") => match certificates(file) {
                 Ok(authorities) => found.authorities.extend(authorities),
                 Err(error) => unused = unused.or(Some(error)),
             },
@@ -152,7 +155,7 @@ fn read_directory(directory: &Path, provider: &CryptoProvider) -> Result<Found, 
 
 /// Reads a client's certificate, and the key beside it.
 fn read_pair(file: &Path, provider: &CryptoProvider) -> Result<CertifiedKey, ClientError> {
-    let chain = pem::certificates(file).map_err(|reason| error(file, reason))?;
+    let chain = certificates(file)?;
     let key_file = file.with_extension("key");
     let key = pem::key(&key_file).map_err(|source| match source {
         PemError::Read(source) if source.kind() == io::ErrorKind::NotFound => error(

@@ -96,9 +96,9 @@ fn find<'w>(
 ) -> Result<(Client<'w>, Manifest), PrefetchError> {
     let Prefetch { reference, options, .. } = wanted;
     let sources = options.registries.sources(reference).map_err(ClientError::from)?;
-    let count = sources.len();
+    // The places that failed. The last place is the registry itself.
     let mut mirrors = Vec::new();
-    for (index, source) in sources.iter().enumerate() {
+    for source in &sources {
         let read = || {
             let options = options.at(reference, source);
             let client = Client::connect(&source.reference, Access::Pull, &options, watch)?;
@@ -116,7 +116,7 @@ fn find<'w>(
                 error @ (PrefetchError::Outgoing(_)
                 | PrefetchError::Registry(ClientError::Outgoing(_))),
             ) => return Err(error),
-            Err(error) if index + 1 < count => {
+            Err(error) if mirrors.len() + 1 < sources.len() => {
                 mirrors.push(format!("{}: {}", source.reference.registry(), with_causes(&error)));
             }
             Err(last) if !mirrors.is_empty() => {

@@ -1,8 +1,8 @@
 //! Reads from `registries.conf` how registries are reached (containers-registries.conf(5)).
 //! Stage: registry (pure). Input: the files' texts. Output: [`RegistriesConf`].
 //!
-//! As in containers/image, locations, mirrors and aliases are used for reading only; `insecure` and
-//! `blocked` are used for pushing as well.
+//! Uses locations, mirrors and aliases for reading only, as containers/image does; `insecure` and
+//! `blocked` count for pushing as well.
 
 mod file;
 mod table;
