@@ -4,10 +4,12 @@
 //! Vocabulary: names no stage.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 #[cfg(target_os = "linux")]
 pub use linux::{is_beneath, move_to_pipe, name_file, open_unnamed, widen_pipe};
@@ -42,15 +44,11 @@ pub fn set_nonblocking(file: &impl AsFd) -> io::Result<()> {
 /// # Errors
 /// Fails with the error of the system. A signal is none.
 pub fn wait_for_room(pipe: &impl AsFd, most: Duration) -> io::Result<()> {
-    let fd = pipe.as_fd().as_raw_fd();
-    let mut wanted = nix::libc::pollfd { fd, events: nix::libc::POLLOUT, revents: 0 };
-    let milliseconds = i32::try_from(most.as_millis()).unwrap_or(i32::MAX);
-    // SAFETY: the pointer is that of one `pollfd`, which lives until the call has returned. Its file
-    // descriptor is open as long as `pipe` is borrowed.
-    let result = unsafe { nix::libc::poll(&raw mut wanted, 1, milliseconds) };
-    match io::Error::last_os_error() {
-        error if result < 0 && error.kind() != io::ErrorKind::Interrupted => Err(error),
-        _ => Ok(()),
+    let mut wanted = [PollFd::new(pipe.as_fd(), PollFlags::POLLOUT)];
+    let most = PollTimeout::try_from(most).unwrap_or(PollTimeout::MAX);
+    match poll(&mut wanted, most) {
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 

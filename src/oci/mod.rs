@@ -47,6 +47,8 @@ pub use build::{
     SystemError, SystemFiles, SystemOptions, Warning, build_image, build_layer_set, nix_state,
     read_layering_hints, read_popularity, read_previous_plan, system_files,
 };
+#[cfg(test)]
+pub use chunked::noise;
 pub use chunked::{ChunkedCompressor, LOOKAHEAD, Piece, TocPlace, first_piece};
 pub use compression::Compression;
 pub use compressor::Compressor;

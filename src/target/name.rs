@@ -171,13 +171,10 @@ const TRANSPORTS: [Transport; 9] = [
                 .and_then(|rest| rest.split_once('/'))
                 .ok_or(ParseTargetError::NoName(SSH))?;
             let (host, target) = (host.parse()?, Box::new(target.parse::<Target>()?));
-            match &*target {
-                Target::Ssh { .. } => Err(ParseTargetError::Remote(target.to_string())),
-                target if target.archive().is_some_and(is_stdout) => {
-                    Err(ParseTargetError::Remote(target.to_string()))
-                }
-                _ => Ok(Target::Ssh { host, target }),
+            if !target.may_be_remote() {
+                return Err(ParseTargetError::Remote(target.to_string()));
             }
+            Ok(Target::Ssh { host, target })
         },
     },
 ];
@@ -195,6 +192,12 @@ impl Target {
             | Self::ContainersStorage(_)
             | Self::Ssh { .. } => None,
         }
+    }
+
+    /// Returns whether another machine can send images to this target: the target is neither on a
+    /// third machine, nor standard output, which is not the user's there.
+    pub fn may_be_remote(&self) -> bool {
+        !matches!(self, Self::Ssh { .. }) && !self.archive().is_some_and(is_stdout)
     }
 }
 

@@ -161,20 +161,20 @@ const GEAR: [u64; 256] = {
     table
 };
 
+/// Returns bytes without a pattern, for tests.
+#[cfg(test)]
+pub fn noise(length: usize, mut state: u64) -> Vec<u8> {
+    let byte = |_| {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    (0..length).map(byte).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Returns bytes without a pattern.
-    fn noise(length: usize, mut state: u64) -> Vec<u8> {
-        let byte = |_| {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
-            (state >> 56) as u8
-        };
-        (0..length).map(byte).collect()
-    }
 
     /// Returns the lengths of all pieces of a file.
     fn cut(file: &[u8]) -> Vec<Piece> {

@@ -19,6 +19,8 @@ use std::io::{self, Write};
 use zstd::bulk::Compressor;
 
 use self::crc64::Crc64;
+#[cfg(test)]
+pub use self::cut::noise;
 pub use self::cut::{LOOKAHEAD, Piece, first_piece};
 use self::tar_parts::{TarEntry, TarPart, TarParts, Unsuitable};
 use self::toc::{PlacedPiece, TarSplit, Toc};

@@ -200,17 +200,7 @@ impl<F: FnMut(Part) -> io::Result<()>> Write for Cutter<F> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Returns bytes without a pattern.
-    fn noise(length: usize, mut state: u64) -> Vec<u8> {
-        let byte = |_| {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
-            (state >> 56) as u8
-        };
-        (0..length).map(byte).collect()
-    }
+    use crate::oci::noise;
 
     fn tar(hash: char) -> Vec<u8> {
         let hash = hash.to_string().repeat(32);

@@ -217,11 +217,9 @@ impl<R: Read, W: Write> Fetch<'_, R, W> {
                     let index = to_begin.next().filter(|index| *index == number as usize);
                     let index = index.filter(|_| pending.len() <= AHEAD);
                     let index = index.ok_or_else(|| out_of_turn(number))?;
-                    let begun = self.recipe(spec, index)?;
-                    let mut lacks = PieceSet::default();
-                    begun.1.iter().for_each(|has| lacks.push(!has));
+                    let (begun, lacks) = self.recipe(spec, index)?;
                     self.answer(&ReceiverMessage::Lacks(lacks))?;
-                    pending.push_back(begun.0);
+                    pending.push_back(begun);
                 }
                 Section::Pieces(number) => {
                     let first: Option<Pending> = pending.pop_front();
@@ -235,16 +233,16 @@ impl<R: Read, W: Write> Fetch<'_, R, W> {
         Ok(())
     }
 
-    /// Reads a recipe. Returns the layer as far as it can be made from what is kept, and for each piece
-    /// whether it is there.
+    /// Reads a recipe. Returns the layer as far as it can be made from what is kept, and the pieces that
+    /// are missing.
     fn recipe(
         &mut self,
         spec: &ImageSpec,
         index: usize,
-    ) -> Result<(Pending, Vec<bool>), ReceiveError> {
+    ) -> Result<(Pending, PieceSet), ReceiveError> {
         let expected = stored(&spec.layers[index]);
         let mut blob = self.kept.begin(&expected.digest)?;
-        let (mut gaps, mut there) = (Vec::new(), Vec::new());
+        let (mut gaps, mut lacks) = (Vec::new(), PieceSet::default());
         let mut recipe = Recipe::default();
         let mut bytes = Vec::new();
         loop {
@@ -271,11 +269,11 @@ impl<R: Read, W: Write> Fetch<'_, R, W> {
                         blob.skip(piece.length);
                         gaps.push((offset, piece));
                     }
-                    there.push(is_there);
+                    lacks.push(!is_there);
                 }
             }
         }
-        Ok((Pending { index, blob, gaps }, there))
+        Ok((Pending { index, blob, gaps }, lacks))
     }
 
     /// Reads the missing pieces of a layer, and keeps it.

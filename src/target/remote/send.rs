@@ -34,7 +34,7 @@ const LEVEL: i32 = 3;
 const FORM: Form = Form::AsStored;
 
 /// Copies an image to a target of another machine. `arguments` are those of `stowage receive` there.
-/// Of several images, takes the one for the other machine's architecture.
+/// Takes the image for the other machine's architecture, if there are several.
 ///
 /// # Errors
 /// Fails with [`RemoteError`] if the other machine can't be reached or fails, or if a layer can't be

@@ -117,7 +117,7 @@ impl PieceSet {
 }
 
 /// Returns an error about bytes that the protocol does not allow.
-pub fn invalid(reason: impl Into<String>) -> io::Error {
+fn invalid(reason: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, reason.into())
 }
 
@@ -161,7 +161,7 @@ pub fn read_sender(from: &mut impl Read) -> io::Result<()> {
 /// # Errors
 /// Fails with [`io::ErrorKind::UnexpectedEof`] before a line's end, and with
 /// [`io::ErrorKind::InvalidData`] if the line is longer than a greeting, or no text.
-pub fn line(from: &mut impl Read) -> io::Result<String> {
+fn line(from: &mut impl Read) -> io::Result<String> {
     let mut line = Vec::new();
     // Bytes behind the line are those of another reader.
     loop {
