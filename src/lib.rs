@@ -28,7 +28,7 @@ pub mod error;
 pub mod foreign;
 pub mod image_path;
 pub mod sink;
-#[cfg(feature = "registry")]
+#[cfg(feature = "report")]
 pub mod small_file;
 pub mod store;
 pub mod system;

@@ -28,6 +28,8 @@ use crate::oci::{
 };
 use crate::outgoing::{self, CheckedBy};
 use crate::sink::{Plain, Spliced};
+#[cfg(feature = "report")]
+use crate::small_file;
 use crate::store::Store;
 use crate::system;
 use crate::target::{self, Archive};
@@ -205,6 +207,12 @@ pub fn layers(count: usize) -> String {
 /// Prints a line on standard error. Ignores errors: a closed standard error is no reason to fail.
 pub fn say(line: impl Display) {
     let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+/// Reads a small file that an option names.
+#[cfg(feature = "report")]
+pub fn read_file(file: &Path) -> Result<Vec<u8>, Failure> {
+    small_file::read(file).map_err(|source| Failure::Input { file: file.to_owned(), source })
 }
 
 #[cfg(feature = "report")]

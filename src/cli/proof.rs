@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::Failure;
 use super::arguments::{ProvenanceArguments, SignArguments, VerifyArguments};
-use super::commands::{print, print_json, say};
+use super::commands::{print, print_json, read_file, say};
 use super::registry_options;
 use super::watching::Watching;
 use crate::oci::base::read_base;
@@ -18,7 +18,6 @@ use crate::proof::{
 };
 use crate::registry::client::{self, ClientOptions, Pulled, Signed};
 use crate::report::{self, Comparison};
-use crate::small_file;
 use crate::store::Store;
 use crate::target::save_from_docker_daemon;
 
@@ -116,10 +115,6 @@ pub fn public_key(file: &Path) -> Result<PublicKey, Failure> {
 
 fn bad_key(name: &str, source: KeyError) -> Failure {
     Failure::Key { name: name.to_owned(), source }
-}
-
-fn read_file(file: &Path) -> Result<Vec<u8>, Failure> {
-    small_file::read(file).map_err(|source| Failure::Input { file: file.to_owned(), source })
 }
 
 /// Parses an image's name. A name after `docker://` is not replaced by an alias of the registry

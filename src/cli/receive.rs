@@ -1,12 +1,11 @@
 //! Runs `stowage receive`: takes an image from `stowage copy` on another machine.
 
 use std::io::{self, IsTerminal};
-use std::path::PathBuf;
 
 use super::Failure;
 use super::arguments::{CopyOptions, ReceiveArguments};
 use super::copy::{Beside, copy_to, format_for};
-use super::registry_options::variable;
+use super::environment::cache_directory;
 use super::watching::Watching;
 use crate::oci::{Artifact, ImageSpec};
 use crate::store::Store;
@@ -17,12 +16,12 @@ pub fn receive(store: &Store, arguments: &ReceiveArguments) -> Result<(), Failur
     if io::stdin().is_terminal() {
         return Err(Failure::NoSender);
     }
-    let is_stdout = target.archive().is_some_and(target::is_stdout);
-    if is_stdout || matches!(target, Target::Ssh { .. }) {
+    if !target.may_be_remote() {
         return Err(Failure::NotHere(target.to_string()));
     }
     let format = format_for(target, *format)?;
-    let directory = cache.clone().or_else(directory).ok_or(Failure::NoCache)?;
+    let in_cache = || Some(cache_directory()?.join("stowage/layers"));
+    let directory = cache.clone().or_else(in_cache).ok_or(Failure::NoCache)?;
     let watch = Watching::new("sending", None, true);
     let known = |spec: &ImageSpec| match target {
         Target::DockerDaemon(_) => Ok(target::layers_in_docker_daemon(spec)?),
@@ -45,11 +44,4 @@ pub fn receive(store: &Store, arguments: &ReceiveArguments) -> Result<(), Failur
         target::ReceiveOutcome::Copied => Ok(()),
         target::ReceiveOutcome::Told => Err(Failure::Told),
     }
-}
-
-/// Returns the directory for layers in the user's cache directory.
-fn directory() -> Option<PathBuf> {
-    let home = || variable("HOME").map(|home| PathBuf::from(home).join(".cache"));
-    let cache = variable("XDG_CACHE_HOME").map(PathBuf::from).or_else(home);
-    cache.map(|cache| cache.join("stowage/layers"))
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::Failure;
 use super::arguments::{SkopeoArguments, SourceArguments};
+use super::environment::variable;
 use crate::registry::client::{
     AuthSource, Certificates, ClientOptions, Credentials, DROP_INS, Proxies, RegistriesConf,
     RegistriesError,
@@ -97,11 +98,6 @@ fn drop_ins(directory: &Path) -> Vec<PathBuf> {
     });
     files.sort();
     files
-}
-
-/// Returns an environment variable that is set and not empty.
-pub fn variable(name: &str) -> Option<OsString> {
-    env::var_os(name).filter(|value| !value.is_empty())
 }
 
 /// Parses `USER[:PASSWORD]`.

@@ -1,26 +1,23 @@
 //! Runs `sbom`: lists the packages of an image, for scanners and auditors.
 
-use std::path::Path;
-
 use super::Failure;
 use super::arguments::{SbomArguments, SbomFormat};
-use super::commands::print_json;
+use super::commands::{print_json, read_file};
 use crate::oci::ImageSpec;
 use crate::report::sbom::{BaseList, Facts, Inventory, cyclonedx, spdx};
-use crate::small_file;
 
 pub fn sbom(arguments: &SbomArguments) -> Result<(), Failure> {
     let SbomArguments { image, format, meta, name, supplier, base } = arguments;
     let spec = ImageSpec::read(image)?;
     let facts = match meta {
         Some(file) => {
-            let json = read(file)?;
+            let json = read_file(file)?;
             Facts::parse(&json).map_err(|source| Failure::Facts { file: file.clone(), source })?
         }
         None => Facts::default(),
     };
     let bases = base.iter().map(|file| {
-        BaseList::parse(&read(file)?)
+        BaseList::parse(&read_file(file)?)
             .map_err(|source| Failure::BaseList { file: file.clone(), source })
     });
     let bases = bases.collect::<Result<Vec<_>, Failure>>()?;
@@ -29,8 +26,4 @@ pub fn sbom(arguments: &SbomArguments) -> Result<(), Failure> {
         SbomFormat::Spdx => print_json(&spdx(&inventory)),
         SbomFormat::Cyclonedx => print_json(&cyclonedx(&inventory)),
     }
-}
-
-fn read(file: &Path) -> Result<Vec<u8>, Failure> {
-    small_file::read(file).map_err(|source| Failure::Input { file: file.to_owned(), source })
 }

@@ -13,6 +13,7 @@ use tracing_subscriber::filter::LevelFilter;
 use super::Failure;
 use super::arguments::{LogFormat, PackagesArguments, ServeArguments, TagsArgument};
 use super::commands::{print, write_file};
+use super::environment::cache_directory;
 use super::interrupt::{self, Order};
 use crate::error::with_causes;
 use crate::registry::catalog::{Catalog, Reach, Source, Sources, Watches};
@@ -363,9 +364,7 @@ fn on_demand(
 /// Returns the directory for clones: the user's cache directory, or the directory for links if
 /// there is none.
 fn directory_for_clones(roots: &Path) -> PathBuf {
-    let of = |name| std::env::var_os(name).filter(|path| !path.is_empty()).map(PathBuf::from);
-    let cache = of("XDG_CACHE_HOME").or_else(|| of("HOME").map(|home| home.join(".cache")));
-    cache.unwrap_or_else(|| roots.to_owned()).join("stowage/git")
+    cache_directory().unwrap_or_else(|| roots.to_owned()).join("stowage/git")
 }
 
 /// Returns the named directory, and makes it if it does not exist; or makes a temporary one.
