@@ -344,7 +344,6 @@ fn a_hundred_at_once() {
     assert!(memory < 64 << 20, "{memory} bytes");
 }
 
-/// Runs git in a repository, and returns its output.
 /// Checks that the list of an image's packages is made when a client asks what refers to the image, and not before.
 #[test]
 fn packages_are_listed_for_clients_that_ask() {
@@ -409,6 +408,7 @@ pub fn header(answer: &Answer, name: &str) -> String {
     found.unwrap_or_else(|| panic!("{name} in {}", answer.head)).to_owned()
 }
 
+/// Runs git in a repository, and returns its output.
 fn git_in(repository: &Path, arguments: &[&str]) -> String {
     let user = ["-c", "user.name=a", "-c", "user.email=a@example.org"];
     let mut command = Command::new("git");

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use nix::unistd::{User, getuid};
 use serde_json::Value;
 
-use crate::support::{Docker, Image, REPOSITORY, build_together, root_command, run, stowage};
+use crate::support::{Docker, Image, build_together, program_in, root_command, run, stowage};
 
 /// A server for one test, which ends with the test.
 struct Sshd {
@@ -51,7 +51,7 @@ impl Sshd {
         let server = root_command("unshare")
             .args(["--mount", "sh", "-c", script, "sh"])
             .arg(directory.path())
-            .arg(program())
+            .arg(program_in("bookworm", "sshd", "openssh-server").get_program())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(fs::File::create(path("log")).unwrap())
@@ -94,11 +94,6 @@ impl Drop for Sshd {
         }
         let _ = self.server.wait();
     }
-}
-
-fn program() -> String {
-    let mut command = Command::new(Path::new(REPOSITORY).join("checks/program"));
-    run(command.args(["bookworm", "sshd", "openssh-server"])).trim().to_owned()
 }
 
 /// Checks that an update costs a few kilobytes, also if the daemon has lost all layers: the other

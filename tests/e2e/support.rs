@@ -28,8 +28,13 @@ pub fn root_command(program: &str) -> Command {
 
 /// Returns a program of another Debian release, which is downloaded but not installed.
 pub fn program_of(release: &str, name: &str) -> Command {
-    let path = run(Command::new(format!("{REPOSITORY}/checks/program")).args([release, name]));
-    Command::new(path.trim())
+    program_in(release, name, name)
+}
+
+/// Returns a program of a package of another name.
+pub fn program_in(release: &str, name: &str, package: &str) -> Command {
+    let mut command = Command::new(format!("{REPOSITORY}/checks/program"));
+    Command::new(run(command.args([release, name, package])).trim())
 }
 
 /// Runs a command that must succeed, and returns its output.

@@ -187,10 +187,13 @@ fn sha256(hex: String) -> [Checksum; 1] {
 /// Refers to the SBOMs of the base image that are SPDX: other documents are no part of a relationship.
 fn external_documents(bases: &[BaseList]) -> impl Iterator<Item = DocumentReference> {
     let spdx = bases.iter().filter(|base| base.format == BaseListFormat::Spdx);
-    spdx.zip(1..).map(|(base, number)| DocumentReference {
-        external_document_id: format!("DocumentRef-base-{number}"),
-        spdx_document: base.uri.clone(),
-        checksum: Checksum { algorithm: "SHA256", checksum_value: base.digest.hex() },
+    spdx.zip(1..).map(|(base, number)| {
+        let [checksum] = sha256(base.digest.hex());
+        DocumentReference {
+            external_document_id: format!("DocumentRef-base-{number}"),
+            spdx_document: base.uri.clone(),
+            checksum,
+        }
     })
 }
 
