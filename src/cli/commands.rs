@@ -1,6 +1,5 @@
 //! Runs the commands: calls the stages in order.
 
-use std::fmt::Display;
 use std::fs;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::os::fd::AsFd;
@@ -9,7 +8,6 @@ use std::path::Path;
 use std::time::Instant;
 
 use indicatif::ProgressBar;
-use serde::Serialize;
 
 use super::Failure;
 use super::arguments::{
@@ -17,6 +15,7 @@ use super::arguments::{
     PlanArguments, PopularityArguments, StreamArguments,
 };
 use super::interrupt;
+use super::output::{print_json, say};
 use super::progress::{Bytes, StreamBar, bar};
 use super::watching::Watching;
 use crate::closure::Closure;
@@ -204,25 +203,10 @@ pub fn layers(count: usize) -> String {
     if count == 1 { "1 layer".to_owned() } else { format!("{count} layers") }
 }
 
-/// Prints a line on standard error. Ignores errors: a closed standard error is no reason to fail.
-pub fn say(line: impl Display) {
-    let _ = writeln!(io::stderr().lock(), "{line}");
-}
-
 /// Reads a small file that an option names.
 #[cfg(feature = "report")]
 pub fn read_file(file: &Path) -> Result<Vec<u8>, Failure> {
     small_file::read(file).map_err(|source| Failure::Input { file: file.to_owned(), source })
-}
-
-#[cfg(feature = "report")]
-pub fn print(line: &str) -> Result<(), Failure> {
-    writeln!(io::stdout().lock(), "{line}").map_err(Failure::Stdout)
-}
-
-pub fn print_json(value: &impl Serialize) -> Result<(), Failure> {
-    let mut stdout = BufWriter::new(io::stdout().lock());
-    oci::write_json(value, &mut stdout).and_then(|()| stdout.flush()).map_err(Failure::Stdout)
 }
 
 /// Writes a file so that its name never stands for an incomplete one. A path that is not a file,

@@ -9,7 +9,8 @@ use serde_json::json;
 
 use super::Failure;
 use super::arguments::{CopyOptions, FormatArgument, ProgressArgument, SkopeoArguments};
-use super::commands::{layers, say, write_file};
+use super::commands::{layers, write_file};
+use super::output::say;
 use super::progress::Bytes;
 use super::proof;
 use super::registry_options;

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use super::Failure;
 use super::arguments::{DiffArguments, ExplainArguments};
-use super::commands::{layers, print, print_json, write_file};
+use super::commands::{layers, write_file};
+use super::output::{print, print_json};
 use super::progress::Bytes;
 use crate::oci::ImageSpec;
 use crate::outgoing::ImageReference;

@@ -4,7 +4,8 @@ use std::io::{self, Write};
 
 use super::Failure;
 use super::arguments::{LintArguments, ManifestArguments, VerifyArguments};
-use super::commands::{binary_stdout, layers, print, print_json};
+use super::commands::{binary_stdout, layers};
+use super::output::{print, print_json};
 use super::progress::{Bytes, bar};
 use crate::oci::{self, Architecture, Form, Image, ImageSpec};
 use crate::outgoing::{self, Hashing, ImageLayer};

@@ -16,6 +16,7 @@ mod interrupt;
 mod limits;
 #[cfg(all(test, feature = "registry"))]
 mod manual;
+mod output;
 #[cfg(feature = "registry")]
 mod pages;
 #[cfg(feature = "registry")]

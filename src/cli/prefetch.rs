@@ -2,7 +2,7 @@
 
 use super::Failure;
 use super::arguments::PrefetchArguments;
-use super::commands::{print, print_json};
+use super::output::{print, print_json};
 use super::proof;
 use super::registry_options;
 use super::watching::Watching;

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::Failure;
 use super::arguments::{ProvenanceArguments, SignArguments, VerifyArguments};
-use super::commands::{print, print_json, read_file, say};
+use super::commands::read_file;
+use super::output::{print, print_json, say};
 use super::registry_options;
 use super::watching::Watching;
 use crate::oci::base::read_base;

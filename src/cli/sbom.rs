@@ -2,7 +2,8 @@
 
 use super::Failure;
 use super::arguments::{SbomArguments, SbomFormat};
-use super::commands::{print_json, read_file};
+use super::commands::read_file;
+use super::output::print_json;
 use crate::oci::ImageSpec;
 use crate::report::sbom::{BaseList, Facts, Inventory, cyclonedx, spdx};
 

@@ -12,9 +12,10 @@ use tracing_subscriber::filter::LevelFilter;
 
 use super::Failure;
 use super::arguments::{LogFormat, PackagesArguments, ServeArguments, TagsArgument};
-use super::commands::{print, write_file};
+use super::commands::write_file;
 use super::environment::cache_directory;
 use super::interrupt::{self, Order};
+use super::output::print;
 use crate::error::with_causes;
 use crate::registry::catalog::{Catalog, Reach, Source, Sources, Watches};
 use crate::registry::on_demand::{

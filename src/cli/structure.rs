@@ -6,7 +6,8 @@ use std::path::Path;
 
 use super::Failure;
 use super::arguments::TestArguments;
-use super::commands::{print, print_json, write_file};
+use super::commands::write_file;
+use super::output::{print, print_json};
 use crate::oci::{self, Architecture};
 use crate::report::structure::{Tests, decide};
 use crate::store::Store;

@@ -10,8 +10,8 @@ use indicatif::{MultiProgress, ProgressBar};
 use serde_json::{Value, json};
 
 use super::arguments::ProgressArgument;
-use super::commands::say;
 use super::interrupt;
+use super::output::say;
 use super::progress::{Bytes, bar, is_narrow, is_watched, style_of};
 use crate::digest::BlobDigest;
 use crate::outgoing::{ImageLayer, LayerStep, Watch};

@@ -9,6 +9,7 @@ use tar::{EntryType, Header};
 
 use super::base_tree::Attributes;
 use super::permissions::Given;
+use super::store_modes::{LINK_MODE, file_mode};
 
 /// Tar's unit: headers are one block, and bodies are padded to whole blocks.
 pub const BLOCK: usize = 512;
@@ -20,8 +21,6 @@ const MTIME: u64 = 1;
 /// another.
 pub const OWNER: u64 = 0;
 const OWNER_NAME: &str = "root";
-/// The mode of a link, which has no meaning.
-pub const LINK_MODE: u32 = 0o777;
 /// The name of a PAX header itself, which readers ignore.
 const PAX_NAME: &[u8] = b"PaxHeaders.0";
 const PAX_MODE: u32 = 0o644;
@@ -126,11 +125,6 @@ pub fn header_blocks(name: &[u8], entry: Entry, given: Given) -> Vec<u8> {
         target,
     ));
     blocks
-}
-
-/// Returns the mode of a file, as Nix sets it.
-pub fn file_mode(executable: bool) -> u32 {
-    if executable { 0o555 } else { 0o444 }
 }
 
 /// Returns the value of a header field for a number that may only fit a PAX record.

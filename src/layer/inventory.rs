@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 use super::Error;
 use super::base_tree::Attributes;
 use super::contents::LayerContents;
-use super::header::{LINK_MODE, OWNER, file_mode};
+use super::header::OWNER;
 use super::node::{Children, Node, TreeEntry};
 use super::permissions::Given;
 use super::scan::Kind;
+use super::store_modes::{LINK_MODE, file_mode};
 use super::tree::{DIRECTORY, layer_tree};
 use crate::store::{Store, StorePath};
 

@@ -16,6 +16,7 @@ mod pieces;
 mod plan;
 mod scan;
 mod store_attributes;
+mod store_modes;
 mod tar;
 mod tree;
 

@@ -6,13 +6,15 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::de::{self, DeserializeOwned, DeserializeSeed, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::Error;
 use super::architecture::Architecture;
-use super::artifact::{Artifact, INDEX_SPEC, IndexSpec};
+use super::artifact::Artifact;
+use super::index_spec::{INDEX_SPEC, IndexSpec};
 use super::json_file;
 use super::platform::Platform;
 use super::recognise::spec_file;
@@ -26,7 +28,7 @@ const SMALL: u64 = 1 << 20;
 
 /// The parts of an image spec that are read.
 #[derive(Clone, Copy)]
-pub(super) enum ReadParts {
+enum ReadParts {
     /// All except the references: the store paths that each store path refers to.
     Outline,
     /// Only what layers are made of: no information about store paths.
@@ -101,7 +103,7 @@ impl ArtifactFile {
     }
 
     /// Reads the platform of an image spec, and nothing else.
-    pub(super) fn platform(&mut self) -> Result<Platform, Error> {
+    fn platform(&mut self) -> Result<Platform, Error> {
         /// The only field of an image spec that is read.
         #[derive(Deserialize)]
         struct WithPlatform {
@@ -110,7 +112,7 @@ impl ArtifactFile {
         self.json(spec::WHAT).map(|WithPlatform { platform }| platform)
     }
 
-    pub(super) fn parse(&mut self, store: &Store, parts: ReadParts) -> Result<Artifact, Error> {
+    fn parse(&mut self, store: &Store, parts: ReadParts) -> Result<Artifact, Error> {
         if !self.is_index()? {
             return self.image_spec(parts).map(Artifact::from);
         }
@@ -118,7 +120,7 @@ impl ArtifactFile {
         spec.load_parts(store, parts)
     }
 
-    pub(super) fn image_spec(&mut self, parts: ReadParts) -> Result<ImageSpec, Error> {
+    fn image_spec(&mut self, parts: ReadParts) -> Result<ImageSpec, Error> {
         match parts {
             ReadParts::Outline => self.json(spec::WHAT).map(|Outline(spec)| spec),
             ReadParts::ForLayers => self.json(spec::WHAT).map(|ForLayers(spec)| spec),
@@ -149,6 +151,59 @@ impl ArtifactFile {
             Bytes::Memory(bytes) => json_file::read_bytes(bytes, &self.file, what),
             Bytes::File(open) => json_file::read_from(open, &self.file, what),
         }
+    }
+}
+
+impl Artifact {
+    /// Reads an image spec or an index spec: `file` itself, or the one that a script names.
+    ///
+    /// # Errors
+    /// Fails with [`Error::Read`], [`Error::NotSpec`], [`Error::Json`], and those of
+    /// [`IndexSpec::load`].
+    pub fn read(store: &Store, file: &Path) -> Result<Self, Error> {
+        ArtifactFile::open(store, file)?.parse(store, ReadParts::Outline)
+    }
+}
+
+impl IndexSpec {
+    /// Reads the images.
+    ///
+    /// # Errors
+    /// Fails with [`Error::EmptyIndex`] if there are no images, with [`Error::SamePlatform`] if two
+    /// are for one platform, or if an image spec can't be read.
+    pub fn load(self, store: &Store) -> Result<Artifact, Error> {
+        self.load_parts(store, ReadParts::Outline)
+    }
+
+    fn load_parts(self, store: &Store, parts: ReadParts) -> Result<Artifact, Error> {
+        let image = |file: &Path| {
+            let spec = ArtifactFile::open(store, &store.locate(file))?.image_spec(parts)?;
+            Ok(Arc::new(spec))
+        };
+        let images = self.files().map(image).collect::<Result<Vec<_>, Error>>()?;
+        self.check_platforms(images.iter().map(|image| image.platform()))?;
+        let entries = self.images.into_iter().map(|entry| entry.annotations).collect();
+        Ok(Artifact::of_index(images, entries, self.annotations))
+    }
+
+    /// Returns the file of the image for an architecture. Keeps nothing of the other images in
+    /// memory.
+    ///
+    /// # Errors
+    /// Fails with [`Error::NoSuchPlatform`] if no image is for the architecture, and with the errors
+    /// of [`IndexSpec::load`].
+    pub(super) fn file_for(
+        &self,
+        store: &Store,
+        architecture: &Architecture,
+    ) -> Result<&Path, Error> {
+        let platform = |file| ArtifactFile::open(store, &store.locate(file))?.platform();
+        let platforms = self.files().map(platform).collect::<Result<Vec<_>, Error>>()?;
+        self.check_platforms(platforms.iter().cloned())?;
+        let wanted = Platform::linux(architecture);
+        let found = self.files().zip(&platforms).find(|(_, platform)| platform.is(&wanted));
+        let (file, _) = found.ok_or_else(|| Error::no_such_platform(&wanted, platforms.iter()))?;
+        Ok(file)
     }
 }
 

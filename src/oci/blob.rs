@@ -5,16 +5,15 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
-
 use super::chunked::{ChunkedCompressor, TocPlace};
 use super::compression::Compression;
 use super::compressor::Compressor;
+use super::layer_blob::LayerBlob;
 use super::layer_compression::LayerCompression;
 use super::media_type::LayerMediaType;
 use super::spec_layer::{LayerSource, SpecLayer};
 use super::stored::StoredBlob;
-use crate::digest::{BlobDigest, Checksum};
+use crate::digest::Checksum;
 use crate::layer::{self, Error};
 use crate::sink::{PIECE, Plain, Sink};
 use crate::store::Store;
@@ -29,21 +28,6 @@ pub enum Form {
     /// version 20.10 does not know Zstandard, and takes it for a broken tar. Layers that are made
     /// here are not compressed, since the receiver would only decompress them.
     Loadable,
-}
-
-/// A layer's blob (image-spec, descriptor.md).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct LayerBlob {
-    /// Digest of the bytes that are transferred.
-    pub digest: BlobDigest,
-    /// The number of these bytes.
-    pub size: u64,
-    /// The media type of these bytes.
-    pub media_type: LayerMediaType,
-    /// The place of the table of contents, if the blob has one (`zstd:chunked`).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub toc: Option<TocPlace>,
 }
 
 impl SpecLayer {
@@ -89,7 +73,7 @@ impl SpecLayer {
             let read_error = |source| Error::Read { path: kept.path.clone(), source };
             return copy(&kept.file, out, read_error);
         }
-        self.write_compressed(store, LayerCompression::of(&blob), out).map(drop)
+        self.write_compressed(store, blob.compression(), out).map(drop)
     }
 
     /// Opens the file in which the build kept the compressed blob. Returns `None` if there is none,

@@ -9,7 +9,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::annotations::annotated;
-use super::blob::{Form, LayerBlob};
+use super::blob::Form;
+use super::layer_blob::LayerBlob;
 use super::media_type::Family;
 use super::spec::ImageSpec;
 use crate::digest::{BlobDigest, Digest, ImageId};

@@ -3,7 +3,6 @@
 
 use serde::Deserialize;
 
-use super::blob::LayerBlob;
 use super::compression::Compression;
 
 /// The compression of layers for registries.
@@ -23,16 +22,6 @@ pub enum LayerCompression {
 }
 
 impl LayerCompression {
-    /// Returns the compression by which a blob was made.
-    pub const fn of(blob: &LayerBlob) -> Self {
-        match (blob.media_type.compression, blob.toc) {
-            (Compression::None, _) => Self::None,
-            (Compression::Gzip, _) => Self::Gzip,
-            (Compression::Zstd, None) => Self::Zstd,
-            (Compression::Zstd, Some(_)) => Self::ZstdChunked,
-        }
-    }
-
     /// Returns the compression as media types name it.
     pub const fn format(self) -> Compression {
         match self {

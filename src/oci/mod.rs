@@ -19,7 +19,9 @@ pub mod dir_format;
 mod flatten;
 mod foreign_document;
 mod image;
+mod index_spec;
 mod json_file;
+mod layer_blob;
 mod layer_compression;
 mod layer_reader;
 mod media_type;
@@ -32,6 +34,7 @@ mod spec_layer;
 mod stored;
 pub mod unpack;
 
+use std::fmt::Display;
 use std::path::PathBuf;
 
 use thiserror::Error;
@@ -39,9 +42,9 @@ use thiserror::Error;
 pub use annotations::{Annotations, annotated};
 pub use any_image::image_of;
 pub use architecture::Architecture;
-pub use artifact::{Artifact, Documents, IndexEntry, IndexSpec};
+pub use artifact::{Artifact, Documents};
 pub use artifact_file::ArtifactFile;
-pub use blob::{Form, LayerBlob};
+pub use blob::Form;
 pub use build::{
     BuildOptions, Built, LAYER_SET_FILE, LayerSet, Metadata, NixState, RECORD, SystemEntry,
     SystemError, SystemFiles, SystemOptions, Warning, build_image, build_layer_set, nix_state,
@@ -57,7 +60,9 @@ pub use created::Created;
 pub use flatten::{Change, EntryId, RootNode, RootProblem, RootTree, flatten};
 pub use foreign_document::{ForeignConfig, ForeignDescriptor, ForeignDocument};
 pub use image::{Blob, Image, ManifestFormat};
+pub use index_spec::{IndexEntry, IndexSpec};
 pub use json_file::write as write_json;
+pub use layer_blob::LayerBlob;
 pub use layer_compression::LayerCompression;
 pub use layer_reader::read_tar;
 pub use media_type::{
@@ -186,6 +191,16 @@ pub enum Error {
     /// A layer could not be made.
     #[error(transparent)]
     Layer(#[from] layer::Error),
+}
+
+impl Error {
+    /// Says that there is no image for a platform, only for others.
+    fn no_such_platform(wanted: &Platform, there: impl Iterator<Item = impl Display>) -> Self {
+        Self::NoSuchPlatform {
+            wanted: wanted.to_string(),
+            there: there.map(|platform| platform.to_string()).collect(),
+        }
+    }
 }
 
 impl Hint for Error {

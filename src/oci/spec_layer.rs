@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::blob::LayerBlob;
+use super::layer_blob::LayerBlob;
 use super::stored::StoredBlob;
 use crate::digest::{Checksum, DiffId};
 use crate::layer::{Layer, LayerContents};

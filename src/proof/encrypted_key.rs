@@ -7,7 +7,7 @@ use crypto_secretbox::aead::Aead;
 use crypto_secretbox::{KeyInit, Nonce, XSalsa20Poly1305};
 use serde::Deserialize;
 
-use super::key::KeyError;
+use super::key_error::KeyError;
 
 /// The number of bytes of a nonce.
 const NONCE: usize = 24;

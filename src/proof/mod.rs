@@ -11,6 +11,7 @@ mod attestation;
 mod bundle;
 mod encrypted_key;
 mod key;
+mod key_error;
 mod pem;
 mod provenance;
 mod simple_signing;
@@ -21,7 +22,8 @@ pub use attestation::AttestedImage;
 pub use bundle::{
     BUNDLE_TYPE, PROVENANCE, Predicate, SIGNED, bundle, statement_of, verified_statement,
 };
-pub use key::{KeyError, PublicKey, SigningKey};
+pub use key::{PublicKey, SigningKey};
+pub use key_error::KeyError;
 pub use provenance::{Build, LockError, provenance};
 pub use simple_signing::{
     SIGNATURE_ANNOTATION, SIMPLE_SIGNING_TYPE, SimpleSignature, payload, signed_digest,

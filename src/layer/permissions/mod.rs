@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::Error;
-use super::header::file_mode;
 use super::scan::{Child, Directory, Kind};
+use super::store_modes::file_mode;
 use crate::store::{self, Store, StorePath};
 
 mod mode;

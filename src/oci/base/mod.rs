@@ -2,9 +2,9 @@
 //! Stage: oci. Input: an image in any format. Output: [`BaseImage`].
 //!
 //! ```text
-//! files ─→ formats (documents, platform) ─→ scan ─→ image
+//! files ─→ formats (documents, platform) ─→ scan ─→ read ─→ image
 //! (by name) (which config, which layers)   (bytes)  (checked)
-//! spec ─→ own ────────────────────────────────────────┘
+//! spec ─→ own ─────────────────────────────────────┘
 //! ```
 
 mod beneath;
@@ -18,10 +18,13 @@ mod inherit;
 mod name;
 mod nix_state;
 mod own;
+mod read;
 mod scan;
+mod state_file;
 
 pub use error::{Error, Problem};
-pub use image::{BaseImage, read_base};
+pub use image::BaseImage;
 pub use inherit::{inherit, inherit_history};
 pub use name::BaseName;
+pub use read::read_base;
 pub use scan::scan;

@@ -12,29 +12,11 @@ use crate::oci::layer_reader::read_tar;
 use crate::oci::unpack::{TarError, TarReader};
 use crate::store::Store;
 
-/// A file of the database or of accounts, with its place in the base image.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StateFile {
-    /// The file's name in the directory of the database.
-    pub name: &'static str,
-    /// The file's name in the layer's archive.
-    path: ImagePath,
-    /// The index of the layer, from 0 at the bottom.
-    layer: usize,
-}
-
 /// The largest file that is copied. The database of a million store paths has a quarter of this
 /// size.
 const LARGEST: u64 = 2 << 30;
 /// The largest file of accounts.
 const LARGEST_ACCOUNTS: u64 = 16 << 20;
-
-impl StateFile {
-    /// Describes a file of the database in a layer.
-    pub fn new(name: &'static str, path: ImagePath, layer: usize) -> Self {
-        Self { name, path, layer }
-    }
-}
 
 impl BaseImage {
     /// Returns whether the base image has a Nix database.

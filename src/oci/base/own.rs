@@ -9,7 +9,7 @@ use super::error::Problem;
 use super::image::{BaseImage, LayerTree, check_trees};
 use super::scan::scan;
 use crate::layer::{BaseLayerTree, outline_layer};
-use crate::oci::artifact::IndexSpec;
+use crate::oci::index_spec::IndexSpec;
 use crate::oci::platform::Platform;
 use crate::oci::recognise::{GivenFile, recognise};
 use crate::oci::spec::ImageSpec;

@@ -20,9 +20,9 @@ use serde_json::Value;
 
 use crate::oci::Error;
 use crate::oci::base::{self, BaseImage};
-use crate::oci::blob::LayerBlob;
 use crate::oci::compression::Compression;
 use crate::oci::config::ContainerConfig;
+use crate::oci::layer_blob::LayerBlob;
 use crate::oci::layer_compression::LayerCompression;
 pub use layer_set::{FILE as LAYER_SET_FILE, LayerSet};
 pub use nix_state::{NixState, nix_state};

@@ -9,8 +9,8 @@ use crate::closure::{Closure, NarHash};
 use crate::digest::{Checksum, DiffId, Digest, DigestWriter};
 use crate::layer::LayerContents;
 use crate::oci::Error;
-use crate::oci::blob::LayerBlob;
 use crate::oci::json_file;
+use crate::oci::layer_blob::LayerBlob;
 use crate::oci::layer_compression::LayerCompression;
 use crate::oci::sources::SourceInfo;
 use crate::oci::spec::{self, ImageSpecJson};
@@ -125,7 +125,7 @@ impl PreviousLayer {
             size: self.size,
             checksum: self.checksum,
             source: LayerSource::Made(contents),
-            compressed: self.compressed.filter(|blob| LayerCompression::of(blob) == compression),
+            compressed: self.compressed.filter(|blob| blob.compression() == compression),
             compressed_file: None,
         }
     }

@@ -4,58 +4,14 @@
 use std::io::{self, Read};
 
 use tar::{EntryType, Header};
-use thiserror::Error;
 
 use super::pax::Records;
-use super::tar_reader::{TarError, TarReader, shown};
-use crate::image_path::{LONGEST_COMPONENT, LONGEST_PATH};
-
-/// Says what is wrong with a member.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub enum MemberProblem {
-    /// A header with a name or records is too large.
-    #[error("has {size} bytes of names and records, and {most} are the most")]
-    Record {
-        /// The number of bytes that the header announces.
-        size: u64,
-        /// The largest allowed number.
-        most: u64,
-    },
-    /// PAX records are malformed.
-    #[error("has malformed PAX records")]
-    Records,
-    /// The member has two extended headers with a name, a target or records.
-    #[error("has two names or two sets of records")]
-    Twice,
-    /// The path is too long for Linux.
-    #[error("has a path of more than {LONGEST_PATH} bytes")]
-    LongPath,
-    /// A component of the path is too long for Linux.
-    #[error("has a name of more than {LONGEST_COMPONENT} bytes")]
-    LongComponent,
-    /// The name has a NUL.
-    #[error("has a NUL in its name")]
-    Nul,
-    /// A number is missing, malformed or too large.
-    #[error("has no valid {0}")]
-    Number(&'static str),
-    /// The map of a sparse file does not match its size.
-    #[error("has a wrong map of a sparse file")]
-    Sparse,
-    /// The path leads out of the image.
-    #[error("leads out of the image")]
-    LeadsOut,
-    /// The target of a hard link leads out of the image.
-    #[error("is a hard link to `{0}`, which leads out of the image")]
-    LinkLeadsOut(String),
-    /// The target of a hard link does not exist, or is a directory.
-    #[error("is a hard link to `{0}`, and there is no such file before it")]
-    NoTarget(String),
-}
+use super::tar_blocks::TarBlocks;
+use super::tar_error::{MemberProblem, TarError, shown};
 
 /// A member, which is also the reader of its body.
 pub struct Member<'r, R> {
-    pub(super) reader: &'r mut TarReader<R>,
+    pub(super) blocks: &'r mut TarBlocks<R>,
     pub(super) header: Header,
     pub(super) path: Vec<u8>,
     pub(super) target: Option<Vec<u8>>,
@@ -150,7 +106,7 @@ impl<R: Read> Read for Member<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match &mut self.body {
             MemberBody::Plain { left } => {
-                let read = self.reader.read_stored(buffer, *left)?;
+                let read = self.blocks.read_some(buffer, *left)?;
                 *left -= read as u64;
                 Ok(read)
             }
@@ -162,7 +118,7 @@ impl<R: Read> Read for Member<'_, R> {
                     return Ok(count);
                 }
                 if *data > 0 {
-                    let read = self.reader.read_stored(buffer, *data)?;
+                    let read = self.blocks.read_some(buffer, *data)?;
                     *data -= read as u64;
                     return Ok(read);
                 }

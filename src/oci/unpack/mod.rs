@@ -10,10 +10,13 @@ mod document;
 mod limits;
 mod member;
 mod pax;
+mod tar_blocks;
+mod tar_error;
 mod tar_reader;
 
 pub use document::{CONFIG, MANIFEST, parse_json};
 pub use limits::{Budget, Counted, Limited, UnpackLimits};
-pub use member::{Member, MemberProblem};
+pub use member::Member;
 pub use pax::Records;
-pub use tar_reader::{TarError, TarReader, has_check_sum, shown};
+pub use tar_error::{MemberProblem, TarError, shown};
+pub use tar_reader::{TarReader, has_check_sum};

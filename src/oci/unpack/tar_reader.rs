@@ -7,96 +7,31 @@
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 
-use tar::{EntryType, GnuExtSparseHeader, Header};
-use thiserror::Error;
-
 use super::limits::UnpackLimits;
-use super::member::{Member, MemberBody, MemberProblem};
+use super::member::{Member, MemberBody};
 use super::pax::Records;
+use super::tar_blocks::{BLOCK, TarBlocks};
+use super::tar_error::{MemberProblem, TarError, shown};
 use crate::image_path::{LONGEST_COMPONENT, LONGEST_PATH};
+use tar::{EntryType, GnuExtSparseHeader, Header};
 
-const BLOCK: u64 = 512;
 /// The largest size of an extended header, such as one with a long name.
 const RECORD: u64 = 1 << 20;
 
-/// Says why reading an archive failed.
-#[derive(Debug, Error)]
-pub enum TarError {
-    /// The archive can't be read, or ends too early ([`io::ErrorKind::UnexpectedEof`]).
-    #[error("{0}")]
-    Read(#[source] io::Error),
-    /// The body of a member can't be read.
-    #[error("its member `{name}` can't be read: {error}")]
-    Body {
-        /// The member's name.
-        name: String,
-        /// The error of the reader.
-        error: io::Error,
-    },
-    /// A block is not a header.
-    #[error("it has no tar header at byte {0}")]
-    NoHeader(u64),
-    /// A member is not valid.
-    #[error("its member `{name}` {problem}")]
-    Member {
-        /// The member's name.
-        name: String,
-        /// The problem.
-        problem: MemberProblem,
-    },
-}
-
-impl From<io::Error> for TarError {
-    fn from(error: io::Error) -> Self {
-        match error.downcast::<Self>() {
-            Ok(error) => error,
-            Err(error) => Self::Read(error),
-        }
-    }
-}
-
-impl From<TarError> for io::Error {
-    fn from(error: TarError) -> Self {
-        match error {
-            TarError::Read(error) => error,
-            error => Self::new(io::ErrorKind::InvalidData, error),
-        }
-    }
-}
-
 /// Reads a tar archive.
 pub struct TarReader<R> {
-    from: R,
-    skip: fn(&mut R, u64) -> io::Result<()>,
-    /// The position of the reader.
-    at: u64,
+    blocks: TarBlocks<R>,
     /// The position of the next header.
     next: u64,
     limits: UnpackLimits,
-}
-
-impl<R: Read> TarReader<R> {
-    /// Makes a reader of an archive.
-    pub fn new(from: R) -> Self {
-        Self { from, skip: read_over, at: 0, next: 0, limits: UnpackLimits::chosen() }
-    }
 }
 
 impl TarReader<BufReader<File>> {
     /// Makes a reader that seeks over bodies. Such a reader does not notice that bytes of a body
     /// are missing.
     pub fn seeking(from: BufReader<File>) -> Self {
-        let skip = |file: &mut BufReader<File>, bytes| match i64::try_from(bytes) {
-            Ok(bytes) => file.seek_relative(bytes),
-            Err(_) => Err(io::ErrorKind::UnexpectedEof.into()),
-        };
-        Self { from, skip, at: 0, next: 0, limits: UnpackLimits::chosen() }
+        Self { blocks: TarBlocks::seeking(from), next: 0, limits: UnpackLimits::chosen() }
     }
-}
-
-fn read_over(from: &mut impl Read, bytes: u64) -> io::Result<()> {
-    let read = io::copy(&mut from.take(bytes), &mut io::sink())?;
-    if read < bytes { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
 }
 
 /// The extended headers of a member.
@@ -108,6 +43,11 @@ struct Extensions {
 }
 
 impl<R: Read> TarReader<R> {
+    /// Makes a reader of an archive.
+    pub fn new(from: R) -> Self {
+        Self { blocks: TarBlocks::new(from), next: 0, limits: UnpackLimits::chosen() }
+    }
+
     /// Returns the next member, or `None` at the end of the archive.
     ///
     /// # Errors
@@ -155,39 +95,21 @@ impl<R: Read> TarReader<R> {
 
     /// Returns the inner reader.
     pub fn into_inner(self) -> R {
-        self.from
+        self.blocks.into_inner()
     }
 
     /// Reads the next header.
     fn header(&mut self) -> Result<Option<Header>, TarError> {
-        let over = self.next - self.at;
-        (self.skip)(&mut self.from, over)?;
-        self.at = self.next;
+        self.blocks.skip_to(self.next)?;
         let mut header = Header::new_old();
-        if !self.block(header.as_mut_bytes())? || *header.as_bytes() == [0; 512] {
+        if !self.blocks.read_block(header.as_mut_bytes())? || *header.as_bytes() == [0; 512] {
             return Ok(None);
         }
         if !has_check_sum(header.as_bytes()) {
             return Err(TarError::NoHeader(self.next));
         }
-        self.next = self.at;
+        self.next = self.blocks.at();
         Ok(Some(header))
-    }
-
-    /// Reads a whole block, or nothing at the end.
-    fn block(&mut self, block: &mut [u8]) -> Result<bool, TarError> {
-        let mut read = 0;
-        while read < block.len() {
-            match self.from.read(&mut block[read..]) {
-                Ok(0) if read == 0 => return Ok(false),
-                Ok(0) => return Err(TarError::Read(io::ErrorKind::UnexpectedEof.into())),
-                Ok(count) => read += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        self.at += read as u64;
-        Ok(true)
     }
 
     /// Reads the body of an extended header.
@@ -197,12 +119,7 @@ impl<R: Read> TarReader<R> {
         if size > RECORD {
             return Err(problem(MemberProblem::Record { size, most: RECORD }));
         }
-        let mut bytes = Vec::new();
-        self.from.by_ref().take(size).read_to_end(&mut bytes)?;
-        if (bytes.len() as u64) < size {
-            return Err(TarError::Read(io::ErrorKind::UnexpectedEof.into()));
-        }
-        self.at += size;
+        let bytes = self.blocks.read_bytes(size)?;
         self.next += size.next_multiple_of(BLOCK);
         Ok(bytes)
     }
@@ -260,9 +177,9 @@ impl<R: Read> TarReader<R> {
             _ => (MemberBody::Plain { left: stored }, stored),
         };
         // The blocks of the map are between the header and the body.
-        self.next = end + (self.at - offset);
+        self.next = end + (self.blocks.at() - offset);
         let header = header.clone();
-        Ok(Member { reader: self, header, path, target, records, size, offset, body })
+        Ok(Member { blocks: &mut self.blocks, header, path, target, records, size, offset, body })
     }
 
     /// Reads the map of a sparse file in the format of old GNU tars: sizes of holes and of data.
@@ -288,7 +205,7 @@ impl<R: Read> TarReader<R> {
         while more {
             let mut block = GnuExtSparseHeader::new();
             let mut bytes = [0; BLOCK as usize];
-            if !self.block(&mut bytes).map_err(MapError::Read)? {
+            if !self.blocks.read_block(&mut bytes).map_err(MapError::Read)? {
                 return Err(MapError::Read(TarError::Read(io::ErrorKind::UnexpectedEof.into())));
             }
             block.as_mut_bytes().copy_from_slice(&bytes);
@@ -297,19 +214,6 @@ impl<R: Read> TarReader<R> {
         }
         let is_whole = left == 0 && gnu.real_size().is_ok_and(|size| size == at);
         if is_whole { Ok(map) } else { Err(MapError::Wrong) }
-    }
-
-    /// Reads some stored bytes of a body of which `left` bytes are left.
-    pub(super) fn read_stored(&mut self, buffer: &mut [u8], left: u64) -> io::Result<usize> {
-        if left == 0 || buffer.is_empty() {
-            return Ok(0);
-        }
-        let read = self.from.by_ref().take(left).read(buffer)?;
-        if read == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        self.at += read as u64;
-        Ok(read)
     }
 }
 
@@ -328,13 +232,6 @@ pub fn has_check_sum(block: &[u8; 512]) -> bool {
         sum += u32::from(*byte);
     }
     header.cksum().is_ok_and(|recorded| recorded == sum)
-}
-
-/// Returns the first 100 bytes of a name, for messages.
-pub fn shown(name: &[u8]) -> String {
-    const SHOWN: usize = 100;
-    let text = name[..name.len().min(SHOWN)].escape_ascii().to_string();
-    if name.len() > SHOWN { text + "…" } else { text }
 }
 
 #[cfg(test)]

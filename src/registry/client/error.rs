@@ -2,10 +2,11 @@
 //! Stage: registry.
 
 use std::fmt;
+use std::path::Path;
 
 use thiserror::Error;
 
-use super::credentials::{Credentials, Login, LookedIn};
+use super::credentials::{Credentials, CredentialsError, Login, LookedIn};
 use super::no_answer::NoAnswer;
 use super::registries_conf::RegistriesError;
 use crate::digest::BlobDigest;
@@ -106,8 +107,8 @@ pub enum ClientError {
         found: String,
     },
     /// The credentials could not be read.
-    #[error("credentials: {0}")]
-    Credentials(String),
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
     /// A file of certificates is not valid.
     #[error("{file}: {reason}")]
     Certificate {
@@ -116,6 +117,13 @@ pub enum ClientError {
         /// The reason, for people.
         reason: String,
     },
+}
+
+impl ClientError {
+    /// Says why a file of certificates can't be used.
+    pub fn certificate(file: &Path, reason: impl ToString) -> Self {
+        Self::Certificate { file: file.display().to_string(), reason: reason.to_string() }
+    }
 }
 
 impl Hint for ClientError {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use super::request::ServedTags;
+use super::served_tags::ServedTags;
 use crate::outgoing::Tag;
 use crate::registry::storage::StorageError;
 

@@ -15,6 +15,7 @@ mod nix_build;
 mod package_lists;
 mod processes;
 mod request;
+mod served_tags;
 mod signatures;
 
 use std::collections::BTreeMap;
@@ -42,7 +43,8 @@ use package_lists::PackageLists;
 pub use error::OnDemandError;
 pub use nix_build::{NixAccess, NixBuild, NixLimits, PopularityFile};
 pub use package_lists::LIST_TYPE;
-pub use request::{PackageRequest, PackageSource, ParseSourceError, ServedTags};
+pub use request::{PackageRequest, PackageSource, ParseSourceError};
+pub use served_tags::ServedTags;
 pub use signatures::{RequiredSignatures, TrustedKey};
 
 /// The time for which a failed build is remembered: clients ask several times.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::error::OnDemandError;
+use super::served_tags::ServedTags;
 use crate::foreign::PublicUrl;
 use crate::outgoing::{Tag, TaggedName};
 
@@ -112,28 +113,6 @@ impl PackageSource {
 /// Returns whether a revision has the form of a commit.
 pub fn is_commit(text: &str) -> bool {
     text.len() == 40 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-}
-
-/// The tags that clients may ask for. The code of a revision that a client can name is evaluated.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ServedTags {
-    /// The tag `latest` only, which stands for the configured revision.
-    #[default]
-    Latest,
-    /// The tag `latest`, and the branches and tags of the packages' repository.
-    Branches,
-    /// The tag `latest`, the branches and tags, and the commits in these.
-    Commits,
-}
-
-impl fmt::Display for ServedTags {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Latest => "`latest` alone",
-            Self::Branches => "`latest`, branches and tags",
-            Self::Commits => "`latest`, branches, tags and their commits",
-        })
-    }
 }
 
 /// A request for an image of packages.

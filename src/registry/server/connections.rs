@@ -3,7 +3,6 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,7 +16,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use super::guests::{Guest, Guests};
+use super::connection::{Connection, Role};
+use super::guests::Guests;
 use super::handle::handle;
 use super::impatient::Impatient;
 use super::shared::Shared;
@@ -62,15 +62,6 @@ impl Limits {
     }
 }
 
-/// The kind of requests that are answered at an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// Requests to a registry.
-    Registry,
-    /// Requests for `/healthz` and `/metrics` only, without TLS and passwords.
-    Admin,
-}
-
 /// The state that every connection needs.
 #[derive(Clone)]
 pub struct Connections {
@@ -84,16 +75,6 @@ pub struct Connections {
     pub guests: Guests,
     /// Becomes true when the server is to stop.
     pub stop: watch::Receiver<bool>,
-}
-
-/// The state of a connection that its requests need.
-pub struct Connection {
-    /// The address of the other end.
-    pub peer: IpAddr,
-    /// The kind of requests that are answered.
-    pub role: Role,
-    /// The connection's entry in the list of open connections.
-    pub guest: Arc<Guest>,
 }
 
 impl Connections {

@@ -16,7 +16,7 @@ use axum::response::Response;
 use tokio::time::timeout;
 
 use super::answer::{self, answer};
-use super::connections::{Connection, Role};
+use super::connection::{Connection, Role};
 use super::map;
 use super::permissions::Asker;
 use super::referrers::asks_for;

@@ -4,6 +4,7 @@
 
 mod answer;
 mod cache;
+mod connection;
 mod connections;
 mod for_parts;
 mod guests;

@@ -13,7 +13,8 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::cache::Cache;
-use super::connections::{Connections, Limits, Role};
+use super::connection::Role;
+use super::connections::{Connections, Limits};
 use super::for_parts::CacheForParts;
 use super::guests::Guests;
 use super::layer_body::Makers;

@@ -4,13 +4,14 @@
 use serde_json::Value;
 
 use super::LARGEST_ID;
+use super::config_values::ConfigValues;
 use super::finding::{Check, Finding, Level};
 use super::health::lint_health;
 use super::identity::{Identity, Lacking, identity_of};
 use super::provided::Provided;
-use super::start::{Start, StartProblem};
+use super::surroundings::Surroundings;
 use crate::oci::ImageSpec;
-use crate::report::image_files::{Absent, FileKind, Found, ImageFiles, Last};
+use crate::report::image_files::{Absent, FileKind, Found, ImageFiles};
 
 /// Variables that name a file or directory that must exist, and what happens if it does not.
 const FILES: [(&str, &str); 7] = [
@@ -32,14 +33,14 @@ const TMP_MODE: u32 = 0o1777;
 
 /// Checks the config by the files of the image.
 pub fn lint(files: &ImageFiles, spec: &ImageSpec) -> Vec<Finding> {
-    let config = Config(spec);
+    let config = ConfigValues(spec);
     let mut findings = Vec::new();
     let volumes = spec.config.as_map().get("Volumes").and_then(Value::as_object);
     let provided = Provided::new(volumes.into_iter().flat_map(|it| it.keys()).map(String::as_str));
 
     let identity = identity_of(files, &provided, config.text("User"));
     lint_user(config.text("User"), &identity, &mut findings);
-    let start = Start {
+    let surroundings = Surroundings {
         files,
         provided: &provided,
         architecture: spec.architecture.as_oci(),
@@ -48,56 +49,17 @@ pub fn lint(files: &ImageFiles, spec: &ImageSpec) -> Vec<Finding> {
         library_path: config.variable("LD_LIBRARY_PATH").unwrap_or_default().to_owned(),
         directory: config.text("WorkingDir").trim_end_matches('/').to_owned(),
     };
-    lint_working_dir(&start, &mut findings);
+    lint_working_dir(&surroundings, &mut findings);
     let key = if config.list("Entrypoint").is_empty() { "Cmd" } else { "Entrypoint" };
     if let Some(program) = config.list(key).first()
-        && let Some(problem) = start.problem(program)
+        && let Some(problem) = surroundings.problem(program)
     {
-        findings.push(found(problem, program, &format!("`{key}` begins with it, and")));
+        findings.push(problem.finding(program, &format!("`{key}` begins with it, and")));
     }
-    lint_health(&start, &config, &mut findings);
-    lint_files(&start, &config, &mut findings);
-    lint_tmp(&start, &config, &mut findings);
+    lint_health(&surroundings, &config, &mut findings);
+    lint_files(&surroundings, &config, &mut findings);
+    lint_tmp(&surroundings, &config, &mut findings);
     findings
-}
-
-/// Reads the config of an image.
-pub struct Config<'s>(&'s ImageSpec);
-
-impl Config<'_> {
-    /// Returns a value, or none if the key is not there.
-    pub fn value(&self, key: &str) -> Option<&Value> {
-        self.0.config.as_map().get(key)
-    }
-
-    /// Returns the texts of a list, and nothing if the key is not there.
-    pub fn list(&self, key: &str) -> Vec<&str> {
-        let list = self.value(key).and_then(Value::as_array).into_iter().flatten();
-        list.filter_map(Value::as_str).collect()
-    }
-
-    fn text(&self, key: &str) -> &str {
-        self.value(key).and_then(Value::as_str).unwrap_or_default()
-    }
-
-    /// Returns the value of a variable of `Env`: the last one counts.
-    fn variable(&self, name: &str) -> Option<&str> {
-        let variables = self.list("Env").into_iter().rev();
-        let mut pairs = variables.filter_map(|pair| pair.split_once('='));
-        pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
-    }
-}
-
-/// Makes a finding of the reason why a program can't be started.
-pub fn found(problem: StartProblem, program: &str, why: &str) -> Finding {
-    let StartProblem { check, level, text } = problem;
-    let path = Some(program.to_owned());
-    Finding { check, level, layer: None, path, message: format!("{why} {text}"), more: 0 }
-}
-
-/// Makes a finding of a path, or of the config alone.
-pub fn finding(check: Check, level: Level, path: Option<&str>, message: String) -> Finding {
-    Finding { check, level, layer: None, path: path.map(str::to_owned), message, more: 0 }
 }
 
 /// Checks `user[:group]`, each by name or by number.
@@ -109,7 +71,7 @@ fn lint_user(
     if let Err(Lacking { what, name, file }) = identity {
         let message =
             format!("`User` is {what} `{name}`, and {file} of the image has none of that name");
-        findings.push(finding(Check::MissingUser, Level::Error, None, message));
+        findings.push(Finding::of_config(Check::MissingUser, Level::Error, message));
     }
     let (name, group) = user.split_once(':').unwrap_or((user, ""));
     for (number, what) in [(name, "user"), (group, "group")] {
@@ -117,7 +79,7 @@ fn lint_user(
             let message = format!(
                 "`User` is {what} {number}: engines without root have none over {LARGEST_ID}"
             );
-            findings.push(finding(Check::MissingUser, Level::Warning, None, message));
+            findings.push(Finding::of_config(Check::MissingUser, Level::Warning, message));
         }
     }
     if let Ok(identity) = identity
@@ -132,19 +94,19 @@ fn lint_user(
         let message = format!(
             "`User` is `{name}`: Kubernetes' `runAsNonRoot` takes numbers alone, here {number}"
         );
-        findings.push(finding(Check::RunAsNonRoot, Level::Note, None, message));
+        findings.push(Finding::of_config(Check::RunAsNonRoot, Level::Note, message));
     }
 }
 
 /// Checks `WorkingDir`. Engines make one that is not there.
-fn lint_working_dir(start: &Start, findings: &mut Vec<Finding>) {
-    if start.directory.is_empty() {
+fn lint_working_dir(surroundings: &Surroundings, findings: &mut Vec<Finding>) {
+    if surroundings.directory.is_empty() {
         return;
     }
-    let text = match start.provided.find(start.files, &start.directory, Last::Followed) {
+    let text = match surroundings.look_up(&surroundings.directory) {
         Found::Here(directory, searched) if directory.kind == FileKind::Directory => {
             let may_search = |identity: &Identity| identity.may_search(directory.attributes);
-            match (&start.identity, start.denied(&searched)) {
+            match (&surroundings.identity, surroundings.denied(&searched)) {
                 (_, Some(denied)) => format!("it is in {denied}"),
                 (Some(identity), None) if !may_search(identity) => {
                     let mode = directory.attributes.mode;
@@ -159,18 +121,23 @@ fn lint_working_dir(start: &Start, findings: &mut Vec<Finding>) {
         Found::Nowhere(Absent::Nothing(_)) | Found::Unknown => return,
     };
     let message = format!("`WorkingDir` is it, and {text}");
-    findings.push(finding(Check::WorkingDir, Level::Error, Some(&start.directory), message));
+    findings.push(Finding::of_path(
+        Check::WorkingDir,
+        Level::Error,
+        &surroundings.directory,
+        message,
+    ));
 }
 
 /// Checks the files that variables name.
-fn lint_files(start: &Start, config: &Config, findings: &mut Vec<Finding>) {
+fn lint_files(surroundings: &Surroundings, config: &ConfigValues, findings: &mut Vec<Finding>) {
     for (name, then) in FILES {
         let path = config.variable(name).filter(|path| path.starts_with('/'));
         // `/tmp` has a check of its own.
         let Some(path) = path.filter(|path| !is_tmp(path)) else { continue };
-        if let Found::Nowhere(_) = start.provided.find(start.files, path, Last::Followed) {
+        if let Found::Nowhere(_) = surroundings.look_up(path) {
             let message = format!("`{name}` names it, and it is not in the image: {then}");
-            findings.push(finding(Check::MissingFile, Level::Warning, Some(path), message));
+            findings.push(Finding::of_path(Check::MissingFile, Level::Warning, path, message));
         }
     }
 }
@@ -180,13 +147,13 @@ fn is_tmp(path: &str) -> bool {
 }
 
 /// Checks that every user may make temporary files.
-fn lint_tmp(start: &Start, config: &Config, findings: &mut Vec<Finding>) {
-    if start.provided.may_have(b"tmp") {
+fn lint_tmp(surroundings: &Surroundings, config: &ConfigValues, findings: &mut Vec<Finding>) {
+    if surroundings.provided.may_have(b"tmp") {
         return;
     }
     let texts = ["Env", "Cmd", "Entrypoint"].map(|key| config.list(key)).concat();
     let is_named = texts.iter().any(|text| text.contains("/tmp"));
-    let (level, message) = match start.provided.find(start.files, "/tmp", Last::Followed) {
+    let (level, message) = match surroundings.look_up("/tmp") {
         Found::Unknown => return,
         Found::Here(directory, _) if directory.kind == FileKind::Directory => {
             let mode = directory.attributes.mode;
@@ -207,5 +174,5 @@ fn lint_tmp(start: &Start, config: &Config, findings: &mut Vec<Finding>) {
             (Level::Note, "is not in the image: programs that need temporary files fail".to_owned())
         }
     };
-    findings.push(finding(Check::Tmp, level, Some("/tmp"), message));
+    findings.push(Finding::of_path(Check::Tmp, level, "/tmp", message));
 }

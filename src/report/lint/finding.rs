@@ -27,6 +27,18 @@ pub struct Finding {
     pub more: usize,
 }
 
+impl Finding {
+    /// Makes a finding of a path.
+    pub fn of_path(check: Check, level: Level, path: &str, message: String) -> Self {
+        Self { check, level, layer: None, path: Some(path.to_owned()), message, more: 0 }
+    }
+
+    /// Makes a finding of the config alone.
+    pub fn of_config(check: Check, level: Level, message: String) -> Self {
+        Self { check, level, layer: None, path: None, message, more: 0 }
+    }
+}
+
 fn is_zero(number: &usize) -> bool {
     *number == 0
 }

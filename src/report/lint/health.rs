@@ -3,9 +3,10 @@
 
 use serde_json::Value;
 
-use super::config::{Config, finding, found};
+use super::config_values::ConfigValues;
 use super::finding::{Check, Finding, Level};
-use super::start::{Program, Start};
+use super::start::{Program, StartProblem};
+use super::surroundings::Surroundings;
 use crate::image_path::split;
 
 /// The words that shells know without a program.
@@ -21,36 +22,40 @@ const BUILTINS: [&str; 61] = [
 const SHELL: &str = "/bin/sh";
 
 /// Checks `Healthcheck`, and `Shell`.
-pub fn lint_health(start: &Start, config: &Config, findings: &mut Vec<Finding>) {
+pub fn lint_health(
+    surroundings: &Surroundings,
+    config: &ConfigValues,
+    findings: &mut Vec<Finding>,
+) {
     let test = config.value("Healthcheck").and_then(|health| health.get("Test"));
     let test = test.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
     let test: Vec<_> = test.collect();
     let shell = config.list("Shell").first().copied();
     if let ["CMD", program, ..] = test[..] {
-        let problem = start.problem(program);
+        let problem = surroundings.problem(program);
         findings
-            .extend(problem.map(|problem| found(problem, program, "`Healthcheck` runs it, and")));
+            .extend(problem.map(|problem| problem.finding(program, "`Healthcheck` runs it, and")));
     }
     if let ["CMD-SHELL", text, ..] = test[..] {
         let program = shell.unwrap_or(SHELL);
         let why = "`Healthcheck` runs a command by it, and";
-        match start.problem(program) {
-            Some(problem) => findings.push(found(problem, program, why)),
-            None => lint_command(start, program, text, findings),
+        match surroundings.problem(program) {
+            Some(problem) => findings.push(problem.finding(program, why)),
+            None => lint_command(surroundings, program, text, findings),
         }
     } else if let Some(program) = shell
-        && let Some(problem) = start.problem(program)
+        && let Some(problem) = surroundings.problem(program)
     {
         // The shell is only used by builds on top of this image.
-        let problem = super::start::StartProblem { level: Level::Warning, ..problem };
-        findings.push(found(problem, program, "`Shell` begins with it, and"));
+        let problem = StartProblem { level: Level::Warning, ..problem };
+        findings.push(problem.finding(program, "`Shell` begins with it, and"));
     }
 }
 
 /// Checks the first word of a shell's command, if it is a plain word and not built into shells.
-fn lint_command(start: &Start, shell: &str, text: &str, findings: &mut Vec<Finding>) {
+fn lint_command(surroundings: &Surroundings, shell: &str, text: &str, findings: &mut Vec<Finding>) {
     // These shells contain the usual programs, which then need no files in the image.
-    match start.find(shell) {
+    match surroundings.find(shell) {
         Program::Here(file, _) => {
             let name = split(file.path.as_bytes()).1;
             if [&b"busybox"[..], b"toybox"].iter().any(|own| name.starts_with(own)) {
@@ -64,9 +69,9 @@ fn lint_command(start: &Start, shell: &str, text: &str, findings: &mut Vec<Findi
     if word.is_empty() || !word.chars().all(is_plain) || BUILTINS.contains(&word) {
         return;
     }
-    if let Some(problem) = start.problem(word) {
+    if let Some(problem) = surroundings.problem(word) {
         let message = format!("`Healthcheck` begins with it, and {}", problem.text);
         let check = if problem.level == Level::Error { problem.check } else { Check::MissingFile };
-        findings.push(finding(check, Level::Warning, Some(word), message));
+        findings.push(Finding::of_path(check, Level::Warning, word, message));
     }
 }

@@ -8,9 +8,9 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;
 
-use super::start::Start;
+use super::surroundings::Surroundings;
 use crate::report::elf::Elf;
-use crate::report::image_files::{Found, ImageFile, Last, ReadAt};
+use crate::report::image_files::{Found, ImageFile, ReadAt};
 
 /// The largest number of objects that are read.
 const OBJECTS: usize = 1000;
@@ -46,7 +46,7 @@ enum Rules {
 
 /// The loader of a program.
 pub struct Libraries<'a> {
-    start: &'a Start<'a>,
+    surroundings: &'a Surroundings<'a>,
     /// None for a loader whose rules are not known.
     rules: Option<Rules>,
     /// The names by which the loader itself is known.
@@ -78,7 +78,7 @@ enum Search {
 
 impl<'a> Libraries<'a> {
     /// Reads the configuration of a loader, given the name by which the program knows it.
-    pub fn new(start: &'a Start<'a>, name: &str, loader: &ImageFile) -> Self {
+    pub fn new(surroundings: &'a Surroundings<'a>, name: &str, loader: &ImageFile) -> Self {
         let base = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
         let real = text_of(loader.path.as_bytes()).unwrap_or_default();
         let own_names = vec![base(name), base(&real)];
@@ -90,7 +90,8 @@ impl<'a> Libraries<'a> {
         } else {
             None
         };
-        let mut libraries = Self { start, rules, own_names, default: None, cached: Vec::new() };
+        let mut libraries =
+            Self { surroundings, rules, own_names, default: None, cached: Vec::new() };
         libraries.default = match rules {
             // Alpine's gcompat has glibc's name, and loads what musl's loader loads.
             Some(Rules::Glibc) if libraries.has_musl_beside(&real) => {
@@ -163,7 +164,7 @@ impl<'a> Libraries<'a> {
             };
         }
         // `$ORIGIN` in the variable is the program's.
-        let own = (self.start.library_path.clone(), &*objects[0].origin);
+        let own = (self.surroundings.library_path.clone(), &*objects[0].origin);
         let chain = || std::iter::successors(Some(number), |number| objects[*number].by);
         let mut groups: Vec<(String, &str)> = Vec::new();
         let text = |path: &Option<Vec<u8>>| {
@@ -225,10 +226,10 @@ impl<'a> Libraries<'a> {
         let path = if path.starts_with('/') {
             path.to_owned()
         } else {
-            format!("{}/{path}", self.start.directory)
+            format!("{}/{path}", self.surroundings.directory)
         };
-        let files = self.start.files;
-        match self.start.provided.find(files, &path, Last::Followed) {
+        let files = self.surroundings.files;
+        match self.surroundings.look_up(&path) {
             Found::Nowhere(_) => Search::Nowhere(Vec::new()),
             Found::Unknown => Search::Unknown,
             Found::Here(file, _) => match files.open(&file) {
@@ -256,8 +257,8 @@ impl<'a> Libraries<'a> {
     }
 
     fn has_musl_beside(&self, real: &str) -> bool {
-        let files = self.start.files;
-        match self.start.provided.find(files, parent(real), Last::Followed) {
+        let files = self.surroundings.files;
+        match self.surroundings.look_up(parent(real)) {
             Found::Here(directory, _) => files
                 .names_in(&directory)
                 .is_ok_and(|names| names.iter().any(|name| name.starts_with(b"ld-musl-"))),
@@ -271,14 +272,14 @@ impl<'a> Libraries<'a> {
         // Nix's loader searches only directories of its own store path. Their names are texts in
         // the loader's file.
         let texts = match real.starts_with("/nix/store/") {
-            true => self.start.files.bytes(loader, LOADER).ok()?,
+            true => self.surroundings.files.bytes(loader, LOADER).ok()?,
             false => None,
         };
         let searches = |directory: &str| {
             let text = format!("{directory}/\0");
             texts.as_ref().is_none_or(|texts| contains(texts, text.as_bytes()))
         };
-        let triplets: &[&str] = match self.start.architecture {
+        let triplets: &[&str] = match self.surroundings.architecture {
             oci_spec::image::Arch::Amd64 => &["x86_64-linux-gnu", "i386-linux-gnu"],
             oci_spec::image::Arch::ARM64 => &["aarch64-linux-gnu"],
             oci_spec::image::Arch::i386 => &["i386-linux-gnu"],
@@ -325,8 +326,8 @@ impl<'a> Libraries<'a> {
 
     /// Returns the absolute paths that are texts in glibc's cache of libraries.
     fn paths_in_cache(&self) -> Vec<String> {
-        let files = self.start.files;
-        let cache = match self.start.provided.find(files, "/etc/ld.so.cache", Last::Followed) {
+        let files = self.surroundings.files;
+        let cache = match self.surroundings.look_up("/etc/ld.so.cache") {
             Found::Here(cache, _) => files.bytes(&cache, CACHE).ok().flatten().unwrap_or_default(),
             Found::Nowhere(_) | Found::Unknown => return Vec::new(),
         };
@@ -349,8 +350,8 @@ impl<'a> Libraries<'a> {
     /// Returns the text of a file: `Some(None)` if the file does not exist, and `None` if it is
     /// unknown whether it exists.
     fn text(&self, path: &str) -> Option<Option<String>> {
-        let files = self.start.files;
-        match self.start.provided.find(files, path, Last::Followed) {
+        let files = self.surroundings.files;
+        match self.surroundings.look_up(path) {
             Found::Unknown => None,
             Found::Nowhere(_) => Some(None),
             Found::Here(file, _) => {
@@ -366,8 +367,8 @@ impl<'a> Libraries<'a> {
             if pattern.starts_with('/') { pattern.to_owned() } else { format!("/etc/{pattern}") };
         let Some((directory, name)) = pattern.rsplit_once('/') else { return Some(Vec::new()) };
         let Some((before, after)) = name.split_once('*') else { return Some(vec![pattern]) };
-        let files = self.start.files;
-        let found = match self.start.provided.find(files, directory, Last::Followed) {
+        let files = self.surroundings.files;
+        let found = match self.surroundings.look_up(directory) {
             Found::Unknown => return None,
             Found::Nowhere(_) => return Some(Vec::new()),
             Found::Here(found, _) => found,

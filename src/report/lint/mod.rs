@@ -2,6 +2,7 @@
 //! Stage: report. Input: [`ImageSpec`]. Output: [`Finding`]s.
 
 mod config;
+mod config_values;
 mod files;
 mod finding;
 mod health;
@@ -12,6 +13,7 @@ mod program;
 mod provided;
 mod script;
 mod start;
+mod surroundings;
 
 use rayon::prelude::*;
 

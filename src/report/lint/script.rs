@@ -1,6 +1,10 @@
 //! Reads the first bytes of a file as the kernel does to find out how to start it.
 //! Stage: report (pure). Input: at most 256 bytes. Output: [`Head`].
 
+/// The number of bytes of a file that the kernel reads to find out how to start it
+/// (`BINPRM_BUF_SIZE`).
+pub const START: usize = 256;
+
 /// The kind of a file that is started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Head {
@@ -40,7 +44,7 @@ pub fn head_of(start: &[u8]) -> Head {
         Some(newline) => &rest[..newline],
         None => {
             let first = rest.iter().position(|byte| !blank(byte)).unwrap_or(rest.len());
-            let is_whole = start.len() < super::start::START || rest[first..].iter().any(end);
+            let is_whole = start.len() < START || rest[first..].iter().any(end);
             if !is_whole {
                 return Head::Problem(
                     "has a first line with an interpreter of more than 253 bytes, which the kernel does not read",

@@ -6,43 +6,17 @@
 
 use std::path::Path;
 
-use oci_spec::image::Arch;
-
-use super::finding::{Check, Level};
-use super::identity::Identity;
+use super::finding::{Check, Finding, Level};
 use super::libraries::{Libraries, MissingLibrary};
 use super::program::{HEAD, Machine, machine, misfit, numbers};
-use super::provided::Provided;
-use super::script::{Head, head_of};
+use super::script::{Head, START, head_of};
+use super::surroundings::Surroundings;
 use crate::image_path::ImagePath;
 use crate::report::elf::Elf;
-use crate::report::image_files::{
-    Absent, Body, FileKind, Found, ImageFile, ImageFiles, Last, ReadAt, Searched,
-};
+use crate::report::image_files::{Absent, Body, FileKind, Found, ImageFile, ReadAt, Searched};
 
-/// The number of bytes of a file that the kernel reads to find out how to start it
-/// (`BINPRM_BUF_SIZE`).
-pub const START: usize = 256;
 /// The largest number of interpreters of interpreters that the kernel takes (Linux, `fs/exec.c`).
 const INTERPRETERS: usize = 5;
-
-/// The surroundings in which programs are started.
-pub struct Start<'a> {
-    /// The files of the image.
-    pub files: &'a ImageFiles<'a>,
-    /// The paths that may exist although the image does not have them.
-    pub provided: &'a Provided,
-    /// The architecture of the image.
-    pub architecture: Arch,
-    /// The user; none if it is not known.
-    pub identity: Option<Identity>,
-    /// The directories that are searched for programs: `PATH`.
-    pub path: String,
-    /// The directories that are searched for libraries: `LD_LIBRARY_PATH`.
-    pub library_path: String,
-    /// The working directory.
-    pub directory: String,
-}
 
 /// Says why a program can't be started.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,7 +39,15 @@ pub enum Program {
     Unknown,
 }
 
-impl Start<'_> {
+impl StartProblem {
+    /// Makes a finding of the problem of a program. `why` says what starts the program.
+    pub fn finding(self, program: &str, why: &str) -> Finding {
+        let Self { check, level, text } = self;
+        Finding::of_path(check, level, program, format!("{why} {text}"))
+    }
+}
+
+impl Surroundings<'_> {
     /// Returns the reason why a program can't be started, if there is one.
     pub fn problem(&self, program: &str) -> Option<StartProblem> {
         self.start(program, "it", 0)
@@ -92,7 +74,7 @@ impl Start<'_> {
             return Program::Nowhere("has no name".to_owned());
         }
         if program.contains('/') {
-            return match self.provided.find(self.files, self.absolute(program), Last::Followed) {
+            return match self.look_up(self.absolute(program)) {
                 Found::Here(file, searched) => Program::Here(file, searched),
                 Found::Unknown => Program::Unknown,
                 Found::Nowhere(absent) => {
@@ -104,7 +86,7 @@ impl Start<'_> {
         for directory in self.path.split(':') {
             let path = self.absolute(&format!("{directory}/{program}"));
             let path = if directory.is_empty() { self.absolute(program) } else { path };
-            match self.provided.find(self.files, path, Last::Followed) {
+            match self.look_up(path) {
                 Found::Here(file, searched) => {
                     // A file that can't be executed is ignored, and the search goes on.
                     if self.may_execute(&file) {
@@ -127,30 +109,6 @@ impl Start<'_> {
                 self.path
             )),
         }
-    }
-
-    fn absolute(&self, path: &str) -> String {
-        if path.starts_with('/') { path.to_owned() } else { format!("{}/{path}", self.directory) }
-    }
-
-    /// Describes the first directory on the way that the user may not search.
-    pub fn denied(&self, searched: &[Searched]) -> Option<String> {
-        let identity = self.identity.as_ref()?;
-        let denied =
-            searched.iter().find(|directory| !identity.may_search(directory.attributes))?;
-        Some(format!(
-            "{}, which {identity} may not search (mode {:04o})",
-            denied.path, denied.attributes.mode
-        ))
-    }
-
-    fn may_execute(&self, file: &ImageFile) -> bool {
-        let is_file = matches!(file.kind, FileKind::File(_));
-        is_file
-            && match &self.identity {
-                Some(identity) => identity.may_execute(file.attributes),
-                None => file.attributes.mode & 0o111 != 0,
-            }
     }
 
     fn execute(&self, file: &ImageFile, subject: &str, depth: usize) -> Option<StartProblem> {
@@ -220,7 +178,7 @@ impl Start<'_> {
         let Ok(path) = std::str::from_utf8(interpreter) else { return None };
         // The kernel does not search `PATH`.
         let absolute = self.absolute(path);
-        let found = self.provided.find(self.files, &absolute, Last::Followed);
+        let found = self.look_up(&absolute);
         let (file, searched) = match found {
             Found::Here(file, searched) => (file, searched),
             Found::Unknown => return None,
@@ -294,7 +252,7 @@ impl Start<'_> {
         let text = std::str::from_utf8(interpreter).ok()?;
         let absolute = self.absolute(text);
         let name = interpreter.escape_ascii();
-        let loader = match self.provided.find(self.files, &absolute, Last::Followed) {
+        let loader = match self.look_up(&absolute) {
             Found::Unknown => return None,
             Found::Here(loader, _) => loader,
             Found::Nowhere(absent) => {

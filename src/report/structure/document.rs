@@ -4,8 +4,7 @@
 //! The fields and their defaults are those of container-structure-test's README. An unknown field
 //! is an error: if its test were left out, it would seem to pass.
 
-use thiserror::Error;
-
+use super::error::DocumentError;
 use super::node::{Value, YamlNode, of_json, of_yaml};
 use crate::layer::Pattern;
 use crate::oci::nearest_of;
@@ -114,23 +113,6 @@ pub enum Expected {
     Text(String),
     /// A text in which the pattern is found.
     Pattern(Pattern),
-}
-
-/// Says what is wrong with a document.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[error("{}{}{reason}", at.map(|(line, column)| format!("line {line}, column {column}: ")).unwrap_or_default(), if path.is_empty() { String::new() } else { format!("{path}: ") })]
-pub struct DocumentError {
-    /// The line and column, from 1, if they are known.
-    at: Option<(usize, usize)>,
-    /// The path of keys to the value.
-    path: String,
-    reason: String,
-}
-
-impl DocumentError {
-    pub(super) fn new(at: Option<(usize, usize)>, path: &str, reason: &str) -> Self {
-        Self { at, path: path.to_owned(), reason: reason.to_owned() }
-    }
 }
 
 type Result<T> = std::result::Result<T, DocumentError>;

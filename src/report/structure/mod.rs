@@ -3,10 +3,12 @@
 
 mod check;
 mod document;
+mod error;
 mod node;
 mod outcome;
 
-pub use self::document::{DocumentError, Tests};
+pub use self::document::Tests;
+pub use self::error::DocumentError;
 pub use self::outcome::{FileOutcome, TestKind, TestOutcome, TestReport, TestVerdict};
 
 use self::check::TestedImage;

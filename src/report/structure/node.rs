@@ -7,7 +7,7 @@ use std::fmt;
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use super::DocumentError;
+use super::error::DocumentError;
 
 /// The most nodes of a document: a few bytes with YAML's aliases can stand for very many.
 const NODES: usize = 100_000;

@@ -14,7 +14,7 @@ use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{ClientConfig, SignatureScheme};
 
-use super::pem_files::{error, files_in};
+use super::pem_files::files_in;
 use super::verifier::{Unverified, Verifier};
 use crate::outgoing::RegistryName;
 use crate::registry::client::error::ClientError;
@@ -86,7 +86,7 @@ impl Certificates {
         if let Some(directory) = &self.directory {
             let found = read_directory(directory, provider)?;
             if found.authorities.is_empty() && found.clients.is_empty() {
-                return Err(error(directory, "there is no certificate in it"));
+                return Err(ClientError::certificate(directory, "there is no certificate in it"));
             }
             return Ok(found);
         }
@@ -108,7 +108,7 @@ impl Certificates {
 }
 
 fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, ClientError> {
-    pem::certificates(file).map_err(|reason| error(file, reason))
+    pem::certificates(file).map_err(|reason| ClientError::certificate(file, reason))
 }
 
 /// Presents the first certificate that the registry can verify.
@@ -127,7 +127,8 @@ impl ResolvesClientCert for ClientCertificates {
 
 /// Reads the certificates of a directory, by the extensions of its files.
 fn read_directory(directory: &Path, provider: &CryptoProvider) -> Result<Found, ClientError> {
-    let files = files_in(directory).map_err(|source| error(directory, source))?;
+    let files =
+        files_in(directory).map_err(|source| ClientError::certificate(directory, source))?;
     let (mut found, mut unused) = (Found::default(), None);
     for file in &files {
         match file.extension().and_then(|extension| extension.to_str()) {
@@ -139,7 +140,7 @@ fn read_directory(directory: &Path, provider: &CryptoProvider) -> Result<Found, 
             },
             Some("cert") => found.clients.push(Arc::new(read_pair(file, provider)?)),
             Some("key") if !files.contains(&file.with_extension("cert")) => {
-                return Err(error(
+                return Err(ClientError::certificate(
                     file,
                     "the certificate of this key is missing: its name must end in `.cert`",
                 ));
@@ -158,17 +159,18 @@ fn read_pair(file: &Path, provider: &CryptoProvider) -> Result<CertifiedKey, Cli
     let chain = certificates(file)?;
     let key_file = file.with_extension("key");
     let key = pem::key(&key_file).map_err(|source| match source {
-        PemError::Read(source) if source.kind() == io::ErrorKind::NotFound => error(
+        PemError::Read(source) if source.kind() == io::ErrorKind::NotFound => ClientError::certificate(
             file,
             format!(
                 "its key, {}, is missing; the name of an authority's certificate must end in `.crt`",
                 key_file.display()
             ),
         ),
-        source => error(&key_file, source),
+        source => ClientError::certificate(&key_file, source),
     })?;
-    CertifiedKey::from_der(chain, key, provider)
-        .map_err(|source| error(&key_file, format!("not the key of {}: {source}", file.display())))
+    CertifiedKey::from_der(chain, key, provider).map_err(|source| {
+        ClientError::certificate(&key_file, format!("not the key of {}: {source}", file.display()))
+    })
 }
 
 #[cfg(test)]

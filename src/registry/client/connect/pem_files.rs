@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 
 use tokio_rustls::rustls::pki_types::CertificateDer;
 
-use crate::registry::client::error::ClientError;
 use crate::registry::pem;
 
 /// Returns the certificates in the files of directories. Like OpenSSL, skips other files, and a
@@ -34,9 +33,4 @@ pub fn files_in(directory: &Path) -> io::Result<Vec<PathBuf>> {
     }
     files.sort();
     Ok(files)
-}
-
-/// Says why a file of certificates can't be used.
-pub fn error(file: &Path, reason: impl ToString) -> ClientError {
-    ClientError::Certificate { file: file.display().to_string(), reason: reason.to_string() }
 }

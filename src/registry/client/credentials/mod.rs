@@ -13,11 +13,17 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use super::error::ClientError;
+use thiserror::Error;
+
 use crate::outgoing::Reference;
 use crate::small_file;
 use auth_file::{AuthEntry, AuthFile};
 use helper::HelperError;
+
+/// Says why credentials can't be read: the place, and the reason.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("credentials: {0}")]
+pub struct CredentialsError(String);
 
 /// The credentials of a client.
 #[derive(Clone, PartialEq, Eq)]
@@ -100,9 +106,9 @@ impl Login {
 /// A helper that can't be run is not an error: the registry may not ask for credentials.
 ///
 /// # Errors
-/// Fails with [`ClientError::Credentials`] if a file is not valid, or if a helper failed and no
+/// Fails with [`CredentialsError`] if a file is not valid, or if a helper failed and no
 /// other place has credentials.
-pub fn look_up(sources: &[AuthSource], reference: &Reference) -> Result<Login, ClientError> {
+pub fn look_up(sources: &[AuthSource], reference: &Reference) -> Result<Login, CredentialsError> {
     let (registry, repository) = (reference.registry().as_str(), reference.repository().as_str());
     let mut looked_in = LookedIn::default();
     let mut failure = None;
@@ -119,7 +125,7 @@ pub fn look_up(sources: &[AuthSource], reference: &Reference) -> Result<Login, C
             }
         };
         let file = AuthFile::parse(&text).map_err(|error| {
-            ClientError::Credentials(format!("{source} is no file with credentials: {error}"))
+            CredentialsError(format!("{source} is no file with credentials: {error}"))
         })?;
         for entry in file.entries(registry, repository) {
             let found = match entry {
@@ -147,7 +153,7 @@ pub fn look_up(sources: &[AuthSource], reference: &Reference) -> Result<Login, C
         }
     }
     match failure {
-        Some(failure) => Err(ClientError::Credentials(failure)),
+        Some(failure) => Err(CredentialsError(failure)),
         None => Ok(login(None, looked_in)),
     }
 }
