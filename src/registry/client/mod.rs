@@ -4,6 +4,7 @@
 mod address;
 mod answer;
 mod authorization;
+mod body_stream;
 mod challenge;
 mod connect;
 mod credentials;

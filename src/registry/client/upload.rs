@@ -2,10 +2,11 @@
 //! Stage: registry. Input: a blob's digest, and a function that makes it. Output: the blob in the
 //! registry.
 
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufReader, Write};
 
 use super::answer::Answer;
 use super::authorization::Said;
+use super::body_stream::{Rest, Whole};
 use super::error::ClientError;
 use super::exchange::Payload;
 use super::no_answer::NoAnswer;
@@ -110,102 +111,22 @@ impl Upload<'_> {
         begun: Option<String>,
         make: impl Fn(&mut dyn Write) -> Result<(), ClientError> + Sync,
     ) -> Result<(), ClientError> {
-        let mut next = begun.map(|location| Place { location, offset: 0 });
-        let mut attempt = 0;
-        let mut turns = 0;
-        let mut authenticated = false;
-        let is_put = self.size <= SMALL || self.client.takes_no_patch();
-        let mut step = if is_put { Step::Put } else { Step::Patch };
-        let mut patch_refused = false;
+        let mut sending = Sending::new(self, begun);
         loop {
-            let here = match next.take() {
+            let here = match sending.next.take() {
                 Some(place) => place,
                 None => Place { location: self.begin()?, offset: 0 },
             };
             let said = self.client.said();
-            let reason = match self.step(step, &here, &said, &make) {
-                Ok(Sent::All(_)) if step == Step::Put => {
-                    if patch_refused {
-                        self.client.patch_nothing();
-                    }
-                    return Ok(());
-                }
-                Ok(Sent::All(end)) => match self.finish(&end)? {
-                    None => return Ok(()),
-                    // The bytes were checked here, so they are not at fault. If the upload does not
-                    // exist any more, the registry has lost it.
-                    Some(answer) if may_be_sent_again(answer.status, 1) => {
-                        format!("status {} at the end", answer.status)
-                    }
-                    Some(answer) => return Err(self.client.refused("a blob", &answer)),
-                },
-                Ok(Sent::Refused(answer)) if answer.asks_for_authorization() && !authenticated => {
-                    authenticated = true;
-                    self.client.authenticate(&answer, &said)?;
-                    next = if step == Step::Patch { self.where_it_is(&here) } else { None };
-                    continue;
-                }
-                // The upload may no longer exist: begin a new one.
-                Ok(Sent::Refused(answer))
-                    if step == Step::Patch
-                        && here.offset == 0
-                        && may_be_no_patch(answer.status) =>
-                {
-                    self.cancel(&here.location);
-                    step = Step::Put;
-                    // With one of these statuses, the upload may have been lost. With any other
-                    // one, `PATCH` was refused.
-                    patch_refused = !matches!(answer.status, 404 | 416);
-                    continue;
-                }
-                // No byte has been sent yet. Send the blob in the way that the answer asks for.
-                Ok(Sent::Refused(answer)) if is_turned(&answer) && turns < TURNS => {
-                    turns += 1;
-                    if answer.status == 417 {
-                        self.client.expect_nothing();
-                        next = Some(here);
-                    } else {
-                        let location = self.client.location(&answer);
-                        next = location.map(|location| Place { location, ..here });
-                    }
-                    continue;
-                }
-                // The answer to an earlier attempt may have been lost, although the blob arrived.
-                Ok(Sent::Refused(_)) if step == Step::Put && self.is_there() => return Ok(()),
-                Ok(Sent::Refused(answer)) if may_be_sent_again(answer.status, here.offset) => {
-                    format!("status {}", answer.status)
-                }
-                Ok(Sent::Refused(answer)) => return Err(self.client.refused("a blob", &answer)),
-                Err(Failed::Made(error)) => {
-                    // The upload will not be resumed.
-                    self.cancel(&here.location);
-                    return Err(error);
-                }
-                // Some gateways add headers to `100 Continue`. Send the body without waiting for
-                // it.
-                Err(Failed::Sent(NoAnswer::Continue)) if turns < TURNS => {
-                    turns += 1;
-                    self.client.expect_nothing();
-                    continue;
-                }
-                Err(Failed::Sent(reason)) if reason.is_permanent() => {
-                    return Err(self.unreachable(&here, reason));
-                }
-                Err(Failed::Sent(reason)) => reason.to_string(),
+            let verdict = match self.step(sending.step, &here, &said, &make) {
+                Ok(Sent::All(end)) => sending.complete(&end)?,
+                Ok(Sent::Refused(answer)) => sending.refused(&here, &said, answer)?,
+                Err(failed) => sending.failed(&here, failed)?,
             };
-            attempt += 1;
-            if attempt == ATTEMPTS {
-                return Err(self.unreachable(&here, NoAnswer::Broken(reason)));
-            }
-            self.client.pause(attempt - 1, &format!("{}: {reason}", self.digest))?;
-            authenticated = false;
-            // If resuming has failed once, the registry's offset can't be relied on: begin again.
-            let may_resume = step == Step::Patch && here.offset == 0;
-            next = if may_resume { self.where_it_is(&here) } else { None };
-            // If the registry refuses the request in the middle of the bytes, this client only sees
-            // a broken connection.
-            if next.is_none() && attempt == PATCHES {
-                step = Step::Put;
+            match verdict {
+                Verdict::Done => return Ok(()),
+                Verdict::Again => {}
+                Verdict::Retry(reason) => sending.retry(&here, reason)?,
             }
         }
     }
@@ -297,6 +218,155 @@ impl Upload<'_> {
     }
 }
 
+/// What follows from the answer to a request.
+enum Verdict {
+    /// The registry has the blob.
+    Done,
+    /// The next request is another one. The attempt goes on.
+    Again,
+    /// The attempt failed, for this reason.
+    Retry(String),
+}
+
+/// The state of sending a blob, from one request to the next.
+struct Sending<'u> {
+    upload: &'u Upload<'u>,
+    /// The place of the next request; none if an upload has to begin.
+    next: Option<Place>,
+    /// The kind of the next request.
+    step: Step,
+    /// The number of attempts that failed.
+    attempt: u32,
+    /// The number of times that the blob was sent in another way, or to another address.
+    turns: usize,
+    /// True if this attempt has fetched new credentials.
+    authenticated: bool,
+    /// True if the registry does not support `PATCH`.
+    patch_refused: bool,
+}
+
+impl<'u> Sending<'u> {
+    fn new(upload: &'u Upload<'u>, begun: Option<String>) -> Self {
+        let is_put = upload.size <= SMALL || upload.client.takes_no_patch();
+        Self {
+            upload,
+            next: begun.map(|location| Place { location, offset: 0 }),
+            step: if is_put { Step::Put } else { Step::Patch },
+            attempt: 0,
+            turns: 0,
+            authenticated: false,
+            patch_refused: false,
+        }
+    }
+
+    /// Completes the upload of bytes that have arrived.
+    fn complete(&self, end: &str) -> Result<Verdict, ClientError> {
+        let upload = self.upload;
+        if self.step == Step::Put {
+            if self.patch_refused {
+                upload.client.patch_nothing();
+            }
+            return Ok(Verdict::Done);
+        }
+        match upload.finish(end)? {
+            None => Ok(Verdict::Done),
+            // The bytes were checked here, so they are not at fault. If the upload does not exist any
+            // more, the registry has lost it.
+            Some(answer) if may_be_sent_again(answer.status, 1) => {
+                Ok(Verdict::Retry(format!("status {} at the end", answer.status)))
+            }
+            Some(answer) => Err(upload.client.refused("a blob", &answer)),
+        }
+    }
+
+    /// Reacts to an answer by which the registry does not accept the bytes.
+    fn refused(
+        &mut self,
+        here: &Place,
+        said: &Said,
+        answer: Answer,
+    ) -> Result<Verdict, ClientError> {
+        let upload = self.upload;
+        let is_patch = self.step == Step::Patch;
+        if answer.asks_for_authorization() && !self.authenticated {
+            self.authenticated = true;
+            upload.client.authenticate(&answer, said)?;
+            self.next = if is_patch { upload.where_it_is(here) } else { None };
+            return Ok(Verdict::Again);
+        }
+        // The upload may no longer exist: begin a new one.
+        if is_patch && here.offset == 0 && may_be_no_patch(answer.status) {
+            upload.cancel(&here.location);
+            self.step = Step::Put;
+            // With one of these statuses, the upload may have been lost. With any other one, `PATCH`
+            // was refused.
+            self.patch_refused = !matches!(answer.status, 404 | 416);
+            return Ok(Verdict::Again);
+        }
+        // No byte has been sent yet. Send the blob in the way that the answer asks for.
+        if is_turned(&answer) && self.turns < TURNS {
+            self.turns += 1;
+            let location = if answer.status == 417 {
+                upload.client.expect_nothing();
+                Some(here.location.clone())
+            } else {
+                upload.client.location(&answer)
+            };
+            self.next = location.map(|location| Place { location, offset: here.offset });
+            return Ok(Verdict::Again);
+        }
+        // The answer to an earlier attempt may have been lost, although the blob arrived.
+        if !is_patch && upload.is_there() {
+            return Ok(Verdict::Done);
+        }
+        if may_be_sent_again(answer.status, here.offset) {
+            return Ok(Verdict::Retry(format!("status {}", answer.status)));
+        }
+        Err(upload.client.refused("a blob", &answer))
+    }
+
+    /// Reacts to a request that was not answered.
+    fn failed(&mut self, here: &Place, failed: Failed) -> Result<Verdict, ClientError> {
+        match failed {
+            Failed::Made(error) => {
+                // The upload will not be resumed.
+                self.upload.cancel(&here.location);
+                Err(error)
+            }
+            // Some gateways add headers to `100 Continue`. Send the body without waiting for it.
+            Failed::Sent(NoAnswer::Continue) if self.turns < TURNS => {
+                self.turns += 1;
+                self.upload.client.expect_nothing();
+                Ok(Verdict::Again)
+            }
+            Failed::Sent(reason) if reason.is_permanent() => {
+                Err(self.upload.unreachable(here, reason))
+            }
+            Failed::Sent(reason) => Ok(Verdict::Retry(reason.to_string())),
+        }
+    }
+
+    /// Waits before the next attempt, and decides where it begins.
+    fn retry(&mut self, here: &Place, reason: String) -> Result<(), ClientError> {
+        let upload = self.upload;
+        self.attempt += 1;
+        if self.attempt == ATTEMPTS {
+            return Err(upload.unreachable(here, NoAnswer::Broken(reason)));
+        }
+        upload.client.pause(self.attempt - 1, &format!("{}: {reason}", upload.digest))?;
+        self.authenticated = false;
+        // If resuming has failed once, the registry's offset can't be relied on: begin again.
+        let may_resume = self.step == Step::Patch && here.offset == 0;
+        self.next = if may_resume { upload.where_it_is(here) } else { None };
+        // If the registry refuses the request in the middle of the bytes, this client only sees a
+        // broken connection.
+        if self.next.is_none() && self.attempt == PATCHES {
+            self.step = Step::Put;
+        }
+        Ok(())
+    }
+}
+
 /// The request that contains a blob's bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Step {
@@ -357,48 +427,6 @@ fn arrived(range: &str, size: u64) -> Option<u64> {
     (first == "0" && last > 0 && last < size).then_some(last + 1)
 }
 
-/// Passes on the bytes after the first `skip`.
-struct Rest<W> {
-    out: W,
-    skip: u64,
-    gone: bool,
-}
-
-impl<W: Write> Write for Rest<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let skipped = self.skip.min(bytes.len() as u64) as usize;
-        if skipped > 0 {
-            self.skip -= skipped as u64;
-            return Ok(skipped);
-        }
-        let written = self.out.write(bytes);
-        self.gone |= written.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
-        written
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
-    }
-}
-
-/// A reader that fails if the bytes end early: the registry must not wait for bytes that never
-/// come.
-struct Whole<R> {
-    reader: R,
-    left: u64,
-}
-
-impl<R: Read> Read for Whole<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.reader.read(buffer)?;
-        if read == 0 && self.left > 0 && !buffer.is_empty() {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        self.left = self.left.saturating_sub(read as u64);
-        Ok(read)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -417,26 +445,5 @@ mod tests {
         ] {
             assert_eq!(arrived(range, 999), expected, "{range}");
         }
-    }
-
-    #[test]
-    fn the_rest_is_what_comes_after() {
-        for skip in [0, 1, 4, 5, 9, 10] {
-            let mut rest = Rest { out: Vec::new(), skip, gone: false };
-            rest.write_all(b"01234").unwrap();
-            rest.write_all(b"56789").unwrap();
-            assert_eq!(rest.out, b"0123456789"[skip as usize..]);
-        }
-    }
-
-    #[test]
-    fn an_early_end_is_an_error() {
-        let mut whole = Whole { reader: &b"abc"[..], left: 4 };
-        assert_eq!(
-            whole.read_to_end(&mut Vec::new()).unwrap_err().kind(),
-            io::ErrorKind::UnexpectedEof
-        );
-        let mut whole = Whole { reader: &b"abc"[..], left: 3 };
-        assert_eq!(whole.read_to_end(&mut Vec::new()).unwrap(), 3);
     }
 }
