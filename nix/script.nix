@@ -34,16 +34,18 @@ let
   # (the grammar is that of github.com/distribution/reference).
   nameProblem =
     let
-      label = "([a-z0-9]|[a-z0-9][a-z0-9-]*[a-z0-9])";
-      host = "(${label}(\\.${label})*|\\[[a-f0-9:]+])(:[0-9]+)?";
       components = lib.splitString "/" imageName;
+      isRegistry = import ./is-registry.nix { inherit lib; };
       isRepository = import ./is-repository.nix { inherit lib; };
+      withRegistry = lib.length components > 1 && isRepository (lib.tail components);
       withTag = builtins.match "(.*):([^/:]+)" name;
     in
     if builtins.match ".*://.*" name != null then ": leave out `${builtins.head (builtins.match "(.*://).*" name)}`"
     else if builtins.match ".*@.*" name != null then ": a digest can't be chosen, leave it out"
-    else if isRepository components || lib.length components > 1 && builtins.match host (lib.head components) != null && isRepository (lib.tail components) then
+    else if isRepository components || withRegistry && isRegistry (lib.head components) then
       if builtins.stringLength imageName <= 255 then null else ", which is longer than 255 characters"
+    else if withRegistry && builtins.match ".*[].:[].*" (lib.head components) != null then
+      ": `${lib.head components}` is not a registry, which is a host name, an IPv4 address or an IPv6 address in `[]`, perhaps with a port from 1 to 65535"
     else if withTag != null then ": give the tag by itself, `tag = \"${builtins.elemAt withTag 1}\"`"
     else "";
 

@@ -23,7 +23,7 @@ use crate::layer::{LayerPlan, PlanOptions, Popularity};
 use crate::oci::base::BaseName;
 use crate::oci::{
     self, Annotations, Architecture, BuildOptions, Built, Compression, Compressor, ImageSpec,
-    IndexEntry, IndexSpec,
+    IndexEntry, IndexSpec, check_annotation,
 };
 use crate::outgoing::{self, CheckedBy};
 use crate::sink::{Plain, Spliced};
@@ -192,9 +192,11 @@ pub fn index(store: &Store, arguments: &IndexArguments) -> Result<(), Failure> {
 }
 
 fn annotations<'a>(pairs: impl Iterator<Item = &'a str>) -> Result<Annotations, Failure> {
-    let pair = |pair: &str| match pair.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err(Failure::Annotation(pair.to_owned())),
+    let pair = |pair: &str| {
+        let split = pair.split_once('=').ok_or_else(|| Failure::Annotation(pair.to_owned()));
+        let (key, value) = split?;
+        check_annotation(key, value)?;
+        Ok((key.to_owned(), value.to_owned()))
     };
     pairs.map(pair).collect()
 }

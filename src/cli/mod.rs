@@ -47,6 +47,7 @@ use clap::error::{ContextKind, ContextValue};
 use thiserror::Error;
 
 use crate::error::{Hint, with_causes};
+use crate::oci::AnnotationError;
 use crate::oci::unpack::UnpackLimits;
 use crate::outgoing::{ParseReferenceError, without_user_information};
 #[cfg(feature = "registry")]
@@ -188,8 +189,10 @@ enum Failure {
     #[cfg(feature = "registry")]
     #[error(transparent)]
     Registries(#[from] client::RegistriesError),
-    #[error("`{0}` must be an annotation, `KEY=VALUE`")]
+    #[error("`{}` must be an annotation, `KEY=VALUE`", .0.escape_debug())]
     Annotation(String),
+    #[error("the set of annotations {0}")]
+    AnnotationText(#[from] AnnotationError),
     #[cfg(feature = "report")]
     #[error("{}", counts(*errors, *warnings))]
     Lint { errors: usize, warnings: usize },

@@ -39,7 +39,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-pub use annotations::{Annotations, annotated};
+pub use annotations::{AnnotationError, Annotations, annotated, check_annotation};
 pub use any_image::image_of;
 pub use architecture::Architecture;
 pub use artifact::{Artifact, Documents};

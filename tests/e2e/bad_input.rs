@@ -66,6 +66,22 @@ fn mistakes_in_nix_code_are_named() {
         (r#"{ name = "a:v1"; }"#, "give the tag by itself, `tag = \"v1\"`"),
         (r#"{ name = "https://registry.example/a"; }"#, "leave out `https://`"),
         (r#"{ name = "localhost:5000/-a"; }"#, "`name` must be an image name such as"),
+        (
+            r#"{ name = "x.example:99999/a"; }"#,
+            "`x.example:99999` is not a registry, which is a host name",
+        ),
+        (r#"{ name = "x.example:0/a"; }"#, "`x.example:0` is not a registry"),
+        (r#"{ name = "x.example:/a"; }"#, "`x.example:` is not a registry"),
+        (r#"{ name = "[:::]:5000/a"; }"#, "`[:::]:5000` is not a registry"),
+        (
+            r#"{ name = "a"; annotations."a\nb" = ""; }"#,
+            r#"`annotations` has the key "a\nb", with a control character"#,
+        ),
+        (
+            r#"{ name = "a"; annotations.a = builtins.fromJSON ''"\u001b[2J"''; }"#,
+            "`annotations.\"a\"` has a control character in it",
+        ),
+        (r#"{ name = "a"; config.Labels."" = "x"; }"#, "`config.Labels` has a key of no letters"),
         (r#"{ name = "a"; tag = "a/b"; }"#, "`tag` must be 1 to 128 letters"),
         (r#"{ name = "a"; maxLayer = 3; }"#, "unexpected argument 'maxLayer'"),
         (r#"{ name = "a"; maxLayers = 0; }"#, "an image may have 1 to 127 layers, not 0"),

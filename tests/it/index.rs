@@ -191,7 +191,11 @@ fn mistakes_are_named() {
             "two images of an index are for linux/amd64: ",
         ),
         (&["index", "-o", "i", "amd64.json,yes"], "`yes` must be an annotation, `KEY=VALUE`"),
-        (&["index", "-o", "i", "amd64.json", "--annotation", "=x"], "`=x` must be an annotation"),
+        (
+            &["index", "-o", "i", "amd64.json", "--annotation", "=x"],
+            "the set of annotations has a key of no letters",
+        ),
+        (&["index", "-o", "i", "amd64.json,a\u{1b}=x"], r#"has the key "a\u{1b}", with a control"#),
         (&["index", "-o", "i", "none.json"], "cannot read "),
         (
             &["copy", "newer.json", "oci:a"],

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::super::annotations::Annotations;
+use super::super::annotations::{self, Annotations};
 use super::super::architecture::Architecture;
 use super::super::created::Created;
 use crate::layer::{
@@ -26,7 +26,7 @@ pub struct BuildOptions {
     #[serde(default)]
     pub config: ContainerConfig,
     /// The annotations of the image's OCI manifest.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "annotations::given")]
     pub annotations: Annotations,
     /// The base image, in any format that [`read_base`](crate::oci::base::read_base) reads.
     #[serde(default)]
@@ -158,6 +158,11 @@ mod tests {
             (r#"{"architecture": "x86_64"}"#, "`arch` must be one of Go's names"),
             (r#"{"copyToRoot": ["/etc"]}"#, "/etc"),
             (r#"{"annotations": {"a": null}}"#, "expected a string"),
+            (r#"{"annotations": {"": "a"}}"#, "`annotations` has a key of no letters"),
+            (
+                r#"{"annotations": {"a": "\u0000"}}"#,
+                "`annotations` has the key `a`, with a control",
+            ),
             (r#"{"config": {"Entrypoint": "sh"}}"#, "`config.Entrypoint`"),
         ] {
             let error = parse(text).unwrap_err();

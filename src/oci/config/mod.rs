@@ -7,6 +7,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use thiserror::Error;
 
+use super::annotations::AnnotationError;
+
 /// A container's execution parameters, checked and in canonical spelling.
 ///
 /// The keys are those of image-spec's config.md, "config", and those that Docker adds. Like
@@ -68,6 +70,9 @@ pub enum ConfigError {
         /// The expected name, with an example.
         expected: &'static str,
     },
+    /// A label is refused.
+    #[error("`config.Labels` {0}")]
+    Label(AnnotationError),
     /// A key is there in two spellings.
     #[error("`config` has the key `{0}` twice, in different letter case")]
     RepeatedKey(&'static str),

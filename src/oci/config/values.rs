@@ -10,6 +10,7 @@ use std::fmt;
 use serde_json::{Map, Value};
 
 use super::{ConfigError, nearest_of};
+use crate::oci::annotations::check_annotation;
 
 /// Checks the value of a key in its canonical spelling. Durations that are texts become numbers.
 ///
@@ -34,6 +35,10 @@ pub(super) fn check(key: &'static str, value: &mut Value) -> Result<(), ConfigEr
             Err(wrong(key, signal, "a signal such as `SIGTERM`, `TERM`, `SIGRTMIN+3` or `15`"))
         }
         ("Healthcheck", Value::Object(check)) => healthcheck(check),
+        ("Labels", Value::Object(labels)) => labels.iter().try_for_each(|(name, value)| {
+            let checked = check_annotation(name, value.as_str().unwrap_or_default());
+            checked.map_err(ConfigError::Label)
+        }),
         _ => Ok(()),
     }
 }
@@ -230,6 +235,7 @@ mod tests {
             json!({"Env": ["A=1", "EMPTY=", "odd.name=x", "EQUALS=a=b"]}),
             json!({"ExposedPorts": {"80": {}, "80/tcp": {}, "53/UDP": {}, "8000-8010/tcp": {}, "9/sctp": {}}}),
             json!({"Volumes": {"/data": {}, "/a b/": {}}}),
+            json!({"Labels": {"a b": "two\nlines"}}),
             json!({"StopSignal": "SIGTERM"}),
             json!({"StopSignal": "term"}),
             json!({"StopSignal": "15"}),
@@ -266,6 +272,11 @@ mod tests {
             (
                 json!({"Volumes": {"data": {}}}),
                 "`config.Volumes` has `data`, which must be an absolute path, and not `/` itself",
+            ),
+            (json!({"Labels": {"": "x"}}), "`config.Labels` has a key of no letters"),
+            (
+                json!({"Labels": {"a": "\u{1b}[2J"}}),
+                "`config.Labels` has the key `a`, with a control character in its value",
             ),
             (
                 json!({"StopSignal": "SIGNOTHING"}),
