@@ -63,8 +63,11 @@ lib.fix (self:
         file = runCommand hex
           {
             nativeBuildInputs = [ skopeo ];
-            SSL_CERT_FILE = "${cacert}/etc/ssl/certs/ca-bundle.crt";
+            env.SSL_CERT_FILE = "${cacert}/etc/ssl/certs/ca-bundle.crt";
             impureEnvVars = lib.fetchers.proxyImpureEnvVars;
+            # An image made by Nix names store paths, of which some may be inputs of this derivation.
+            __structuredAttrs = true;
+            unsafeDiscardReferences.out = true;
             outputHashMode = "flat";
             outputHashAlgo = "sha256";
             outputHash = hex;

@@ -52,8 +52,11 @@ lib.fix (self:
   runCommand (lib.strings.sanitizeDerivationName name)
   {
     nativeBuildInputs = [ pkgs.buildPackages.skopeo ];
-    SSL_CERT_FILE = "${cacert}/etc/ssl/certs/ca-bundle.crt";
+    env.SSL_CERT_FILE = "${cacert}/etc/ssl/certs/ca-bundle.crt";
     impureEnvVars = lib.fetchers.proxyImpureEnvVars;
+    # An image made by Nix names store paths, of which some may be inputs of this derivation.
+    __structuredAttrs = true;
+    unsafeDiscardReferences.out = true;
     outputHashMode = "recursive";
     outputHashAlgo = "sha256";
     outputHash = hash;

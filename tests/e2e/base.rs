@@ -205,6 +205,36 @@ fn bases_are_pulled_from_a_registry() {
     ));
 }
 
+/// Checks that an image that was made by Nix can be pulled, though its configuration names a store path
+/// that also is an input of the derivation that pulls it.
+#[test]
+fn an_image_that_names_inputs_is_pulled() {
+    let version = run(&mut nix(&["eval", "--raw", "--expr", "builtins.nixVersion"]));
+    let mut numbers = version.split('.').map(|number| number.parse().unwrap_or(0));
+    if (numbers.next(), numbers.next()) < (Some(2), Some(14)) {
+        return; // Nix has no `unsafeDiscardReferences`.
+    }
+    let registry = Registry::start();
+    let remote = format!("{}/team/of-nix:v1", registry.host);
+    let spec = realise(
+        r#"(buildImage { name = "a"; config.Env = [ "CERTIFICATES=${pkgs.cacert}" ]; }).spec"#,
+    );
+    run(stowage(&["push", "--quiet"]).arg(spec).arg(&remote));
+
+    let prefetch = ["prefetch", "--quiet", "--tls-verify=false"];
+    let arguments = run(stowage(&prefetch).arg(&remote));
+    realise(&format!("pullImage {arguments}"));
+    let arguments = run(stowage(&prefetch).arg("--docker-tools").arg(&remote));
+    realise(&format!("dockerTools.pullImage {arguments}"));
+    let manifest =
+        skopeo(&["inspect", "--raw", "--tls-verify=false", &format!("docker://{remote}")]);
+    let manifest = serde_json::to_string(&manifest).unwrap();
+    let host = &registry.host;
+    realise(&format!(
+        r#"pullImageFromManifest {{ imageName = "team/of-nix"; imageTag = "v1"; registryUrl = "{host}"; tlsVerify = false; imageManifest = builtins.toFile "m" {manifest}; }}"#
+    ));
+}
+
 #[test]
 fn mistakes_are_named() {
     for (expression, message) in [
