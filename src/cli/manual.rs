@@ -121,7 +121,7 @@ fn stowage_commands() -> Vec<(String, Vec<String>)> {
         for line in text.lines().filter_map(|line| line.trim_start().strip_prefix("$ ")) {
             for mut words in shell_commands(line) {
                 if words.starts_with(&["nix", "run", ".#serve", "--"].map(str::to_owned)) {
-                    // What `nix/serve.nix` adds.
+                    // `nix/serve.nix` runs this command.
                     let serve = ["stowage", "serve", "--library", "nix"].map(str::to_owned);
                     words.splice(..4, serve);
                 }

@@ -2,7 +2,6 @@
 //! Stage: registry. Input: [`Catalog`]. Output: [`Registry`].
 
 use std::fmt;
-use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -88,80 +87,16 @@ impl Registry {
         address: impl ToSocketAddrs + fmt::Display,
         options: ServerOptions,
     ) -> Result<Self, SetupError> {
-        let ServerOptions {
-            tls,
-            users,
-            permissions,
-            trusted,
-            admin,
-            cache,
-            on_demand,
-            explain,
-            limits,
-        } = options;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            // There is one thread for the layer of each connection, and some for passwords.
-            .max_blocking_threads(limits.connections + 8)
-            .enable_io()
-            .enable_time()
-            .thread_name("registry")
-            .build()
-            .map_err(SetupError::Runtime)?;
-        let listening = |address: &str| {
-            let _guard = runtime.enter();
-            listen(address)
-                .map_err(|source| SetupError::Listen { address: address.to_owned(), source })
-        };
-        let listener = {
-            let _guard = runtime.enter();
-            listen(&address).map_err(|source| {
-                let address = address.to_string();
-                SetupError::Listen { address, source }
-            })?
-        };
-        let admin_listener = admin.as_deref().map(listening).transpose()?;
+        let limits = options.limits;
+        let runtime = runtime(limits)?;
+        let listener = listen(&runtime, &address)?;
+        let admin_listener =
+            options.admin.as_deref().map(|address| listen(&runtime, &address)).transpose()?;
         let admin = admin_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let address = listener.local_addr().map_err(SetupError::Runtime)?;
-        let storage = on_demand.as_ref().and_then(|on_demand| {
-            on_demand.storage.as_deref().map(|url| (url, on_demand.storage_keys.clone()))
-        });
-        let storage = storage
-            .map(|(url, keys)| runtime.block_on(ObjectStorage::open_with(url, keys)))
-            .transpose()?;
-        let metrics: Arc<Metrics> = Arc::default();
-        let ends = tls.as_ref().and_then(|certificate| certificate.ends);
-        metrics.certificate_ends(ends);
-        let tls = tls.map(|certificate| certificate.acceptor);
-        if let Some(storage) = &storage {
-            runtime.spawn(measure(storage.clone(), Arc::clone(&metrics)));
-        }
-        let on_demand = on_demand
-            .map(|it| Arc::new(OnDemand::new(it, store.clone(), storage, Arc::clone(&metrics))));
-        let shared = Arc::new(Shared {
-            catalog: ArcSwap::from_pointee(catalog),
-            on_demand,
-            store,
-            explain,
-            makers: Makers::new(rayon::current_num_threads()),
-            cache,
-            for_parts: CacheForParts::default(),
-            metrics: Arc::clone(&metrics),
-            tls: ArcSwapOption::from_pointee(tls),
-            users: ArcSwapOption::from_pointee(users),
-            permissions: ArcSwapOption::from_pointee(permissions),
-            trusted,
-            places: FairPlaces::new(Shares {
-                places: limits.connections,
-                client_places: limits.client_connections.clamp(1, limits.connections.max(1)),
-                queue: limits.connections,
-                client_queue: limits.connections,
-            }),
-            served: Mutex::default(),
-            error: Mutex::default(),
-        });
+        let shared = Arc::new(shared(&runtime, catalog, store, options)?);
         let (stop, stopped) = watch::channel(false);
-        let guests = Guests::new(limits.open(), Arc::clone(&metrics));
+        let guests = Guests::new(limits.open(), Arc::clone(&shared.metrics));
         let connections = Connections {
             shared: Arc::clone(&shared),
             role: Role::Registry,
@@ -267,8 +202,84 @@ async fn measure(storage: ObjectStorage, metrics: Arc<Metrics>) {
     }
 }
 
-fn listen(address: impl ToSocketAddrs) -> io::Result<tokio::net::TcpListener> {
-    let listener = TcpListener::bind(address)?;
-    listener.set_nonblocking(true)?;
-    tokio::net::TcpListener::from_std(listener)
+/// Makes the threads of a server.
+fn runtime(limits: Limits) -> Result<Runtime, SetupError> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        // There is one thread for the layer of each connection, and some for passwords.
+        .max_blocking_threads(limits.connections + 8)
+        .enable_io()
+        .enable_time()
+        .thread_name("registry")
+        .build()
+        .map_err(SetupError::Runtime)
+}
+
+/// Opens the storage, and makes the state that all connections share.
+fn shared(
+    runtime: &Runtime,
+    catalog: Catalog,
+    store: Store,
+    options: ServerOptions,
+) -> Result<Shared, SetupError> {
+    let ServerOptions {
+        tls, users, permissions, trusted, cache, on_demand, explain, limits, ..
+    } = options;
+    let metrics: Arc<Metrics> = Arc::default();
+    metrics.certificate_ends(tls.as_ref().and_then(|certificate| certificate.ends));
+    let on_demand = match on_demand {
+        Some(options) => {
+            let storage = storage(runtime, &options, &metrics)?;
+            let metrics = Arc::clone(&metrics);
+            Some(Arc::new(OnDemand::new(options, store.clone(), storage, metrics)))
+        }
+        None => None,
+    };
+    Ok(Shared {
+        catalog: ArcSwap::from_pointee(catalog),
+        on_demand,
+        store,
+        explain,
+        makers: Makers::new(rayon::current_num_threads()),
+        cache,
+        for_parts: CacheForParts::default(),
+        metrics,
+        tls: ArcSwapOption::from_pointee(tls.map(|certificate| certificate.acceptor)),
+        users: ArcSwapOption::from_pointee(users),
+        permissions: ArcSwapOption::from_pointee(permissions),
+        trusted,
+        places: FairPlaces::new(Shares {
+            places: limits.connections,
+            client_places: limits.client_connections.clamp(1, limits.connections.max(1)),
+            queue: limits.connections,
+            client_queue: limits.connections,
+        }),
+        served: Mutex::default(),
+        error: Mutex::default(),
+    })
+}
+
+/// Opens the storage that the options name, and begins to measure it.
+fn storage(
+    runtime: &Runtime,
+    options: &OnDemandOptions,
+    metrics: &Arc<Metrics>,
+) -> Result<Option<ObjectStorage>, SetupError> {
+    let Some(url) = options.storage.as_deref() else { return Ok(None) };
+    let keys = options.storage_keys.clone();
+    let storage = runtime.block_on(ObjectStorage::open_with(url, keys))?;
+    runtime.spawn(measure(storage.clone(), Arc::clone(metrics)));
+    Ok(Some(storage))
+}
+
+fn listen(
+    runtime: &Runtime,
+    address: &(impl ToSocketAddrs + fmt::Display),
+) -> Result<tokio::net::TcpListener, SetupError> {
+    let _guard = runtime.enter();
+    let listener = TcpListener::bind(address).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        tokio::net::TcpListener::from_std(listener)
+    });
+    listener.map_err(|source| SetupError::Listen { address: address.to_string(), source })
 }
