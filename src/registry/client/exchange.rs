@@ -1,10 +1,12 @@
 //! Sends requests over HTTP: follows redirections, limits the time, and tries again.
 //! Stage: registry. Input: [`Request`]s. Output: responses.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::fmt::Display;
 use std::io::Read;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use time::OffsetDateTime;
@@ -111,14 +113,21 @@ pub struct Exchange<'a> {
     no_expectation: AtomicBool,
     proxies: Arc<Proxies>,
     watch: &'a dyn Watch,
+    reported: Mutex<ReportedRetries>,
 }
+
+/// The retries that were reported since a blob was last moved completely. Many requests are under way at
+/// a time, and if the registry is gone, all of them fail for one reason: the reason is reported once for
+/// each attempt, and not for each request.
+#[derive(Default)]
+struct ReportedRetries(BTreeSet<(u32, String)>);
 
 impl<'a> Exchange<'a> {
     /// Prepares requests to `origin`.
     pub fn new(network: &Network, origin: Origin, watch: &'a dyn Watch) -> Self {
         let agent = network.agent(|proxy| config(proxy, ANSWER));
         let (no_expectation, proxies) = (AtomicBool::new(false), Arc::clone(network.proxies()));
-        Self { agent, origin, no_expectation, proxies, watch }
+        Self { agent, origin, no_expectation, proxies, watch, reported: Mutex::default() }
     }
 
     /// Returns the registry's own address.
@@ -261,12 +270,13 @@ impl<'a> Exchange<'a> {
                 }
                 Err(reason) => (reason.to_string(), None),
             };
-            self.pause(attempt, after.as_deref(), &format!("{url}: {reason}"))?;
+            self.pause(attempt, after.as_deref(), &url, &reason)?;
             attempt += 1;
         }
     }
 
-    /// Waits before the next attempt, and reports the wait to the watcher.
+    /// Waits before the next attempt at a subject, and reports the wait to the watcher, unless another
+    /// subject waits for the same reason.
     ///
     /// # Errors
     /// Fails with [`outgoing::Error::Write`] if the watcher ended the copy.
@@ -274,12 +284,24 @@ impl<'a> Exchange<'a> {
         &self,
         attempt: u32,
         retry_after: Option<&str>,
+        subject: &dyn Display,
         reason: &str,
     ) -> Result<(), ClientError> {
         let wait = wait(attempt, retry_after, OffsetDateTime::now_utc());
-        self.watch.retry(reason, wait);
+        if self.reported().0.insert((attempt, reason.to_owned())) {
+            self.watch.retry(&format!("{subject}: {reason}"), wait);
+        }
         std::thread::sleep(wait);
         Ok(self.watch.advance(0).map_err(outgoing::Error::Write)?)
+    }
+
+    /// Notes that a blob was moved completely: from now on, a retry is news again.
+    pub fn blob_moved(&self) {
+        self.reported().0.clear();
+    }
+
+    fn reported(&self) -> MutexGuard<'_, ReportedRetries> {
+        self.reported.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

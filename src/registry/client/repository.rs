@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::fmt::Display;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -425,12 +426,17 @@ impl<'a> Client<'a> {
         self.exchange.origin().is_verified()
     }
 
-    /// Waits before the next attempt, and reports the wait to the watcher.
+    /// Waits before the next attempt at a blob, and reports the wait to the watcher.
     ///
     /// # Errors
     /// Fails with [`Write`](crate::outgoing::Error::Write) if the watcher ended the copy.
-    pub fn pause(&self, attempt: u32, reason: &str) -> Result<(), ClientError> {
-        self.exchange.pause(attempt, None, reason)
+    pub fn pause(&self, attempt: u32, blob: &dyn Display, reason: &str) -> Result<(), ClientError> {
+        self.exchange.pause(attempt, None, blob, reason)
+    }
+
+    /// Notes that a blob was moved completely.
+    pub fn blob_moved(&self) {
+        self.exchange.blob_moved();
     }
 
     /// Sends a request once, with the given authorization.

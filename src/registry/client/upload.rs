@@ -124,7 +124,10 @@ impl Upload<'_> {
                 Err(failed) => sending.failed(&here, failed)?,
             };
             match verdict {
-                Verdict::Done => return Ok(()),
+                Verdict::Done => {
+                    self.client.blob_moved();
+                    return Ok(());
+                }
                 Verdict::Again => {}
                 Verdict::Retry(reason) => sending.retry(&here, reason)?,
             }
@@ -353,7 +356,7 @@ impl<'u> Sending<'u> {
         if self.attempt == ATTEMPTS {
             return Err(upload.unreachable(here, NoAnswer::Broken(reason)));
         }
-        upload.client.pause(self.attempt - 1, &format!("{}: {reason}", upload.digest))?;
+        upload.client.pause(self.attempt - 1, &upload.digest, &reason)?;
         self.authenticated = false;
         // If resuming has failed once, the registry's offset can't be relied on: begin again.
         let may_resume = self.step == Step::Patch && here.offset == 0;

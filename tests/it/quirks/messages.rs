@@ -178,6 +178,21 @@ fn a_registry_that_is_not_there_is_told_from_others() {
     }
 }
 
+/// Checks that the reason for waiting is reported once for each attempt, and not for each blob.
+#[test]
+fn waiting_is_reported_once_for_all_blobs() {
+    let image = Pushed::with_layers(12);
+    let quirks = Quirks { no_whole: Some(503), no_patch: Some((503, false)), ..Quirks::default() };
+    let broken = Quirky::start(quirks);
+    for host in ["127.0.0.1:1".to_owned(), broken.host()] {
+        let output = image.push(&host, &[]);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        let waits = said.matches("trying again").count();
+        assert!((1..=8).contains(&waits), "{waits}: {said}");
+    }
+}
+
 #[test]
 fn the_digest_is_printed() {
     let image = Pushed::new();

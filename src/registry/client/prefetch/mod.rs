@@ -440,6 +440,7 @@ impl Puller<'_> {
                     if found != *digest {
                         return Err(changed(digest.to_string(), found.to_string()));
                     }
+                    self.client.blob_moved();
                     return Ok(());
                 }
                 // A registry that does not support ranges begins at the first byte again.
@@ -459,7 +460,7 @@ impl Puller<'_> {
                 let (url, reason) = (PublicUrl::of(&url), NoAnswer::Broken(broken));
                 return Err(ClientError::Unreachable { url, reason }.into());
             }
-            self.client.pause(attempt, &format!("{}: {broken}", PublicUrl::of(&url)))?;
+            self.client.pause(attempt, &PublicUrl::of(&url), &broken)?;
         }
     }
 }
