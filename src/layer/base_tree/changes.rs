@@ -12,7 +12,7 @@ use crate::store::StorePath;
 /// The changes of one layer of a base to the layers below it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BaseLayerTree {
-    entries: BTreeMap<ImagePath, Change>,
+    entries: BTreeMap<ImagePath, Entry>,
     /// Names that a whiteout removes from the layers below.
     removed: BTreeSet<ImagePath>,
     /// Directories whose contents an opaque whiteout removes from the layers below.
@@ -40,8 +40,16 @@ pub struct HardLink {
     files_before: usize,
 }
 
+/// The last entry of a name that is a directory or a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Change {
+pub(super) struct Entry {
+    pub(super) change: Change,
+    /// The length of the longest name that the layer has right below; 0 if there is none.
+    pub(super) longest_name: u8,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Change {
     Node(BaseNode),
     /// A directory that has entries but none of its own: if it exists below, it keeps its
     /// attributes.
@@ -88,16 +96,16 @@ impl BaseLayerBuilder {
             tree.removed.insert(parent.join(hidden));
             return size;
         }
-        let implied = tree.imply(parent);
+        let implied = tree.imply(parent, last.len());
         let own = match entry {
             BaseEntry::Directory(attributes) => {
                 tree.state.remove(&name);
-                tree.entries.insert(name, Change::Node(BaseNode::Directory(attributes)));
+                tree.put(name, Change::Node(BaseNode::Directory(attributes)));
                 size
             }
             BaseEntry::Symlink(target) => {
                 tree.state.remove(&name);
-                tree.entries.insert(name, Change::Node(BaseNode::Symlink(target.to_vec())));
+                tree.put(name, Change::Node(BaseNode::Symlink(target.to_vec())));
                 size + target.len() as u64
             }
             BaseEntry::HardLink(target) => {
@@ -123,6 +131,13 @@ impl BaseLayerBuilder {
 }
 
 impl BaseLayerTree {
+    /// Adds a directory or a link, which keeps the longest name below it.
+    fn put(&mut self, name: ImagePath, change: Change) {
+        let entry =
+            self.entries.entry(name).or_insert(Entry { change: Change::Implied, longest_name: 0 });
+        entry.change = change;
+    }
+
     fn add_file(&mut self, name: ImagePath) -> u64 {
         self.others.push(hash(name.as_bytes()));
         self.entries.remove(&name);
@@ -169,10 +184,21 @@ impl BaseLayerTree {
     }
 
     /// Returns the names of the links, and of the directories without an entry, that have entries of
-    /// the layer below them.
-    pub(super) fn passed(&self) -> impl Iterator<Item = &ImagePath> {
-        let implied = self.entries.iter().filter(|(_, change)| **change == Change::Implied);
-        self.passed_links.iter().chain(implied.map(|(name, _)| name))
+    /// the layer below them, and the directories that whiteouts are in. A name may come more than once.
+    pub(super) fn passed(&self) -> impl Iterator<Item = ImagePath> {
+        let is_implied = |entry: &Entry| entry.change == Change::Implied;
+        let implied = self.entries.iter().filter(move |(_, entry)| is_implied(entry));
+        let whiteouts = self.removed.iter().map(ImagePath::parent);
+        let passed = self.passed_links.iter().chain(implied.map(|(name, _)| name));
+        passed.chain(&self.emptied).cloned().chain(whiteouts)
+    }
+
+    /// Returns the directories and links of the layer at a name and below it, sorted.
+    pub(super) fn from(&self, name: &ImagePath) -> impl Iterator<Item = (&ImagePath, &Entry)> {
+        let own = self.entries.get_key_value(name);
+        let (from, to) = below(name);
+        let range = (Bound::Excluded(&from[..]), Bound::Excluded(&to[..]));
+        own.into_iter().chain(self.entries.range::<[u8], _>(range))
     }
 
     /// Returns whether a whiteout of the layer removes what the layers below have under a name.
@@ -200,8 +226,7 @@ impl BaseLayerTree {
     pub fn hides(&self, name: &ImagePath) -> bool {
         let mut name = name.as_bytes();
         loop {
-            let is_link =
-                || matches!(self.entries.get(name), Some(Change::Node(BaseNode::Symlink(_))));
+            let is_link = || self.entries.get(name).is_some_and(Entry::is_link);
             if self.removed.contains(name) || self.has_other(name) || is_link() {
                 return true;
             }
@@ -215,21 +240,37 @@ impl BaseLayerTree {
         }
     }
 
-    fn imply(&mut self, mut directory: ImagePath) -> u64 {
+    /// Adds a directory, and those above it, unless it has an entry. A name of this length is right
+    /// below it.
+    fn imply(&mut self, directory: ImagePath, name_length: usize) -> u64 {
         let mut size = 0;
-        while !directory.is_root() && !self.entries.contains_key(&directory) {
+        let (mut directory, mut name_length) = (directory, name_length);
+        loop {
+            if directory.is_root() {
+                return size;
+            }
+            let length = u8::try_from(name_length).unwrap_or(u8::MAX);
+            if let Some(entry) = self.entries.get_mut(&directory) {
+                entry.longest_name = entry.longest_name.max(length);
+                break;
+            }
             size += memory(&directory);
-            let parent = directory.parent();
-            self.entries.insert(directory, Change::Implied);
-            directory = parent;
+            let (parent, own) = (directory.parent(), split(directory.as_bytes()).1.len());
+            self.entries.insert(directory, Entry { change: Change::Implied, longest_name: length });
+            (directory, name_length) = (parent, own);
         }
-        let entry = self.entries.get(&directory);
-        let is_link = matches!(entry, Some(Change::Node(BaseNode::Symlink(_))));
+        let is_link = self.entries.get(&directory).is_some_and(Entry::is_link);
         if is_link && !self.passed_links.contains(&directory) {
             size += memory(&directory);
             self.passed_links.insert(directory);
         }
         size
+    }
+}
+
+impl Entry {
+    fn is_link(&self) -> bool {
+        matches!(self.change, Change::Node(BaseNode::Symlink(_)))
     }
 }
 
@@ -248,8 +289,8 @@ impl BaseTree {
         for name in &replaced {
             self.remove(name);
         }
-        for (name, change) in entries {
-            match change {
+        for (name, entry) in entries {
+            match &entry.change {
                 Change::Implied => {
                     self.nodes
                         .entry(name.clone())
@@ -278,8 +319,7 @@ impl BaseTree {
         let below: Vec<ImagePath> = if name.is_root() {
             self.nodes.keys().filter(|name| !name.is_root()).cloned().collect()
         } else {
-            // The range from `/` to the byte after it covers all names that go on with a slash.
-            let (from, to) = (name.prefix(), [name.as_bytes(), b"0"].concat());
+            let (from, to) = below(name);
             let range = (Bound::Excluded(&from[..]), Bound::Excluded(&to[..]));
             self.nodes.range::<[u8], _>(range).map(|(name, _)| name.clone()).collect()
         };
@@ -287,6 +327,12 @@ impl BaseTree {
             self.nodes.remove(&name);
         }
     }
+}
+
+/// Returns the ends of the range that covers all names that go on with a slash: from `/` to the byte
+/// after it.
+fn below(name: &ImagePath) -> (Vec<u8>, Vec<u8>) {
+    (name.prefix(), [name.as_bytes(), b"0"].concat())
 }
 
 /// Estimates the memory, in bytes, that a name takes in the tree of its layer and in the tree of

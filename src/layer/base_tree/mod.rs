@@ -79,8 +79,11 @@ pub enum BadLink {
     #[error("in the base image, {0} is a symbolic link that leads to itself")]
     Loop(ImagePath),
     /// Links make a path that Linux does not take.
-    #[error("in the base image, {0} is a symbolic link that leads to too long a path")]
+    #[error("in the base image, the links on the way to {0} make too long a path")]
     LongPath(ImagePath),
+    /// Entries are behind so many links that following them would take too long.
+    #[error("in the base image, the links on the way to {0} and other names take too many steps")]
+    ManySteps(ImagePath),
 }
 
 impl BaseTree {
@@ -133,12 +136,7 @@ impl BaseTree {
 
     /// Follows links to their end. There need not be anything at the end.
     fn follow(&self, path: &[u8]) -> Result<ImagePath, BadLink> {
-        let named = || ImagePath::normal(path);
-        match resolve(&mut Links(self), path, Last::Followed).map_err(Stopped::obstacle) {
-            Ok((place, _)) => Ok(place),
-            Err(Obstacle::LongPath(_)) => Err(BadLink::LongPath(named())),
-            Err(_) => Err(BadLink::Loop(named())),
-        }
+        Links { tree: self, steps: 0 }.follow(path)
     }
 
     /// Returns mode and owner of the base's directory at a resolved path, if the base has one
@@ -204,14 +202,31 @@ impl BaseTree {
 }
 
 /// The links of a tree. The directories on a way need not exist: a layer may make them.
-struct Links<'t>(&'t BaseTree);
+struct Links<'t> {
+    tree: &'t BaseTree,
+    /// The number of nodes that were looked up.
+    steps: u64,
+}
+
+impl Links<'_> {
+    /// Follows links to their end. There need not be anything at the end.
+    fn follow(&mut self, path: &[u8]) -> Result<ImagePath, BadLink> {
+        let named = || ImagePath::normal(path);
+        match resolve(self, path, Last::Followed).map_err(Stopped::obstacle) {
+            Ok((place, _)) => Ok(place),
+            Err(Obstacle::LongPath(_)) => Err(BadLink::LongPath(named())),
+            Err(_) => Err(BadLink::Loop(named())),
+        }
+    }
+}
 
 impl<'t> Tree for Links<'t> {
     type Node = NodeKind<'t>;
     type Error = Infallible;
 
     fn node(&mut self, path: &ImagePath) -> Result<Option<NodeKind<'t>>, Infallible> {
-        Ok(Some(match self.0.nodes.get(path) {
+        self.steps += 1;
+        Ok(Some(match self.tree.nodes.get(path) {
             Some(BaseNode::Symlink(target)) if !target.is_empty() => NodeKind::Symlink(target),
             _ => NodeKind::Directory,
         }))
