@@ -51,6 +51,14 @@ pub enum Error {
         /// The error of the system.
         source: io::Error,
     },
+    /// Something that is no file has the place of a file of the target.
+    #[error("{} is {kind}, where the image has a file", path.display())]
+    Occupied {
+        /// The place of the file.
+        path: PathBuf,
+        /// A description of what is there, such as "a directory".
+        kind: &'static str,
+    },
     /// A file of the target could not be read.
     #[error("cannot read {}", path.display())]
     Read {
@@ -84,6 +92,9 @@ impl Hint for Error {
             Error::LayerChanged { .. } => Some(
                 "a store path changed after the image was built: `stowage verify` on the image spec names it".to_owned(),
             ),
+            Error::Occupied { .. } => {
+                Some("move or remove it, and copy once more: the file is then made".to_owned())
+            }
             _ => None,
         }
     }

@@ -31,6 +31,6 @@ pub use reference::{
     ImageReference, ParseReferenceError, Reference, ReferenceProblem, without_user_information,
 };
 pub use skopeo::{SkopeoError, run_skopeo};
-pub use temporary::{NewFile, remove_stale};
+pub use temporary::{NewFile, check_place, remove_stale};
 pub use unnamed::{MODE, PREFIX, SUFFIX, UnnamedFile};
 pub use watch::{LayerStep, Unwatched, Watch, Watched, WatchedLayer};

@@ -5,8 +5,9 @@
 //! directory has to exist. The files vanish if anything ends a copy early ([`UnnamedFile`],
 //! [`Watch::hold`]).
 
-use std::fs::{self, Permissions};
+use std::fs::{self, FileType, Permissions};
 use std::io::{self, Write};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use super::error::{At, Error};
@@ -26,6 +27,30 @@ pub fn remove_stale(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Checks that there is a regular file at a path, or nothing. Anything else would be an error only
+/// after all work is done, or would make this program wait, as a FIFO does.
+///
+/// # Errors
+/// Fails with [`Error::Occupied`].
+pub fn check_place(path: &Path) -> Result<(), Error> {
+    match fs::metadata(path) {
+        Ok(metadata) if !metadata.is_file() => {
+            Err(Error::Occupied { path: path.to_owned(), kind: kind(metadata.file_type()) })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Describes what is no regular file.
+fn kind(kind: FileType) -> &'static str {
+    match () {
+        () if kind.is_dir() => "a directory",
+        () if kind.is_fifo() => "a FIFO",
+        () if kind.is_socket() => "a socket",
+        () => "a device",
+    }
+}
+
 /// A file that is complete except for its name.
 pub struct NewFile {
     file: UnnamedFile,
@@ -36,8 +61,8 @@ impl NewFile {
     /// Lets `write` make a file that will be `path`.
     ///
     /// # Errors
-    /// Fails with the error of `write`, in which [`Error::Write`] names this file, or if the file
-    /// can't be made.
+    /// Fails with the error of `write`, in which [`Error::Write`] names this file, with
+    /// [`Error::Occupied`], or if the file can't be made.
     pub fn write<E: From<Error> + At>(
         path: &Path,
         watch: &dyn Watch,
@@ -45,6 +70,7 @@ impl NewFile {
     ) -> Result<Self, E> {
         let at = |source| Error::File { path: path.to_owned(), source };
         watch.hold();
+        check_place(path)?;
         let file = UnnamedFile::beside(path, MODE).map_err(at)?;
         write(&mut Watched { out: &mut file.as_file(), watch }).map_err(|error| error.at(path))?;
         // After a power failure there must be no file that has its final name but lacks bytes: other

@@ -472,6 +472,46 @@ fn what_is_in_the_way_is_named() {
     assert_eq!(files(store.root()), before);
 }
 
+/// Checks what has the place of a file in a directory: a copy must neither wait for a FIFO's other end,
+/// nor make layers before it says so.
+#[test]
+fn what_has_the_place_of_a_file_is_named() {
+    let (store, spec) = images();
+    let layer = spec.layers[1].diff_id.digest().hex();
+    let config = Image::new(&spec).id().digest().hex();
+    for (target, files) in [
+        (
+            "oci:target:v1",
+            [
+                &format!("blobs/sha256/{layer}"),
+                &format!("blobs/sha256/{config}"),
+                "index.json",
+                "oci-layout",
+            ],
+        ),
+        ("dir:target", [&layer, &config, "manifest.json", "version"]),
+    ] {
+        for file in files {
+            for kind in ["directory", "FIFO"] {
+                copy(&store, "image.json", target);
+                let place = store.root().join("target").join(file);
+                fs::remove_file(&place).unwrap();
+                match kind {
+                    "FIFO" => mkfifo(&place, nix::sys::stat::Mode::S_IRWXU).unwrap(),
+                    _ => fs::create_dir(&place).unwrap(),
+                }
+                let output = try_copy(&store, "image.json", target, &[]);
+                assert_eq!(output.status.code(), Some(1), "{file}: {kind}");
+                let expected = format!(
+                    "error: target/{file} is a {kind}, where the image has a file\n\nhint: "
+                );
+                assert!(stderr(&output).starts_with(&expected), "{}", stderr(&output));
+                fs::remove_dir_all(store.root().join("target")).unwrap();
+            }
+        }
+    }
+}
+
 /// Checks that nothing is left: neither the file, nor a part of it, nor a directory for it.
 #[test]
 fn a_failing_copy_leaves_nothing() {

@@ -11,7 +11,8 @@ use rayon::prelude::*;
 use crate::digest::{BlobDigest, DigestWriter};
 use crate::oci::{Blob, Form, ImageSpec, LayerBlob};
 use crate::outgoing::{
-    Error, Hashing, ImageLayer, LayerStep, NewFile, Tally, Watch, WatchedLayer, write_hashed_layer,
+    Error, Hashing, ImageLayer, LayerStep, NewFile, Tally, Watch, WatchedLayer, check_place,
+    write_hashed_layer,
 };
 use crate::sink::{PIECE, Plain};
 use crate::store::Store;
@@ -39,8 +40,8 @@ impl Blobs<'_> {
     /// documents.
     ///
     /// # Errors
-    /// Fails with [`Error::LayerChanged`] if a layer differs from what was built, or if a layer
-    /// can't be made or written.
+    /// Fails with [`Error::LayerChanged`] if a layer differs from what was built, with
+    /// [`Error::Occupied`], or if a layer can't be made or written.
     pub fn write<'d>(
         &self,
         documents: impl IntoIterator<Item = &'d Blob>,
@@ -80,6 +81,7 @@ impl Blobs<'_> {
         new.files = missing.into_iter().par_bridge().map(make).collect::<Result<_, _>>()?;
         for Blob { digest, bytes } in documents {
             let path = self.path(digest);
+            check_place(&path)?;
             // Documents are small: compare all of their bytes, not only the size.
             if fs::read(&path).is_ok_and(|there| there == *bytes) {
                 continue;
@@ -94,8 +96,8 @@ impl Blobs<'_> {
     /// altered, or be incomplete after a power failure.
     fn has(&self, LayerBlob { digest, size, .. }: LayerBlob) -> Result<bool, Error> {
         let path = self.path(&digest);
-        let is_file = |metadata: fs::Metadata| metadata.is_file() && metadata.len() == size;
-        if !fs::metadata(&path).is_ok_and(is_file) {
+        check_place(&path)?;
+        if !fs::metadata(&path).is_ok_and(|metadata| metadata.len() == size) {
             return Ok(false);
         }
         let Ok(mut file) = File::open(&path) else { return Ok(false) };

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
-use crate::outgoing::{self, Watch, remove_stale};
+use crate::outgoing::{self, Watch, check_place, remove_stale};
 use crate::target::error::DirectoryError;
 
 /// The interval at which a copy checks whether another one is finished.
@@ -66,6 +66,7 @@ impl TargetDirectory {
     /// Returns a file's bytes, or `None` if there is no such file.
     pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>, DirectoryError> {
         let path = self.path.join(name);
+        check_place(&path)?;
         match fs::read(&path) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
