@@ -4,6 +4,7 @@
 use std::env;
 use std::ffi::OsString;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -117,10 +118,17 @@ fn certificates(variable: &dyn Fn(&str) -> Option<OsString>) -> Certificates {
         directory: None,
         registry_directories: home.into_iter().chain(system).collect(),
         // In a container or a derivation the variable may name a file that does not exist.
-        authorities: files.map(PathBuf::from).find(|file| file.is_file()),
+        authorities: files.map(PathBuf::from).find(|file| !is_missing(file)),
         authority_directories: variable("SSL_CERT_DIR")
             .map_or_else(Vec::new, |directories| env::split_paths(&directories).collect()),
     }
+}
+
+/// Returns whether there is nothing at a path. What is there and can't be read is not missing.
+fn is_missing(path: &Path) -> bool {
+    let error = fs::metadata(path).err();
+    error
+        .is_some_and(|error| matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory))
 }
 
 /// Returns the places of credentials, in the order in which clients look for them
@@ -149,6 +157,23 @@ fn auth_sources(variable: &dyn Fn(&str) -> Option<OsString>, user_id: u32) -> Ve
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_missing_files_of_authorities_are_passed_over() {
+        for (first, second, expected) in [
+            ("/nonexistent", "/dev/null", Some("/dev/null")),
+            ("/dev/null/below", "/nonexistent", None),
+            // The error of reading it names it.
+            ("/", "/dev/null", Some("/")),
+        ] {
+            let variable = |name: &str| match name {
+                "SSL_CERT_FILE" => Some(OsString::from(first)),
+                "NIX_SSL_CERT_FILE" => Some(OsString::from(second)),
+                _ => None,
+            };
+            assert_eq!(certificates(&variable).authorities, expected.map(PathBuf::from), "{first}");
+        }
+    }
 
     #[test]
     fn credentials_are_looked_for_as_clients_do() {

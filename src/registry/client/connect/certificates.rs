@@ -57,6 +57,7 @@ impl Certificates {
     ) -> Result<ClientConfig, ClientError> {
         let provider = Arc::new(ring::default_provider());
         let found = self.find(registry, &provider)?;
+        self.check_directories()?;
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .expect("ring knows the versions of TLS");
@@ -103,7 +104,24 @@ impl Certificates {
     /// Returns the authorities of the file that the user has named for every registry.
     fn named(&self) -> Result<Vec<CertificateDer<'static>>, ClientError> {
         let Some(file) = &self.authorities else { return Ok(Vec::new()) };
-        certificates(file)
+        pem::certificates(file).map_err(|reason| {
+            ClientError::certificate(
+                file,
+                format!("{reason}; SSL_CERT_FILE or NIX_SSL_CERT_FILE names this file"),
+            )
+        })
+    }
+
+    /// Checks that no directory of authorities is something else, without reading its files.
+    fn check_directories(&self) -> Result<(), ClientError> {
+        let is_other = |path: &&PathBuf| fs::metadata(path).is_ok_and(|found| !found.is_dir());
+        match self.authority_directories.iter().find(is_other) {
+            Some(path) => Err(ClientError::certificate(
+                path,
+                "it is no directory; SSL_CERT_DIR names it, and SSL_CERT_FILE names files",
+            )),
+            None => Ok(()),
+        }
     }
 }
 
@@ -265,6 +283,35 @@ mod tests {
             ..Certificates::default()
         };
         let error = empty.named().err().unwrap().to_string();
-        assert!(error.contains("README: there is no certificate in it"), "{error}");
+        assert!(error.contains("README: there is no certificate in it; SSL_CERT_FILE"), "{error}");
+    }
+
+    /// Checks what a variable may name by mistake: the error comes before any connection.
+    #[test]
+    fn what_is_no_file_or_no_directory_is_told() {
+        let root = tempfile::tempdir().unwrap();
+        let (fifo, file) = (root.path().join("fifo"), root.path().join("file"));
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        fs::write(&file, "").unwrap();
+        let of_file = |path: &Path| Certificates {
+            authorities: Some(path.to_owned()),
+            ..Certificates::default()
+        };
+        let of_directory = |path: &Path| Certificates {
+            authority_directories: vec!["/nonexistent".into(), path.to_owned()],
+            ..Certificates::default()
+        };
+        for (certificates, expected) in [
+            (of_file(&fifo), "fifo: it is no regular file; SSL_CERT_FILE"),
+            (of_file(root.path()), ": Is a directory (os error 21); SSL_CERT_FILE"),
+            (of_directory(&fifo), "fifo: it is no directory; SSL_CERT_DIR"),
+            (of_directory(&file), "file: it is no directory; SSL_CERT_DIR"),
+        ] {
+            let found = certificates.client_config(&"reg".parse().unwrap(), true);
+            let error = found.err().unwrap().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+        let found = of_directory(root.path()).client_config(&"reg".parse().unwrap(), true);
+        assert!(found.is_ok());
     }
 }
