@@ -16,6 +16,16 @@ let
     else if lib.isList value then lib.concatMap (option name) value
     else [ "--${name}=${toString value}" ];
 
+  # The ports of the addresses in `settings`, which may differ from `port`.
+  listenPorts = portsOf "listen";
+  hasLowPort = lib.any (port: port < 1024) (listenPorts ++ portsOf "admin-listen");
+  portsOf = name: map (portOf name) (lib.filter (address: address != null) (lib.toList (cfg.settings.${name} or null)));
+  portOf = name: address:
+    let port = builtins.match ".*:([0-9]{1,5})" (toString address); in
+    if port == null
+    then throw "services.stowage.settings.${name}: `${toString address}` must be an address and a port, such as `0.0.0.0:5000`"
+    else lib.toIntBase10 (lib.head port);
+
   # systemd expands `%` and `$`, so both are doubled. The paths of credentials begin with `%d`, which is not
   # escaped.
   escape = argument: lib.replaceStrings [ "%" "$" ] [ "%%" "$$" ] (builtins.toJSON argument);
@@ -113,13 +123,13 @@ in
     port = mkOption {
       type = types.port;
       default = 5000;
-      description = "Port to listen on.";
+      description = "Port to listen on. `settings.listen` has another address and port in place of `listenAddress` and `port`.";
     };
 
     openFirewall = mkOption {
       type = types.bool;
       default = false;
-      description = "Whether the firewall allows connections to the port.";
+      description = "Whether the firewall allows connections to the port of images. It does not open the port of `settings.admin-listen`.";
     };
 
     tls.certificate = optional types.path {
@@ -224,7 +234,7 @@ in
     # The server notices changes of these images, and is not restarted for them.
     environment.etc = mkIf (cfg.images != { }) { "stowage/images".source = images; };
 
-    networking.firewall = mkIf cfg.openFirewall { allowedTCPPorts = [ cfg.port ]; };
+    networking.firewall = mkIf cfg.openFirewall { allowedTCPPorts = listenPorts; };
 
     systemd.services.stowage = {
       description = "Registry of images from Nix closures";
@@ -259,8 +269,8 @@ in
         CacheDirectoryMode = "0700";
         UMask = "0077";
 
-        AmbientCapabilities = lib.optional (cfg.port < 1024) "CAP_NET_BIND_SERVICE";
-        CapabilityBoundingSet = if cfg.port < 1024 then [ "CAP_NET_BIND_SERVICE" ] else [ "" ];
+        AmbientCapabilities = lib.optional hasLowPort "CAP_NET_BIND_SERVICE";
+        CapabilityBoundingSet = if hasLowPort then [ "CAP_NET_BIND_SERVICE" ] else [ "" ];
         KeyringMode = "private";
         LimitNOFILE = 16384;
         LockPersonality = true;
@@ -270,7 +280,7 @@ in
         PrivateMounts = true;
         PrivateTmp = true;
         # A user namespace would forbid low ports, and reading files of another group.
-        PrivateUsers = cfg.port >= 1024 && !hasAcme;
+        PrivateUsers = !hasLowPort && !hasAcme;
         ProcSubset = "pid";
         ProtectClock = true;
         ProtectControlGroups = true;

@@ -64,8 +64,12 @@ let
       environmentFile = "/var/lib/secrets/stowage.env";
       cache.size = "1G";
       requireSigs = true;
+      openFirewall = true;
       settings.listen = "127.0.0.1:5001";
     };
+    low = { directories = [ "/srv/images" ]; openFirewall = true; settings.listen = "[::]:80"; };
+    admin = { directories = [ "/srv/images" ]; openFirewall = true; settings.admin-listen = "127.0.0.1:81"; };
+    high = { directories = [ "/srv/images" ]; port = 443; openFirewall = true; settings.listen = "[::]:8443"; };
   } // mistakes;
   # Each is told what is missing.
   mistakes = {
@@ -127,6 +131,7 @@ in
       command = builtins.unsafeDiscardStringContext config.systemd.services.stowage.serviceConfig.ExecStart;
       failed = map (assertion: assertion.message) (lib.filter (assertion: !assertion.assertion) config.assertions);
       firewall = config.networking.firewall.allowedTCPPorts;
+      capabilities = config.systemd.services.stowage.serviceConfig.AmbientCapabilities;
       credentials = config.systemd.services.stowage.serviceConfig.LoadCredential;
     })
     evaluated;

@@ -54,8 +54,19 @@ fn options_of_the_service_are_arguments() {
     );
     let acme = command(&systems, "acme");
     assert!(acme.contains("--tls-key=/var/lib/acme/registry.example/key.pem"), "{acme}");
-    assert_eq!(systems["images"]["firewall"], json!([5000]));
-    assert_eq!(systems["tls"]["firewall"], json!([]));
+    // The firewall and the right to low ports follow the address that is listened at.
+    let low = "CAP_NET_BIND_SERVICE";
+    for (name, firewall, capabilities) in [
+        ("images", json!([5000]), json!([])),
+        ("tls", json!([]), json!([low])),
+        ("packages", json!([5001]), json!([])),
+        ("low", json!([80]), json!([low])),
+        ("admin", json!([5000]), json!([low])),
+        ("high", json!([8443]), json!([])),
+    ] {
+        assert_eq!(systems[name]["firewall"], firewall, "{name}");
+        assert_eq!(systems[name]["capabilities"], capabilities, "{name}");
+    }
     assert_eq!(systems["tls"]["credentials"][1], "key:/var/lib/secrets/registry.key");
     for (name, said) in [
         ("nothing", "serves nothing"),
@@ -69,7 +80,7 @@ fn options_of_the_service_are_arguments() {
         assert_eq!(failed.len(), 1, "{name}: {failed:?}");
         assert!(failed[0].as_str().unwrap().contains(said), "{name}: {failed:?}");
     }
-    for name in ["images", "tls", "acme", "packages"] {
+    for name in ["images", "tls", "acme", "packages", "low", "admin", "high"] {
         assert_eq!(systems[name]["failed"], json!([]), "{name}");
     }
 }
@@ -88,7 +99,7 @@ fn images_of_the_service_have_names_and_tags() {
 #[test]
 fn systemd_takes_the_units() {
     let units = build(&check("units"));
-    for name in ["images", "tls", "acme", "packages"] {
+    for name in ["images", "tls", "acme", "packages", "low", "admin", "high"] {
         let unit = units.join(name).join("stowage.service");
         run(Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&unit));
         run(Command::new("systemd-analyze")
