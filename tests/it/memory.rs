@@ -5,6 +5,7 @@ use std::{env, fs, io};
 use nix::sys::resource::{UsageWho, getrusage};
 use serde_json::json;
 
+use crate::remote::{Remote, noise};
 use crate::support::FakeStore;
 
 /// The memory that a command may take, in KiB, as in `benches/run`.
@@ -61,9 +62,22 @@ pub fn measure(store: &FakeStore, arguments: &[&str], input: &str) -> Ended {
     let mut command = store.stowage(arguments);
     // Every thread makes layers of its own.
     command.args(["--jobs", "2"]);
+    measure_command(store, &command, input)
+}
+
+/// Runs a command, with its variables, in the store's directory. The peak is that of the largest
+/// among the command and the programs that it runs.
+fn measure_command(store: &FakeStore, command: &Command, input: &str) -> Ended {
     let words = [command.get_program()].into_iter().chain(command.get_args());
     let words: Vec<_> = words.map(|word| word.to_str().unwrap()).collect();
-    let output = Command::new(env::current_exe().unwrap())
+    let mut launcher = Command::new(env::current_exe().unwrap());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => launcher.env(name, value),
+            None => launcher.env_remove(name),
+        };
+    }
+    let output = launcher
         .args(["--exact", "memory::launcher", "--ignored", "--nocapture"])
         .current_dir(store.root())
         .env(COMMAND, words.join("\n"))
@@ -72,7 +86,7 @@ pub fn measure(store: &FakeStore, arguments: &[&str], input: &str) -> Ended {
         .output()
         .unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
-    let (_, found) = text.split_once("peak of ").unwrap_or_else(|| panic!("{arguments:?}: {text}"));
+    let (_, found) = text.split_once("peak of ").unwrap_or_else(|| panic!("{command:?}: {text}"));
     let mut words = found.split_whitespace();
     let mut number = || words.next().unwrap().parse::<i64>().unwrap();
     let (peak, code) = (number() as u64, number() as i32);
@@ -153,4 +167,33 @@ fn an_earlier_image_of_many_paths_takes_little() {
         let peak = assert_flat(&store, &[&build[..], &["--options", "options.json"]].concat());
         assert!(peak <= alone + more, "{what}: {peak} KiB, and {alone} without");
     }
+}
+
+/// Checks both sides of a copy to another machine: many small layers, and then one large layer that
+/// is new, that is there, and of which most pieces are there.
+#[test]
+fn a_copy_to_another_machine_takes_little() {
+    let remote = Remote::new("");
+    let copy = |what: &str, store: &FakeStore| {
+        let mut command = remote.command(store, &["image.json", "ssh://other/oci:layout"]);
+        command.args(["--jobs", "2"]);
+        let Ended { peak, code, said } = measure_command(store, &command, "/dev/null");
+        assert_eq!(code, 0, "{what}: {said}");
+        println!("{what}: {} MiB", peak >> 10);
+        assert!(peak > 0 && peak <= LIMIT, "{what}: {} MiB", peak >> 10);
+    };
+    let many = store(4_000);
+    peak(&many, &["build", "--closure", "registration", "-o", "image.json"]);
+    copy("many paths", &many);
+    let large = |digit: char, end: &[u8]| {
+        let mut store = FakeStore::new();
+        let bytes = [&noise(80 << 20, 1), end].concat();
+        store.add(digit, "large", &[], |path| fs::write(path, bytes).unwrap());
+        store.build("{}");
+        store
+    };
+    let (old, new) = (large('1', b"old"), large('2', b"new"));
+    copy("a large layer", &old);
+    copy("a large layer that is there", &old);
+    copy("a large layer that changed", &new);
 }

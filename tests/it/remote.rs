@@ -21,13 +21,13 @@ use crate::support::{FakeStore, stderr};
 use crate::targets::files;
 
 /// Another machine: its home directory, and the programs that this machine has in place of ssh.
-struct Remote {
+pub struct Remote {
     directory: tempfile::TempDir,
 }
 
 impl Remote {
     /// Makes the machine. The script `ssh` runs `before`, and then the command.
-    fn new(before: &str) -> Self {
+    pub fn new(before: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let remote = Self { directory };
         for name in ["bin", "other/bin", "home"] {
@@ -55,11 +55,11 @@ impl Remote {
         remote
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    fn home(&self) -> PathBuf {
+    pub fn home(&self) -> PathBuf {
         self.path("home")
     }
 
@@ -69,7 +69,7 @@ impl Remote {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     }
 
-    fn command(&self, store: &FakeStore, arguments: &[&str]) -> Command {
+    pub fn command(&self, store: &FakeStore, arguments: &[&str]) -> Command {
         let mut command = store.stowage(&[&["copy"], arguments].concat());
         let path = std::env::var("PATH").unwrap();
         command.env("PATH", format!("{}:{path}", self.path("bin").display()));
@@ -93,7 +93,7 @@ impl Remote {
 }
 
 /// Returns bytes without a pattern.
-fn noise(length: usize, mut state: u64) -> Vec<u8> {
+pub fn noise(length: usize, mut state: u64) -> Vec<u8> {
     let byte = |_| {
         state =
             state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
