@@ -7,6 +7,7 @@ mod pem_files;
 mod proxies;
 mod proxy_login;
 mod route;
+mod socks;
 mod tls;
 mod tls_problem;
 mod verifier;

@@ -10,6 +10,7 @@ use ureq::{Proxy, ProxyProtocol};
 use url::{Host, Url};
 
 use super::proxy_login::ProxyLogin;
+use super::socks;
 use crate::outgoing::is_loopback;
 
 /// The proxies for requests by HTTP and by HTTPS, and the hosts that are reached directly.
@@ -175,17 +176,22 @@ impl Named {
 
     /// Returns the error of a connection that ureq could not make through the proxy.
     fn not_connected(&self, error: &ureq::Error) -> ProxyError {
+        if let Some(refusal) = self.is_socks().then(|| socks::Refusal::of(error)).flatten() {
+            return match refusal {
+                socks::Refusal::User => self.refuses_user(),
+                socks::Refusal::Host { reason, is_permanent } => {
+                    ProxyError { is_permanent, ..self.failed(reason.to_owned()) }
+                }
+            };
+        }
         let reason = match error {
             ureq::Error::ConnectProxyFailed(reason) => reason.clone(),
             error => error.to_string(),
         };
         let responded = reason.strip_prefix("proxy server responded ");
         let status = responded.and_then(|rest| rest.get(..3)?.parse::<u16>().ok());
-        // These are ureq's messages for SOCKS 5.
-        let is_login = ["password authentication failed", "no acceptable auth methods"];
         match status {
             Some(407) => self.refuses_user(),
-            None if is_login.iter().any(|message| reason.contains(message)) => self.refuses_user(),
             Some(status @ (408 | 429 | 500..)) => self.failed(format!("it responded {status}")),
             Some(status) => ProxyError {
                 is_permanent: true,
@@ -195,17 +201,25 @@ impl Named {
         }
     }
 
+    fn is_socks(&self) -> bool {
+        self.proxy.is_ok() && !self.passes_on()
+    }
+
     /// Remembers that the proxy refuses the user, and returns that as an error.
     pub fn refuses_user(&self) -> ProxyError {
         self.login.refuse();
         let user = self.proxy.as_ref().ok().and_then(Proxy::username);
         let reason = match user {
+            Some(_) if self.is_socks() => {
+                format!("it refuses the name and the password in {}", self.variable)
+            }
             Some(_) => format!(
                 "it refuses the name and the password in {}, which are sent by the method Basic",
                 self.variable
             ),
             None => {
-                "it wants a name and a password, as in http://NAME:PASSWORD@HOST:PORT".to_owned()
+                let scheme = if self.is_socks() { "socks5" } else { "http" };
+                format!("it wants a name and a password, as in {scheme}://NAME:PASSWORD@HOST:PORT")
             }
         };
         ProxyError { is_permanent: true, ..self.failed(reason) }
