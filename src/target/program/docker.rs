@@ -79,7 +79,7 @@ impl Hint for DockerError {
 fn hint_for(output: &str) -> Option<&'static str> {
     /// Known failures and their remedies. The order matters: clients up to 28 say "connect to the
     /// Docker daemon" also when permission is refused.
-    const HINTS: [(&str, &str); 4] = [
+    const HINTS: [(&str, &str); 5] = [
         (
             "permission denied while trying to connect",
             "this user may not talk to the daemon: add the user to the group `docker` and log in again, run a rootless daemon, or set DOCKER_HOST",
@@ -87,6 +87,10 @@ fn hint_for(output: &str) -> Option<&'static str> {
         (
             "docker system dial-stdio",
             "the daemon is reached by ssh: `ssh HOST docker version` must work without a question, and that user must be in the group `docker` there",
+        ),
+        (
+            "context not found",
+            "`docker context ls` lists the contexts; DOCKER_CONTEXT or `docker context use` names one",
         ),
         (
             "onnect to the Docker daemon",
@@ -562,6 +566,10 @@ mod tests {
             (
                 "error during connect: Head \"http://docker.example.com/_ping\": command [ssh -T -l nobody -- 127.0.0.1 docker system dial-stdio] has exited with exit status 255: stderr=ssh: connect to host 127.0.0.1 port 22: Connection refused",
                 "by ssh",
+            ),
+            (
+                "Failed to initialize: unable to resolve docker endpoint: context \"missing\": context not found: open /c/meta.json: no such file or directory",
+                "docker context ls",
             ),
             ("write /var/lib/docker/x: no space left on device", "disk is full"),
         ] {

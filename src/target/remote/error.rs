@@ -5,6 +5,7 @@ use std::io;
 
 use thiserror::Error;
 
+use super::host::RemoteHost;
 use super::wire::VERSION;
 use crate::digest::{BlobDigest, DiffId};
 use crate::error::Hint;
@@ -20,7 +21,7 @@ pub enum RemoteError {
     #[error("{host}")]
     Image {
         /// The other machine.
-        host: String,
+        host: RemoteHost,
         /// The reason.
         source: Box<oci::Error>,
     },
@@ -28,10 +29,10 @@ pub enum RemoteError {
     #[error("cannot run `ssh`")]
     NoSsh(#[source] io::Error),
     /// The connection ended, or the program on the other machine.
-    #[error("`ssh {host}` ended before the image was there ({status})")]
+    #[error("`{}` ended before the image was there ({status})", host.login())]
     Ended {
         /// The other machine.
-        host: String,
+        host: RemoteHost,
         /// The exit status, for messages.
         status: String,
         /// The exit code.
@@ -41,7 +42,7 @@ pub enum RemoteError {
     #[error("{host} does not answer as `stowage receive` does: {reason}")]
     Invalid {
         /// The other machine.
-        host: String,
+        host: RemoteHost,
         /// The reason, for people.
         reason: String,
     },
@@ -49,7 +50,7 @@ pub enum RemoteError {
     #[error("stowage on {host} has version {version} of the protocol, and this program {VERSION}")]
     Version {
         /// The other machine.
-        host: String,
+        host: RemoteHost,
         /// The version.
         version: String,
     },
@@ -57,7 +58,7 @@ pub enum RemoteError {
     #[error("{host}: {message}")]
     Failed {
         /// The other machine.
-        host: String,
+        host: RemoteHost,
         /// The error there.
         message: String,
         /// The advice that goes with it.
@@ -67,7 +68,7 @@ pub enum RemoteError {
     #[error("{host} has another image than the one that was sent")]
     OtherImage {
         /// The other machine.
-        host: String,
+        host: RemoteHost,
     },
 }
 
@@ -82,17 +83,20 @@ impl Hint for RemoteError {
                     "stowage must be installed on {host}, on the PATH of commands by ssh, or named by `--remote-program`"
                 ),
                 Some(255) => format!(
-                    "`ssh {host} true` must work without a question; NIX_SSHOPTS may have options for ssh"
+                    "`{} true` must work without a question; NIX_SSHOPTS may have options for ssh",
+                    host.login()
                 ),
                 Some(2) => format!(
-                    "is stowage on {host} older than this program? `ssh {host} stowage --version`"
+                    "is stowage on {host} older than this program? `{} stowage --version`",
+                    host.login()
                 ),
                 _ => format!(
                     "ssh or the program on {host} printed the reason, if it had one to tell"
                 ),
             }),
             RemoteError::Invalid { host, .. } => Some(format!(
-                "what does `ssh {host} stowage receive --help` print? A shell's start-up file must print nothing"
+                "what does `{} stowage receive --help` print? A shell's start-up file must print nothing",
+                host.login()
             )),
             RemoteError::Version { .. } => {
                 Some("install the same version of stowage on both machines".to_owned())

@@ -26,6 +26,12 @@ impl RemoteHost {
         &self.destination
     }
 
+    /// Returns the command that logs in to the machine, for messages: ssh takes no port behind a host.
+    pub fn login(&self) -> String {
+        let port = self.port.map_or_else(String::new, |port| format!("-p {port} "));
+        format!("ssh {port}{}", self.destination)
+    }
+
     /// Returns the port, if one is named.
     pub fn port(&self) -> Option<NonZeroU16> {
         self.port
@@ -97,6 +103,8 @@ mod tests {
             assert_eq!(host.destination(), destination, "{text}");
             assert_eq!(host.port().map(NonZeroU16::get), port, "{text}");
             assert_eq!(host.to_string(), text);
+            let options = port.map_or_else(String::new, |port| format!("-p {port} "));
+            assert_eq!(host.login(), format!("ssh {options}{destination}"), "{text}");
         }
         for text in [
             "",

@@ -49,21 +49,20 @@ pub fn copy_to_remote(
 ) -> Result<Copied, RemoteError> {
     let mut connection =
         SshSession::open(host, options, arguments, watch).map_err(RemoteError::NoSsh)?;
-    let host = host.to_string();
-    let result = send(store, artifact, &host, &mut connection, watch);
-    explained(result, &host, &mut connection)
+    let result = send(store, artifact, host, &mut connection, watch);
+    explained(result, host, &mut connection)
 }
 
 /// Sends the image, and accounts for it.
 fn send(
     store: &Store,
     artifact: &Artifact,
-    host: &str,
+    host: &RemoteHost,
     connection: &mut SshSession,
     watch: &dyn Watch,
 ) -> Result<Copied, RemoteError> {
     let architecture = architecture(host, connection)?;
-    let image = |source| RemoteError::Image { host: host.to_owned(), source: Box::new(source) };
+    let image = |source| RemoteError::Image { host: host.clone(), source: Box::new(source) };
     let spec = artifact.image_for(&architecture).map_err(image)?;
     let sent = sent(spec);
     wire::greet_receiver(&mut *connection).map_err(outgoing::Error::Write)?;
@@ -76,7 +75,7 @@ fn send(
         return Err(ended(host, status));
     }
     if image_id != *Image::new(spec).config.digest.digest() {
-        return Err(RemoteError::OtherImage { host: host.to_owned() });
+        return Err(RemoteError::OtherImage { host: host.clone() });
     }
     let mut tally = Tally { bytes_sent: connection.written(), ..Tally::default() };
     for index in 0..sent.layers.len() {
@@ -92,7 +91,10 @@ fn send(
 }
 
 /// Waits for the greeting of the other side. Returns the architecture of its machine.
-fn architecture(host: &str, connection: &mut SshSession) -> Result<Architecture, RemoteError> {
+fn architecture(
+    host: &RemoteHost,
+    connection: &mut SshSession,
+) -> Result<Architecture, RemoteError> {
     let greeting = match connection.listen().map_err(outgoing::Error::Write)? {
         SessionEvent::Greeting(greeting) => greeting,
         SessionEvent::End(first) => return Err(silent(host, connection, first)?),
@@ -103,7 +105,7 @@ fn architecture(host: &str, connection: &mut SshSession) -> Result<Architecture,
     };
     let (version, architecture) = greeting.split_once(' ').unwrap_or((&greeting, ""));
     if version != VERSION.to_string() {
-        let (host, version) = (host.to_owned(), shown(version));
+        let (host, version) = (host.clone(), shown(version));
         return Err(RemoteError::Version { host, version });
     }
     architecture.parse().map_err(|reason: String| invalid(host, shown(&reason)))
@@ -111,7 +113,7 @@ fn architecture(host: &str, connection: &mut SshSession) -> Result<Architecture,
 
 /// Explains an end before the greeting.
 fn silent(
-    host: &str,
+    host: &RemoteHost,
     connection: &mut SshSession,
     first: Option<String>,
 ) -> Result<RemoteError, RemoteError> {
@@ -125,7 +127,7 @@ fn silent(
 /// Replaces a broken pipe by its cause: what the other side said at its end, or the exit status.
 fn explained<T>(
     result: Result<T, RemoteError>,
-    host: &str,
+    host: &RemoteHost,
     connection: &mut SshSession,
 ) -> Result<T, RemoteError> {
     match result {
@@ -147,17 +149,17 @@ fn explained<T>(
     }
 }
 
-fn failed(host: &str, ReceiverFailure { message, hint }: ReceiverFailure) -> RemoteError {
+fn failed(host: &RemoteHost, ReceiverFailure { message, hint }: ReceiverFailure) -> RemoteError {
     let (message, hint) = (shown(&message), hint.map(|hint| shown(&hint)));
-    RemoteError::Failed { host: host.to_owned(), message, hint }
+    RemoteError::Failed { host: host.clone(), message, hint }
 }
 
-fn invalid(host: &str, reason: impl Into<String>) -> RemoteError {
-    RemoteError::Invalid { host: host.to_owned(), reason: reason.into() }
+fn invalid(host: &RemoteHost, reason: impl Into<String>) -> RemoteError {
+    RemoteError::Invalid { host: host.clone(), reason: reason.into() }
 }
 
-fn ended(host: &str, status: ExitStatus) -> RemoteError {
-    let (host, code) = (host.to_owned(), status.code());
+fn ended(host: &RemoteHost, status: ExitStatus) -> RemoteError {
+    let (host, code) = (host.clone(), status.code());
     RemoteError::Ended { host, status: status.to_string(), code }
 }
 
@@ -192,7 +194,7 @@ struct Sender<'a, 'c, 'w> {
     store: &'a Store,
     /// The image as it is sent.
     spec: &'a ImageSpec,
-    host: &'a str,
+    host: &'a RemoteHost,
     watch: &'a dyn Watch,
     encoder: Encoder<'static, &'c mut SshSession<'w>>,
     /// The blobs that the other side has asked for.
