@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use tokio_rustls::rustls::client::ResolvesClientCert;
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
-use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::pki_types::{CertificateDer, SubjectPublicKeyInfoDer};
 use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{ClientConfig, SignatureScheme};
 
@@ -186,9 +186,23 @@ fn read_pair(file: &Path, provider: &CryptoProvider) -> Result<CertifiedKey, Cli
         ),
         source => ClientError::certificate(&key_file, source),
     })?;
-    CertifiedKey::from_der(chain, key, provider).map_err(|source| {
-        ClientError::certificate(&key_file, format!("not the key of {}: {source}", file.display()))
-    })
+    let key = provider
+        .key_provider
+        .load_private_key(key)
+        .map_err(|source| ClientError::certificate(&key_file, source))?;
+    // rustls's own comparison takes no certificates of version 1, which `openssl x509 -req` makes.
+    let is_its_key = key.public_key().is_none_or(|public| holds(&chain[0], &public));
+    if !is_its_key {
+        let reason = format!("not the key of {}", file.display());
+        return Err(ClientError::certificate(&key_file, reason));
+    }
+    Ok(CertifiedKey::new(chain, key))
+}
+
+/// Returns whether a certificate is for a public key. The certificate has the same bytes, as both are
+/// DER.
+fn holds(certificate: &CertificateDer, public: &SubjectPublicKeyInfoDer) -> bool {
+    certificate.windows(public.len()).any(|bytes| bytes == public.as_ref())
 }
 
 #[cfg(test)]
@@ -244,6 +258,37 @@ mod tests {
             fs::remove_file(path.join(name)).unwrap();
         }
         missing(path, "mine.pem: there is no certificate in it, but `PRIVATE KEY`");
+    }
+
+    /// A certificate of version 1, by `openssl x509 -req`, and its key.
+    const VERSION_1: [&str; 2] = [
+        "-----BEGIN CERTIFICATE-----
+MIIBFDCBuwIUdm3S1PvtPt61cdk9FtAxDTtWb5owCgYIKoZIzj0EAwIwDTELMAkG
+A1UEAwwCdjEwHhcNMjYxMTI5MDkxOTQyWhcNMzYxMTI2MDkxOTQyWjANMQswCQYD
+VQQDDAJ2MTBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABN8laff35agmkNX+XNpT
+AAFZ6+wxnY3k7kfZHEODN15mZ8Bwb43mLeM7T/kUwtDxnsVy7TrS6KHH/+2PY1ns
+WFAwCgYIKoZIzj0EAwIDSAAwRQIhAL/tUP/fkYB5o1DG4ae6mbm5ZA2y5oYizvuc
+cZWPA824AiBNigAjPjPmyJ+2s448QTlrOtgJMBSHXNbb8zO3bWlIHw==
+-----END CERTIFICATE-----
+",
+        "-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgyyVpltgon2bXGDxc
+OpU+Ua9o8RLDRxsSu+Ba64OGZPChRANCAATfJWn39+WoJpDV/lzaUwABWevsMZ2N
+5O5H2RxDgzdeZmfAcG+N5i3jO0/5FMLQ8Z7Fcu060uihx//tj2NZ7FhQ
+-----END PRIVATE KEY-----
+",
+    ];
+
+    #[test]
+    fn certificates_of_version_1_are_presented() {
+        let directory = tempfile::tempdir().unwrap();
+        let [cert, key] = ["client.cert", "client.key"].map(|name| directory.path().join(name));
+        fs::write(cert, VERSION_1[0]).unwrap();
+        fs::write(&key, VERSION_1[1]).unwrap();
+        assert_eq!(read(directory.path()), Ok((0, 1)));
+        let other = rcgen::generate_simple_self_signed(["other".to_owned()]).unwrap();
+        fs::write(&key, other.signing_key.serialize_pem()).unwrap();
+        assert!(read(directory.path()).unwrap_err().contains("client.key: not the key of"));
     }
 
     #[test]
