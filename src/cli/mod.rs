@@ -173,6 +173,15 @@ enum Failure {
     #[error("`{option}` is for targets in {places}, and {target} is not in one")]
     NotInRegistry { option: &'static str, places: &'static str, target: String },
     #[cfg(feature = "registry")]
+    #[error("{0} is not in a registry, where the signatures of images are")]
+    NoSignatures(String),
+    #[cfg(feature = "registry")]
+    #[error("there is no file {0}")]
+    NoImageFile(String),
+    #[cfg(feature = "registry")]
+    #[error("{0} is no image spec, and there is nothing to verify it by")]
+    NoProof(String),
+    #[cfg(feature = "registry")]
     #[error("images in `{0}` can't be compared")]
     NotComparable(&'static str),
     #[cfg(feature = "registry")]
@@ -272,6 +281,12 @@ impl Hint for Failure {
             Failure::Key { source, .. } => source.hint(),
             #[cfg(feature = "registry")]
             Failure::KeyInStore(_) => Some("make another key, and keep it outside; `--sign-key env://VARIABLE` takes one from the environment".to_owned()),
+            #[cfg(feature = "registry")]
+            Failure::NoSignatures(_) => Some("push it, and name it by `docker://NAME`; `verify --against` compares it without a key".to_owned()),
+            #[cfg(feature = "registry")]
+            Failure::NoProof(_) => Some("`--key FILE` verifies a signature of an image in a registry, and `--against image.json` compares an image with what was built".to_owned()),
+            #[cfg(feature = "registry")]
+            Failure::NoImageFile(name) => Some(format!("an image in a registry is `docker://{name}`")),
             #[cfg(feature = "registry")]
             Failure::NotComparable(_) => Some("copy it to an archive, and name that: `docker-archive:FILE`".to_owned()),
             Failure::Terminal => Some("pipe it: `… | docker load`, or into a file with `>`".to_owned()),

@@ -20,7 +20,7 @@ use crate::proof::{
 use crate::registry::client::{self, ClientOptions, Pulled, Signed};
 use crate::report::{self, Comparison};
 use crate::store::Store;
-use crate::target::save_from_docker_daemon;
+use crate::target::{Target, save_from_docker_daemon};
 
 /// The prefix of an environment variable's name, in place of a key file's name.
 const VARIABLE: &str = "env://";
@@ -121,36 +121,30 @@ fn bad_key(name: &str, source: KeyError) -> Failure {
 /// Parses an image's name. A name after `docker://` is not replaced by an alias of the registry
 /// settings.
 fn named(image: &str, options: &ClientOptions) -> Result<Reference, Failure> {
-    Ok(match image.strip_prefix("docker://") {
-        Some(name) => name.parse()?,
-        None => options.registries.named(&image.parse()?)?,
-    })
+    match image.parse() {
+        Ok(Target::Registry(reference)) => Ok(reference),
+        Ok(_) => Err(Failure::NoSignatures(image.to_owned())),
+        Err(_) => Ok(options.registries.named(&image.parse()?)?),
+    }
 }
 
 /// Verifies an image outside of the store: by a key, against an image spec, or both.
 pub fn verify(store: &Store, arguments: &VerifyArguments) -> Result<(), Failure> {
     let VerifyArguments { image, key, against, source, json } = arguments;
     let name = image.to_str().unwrap_or_default();
-    let options = registry_options::for_source(source)?;
-    if let Some(key) = key {
-        let reference = named(name, &options)?;
-        let watch = Watching::new("reading", None, *json);
-        let verified = client::verify_signatures(&reference, &public_key(key)?, &options, &watch)?;
-        watch.end();
-        if *json {
-            print_json(&verified)?;
-        } else {
-            print(&format!(
-                "{}@{}: signed by {}",
-                reference.name(),
-                verified.manifest_digest,
-                key.display()
-            ))?;
-        }
+    if key.is_none() && against.is_none() {
+        return Err(Failure::NoProof(name.to_owned()));
     }
+    let options = registry_options::for_source(source)?;
+    // The image that is compared is the one that is signed, whatever the tag names by then.
+    let signed = key.as_ref().map(|key| verify_signed(name, key, &options, *json)).transpose()?;
     let Some(against) = against else { return Ok(()) };
     let spec = ImageSpec::read_outline(against)?;
-    let comparison = compare(store, image, name, &spec, &options)?;
+    let comparison = match (signed, image.to_str().and_then(|it| it.strip_prefix("docker://"))) {
+        (Some(reference), _) => compare_pulled(store, &reference, &spec, &options)?,
+        (None, Some(_)) => compare_pulled(store, &named(name, &options)?, &spec, &options)?,
+        (None, None) => compare(store, image, name, &spec)?,
+    };
     if *json {
         print_json(&comparison)?;
     } else if comparison.is_same() {
@@ -172,17 +166,37 @@ pub fn verify(store: &Store, arguments: &VerifyArguments) -> Result<(), Failure>
     Err(Failure::OtherImage { image: image.display().to_string(), spec: against.clone() })
 }
 
+/// Verifies a signature of an image in a registry. Returns the name of the image by its digest.
+fn verify_signed(
+    name: &str,
+    key: &Path,
+    options: &ClientOptions,
+    json: bool,
+) -> Result<Reference, Failure> {
+    let reference = named(name, options)?;
+    let watch = Watching::new("reading", None, json);
+    let verified = client::verify_signatures(&reference, &public_key(key)?, options, &watch)?;
+    watch.end();
+    let digest = verified.manifest_digest;
+    if json {
+        print_json(&verified)?;
+    } else {
+        print(&format!("{}@{digest}: signed by {}", reference.name(), key.display()))?;
+    }
+    Ok(reference.with_digest(digest))
+}
+
+fn temporary() -> Result<tempfile::TempDir, Failure> {
+    tempfile::tempdir().map_err(|source| Failure::Output { file: env::temp_dir(), source })
+}
+
+/// Compares an image in a file, a directory or a Docker daemon.
 fn compare(
     store: &Store,
     image: &Path,
     name: &str,
     spec: &ImageSpec,
-    options: &ClientOptions,
 ) -> Result<Comparison, Failure> {
-    let architecture = &spec.architecture;
-    let temporary =
-        || tempfile::tempdir().map_err(|source| Failure::Output { file: env::temp_dir(), source });
-    let base = |path: &Path| read_base(store, path, architecture).map_err(oci::Error::from);
     if let Some(reference) = name.strip_prefix("docker-daemon:") {
         let reference: ImageReference = reference.parse()?;
         let directory = temporary()?;
@@ -190,17 +204,33 @@ fn compare(
         let watch = Watching::new("reading", None, false);
         save_from_docker_daemon(&reference, &file, &watch)?;
         watch.end();
-        return Ok(report::against(store, spec, &base(&file)?));
+        return compare_file(store, &file, spec);
     }
     if let Some(unknown) =
         ["containerd:", "containers-storage:"].into_iter().find(|it| name.starts_with(it))
     {
         return Err(Failure::NotComparable(unknown));
     }
-    if !name.starts_with("docker://") {
-        return Ok(report::against(store, spec, &base(image)?));
+    let is_target = name.parse::<Target>().is_ok();
+    if !is_target && !image.exists() && name.parse::<Reference>().is_ok() {
+        return Err(Failure::NoImageFile(name.to_owned()));
     }
-    let reference = named(name, options)?;
+    compare_file(store, image, spec)
+}
+
+fn compare_file(store: &Store, image: &Path, spec: &ImageSpec) -> Result<Comparison, Failure> {
+    let found = read_base(store, image, &spec.architecture);
+    let found = found.map_err(|error| oci::Error::from(error.of_subject()))?;
+    Ok(report::against(store, spec, &found))
+}
+
+/// Compares an image in a registry.
+fn compare_pulled(
+    store: &Store,
+    reference: &Reference,
+    spec: &ImageSpec,
+    options: &ClientOptions,
+) -> Result<Comparison, Failure> {
     // The manifests in which stowage would push this image. If the registry has one of them, its
     // blobs need not be pulled: each is named by its digest, which every client verifies.
     let forms = [
@@ -212,14 +242,14 @@ fn compare(
         .into_iter()
         .map(|(form, format)| Image::in_form(spec, form, format).manifest.digest)
         .collect();
-    let platform = Platform::linux(architecture);
+    let platform = Platform::linux(&spec.architecture);
     let directory = temporary()?;
     let watch = Watching::new("reading", None, false);
-    let pulled = client::pull(&reference, &platform, &known, directory.path(), options, &watch)?;
+    let pulled = client::pull(reference, &platform, &known, directory.path(), options, &watch)?;
     watch.end();
     match pulled {
         Pulled::Known => Ok(Comparison { config: Vec::new(), layers: Vec::new() }),
-        Pulled::Directory => Ok(report::against(store, spec, &base(directory.path())?)),
+        Pulled::Directory => compare_file(store, directory.path(), spec),
     }
 }
 
@@ -246,5 +276,8 @@ fn describe(comparison: &Comparison) -> String {
 
 /// Returns whether the image to verify is somewhere else, and not an image spec.
 pub fn is_elsewhere(arguments: &VerifyArguments) -> bool {
-    arguments.key.is_some() || arguments.against.is_some()
+    let VerifyArguments { image, key, against, .. } = arguments;
+    let name = image.to_str().unwrap_or_default();
+    let is_name = || name.parse::<Target>().is_ok() || name.parse::<ImageReference>().is_ok();
+    key.is_some() || against.is_some() || !image.exists() && is_name()
 }

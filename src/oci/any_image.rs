@@ -41,10 +41,11 @@ pub fn image_of(
         Err(source) => return Err(read_error(source)),
     }
     let BaseImage { configuration, history, layers, sources, .. } =
-        base::read_base(store, image, architecture)?;
+        base::read_base(store, image, architecture).map_err(base::Error::of_subject)?;
     let text = |key: &str| configuration.get(key).and_then(Value::as_str);
     let config = configuration.get("config").cloned().unwrap_or_default();
     let config = ContainerConfig::of_any_keys(config).map_err(|problem| base::Error {
+        role: base::Role::Subject,
         file: image.to_owned(),
         layer: None,
         problem: Box::new(problem.into()),

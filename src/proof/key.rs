@@ -9,7 +9,7 @@ use p256::pkcs8::{DecodePrivateKey, DecodePublicKey, EncodePublicKey};
 use ring::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 
 use super::encrypted_key;
-use super::key_error::KeyError;
+use super::key_error::{KeyError, PRIVATE};
 use super::pem::Pem;
 use crate::digest::Digest;
 
@@ -36,7 +36,7 @@ impl SigningKey {
             "ENCRYPTED SIGSTORE PRIVATE KEY" | "ENCRYPTED COSIGN PRIVATE KEY" => {
                 encrypted_key::decrypt(&bytes, &password().ok_or(KeyError::NoPassword)?)?
             }
-            _ => return Err(KeyError::Kind(label, "a private key of PKCS#8 or cosign")),
+            _ => return Err(KeyError::Kind(label, PRIVATE)),
         };
         let secret = p256::SecretKey::from_pkcs8_der(&pkcs8).map_err(|_| KeyError::Algorithm)?;
         Ok(Self(secret.into()))
@@ -144,5 +144,30 @@ pub mod tests {
         let empty = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----";
         assert!(matches!(parse(empty), KeyError::Algorithm));
         assert!(matches!(PublicKey::parse(KEY.as_bytes()), Err(KeyError::Kind(..))));
+    }
+
+    /// Checks that the hint of a wrong key leads to the right one.
+    #[test]
+    fn hints_lead_to_the_right_key() {
+        use crate::error::Hint;
+        let pem = |label: &str| format!("-----BEGIN {label}-----\nAAAA\n-----END {label}-----");
+        let hint = |error: KeyError| error.hint().unwrap();
+        for (label, expected) in [
+            ("EC PRIVATE KEY", "openssl pkcs8"),
+            ("ENCRYPTED PRIVATE KEY", "openssl pkcs8"),
+            ("PUBLIC KEY", "the private key of the pair"),
+            ("CERTIFICATE", "cosign generate-key-pair"),
+        ] {
+            let error = SigningKey::parse(pem(label).as_bytes(), || None).err().unwrap();
+            assert!(hint(error).contains(expected), "{label}");
+        }
+        for (label, expected) in [
+            ("PRIVATE KEY", "openssl pkey -in FILE -pubout"),
+            ("ENCRYPTED SIGSTORE PRIVATE KEY", "cosign public-key"),
+            ("CERTIFICATE", "openssl x509"),
+        ] {
+            let error = PublicKey::parse(pem(label).as_bytes()).err().unwrap();
+            assert!(hint(error).contains(expected), "{label}");
+        }
     }
 }

@@ -5,6 +5,9 @@ use thiserror::Error;
 
 use crate::error::Hint;
 
+/// The keys that sign.
+pub(super) const PRIVATE: &str = "a private key of PKCS#8 or cosign";
+
 /// Says why a text is no key.
 #[derive(Debug, Error)]
 pub enum KeyError {
@@ -34,8 +37,21 @@ impl Hint for KeyError {
             Self::NoPassword | Self::Password => {
                 Some("the environment variable COSIGN_PASSWORD holds the password".to_owned())
             }
-            Self::Kind(label, _) if label.contains("EC P") => Some(
-                "`openssl pkcs8 -topk8 -nocrypt -in FILE` writes it as PKCS#8".to_owned(),
+            Self::Kind(label, PRIVATE) if label == "PUBLIC KEY" => {
+                Some("give the private key of the pair".to_owned())
+            }
+            Self::Kind(label, PRIVATE) if label.ends_with("PRIVATE KEY") => Some(
+                "`openssl pkcs8 -topk8 -nocrypt -in FILE` writes it as PKCS#8, without a password"
+                    .to_owned(),
+            ),
+            Self::Kind(label, _) if label.contains("SIGSTORE") || label.contains("COSIGN") => {
+                Some("`cosign public-key --key FILE` prints its public key".to_owned())
+            }
+            Self::Kind(label, _) if label.ends_with("PRIVATE KEY") => {
+                Some("`openssl pkey -in FILE -pubout` prints its public key".to_owned())
+            }
+            Self::Kind(label, wanted) if label == "CERTIFICATE" && *wanted != PRIVATE => Some(
+                "`openssl x509 -in FILE -noout -pubkey` prints its public key".to_owned(),
             ),
             _ => Some(
                 "`cosign generate-key-pair` makes a pair, and so does `openssl genpkey -algorithm EC \

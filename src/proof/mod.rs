@@ -34,12 +34,12 @@ pub use simple_signing::{
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The signature is by another key, or the signed bytes were changed.
-    #[error("it is not signed by this key")]
+    #[error("is by another key, or was altered")]
     OtherKey,
     /// The signature is for another image.
-    #[error("it is signed by this key, but for another image")]
+    #[error("is by this key, but for another image")]
     OtherImage,
     /// The signature or bundle can't be read, for this reason.
-    #[error("{0}")]
+    #[error("can't be read: {0}")]
     Malformed(String),
 }

@@ -118,7 +118,8 @@ pub fn signed_digest(
     key: &PublicKey,
     digest: &BlobDigest,
 ) -> Result<(), Refusal> {
-    let decoded = STANDARD.decode(signature);
+    // As for cosign, the text may have lines, as the program base64 writes it.
+    let decoded = STANDARD.decode(signature.replace(['\r', '\n'], ""));
     let decoded = decoded.map_err(|_| Refusal::Malformed("it is not base 64".to_owned()))?;
     if !key.verifies(payload, &decoded) {
         return Err(Refusal::OtherKey);
@@ -164,6 +165,8 @@ mod tests {
             SimpleSignature::new(&key(), "example.test/app", &a);
         let public = key().public();
         assert_eq!(signed_digest(&payload.bytes, &signature, &public, &a), Ok(()));
+        let in_lines = format!("{}\r\n{}\n", &signature[..40], &signature[40..]);
+        assert_eq!(signed_digest(&payload.bytes, &in_lines, &public, &a), Ok(()));
         let refused = signed_digest(&payload.bytes, &signature, &public, &b);
         assert_eq!(refused, Err(Refusal::OtherImage));
         let refused = signed_digest(b"{}", &signature, &public, &a);

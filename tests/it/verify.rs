@@ -89,3 +89,27 @@ fn a_comparison_with_an_image_spec_is_as_described() {
     assert_eq!(compared["config"][0], "config.User");
     assert!(!compared["layers"].as_array().unwrap().is_empty(), "{compared}");
 }
+
+/// Checks that each wrong use of the options says what would be right.
+#[test]
+fn wrong_uses_name_the_right_one() {
+    let store = two_layers();
+    let key = format!("{}/tests/it/keys/test.pub", env!("CARGO_MANIFEST_DIR"));
+    let nothing = "nothing to verify it by\n\nhint: `--key FILE` verifies";
+    for (arguments, expected) in [
+        (&["docker://reg.example/a:v1"][..], nothing),
+        (&["reg.example/a:v1"], nothing),
+        (&["oci:layout:v1", "--key", &key], "oci:layout:v1 is not in a registry"),
+        (&["docker-daemon:a:v1", "--key", &key], "docker-daemon:a:v1 is not in a registry"),
+        (
+            &["reg.example/a:v1", "--against", "image.json"],
+            "there is no file reg.example/a:v1\n\nhint: an image in a registry is `docker://reg.example/a:v1`",
+        ),
+        (&["oci:layout", "--against", "image.json"], "error: image oci:layout: cannot read"),
+        (&["missing.json"], "error: cannot read missing.json"),
+    ] {
+        let output = store.stowage(&["verify"]).args(arguments).output().unwrap();
+        let said = stderr(&output);
+        assert!(said.contains(expected), "{arguments:?}: {said}");
+    }
+}

@@ -13,10 +13,12 @@ use crate::oci::media_type::MediaTypeError;
 use crate::oci::platform::Platform;
 use crate::oci::unpack::TarError;
 
-/// Says why an image can't be a base.
+/// Says why an image can't be a base, or can't be read.
 #[derive(Debug, Error)]
-#[error("base image {}{}", file.display(), place(layer))]
+#[error("{} {}{}", role.noun(), file.display(), place(layer))]
 pub struct Error {
+    /// The part that the image has in the command.
+    pub role: Role,
     /// The image, as the user named it.
     pub file: PathBuf,
     /// The number of the layer, from 1 at the bottom, and the number of layers, if the error is in
@@ -25,6 +27,32 @@ pub struct Error {
     /// The reason.
     #[source]
     pub problem: Box<Problem>,
+}
+
+/// The part of an image in a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Another image is built on this one.
+    Base,
+    /// The image is read for its own sake.
+    Subject,
+}
+
+impl Role {
+    fn noun(self) -> &'static str {
+        match self {
+            Self::Base => "base image",
+            Self::Subject => "image",
+        }
+    }
+}
+
+impl Error {
+    /// Returns the error for an image that is read for its own sake.
+    #[must_use]
+    pub fn of_subject(self) -> Self {
+        Self { role: Role::Subject, ..self }
+    }
 }
 
 fn place(layer: &Option<(usize, usize)>) -> String {
@@ -144,6 +172,11 @@ pub enum Problem {
 impl Hint for Error {
     fn hint(&self) -> Option<String> {
         Some(match &*self.problem {
+            Problem::NotAnImage(_) if self.role == Role::Subject => {
+                "an image may be what `buildImage` or `buildIndex` made, an image spec, a docker-archive or an OCI \
+                 archive (plain, gzip or zstd), an OCI layout, or a directory by `skopeo copy … dir:`"
+                    .to_owned()
+            }
             Problem::NotAnImage(_) => {
                 "a base may be what `buildImage`, `buildIndex` or `pullImage` made, an image spec, \
                  a docker-archive or an OCI archive (plain, gzip or zstd), an OCI layout, \
@@ -155,6 +188,9 @@ impl Hint for Error {
                 "an image on it that has a database would replace this one: leave \
                  `initializeNixDatabase` or `includeNixDB` out, or take a base whose Nix works"
                     .to_owned()
+            }
+            Problem::Platform { wanted, .. } if self.role == Role::Subject => {
+                format!("take the image for {wanted}")
             }
             Problem::Platform { wanted, .. } => format!(
                 "pull the image for {wanted}, or give `arch` the name of the base's architecture"

@@ -22,7 +22,7 @@ mod read;
 mod scan;
 mod state_file;
 
-pub use error::{Error, Problem};
+pub use error::{Error, Problem, Role};
 pub use image::BaseImage;
 pub use inherit::{inherit, inherit_history};
 pub use name::BaseName;

@@ -8,7 +8,7 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::documents::Descriptor;
-use super::error::{Error, Problem};
+use super::error::{Error, Problem, Role};
 use super::files::Files;
 use super::formats::{ImageParts, LayerPart, parts};
 use super::image::{BaseImage, LayerTree, check_trees};
@@ -43,7 +43,12 @@ pub fn read_base(
     path: &Path,
     architecture: &Architecture,
 ) -> Result<BaseImage, Error> {
-    let error = |layer, problem| Error { file: path.to_owned(), layer, problem: Box::new(problem) };
+    let error = |layer, problem| Error {
+        role: Role::Base,
+        file: path.to_owned(),
+        layer,
+        problem: Box::new(problem),
+    };
     let wanted = Platform::linux(architecture);
     let BaseName { path: location, reference, .. } = BaseName::parse(path);
     if reference.is_none() {

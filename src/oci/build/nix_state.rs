@@ -138,7 +138,7 @@ impl Copy {
 
     fn error(&self, error: layer::DatabaseError) -> Error {
         let problem = Box::new(base::Problem::NixDatabase(error));
-        base::Error { file: self.file.clone(), layer: None, problem }.into()
+        base::Error { role: base::Role::Base, file: self.file.clone(), layer: None, problem }.into()
     }
 }
 

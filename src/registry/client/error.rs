@@ -88,7 +88,11 @@ pub enum ClientError {
     /// The image has no signature by the key.
     #[error(
         "{image} is not signed by this key: {}",
-        if *found == 0 { "it has no signature".to_owned() } else { format!("it has signatures ({found}), and the first problem is: {reason}") }
+        match found {
+            0 => "it has no signature".to_owned(),
+            1 => format!("it has 1 signature, which {reason}"),
+            _ => format!("it has {found} signatures, one of which {reason}"),
+        }
     )]
     NotSigned {
         /// The image's name with its digest.

@@ -175,3 +175,20 @@ fn a_wrong_password_is_tried_once() {
         assert_eq!(tried, 1, "{seen:#?}");
     }
 }
+
+/// Checks that an image which is verified by a key and compared is one image: the tag, which may name
+/// another image a moment later, is asked for once.
+#[test]
+fn the_image_that_is_compared_is_the_one_that_is_signed() {
+    let (image, registry) = (Pushed::new(), Quirky::start(Quirks::default()));
+    let key = |name: &str| format!("{}/tests/it/keys/{name}", env!("CARGO_MANIFEST_DIR"));
+    let pushed = image.push(&registry.host(), &["--sign-key", &key("test.key")]);
+    assert!(pushed.status.success(), "{}", crate::support::stderr(&pushed));
+    registry.take_seen();
+    let (name, public) = (format!("{}/a/b:v1", registry.host()), key("test.pub"));
+    let verify = ["verify", &name, "--key", &public, "--against", "image.json"];
+    let output = image.store().stowage(&verify).output().unwrap();
+    assert!(output.status.success(), "{}", crate::support::stderr(&output));
+    let by_tag = registry.take_seen().iter().filter(|it| it.path.ends_with("/v1")).count();
+    assert_eq!(by_tag, 1);
+}
