@@ -71,7 +71,7 @@ impl Drop for Containerd {
 #[test]
 fn containerd_pulls_what_it_lacks() {
     let containerd = Containerd::start();
-    let (one, two) = (Image::named("app1"), Image::named("app2"));
+    let (one, two) = (Image::named("smallApp1"), Image::named("smallApp2"));
     let first = containerd.copy(&one, "e2e/app:v1");
     assert_eq!(
         (&first["layersSkipped"], &first["reference"]),

@@ -57,7 +57,7 @@ impl Drop for Storage {
 #[test]
 fn containers_storage_gets_what_it_lacks() {
     let storage = Storage::new();
-    let (one, two) = (Image::named("app1"), Image::named("app2"));
+    let (one, two) = (Image::named("smallApp1"), Image::named("smallApp2"));
     let target = |tag: &str| storage.target(&format!("e2e/app:{tag}"));
     let first = copy_to(&one, &target("v1"), &[]);
     assert_eq!(field(&first, "layersSkipped"), 0, "{first}");
@@ -75,7 +75,7 @@ fn containers_storage_gets_what_it_lacks() {
 #[test]
 fn a_registry_gets_what_it_lacks() {
     let registry = Registry::start();
-    let (one, two) = (Image::named("app1"), Image::named("app2"));
+    let (one, two) = (Image::named("smallApp1"), Image::named("smallApp2"));
     let directory = tempfile::tempdir().unwrap();
     let digestfile = directory.path().join("digest");
     let target = |tag: &str| format!("docker://{}/e2e/app:{tag}", registry.host);
@@ -121,7 +121,7 @@ fn a_registry_gets_what_it_lacks() {
 /// Checks that layers which `docker push` has compressed are not sent again.
 #[test]
 fn layers_that_docker_pushed_are_used() {
-    let (registry, docker, image) = (Registry::start(), Docker::start(), Image::named("app1"));
+    let (registry, docker, image) = (Registry::start(), Docker::start(), Image::named("smallApp1"));
     let name = format!("{}/e2e/app:v1", registry.host);
     let loaded = docker.load(&image);
     let loaded = loaded.trim().rsplit("image: ").next().unwrap();

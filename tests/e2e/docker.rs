@@ -148,12 +148,12 @@ fn links_in_the_root_lead_somewhere() {
 #[test]
 fn sends_everything_again_to_a_daemon_that_forgot() {
     let docker = Docker::start();
-    let image = Image::named("app1");
+    let image = Image::named("smallApp1");
     copy(&image, &docker);
-    docker.run(&["rmi", "e2e/app:v1"]);
+    docker.run(&["rmi", &image.reference()]);
     let again = copy(&image, &docker);
     assert_eq!(field(&again, "layersSkipped"), 0);
-    assert!(docker.container("e2e/app:v1", &[]).starts_with("app v1\n"));
+    assert!(docker.container(&image.reference(), &[]).starts_with("app v1\n"));
 }
 
 /// Writes a client that runs a line of shell and then the real client, which is `DOCKER` in that
@@ -223,12 +223,13 @@ fn an_image_that_is_there_is_only_named() {
 #[test]
 fn falls_back_to_the_whole_image() {
     let docker = Docker::start();
-    let (one, two) = (Image::named("app1"), Image::named("app2"));
+    let (one, two) = (Image::named("smallApp1"), Image::named("smallApp2"));
     copy(&one, &docker);
 
     let directory = tempfile::tempdir().unwrap();
-    let forgets = "[ \"$1\" != load ] || DOCKER rmi e2e/app:v1 > /dev/null 2>&1";
-    let path = with_client(directory.path(), forgets);
+    let forgets =
+        format!("[ \"$1\" != load ] || DOCKER rmi {} > /dev/null 2>&1", one.reference());
+    let path = with_client(directory.path(), &forgets);
 
     let output = run(two
         .copy_to_docker_daemon()
@@ -237,7 +238,7 @@ fn falls_back_to_the_whole_image() {
         .env("PATH", path));
     let copied: Value = serde_json::from_str(&output).unwrap();
     assert_eq!((&copied["fellBack"], field(&copied, "layersSkipped")), (&true.into(), 0));
-    assert!(docker.container("e2e/app:v2", &[]).starts_with("app v2\n"));
+    assert!(docker.container(&two.reference(), &[]).starts_with("app v2\n"));
 }
 
 fn assert_fails(output: &Output, message: &str) {
@@ -314,7 +315,7 @@ fn containerds_store_has_all_of_an_image() {
 /// Checks the classic store of newer versions of Docker like that of 20.10.
 #[test]
 fn newer_classic_stores_are_sent_what_they_lack() {
-    let (one, two) = (Image::named("app1"), Image::named("app2"));
+    let (one, two) = (Image::named("smallApp1"), Image::named("smallApp2"));
     for release in RELEASES {
         let docker = Docker::of_release(release);
         assert_eq!(field(&copy(&one, &docker), "layersSkipped"), 0, "{release}");

@@ -22,7 +22,7 @@ const DOCUMENTS: u64 = 64 << 10;
 #[test]
 fn docker_is_sent_what_diff_says() {
     let docker = Docker::start();
-    let (old, new) = (Image::named("app1"), Image::named("app2"));
+    let (old, new) = (Image::named("smallApp1"), Image::named("smallApp2"));
     let copy = |image: &Image| -> Value {
         let output =
             run(image.copy_to_docker_daemon().arg("--json").env("DOCKER_HOST", docker.host()));
@@ -120,7 +120,7 @@ impl Drop for Registry {
 #[test]
 fn a_registry_is_sent_what_diff_says() {
     let registry = Registry::start();
-    let (old, new) = (Image::named("app1"), Image::named("app2"));
+    let (old, new) = (Image::named("smallApp1"), Image::named("smallApp2"));
     registry.push(&old, "v1");
     let before = registry.size();
     assert!(before > old.spec.size());

@@ -19,7 +19,7 @@ fn what_a_garbage_collection_removed_is_pushed_again() {
     let registry = Registry::start();
     let directory = tempfile::tempdir().unwrap();
     let pulled = directory.path().join("pulled");
-    let (one, two) = (Image::named("app1"), Image::named("app2"));
+    let (one, two) = (Image::named("smallApp1"), Image::named("smallApp2"));
     let push = |image: &Image, tag: &str| {
         let reference = format!("{}/team/app:{tag}", registry.host);
         let push = ["push", "--json", "--quiet"];

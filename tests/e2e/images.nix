@@ -17,6 +17,16 @@ let
     };
   };
 
+  # The same in a few small layers, for tests that are not about many layers: a daemon takes 0.1 s for each.
+  smallAppImage = version:
+    let app = pkgs.writeShellScriptBin "app" "echo app ${version}; exec ${pkgs.curl}/bin/curl --version"; in
+    stowage.buildImage {
+      name = "e2e/small-app";
+      tag = version;
+      maxLayers = 6;
+      config.Cmd = [ "${app}/bin/app" ];
+    };
+
   # A layer of one file in /etc, on another.
   fileLayer = name: layers: stowage.buildLayer { inherit layers; copyToRoot = pkgs.writeTextDir "etc/${name}" name; };
   bashLayer = stowage.buildLayer { deps = [ pkgs.bash ]; };
@@ -198,6 +208,8 @@ in
 
   app1 = appImage "v1";
   app2 = appImage "v2";
+  smallApp1 = smallAppImage "v1";
+  smallApp2 = smallAppImage "v2";
   app2AfterApp1 = (appImage "v2").override { previousImage = (appImage "v1").spec; };
 
   # For another platform than the one that builds it and runs its scripts.

@@ -28,7 +28,7 @@ fn prefetch(arguments: &[&str]) -> Value {
 fn what_is_prefetched_is_what_nix_pulls() {
     let directory = tempfile::tempdir().unwrap();
     let registry = Registry::start();
-    let image = Image::named("app1");
+    let image = Image::named("smallApp1");
     let name = format!("{}/team/app", registry.host);
     let tagged = format!("{name}:v1");
     run(stowage(&["push", "--quiet"]).arg(&image.spec_file).arg(&tagged));

@@ -100,8 +100,8 @@ impl Drop for Sshd {
 /// machine keeps what it received.
 #[test]
 fn a_daemon_behind_ssh_is_sent_what_its_machine_lacks() {
-    build_together(&["app1", "app2"]);
-    let (one, two) = (Image::named("app1"), Image::named("app2"));
+    build_together(&["smallApp1", "smallApp2"]);
+    let (one, two) = (Image::named("smallApp1"), Image::named("smallApp2"));
     let docker = Docker::start();
     let cache = tempfile::tempdir().unwrap();
     let cache = cache.path().to_str().unwrap();

@@ -180,7 +180,7 @@ fn skopeo(arguments: &[&str]) -> Command {
 /// Checks that a Docker daemon pulls from a loopback port without TLS.
 #[test]
 fn docker_pulls_and_runs() {
-    let images = [Image::named("full"), Image::named("app1"), Image::named("app2")];
+    let images = [Image::named("full"), Image::named("smallApp1"), Image::named("smallApp2")];
     let [full, one, two] = &images;
     let served = Served::start(&[("e2e/full/all", full), ("app/now", one)], &[]);
     let docker = Docker::start();
