@@ -246,6 +246,7 @@ rec {
     name = "examples/nix-layered";
     tag = "latest";
     contents = [ nix bashInteractive coreutils hello ];
+    maxLayers = 12;
     config.Env = [ "USER=nobody" "PATH=/bin" ];
   };
 
@@ -417,6 +418,7 @@ rec {
     name = "examples/declared-nix";
     tag = "latest";
     contents = [ nix bashInteractive coreutils ];
+    maxLayers = 12;
     config = {
       Env = [ "USER=nobody" "PATH=/bin" ];
       Cmd = [ "bash" "-c" "nix-store --verify --check-contents && nix-store -qR $(readlink /opt/hello)" ];

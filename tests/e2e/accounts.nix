@@ -56,6 +56,7 @@ rec {
   withNix = stowage.buildImage {
     name = "accounts/with-nix";
     tag = "v1";
+    maxLayers = 8;
     copyToRoot = pkgs.buildEnv { name = "tools"; paths = [ pkgs.bash pkgs.coreutils pkgs.nix ]; };
     accounts.users.app.uid = 1000;
     user = "app";

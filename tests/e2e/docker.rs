@@ -227,8 +227,7 @@ fn falls_back_to_the_whole_image() {
     copy(&one, &docker);
 
     let directory = tempfile::tempdir().unwrap();
-    let forgets =
-        format!("[ \"$1\" != load ] || DOCKER rmi {} > /dev/null 2>&1", one.reference());
+    let forgets = format!("[ \"$1\" != load ] || DOCKER rmi {} > /dev/null 2>&1", one.reference());
     let path = with_client(directory.path(), &forgets);
 
     let output = run(two

@@ -85,6 +85,7 @@ let
   # A Nix that knows the image's own store paths, of all its layers.
   withNix = stowage.buildImage {
     name = "e2e/with-nix";
+    maxLayers = 8;
     initializeNixDatabase = true;
     layers = [ (stowage.buildLayer { deps = [ pkgs.hello ]; layers = [ bashLayer ]; }) ];
     copyToRoot = [
@@ -110,6 +111,7 @@ let
   addition = pkgs.writeShellScriptBin "addition" "echo added";
   onNixWith = arguments: stowage.buildImage ({
     name = "e2e/on-nix";
+    maxLayers = 8;
     initializeNixDatabase = true;
     copyToRoot = pkgs.runCommand "root" { } "mkdir -p $out/opt; ln -s ${addition}/bin/addition $out/opt/addition";
   } // arguments);
@@ -167,7 +169,7 @@ let
         { echo '#!${pkgs.bash}/bin/bash'; echo 'echo version ${version}'; echo exit; head -c 86000 ${pkgs.bash}/bin/bash | base64; } > $out/bin/own
         chmod +x $out/bin/own
       '';
-      image = name: arguments: stowage.buildImage ({ name = "e2e/${name}"; tag = version; config.Cmd = [ "${own}/bin/own" ]; } // arguments);
+      image = name: arguments: stowage.buildImage ({ name = "e2e/${name}"; tag = version; maxLayers = 12; config.Cmd = [ "${own}/bin/own" ]; } // arguments);
       links = paths: pkgs.buildEnv { name = "links"; inherit paths; pathsToLink = [ "/bin" ]; };
     in
     {

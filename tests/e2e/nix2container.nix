@@ -174,6 +174,7 @@ in
 
   nix = buildImage {
     name = "nix";
+    maxLayers = 8;
     initializeNixDatabase = true;
     copyToRoot = [ (programs [ bash coreutils pkgs.nix ]) ];
     config.Env = [ "NIX_PAGER=cat" "USER=nobody" "HOME=/" "NIX=${pkgs.nix}" ];
@@ -191,6 +192,7 @@ in
     in
     buildImage {
       name = "nix-user";
+      maxLayers = 8;
       initializeNixDatabase = true;
       nixUid = 1000;
       nixGid = 1000;
