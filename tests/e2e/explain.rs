@@ -193,6 +193,22 @@ fn the_page_of_an_update_shows_its_cost() {
     assert!(table.split_once("</tr>").unwrap().0.contains("width: 100%"), "{table}");
 }
 
+/// Checks that a page which also says the cost by pieces has its map and its table.
+#[test]
+fn the_cost_by_pieces_is_on_the_page() {
+    let (old, new) = (Image::named("chunked"), Image::named("chunkedRebuilt"));
+    let directory = tempfile::tempdir().unwrap();
+    let page = directory.path().join("page.html");
+    for files in [&[&new.spec_file][..], &[&old.spec_file, &new.spec_file]] {
+        let command = if files.len() == 1 { "explain" } else { "diff" };
+        run(stowage(&[command, "--pieces", "--html"]).arg(&page).args(files));
+        let shown = dom(&page, "", "1366,768");
+        assert!(shown.contains("by pieces (podman, CRI-O), of "), "{shown}");
+        let count = new.spec.sources.len();
+        assert_eq!(shown.matches("<button title=").count(), count, "{command}: {shown}");
+    }
+}
+
 #[test]
 fn explain_is_an_attribute_of_the_image() {
     let printed = run(&mut nix(&["run", ".#dockerImage.explain", "--", "--why", "git"]));
