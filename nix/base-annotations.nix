@@ -13,7 +13,7 @@
 let
   parts = lib.splitString "/" imageName;
   first = lib.head parts;
-  # As Docker tells a registry from a namespace.
+  # Distinguishes a registry from a namespace as Docker does.
   hasRegistry = lib.length parts > 1 && (builtins.match ".*[.:].*" first != null || first == "localhost");
   registry = if !hasRegistry || lib.elem first [ "index.docker.io" "registry-1.docker.io" ] then "docker.io" else first;
   path = if hasRegistry then lib.tail parts else parts;

@@ -41,13 +41,13 @@
   # gid, home, shell, description and groups. The home directory is made, and belongs to the user.
 , users ? { }
 , groups ? { }
-  # The user of the container, and of its Nix: root, or another user, whose the Nix store is then. Names as in Nix's
-  # own docker.nix.
+  # The user of the container. The Nix store belongs to this user. The arguments have the names of those in Nix's own
+  # docker.nix.
 , uid ? 0
 , gid ? uid
 , uname ? if uid == 0 then "root" else "nix"
 , gname ? if gid == 0 then "root" else uname
-  # True for /lib64 (or /lib) to have the loader of glibc, which programs that are not from nixpkgs look for.
+  # True to put glibc's loader into /lib64 (or /lib), where programs that are not from nixpkgs look for it.
 , foreignPrograms ? false
   # More files for `/`, and modes and owners of files, as for buildImage.
 , copyToRoot ? [ ]
@@ -166,7 +166,7 @@ let
     ln -s ${bash} bin/sh
     ln -s ${pkgs.coreutils-full}/bin/env usr/bin/env
     ln -s ${defaultProfile}/share usr/share
-    # Distributions have them by these names.
+    # Distributions have the certificates under these names.
     for name in ssl/certs/ca-bundle.crt ssl/certs/ca-certificates.crt pki/tls/certs/ca-bundle.crt; do
       ln -s ${defaultProfile}/etc/ssl/certs/ca-bundle.crt "etc/$name"
     done
@@ -200,7 +200,7 @@ let
     ''}
   '';
 
-  # Where glibc is that these programs are linked to.
+  # The glibc to which programs of nixpkgs are linked.
   loader = {
     x86_64-linux = "/lib64/ld-linux-x86-64.so.2";
     aarch64-linux = "/lib/ld-linux-aarch64.so.1";
@@ -235,7 +235,7 @@ stowage.buildImage {
     { path = system; regex = "-system(/var)?/tmp$"; mode = "1777"; }
     { path = system; regex = "-system/root$"; mode = "0700"; }
   ] ++ lib.optionals (!isRoot) [
-    # What Nix writes to, and the user.
+    # Directories to which Nix and the user write.
     { path = system; regex = "-system(/nix/.*|${lib.escapeRegex userHome}/.*)$"; mode = "0755"; inherit uid gid; }
     { path = system; regex = "/[.]nix-channels$"; mode = "0644"; }
   ] ++ map

@@ -1,3 +1,3 @@
-# Fetches an archive for `stowage serve --packages`, by code of its own: the packages' is evaluated later, where
-# nothing can be fetched.
+# Fetches an archive for `stowage serve --packages`. The code in the archive is evaluated later, in a process that can't
+# fetch anything.
 { url }: toString (fetchTarball url)

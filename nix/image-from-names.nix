@@ -81,7 +81,7 @@ lib.fix (self:
       ignoreCollisions = true;
       postBuild = ''
         cd $out
-        # What one package alone has is a link to its directory, to which nothing can be added.
+        # A directory that only one package has would be a link to that package's directory, to which nothing can be added.
         for directory in * usr/bin; do
           if [ -L "$directory" ] && [ -d "$directory" ]; then
             linked=$(readlink -f "$directory")
@@ -102,7 +102,7 @@ lib.fix (self:
       else map (output: drv.${output}) (drv.meta.outputsToInstall or [ drv.outputName ]);
     inImage = lib.unique (lib.concatMap outputsOf inRoot.found ++ coreutils.found);
 
-    # A name alone is a new user's.
+    # A name without other settings is that of a new user.
     account = if builtins.isString user then { name = user; } else user;
 
     image = buildImage ({

@@ -1,9 +1,9 @@
 { baseImage, internalSpec }:
 
-# A store path whose files are copied to an image's root, for a Nix in it to find the image's store
-# paths valid, and those of the base image. Its files name the paths that are registered, and so refer to them.
+# A store path with a Nix database, whose files are copied to an image's root. With this database, a Nix in the image
+# finds the store paths of the image and of its base image valid. The files name these store paths, and so refer to them.
 {
-  # Whose arguments these are, for messages.
+  # The function whose arguments these are, for messages.
   function
 , name
   # As for internalSpec.
@@ -11,7 +11,7 @@
 , copyToRoot
 , contents ? null
 , layers ? [ ]
-  # Store paths, as strings, that are copied to `/` besides.
+  # Store paths, as strings, that are copied to `/` in addition to copyToRoot.
 , addToRoot ? [ ]
 , exclude
 , fromImage ? null

@@ -78,7 +78,7 @@ lib.fix (self:
       ${stowage}/bin/stowage verify --key ${publicKey} --tls-verify=${lib.boolToString tlsVerify} \
         "''${authentication[@]}" ${lib.escapeShellArg "docker://${imageName}@${imageDigest}"}
     ''}
-    # What skopeo has no place for in the sandbox, where /etc/containers and /var/tmp are missing.
+    # The sandbox has no /etc/containers with a policy, and no /var/tmp for temporary files.
     skopeo --insecure-policy --tmpdir="$TMPDIR" \
       --override-os ${lib.escapeShellArg os} --override-arch ${lib.escapeShellArg arch} \
       copy --quiet --src-tls-verify=${lib.boolToString tlsVerify} "''${authentication[@]}" \

@@ -54,7 +54,7 @@ let
   # Programs for `nix run`.
   program = name: arguments: scriptPkgs.writeShellScriptBin name (run arguments);
   withSkopeo = name: arguments: scriptPkgs.writeShellScriptBin name ''
-    # For a target that needs it, should there be none that suits this machine better.
+    # A skopeo for targets that need it, if PATH has none: one from PATH suits the machine better.
     PATH=''${PATH:+$PATH:}${scriptPkgs.skopeo}/bin
     ${run arguments}
   '';

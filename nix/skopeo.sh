@@ -1,8 +1,8 @@
 # shellcheck shell=bash disable=SC2154
-# skopeo, which knows images of this library as `nix:PATH` besides: `skopeo copy nix:PATH TARGET` is
-# `stowage copy`. All else is skopeo's own business.
+# skopeo, which also takes images of this library, as `nix:PATH`: `skopeo copy nix:PATH TARGET` runs `stowage copy`.
+# All other commands run skopeo itself.
 #
-# Before it: skopeo, stowage, no_credentials.
+# The text before this file sets the variables skopeo, stowage and no_credentials.
 set -euo pipefail
 
 fail() {
@@ -19,15 +19,15 @@ if [ "$names_image" = false ]; then exec "$skopeo" "$@"; fi
 
 # Options, by skopeo's names, up to version 1.22 (skopeo(1), skopeo-copy(1)).
 
-# What changes nothing about a copy from the store, and nothing that stowage does: `nix:` has no
-# signatures, registries or credentials; layers are sent as they were recorded; a push tries again by itself.
+# Options that are accepted and ignored. They have no effect on an image from the store, which has no signatures, registry
+# or credentials, or they ask for what stowage always does: it sends layers as recorded, and repeats failed requests.
 without_value=' --debug --insecure-policy --dest-oci-accept-uncompressed-layers
     --dest-precompute-digests --preserve-digests --remove-signatures --src-no-creds '
 with_value=' --image-parallel-copies --override-arch --override-os --override-variant
     --registries.d --retry-delay --src-authfile --src-cert-dir --src-creds --src-daemon-host
     --src-password --src-registry-token --src-shared-blob-dir --src-username --tmpdir --user-agent-prefix '
 flags_with_optional_value=' --src-tls-verify --dest-tls-verify '
-# What stowage has by the same name.
+# Options that stowage has by the same name.
 same_without_value=' --all -a --quiet -q '
 same_with_value=' --authfile --dest-authfile --dest-cert-dir --dest-creds --digestfile --retry-times '
 

@@ -1,9 +1,9 @@
 { lib, baseImage, internalSpec, storePaths }:
 
-# The accounts, directories, files and links that an image's author declares, as a store path that is
-# copied to its root. Everything that can be told without the base image is checked here.
+# A store path with the accounts, directories, files and links that an image declares. The image has them at its root.
+# The values are checked here as far as that is possible without the base image.
 {
-  # Whose arguments these are, for messages.
+  # The function whose arguments these are, for messages.
   function
 , name
 , accounts ? { }
@@ -27,7 +27,7 @@ let
   show = value: if isString value then "`${value}`" else if isAttrs value then "a set" else if lib.isFunction value then "a function" else builtins.toJSON value;
   isIn = option: path: if builtins.match "[A-Za-z0-9_-]+" path != null then "${option}.${path}" else "${option}.\"${path}\"";
 
-  # Checks a value, and gives it back.
+  # Checks a value, and returns it.
   must = option: kind: check: value: if check value then value else complain option "must be ${kind}, not ${show value}";
   keys = option: known: value:
     let
@@ -69,7 +69,7 @@ let
   };
 
   owned = { inherit mode; user = asText nameOf; group = asText nameOf; };
-  # An absolute path in one spelling.
+  # Returns an absolute path without repeated or trailing slashes.
   place = option: path:
     let parts = filter (part: isString part && part != "" && part != ".") (builtins.split "/" path); in
     if !isPath path || elem ".." parts || parts == [ ] then complain option "must be an absolute path below `/`, without `..`"
@@ -110,7 +110,7 @@ let
 in
 assert lib.assertMsg (user == null || hasUser)
   "stowage.${function}: `user` is what `config.User` will be: give one of them";
-# Checks all values, though nothing should be made.
+# Check all values, even if no file is made.
 builtins.deepSeq options (if nothing then null else
 internalSpec {
   inherit function perms fromImage;

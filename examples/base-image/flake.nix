@@ -16,7 +16,7 @@
         default = pkgs.stowage.buildImage {
           name = "on-alpine";
           tag = "v1";
-          # What `stowage prefetch docker.io/library/alpine:3.22` prints. `hash` is wrong on purpose: Nix says the right one.
+          # Replace these arguments by the output of `stowage prefetch docker.io/library/alpine:3.22`.
           fromImage = pkgs.stowage.pullImage {
             imageName = "docker.io/library/alpine";
             imageDigest = "sha256:0000000000000000000000000000000000000000000000000000000000000000";

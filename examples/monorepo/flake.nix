@@ -11,7 +11,7 @@
         # nixpkgs, with stowage's functions as pkgs.stowage.
         pkgs = stowage.legacyPackages.${system};
 
-        # All have this at the bottom, in the same layers: a registry and a daemon store it once.
+        # The layers at the bottom of every service: a registry and a daemon store them once.
         common = pkgs.stowage.buildLayer { deps = [ pkgs.bash pkgs.coreutils pkgs.cacert ]; maxLayers = 5; };
 
         service = name: text: pkgs.stowage.buildImage {

@@ -41,7 +41,7 @@
             Env = [ "PGDATA=/var/lib/postgresql/data" "PATH=${pkgs.postgresql}/bin" "PGHOST=/run/postgresql" ];
             ExposedPorts."5432/tcp" = { };
             Volumes."/var/lib/postgresql" = { };
-            # PostgreSQL takes SIGTERM for "wait until all clients are gone".
+            # At SIGTERM, PostgreSQL would wait until all clients are gone.
             StopSignal = "SIGINT";
           };
         };

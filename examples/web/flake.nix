@@ -12,7 +12,7 @@
         pkgs = stowage.legacyPackages.${system};
 
         site = pkgs.writeTextDir "index.html" "<h1>It works</h1>\n";
-        # Logs go to the container's own; what it has to write is in /tmp.
+        # nginx logs to the container's output, and writes its files to /tmp.
         settings = pkgs.writeText "nginx.conf" ''
           daemon off;
           pid /tmp/nginx.pid;
@@ -48,7 +48,7 @@
             Cmd = [ "${pkgs.nginx}/bin/nginx" "-e" "/dev/stderr" "-c" settings ];
             User = "web";
             ExposedPorts."8080/tcp" = { };
-            # For what the service itself asks of others by HTTPS.
+            # The certificates with which the service checks other servers.
             Env = [ "SSL_CERT_FILE=${pkgs.cacert}/etc/ssl/certs/ca-bundle.crt" ];
             Healthcheck = {
               Test = [ "CMD" "${pkgs.curl}/bin/curl" "--fail" "--silent" "http://localhost:8080/" ];

@@ -6,7 +6,7 @@
 */
 { fromImage
 , name ? fromImage.name
-  # Of an archive of several images, the first one.
+  # If the archive has several images, the first one is taken.
 , fromImageName ? null
 , fromImageTag ? null
   # A setting of nixpkgs' virtual machine, which has no effect.

@@ -158,7 +158,7 @@ let
           })
         ];
         fakeRootCommands = ''
-          # Who works there may write to these; and a Nix there needs no daemon.
+          # The user of the container may write to these directories, so that a Nix in the container needs no daemon.
           own() { mkdir -p "$@" && chown ${toString uid}:${toString gid} "$@"; }
           own .${buildDirectory} ./nix ./nix/store ./nix/var ./nix/var/nix ./etc/nix
           ${lib.optionalString (homeDirectory != "/homeless-shelter") "own .${lib.escapeShellArg homeDirectory}"}
