@@ -196,7 +196,7 @@ mod tests {
         }
         let test = std::env::current_exe().unwrap();
         for (ignored, how) in [("false", "default"), ("true", "ignore")] {
-            // A shell can't undo what was ignored when it was started.
+            // A shell can't stop ignoring a signal that was ignored when the shell was started.
             let mut env = Command::new("env");
             env.arg(format!("--{how}-signal=HUP")).arg(&test);
             env.args(["--exact", "system::tests::signals_that_are_ignored_are_known"]);

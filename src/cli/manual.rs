@@ -103,7 +103,7 @@ fn shell_commands(line: &str) -> Vec<Vec<String>> {
         }
     }
     commands.last_mut().unwrap().extend(word);
-    // Variables before a command, and programs that run another one.
+    // Remove variables before a command, and programs that run another program.
     for command in &mut commands {
         while command.first().is_some_and(|word| word.contains('=') || word == "sudo") {
             command.remove(0);

@@ -109,7 +109,7 @@ enum Failure {
     #[cfg(feature = "registry")]
     #[error(transparent)]
     Receive(#[from] target::ReceiveError),
-    /// The program that sent an image was told why it could not be received: it tells the user.
+    /// The image could not be received. The program that sent it was told the reason, and shows the reason to the user.
     #[cfg(feature = "registry")]
     #[error("the image was not received")]
     Told,
@@ -137,7 +137,7 @@ enum Failure {
     #[error("{} has no `on-demand.nix`: it is not the directory of stowage's Nix functions", .0.display())]
     Library(PathBuf),
     #[cfg(feature = "registry")]
-    #[error("cannot find out where this program is")]
+    #[error("cannot find the path of this program")]
     Program(#[source] io::Error),
     #[cfg(feature = "report")]
     #[error("cannot read a tar from standard input")]
@@ -148,7 +148,7 @@ enum Failure {
     Terminal,
     #[cfg(feature = "registry")]
     #[error(
-        "an image layout holds OCI's manifests alone: {target} can't have Docker's (`--format v2s2`)"
+        "an image layout holds only OCI manifests: {target} can't have a Docker manifest (`--format v2s2`)"
     )]
     Format { target: String },
     #[cfg(feature = "report")]

@@ -28,7 +28,7 @@ pub enum Watching {
     Plain,
     /// A JSON object a line, for programs.
     Json(Mutex<Total>),
-    /// Errors after which the copy tries again, and nothing else.
+    /// Only the errors after which the copy tries again.
     Notes,
     /// Nothing.
     Quiet,

@@ -92,9 +92,8 @@ pub enum Error {
         /// The file on this machine.
         path: PathBuf,
     },
-    /// A directory has two entries of the same name once the suffix is removed that Nix appends on
-    /// macOS.
-    #[error("{} has the name of another file in its directory, once the suffix for macOS is removed", path.display())]
+    /// Two entries of a directory have the same name after the suffix that Nix appends on macOS is removed.
+    #[error("without its suffix for macOS, {} has the name of another file in its directory", path.display())]
     SameName {
         /// The path of one of them on this machine.
         path: PathBuf,

@@ -175,7 +175,7 @@ fn open(directory: &Path) -> Result<Connection, DatabaseError> {
             let version = version[..version.len().min(20)].trim_ascii();
             return Err(DatabaseError::Schema(version.escape_ascii().to_string()));
         }
-        // Without this file, Nix also assumes its own version.
+        // If the file is missing, Nix takes the database for one of its own version, and so does this program.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error.into()),
     }

@@ -156,7 +156,7 @@ pub enum Error {
     IndexVersion {
         /// The file.
         file: PathBuf,
-        /// The version of its format.
+        /// The version of the file's format.
         version: u32,
     },
     /// The image would have more layers than containers can have.

@@ -47,8 +47,8 @@ pub struct ImageSpec {
     pub sources: Vec<SourceInfo>,
 }
 
-/// The JSON as it is read, with types for the parts of each layer and store path that the caller
-/// needs.
+/// The JSON of an image spec. `L` and `S` are the parts of a layer and of a store path that the
+/// caller needs.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct ImageSpecJson<L, S> {

@@ -47,7 +47,7 @@ pub struct StoredBlob {
     pub digest: BlobDigest,
     /// The number of bytes of the blob as it is stored.
     pub size: u64,
-    /// The media type that its author gave it.
+    /// The media type that the author of the image gave to the blob.
     pub media_type: LayerMediaType,
     /// The place of the table of contents, if the blob has one (`zstd:chunked`).
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -85,7 +85,7 @@ fn shown(text: &str) -> String {
 }
 
 /// Replaces the text before the last `@`, which may be a user and a password
-/// (`user:password@host/…`), unless a digest may follow.
+/// (`user:password@host/…`), unless the text after it may be a digest.
 pub fn without_user_information(text: &str) -> String {
     // A colon may be percent-encoded (RFC 3986, 2.1).
     let has_password = |text: &str| text.contains(':') || text.to_ascii_lowercase().contains("%3a");

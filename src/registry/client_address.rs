@@ -8,7 +8,7 @@ use std::str::FromStr;
 use axum::http::HeaderMap;
 use axum::http::header::FORWARDED;
 
-/// The number of addresses in a list of proxies that are read, from its end.
+/// The largest number of addresses that are read from the end of a list of proxies.
 const MOST: usize = 32;
 
 /// A network: `10.0.0.0/8`, `::1/128`, or a single address.

@@ -29,7 +29,7 @@ pub struct Metrics {
     pub in_flight: IntGauge,
     /// Connections that are open.
     pub connections: IntGauge,
-    /// Connections that were closed since there was no room.
+    /// Connections that were closed because the server had as many as it may have.
     pub connections_refused: IntCounter,
     /// Passwords that were wrong, or not checked since too many were wrong.
     pub logins_failed: IntCounter,

@@ -41,8 +41,8 @@ pub struct ExplainedLayer {
     pub members: Vec<StorePath>,
     /// The reason why these store paths share a layer.
     pub why: &'static str,
-    /// The number of store paths whose change would change this layer: the layer's own, and all
-    /// that these refer to, of the paths from which the image is made.
+    /// The number of the image's store paths whose change would change this layer: those in the
+    /// layer, and all that they refer to.
     pub changes_with: usize,
 }
 

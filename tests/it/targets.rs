@@ -465,8 +465,7 @@ fn what_is_in_the_way_is_named() {
     }
     for target in ["oci:new:v1", "oci-archive:new:v1"] {
         let output = try_copy(&store, "image.json", target, &["--format", "v2s2"]);
-        let expected =
-            format!("error: an image layout holds OCI's manifests alone: {target} can't");
+        let expected = format!("error: an image layout holds only OCI manifests: {target} can't");
         assert!(stderr(&output).starts_with(&expected), "{}", stderr(&output));
     }
     assert_eq!(files(store.root()), before);

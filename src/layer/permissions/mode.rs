@@ -23,7 +23,7 @@ pub struct ModeChange {
     bits: u32,
     /// True if `x` is meant for directories, and for files that have `x` somewhere.
     conditional_x: bool,
-    /// The place of the bits that are copied: 6 for the user's, 3 for the group's.
+    /// The position of the bits that are copied, as in `g=u`: 6 for the user, 3 for the group, 0 for others.
     copied: Option<u32>,
 }
 

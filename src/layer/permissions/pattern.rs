@@ -130,7 +130,7 @@ fn escape<'t>(after: &'t str, in_class: bool, result: &mut String) -> &'t str {
         ('s', true) => Some(r"\t\n\f\r "),
         ('s', false) => Some(r"[\t\n\f\r ]"),
         ('S', _) => Some(r"[^\t\n\f\r ]"),
-        // What follows is never in braces: `{` is literal then.
+        // Nothing after this is in braces: `{` is a literal there.
         ('b', false) => Some(r"(?-u:\b)"),
         ('B', false) => Some(r"(?-u:\B)"),
         ('<', _) => Some("<"),

@@ -42,7 +42,7 @@ impl GraphPart<'_, '_> {
         self.in_whole[path]
     }
 
-    /// Returns layers of the part with the numbers of the whole graph.
+    /// Converts layers of the part: each path gets its number in the whole graph.
     pub fn layers_in_whole(&self, layers: Vec<Vec<PathIdx>>) -> impl Iterator<Item = Vec<PathIdx>> {
         layers.into_iter().map(|layer| layer.into_iter().map(|path| self.in_whole(path)).collect())
     }

@@ -128,7 +128,7 @@ impl Hashes {
 #[derive(Clone, Debug)]
 struct Sample(Box<[u8]>);
 
-/// The bit that is set in a byte after which the gap goes on.
+/// The bit that is set in each byte of a gap except the last.
 const MORE: u8 = 1 << 7;
 
 impl Sample {

@@ -87,7 +87,7 @@ pub fn met_by(
 /// The links in the files that are copied to `/`.
 #[derive(Debug, Default)]
 pub struct RootLinks {
-    /// True if one is relative and leads to another store path.
+    /// True if at least one link is relative and leads to another store path.
     pub into_store: bool,
     /// The links that lead into the store: their names in the image, and the store paths.
     pub store_paths: Vec<(String, StorePath)>,

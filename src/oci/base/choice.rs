@@ -8,7 +8,7 @@ use crate::oci::platform::Platform;
 
 /// Returns the one entry for a platform. Entries with the same key count as one.
 ///
-/// Of several variants, chooses the one that every machine supports. For 32-bit ARM there is no
+/// Chooses, of several variants, the one that every machine supports. For 32-bit ARM there is no
 /// such variant, and none is guessed.
 pub fn choose<T, K: Ord>(
     entries: Vec<(Platform, T)>,

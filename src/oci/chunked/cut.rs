@@ -83,8 +83,8 @@ fn group_end(seen: &[u8], hash: usize) -> usize {
     if seen.len() - end <= GAP { seen.len().min(MOST) } else { end }
 }
 
-/// Returns the place of the rolling sum's first border, or of the first hole, or the number of
-/// bytes.
+/// Returns the position of the first border that the rolling sum has, or of the first hole if that comes earlier. Returns
+/// the number of bytes if there is neither.
 fn rolling_border(bytes: &[u8]) -> usize {
     let mut sum = 0_u64;
     let mut zeros = 0;

@@ -51,7 +51,7 @@ impl Watches {
         Round { watches: self, directories: BTreeMap::new(), waited: Duration::ZERO }
     }
 
-    /// Returns whether every change of the last round's paths is reported.
+    /// Returns whether the system reports every change of the paths of the last round.
     pub fn sees_all(&self) -> bool {
         self.sees_all && self.reports.as_ref().is_some_and(Reports::are_there)
     }

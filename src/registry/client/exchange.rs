@@ -30,15 +30,15 @@ const CONNECT: Duration = Duration::from_secs(30);
 /// may hash a large blob before it answers, and since a slow line may take a while until it has
 /// room for more. (ureq's limit for a read also applies to the first byte.)
 const ANSWER: Duration = Duration::from_secs(300);
-/// The size of a body from which on it is announced (`Expect: 100-continue`, RFC 9110, section
-/// 10.1.1): a refusal during the body would only show as a broken connection.
+/// The smallest size of a body that is announced (`Expect: 100-continue`, RFC 9110, section
+/// 10.1.1). If the registry refused during the body, the client would only see a broken connection.
 const EXPECT: u64 = 1 << 20;
 /// Media type of forms (WHATWG URL, section 5).
 const FORM: &str = "application/x-www-form-urlencoded";
 /// The largest number of redirections that are followed one after the other.
 const REDIRECTIONS: usize = 10;
-/// The number of connections that are kept: one for each request that is under way at a time. An
-/// image with the default number of layers, 60, is asked for in one round trip.
+/// The largest number of idle connections that are kept, and of requests at the same time. It is enough to ask for the
+/// 60 layers of an image, the default number, in one round trip.
 pub const CONNECTIONS: usize = 64;
 
 /// A request without its body.

@@ -56,8 +56,8 @@ impl Client<'_> {
         }
         let name = manifest.digest.into();
         let answer = self.store_manifest(&name, &manifest.bytes, IMAGE_MANIFEST, "the document")?;
-        // A registry that does not return this header does not keep the list itself: the client has
-        // to.
+        // A registry that does not return this header does not maintain the list of referrers: the
+        // client does.
         if answer.header("oci-subject").is_none() {
             self.list(subject, &attachment.entry())?;
         }

@@ -221,7 +221,7 @@ impl Upload<'_> {
     }
 }
 
-/// What follows from the answer to a request.
+/// The next step after the answer to a request.
 enum Verdict {
     /// The registry has the blob.
     Done,

@@ -160,7 +160,7 @@ impl Users {
         verified.get(user).is_some_and(|right| bool::from(right.ct_eq(digest)))
     }
 
-    /// Returns whether a sender may send one more wrong password.
+    /// Returns whether a client may try one more password that is wrong.
     fn may_be_wrong(&self, trier: &Trier) -> bool {
         let wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
         wrong.get(trier).is_none_or(|wrong| wrong.now() >= 1.0)

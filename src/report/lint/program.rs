@@ -3,7 +3,7 @@
 
 use oci_spec::image::Arch;
 
-/// The number of bytes of a program that tell its machine.
+/// The number of bytes at the beginning of a program that are enough to tell its machine.
 pub const HEAD: usize = 20;
 
 /// The machine that a program is for.

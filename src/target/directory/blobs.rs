@@ -36,8 +36,8 @@ pub struct NewBlobs {
 }
 
 impl Blobs<'_> {
-    /// Makes the missing layers, one on each thread at a time, and the missing ones of these
-    /// documents.
+    /// Writes the layers that are missing, one on each thread at a time, and those of `documents`
+    /// that are missing.
     ///
     /// # Errors
     /// Fails with [`Error::LayerChanged`] if a layer differs from what was built, with

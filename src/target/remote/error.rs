@@ -91,11 +91,11 @@ impl Hint for RemoteError {
                     host.login()
                 ),
                 _ => format!(
-                    "ssh or the program on {host} printed the reason, if it had one to tell"
+                    "the lines above have the reason, if ssh or the program on {host} printed one"
                 ),
             }),
             RemoteError::Invalid { host, .. } => Some(format!(
-                "what does `{} stowage receive --help` print? A shell's start-up file must print nothing",
+                "`{} stowage receive --help` must print the help and nothing else: is there output of a shell's start-up file?",
                 host.login()
             )),
             RemoteError::Version { .. } => {

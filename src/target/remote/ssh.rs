@@ -113,7 +113,7 @@ impl<'a> SshSession<'a> {
     /// Fails with the error of `watch`.
     pub fn end(&mut self) -> io::Result<ExitStatus> {
         self.pipe = None;
-        // What is left to read must not stop the other side.
+        // Read the rest, so that the other side can go on writing.
         while !matches!(self.listen()?, SessionEvent::End(_)) {}
         self.child.wait()
     }

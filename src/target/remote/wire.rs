@@ -110,7 +110,7 @@ impl PieceSet {
         self.bits.iter().all(|byte| *byte == 0)
     }
 
-    /// Returns whether the set is one of `count` pieces.
+    /// Returns whether the set was made for `count` pieces.
     pub fn is_of(&self, count: usize) -> bool {
         self.bits.len() == count.div_ceil(8) && (count..self.bits.len() * 8).all(|at| !self.has(at))
     }

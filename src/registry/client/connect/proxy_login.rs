@@ -4,11 +4,12 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The state of a user at a proxy. Some proxies lock an account after a few wrong passwords.
+/// Remembers whether a proxy refuses the user, so that a wrong password is sent once: some proxies lock an account after a
+/// few wrong passwords.
 #[derive(Debug, Default)]
 pub struct ProxyLogin {
     refused: AtomicBool,
-    /// Locked during the first connection. True when it has begun.
+    /// Locked during the first connection. True after this connection has begun.
     first: Mutex<bool>,
 }
 
@@ -23,7 +24,8 @@ impl ProxyLogin {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// Waits until the first connection is made. To the first caller, returns a lock on all others.
+    /// Returns a lock to the first caller, which makes the first connection while it holds the lock. Later callers wait for
+    /// the lock, and get `None`.
     pub fn wait_for_first(&self) -> Option<MutexGuard<'_, bool>> {
         let mut has_begun = self.first.lock().unwrap_or_else(PoisonError::into_inner);
         let is_first = !*has_begun;

@@ -47,7 +47,7 @@ pub enum PulledAs {
     DockerArchive,
 }
 
-/// A request for the arguments of an image.
+/// A request for the arguments of `pullImage` for an image.
 pub struct Prefetch<'a> {
     /// The image's name, with a digest or without.
     pub reference: &'a Reference,
