@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use tokio_rustls::rustls::client::ResolvesClientCert;
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
-use tokio_rustls::rustls::pki_types::{CertificateDer, SubjectPublicKeyInfoDer};
+use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{ClientConfig, SignatureScheme};
 
@@ -129,13 +129,23 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, ClientError
     pem::certificates(file).map_err(|reason| ClientError::certificate(file, reason))
 }
 
-/// Presents the first certificate that the registry can verify.
+/// Presents the first certificate of an authority that the registry names, or else the first that the
+/// registry can verify.
 #[derive(Debug)]
 struct ClientCertificates(Vec<Arc<CertifiedKey>>);
 
 impl ResolvesClientCert for ClientCertificates {
-    fn resolve(&self, _: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        self.0.iter().find(|pair| pair.key.choose_scheme(schemes).is_some()).cloned()
+    fn resolve(
+        &self,
+        authorities: &[&[u8]],
+        schemes: &[SignatureScheme],
+    ) -> Option<Arc<CertifiedKey>> {
+        let mut usable = self.0.iter().filter(|pair| pair.key.choose_scheme(schemes).is_some());
+        let is_wanted = |pair: &&Arc<CertifiedKey>| {
+            let names = |certificate| authorities.iter().any(|name| holds(certificate, name));
+            pair.cert.iter().any(names)
+        };
+        usable.clone().find(is_wanted).or_else(|| usable.next()).cloned()
     }
 
     fn has_certs(&self) -> bool {
@@ -199,14 +209,16 @@ fn read_pair(file: &Path, provider: &CryptoProvider) -> Result<CertifiedKey, Cli
     Ok(CertifiedKey::new(chain, key))
 }
 
-/// Returns whether a certificate is for a public key. The certificate has the same bytes, as both are
-/// DER.
-fn holds(certificate: &CertificateDer, public: &SubjectPublicKeyInfoDer) -> bool {
-    certificate.windows(public.len()).any(|bytes| bytes == public.as_ref())
+/// Returns whether a certificate has these bytes of DER, such as a public key or the name of an
+/// authority: one of version 1 can't be parsed here.
+fn holds(certificate: &CertificateDer, part: &[u8]) -> bool {
+    certificate.windows(part.len()).any(|bytes| bytes == part)
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+
     use super::*;
     use crate::registry::client::connect::pem_files::certificates_of;
 
@@ -248,6 +260,13 @@ mod tests {
         fs::remove_file(path.join("client.cert")).unwrap();
         missing(path, "the certificate of this key is missing");
         fs::remove_file(path.join("client.key")).unwrap();
+        // What can't be read is not passed over.
+        std::os::unix::fs::symlink("/nonexistent", path.join("link.crt")).unwrap();
+        missing(path, "link.crt: No such file");
+        fs::remove_file(path.join("link.crt")).unwrap();
+        nix::unistd::mkfifo(&path.join("fifo.crt"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        missing(path, "fifo.crt: it is no regular file");
+        fs::remove_file(path.join("fifo.crt")).unwrap();
         // A file whose name is that of an authority has to be one.
         fs::write(path.join("der.crt"), one.cert.der()).unwrap();
         missing(path, "der.crt: it is DER, and has to be PEM");
@@ -278,6 +297,46 @@ OpU+Ua9o8RLDRxsSu+Ba64OGZPChRANCAATfJWn39+WoJpDV/lzaUwABWevsMZ2N
 -----END PRIVATE KEY-----
 ",
     ];
+
+    /// Returns a certificate and its key that `name` signed itself.
+    fn signed_by(name: &str) -> Arc<CertifiedKey> {
+        let mut parameters = rcgen::CertificateParams::default();
+        parameters.distinguished_name.push(rcgen::DnType::CommonName, name);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = parameters.self_signed(&key).unwrap();
+        let signing =
+            ring::sign::any_supported_type(&PrivateKeyDer::try_from(key.serialize_der()).unwrap());
+        Arc::new(CertifiedKey::new(vec![certificate.der().clone()], signing.unwrap()))
+    }
+
+    /// Returns a distinguished name of one common name, in DER (RFC 5280, section 4.1.2.4).
+    fn distinguished_name(name: &str) -> Vec<u8> {
+        let length = u8::try_from(name.len()).unwrap();
+        let oid = [0x06, 3, 0x55, 4, 3];
+        let head = [0x30, length + 11, 0x31, length + 9, 0x30, length + 7];
+        [&head[..], &oid, &[0x0c, length], name.as_bytes()].concat()
+    }
+
+    /// Checks that the certificate is one that the registry asks for, if there is one.
+    #[test]
+    fn a_registry_names_its_authorities() {
+        let certificates = ClientCertificates(["one", "two", "three"].map(signed_by).to_vec());
+        let all = [SignatureScheme::ECDSA_NISTP256_SHA256];
+        for (wanted, expected) in [
+            (&[][..], Some(0)),
+            (&["two"], Some(1)),
+            (&["four", "three", "two"], Some(1)),
+            (&["four"], Some(0)),
+        ] {
+            let names: Vec<_> = wanted.iter().map(|name| distinguished_name(name)).collect();
+            let names: Vec<_> = names.iter().map(Vec::as_slice).collect();
+            let found = certificates.resolve(&names, &all);
+            let found = found
+                .and_then(|found| certificates.0.iter().position(|pair| Arc::ptr_eq(pair, &found)));
+            assert_eq!(found, expected, "{wanted:?}");
+        }
+        assert!(certificates.resolve(&[], &[SignatureScheme::ED25519]).is_none());
+    }
 
     #[test]
     fn certificates_of_version_1_are_presented() {

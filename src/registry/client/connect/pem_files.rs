@@ -19,7 +19,8 @@ pub fn certificates_of(directories: &[PathBuf]) -> Vec<CertificateDer<'static>> 
     files.iter().flat_map(|file| pem::certificates(file).unwrap_or_default()).collect()
 }
 
-/// Returns the files of a directory, sorted by their names.
+/// Returns what a directory has besides directories, sorted by name: files, and what can't be read as
+/// one, such as a link that leads nowhere.
 ///
 /// # Errors
 /// Fails if the directory can't be read.
@@ -27,7 +28,7 @@ pub fn files_in(directory: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
-        if path.is_file() {
+        if !path.is_dir() {
             files.push(path);
         }
     }
