@@ -364,6 +364,50 @@ fn a_damaged_blob_is_not_passed_on_and_is_stored_again() {
     });
 }
 
+/// Checks what may have the place of a blob in a directory: a blob without bytes, which counts as missing
+/// and is stored again, and what is no file, which is an error that comes at once.
+#[test]
+fn what_is_no_blob_is_told() {
+    let built = Built::new();
+    let directory = tempfile::tempdir().unwrap();
+    let url = format!("file://{}", directory.path().display());
+    block_on(async {
+        let storage = ObjectStorage::open(&url).await.unwrap();
+        built.put(&storage).await.unwrap();
+        let digest = built.big_layer();
+        let file = directory.path().join(name_of(&digest));
+        fs::write(&file, "").unwrap();
+        assert_eq!(fetch(&storage, &digest, None).await, None);
+        assert_eq!(storage.image(&name("shell/git"), &key("latest")).await.unwrap(), None);
+        assert_eq!(built.put(&storage).await.unwrap().layers_sent, 1);
+        assert!(fetch(&storage, &digest, None).await.is_some());
+        let image = Image::new(&built.spec);
+        for digest in [digest, image.manifest.digest] {
+            let file = directory.path().join(name_of(&digest));
+            for kind in ["a FIFO", "a directory"] {
+                fs::remove_file(&file).unwrap();
+                match kind {
+                    "a FIFO" => nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).unwrap(),
+                    _ => fs::create_dir(&file).unwrap(),
+                }
+                let expected = format!(
+                    "{} in {url} is damaged: expected a file, found {kind}",
+                    name_of(&digest)
+                );
+                let error = storage.blob(&digest, None).await.err().unwrap();
+                assert_eq!(error.to_string(), expected);
+                let error = storage.document(&digest).await.err().unwrap();
+                assert_eq!(error.to_string(), expected);
+                match kind {
+                    "a FIFO" => fs::remove_file(&file).unwrap(),
+                    _ => fs::remove_dir(&file).unwrap(),
+                }
+                built.put(&storage).await.unwrap();
+            }
+        }
+    });
+}
+
 #[test]
 fn several_may_store_the_same_image() {
     let (s3, built) = (S3::start(), Built::new());

@@ -64,6 +64,8 @@ pub struct Backend {
     pub signer: Option<Arc<dyn Signer>>,
     /// The prefix of the names of all objects.
     pub prefix: Path,
+    /// The directory that is the storage, if it is one.
+    pub directory: Option<PathBuf>,
 }
 
 /// A storage's address.
@@ -178,7 +180,11 @@ impl Backend {
         });
         match built {
             Ok((Built { store, signer, prefix }, reader)) => {
-                Ok(Self { address: storage, store, reader, silence, signer, prefix })
+                let directory = match address {
+                    Address::Directory(directory) => Some(directory),
+                    _ => None,
+                };
+                Ok(Self { address: storage, store, reader, silence, signer, prefix, directory })
             }
             Err(error) => {
                 let reason = StorageAnswer::of(&error).reason;

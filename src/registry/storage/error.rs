@@ -4,7 +4,6 @@
 use thiserror::Error;
 
 use super::answer::{StorageAnswer, Verdict};
-use crate::digest::Digest;
 use crate::error::Hint;
 use crate::outgoing;
 
@@ -105,7 +104,12 @@ impl StorageError {
         }
     }
 
-    pub(super) fn damaged(storage: &str, object: &str, expected: &Digest, found: &Digest) -> Self {
+    pub(super) fn damaged(
+        storage: &str,
+        object: &str,
+        expected: &impl ToString,
+        found: &impl ToString,
+    ) -> Self {
         Self::Damaged {
             storage: storage.to_owned(),
             object: object.to_owned(),

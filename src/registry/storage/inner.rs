@@ -26,7 +26,7 @@ use super::upload;
 use super::verified::VerifiedStream;
 use crate::digest::BlobDigest;
 use crate::oci::LayerBlob;
-use crate::outgoing::RepositoryName;
+use crate::outgoing::{self, RepositoryName};
 
 /// The size of the longest document in bytes. Registries take no longer manifests
 /// (distribution-spec, "Pushing Manifests").
@@ -250,8 +250,24 @@ impl Inner {
         }
     }
 
+    /// Checks, in a directory, that an object is a regular file, or that there is nothing. Opening a
+    /// FIFO would never end.
+    async fn check_place(&self, object: &Path) -> Result<(), StorageError> {
+        let Some(directory) = &self.backend.directory else { return Ok(()) };
+        let path = directory.join(object.as_ref());
+        let checked = tokio::task::spawn_blocking(move || outgoing::check_place(&path)).await;
+        match checked.map_err(upload::lost)? {
+            Err(outgoing::Error::Occupied { kind, .. }) => {
+                let (storage, object) = (&self.backend.address, object.as_ref());
+                Err(StorageError::damaged(storage, object, &"a file", &kind))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Returns the properties of an object, or `None` if it does not exist.
     pub async fn head(&self, object: &Path) -> Result<Option<ObjectMeta>, StorageError> {
+        self.check_place(object).await?;
         match self.backend.store.head(object).await {
             Ok(meta) => Ok(Some(meta)),
             Err(error) if is_missing(&error) => Ok(None),
@@ -275,6 +291,7 @@ impl Inner {
 
     /// Reads a small object.
     pub async fn read(&self, object: &Path) -> Result<Option<(ObjectMeta, Bytes)>, StorageError> {
+        self.in_time("look for", object, self.check_place(object)).await?;
         let read = async {
             let found = self.backend.store.get(object).await?;
             let meta = found.meta.clone();

@@ -293,6 +293,11 @@ impl ObjectStorage {
             return Ok(None);
         };
         let size = meta.size;
+        // Of an empty answer no body is read, and so none is compared.
+        if size == 0 && *digest.digest() != Digest::of(b"") {
+            inner.discard(digest).await;
+            return Ok(None);
+        }
         let source = match &inner.backend.signer {
             Some(signer) => {
                 let signed = async {
