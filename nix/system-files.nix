@@ -74,6 +74,8 @@ let
     let parts = filter (part: isString part && part != "" && part != ".") (builtins.split "/" path); in
     if !isPath path || elem ".." parts || parts == [ ] then complain option "must be an absolute path below `/`, without `..`"
     else if lib.hasPrefix "${builtins.storeDir}/" "/${concatStringsSep "/" parts}/" then complain option "is in the Nix store, where nothing else may be"
+    else if lib.length parts > 1 && elem (lib.head parts) [ "dev" "proc" "sys" ] then
+      complain option "is in /${lib.head parts}, in the place of which a container has the kernel's own files"
     else if lib.any (lib.hasPrefix ".wh.") parts then complain option "has a name that begins with `.wh.`, by which an image deletes files"
     else "/${concatStringsSep "/" parts}";
   placed = option: check: set:

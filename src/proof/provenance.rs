@@ -15,7 +15,7 @@ const BUILD_TYPE: &str = "https://stowage.invalid/build-types/flake/v1";
 #[derive(Debug, Error)]
 pub enum LockError {
     /// The text is not JSON, or has other fields.
-    #[error("it is not a `flake.lock`: {0}")]
+    #[error("it is not a `flake.lock`")]
     Json(#[from] serde_json::Error),
     /// The lock file has a version that is not supported.
     #[error("it is a `flake.lock` of version {0}, and versions 5 to 7 are supported")]
@@ -84,6 +84,16 @@ pub fn provenance(lock: &[u8], build: &Build) -> Result<Value, LockError> {
     }))
 }
 
+/// Encodes the characters of a path that a URI can't have (RFC 3986, 2.1 and 3.3).
+fn encoded(path: &str) -> String {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@".contains(&byte);
+    let encode = |byte: u8| match allowed(byte) {
+        true => char::from(byte).to_string(),
+        false => format!("%{byte:02X}"),
+    };
+    path.bytes().map(encode).collect()
+}
+
 /// Describes an input as it is locked.
 fn dependency(name: &str, locked: &Map<String, Value>) -> Value {
     let text = |key: &str| locked.get(key).and_then(Value::as_str).unwrap_or_default();
@@ -99,10 +109,14 @@ fn dependency(name: &str, locked: &Map<String, Value>) -> Value {
         "sourcehut" => forge("git.sr.ht"),
         "git" => format!("git+{}", public(text("url"))),
         "hg" => format!("hg+{}", public(text("url"))),
-        "path" => format!("path:{}", text("path")),
+        "path" => format!("path:{}", encoded(text("path"))),
         _ => public(text("url")),
     };
-    let mut dependency = json!({ "name": name, "uri": uri });
+    let mut dependency = json!({ "name": name });
+    // A descriptor has no URI rather than an empty one (in-toto, ResourceDescriptor).
+    if !uri.is_empty() {
+        dependency["uri"] = uri.into();
+    }
     let commit = text("rev");
     if !commit.is_empty() {
         let kind = if text("type") == "hg" { "hgCommit" } else { "gitCommit" };
@@ -153,5 +167,17 @@ mod tests {
         for text in ["", "{}", r#"{"version":9,"nodes":{}}"#] {
             assert!(provenance(text.as_bytes(), &build).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn addresses_are_uris_or_missing() {
+        let lock = json!({ "version": 7, "root": "root", "nodes": {
+            "here": { "locked": { "type": "path", "path": "/my flakes/é" } },
+            "none": { "locked": { "type": "indirect", "id": "x" } },
+        } });
+        let made = provenance(lock.to_string().as_bytes(), &Build::default()).unwrap();
+        let inputs = &made["buildDefinition"]["resolvedDependencies"];
+        assert_eq!(inputs[0], json!({ "name": "here", "uri": "path:/my%20flakes/%C3%A9" }));
+        assert_eq!(inputs[1], json!({ "name": "none" }));
     }
 }

@@ -37,8 +37,29 @@ let
     echo '[{"Config":"config.json","RepoTags":["linked-etc:v1"],"Layers":["layer.tar"]}]' > manifest.json
     tar --create --file=$out --sort=name --mtime=@1 --owner=0 --group=0 config.json layer.tar manifest.json
   '';
+  # A base whose groups are elsewhere.
+  noGroups = pkgs.runCommand "no-groups.tar" { nativeBuildInputs = [ pkgs.gnutar pkgs.jq ]; } ''
+    mkdir -p root/etc
+    ln -s /nowhere root/etc/group
+    tar --create --file=layer.tar --sort=name --mtime=@1 --numeric-owner --owner=0 --group=0 --directory=root etc
+    jq --null-input --arg id "sha256:$(sha256sum < layer.tar | cut -d ' ' -f 1)" '{
+      architecture: "amd64", os: "linux", config: { }, rootfs: { type: "layers", diff_ids: [$id] }
+    }' > config.json
+    echo '[{"Config":"config.json","RepoTags":["no-groups:v1"],"Layers":["layer.tar"]}]' > manifest.json
+    tar --create --file=$out --sort=name --mtime=@1 --owner=0 --group=0 config.json layer.tar manifest.json
+  '';
 in
 rec {
+  # Declares nothing for which the base's groups have to be read.
+  onNoGroups = stowage.buildImage {
+    name = "accounts/on-no-groups";
+    tag = "v1";
+    fromImage = noGroups;
+    directories."/srv/app".mode = "0711";
+    files."/etc/app.conf".text = "setting = 1\n";
+    copyToRoot = tools;
+  };
+
   inherit node;
 
   onLinkedEtc = stowage.buildImage {
@@ -84,6 +105,8 @@ rec {
     accounts = {
       users.app = { uid = 1000; shell = bash; description = "An application"; };
       users.helper = { uid = 1001; gid = 1000; home = "/var/empty"; groups = [ "data" ]; };
+      # As Debian has it: a directory of all.
+      users.bin = { uid = 2; home = "/bin"; };
       groups.data.gid = 5000;
     };
     user = "app";

@@ -17,7 +17,13 @@ fn user(docker: &Docker, image: &Image) -> Value {
 
 #[test]
 fn declared_accounts_and_files_are_there() {
-    build_together(&["accounts-alone", "accounts-onNode", "accounts-onAlone", "accounts-asNode"]);
+    build_together(&[
+        "accounts-alone",
+        "accounts-onNode",
+        "accounts-onAlone",
+        "accounts-asNode",
+        "accounts-onNoGroups",
+    ]);
     let docker = Docker::start();
     let alone = image("alone");
     docker.load(&alone);
@@ -48,11 +54,11 @@ fn declared_accounts_and_files_are_there() {
     assert_eq!(
         as_root(
             &alone,
-            "stat -c '%a %u:%g %n' /tmp /home /home/app /root /var/lib/app /var/lib/app/cache /srv /etc/app/app.conf /etc/passwd /etc/shadow /usr/local/bin/run"
+            "stat -c '%a %u:%g %n' /tmp /home /home/app /root /var/lib/app /var/lib/app/cache /srv /etc/app/app.conf /etc/passwd /etc/shadow /usr/local/bin/run /bin"
         ),
         "1777 0:0 /tmp\n755 0:0 /home\n700 1000:1000 /home/app\n700 0:0 /root\n755 0:0 /var/lib/app\n\
          750 1000:1000 /var/lib/app/cache\n2770 0:5000 /srv\n600 1000:1000 /etc/app/app.conf\n\
-         644 0:0 /etc/passwd\n640 0:0 /etc/shadow\n555 0:0 /usr/local/bin/run\n"
+         644 0:0 /etc/passwd\n640 0:0 /etc/shadow\n555 0:0 /usr/local/bin/run\n555 0:0 /bin\n"
     );
     // What the tools have in /etc is still there.
     shell(&alone, "test -s /etc/ssl/certs/ca-bundle.crt");
@@ -87,6 +93,12 @@ fn declared_accounts_and_files_are_there() {
         "uid=2000(second) gid=5000(data) groups=5000(data)\n\
          uid=1000(app) gid=1000(app) groups=1000(app)\napp\nsecret\n"
     );
+    let on_no_groups = image("onNoGroups");
+    docker.load(&on_no_groups);
+    assert_eq!(
+        shell(&on_no_groups, "stat -c '%a %u:%g' /srv/app; cat /etc/app.conf"),
+        "711 0:0\nsetting = 1\n"
+    );
     docker.load(&image("asNode"));
     // It is in the base's wheel too.
     assert_eq!(user(&docker, &image("asNode")), "1000");
@@ -97,6 +109,8 @@ fn declared_accounts_and_files_are_there() {
 #[test]
 fn accounts_are_behind_a_link_of_the_base() {
     let image = image("onLinkedEtc");
+    let said = crate::support::build_log(&format!("{}.spec", image.attribute));
+    assert!(said.contains("/etc is a link to /data/etc: Docker puts a directory"), "{said}");
     let directory = tempfile::tempdir().unwrap();
     let archive = directory.path().join("whole.tar");
     let file = std::fs::File::create(&archive).unwrap();
@@ -196,6 +210,9 @@ fn mistakes_name_the_whole_option() {
             "`directories.\"/a/../b\"` must be an absolute path below `/`, without `..`",
         ),
         ("{ directories.\"/nix/store/x\" = { }; }", "is in the Nix store"),
+        ("{ directories.\"/dev//x\" = { }; }", "`directories.\"/dev//x\"` is in /dev"),
+        ("{ files.\"/proc/sys/x\".text = \"\"; }", "`files.\"/proc/sys/x\"` is in /proc"),
+        ("{ user = \"app\"; }", "`user` has the user `app`, and the image has no accounts"),
         (
             "{ files.\"/a\".mode = \"0644\"; }",
             "`files.\"/a\"` must have one of `text` and `source`",

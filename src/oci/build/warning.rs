@@ -28,6 +28,8 @@ pub enum Warning {
     DanglingLinks(Vec<(String, StorePath)>),
     /// Links and files of `copyToRoot` that replace directories of the base.
     LinksOverDirectories(Vec<String>),
+    /// The base's `/etc` is a link to this place.
+    LinkedEtc(ImagePath),
     /// The home of a declared user, which another one owns.
     HomeOfOther {
         /// The home.
@@ -79,6 +81,11 @@ impl fmt::Display for Warning {
                  that is in these: {}",
                 first_few(names.iter().map(|name| format!("/{name}")))
             ),
+            Self::LinkedEtc(place) => write!(
+                f,
+                "the base image's /etc is a link to {place}: Docker puts a directory in its place when a container \
+                 starts, so that no file in /etc is found there, such as accounts",
+            ),
             Self::HomeOfOther { home, uid, owner } => write!(
                 f,
                 "`accounts`: the home {home} of user {uid} is there already, and stays that of user {owner}; \
@@ -120,6 +127,8 @@ pub fn of_links(
     if !dangling.is_empty() {
         warnings.push(Warning::DanglingLinks(dangling));
     }
+    let etc = ImagePath::normal(b"/etc");
+    warnings.extend(base.resolve(&etc).ok().filter(|place| *place != etc).map(Warning::LinkedEtc));
     if !links.replacing.is_empty() {
         warnings.push(Warning::LinksOverDirectories(links.replacing.clone()));
     }

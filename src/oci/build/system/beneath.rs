@@ -86,7 +86,8 @@ impl<'s> Beneath<'s> {
         }
         let (attributes, files) = (BTreeMap::new(), BTreeMap::new());
         let mut beneath = Self { store, base, roots, below, own, attributes, files };
-        for name in FILES {
+        // Files that nothing depends on need not be readable.
+        for name in FILES.into_iter().filter(|_| options.needs_accounts()) {
             if let Some((bytes, attributes)) = beneath.of_base(name)? {
                 beneath.files.insert(name, bytes);
                 beneath.attributes.extend(attributes.map(|attributes| (name, attributes)));

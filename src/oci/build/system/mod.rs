@@ -38,6 +38,38 @@ const HOME_MODE: u32 = 0o700;
 const NO_HOMES: [&str; 6] =
     ["", "/", "/var/empty", "/nonexistent", "/dev/null", "/homeless-shelter"];
 
+/// Directories that all accounts share, though accounts of the system name some of them as their homes
+/// (`bin:x:2:2:bin:/bin`).
+const SHARED: [&str; 27] = [
+    "bin",
+    "boot",
+    "dev",
+    "etc",
+    "home",
+    "lib",
+    "lib64",
+    "media",
+    "mnt",
+    "nix",
+    "nix/store",
+    "opt",
+    "proc",
+    "run",
+    "sbin",
+    "sys",
+    "tmp",
+    "usr",
+    "usr/bin",
+    "usr/games",
+    "usr/lib",
+    "usr/sbin",
+    "usr/share",
+    "var",
+    "var/lib",
+    "var/run",
+    "var/tmp",
+];
+
 /// The declarations, and the parts of the image that they have to agree with.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -181,6 +213,18 @@ impl Hint for SystemError {
     }
 }
 
+impl SystemOptions {
+    /// Returns whether an option has or names an account, so that those of the other parts must be known.
+    fn needs_accounts(&self) -> bool {
+        let Self { accounts, directories, files, user, .. } = self;
+        !accounts.users.is_empty()
+            || !accounts.groups.is_empty()
+            || user.is_some()
+            || directories.values().any(|it| it.user.is_some() || it.group.is_some())
+            || files.values().any(|it| it.user.is_some() || it.group.is_some())
+    }
+}
+
 /// Makes the declared files, for an image with the other parts of the options.
 ///
 /// # Errors
@@ -188,7 +232,8 @@ impl Hint for SystemError {
 pub fn system_files(store: &Store, options: &SystemOptions) -> Result<Built<SystemFiles>, Error> {
     let beneath = Beneath::read(store, options)?;
     let accounts = &options.accounts;
-    let mut merged = Merged::of(&beneath.sources()?).map_err(SystemError::from)?;
+    let sources = if options.needs_accounts() { beneath.sources()? } else { Vec::new() };
+    let mut merged = Merged::of(&sources).map_err(SystemError::from)?;
     let mut make = Make { beneath: &beneath, made: SystemFiles::default(), warnings: Vec::new() };
     let has_accounts = !accounts.users.is_empty() || !accounts.groups.is_empty();
     if has_accounts {
@@ -272,13 +317,17 @@ impl Make<'_> {
         Ok(())
     }
 
-    /// Makes a user's home. One that a part below the image has stays as it is.
+    /// Makes a user's home. One that a part below the image has stays as it is, and so does a directory of the
+    /// system.
     fn home(&mut self, home: &str, ids: Ids, is_declared: bool) -> Result<(), Error> {
         if is_declared || NO_HOMES.contains(&home) || !home.starts_with('/') {
             return Ok(());
         }
         let option = format!("accounts: home {home}");
         let place = self.beneath.place(home, &option)?;
+        if SHARED.contains(&&*place) {
+            return Ok(());
+        }
         if let Some(there) = self.beneath.directory_below(&place) {
             if there.uid != u64::from(ids.uid) {
                 let (home, uid) = (home.to_owned(), ids.uid);

@@ -60,7 +60,7 @@ pub enum AccountError {
         id: u32,
     },
     /// A name is that of no account.
-    #[error("`{option}` has the {kind} `{name}`, which is none of the image's: {}", there.join(", "))]
+    #[error("`{option}` has the {kind} `{name}`, {}", among(there))]
     Unknown {
         /// The option.
         option: String,
@@ -84,5 +84,13 @@ impl Hint for AccountError {
             }
             _ => None,
         }
+    }
+}
+
+/// Says which names there are, in which another one is missing.
+fn among(there: &[String]) -> String {
+    match there {
+        [] => "and the image has no accounts".to_owned(),
+        there => format!("which is none of the image's: {}", there.join(", ")),
     }
 }
