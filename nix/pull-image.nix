@@ -47,6 +47,8 @@ lib.fix (self:
   # Name of the directory.
 , name ? "docker-image-${imageName}"
 }@arguments: overridable self arguments (
+  assert lib.assertMsg (publicKey == null || builtins.isPath publicKey || lib.hasPrefix "${builtins.storeDir}/" "${publicKey}")
+    "stowage.pullImage: `publicKey` must be a file of the store: a path such as `./base.pub`, or a derivation";
   assert lib.assertMsg (builtins.match "sha256:[0-9a-f]{64}" imageDigest != null)
     "stowage.pullImage: `imageDigest` must be `sha256:` and 64 hex digits, not `${imageDigest}`: a tag may name another image tomorrow";
   runCommand (lib.strings.sanitizeDerivationName name)
@@ -75,7 +77,7 @@ lib.fix (self:
     authentication=()
     if [ -f /etc/skopeo/auth.json ]; then authentication=(--authfile /etc/skopeo/auth.json); fi
     ${lib.optionalString (publicKey != null) ''
-      ${stowage}/bin/stowage verify --key ${publicKey} --tls-verify=${lib.boolToString tlsVerify} \
+      ${stowage}/bin/stowage verify --key ${lib.escapeShellArg "${publicKey}"} --tls-verify=${lib.boolToString tlsVerify} \
         "''${authentication[@]}" ${lib.escapeShellArg "docker://${imageName}@${imageDigest}"}
     ''}
     # The sandbox has no /etc/containers with a policy, and no /var/tmp for temporary files.

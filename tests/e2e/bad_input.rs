@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 use stowage::store::{Store, StorePath};
 
 use crate::podman::podman;
-use crate::support::{Docker, Image, nix, run, stderr, stowage};
+use crate::support::{Docker, Image, REPOSITORY, nix, run, stderr, stowage};
 
 /// Returns Nix's error for an image with wrong `arguments`.
 fn build_error(arguments: &str) -> String {
@@ -138,6 +138,30 @@ fn mistakes_in_nix_code_are_named() {
         let error = build_error(arguments);
         assert!(error.contains(message), "{arguments}: {error}");
         assert!(!error.contains("panicked"), "{error}");
+    }
+}
+
+/// Checks that a key which is no file of the store is refused before it is part of a command line.
+#[test]
+fn a_public_key_is_a_file() {
+    let digest = format!("sha256:{}", "0".repeat(64));
+    for (key, is_right) in [
+        (r#""-----BEGIN PUBLIC KEY-----""#, false),
+        (r#""/etc/base.pub""#, false),
+        ("./tests/it/keys/test.pub", true),
+        (r#"pkgs.writeText "base.pub" """#, true),
+    ] {
+        let key = key.replace("./", &format!("{REPOSITORY}/"));
+        let apply = format!(
+            "pkgs: (pkgs.stowage.pullImage {{ imageName = \"a\"; imageDigest = \"{digest}\"; \
+             hash = \"\"; publicKey = {key}; }}).drvPath"
+        );
+        let arguments =
+            ["eval", "--impure", "--raw", ".#legacyPackages.x86_64-linux", "--apply", &apply];
+        let output = nix(&arguments).output().unwrap();
+        let said = stderr(&output);
+        let is_refused = said.contains("`publicKey` must be a file of the store");
+        assert_eq!(is_refused, !is_right, "{key}: {said}");
     }
 }
 
