@@ -54,11 +54,12 @@ fn main() {
     for level in [1, 3, 5] {
         for (block, log) in [(4 * MIB, 22), (8 * MIB, 23), (16 * MIB, 24), (64 * MIB, 26)] {
             for long in [false, true] {
-                let mut zstd = bulk::Compressor::new(level).expect("the level is valid");
-                zstd.set_parameter(CParameter::WindowLog(log)).expect("the window is valid");
-                zstd.set_parameter(CParameter::EnableLongDistanceMatching(long)).expect("valid");
                 let name = format!("zstd, window of 2^{log}{}", if long { ", long" } else { "" });
                 measure(&name, level, block, &layers, |block| {
+                    let mut zstd = bulk::Compressor::new(level).expect("the level is valid");
+                    zstd.set_parameter(CParameter::WindowLog(log)).expect("the window is valid");
+                    let long = CParameter::EnableLongDistanceMatching(long);
+                    zstd.set_parameter(long).expect("the value is valid");
                     zstd.compress(block).expect("there is room").len()
                 });
             }
