@@ -94,6 +94,7 @@
             tag = "v1";
             uid = 1000;
             foreignPrograms = true;
+            maxLayers = 12;
             copyToRoot = pkgs.writeTextDir "etc/motd" "welcome";
           };
           stowage = packages.stowage.override { withTests = true; };

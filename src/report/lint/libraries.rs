@@ -271,13 +271,15 @@ impl<'a> Libraries<'a> {
         let mut directories = vec![parent(name), parent(real)];
         // Nix's loader searches only directories of its own store path. Their names are texts in
         // the loader's file.
-        let texts = match real.starts_with("/nix/store/") {
+        let bytes = match real.starts_with("/nix/store/") {
             true => self.surroundings.files.bytes(loader, LOADER).ok()?,
             false => None,
         };
+        let texts = bytes.as_deref().map(texts);
         let searches = |directory: &str| {
-            let text = format!("{directory}/\0");
-            texts.as_ref().is_none_or(|texts| contains(texts, text.as_bytes()))
+            let text = format!("{directory}/");
+            let is_it = |found: &&[u8]| found.ends_with(text.as_bytes());
+            texts.as_ref().is_none_or(|texts| texts.iter().any(is_it))
         };
         let triplets: &[&str] = match self.surroundings.architecture {
             oci_spec::image::Arch::Amd64 => &["x86_64-linux-gnu", "i386-linux-gnu"],
@@ -298,7 +300,7 @@ impl<'a> Libraries<'a> {
             .chain(["/lib64", "/usr/lib64", "/lib", "/usr/lib"].map(str::to_owned));
         directories.extend(usual.filter(|directory| searches(directory)));
         let mut configurations = Vec::new();
-        if texts.as_ref().is_none_or(|texts| contains(texts, b"\0/etc/ld.so.cache\0")) {
+        if texts.as_ref().is_none_or(|texts| texts.contains(&b"/etc/ld.so.cache".as_slice())) {
             configurations.push("/etc/ld.so.conf".to_owned());
             self.cached = self.paths_in_cache();
         }
@@ -390,8 +392,13 @@ fn text_of(path: &[u8]) -> Option<String> {
     std::str::from_utf8(path).ok().map(|path| format!("/{path}"))
 }
 
-fn contains(bytes: &[u8], part: &[u8]) -> bool {
-    bytes.windows(part.len()).any(|window| window == part)
+/// Returns the texts of a program's file: the bytes before each NUL. Reads the file once, however many
+/// texts are looked for afterwards.
+fn texts(bytes: &[u8]) -> Vec<&[u8]> {
+    let mut texts: Vec<_> = bytes.split(|byte| *byte == 0).collect();
+    // No NUL ends the last one.
+    texts.pop();
+    texts
 }
 
 fn parent(path: &str) -> String {
