@@ -1,7 +1,7 @@
 //! Collects the changes of each layer of a base to the layers below it, including whiteouts.
 //! Stage: layer (pure). Input: the entries of a layer. Output: [`BaseTree`] with that layer on top.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Bound;
 
@@ -46,6 +46,8 @@ pub(super) struct Entry {
     pub(super) change: Change,
     /// The length of the longest name that the layer has right below; 0 if there is none.
     pub(super) longest_name: u8,
+    /// The number of files that the layer has before a link.
+    files_before: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,9 +135,16 @@ impl BaseLayerBuilder {
 impl BaseLayerTree {
     /// Adds a directory or a link, which keeps the longest name below it.
     fn put(&mut self, name: ImagePath, change: Change) {
-        let entry =
-            self.entries.entry(name).or_insert(Entry { change: Change::Implied, longest_name: 0 });
-        entry.change = change;
+        let files_before = u32::try_from(self.others.len()).unwrap_or(u32::MAX);
+        let new = Entry { change, longest_name: 0, files_before };
+        match self.entries.entry(name) {
+            btree_map::Entry::Vacant(place) => drop(place.insert(new)),
+            btree_map::Entry::Occupied(mut place) => {
+                let old = place.get_mut();
+                let files_before = if old.is_link() { old.files_before } else { files_before };
+                *old = Entry { longest_name: old.longest_name, files_before, ..new };
+            }
+        }
     }
 
     fn add_file(&mut self, name: ImagePath) -> u64 {
@@ -184,13 +193,26 @@ impl BaseLayerTree {
     }
 
     /// Returns the names of the links, and of the directories without an entry, that have entries of
-    /// the layer below them, and the directories that whiteouts are in. A name may come more than once.
-    pub(super) fn passed(&self) -> impl Iterator<Item = ImagePath> {
-        let is_implied = |entry: &Entry| entry.change == Change::Implied;
-        let implied = self.entries.iter().filter(move |(_, entry)| is_implied(entry));
-        let whiteouts = self.removed.iter().map(ImagePath::parent);
-        let passed = self.passed_links.iter().chain(implied.map(|(name, _)| name));
-        passed.chain(&self.emptied).cloned().chain(whiteouts)
+    /// the layer below them.
+    pub(super) fn passed(&self) -> impl Iterator<Item = &ImagePath> {
+        let implied = self.entries.iter().filter(|(_, entry)| entry.change == Change::Implied);
+        self.passed_links.iter().chain(implied.map(|(name, _)| name))
+    }
+
+    /// Returns the directories in which whiteouts are, each once.
+    pub(super) fn cleared(&self) -> BTreeSet<ImagePath> {
+        self.removed.iter().map(ImagePath::parent).chain(self.emptied.iter().cloned()).collect()
+    }
+
+    /// Returns whether the layer has a symbolic link of this name.
+    pub(super) fn has_link(&self, name: &ImagePath) -> bool {
+        self.entries.get(name).is_some_and(Entry::is_link)
+    }
+
+    /// Returns whether the layer has a symbolic link of this name only after a hard link.
+    pub(super) fn has_link_after(&self, name: &ImagePath, link: &HardLink) -> bool {
+        let entry = self.entries.get(name).filter(|entry| entry.is_link());
+        entry.is_some_and(|entry| entry.files_before as usize > link.files_before)
     }
 
     /// Returns the directories and links of the layer at a name and below it, sorted.
@@ -256,7 +278,10 @@ impl BaseLayerTree {
             }
             size += memory(&directory);
             let (parent, own) = (directory.parent(), split(directory.as_bytes()).1.len());
-            self.entries.insert(directory, Entry { change: Change::Implied, longest_name: length });
+            self.entries.insert(
+                directory,
+                Entry { change: Change::Implied, longest_name: length, files_before: 0 },
+            );
             (directory, name_length) = (parent, own);
         }
         let is_link = self.entries.get(&directory).is_some_and(Entry::is_link);

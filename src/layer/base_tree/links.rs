@@ -65,10 +65,9 @@ impl Places {
     fn follow_names(&mut self, layer: &BaseLayerTree) -> Result<(), BadLink> {
         let is_link =
             |name: &ImagePath| matches!(self.tree.nodes.get(name), Some(BaseNode::Symlink(_)));
-        let links: BTreeSet<ImagePath> = layer.passed().filter(is_link).collect();
+        let links: BTreeSet<ImagePath> =
+            layer.passed().filter(|name| is_link(name)).cloned().collect();
         for link in &links {
-            // A whiteout may be all that is below a link.
-            self.follow(link)?;
             // A link that is below another one comes with that one.
             let mut above = iter::successors(Some(link.parent()), |name| {
                 (!name.is_root()).then(|| name.parent())
@@ -77,6 +76,9 @@ impl Places {
                 self.follow_below(layer, link)?;
             }
         }
+        for directory in &layer.cleared() {
+            self.follow(directory)?;
+        }
         Ok(())
     }
 
@@ -84,7 +86,7 @@ impl Places {
     fn follow_below(&mut self, layer: &BaseLayerTree, link: &ImagePath) -> Result<(), BadLink> {
         // The path without links of the last directory.
         let mut last = (link.parent(), link.parent());
-        for (name, Entry { change, longest_name }) in layer.from(link) {
+        for (name, Entry { change, longest_name, .. }) in layer.from(link) {
             let (parent, own) = (name.parent(), split(name.as_bytes()).1);
             if last.0 != parent {
                 last = (parent.clone(), self.follow(&parent)?);
@@ -126,17 +128,17 @@ impl Places {
         layers: &[&BaseLayerTree],
         link: &HardLink,
     ) -> Result<bool, BadLink> {
+        let Some((own, below)) = layers.split_last() else { return Ok(false) };
         let target = ImagePath::normal(&link.target);
         if target.is_root() {
             return Ok(false);
         }
         let place = self.follow(&target.parent())?.join(split(target.as_bytes()).1);
         match self.tree.nodes.get(&place) {
-            Some(BaseNode::Symlink(_)) => return Ok(true),
+            Some(BaseNode::Symlink(_)) if !own.has_link_after(&place, link) => return Ok(true),
             Some(BaseNode::Directory(_)) => return Ok(false),
-            Some(BaseNode::State) | None => {}
+            _ => {}
         }
-        let Some((own, below)) = layers.split_last() else { return Ok(false) };
         // A file of the layer itself that is found by its own name comes after the link.
         let comes_after = place == target || place == ImagePath::normal(&link.name);
         if !comes_after && own.has_file(&place) {
@@ -146,7 +148,7 @@ impl Places {
             return Ok(false);
         }
         for layer in below.iter().rev() {
-            if layer.has_file(&place) {
+            if layer.has_file(&place) || layer.has_link(&place) {
                 return Ok(true);
             }
             if layer.hides(&place) {
@@ -176,7 +178,7 @@ mod tests {
 
     #[test]
     fn targets_are_files_before_their_links() {
-        let cases: [(&str, Layers, bool); 21] = [
+        let cases: [(&str, Layers, bool); 25] = [
             ("before", &[&[file("a/f"), hard("h", "./a//f")]], true),
             ("link to a link", &[&[file("f"), hard("g", "f"), hard("h", "/g")]], true),
             ("missing", &[&[file("f"), hard("h", "g")]], false),
@@ -188,6 +190,18 @@ mod tests {
             ("the root", &[&[file("f"), hard("h", "/")]], false),
             ("replaced by a directory", &[&[file("d"), directory("d"), hard("h", "d")]], false),
             ("a symbolic link", &[&[link("l", "nowhere"), hard("h", "l")]], true),
+            ("a link after it", &[&[hard("h", "l"), link("l", "nowhere")]], false),
+            ("a link, twice", &[&[link("l", "a"), hard("h", "l"), link("l", "b")]], true),
+            (
+                "a link below, and after",
+                &[&[link("l", "a")], &[hard("h", "l"), link("l", "b")]],
+                true,
+            ),
+            (
+                "a link that is removed",
+                &[&[link("l", "a")], &[file(".wh.l"), hard("h", "l")]],
+                false,
+            ),
             ("through a link", &[&[link("l", "d"), file("d/f"), hard("h", "l/f")]], true),
             ("through a link, missing", &[&[link("l", "d"), hard("h", "l/f")]], false),
             ("through a circle", &[&[link("l", "l"), hard("h", "l/f")]], false),
@@ -209,7 +223,7 @@ mod tests {
 
     #[test]
     fn nothing_is_below_links_in_a_circle() {
-        let cases: [(&str, Layers, bool); 19] = [
+        let cases: [(&str, Layers, bool); 21] = [
             ("nothing below", &[&[link("l", "l")]], true),
             ("a file below", &[&[link("l", "l"), file("l/f")]], false),
             ("deep below", &[&[link("d/l", "../d/l"), file("d/l/a/b/f")]], false),
@@ -231,6 +245,8 @@ mod tests {
             ("a hard link", &[&[link("l", "l"), hard("h", "l/f")]], false),
             ("a whiteout", &[&[link("l", "l")], &[file("l/.wh.f")]], false),
             ("an opaque whiteout", &[&[link("l", "l")], &[file("l/.wh..wh..opq")]], false),
+            ("a whiteout deep below", &[&[link("l", "l")], &[file("l/a/.wh.f")]], false),
+            ("a nested whiteout", &[&[link("l", "d"), link("d/a", "a"), file("l/a/.wh.f")]], false),
             ("the whiteout of a circle", &[&[link("l", "l")], &[file(".wh.l")]], true),
             ("a whiteout through a good link", &[&[link("l", "d")], &[file("l/.wh.f")]], true),
         ];
