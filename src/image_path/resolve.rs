@@ -195,8 +195,6 @@ impl Rest<'_> {
 mod tests {
     use std::collections::BTreeMap;
 
-    use proptest::prelude::*;
-
     use super::*;
 
     /// A tree with all its nodes; a link has its target, a file the target `None`.
@@ -356,6 +354,7 @@ mod tests {
 
         use nix::errno::Errno;
         use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+        use proptest::prelude::*;
 
         use super::*;
 
