@@ -45,7 +45,7 @@ pub fn image_of(
     let text = |key: &str| configuration.get(key).and_then(Value::as_str);
     let config = configuration.get("config").cloned().unwrap_or_default();
     let config = ContainerConfig::of_any_keys(config).map_err(|problem| base::Error {
-        role: base::Role::Subject,
+        role: base::ImageRole::Subject,
         file: image.to_owned(),
         layer: None,
         problem: Box::new(problem.into()),

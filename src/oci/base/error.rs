@@ -18,7 +18,7 @@ use crate::oci::unpack::TarError;
 #[error("{} {}{}", role.noun(), file.display(), place(layer))]
 pub struct Error {
     /// The part that the image has in the command.
-    pub role: Role,
+    pub role: ImageRole,
     /// The image, as the user named it.
     pub file: PathBuf,
     /// The number of the layer, from 1 at the bottom, and the number of layers, if the error is in
@@ -31,14 +31,14 @@ pub struct Error {
 
 /// The part of an image in a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+pub enum ImageRole {
     /// Another image is built on this one.
     Base,
     /// The image is read for its own sake.
     Subject,
 }
 
-impl Role {
+impl ImageRole {
     fn noun(self) -> &'static str {
         match self {
             Self::Base => "base image",
@@ -51,7 +51,7 @@ impl Error {
     /// Returns the error for an image that is read for its own sake.
     #[must_use]
     pub fn of_subject(self) -> Self {
-        Self { role: Role::Subject, ..self }
+        Self { role: ImageRole::Subject, ..self }
     }
 }
 
@@ -172,7 +172,7 @@ pub enum Problem {
 impl Hint for Error {
     fn hint(&self) -> Option<String> {
         Some(match &*self.problem {
-            Problem::NotAnImage(_) if self.role == Role::Subject => {
+            Problem::NotAnImage(_) if self.role == ImageRole::Subject => {
                 "an image may be what `buildImage` or `buildIndex` made, an image spec, a docker-archive or an OCI \
                  archive (plain, gzip or zstd), an OCI layout, or a directory by `skopeo copy … dir:`"
                     .to_owned()
@@ -189,7 +189,7 @@ impl Hint for Error {
                  `initializeNixDatabase` or `includeNixDB` out, or take a base whose Nix works"
                     .to_owned()
             }
-            Problem::Platform { wanted, .. } if self.role == Role::Subject => {
+            Problem::Platform { wanted, .. } if self.role == ImageRole::Subject => {
                 format!("take the image for {wanted}")
             }
             Problem::Platform { wanted, .. } => format!(

@@ -22,7 +22,7 @@ mod read;
 mod scan;
 mod state_file;
 
-pub use error::{Error, Problem, Role};
+pub use error::{Error, ImageRole, Problem};
 pub use image::BaseImage;
 pub use inherit::{inherit, inherit_history};
 pub use name::BaseName;

@@ -8,7 +8,7 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::documents::Descriptor;
-use super::error::{Error, Problem, Role};
+use super::error::{Error, ImageRole, Problem};
 use super::files::Files;
 use super::formats::{ImageParts, LayerPart, parts};
 use super::image::{BaseImage, LayerTree, check_trees};
@@ -44,7 +44,7 @@ pub fn read_base(
     architecture: &Architecture,
 ) -> Result<BaseImage, Error> {
     let error = |layer, problem| Error {
-        role: Role::Base,
+        role: ImageRole::Base,
         file: path.to_owned(),
         layer,
         problem: Box::new(problem),

@@ -212,7 +212,7 @@ fn inherited(
     };
     let config = configuration.get("config").unwrap_or(&Value::Null);
     let config = base::inherit(config, &options.config).map_err(|error| base::Error {
-        role: base::Role::Base,
+        role: base::ImageRole::Base,
         file: options.from_image.clone().unwrap_or_default(),
         layer: None,
         problem: Box::new(error.into()),

@@ -138,7 +138,8 @@ impl Copy {
 
     fn error(&self, error: layer::DatabaseError) -> Error {
         let problem = Box::new(base::Problem::NixDatabase(error));
-        base::Error { role: base::Role::Base, file: self.file.clone(), layer: None, problem }.into()
+        base::Error { role: base::ImageRole::Base, file: self.file.clone(), layer: None, problem }
+            .into()
     }
 }
 
