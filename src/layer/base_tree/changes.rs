@@ -12,7 +12,7 @@ use crate::store::StorePath;
 /// The changes of one layer of a base to the layers below it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BaseLayerTree {
-    entries: BTreeMap<ImagePath, Entry>,
+    entries: BTreeMap<ImagePath, ChangedEntry>,
     /// Names that a whiteout removes from the layers below.
     removed: BTreeSet<ImagePath>,
     /// Directories whose contents an opaque whiteout removes from the layers below.
@@ -42,8 +42,8 @@ pub struct HardLink {
 
 /// The last entry of a name that is a directory or a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Entry {
-    pub(super) change: Change,
+pub(super) struct ChangedEntry {
+    pub(super) change: BaseChange,
     /// The length of the longest name that the layer has right below; 0 if there is none.
     pub(super) longest_name: u8,
     /// The number of files that the layer has before a link.
@@ -51,7 +51,7 @@ pub(super) struct Entry {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Change {
+pub(super) enum BaseChange {
     Node(BaseNode),
     /// A directory that has entries but none of its own: if it exists below, it keeps its
     /// attributes.
@@ -102,12 +102,12 @@ impl BaseLayerBuilder {
         let own = match entry {
             BaseEntry::Directory(attributes) => {
                 tree.state.remove(&name);
-                tree.put(name, Change::Node(BaseNode::Directory(attributes)));
+                tree.put(name, BaseChange::Node(BaseNode::Directory(attributes)));
                 size
             }
             BaseEntry::Symlink(target) => {
                 tree.state.remove(&name);
-                tree.put(name, Change::Node(BaseNode::Symlink(target.to_vec())));
+                tree.put(name, BaseChange::Node(BaseNode::Symlink(target.to_vec())));
                 size + target.len() as u64
             }
             BaseEntry::HardLink(target) => {
@@ -134,15 +134,15 @@ impl BaseLayerBuilder {
 
 impl BaseLayerTree {
     /// Adds a directory or a link, which keeps the longest name below it.
-    fn put(&mut self, name: ImagePath, change: Change) {
+    fn put(&mut self, name: ImagePath, change: BaseChange) {
         let files_before = u32::try_from(self.others.len()).unwrap_or(u32::MAX);
-        let new = Entry { change, longest_name: 0, files_before };
+        let new = ChangedEntry { change, longest_name: 0, files_before };
         match self.entries.entry(name) {
             btree_map::Entry::Vacant(place) => drop(place.insert(new)),
             btree_map::Entry::Occupied(mut place) => {
                 let old = place.get_mut();
                 let files_before = if old.is_link() { old.files_before } else { files_before };
-                *old = Entry { longest_name: old.longest_name, files_before, ..new };
+                *old = ChangedEntry { longest_name: old.longest_name, files_before, ..new };
             }
         }
     }
@@ -195,7 +195,7 @@ impl BaseLayerTree {
     /// Returns the names of the links, and of the directories without an entry, that have entries of
     /// the layer below them.
     pub(super) fn passed(&self) -> impl Iterator<Item = &ImagePath> {
-        let implied = self.entries.iter().filter(|(_, entry)| entry.change == Change::Implied);
+        let implied = self.entries.iter().filter(|(_, entry)| entry.change == BaseChange::Implied);
         self.passed_links.iter().chain(implied.map(|(name, _)| name))
     }
 
@@ -206,7 +206,7 @@ impl BaseLayerTree {
 
     /// Returns whether the layer has a symbolic link of this name.
     pub(super) fn has_link(&self, name: &ImagePath) -> bool {
-        self.entries.get(name).is_some_and(Entry::is_link)
+        self.entries.get(name).is_some_and(ChangedEntry::is_link)
     }
 
     /// Returns whether the layer has a symbolic link of this name only after a hard link.
@@ -216,7 +216,10 @@ impl BaseLayerTree {
     }
 
     /// Returns the directories and links of the layer at a name and below it, sorted.
-    pub(super) fn from(&self, name: &ImagePath) -> impl Iterator<Item = (&ImagePath, &Entry)> {
+    pub(super) fn from(
+        &self,
+        name: &ImagePath,
+    ) -> impl Iterator<Item = (&ImagePath, &ChangedEntry)> {
         let own = self.entries.get_key_value(name);
         let (from, to) = below(name);
         let range = (Bound::Excluded(&from[..]), Bound::Excluded(&to[..]));
@@ -248,7 +251,7 @@ impl BaseLayerTree {
     pub fn hides(&self, name: &ImagePath) -> bool {
         let mut name = name.as_bytes();
         loop {
-            let is_link = || self.entries.get(name).is_some_and(Entry::is_link);
+            let is_link = || self.entries.get(name).is_some_and(ChangedEntry::is_link);
             if self.removed.contains(name) || self.has_other(name) || is_link() {
                 return true;
             }
@@ -280,11 +283,11 @@ impl BaseLayerTree {
             let (parent, own) = (directory.parent(), split(directory.as_bytes()).1.len());
             self.entries.insert(
                 directory,
-                Entry { change: Change::Implied, longest_name: length, files_before: 0 },
+                ChangedEntry { change: BaseChange::Implied, longest_name: length, files_before: 0 },
             );
             (directory, name_length) = (parent, own);
         }
-        let is_link = self.entries.get(&directory).is_some_and(Entry::is_link);
+        let is_link = self.entries.get(&directory).is_some_and(ChangedEntry::is_link);
         if is_link && !self.passed_links.contains(&directory) {
             size += memory(&directory);
             self.passed_links.insert(directory);
@@ -293,9 +296,9 @@ impl BaseLayerTree {
     }
 }
 
-impl Entry {
+impl ChangedEntry {
     fn is_link(&self) -> bool {
-        matches!(self.change, Change::Node(BaseNode::Symlink(_)))
+        matches!(self.change, BaseChange::Node(BaseNode::Symlink(_)))
     }
 }
 
@@ -316,12 +319,12 @@ impl BaseTree {
         }
         for (name, entry) in entries {
             match &entry.change {
-                Change::Implied => {
+                BaseChange::Implied => {
                     self.nodes
                         .entry(name.clone())
                         .or_insert(BaseNode::Directory(Attributes::IMPLIED));
                 }
-                Change::Node(node) => {
+                BaseChange::Node(node) => {
                     if matches!(node, BaseNode::Symlink(_)) {
                         self.empty(name);
                     }

@@ -6,7 +6,7 @@ use std::iter;
 
 use thiserror::Error;
 
-use super::changes::{BaseLayerTree, Change, Entry, HardLink};
+use super::changes::{BaseChange, BaseLayerTree, ChangedEntry, HardLink};
 use super::{BadLink, BaseNode, BaseTree, Links};
 use crate::image_path::{ImagePath, LONGEST_PATH, split};
 
@@ -86,13 +86,13 @@ impl Places {
     fn follow_below(&mut self, layer: &BaseLayerTree, link: &ImagePath) -> Result<(), BadLink> {
         // The path without links of the last directory.
         let mut last = (link.parent(), link.parent());
-        for (name, Entry { change, longest_name, .. }) in layer.from(link) {
+        for (name, ChangedEntry { change, longest_name, .. }) in layer.from(link) {
             let (parent, own) = (name.parent(), split(name.as_bytes()).1);
             if last.0 != parent {
                 last = (parent.clone(), self.follow(&parent)?);
             }
             let place = last.1.join(own);
-            if let Change::Node(node) = change
+            if let BaseChange::Node(node) = change
                 && name != link
             {
                 self.tree.nodes.insert(place.clone(), node.clone());

@@ -10,7 +10,7 @@ use ureq::{Proxy, ProxyProtocol};
 use url::{Host, Url};
 
 use super::proxy_login::ProxyLogin;
-use super::socks;
+use super::socks::SocksRefusal;
 use crate::outgoing::is_loopback;
 
 /// The proxies for requests by HTTP and by HTTPS, and the hosts that are reached directly.
@@ -176,10 +176,10 @@ impl Named {
 
     /// Returns the error of a connection that ureq could not make through the proxy.
     fn not_connected(&self, error: &ureq::Error) -> ProxyError {
-        if let Some(refusal) = self.is_socks().then(|| socks::Refusal::of(error)).flatten() {
+        if let Some(refusal) = self.is_socks().then(|| SocksRefusal::of(error)).flatten() {
             return match refusal {
-                socks::Refusal::User => self.refuses_user(),
-                socks::Refusal::Host { reason, is_permanent } => {
+                SocksRefusal::User => self.refuses_user(),
+                SocksRefusal::Host { reason, is_permanent } => {
                     ProxyError { is_permanent, ..self.failed(reason.to_owned()) }
                 }
             };

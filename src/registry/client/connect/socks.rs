@@ -1,11 +1,11 @@
 //! Explains why a SOCKS proxy makes no connection (RFC 1928, section 6; RFC 1929; SOCKS 4 of the program CSTC).
-//! Stage: registry (pure). Input: ureq's errors. Output: [`Refusal`].
+//! Stage: registry (pure). Input: ureq's errors. Output: [`SocksRefusal`].
 
 use std::io::ErrorKind;
 
 /// Says what a SOCKS proxy refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum SocksRefusal {
     /// The proxy wants a user, or refuses this one.
     User,
     /// The proxy makes no connection to the host.
@@ -58,7 +58,7 @@ const USER: [&str; 4] = [
     "request rejected because the client program and identd report",
 ];
 
-impl Refusal {
+impl SocksRefusal {
     /// Returns what a proxy refused with an error, unless it is an error of the connection to the
     /// proxy.
     pub fn of(error: &ureq::Error) -> Option<Self> {
@@ -93,7 +93,7 @@ mod tests {
     use crate::registry::client::connect::Proxies;
 
     /// Returns the refusal of a proxy that reads and answers in turn, as ureq reports it.
-    fn refusal(scheme: &str, steps: &'static [(usize, &'static [u8])]) -> Option<Refusal> {
+    fn refusal(scheme: &str, steps: &'static [(usize, &'static [u8])]) -> Option<SocksRefusal> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("{scheme}{}", listener.local_addr().unwrap());
         let answering = thread::spawn(move || {
@@ -108,11 +108,11 @@ mod tests {
         let config: Config = Agent::config_builder().proxy(Some(proxy)).build();
         let error = config.new_agent().get("http://reg.invalid/").call().unwrap_err();
         answering.join().unwrap();
-        Refusal::of(&error)
+        SocksRefusal::of(&error)
     }
 
-    fn says(refusal: Option<Refusal>, expected: &str, permanent: bool) {
-        let Some(Refusal::Host { reason, is_permanent }) = refusal else {
+    fn says(refusal: Option<SocksRefusal>, expected: &str, permanent: bool) {
+        let Some(SocksRefusal::Host { reason, is_permanent }) = refusal else {
             panic!("{expected}: {refusal:?}")
         };
         assert!(reason.contains(expected), "{expected}: {reason}");
@@ -151,15 +151,15 @@ mod tests {
         says(refusal("socks4a://", &[(21, &[0, 7, 0, 0, 0, 0, 0, 0])]), "not one of SOCKS", true);
         for reply in [&[0, 92, 0, 0, 0, 0, 0, 0], &[0, 93, 0, 0, 0, 0, 0, 0]] {
             let steps: &'static [_] = Box::leak(Box::new([(21, &reply[..])]));
-            assert_eq!(refusal("socks4a://", steps), Some(Refusal::User));
+            assert_eq!(refusal("socks4a://", steps), Some(SocksRefusal::User));
         }
     }
 
     #[test]
     fn users_and_other_servers_are_told_apart() {
-        assert_eq!(refusal("socks5://", &[(3, &[5, 255])]), Some(Refusal::User));
+        assert_eq!(refusal("socks5://", &[(3, &[5, 255])]), Some(SocksRefusal::User));
         let wrong: &[(usize, &[u8])] = &[(4, &[5, 2]), (5, &[1, 1])];
-        assert_eq!(refusal("socks5://u:p@", wrong), Some(Refusal::User));
+        assert_eq!(refusal("socks5://u:p@", wrong), Some(SocksRefusal::User));
         says(refusal("socks5://", &[(3, &[5, 1])]), "another proof of the user", true);
         says(refusal("socks5://u:@", &[(4, &[5, 2])]), "1 to 255 bytes", true);
         says(refusal("socks5://", &[(3, b"HTTP/1.1 400 Bad Request\r\n")]), "another kind", true);
