@@ -29,27 +29,27 @@ lib.fix (self:
   assert lib.assertMsg (lib.length given == 1)
     "stowage.dockerTools.pullImage: give one of `hash`, `sha256` and `outputHash` for ${imageName}";
   runCommand name
-  ({
-    inherit imageDigest;
-    imageName = finalImageName;
-    imageTag = finalImageTag;
-    # The base's tag is not known if no tag is given.
-    passthru.baseAnnotations = baseAnnotations {
-      inherit imageName;
-      digest = imageDigest;
-      tag = if finalImageName == imageName then arguments.finalImageTag or null else null;
-    };
-    nativeBuildInputs = [ pkgs.buildPackages.skopeo ];
-    env.SSL_CERT_FILE = "${cacert}/etc/ssl/certs/ca-bundle.crt";
-    impureEnvVars = lib.fetchers.proxyImpureEnvVars;
-    # An image made by Nix names store paths, of which some may be inputs of this derivation.
-    __structuredAttrs = true;
-    unsafeDiscardReferences.out = true;
-    outputHashMode = "flat";
-    outputHash = lib.head given;
-  } // lib.optionalAttrs (hash == null) {
-    outputHashAlgo = if outputHashAlgo != null then outputHashAlgo else "sha256";
-  }) ''
+    ({
+      inherit imageDigest;
+      imageName = finalImageName;
+      imageTag = finalImageTag;
+      # The base's tag is not known if no tag is given.
+      passthru.baseAnnotations = baseAnnotations {
+        inherit imageName;
+        digest = imageDigest;
+        tag = if finalImageName == imageName then arguments.finalImageTag or null else null;
+      };
+      nativeBuildInputs = [ pkgs.buildPackages.skopeo ];
+      env.SSL_CERT_FILE = "${cacert}/etc/ssl/certs/ca-bundle.crt";
+      impureEnvVars = lib.fetchers.proxyImpureEnvVars;
+      # An image made by Nix names store paths, of which some may be inputs of this derivation.
+      __structuredAttrs = true;
+      unsafeDiscardReferences.out = true;
+      outputHashMode = "flat";
+      outputHash = lib.head given;
+    } // lib.optionalAttrs (hash == null) {
+      outputHashAlgo = if outputHashAlgo != null then outputHashAlgo else "sha256";
+    }) ''
     skopeo --insecure-policy --tmpdir="$TMPDIR" \
       --override-os ${lib.escapeShellArg os} --override-arch ${lib.escapeShellArg arch} \
       copy --src-tls-verify=${lib.boolToString tlsVerify} \

@@ -471,7 +471,7 @@ fn mistakes_are_named() {
         ),
         (
             r#"dockerTools.buildImage { name = "x"; user = "app"; }"#,
-            "`user` has the user `app`, which is none of the image's",
+            "`user` has the user `app`, and the image has no accounts",
         ),
         (
             r#"dockerTools.buildLayeredImage { name = "x"; tmp = true; includeStorePaths = false; }"#,
