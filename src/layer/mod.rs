@@ -47,6 +47,7 @@ pub use plan::{
 };
 pub use scan::Kind;
 pub use store_attributes::StoreAttributes;
+pub use store_modes::LINK_MODE;
 pub use tree::{DirectoryLinks, RootLinks, RootOutline, met_by, root_links, root_outline};
 
 use crate::error::Hint;

@@ -20,8 +20,8 @@ pub use self::bodies::{Body, ReadAt};
 pub use self::walk::{Absent, Found, Last, Searched};
 use crate::image_path::ImagePath;
 use crate::layer::{
-    self, Attributes, LayerContents, LayerEntry, LayerFile, LayerFileKind, file_in_store,
-    layer_entries,
+    self, Attributes, LINK_MODE, LayerContents, LayerEntry, LayerFile, LayerFileKind,
+    file_in_store, layer_entries,
 };
 use crate::oci::unpack::{Budget, TarError, TarReader};
 use crate::oci::{
@@ -32,8 +32,6 @@ use crate::store::{Store, StorePath};
 
 /// The memory for names: enough for some 400,000 files of a base image.
 const MEMORY: u64 = 80 << 20;
-/// The mode of a link, which has no meaning.
-const LINK_MODE: u32 = 0o777;
 
 /// The files of an image.
 pub struct ImageFiles<'i> {

@@ -392,8 +392,7 @@ fn text_of(path: &[u8]) -> Option<String> {
     std::str::from_utf8(path).ok().map(|path| format!("/{path}"))
 }
 
-/// Returns the texts of a program's file: the bytes before each NUL. Reads the file once, however many
-/// texts are looked for afterwards.
+/// Returns the texts of a program's file: the bytes before each NUL.
 fn texts(bytes: &[u8]) -> Vec<&[u8]> {
     let mut texts: Vec<_> = bytes.split(|byte| *byte == 0).collect();
     // No NUL ends the last one.

@@ -50,7 +50,7 @@ const TRANSIENT: [(&str, &str); 6] = [
     ),
 ];
 
-/// What begins ureq's messages about the user.
+/// The beginning of ureq's messages about the user.
 const USER: [&str; 4] = [
     "no acceptable auth methods",
     "password authentication failed",
