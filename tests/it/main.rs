@@ -102,6 +102,8 @@ mod suite;
 mod support;
 /// The targets that are files or directories: their contents, and files that they must not have.
 mod targets;
+/// A listener that speaks TLS.
+mod tls;
 /// `stowage verify`, which names what changed.
 mod verify;
 

@@ -7,7 +7,6 @@ mod registry;
 mod secure;
 mod statuses;
 mod there;
-mod tls;
 
 use std::process::Output;
 

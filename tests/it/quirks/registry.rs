@@ -15,7 +15,7 @@ use stowage::digest::Digest;
 use tokio::sync::Barrier;
 
 use super::access::{Access, Token};
-use super::tls::TlsListener;
+use crate::tls::{TlsListener, server_config};
 
 /// The quirks of a registry. The default has none.
 #[derive(Clone, Debug, Default)]
@@ -164,7 +164,8 @@ impl Quirky {
         match tls {
             None => runtime.spawn(async move { axum::serve(listener, router).await }),
             Some(tls) => {
-                let listener = TlsListener::new(listener, tls);
+                let config = server_config(&tls.cert, &tls.signing_key, None);
+                let listener = TlsListener::new(listener, config);
                 runtime.spawn(async move { axum::serve(listener, router).await })
             }
         };

@@ -1,4 +1,3 @@
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -7,10 +6,10 @@ use axum::extract::{Request, State};
 use axum::http::Method;
 use axum::response::Response;
 use stowage::digest::Digest;
-use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsAcceptor;
+use tokio::net::TcpListener;
 use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::server::TlsStream;
+
+use crate::tls::TlsListener;
 
 /// A registry that has every blob, takes every manifest, and remembers the requests.
 pub struct Agreeable {
@@ -50,7 +49,7 @@ impl Agreeable {
         match setup.tls {
             None => drop(runtime.spawn(async move { axum::serve(listener, router).await })),
             Some(config) => {
-                let listener = TlsListener { listener, acceptor: TlsAcceptor::from(config) };
+                let listener = TlsListener::new(listener, config);
                 drop(runtime.spawn(async move { axum::serve(listener, router).await }));
             }
         }
@@ -99,28 +98,4 @@ fn of(status: u16, headers: &[(&str, &str)], body: Body) -> Response {
         response = response.header(*name, *value);
     }
     response.body(body).unwrap()
-}
-
-/// Accepts connections that speak TLS, and drops others.
-struct TlsListener {
-    listener: TcpListener,
-    acceptor: TlsAcceptor,
-}
-
-impl axum::serve::Listener for TlsListener {
-    type Io = TlsStream<TcpStream>;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        loop {
-            let Ok((stream, address)) = self.listener.accept().await else { continue };
-            if let Ok(stream) = self.acceptor.accept(stream).await {
-                return (stream, address);
-            }
-        }
-    }
-
-    fn local_addr(&self) -> std::io::Result<Self::Addr> {
-        self.listener.local_addr()
-    }
 }

@@ -1,18 +1,14 @@
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair, date_time_ymd,
 };
-use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::PrivateKeyDer;
-use tokio_rustls::rustls::server::WebPkiClientVerifier;
-use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 
 use super::agreeable::{Agreeable, Setup};
 use super::{image, push};
+use crate::tls::server_config;
 
 /// Makes an authority as `openssl req -x509` does: servers may present its certificate themselves.
 pub fn authority(names: &[&str]) -> Made {
@@ -50,23 +46,9 @@ fn signed(params: CertificateParams, by: &Made) -> Made {
 /// Starts a registry that presents a certificate. If `clients` is given, it wants certificates of
 /// clients, signed by that authority.
 pub fn registry(shown: &Made, clients: Option<&Made>) -> Agreeable {
-    let provider = Arc::new(ring::default_provider());
-    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .unwrap();
-    let builder = match clients {
-        None => builder.with_no_client_auth(),
-        Some(authority) => {
-            let mut roots = RootCertStore::empty();
-            roots.add(authority.cert.der().clone()).unwrap();
-            let verifier =
-                WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
-            builder.with_client_cert_verifier(verifier.unwrap())
-        }
-    };
-    let key = PrivateKeyDer::try_from(shown.signing_key.serialize_der()).unwrap();
-    let config = builder.with_single_cert(vec![shown.cert.der().clone()], key).unwrap();
-    Agreeable::start(Setup { tls: Some(Arc::new(config)), ..Setup::default() })
+    let clients = clients.map(|authority| &authority.cert);
+    let config = server_config(&shown.cert, &shown.signing_key, clients);
+    Agreeable::start(Setup { tls: Some(config), ..Setup::default() })
 }
 
 fn write(file: &Path, text: &str) {
