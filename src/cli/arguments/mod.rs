@@ -1,9 +1,13 @@
 //! Defines the commands and their arguments.
 
 #[cfg(feature = "registry")]
+mod copy;
+#[cfg(feature = "registry")]
 mod registry;
 #[cfg(feature = "report")]
 mod report;
+#[cfg(feature = "registry")]
+mod serve;
 
 use std::path::PathBuf;
 
@@ -15,16 +19,18 @@ use crate::oci::unpack::UnpackLimits;
 use crate::outgoing::ImageReference;
 
 #[cfg(feature = "registry")]
-pub use registry::{
-    CompletionsArguments, CopyArguments, CopyOptions, FormatArgument, LogFormat, ManArguments,
-    PackagesArguments, PrefetchArguments, ProvenanceArguments, PushArguments, ReceiveArguments,
-    ServeArguments, SignArguments, SkopeoArguments, SourceArguments, TagsArgument,
+pub use copy::{
+    CopyArguments, CopyOptions, FormatArgument, PushArguments, ReceiveArguments, SkopeoArguments,
 };
+#[cfg(feature = "registry")]
+pub use registry::{PrefetchArguments, ProvenanceArguments, SignArguments, SourceArguments};
 #[cfg(feature = "report")]
 pub use report::{
     DiffArguments, ExplainArguments, LintArguments, ManifestArguments, SbomArguments, SbomFormat,
     TestArguments, VerifyArguments,
 };
+#[cfg(feature = "registry")]
+pub use serve::{LogFormat, PackagesArguments, ServeArguments, TagsArgument};
 
 /// Container images from Nix closures: no layer is stored, and only missing ones are sent
 #[derive(Debug, Parser)]
@@ -283,4 +289,44 @@ pub struct MergeArguments {
     /// File to write the archive to
     #[arg(long, short, value_name = "FILE", default_value = "/dev/stdout")]
     pub output: PathBuf,
+}
+
+#[cfg(feature = "registry")]
+#[derive(Debug, Args)]
+pub struct CompletionsArguments {
+    /// The shell that reads the script
+    #[arg(value_name = "SHELL")]
+    pub shell: clap_complete::Shell,
+}
+
+#[cfg(feature = "registry")]
+#[derive(Debug, Args)]
+pub struct ManArguments {
+    /// Directory for `stowage.1` and a page for each command; it is made if it does not exist
+    #[arg(value_name = "DIR")]
+    pub directory: PathBuf,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_bytes_are_read() {
+        for (text, expected) in [
+            ("0", Some(0)),
+            ("1000", Some(1000)),
+            ("2K", Some(2048)),
+            ("10G", Some(10 << 30)),
+            ("1T", Some(1 << 40)),
+            ("", None),
+            ("G", None),
+            ("-1", None),
+            ("1.5G", None),
+            ("1g", None),
+            ("99999999999T", None),
+        ] {
+            assert_eq!(bytes(text).ok(), expected, "{text}");
+        }
+    }
 }
