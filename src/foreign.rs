@@ -203,6 +203,23 @@ mod tests {
     }
 
     #[test]
+    fn addresses_in_messages_have_no_secrets() {
+        for (output, shown) in [
+            ("error: no such file", "error: no such file"),
+            (
+                "fatal: unable to access 'https://user:PASSWORD@host/x/': refused",
+                "fatal: unable to access 'https://host/x/': refused",
+            ),
+            (
+                "while fetching git+https://token@host/a?ref=main",
+                "while fetching git+https://host/a?…",
+            ),
+        ] {
+            assert_eq!(with_public_urls(output), shown);
+        }
+    }
+
+    #[test]
     fn foreign_text_is_plain() {
         for (text, expected) in [
             ("it is denied", "it is denied"),

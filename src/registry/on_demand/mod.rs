@@ -12,6 +12,7 @@ mod error;
 mod found;
 mod git_source;
 mod nix_build;
+mod nix_result;
 mod package_lists;
 mod processes;
 mod request;

@@ -7,20 +7,16 @@
 
 use std::collections::BTreeSet;
 use std::env;
-use std::ffi::OsStr;
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde_json::Value;
 use tokio::process::Command;
 use tokio::time::timeout;
 
 use super::error::{OnDemandError, redacted};
 use super::git_source::{GIT, GitError, GitSource};
-use super::processes::{Ended, RunningBuilds, command, limit_memory};
+use super::nix_result::{bytes_to_fetch, read_image, read_list};
+use super::processes::{Ended, RunningBuilds, command, is_in, limit_memory};
 use super::request::{PackageRequest, PackageSource};
 use super::signatures::{PATHS_AT_ONCE, RequiredSignatures, VERIFIER, to_build, untrusted};
 use crate::digest::Digest;
@@ -34,9 +30,6 @@ use crate::store::Store;
 const UNAVAILABLE: &str = "trace: stowage: unavailable package";
 /// The message of an evaluator that has no memory left.
 const NO_MEMORY: &str = "out of memory";
-
-/// The largest list of packages in bytes. Servers without a storage keep it in memory.
-const LARGEST_LIST: u64 = 32 << 20;
 
 /// The program that evaluates.
 const EVALUATOR: &str = "nix-instantiate";
@@ -216,7 +209,7 @@ impl NixBuild {
         build.arg("--add-root").arg(link).arg("--indirect");
         self.succeed(request, build).await?;
         let link = link.to_owned();
-        let read = tokio::task::spawn_blocking(move || read(&link)).await;
+        let read = tokio::task::spawn_blocking(move || read_image(&link)).await;
         let spec = read.map_err(|error| OnDemandError::Internal(error.into()))??;
         if let Some(signatures) = &self.signatures {
             self.check_image(request, signatures, &spec).await?;
@@ -457,111 +450,4 @@ fn log_failure(request: &PackageRequest, output: &str) {
         output = with_public_urls(output),
         "Nix failed"
     );
-}
-
-/// Returns the number of bytes that Nix would fetch, unpacked, from the lines that a dry run
-/// prints: `these 2 paths will be fetched (1.20 MiB download, 4.56 MiB unpacked):`.
-fn bytes_to_fetch(output: &str) -> u64 {
-    let lines = output.lines().filter(|line| line.contains("will be fetched ("));
-    let numbers = lines.filter_map(|line| {
-        let mut words = line.rsplit_once(" unpacked")?.0.rsplit(' ');
-        let (unit, number) = (words.next()?, words.next()?);
-        let unit: u64 = match unit {
-            "KiB" => 1 << 10,
-            "MiB" => 1 << 20,
-            "GiB" => 1 << 30,
-            "TiB" => 1 << 40,
-            _ => return None,
-        };
-        // A number that is too large becomes the largest.
-        Some((number.parse::<f64>().ok()? * unit as f64) as u64)
-    });
-    numbers.fold(0, u64::saturating_add)
-}
-
-/// Returns whether a program is in one of the directories of a `PATH`.
-fn is_in(path: &OsStr, program: &str) -> bool {
-    env::split_paths(path).any(|directory| {
-        let found = directory.join(program).metadata();
-        found.is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
-    })
-}
-
-/// Reads a list of packages.
-fn read_list(link: &Path) -> Result<Vec<u8>, OnDemandError> {
-    let mut list = Vec::new();
-    let read = File::open(link).and_then(|file| file.take(LARGEST_LIST + 1).read_to_end(&mut list));
-    let size = read.map_err(OnDemandError::Internal)? as u64;
-    if size > LARGEST_LIST {
-        return Err(OnDemandError::TooLarge { size, most: LARGEST_LIST });
-    }
-    Ok(list)
-}
-
-/// Reads the result of `on-demand.nix`: the `json` of `buildImageFromNames`.
-fn read(link: &Path) -> Result<ImageSpec, OnDemandError> {
-    let odd = |what: &str| OnDemandError::Internal(io::Error::other(what.to_owned()));
-    let bytes = std::fs::read(link).map_err(OnDemandError::Internal)?;
-    let json: Value = serde_json::from_slice(&bytes).map_err(|error| odd(&error.to_string()))?;
-    if json.get("error").is_some() {
-        let names = json["pkgs"].as_array().into_iter().flatten();
-        let names = names.filter_map(|name| name.as_str().map(str::to_owned));
-        return Err(OnDemandError::NoPackages(names.collect()));
-    }
-    let mut locations = json["layerLocations"].as_object().into_iter().flat_map(|map| map.values());
-    let spec = locations.find_map(|location| location["spec"].as_str());
-    let spec = spec.ok_or_else(|| odd("an image without layers"))?;
-    ImageSpec::read_outline(Path::new(spec))
-        .map_err(|error| odd(&crate::error::with_causes(&error)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_log_has_no_logins() {
-        for (output, shown) in [
-            ("error: no such file", "error: no such file"),
-            (
-                "fatal: unable to access 'https://user:PASSWORD@host/x/': refused",
-                "fatal: unable to access 'https://host/x/': refused",
-            ),
-            (
-                "while fetching git+https://token@host/a?ref=main",
-                "while fetching git+https://host/a?…",
-            ),
-        ] {
-            assert_eq!(with_public_urls(output), shown);
-        }
-    }
-
-    #[test]
-    fn programs_are_looked_for_where_they_are() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = env::join_paths([Path::new("/nowhere"), directory.path()]).unwrap();
-        assert!(!is_in(&path, "program"));
-        let program = directory.path().join("program");
-        std::fs::write(&program, "").unwrap();
-        assert!(!is_in(&path, "program"));
-        std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
-        assert!(is_in(&path, "program"));
-    }
-
-    #[test]
-    fn what_would_be_fetched_is_read() {
-        let one =
-            "this path will be fetched (0.05 MiB download, 0.25 MiB unpacked):\n  /nix/store/x\n";
-        let more = "these 3 derivations will be built:\n  /nix/store/a.drv\n\
-            these 20 paths will be fetched (200.50 MiB download, 2.50 GiB unpacked):\n";
-        for (output, expected) in [
-            ("", 0),
-            (one, 256 << 10),
-            (more, 5 << 29),
-            ("these paths will be fetched (odd)", 0),
-            ("these 3 paths will be fetched (1 MiB download, 9 XiB unpacked)", 0),
-        ] {
-            assert_eq!(bytes_to_fetch(output), expected, "{output}");
-        }
-    }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::env;
 use std::ffi::OsStr;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -187,9 +188,29 @@ async fn tail(stream: Option<impl AsyncRead + Unpin>) -> io::Result<String> {
     }
 }
 
+/// Returns whether a program is in one of the directories of a `PATH`.
+pub fn is_in(path: &OsStr, program: &str) -> bool {
+    env::split_paths(path).any(|directory| {
+        let found = directory.join(program).metadata();
+        found.is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn programs_are_looked_for_where_they_are() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = env::join_paths([std::path::Path::new("/nowhere"), directory.path()]).unwrap();
+        assert!(!is_in(&path, "program"));
+        let program = directory.path().join("program");
+        std::fs::write(&program, "").unwrap();
+        assert!(!is_in(&path, "program"));
+        std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+        assert!(is_in(&path, "program"));
+    }
 
     #[test]
     fn nix_gets_no_secrets_of_the_server() {
