@@ -10,6 +10,7 @@ use std::fmt;
 use serde_json::{Map, Value};
 
 use super::{ConfigError, nearest_of};
+use crate::image_path::ImagePath;
 use crate::oci::annotations::check_annotation;
 
 /// Checks the value of a key in its canonical spelling. Durations that are texts become numbers.
@@ -26,8 +27,10 @@ pub(super) fn check(key: &'static str, value: &mut Value) -> Result<(), ConfigEr
             "a port such as `80`, `80/tcp`, `53/udp` or `8000-8010/tcp`",
         ),
         ("Volumes", Value::Object(volumes)) => {
-            each_key(key, volumes, is_volume, "an absolute path, and not `/` itself")
+            each_key(key, volumes, is_volume, "an absolute path, and not `/` itself")?;
+            each_key(key, volumes, is_free, "a path at which engines mount nothing themselves")
         }
+        ("User", Value::String(user)) if !is_user(user) => Err(wrong(key, user, USER)),
         ("WorkingDir", Value::String(path)) if !path.is_empty() && !path.starts_with('/') => {
             Err(wrong(key, path, "an absolute path"))
         }
@@ -91,7 +94,33 @@ fn is_port(text: &str) -> bool {
 }
 
 fn is_volume(path: &str) -> bool {
-    path.starts_with('/') && !path.trim_matches('/').is_empty()
+    path.starts_with('/') && !ImagePath::normal(path.as_bytes()).is_root()
+}
+
+/// Returns whether Docker starts a container with a volume at this path, for all that engines mount
+/// there (moby, `oci/defaults.go`, and `container/container_unix.go` for the files in `/etc`).
+fn is_free(path: &str) -> bool {
+    const FILES: [&[u8]; 4] = [b"hosts", b"hostname", b"resolv.conf", b"mtab"];
+    let path = ImagePath::normal(path.as_bytes());
+    match path.components().collect::<Vec<_>>()[..] {
+        [b"proc", ..] | [b"dev"] | [b"sys", _, ..] => false,
+        [b"etc", file] => !FILES.contains(&file),
+        _ => true,
+    }
+}
+
+const USER: &str = "a user and perhaps a group, each by name or by a number from 0 to 2147483647, such as `1000:1000`";
+
+/// Returns whether each number in `user[:group]` is one that engines take (runc, `libcontainer/user`).
+fn is_user(user: &str) -> bool {
+    let is_number = |text: &str| {
+        let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+        !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit())
+    };
+    user.split(':').take(2).all(|part| match is_number(part) {
+        true => part.parse::<i64>().is_ok_and(|number| (0..=2_147_483_647).contains(&number)),
+        false => true,
+    })
 }
 
 /// The names of Linux' signals, without `SIG` (signal(7)).
@@ -234,7 +263,14 @@ mod tests {
             json!({"WorkingDir": "/srv/app"}),
             json!({"Env": ["A=1", "EMPTY=", "odd.name=x", "EQUALS=a=b"]}),
             json!({"ExposedPorts": {"80": {}, "80/tcp": {}, "53/UDP": {}, "8000-8010/tcp": {}, "9/sctp": {}}}),
-            json!({"Volumes": {"/data": {}, "/a b/": {}}}),
+            json!({"Volumes": {"/data": {}, "/a b/": {}, "/a/../b": {}, "/sys": {}, "/dev/shm": {}, "/run": {}, "/etc": {}}}),
+            json!({"User": ""}),
+            json!({"User": "me"}),
+            json!({"User": "2147483647:2147483647"}),
+            json!({"User": "me:"}),
+            json!({"User": ":0"}),
+            json!({"User": "+5:007"}),
+            json!({"User": "me:me:99999999999"}),
             json!({"Labels": {"a b": "two\nlines"}}),
             json!({"StopSignal": "SIGTERM"}),
             json!({"StopSignal": "term"}),
@@ -273,6 +309,14 @@ mod tests {
                 json!({"Volumes": {"data": {}}}),
                 "`config.Volumes` has `data`, which must be an absolute path, and not `/` itself",
             ),
+            (
+                json!({"Volumes": {"/proc/x": {}}}),
+                "`config.Volumes` has `/proc/x`, which must be a path at which engines mount nothing themselves",
+            ),
+            (
+                json!({"User": "2147483648"}),
+                "`config.User` must be a user and perhaps a group, each by name or by a number from 0 to 2147483647, such as `1000:1000`, not `2147483648`",
+            ),
             (json!({"Labels": {"": "x"}}), "`config.Labels` has a key of no letters"),
             (
                 json!({"Labels": {"a": "\u{1b}[2J"}}),
@@ -303,6 +347,14 @@ mod tests {
         }
         for test in [json!(["curl"]), json!(["CMD"]), json!(["CMD-SHELL", "a", "b"]), json!([1])] {
             assert!(message(json!({"Healthcheck": {"Test": test}})).is_some(), "{test}");
+        }
+        for volume in
+            ["/", "//", "/./", "/..", "/a/..", "data", "/proc", "/dev/", "/etc//hosts", "/etc/mtab"]
+        {
+            assert!(message(json!({"Volumes": {volume: {}}})).is_some(), "{volume}");
+        }
+        for user in ["-1", "me:2147483648", "4294967295:0", "99999999999999999999"] {
+            assert!(message(json!({"User": user})).is_some(), "{user}");
         }
         for port in ["", "-1", "80/http", "90-80", "80/", "+80", "80-"] {
             assert!(!is_port(port), "{port}");

@@ -7,9 +7,11 @@ use super::LARGEST_ID;
 use super::config_values::ConfigValues;
 use super::finding::{Check, Finding, Level};
 use super::health::lint_health;
-use super::identity::{Identity, Lacking, identity_of};
+use super::identity::{Identity, NoSuchUser, identity_of, number_of, user_and_group};
 use super::provided::Provided;
+use super::start::By;
 use super::surroundings::Surroundings;
+use super::volumes::lint_volumes;
 use crate::oci::ImageSpec;
 use crate::report::image_files::{Absent, FileKind, Found, ImageFiles};
 
@@ -49,10 +51,11 @@ pub fn lint(files: &ImageFiles, spec: &ImageSpec) -> Vec<Finding> {
         library_path: config.variable("LD_LIBRARY_PATH").unwrap_or_default().to_owned(),
         directory: config.text("WorkingDir").trim_end_matches('/').to_owned(),
     };
+    lint_volumes(&surroundings, volumes.into_iter().flat_map(|it| it.keys()), &mut findings);
     lint_working_dir(&surroundings, &mut findings);
     let key = if config.list("Entrypoint").is_empty() { "Cmd" } else { "Entrypoint" };
     if let Some(program) = config.list(key).first()
-        && let Some(problem) = surroundings.problem(program)
+        && let Some(problem) = surroundings.problem(program, By::Engine)
     {
         findings.push(problem.finding(program, &format!("`{key}` begins with it, and")));
     }
@@ -65,17 +68,23 @@ pub fn lint(files: &ImageFiles, spec: &ImageSpec) -> Vec<Finding> {
 /// Checks `user[:group]`, each by name or by number.
 fn lint_user(
     user: &str,
-    identity: &Result<Option<Identity>, Lacking>,
+    identity: &Result<Option<Identity>, NoSuchUser>,
     findings: &mut Vec<Finding>,
 ) {
-    if let Err(Lacking { what, name, file }) = identity {
-        let message =
-            format!("`User` is {what} `{name}`, and {file} of the image has none of that name");
+    if let Err(problem) = identity {
+        let message = format!("`User` is {problem}");
         findings.push(Finding::of_config(Check::MissingUser, Level::Error, message));
     }
-    let (name, group) = user.split_once(':').unwrap_or((user, ""));
+    if user.split(':').count() > 2 {
+        let message = format!(
+            "`User` is `{user}`: Docker ignores what is behind the second colon, and other engines start nothing"
+        );
+        findings.push(Finding::of_config(Check::MissingUser, Level::Warning, message));
+    }
+    let (name, group) = user_and_group(user);
     for (number, what) in [(name, "user"), (group, "group")] {
-        if let Some(number) = number.parse::<u64>().ok().filter(|number| *number > LARGEST_ID) {
+        let number = number_of(number).map_or(0, i64::unsigned_abs);
+        if number > LARGEST_ID && identity.is_ok() {
             let message = format!(
                 "`User` is {what} {number}: engines without root have none over {LARGEST_ID}"
             );
@@ -84,7 +93,7 @@ fn lint_user(
     }
     if let Ok(identity) = identity
         && !name.is_empty()
-        && name.parse::<u64>().is_err()
+        && number_of(name).is_none()
         && name != "root"
     {
         let number = match identity {

@@ -87,6 +87,8 @@ pub enum Check {
     RunAsNonRoot,
     /// The working directory can't be entered.
     WorkingDir,
+    /// A volume is in the place of a file.
+    Volume,
     /// The directory for temporary files is missing, or not every user may write to it.
     Tmp,
     /// A link that is copied to `/` leads nowhere.
@@ -105,7 +107,7 @@ pub enum Check {
 
 impl Check {
     /// The checks, in the order of messages.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Layers,
         Self::MissingFile,
         Self::NotExecutable,
@@ -115,6 +117,7 @@ impl Check {
         Self::MissingUser,
         Self::RunAsNonRoot,
         Self::WorkingDir,
+        Self::Volume,
         Self::Tmp,
         Self::DanglingLink,
         Self::LinkedDirectory,
@@ -136,6 +139,7 @@ impl Check {
             Self::MissingUser => "missing-user",
             Self::RunAsNonRoot => "run-as-non-root",
             Self::WorkingDir => "working-dir",
+            Self::Volume => "volume",
             Self::Tmp => "tmp",
             Self::DanglingLink => "dangling-link",
             Self::LinkedDirectory => "linked-directory",

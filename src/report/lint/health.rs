@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::config_values::ConfigValues;
 use super::finding::{Check, Finding, Level};
-use super::start::{Program, StartProblem};
+use super::start::{By, Program, StartProblem};
 use super::surroundings::Surroundings;
 use crate::image_path::split;
 
@@ -32,19 +32,19 @@ pub fn lint_health(
     let test: Vec<_> = test.collect();
     let shell = config.list("Shell").first().copied();
     if let ["CMD", program, ..] = test[..] {
-        let problem = surroundings.problem(program);
+        let problem = surroundings.problem(program, By::Engine);
         findings
             .extend(problem.map(|problem| problem.finding(program, "`Healthcheck` runs it, and")));
     }
     if let ["CMD-SHELL", text, ..] = test[..] {
         let program = shell.unwrap_or(SHELL);
         let why = "`Healthcheck` runs a command by it, and";
-        match surroundings.problem(program) {
+        match surroundings.problem(program, By::Engine) {
             Some(problem) => findings.push(problem.finding(program, why)),
             None => lint_command(surroundings, program, text, findings),
         }
     } else if let Some(program) = shell
-        && let Some(problem) = surroundings.problem(program)
+        && let Some(problem) = surroundings.problem(program, By::Engine)
     {
         // The shell is only used by builds on top of this image.
         let problem = StartProblem { level: Level::Warning, ..problem };
@@ -55,7 +55,7 @@ pub fn lint_health(
 /// Checks the first word of a shell's command, if it is a plain word and not built into shells.
 fn lint_command(surroundings: &Surroundings, shell: &str, text: &str, findings: &mut Vec<Finding>) {
     // These shells contain the usual programs, which then need no files in the image.
-    match surroundings.find(shell) {
+    match surroundings.find(shell, By::Engine) {
         Program::Here(file, _) => {
             let name = split(file.path.as_bytes()).1;
             if [&b"busybox"[..], b"toybox"].iter().any(|own| name.starts_with(own)) {
@@ -69,7 +69,7 @@ fn lint_command(surroundings: &Surroundings, shell: &str, text: &str, findings: 
     if word.is_empty() || !word.chars().all(is_plain) || BUILTINS.contains(&word) {
         return;
     }
-    if let Some(problem) = surroundings.problem(word) {
+    if let Some(problem) = surroundings.problem(word, By::Program) {
         let message = format!("`Healthcheck` begins with it, and {}", problem.text);
         let check = if problem.level == Level::Error { problem.check } else { Check::MissingFile };
         findings.push(Finding::of_path(check, Level::Warning, word, message));

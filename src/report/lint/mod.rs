@@ -14,6 +14,7 @@ mod provided;
 mod script;
 mod start;
 mod surroundings;
+mod volumes;
 
 use rayon::prelude::*;
 

@@ -29,6 +29,15 @@ pub struct StartProblem {
     pub text: String,
 }
 
+/// The searcher of a program that is given by its name.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    /// A container engine. It takes no program from a relative directory of `PATH` (Go, `exec.LookPath`).
+    Engine,
+    /// A shell, or another program of the image.
+    Program,
+}
+
 /// The result of a search for a program.
 pub enum Program {
     /// The program's file, and the directories on the way to it.
@@ -49,14 +58,14 @@ impl StartProblem {
 
 impl Surroundings<'_> {
     /// Returns the reason why a program can't be started, if there is one.
-    pub fn problem(&self, program: &str) -> Option<StartProblem> {
-        self.start(program, "it", 0)
+    pub fn problem(&self, program: &str, by: By) -> Option<StartProblem> {
+        self.start(program, by, "it", 0)
     }
 
     /// Starts a program by its name or path. `subject` names it in the sentence.
-    fn start(&self, program: &str, subject: &str, depth: usize) -> Option<StartProblem> {
+    fn start(&self, program: &str, by: By, subject: &str, depth: usize) -> Option<StartProblem> {
         let error = |check, text: String| Some(StartProblem { check, level: Level::Error, text });
-        match self.find(program) {
+        match self.find(program, by) {
             Program::Unknown => None,
             Program::Nowhere(reason) => error(Check::MissingFile, format!("{subject} {reason}")),
             Program::Here(file, searched) => {
@@ -69,7 +78,7 @@ impl Surroundings<'_> {
     }
 
     /// Finds a program, in `PATH` if its name has no slash.
-    pub fn find(&self, program: &str) -> Program {
+    pub fn find(&self, program: &str, by: By) -> Program {
         if program.is_empty() {
             return Program::Nowhere("has no name".to_owned());
         }
@@ -83,13 +92,20 @@ impl Surroundings<'_> {
             };
         }
         let (mut unknown, mut passed) = (false, None);
-        for directory in self.path.split(':') {
+        // An empty `PATH` has no directory for an engine. Others search the working directory then.
+        let has_none = self.path.is_empty() && by == By::Engine;
+        for directory in self.path.split(':').filter(|_| !has_none) {
             let path = self.absolute(&format!("{directory}/{program}"));
             let path = if directory.is_empty() { self.absolute(program) } else { path };
             match self.look_up(path) {
                 Found::Here(file, searched) => {
                     // A file that can't be executed is ignored, and the search goes on.
                     if self.may_execute(&file) {
+                        if by == By::Engine && !directory.starts_with('/') && !unknown {
+                            return Program::Nowhere(format!(
+                                "is found by the entry `{directory}` of `PATH`, which is relative: engines start no program by it"
+                            ));
+                        }
                         return Program::Here(file, searched);
                     }
                     passed.get_or_insert(file);
@@ -226,7 +242,8 @@ impl Surroundings<'_> {
             // The kernel passes all words as one argument.
             None => argument,
         };
-        let problem = self.start(program, &format!("`{}`", program.escape_debug()), depth + 1)?;
+        let name = format!("`{}`", program.escape_debug());
+        let problem = self.start(program, By::Program, &name, depth + 1)?;
         let text = match (problem.check, program.ends_with('\r')) {
             (Check::MissingFile, true) => crlf(subject, &format!("env {}", program.escape_debug())),
             (Check::MissingFile, false) if program.contains([' ', '\t']) => format!(

@@ -110,6 +110,31 @@ fn what_the_config_lacks_is_named() {
         (json!({"User": "1:staff"}), Some("`User` is group `staff`, and /etc/group")),
         (json!({"User": "12345:0"}), None),
         (json!({"User": "70000"}), Some("engines without root have none over 65535")),
+        (json!({"User": "007"}), None),
+        (
+            json!({"User": "1:1:x"}),
+            Some("`User` is `1:1:x`: Docker ignores what is behind the second colon"),
+        ),
+        (
+            json!({"Cmd": ["app"], "Env": ["PATH=/usr/bin:bin"]}),
+            Some("by the entry `bin` of `PATH`, which is relative"),
+        ),
+        (
+            json!({"Cmd": ["app"], "Env": ["PATH=:/bin"], "WorkingDir": "/bin"}),
+            Some("by the entry `` of `PATH`, which is relative"),
+        ),
+        (
+            json!({"Cmd": ["app"], "Env": ["PATH="], "WorkingDir": "/bin"}),
+            Some("in no directory of `PATH`"),
+        ),
+        (json!({"Cmd": ["app"], "Env": ["PATH=/bin:bin"]}), None),
+        (json!({"Volumes": {"/data": {}, "/etc": {}, "/bin": {}}}), None),
+        (
+            json!({"Volumes": {"/etc/passwd": {}}}),
+            Some("/etc/passwd: `Volumes` has it, and it is no directory"),
+        ),
+        (json!({"Volumes": {"/etc/passwd/x": {}}}), Some("and /etc/passwd is no directory")),
+        (json!({"Volumes": {"/app": {}}}), Some("/bin/app, which is no directory")),
     ] {
         let found = sources.lint(json!({"config": config}));
         match expected {
