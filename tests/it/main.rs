@@ -42,6 +42,9 @@ mod fuzz;
 mod http;
 /// Images for several platforms, and their index.
 mod index;
+/// Signals that end a copy. These tests wait by leases of files, which only Linux has.
+#[cfg(target_os = "linux")]
+mod interrupts;
 /// Layers that can't be made again, and are kept.
 mod kept_layers;
 /// Programs that are killed.

@@ -1,12 +1,10 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use nix::libc;
 use serde_json::Value;
 use stowage::store::{Store, StorePath};
 
@@ -171,27 +169,4 @@ pub fn odd_tree(path: &Path) {
     fs::write(path.join(OsStr::from_bytes(b"latin1-\xe9")), "not UTF-8\n").unwrap();
     let sparse = fs::File::create(path.join("sparse")).unwrap();
     sparse.set_len(2 << 20).unwrap();
-}
-
-/// A lease on a file: other programs that open the file wait until the lease is dropped. (The
-/// kernel breaks the lease after 45 seconds, `/proc/sys/fs/lease-break-time`.)
-pub struct Lease {
-    _file: fs::File,
-}
-
-impl Lease {
-    pub fn on(path: &Path) -> Self {
-        /// The value in `asm-generic/fcntl.h`, which the crate lacks.
-        const F_SETSIG: libc::c_int = 10;
-        let file = fs::File::open(path).unwrap();
-        let set = |command, argument: libc::c_int| {
-            // SAFETY: these commands take a number, and the descriptor is open.
-            let result = unsafe { libc::fcntl(file.as_raw_fd(), command, argument) };
-            assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
-        };
-        // The signal that the kernel sends when another process waits; it is ignored.
-        set(F_SETSIG, libc::SIGURG);
-        set(libc::F_SETLEASE, libc::F_WRLCK);
-        Self { _file: file }
-    }
 }

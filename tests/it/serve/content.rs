@@ -5,7 +5,9 @@ use serde_json::{Value, json};
 use stowage::digest::Digest;
 use stowage::oci::Image;
 
-use super::{Images, Server, manifest_digest, until};
+#[cfg(target_os = "linux")]
+use super::Server;
+use super::{Images, manifest_digest, until};
 
 #[test]
 fn a_directory_and_files_are_served() {
