@@ -1,10 +1,11 @@
 use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::browser::{check_contrast, check_width_on_a_phone, dom};
 use crate::support::{Docker, Image, nix, run, stowage};
 
 fn diff(old: &Image, new: &Image) -> Value {
@@ -132,46 +133,6 @@ fn a_registry_is_sent_what_diff_says() {
     );
 }
 
-/// Returns the page after its scripts have run, without a network.
-fn dom(page: &Path, fragment: &str, size: &str) -> String {
-    let profile = tempfile::tempdir().unwrap();
-    let mut chromium = Command::new("chromium");
-    chromium
-        .args([
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-quic",
-            "--no-first-run",
-            "--dump-dom",
-            "--allow-file-access-from-files",
-            "--hide-scrollbars",
-        ])
-        .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
-        .arg(format!("--user-data-dir={}", profile.path().display()))
-        .arg(format!("--window-size={size}"))
-        .arg(format!("file://{}#{fragment}", page.display()))
-        .stdin(Stdio::null());
-    run(&mut chromium)
-}
-
-/// Returns the width of a page that is shown 360 pixels wide, and that width: browsers' windows are
-/// not so narrow.
-fn width_on_a_phone(page: &Path) -> String {
-    let frame = page.with_file_name("phone.html");
-    let text = format!(
-        "<body><iframe src='{}' style='width:360px;height:780px;border:0'></iframe><script>onload = () => {{
-            const page = document.querySelector('iframe').contentDocument.documentElement;
-            document.title = `${{page.scrollWidth}} of ${{page.clientWidth}}`;
-        }}</script>",
-        page.file_name().unwrap().to_str().unwrap()
-    );
-    std::fs::write(&frame, text).unwrap();
-    let shown = dom(&frame, "", "800,900");
-    let (_, title) = shown.split_once("<title>").unwrap();
-    title.split_once("</title>").unwrap().0.to_owned()
-}
-
 #[test]
 fn the_page_of_an_update_shows_its_cost() {
     let (old, new) = (Image::named("app1"), Image::named("app2"));
@@ -185,7 +146,8 @@ fn the_page_of_an_update_shows_its_cost() {
     assert!(update.starts_with("<p>sends "), "{update}");
     let changed = diff(&old, &new)["pathsNew"].as_array().unwrap().len();
     assert_eq!(shown.matches("class=\"new\"").count(), changed, "{shown}");
-    assert_eq!(width_on_a_phone(&page), "360 of 360");
+    check_width_on_a_phone(&page);
+    check_contrast(&page);
     // The first layer of the table is the one that costs most.
     let layers = new.spec.layers.len();
     let (_, table) = shown.split_once("<tbody id=\"layers\">").unwrap();
@@ -232,7 +194,8 @@ fn the_page_shows_the_image_and_finds_a_package() {
     );
     std::fs::write(&page, measured).unwrap();
     let count = image.spec.sources.len();
-    assert_eq!(width_on_a_phone(&page), "360 of 360");
+    check_width_on_a_phone(&page);
+    check_contrast(&page);
     // The sizes of a laptop, and of a phone: as narrow as this browser's window gets.
     for size in ["1366,768", "500,844"] {
         let shown = dom(&page, "", size);

@@ -11,6 +11,8 @@ mod annotations;
 mod bad_input;
 /// Base images: from archives, registries and in each of skopeo's formats.
 mod base;
+/// A browser, for pages that people see.
+mod browser;
 /// `nix build`, and the references of its outputs.
 mod build;
 /// `stowage lint` beside what Docker starts, and `structureTest`.

@@ -15,6 +15,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::podman::podman;
+use crate::serve::check_start_page;
 use crate::support::{Docker, build, nix, run};
 
 /// Returns the directory of the embedded packages.
@@ -652,4 +653,10 @@ fn signatures_are_required() {
     let (status, body) = asked(&[&ours[..], &["--allow-local-builds"]].concat(), "unbuildable");
     assert_eq!(status, 500, "{body}");
     assert_eq!(asked(&ours, "nonsense").0, 404);
+}
+
+#[test]
+fn the_start_page_fits_phones_and_dark_rooms() {
+    let server = Server::start(&[]);
+    check_start_page(&server.host, "Images by the names of packages");
 }

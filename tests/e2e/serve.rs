@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::browser::{check_contrast, check_width_on_a_phone};
 use crate::containerd::Containerd;
 use crate::podman::podman;
 use crate::support::{Docker, Image, root_command, run, stderr, stowage};
@@ -24,6 +25,7 @@ impl Served {
     pub fn start(images: &[(&str, &Image)], arguments: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
+        std::fs::create_dir(path("images")).unwrap();
         for (name, image) in images {
             let link = path("images").join(name);
             std::fs::create_dir_all(link.parent().unwrap()).unwrap();
@@ -299,4 +301,26 @@ fn containerd_pulls() {
     let id = stowage::oci::Image::new(&image.spec).id().to_string();
     let config = run(&mut containerd.ctr(&["content", "get", &id]));
     assert_eq!(parsed(&config)["rootfs"]["diff_ids"], json!(image.diff_ids()));
+}
+
+/// Fetches a server's start page and checks it in a browser. `says` is a text of the page.
+pub fn check_start_page(host: &str, says: &str) {
+    let directory = tempfile::tempdir().unwrap();
+    let page = directory.path().join("start.html");
+    run(Command::new("curl").args(["-sSf", &format!("http://{host}/"), "--output"]).arg(&page));
+    let text = std::fs::read_to_string(&page).unwrap();
+    assert!(text.contains(says), "{text}");
+    check_width_on_a_phone(&page);
+    check_contrast(&page);
+}
+
+#[test]
+fn the_start_page_fits_phones_and_dark_rooms() {
+    check_start_page(&Served::start(&[], &[]).host, "no images yet");
+    let image = Image::named("smallApp1");
+    let long =
+        format!("{}/{}/app:{}", "team".repeat(12), "project".repeat(10), "v1.2.3-rc".repeat(9));
+    let (path, tag) = long.split_once(':').unwrap();
+    let served = Served::start(&[("app/v1", &image), (&format!("{path}/{tag}"), &image)], &[]);
+    check_start_page(&served.host, &long);
 }
