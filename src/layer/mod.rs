@@ -14,6 +14,7 @@ mod node;
 mod permissions;
 mod pieces;
 mod plan;
+mod root_tree;
 mod scan;
 mod store_attributes;
 mod store_modes;
@@ -28,7 +29,7 @@ use thiserror::Error;
 pub use archive::{outline_layer, write_layer};
 pub use base_tree::{
     ACCOUNT_FILES, AccountFile, Attributes, BadLink, BaseEntry, BaseLayerBuilder, BaseLayerTree,
-    BaseTree, LinkProblem, check_links,
+    BaseTree, check_links,
 };
 pub use build::{Layer, LayerMaker, build_layers};
 pub use contents::{LayerContents, MergedFiles};
@@ -45,6 +46,7 @@ pub use plan::{
     ParseLayeringError, Pipeline, PipelineError, PlanError, PlanOptions, Popularity, PreviousPlan,
     RootLayer,
 };
+pub use root_tree::{Change, EntryId, EntryNames, LinkProblem, RootNode, RootTree};
 pub use scan::Kind;
 pub use store_attributes::StoreAttributes;
 pub use store_modes::LINK_MODE;

@@ -57,7 +57,7 @@ pub use compression::Compression;
 pub use compressor::Compressor;
 pub use config::{ConfigError, ContainerConfig, nearest_of};
 pub use created::Created;
-pub use flatten::{Change, EntryId, RootNode, RootProblem, RootTree, flatten};
+pub use flatten::{RootProblem, flatten};
 pub use foreign_document::{ForeignConfig, ForeignDescriptor, ForeignDocument};
 pub use image::{Blob, Image, ManifestFormat};
 pub use index_spec::{IndexEntry, IndexSpec};

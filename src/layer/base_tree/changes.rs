@@ -1,18 +1,23 @@
 //! Collects the changes of each layer of a base to the layers below it, including whiteouts.
 //! Stage: layer (pure). Input: the entries of a layer. Output: [`BaseTree`] with that layer on top.
 
-use std::collections::{BTreeMap, BTreeSet, btree_map};
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Bound;
 
+use super::entry_log::EntryLog;
 use super::{ACCOUNT_FILES, Attributes, BaseNode, BaseTree, STATE_FILES};
 use crate::image_path::{ImagePath, split};
+use crate::layer::root_tree::Change;
 use crate::store::StorePath;
 
 /// The changes of one layer of a base to the layers below it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BaseLayerTree {
-    entries: BTreeMap<ImagePath, ChangedEntry>,
+    /// All entries, in the order of the archive.
+    pub(super) log: EntryLog,
+    /// The last entry of each name that is a directory or a link.
+    entries: BTreeMap<ImagePath, BaseChange>,
     /// Names that a whiteout removes from the layers below.
     removed: BTreeSet<ImagePath>,
     /// Directories whose contents an opaque whiteout removes from the layers below.
@@ -23,35 +28,10 @@ pub struct BaseLayerTree {
     /// The files among these names that belong to Nix's database, that have accounts, or that are
     /// store paths.
     state: BTreeSet<ImagePath>,
-    /// The hard links whose targets are not files before them in the layer.
-    pub(super) hard_links: Vec<HardLink>,
-    /// The symbolic links of the layer that have entries of the layer below them.
-    passed_links: BTreeSet<ImagePath>,
-}
-
-/// A hard link of a layer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HardLink {
-    /// The name of the link, as in the archive.
-    pub name: Vec<u8>,
-    /// The name of the target, as in the archive.
-    pub target: Vec<u8>,
-    /// The number of files that the layer has before the link.
-    files_before: usize,
-}
-
-/// The last entry of a name that is a directory or a link.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct ChangedEntry {
-    pub(super) change: BaseChange,
-    /// The length of the longest name that the layer has right below; 0 if there is none.
-    pub(super) longest_name: u8,
-    /// The number of files that the layer has before a link.
-    files_before: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum BaseChange {
+enum BaseChange {
     Node(BaseNode),
     /// A directory that has entries but none of its own: if it exists below, it keeps its
     /// attributes.
@@ -71,6 +51,17 @@ pub enum BaseEntry<'a> {
     Other,
 }
 
+impl<'a> BaseEntry<'a> {
+    fn change(self) -> Change<'a> {
+        match self {
+            Self::Directory(_) => Change::Directory,
+            Self::Symlink(target) => Change::Symlink(target),
+            Self::HardLink(target) => Change::HardLink(target),
+            Self::Other => Change::Other,
+        }
+    }
+}
+
 /// Collects the entries of a layer in the order of its archive.
 #[derive(Debug, Default)]
 pub struct BaseLayerBuilder {
@@ -83,49 +74,42 @@ impl BaseLayerBuilder {
     pub fn add(&mut self, name: &[u8], entry: BaseEntry) -> u64 {
         let tree = &mut self.tree;
         let written = name;
+        let logged = tree.log.add(written, entry.change());
         let name = ImagePath::normal(written);
         let size = memory(&name);
         let (parent, last) = (name.parent(), split(name.as_bytes()).1);
         if last == b".wh..wh..opq" {
             tree.emptied.insert(parent);
-            return size;
+            return logged + size;
         }
         // aufs kept such names for itself, and old images have them.
         if last.starts_with(b".wh..wh.") {
-            return 0;
+            return logged;
         }
         if let Some(hidden) = last.strip_prefix(b".wh.") {
             tree.removed.insert(parent.join(hidden));
-            return size;
+            return logged + size;
         }
-        let implied = tree.imply(parent, last.len());
+        let implied = tree.imply(parent);
         let own = match entry {
             BaseEntry::Directory(attributes) => {
                 tree.state.remove(&name);
-                tree.put(name, BaseChange::Node(BaseNode::Directory(attributes)));
+                tree.entries.insert(name, BaseChange::Node(BaseNode::Directory(attributes)));
                 size
             }
             BaseEntry::Symlink(target) => {
                 tree.state.remove(&name);
-                tree.put(name, BaseChange::Node(BaseNode::Symlink(target.to_vec())));
+                tree.entries.insert(name, BaseChange::Node(BaseNode::Symlink(target.to_vec())));
                 size + target.len() as u64
             }
-            BaseEntry::HardLink(target) => {
-                let files_before = tree.others.len();
-                let (link, target) = (written.to_vec(), target.to_vec());
-                let link_size = size + 2 * target.len() as u64;
-                tree.hard_links.push(HardLink { name: link, target, files_before });
-                link_size + tree.add_file(name)
-            }
-            BaseEntry::Other => tree.add_file(name),
+            BaseEntry::HardLink(_) | BaseEntry::Other => tree.add_file(name),
         };
-        implied + own
+        logged + implied + own
     }
 
     /// Returns the changes of the layer, after its last entry.
     pub fn finish(self) -> BaseLayerTree {
         let mut tree = self.tree;
-        tree.forget_hard_links_to_files_before();
         tree.others.sort_unstable();
         tree.others.dedup();
         tree
@@ -133,20 +117,6 @@ impl BaseLayerBuilder {
 }
 
 impl BaseLayerTree {
-    /// Adds a directory or a link, which keeps the longest name below it.
-    fn put(&mut self, name: ImagePath, change: BaseChange) {
-        let files_before = u32::try_from(self.others.len()).unwrap_or(u32::MAX);
-        let new = ChangedEntry { change, longest_name: 0, files_before };
-        match self.entries.entry(name) {
-            btree_map::Entry::Vacant(place) => drop(place.insert(new)),
-            btree_map::Entry::Occupied(mut place) => {
-                let old = place.get_mut();
-                let files_before = if old.is_link() { old.files_before } else { files_before };
-                *old = ChangedEntry { longest_name: old.longest_name, files_before, ..new };
-            }
-        }
-    }
-
     fn add_file(&mut self, name: ImagePath) -> u64 {
         self.others.push(hash(name.as_bytes()));
         self.entries.remove(&name);
@@ -159,86 +129,8 @@ impl BaseLayerTree {
         size
     }
 
-    /// Expects `others` in the order of the archive.
-    fn forget_hard_links_to_files_before(&mut self) {
-        if self.hard_links.is_empty() {
-            return;
-        }
-        let target = |link: &HardLink| ImagePath::normal(&link.target);
-        let mut first = BTreeMap::new();
-        for link in &self.hard_links {
-            first.insert(hash(target(link).as_bytes()), usize::MAX);
-        }
-        for (index, name) in self.others.iter().enumerate() {
-            if let Some(first) = first.get_mut(name) {
-                *first = index.min(*first);
-            }
-        }
-        let entries = &self.entries;
-        self.hard_links.retain(|link| {
-            let target = target(link);
-            // Another entry may have taken the place of the file.
-            first[&hash(target.as_bytes())] >= link.files_before || entries.contains_key(&target)
-        });
-    }
-
-    /// Returns whether the layer has a file of this name, or something that is no directory and
-    /// no link.
-    pub(super) fn has_file(&self, name: &ImagePath) -> bool {
-        !self.entries.contains_key(name) && self.has_other(name.as_bytes())
-    }
-
     fn has_other(&self, name: &[u8]) -> bool {
         self.others.binary_search(&hash(name)).is_ok()
-    }
-
-    /// Returns the names of the links, and of the directories without an entry, that have entries of
-    /// the layer below them.
-    pub(super) fn passed(&self) -> impl Iterator<Item = &ImagePath> {
-        let implied = self.entries.iter().filter(|(_, entry)| entry.change == BaseChange::Implied);
-        self.passed_links.iter().chain(implied.map(|(name, _)| name))
-    }
-
-    /// Returns the directories in which whiteouts are, each once.
-    pub(super) fn cleared(&self) -> BTreeSet<ImagePath> {
-        self.removed.iter().map(ImagePath::parent).chain(self.emptied.iter().cloned()).collect()
-    }
-
-    /// Returns whether the layer has a symbolic link of this name.
-    pub(super) fn has_link(&self, name: &ImagePath) -> bool {
-        self.entries.get(name).is_some_and(ChangedEntry::is_link)
-    }
-
-    /// Returns whether the layer has a symbolic link of this name only after a hard link.
-    pub(super) fn has_link_after(&self, name: &ImagePath, link: &HardLink) -> bool {
-        let entry = self.entries.get(name).filter(|entry| entry.is_link());
-        entry.is_some_and(|entry| entry.files_before as usize > link.files_before)
-    }
-
-    /// Returns the directories and links of the layer at a name and below it, sorted.
-    pub(super) fn from(
-        &self,
-        name: &ImagePath,
-    ) -> impl Iterator<Item = (&ImagePath, &ChangedEntry)> {
-        let own = self.entries.get_key_value(name);
-        let (from, to) = below(name);
-        let range = (Bound::Excluded(&from[..]), Bound::Excluded(&to[..]));
-        own.into_iter().chain(self.entries.range::<[u8], _>(range))
-    }
-
-    /// Returns whether a whiteout of the layer removes what the layers below have under a name.
-    pub(super) fn removes(&self, name: &ImagePath) -> bool {
-        let mut name = name.as_bytes();
-        while !self.removed.contains(name) {
-            if name.is_empty() {
-                return false;
-            }
-            name = split(name).0;
-            if self.emptied.contains(name) {
-                return true;
-            }
-        }
-        true
     }
 
     /// Returns whether the layer has this file of Nix's database, or of accounts.
@@ -251,7 +143,7 @@ impl BaseLayerTree {
     pub fn hides(&self, name: &ImagePath) -> bool {
         let mut name = name.as_bytes();
         loop {
-            let is_link = || self.entries.get(name).is_some_and(ChangedEntry::is_link);
+            let is_link = || self.entries.get(name).is_some_and(BaseChange::is_link);
             if self.removed.contains(name) || self.has_other(name) || is_link() {
                 return true;
             }
@@ -265,40 +157,22 @@ impl BaseLayerTree {
         }
     }
 
-    /// Adds a directory, and those above it, unless it has an entry. A name of this length is right
-    /// below it.
-    fn imply(&mut self, directory: ImagePath, name_length: usize) -> u64 {
+    /// Adds a directory, and those above it, unless it has an entry.
+    fn imply(&mut self, mut directory: ImagePath) -> u64 {
         let mut size = 0;
-        let (mut directory, mut name_length) = (directory, name_length);
-        loop {
-            if directory.is_root() {
-                return size;
-            }
-            let length = u8::try_from(name_length).unwrap_or(u8::MAX);
-            if let Some(entry) = self.entries.get_mut(&directory) {
-                entry.longest_name = entry.longest_name.max(length);
-                break;
-            }
+        while !directory.is_root() && !self.entries.contains_key(&directory) {
             size += memory(&directory);
-            let (parent, own) = (directory.parent(), split(directory.as_bytes()).1.len());
-            self.entries.insert(
-                directory,
-                ChangedEntry { change: BaseChange::Implied, longest_name: length, files_before: 0 },
-            );
-            (directory, name_length) = (parent, own);
-        }
-        let is_link = self.entries.get(&directory).is_some_and(ChangedEntry::is_link);
-        if is_link && !self.passed_links.contains(&directory) {
-            size += memory(&directory);
-            self.passed_links.insert(directory);
+            let parent = directory.parent();
+            self.entries.insert(directory, BaseChange::Implied);
+            directory = parent;
         }
         size
     }
 }
 
-impl ChangedEntry {
+impl BaseChange {
     fn is_link(&self) -> bool {
-        matches!(self.change, BaseChange::Node(BaseNode::Symlink(_)))
+        matches!(self, Self::Node(BaseNode::Symlink(_)))
     }
 }
 
@@ -317,8 +191,8 @@ impl BaseTree {
         for name in &replaced {
             self.remove(name);
         }
-        for (name, entry) in entries {
-            match &entry.change {
+        for (name, change) in entries {
+            match change {
                 BaseChange::Implied => {
                     self.nodes
                         .entry(name.clone())

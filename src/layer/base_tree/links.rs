@@ -2,161 +2,59 @@
 //! Stage: layer (pure). Input: the changes of each layer. Output: the first link that can't be.
 
 use std::collections::BTreeSet;
-use std::iter;
+use std::convert::Infallible;
 
-use thiserror::Error;
+use super::changes::BaseLayerTree;
+use crate::foreign::shown;
+use crate::image_path::components;
+use crate::layer::root_tree::{Change, EntryId, LinkProblem, RootTree};
 
-use super::changes::{BaseChange, BaseLayerTree, ChangedEntry, HardLink};
-use super::{BadLink, BaseNode, BaseTree, Links};
-use crate::image_path::{ImagePath, LONGEST_PATH, split};
+/// The highest price of the links on the ways of names ([`RootTree::apply`]). Real images need a
+/// thousandth of it.
+const MOST: u64 = 24 << 20;
 
-/// Says which link of a layer can't be followed.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub enum LinkProblem {
-    /// The target of a hard link does not exist, or is a directory.
-    #[error("`{}` is a hard link to `{}`", .name.escape_ascii(), .target.escape_ascii())]
-    NoTarget {
-        /// The name of the link, as in the archive.
-        name: Vec<u8>,
-        /// The name of the target, as in the archive.
-        target: Vec<u8>,
-    },
-    /// Symbolic links that have members below them lead to no path.
-    #[error(transparent)]
-    Symbolic(#[from] BadLink),
-}
-
-/// The most steps on the way of names that are below links. Real images need some thousands.
-const MOST_STEPS: u64 = 4_000_000;
-
-/// Checks that each hard link of `layers`, from the bottom up, leads to a file before it in its
-/// layer, or in the layers below, and that links lead each entry to a path that Linux takes.
-/// Follows symbolic links on the way to a target, and takes a hard link to a symbolic link as a
-/// further name of that link, both as in a container.
+/// Checks that the entries of `layers`, from the bottom up, make a root file system: that each hard
+/// link leads to a file before it, and that links lead each entry to a path that Linux takes.
 ///
 /// # Errors
 /// Fails with the index of the layer, from 0 at the bottom, and its first problem.
 pub fn check_links(layers: &[&BaseLayerTree]) -> Result<(), (usize, LinkProblem)> {
-    let mut places = Places { tree: BaseTree::default(), steps: MOST_STEPS };
-    for (index, layer) in layers.iter().enumerate() {
-        places.tree.apply(layer);
-        places.follow_names(layer).map_err(|problem| (index, problem.into()))?;
-        for link in &layer.hard_links {
-            let found = places.leads_to_file(&layers[..=index], link);
-            if !found.map_err(|problem| (index, problem.into()))? {
-                let (name, target) = (link.name.clone(), link.target.clone());
-                return Err((index, LinkProblem::NoTarget { name, target }));
-            }
-        }
+    let linked = linked_names(layers);
+    let (mut tree, mut left) = (RootTree::default(), MOST);
+    for (layer, changes) in layers.iter().enumerate() {
+        let checked = changes.log.replay(|index, name, change| {
+            let is_linked = || last(name).is_some_and(|name| linked.contains(name));
+            let change = match change {
+                Change::Other if !is_linked() => Change::Unlinked,
+                change => change,
+            };
+            let price = tree.apply(EntryId { layer, index }, name, change)?;
+            let after = left.checked_sub(price);
+            left = after.ok_or_else(|| LinkProblem::Costly(shown(name)))?;
+            Ok(())
+        });
+        checked.map_err(|problem| (layer, problem))?;
     }
     Ok(())
 }
 
-/// The tree of some layers, in which what is below links also has its path without links.
-struct Places {
-    tree: BaseTree,
-    /// The number of steps that are left.
-    steps: u64,
+/// Returns the last components of the targets of hard links: no other files are looked up.
+fn linked_names(layers: &[&BaseLayerTree]) -> BTreeSet<Vec<u8>> {
+    let mut names = BTreeSet::new();
+    for layer in layers {
+        let Ok(()) = layer.log.replay(|_, _, change| {
+            if let Change::HardLink(target) = change {
+                names.extend(last(target).map(<[u8]>::to_vec));
+            }
+            Ok::<_, Infallible>(())
+        });
+    }
+    names
 }
 
-impl Places {
-    /// Follows the names of a layer that are below links, and gives directories and links among them
-    /// their paths without links, since other names may lead through these.
-    fn follow_names(&mut self, layer: &BaseLayerTree) -> Result<(), BadLink> {
-        let is_link =
-            |name: &ImagePath| matches!(self.tree.nodes.get(name), Some(BaseNode::Symlink(_)));
-        let links: BTreeSet<ImagePath> =
-            layer.passed().filter(|name| is_link(name)).cloned().collect();
-        for link in &links {
-            // A link that is below another one comes with that one.
-            let mut above = iter::successors(Some(link.parent()), |name| {
-                (!name.is_root()).then(|| name.parent())
-            });
-            if !above.any(|name| links.contains(&name)) {
-                self.follow_below(layer, link)?;
-            }
-        }
-        for directory in &layer.cleared() {
-            self.follow(directory)?;
-        }
-        Ok(())
-    }
-
-    /// Follows a link and the names of a layer below it.
-    fn follow_below(&mut self, layer: &BaseLayerTree, link: &ImagePath) -> Result<(), BadLink> {
-        // The path without links of the last directory.
-        let mut last = (link.parent(), link.parent());
-        for (name, ChangedEntry { change, longest_name, .. }) in layer.from(link) {
-            let (parent, own) = (name.parent(), split(name.as_bytes()).1);
-            if last.0 != parent {
-                last = (parent.clone(), self.follow(&parent)?);
-            }
-            let place = last.1.join(own);
-            if let BaseChange::Node(node) = change
-                && name != link
-            {
-                self.tree.nodes.insert(place.clone(), node.clone());
-            }
-            if *longest_name == 0 {
-                continue;
-            }
-            let end = match self.tree.nodes.get(&place) {
-                Some(BaseNode::Symlink(_)) => self.follow(name)?,
-                _ => place,
-            };
-            if end.as_bytes().len() + 1 + usize::from(*longest_name) > LONGEST_PATH {
-                return Err(BadLink::LongPath(name.clone()));
-            }
-            last = (name.clone(), end);
-        }
-        Ok(())
-    }
-
-    /// Follows the links on the way of a path, and at its end.
-    fn follow(&mut self, path: &ImagePath) -> Result<ImagePath, BadLink> {
-        let mut links = Links { tree: &self.tree, steps: 0 };
-        let end = links.follow(path.as_bytes());
-        self.steps =
-            self.steps.checked_sub(links.steps).ok_or_else(|| BadLink::ManySteps(path.clone()))?;
-        end
-    }
-
-    /// Returns whether the target of a hard link in the topmost of `layers` exists. This tree is the
-    /// tree of all of them.
-    fn leads_to_file(
-        &mut self,
-        layers: &[&BaseLayerTree],
-        link: &HardLink,
-    ) -> Result<bool, BadLink> {
-        let Some((own, below)) = layers.split_last() else { return Ok(false) };
-        let target = ImagePath::normal(&link.target);
-        if target.is_root() {
-            return Ok(false);
-        }
-        let place = self.follow(&target.parent())?.join(split(target.as_bytes()).1);
-        match self.tree.nodes.get(&place) {
-            Some(BaseNode::Symlink(_)) if !own.has_link_after(&place, link) => return Ok(true),
-            Some(BaseNode::Directory(_)) => return Ok(false),
-            _ => {}
-        }
-        // A file of the layer itself that is found by its own name comes after the link.
-        let comes_after = place == target || place == ImagePath::normal(&link.name);
-        if !comes_after && own.has_file(&place) {
-            return Ok(true);
-        }
-        if own.removes(&place) {
-            return Ok(false);
-        }
-        for layer in below.iter().rev() {
-            if layer.has_file(&place) || layer.has_link(&place) {
-                return Ok(true);
-            }
-            if layer.hides(&place) {
-                return Ok(false);
-            }
-        }
-        Ok(false)
-    }
+/// Returns the last component of a path without `.` and `..`.
+fn last(path: &[u8]) -> Option<&[u8]> {
+    components(path).filter(|part| *part != b".").last()
 }
 
 #[cfg(test)]
@@ -217,7 +115,7 @@ mod tests {
             let found = check(layers);
             assert_eq!(found.is_ok(), is_valid, "{what}: {found:?}");
         }
-        let problem = LinkProblem::NoTarget { name: b"./h".to_vec(), target: b"g/".to_vec() };
+        let problem = LinkProblem::NoTarget { name: "./h".to_owned(), target: "g/".to_owned() };
         assert_eq!(check(&[&[file("f")], &[hard("./h", "g/")]]), Err((1, problem)));
     }
 
@@ -281,11 +179,11 @@ mod tests {
     #[test]
     fn ways_of_names_have_a_limit() {
         let deep = ["a"; 2000].join("/");
-        let names: Vec<String> = (0..3000).map(|number| format!("l/{number}/a/b")).collect();
+        let names: Vec<String> = (0..4000).map(|number| format!("l/{number}/a/b")).collect();
         let mut entries = vec![link("l", &deep)];
         entries.extend(names.iter().map(|name| file(name)));
         let problem = check(&[&entries]).unwrap_err().1.to_string();
-        assert!(problem.ends_with("take too many steps"), "{problem}");
+        assert!(problem.contains("behind too many links"), "{problem}");
         // Ten levels of real directories behind a link.
         let names: Vec<String> = (0..3000).map(|number| format!("l/{number}/a/b")).collect();
         let mut entries = vec![link("l", "usr/share/a/b/c/d/e/f/g/h")];

@@ -7,6 +7,7 @@
 //! hide everything that `bin -> usr/bin` leads to. Layers are therefore built with this tree.
 
 mod changes;
+mod entry_log;
 mod json;
 mod links;
 
@@ -19,7 +20,7 @@ use thiserror::Error;
 
 use crate::image_path::{ImagePath, Last, NodeKind, Obstacle, Stopped, Tree, resolve};
 pub use changes::{BaseEntry, BaseLayerBuilder, BaseLayerTree};
-pub use links::{LinkProblem, check_links};
+pub use links::check_links;
 
 /// The files of Nix's database in its directory (Nix, `src/libstore/local-store.cc`; SQLite's
 /// "Temporary Files").
@@ -81,9 +82,6 @@ pub enum BadLink {
     /// Links make a path that Linux does not take.
     #[error("in the base image, the links on the way to {0} make too long a path")]
     LongPath(ImagePath),
-    /// Entries are behind so many links that following them would take too long.
-    #[error("in the base image, the links on the way to {0} and other names take too many steps")]
-    ManySteps(ImagePath),
 }
 
 impl BaseTree {
@@ -136,7 +134,12 @@ impl BaseTree {
 
     /// Follows links to their end. There need not be anything at the end.
     fn follow(&self, path: &[u8]) -> Result<ImagePath, BadLink> {
-        Links { tree: self, steps: 0 }.follow(path)
+        let named = || ImagePath::normal(path);
+        match resolve(&mut Links(self), path, Last::Followed).map_err(Stopped::obstacle) {
+            Ok((place, _)) => Ok(place),
+            Err(Obstacle::LongPath(_)) => Err(BadLink::LongPath(named())),
+            Err(_) => Err(BadLink::Loop(named())),
+        }
     }
 
     /// Returns mode and owner of the base's directory at a resolved path, if the base has one
@@ -202,31 +205,14 @@ impl BaseTree {
 }
 
 /// The links of a tree. The directories on a way need not exist: a layer may make them.
-struct Links<'t> {
-    tree: &'t BaseTree,
-    /// The number of nodes that were looked up.
-    steps: u64,
-}
-
-impl Links<'_> {
-    /// Follows links to their end. There need not be anything at the end.
-    fn follow(&mut self, path: &[u8]) -> Result<ImagePath, BadLink> {
-        let named = || ImagePath::normal(path);
-        match resolve(self, path, Last::Followed).map_err(Stopped::obstacle) {
-            Ok((place, _)) => Ok(place),
-            Err(Obstacle::LongPath(_)) => Err(BadLink::LongPath(named())),
-            Err(_) => Err(BadLink::Loop(named())),
-        }
-    }
-}
+struct Links<'t>(&'t BaseTree);
 
 impl<'t> Tree for Links<'t> {
     type Node = NodeKind<'t>;
     type Error = Infallible;
 
     fn node(&mut self, path: &ImagePath) -> Result<Option<NodeKind<'t>>, Infallible> {
-        self.steps += 1;
-        Ok(Some(match self.tree.nodes.get(path) {
+        Ok(Some(match self.0.nodes.get(path) {
             Some(BaseNode::Symlink(target)) if !target.is_empty() => NodeKind::Symlink(target),
             _ => NodeKind::Directory,
         }))

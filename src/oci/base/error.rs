@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use crate::error::Hint;
-use crate::layer::{BadLink, DATABASE, DATABASE_DIR, DatabaseError, LayerBudget};
+use crate::layer::{BadLink, DATABASE, DATABASE_DIR, DatabaseError, LayerBudget, LinkProblem};
 use crate::oci::config::ConfigError;
 use crate::oci::media_type::MediaTypeError;
 use crate::oci::platform::Platform;
@@ -94,6 +94,9 @@ pub enum Problem {
     /// An archive or a layer has a member that is not valid.
     #[error("can't be unpacked: {0}")]
     Archive(TarError),
+    /// The links of a layer can't be followed.
+    #[error("can't be unpacked: {0}")]
+    Layer(LinkProblem),
     /// The image has more layers than containers can have.
     #[error("has {0} layers, and {max} is the most that image tools take", max = LayerBudget::MAX)]
     TooManyLayers(usize),

@@ -2,6 +2,7 @@
 //! Stage: oci (pure). Input: layers, with the tree of each. Output: [`BaseImage`].
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use oci_spec::image::History;
 use serde_json::Value;
@@ -10,11 +11,10 @@ use super::error::Problem;
 use super::state_file::StateFile;
 use crate::image_path::ImagePath;
 use crate::layer::{
-    ACCOUNT_FILES, AccountFile, BaseLayerTree, BaseTree, DATABASE_DIR, LinkProblem, check_links,
+    ACCOUNT_FILES, AccountFile, BaseLayerTree, BaseTree, DATABASE_DIR, check_links,
 };
 use crate::oci::sources::SourceInfo;
 use crate::oci::spec_layer::SpecLayer;
-use crate::oci::unpack::{MemberProblem, TarError, shown};
 use crate::store::{Store, StorePath};
 
 /// The image below the layers that a build adds.
@@ -41,7 +41,7 @@ pub struct BaseImage {
 /// The changes that a layer makes to the layers below.
 pub struct LayerTree {
     /// The directories and links of the layer.
-    pub tree: BaseLayerTree,
+    pub tree: Arc<BaseLayerTree>,
     /// True if the layer consists of store paths: it can't hide other store paths.
     pub of_store_paths: bool,
 }
@@ -91,12 +91,6 @@ impl BaseImage {
 
 /// Checks the links of layers. An error comes with the index of its layer.
 pub(super) fn check_trees(trees: &[LayerTree]) -> Result<(), (usize, Problem)> {
-    let trees: Vec<_> = trees.iter().map(|layer| &layer.tree).collect();
-    check_links(&trees).map_err(|(layer, problem)| match problem {
-        LinkProblem::NoTarget { name, target } => {
-            let problem = MemberProblem::NoTarget(shown(&target));
-            (layer, Problem::Archive(TarError::Member { name: shown(&name), problem }))
-        }
-        LinkProblem::Symbolic(link) => (layer, link.into()),
-    })
+    let trees: Vec<_> = trees.iter().map(|layer| &*layer.tree).collect();
+    check_links(&trees).map_err(|(layer, problem)| (layer, Problem::Layer(problem)))
 }

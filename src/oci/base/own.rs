@@ -2,6 +2,7 @@
 //! Stage: oci. Input: an image spec or an index spec. Output: [`BaseImage`].
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
@@ -71,10 +72,15 @@ fn of_spec(store: &Store, spec: ImageSpec, platform: Platform) -> Result<BaseIma
     BaseImage::new(configuration, history, layers, sources, trees)
 }
 
-fn tree_of(store: &Store, layer: &SpecLayer, budget: &Budget) -> Result<BaseLayerTree, Problem> {
+fn tree_of(
+    store: &Store,
+    layer: &SpecLayer,
+    budget: &Budget,
+) -> Result<Arc<BaseLayerTree>, Problem> {
     match &layer.source {
         LayerSource::Made(contents) | LayerSource::Kept(contents, _) => {
-            outline_layer(store, contents).map_err(|error| Problem::Own(Box::new(error.into())))
+            let outline = outline_layer(store, contents);
+            outline.map(Arc::new).map_err(|error| Problem::Own(Box::new(error.into())))
         }
         LayerSource::Stored(blob) => {
             let read_error = |source| Problem::Read { file: blob.file.clone(), source };

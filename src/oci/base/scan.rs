@@ -3,6 +3,7 @@
 //! Stage: oci. Input: a blob's bytes. Output: [`Scan`].
 
 use std::io::{self, BufRead, BufReader, Read};
+use std::sync::Arc;
 
 use tar::EntryType;
 
@@ -27,7 +28,7 @@ pub struct Scan {
     /// The number of bytes of the tar.
     pub uncompressed_size: u64,
     /// The directories and links of the layer.
-    pub tree: BaseLayerTree,
+    pub tree: Arc<BaseLayerTree>,
 }
 
 /// Reads a whole blob. The memory of its tree is taken from the budget.
@@ -56,7 +57,7 @@ pub fn scan(blob: impl Read + Send, budget: &Budget) -> Result<Scan, Problem> {
 }
 
 /// Reads the directories and links of a tar. Also returns the reader, after the last entry.
-fn tree_of<R: Read>(tar: R, budget: &Budget) -> io::Result<(BaseLayerTree, R)> {
+fn tree_of<R: Read>(tar: R, budget: &Budget) -> io::Result<(Arc<BaseLayerTree>, R)> {
     let mut tree = BaseLayerBuilder::default();
     let mut archive = TarReader::new(tar);
     while let Some(member) = archive.next_member()? {
@@ -77,7 +78,7 @@ fn tree_of<R: Read>(tar: R, budget: &Budget) -> io::Result<(BaseLayerTree, R)> {
         };
         budget.take(tree.add(member.path(), kind))?;
     }
-    Ok((tree.finish(), archive.into_inner()))
+    Ok((Arc::new(tree.finish()), archive.into_inner()))
 }
 
 fn unpack_error(compression: Compression, source: io::Error) -> Problem {
@@ -100,10 +101,17 @@ fn unpack_error(compression: Compression, source: io::Error) -> Problem {
 mod tests {
     use std::io::Write;
 
+    use proptest::prelude::*;
+
     use super::*;
     use crate::digest::Digest;
     use crate::image_path::ImagePath;
-    use crate::layer::BaseTree;
+    use crate::layer::{BaseTree, check_links};
+    use crate::oci::flatten::flatten;
+    use crate::oci::media_type::LayerMediaType;
+    use crate::oci::spec_layer::{LayerSource, SpecLayer};
+    use crate::oci::stored::StoredBlob;
+    use crate::store::Store;
 
     /// Returns a tar with a directory, a link, a file, and GNU tar's padding.
     fn tar() -> Vec<u8> {
@@ -155,5 +163,124 @@ mod tests {
         let problem =
             scan(&[b'x'; 4096][..], &Budget::default()).map(|_| ()).unwrap_err().to_string();
         assert_eq!(problem, "is not a complete tar archive");
+    }
+
+    /// Makes a tar of members, each with its type, name and target.
+    fn tar_of(members: &[(EntryType, String, String)]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for (kind, name, target) in members {
+            let mut header = tar::Header::new_ustar();
+            let fields = header.as_old_mut();
+            fields.name[..name.len()].copy_from_slice(name.as_bytes());
+            fields.linkname[..target.len()].copy_from_slice(target.as_bytes());
+            header.set_entry_type(*kind);
+            header.set_mode(0o755);
+            header.set_uid(0);
+            header.set_gid(0);
+            header.set_size(0);
+            header.set_cksum();
+            bytes.extend(header.as_bytes());
+        }
+        bytes.resize(bytes.len() + 1024, 0);
+        bytes
+    }
+
+    fn is_taken_by_build(tars: &[Vec<u8>]) -> bool {
+        let mut trees = Vec::new();
+        for tar in tars {
+            let Ok(scanned) = scan(&tar[..], &Budget::default()) else { return false };
+            trees.push(scanned.tree);
+        }
+        check_links(&trees.iter().map(|tree| &**tree).collect::<Vec<_>>()).is_ok()
+    }
+
+    fn is_taken_by_flatten(tars: &[Vec<u8>]) -> bool {
+        let directory = tempfile::tempdir().unwrap();
+        let layers = tars.iter().enumerate().map(|(number, tar)| {
+            let file = directory.path().join(number.to_string());
+            std::fs::write(&file, tar).unwrap();
+            let (digest, size) = (Digest::of(tar), tar.len() as u64);
+            let blob = StoredBlob {
+                file,
+                offset: 0,
+                archive: Compression::None,
+                digest: BlobDigest::new(digest),
+                size,
+                media_type: LayerMediaType::oci(Compression::None),
+                toc: None,
+            };
+            SpecLayer {
+                diff_id: DiffId::new(digest),
+                size,
+                checksum: None,
+                source: LayerSource::Stored(blob),
+                compressed: None,
+                compressed_file: None,
+            }
+        });
+        flatten(&Store::default(), &layers.collect::<Vec<_>>(), io::sink()).is_ok()
+    }
+
+    fn members(lines: &[&str]) -> Vec<(EntryType, String, String)> {
+        let member = |line: &&str| {
+            let words: Vec<_> = line.split(' ').collect();
+            let kind = match words[0] {
+                "d" => EntryType::Directory,
+                "s" => EntryType::Symlink,
+                "h" => EntryType::Link,
+                _ => EntryType::Regular,
+            };
+            (kind, words[1].to_owned(), words.get(2).copied().unwrap_or_default().to_owned())
+        };
+        lines.iter().map(member).collect()
+    }
+
+    #[test]
+    fn build_and_flatten_refuse_the_same_layers() {
+        for (layers, is_taken) in [
+            (&[&["s l .", "h f l/f"][..]][..], false),
+            (&[&["s a .", "s a/b c", "s c a/b", "f b/x"]], false),
+            (&[&["s a d", "s a/b c", "s d/c b", "f d/b/x"]], false),
+            (&[&["s l"]], false),
+            (&[&["f x"], &["f .wh."]], false),
+            (&[&["f a/x"], &["f a/.wh..."]], false),
+            (&[&["f a/x"], &["d a/.wh../"]], false),
+            (&[&["f a/x"], &["f a/.wh....", "f a/.wh.x"]], true),
+            (&[&["f f"], &["h g f", "f .wh.f"]], true),
+            (&[&["f f"], &["f .wh.f", "h g f"]], false),
+            (&[&["f f", "s l .", "h l/g l/f", "h k g"]], true),
+        ] {
+            let tars: Vec<_> = layers.iter().map(|lines| tar_of(&members(lines))).collect();
+            assert_eq!(is_taken_by_build(&tars), is_taken, "build: {layers:?}");
+            assert_eq!(is_taken_by_flatten(&tars), is_taken, "flatten: {layers:?}");
+        }
+    }
+
+    proptest! {
+        /// Checks that `build` takes small layers exactly if `flatten` does.
+        #[test]
+        fn build_takes_what_flatten_takes(
+            layers in prop::collection::vec(
+                prop::collection::vec(
+                    (
+                        prop::sample::select(vec![
+                            EntryType::Directory,
+                            EntryType::Regular,
+                            EntryType::Symlink,
+                            EntryType::Symlink,
+                            EntryType::Link,
+                            EntryType::Char,
+                        ]),
+                        "(\\./|/)?[a-c](/[a-c]){0,2}/?|([a-c]/){0,2}\\.wh\\.(\\.wh\\.\\.opq|[a-c]|\\.{0,3})|\\./|a/\\.\\./b",
+                        "/?(\\./|\\.\\./)?[a-c](/[a-c]){0,2}|\\.|/|",
+                    ),
+                    0..6,
+                ),
+                1..4,
+            ),
+        ) {
+            let tars: Vec<_> = layers.iter().map(|members| tar_of(members)).collect();
+            prop_assert_eq!(is_taken_by_build(&tars), is_taken_by_flatten(&tars));
+        }
     }
 }

@@ -55,7 +55,8 @@ impl TarAttributes {
             gid: header.gid()?,
             uname: header.username_bytes().unwrap_or_default().to_vec(),
             gname: header.groupname_bytes().unwrap_or_default().to_vec(),
-            mtime: header.mtime()?,
+            // A container's files may have any time.
+            mtime: header.mtime().unwrap_or_default(),
             xattrs: Vec::new(),
             target,
             device,

@@ -6,7 +6,7 @@
 //! never held in memory.
 
 mod attributes;
-mod tree;
+mod root_problem;
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -14,12 +14,13 @@ use std::io::{self, Read, Write};
 use tar::{Builder, EntryType, Header};
 
 use self::attributes::TarAttributes;
-use self::tree::EntryNames;
-pub use self::tree::{Change, EntryId, RootNode, RootProblem, RootTree};
+pub use self::root_problem::RootProblem;
 use super::Error;
 use super::layer_reader::read_tar;
 use super::spec_layer::SpecLayer;
-use super::unpack::{self, Budget, TarError, TarReader};
+use super::unpack::{Budget, TarError, TarReader};
+use crate::foreign::shown;
+use crate::layer::{Change, EntryId, EntryNames, RootTree};
 use crate::store::Store;
 
 /// Writes the files that `layers`, from the bottom up, have together.
@@ -164,7 +165,7 @@ impl<W: Write> Tar<W> {
                 kind => kind,
             };
             let size = entry.size();
-            let name = unpack::shown(entry.path());
+            let name = shown(entry.path());
             let mut body = Input { body: entry, failed: None };
             let written = self.entry(first, &attributes, kind, size, &mut body);
             if let Some(error) = body.failed {

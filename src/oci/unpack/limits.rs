@@ -132,7 +132,7 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// The default, in bytes: enough for some 200,000 directories and links, or 2,500,000 files.
+    /// The default, in bytes: enough for some 200,000 directories and links, or 1,000,000 files.
     const BYTES: u64 = 40 << 20;
 
     /// Makes a budget of `bytes` bytes.

@@ -7,7 +7,9 @@ use tar::{EntryType, Header};
 
 use super::pax::Records;
 use super::tar_blocks::TarBlocks;
-use super::tar_error::{MemberProblem, TarError, shown};
+use super::tar_error::{MemberProblem, TarError};
+use crate::foreign::shown;
+use crate::image_path::components;
 
 /// A member, which is also the reader of its body.
 pub struct Member<'r, R> {
@@ -67,7 +69,8 @@ impl<R> Member<'_, R> {
         TarError::Member { name: shown(&self.path), problem }
     }
 
-    /// Checks that the member may be in a layer: names stay in the image, and numbers are valid.
+    /// Checks that the member may be in a layer: names stay in the image, links have targets, and
+    /// numbers are valid.
     ///
     /// # Errors
     /// Fails with [`TarError::Member`].
@@ -77,6 +80,13 @@ impl<R> Member<'_, R> {
         }
         if self.kind() == EntryType::Link && has_parent(self.target()) {
             return Err(self.error(MemberProblem::LinkLeadsOut(shown(self.target()))));
+        }
+        let is_link = matches!(self.kind(), EntryType::Link | EntryType::Symlink);
+        if is_link && self.target().is_empty() {
+            return Err(self.error(MemberProblem::EmptyTarget));
+        }
+        if removes_no_name(&self.path) {
+            return Err(self.error(MemberProblem::Whiteout));
         }
         let header = &self.header;
         let is_device = matches!(self.kind(), EntryType::Char | EntryType::Block);
@@ -100,6 +110,13 @@ impl<R> Member<'_, R> {
 
 fn has_parent(path: &[u8]) -> bool {
     path.split(|byte| *byte == b'/').any(|part| part == b"..")
+}
+
+/// Returns whether a member is a whiteout, and what it removes is no name of a file: programs that
+/// unpack it would remove its directory, or the one above.
+fn removes_no_name(path: &[u8]) -> bool {
+    let last = components(path).filter(|part| *part != b".").last();
+    matches!(last, Some(b".wh." | b".wh.." | b".wh..."))
 }
 
 impl<R: Read> Read for Member<'_, R> {

@@ -18,5 +18,5 @@ pub use document::{CONFIG, MANIFEST, parse_json};
 pub use limits::{Budget, Counted, Limited, UnpackLimits};
 pub use member::Member;
 pub use pax::Records;
-pub use tar_error::{MemberProblem, TarError, shown};
+pub use tar_error::{MemberProblem, TarError};
 pub use tar_reader::{TarReader, has_check_sum};

@@ -87,17 +87,13 @@ pub enum MemberProblem {
     /// The path leads out of the image.
     #[error("leads out of the image")]
     LeadsOut,
+    /// A link has no target, which no file system has.
+    #[error("is a link without a target")]
+    EmptyTarget,
+    /// The member removes no name of the layers below.
+    #[error("is a whiteout of no name")]
+    Whiteout,
     /// The target of a hard link leads out of the image.
     #[error("is a hard link to `{0}`, which leads out of the image")]
     LinkLeadsOut(String),
-    /// The target of a hard link does not exist, or is a directory.
-    #[error("is a hard link to `{0}`, and there is no such file before it")]
-    NoTarget(String),
-}
-
-/// Returns the first 100 bytes of a name, for messages.
-pub fn shown(name: &[u8]) -> String {
-    const SHOWN: usize = 100;
-    let text = name[..name.len().min(SHOWN)].escape_ascii().to_string();
-    if name.len() > SHOWN { text + "…" } else { text }
 }

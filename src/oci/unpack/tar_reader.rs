@@ -11,7 +11,8 @@ use super::limits::UnpackLimits;
 use super::member::{Member, MemberBody};
 use super::pax::Records;
 use super::tar_blocks::{BLOCK, TarBlocks};
-use super::tar_error::{MemberProblem, TarError, shown};
+use super::tar_error::{MemberProblem, TarError};
+use crate::foreign::shown;
 use crate::image_path::{LONGEST_COMPONENT, LONGEST_PATH};
 use tar::{EntryType, GnuExtSparseHeader, Header};
 

@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use nix::fcntl::OFlag;
 
 use super::{Contents, FileKind, FilesError, ImageFile, ImageFiles};
-use crate::layer;
+use crate::layer::{self, EntryId};
+use crate::oci::read_tar;
 use crate::oci::unpack::{TarError, TarReader};
-use crate::oci::{EntryId, read_tar};
 
 /// The largest file that is kept when a layer's tar is read. Kept files are in memory.
 const LARGEST: u64 = 64 << 20;

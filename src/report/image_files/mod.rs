@@ -20,14 +20,11 @@ pub use self::bodies::{Body, ReadAt};
 pub use self::walk::{Absent, Found, Last, Searched};
 use crate::image_path::ImagePath;
 use crate::layer::{
-    self, Attributes, LINK_MODE, LayerContents, LayerEntry, LayerFile, LayerFileKind,
-    file_in_store, layer_entries,
+    self, Attributes, Change, EntryId, LINK_MODE, LayerContents, LayerEntry, LayerFile,
+    LayerFileKind, RootNode, RootTree, file_in_store, layer_entries,
 };
 use crate::oci::unpack::{Budget, TarError, TarReader};
-use crate::oci::{
-    self, Change, EntryId, ImageSpec, LayerSource, RootNode, RootProblem, RootTree, SpecLayer,
-    read_tar,
-};
+use crate::oci::{self, ImageSpec, LayerSource, RootProblem, SpecLayer, read_tar};
 use crate::store::{Store, StorePath};
 
 /// The memory for names: enough for some 400,000 files of a base image.
@@ -203,7 +200,7 @@ impl<'i> ImageFiles<'i> {
             });
         })?;
         match problem {
-            Some(problem) => Err(FilesError::Layer { layer: number + 1, problem }),
+            Some(problem) => Err(FilesError::Layer { layer: number + 1, problem: problem.into() }),
             None => Ok(()),
         }
     }

@@ -1,5 +1,6 @@
-//! Computes which entry of which layer has each name after all layers.
-//! Stage: oci (pure). Input: layers' entries in order. Output: [`RootTree`].
+//! Computes which entry of which layer has each name after all layers, and checks on the way that
+//! the links of these layers can be followed.
+//! Stage: layer (pure). Input: layers' entries in order. Output: [`RootTree`].
 //!
 //! An upper layer's entry replaces a lower layer's entry and everything below it, unless both are
 //! directories; whiteouts remove entries of lower layers (image-spec, layer.md, "Whiteouts").
@@ -10,10 +11,10 @@ use std::ops::Bound;
 
 use thiserror::Error;
 
+use crate::foreign::shown;
 use crate::image_path::{
     ImagePath, LONGEST_PATH, Last, NodeKind, Obstacle, Tree, components, resolve, split,
 };
-use crate::oci::unpack::{self, MemberProblem, TarError};
 
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
@@ -38,14 +39,14 @@ pub enum Change<'a> {
     HardLink(&'a [u8]),
     /// A file, a device or another kind.
     Other,
+    /// A file that is no target of a hard link: it takes the place of what was there, and is not
+    /// kept.
+    Unlinked,
 }
 
-/// Says why a layer is not valid.
-#[derive(Debug, Error)]
-pub enum RootProblem {
-    /// The archive can't be read, or has a member that is not valid.
-    #[error("{0}")]
-    Archive(#[from] TarError),
+/// Says why the entries of a layer are not valid together.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum LinkProblem {
     /// Links lead to a path that is too long for Linux.
     #[error("the links on the way to `{0}` make too long a path")]
     LongPath(String),
@@ -53,7 +54,7 @@ pub enum RootProblem {
     #[error("`{0}` leads out of the image")]
     LeadsOut(String),
     /// A hard link has a target that does not exist.
-    #[error("`{name}` {}", MemberProblem::NoTarget(target.clone()))]
+    #[error("`{name}` is a hard link to `{target}`, and there is no such file before it")]
     NoTarget {
         /// The link.
         name: String,
@@ -63,6 +64,9 @@ pub enum RootProblem {
     /// Symbolic links form a circle.
     #[error("the links on the way to `{0}` lead in a circle")]
     Loop(String),
+    /// Following the links on the ways of entries would take too much time or memory.
+    #[error("`{0}` and names before it are behind too many links, or too long ones")]
+    Costly(String),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,17 +115,18 @@ impl RootTree {
     /// short link may have a long path, and takes that much more memory and time than its name.
     ///
     /// # Errors
-    /// Fails with [`RootProblem`] if the entry is not valid.
+    /// Fails with [`LinkProblem`] if the entry is not valid.
     pub fn apply(
         &mut self,
         entry: EntryId,
         name: &[u8],
         change: Change,
-    ) -> Result<u64, RootProblem> {
-        let Some((path, mut cost)) = self.resolve(name)? else {
+    ) -> Result<u64, LinkProblem> {
+        let Some((path, way)) = self.resolve(name)? else {
             // The root itself always exists.
             return Ok(0);
         };
+        let mut cost = way + growth(name, &path);
         let (parent, base) = (path.parent(), split(path.as_bytes()).1);
         if base == OPAQUE {
             if self.removes_first(entry.layer, &parent) {
@@ -142,9 +147,10 @@ impl RootTree {
         }
         let node = match change {
             Change::HardLink(target) => {
-                let missing = || RootProblem::NoTarget { name: shown(name), target: shown(target) };
+                let missing = || LinkProblem::NoTarget { name: shown(name), target: shown(target) };
                 let resolved = self.resolve(target)?;
-                cost += resolved.as_ref().map_or(0, |(_, cost)| *cost);
+                let of_target = |(path, way): &(ImagePath, u64)| way + growth(target, path);
+                cost += resolved.as_ref().map_or(0, of_target);
                 let found = resolved.and_then(|(target, _)| self.nodes.get(&target));
                 let found =
                     found.filter(|node| node.kind != Kind::Directory).ok_or_else(missing)?;
@@ -155,6 +161,11 @@ impl RootTree {
                 Node { entry, layer: entry.layer, kind: Kind::Symlink(target.to_vec()) }
             }
             Change::Other => Node { entry, layer: entry.layer, kind: Kind::Other },
+            Change::Unlinked => {
+                self.remove_below(&path, usize::MAX);
+                self.remove(&path);
+                return Ok(way);
+            }
         };
         if node.kind != Kind::Directory {
             self.remove_below(&path, usize::MAX);
@@ -246,11 +257,11 @@ impl RootTree {
     }
 
     /// Returns the path that a name stands for, after following the links of its parents, and the
-    /// cost of these links; `None` for the root.
-    fn resolve(&mut self, name: &[u8]) -> Result<Option<(ImagePath, u64)>, RootProblem> {
-        let long_path = || RootProblem::LongPath(shown(name));
+    /// cost of their steps; `None` for the root.
+    fn resolve(&mut self, name: &[u8]) -> Result<Option<(ImagePath, u64)>, LinkProblem> {
+        let long_path = || LinkProblem::LongPath(shown(name));
         if components(name).any(|part| part == b"..") {
-            return Err(RootProblem::LeadsOut(shown(name)));
+            return Err(LinkProblem::LeadsOut(shown(name)));
         }
         let path = ImagePath::normal(name);
         let (parents, base) = split(path.as_bytes());
@@ -258,7 +269,7 @@ impl RootTree {
             return Ok(None);
         }
         let known = self.last_parent.as_ref().filter(|(parent, _)| parent.as_bytes() == parents);
-        let (parent, mut cost) = match known {
+        let (parent, way) = match known {
             Some((_, place)) => (place.clone(), 0),
             None => {
                 let mut links = Links { tree: self, steps: 0 };
@@ -266,7 +277,7 @@ impl RootTree {
                 let extra = links.steps.saturating_sub(1 + components(parents).count() as u64);
                 let (place, _) = followed.map_err(|stopped| match stopped.obstacle() {
                     Obstacle::LongPath(_) => long_path(),
-                    _ => RootProblem::Loop(shown(name)),
+                    _ => LinkProblem::Loop(shown(name)),
                 })?;
                 self.last_parent = Some((path.parent(), place.clone()));
                 (place, STEP * extra)
@@ -277,9 +288,13 @@ impl RootTree {
         if place.as_bytes().len() > LONGEST_PATH {
             return Err(long_path());
         }
-        cost += place.as_bytes().len().saturating_sub(path.as_bytes().len()) as u64;
-        Ok(Some((place, cost)))
+        Ok(Some((place, way)))
     }
+}
+
+/// Returns by how many bytes a path is longer than the name that leads to it.
+fn growth(name: &[u8], path: &ImagePath) -> u64 {
+    path.as_bytes().len().saturating_sub(name.len()) as u64
 }
 
 /// The links of a tree that is being composed. Layers need no entries for their directories.
@@ -319,10 +334,6 @@ impl<'t> EntryNames<'t> {
     }
 }
 
-fn shown(name: &[u8]) -> String {
-    unpack::shown(name)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -331,7 +342,7 @@ mod tests {
 
     /// Applies lines such as `d NAME`, `f NAME`, `s NAME TARGET`, `h NAME TARGET`; `-` begins
     /// another layer. Returns the names that are left, each with its entry.
-    fn tree(lines: &[&str]) -> Result<Vec<String>, RootProblem> {
+    fn tree(lines: &[&str]) -> Result<Vec<String>, LinkProblem> {
         let mut tree = RootTree::default();
         let (mut layer, mut index) = (0, 0);
         for line in lines {
