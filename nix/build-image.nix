@@ -103,7 +103,8 @@ lib.fix (self:
   # True to keep the compressed layers in the store, in an output of the image spec, so that a push does not
   # compress a layer again. They are dependencies of the image.
 , keepCompressed ? false
-  # The creation time in the image (RFC 3339).
+  # The creation time in the image: `1970-01-01T00:00:01Z` (RFC 3339), `2024-05-13` (ISO 8601), or `self.lastModifiedDate` of
+  # a flake. "now" is the time of the build.
 , created ? "1970-01-01T00:00:01Z"
   # The architecture of the image's programs, by Go's name.
 , arch ? stdenv.hostPlatform.go.GOARCH or pkgs.go.GOARCH

@@ -47,8 +47,15 @@ lib.fix (self:
   # Name of the directory.
 , name ? "docker-image-${imageName}"
 }@arguments: overridable self arguments (
+  let
+    # The text of the key, if Nix has it without a build.
+    keyText = if builtins.isPath publicKey then builtins.readFile publicKey else publicKey.text or "";
+  in
   assert lib.assertMsg (publicKey == null || builtins.isPath publicKey || lib.hasPrefix "${builtins.storeDir}/" "${publicKey}")
     "stowage.pullImage: `publicKey` must be a file of the store: a path such as `./base.pub`, or a derivation";
+  # Look before the key is copied to the store, where every user can read it.
+  assert lib.assertMsg (!lib.hasInfix "PRIVATE KEY-----" keyText)
+    "stowage.pullImage: `publicKey` is a private key, which everybody could read in the Nix store: give the public key of the pair";
   assert lib.assertMsg (builtins.match "sha256:[0-9a-f]{64}" imageDigest != null)
     "stowage.pullImage: `imageDigest` must be `sha256:` and 64 hex digits, not `${imageDigest}`: a tag may name another image tomorrow";
   runCommand (lib.strings.sanitizeDerivationName name)

@@ -8,9 +8,17 @@ use time::format_description::well_known::Rfc3339;
 use time::{Date, Month, OffsetDateTime, PrimitiveDateTime, Time, UtcOffset, Weekday};
 
 /// Parses a date and time by RFC 3339; or else by ISO 8601 a date, or a date and a time with any one
-/// character between them, in UTC where it has no offset.
+/// character between them, in UTC where it has no offset; or else by the digits of a date and a time
+/// in UTC, as in `self.lastModifiedDate` of a flake.
 pub fn parse(text: &str) -> Option<OffsetDateTime> {
-    OffsetDateTime::parse(text, &Rfc3339).ok().or_else(|| parse_iso_8601(text))
+    let parsed = OffsetDateTime::parse(text, &Rfc3339).ok();
+    parsed.or_else(|| parse_iso_8601(text)).or_else(|| parse_digits(text))
+}
+
+/// Parses `YYYYMMDDhhmmss`.
+fn parse_digits(text: &str) -> Option<OffsetDateTime> {
+    let (date, time) = text.split_at_checked(8).filter(|_| text.len() == 14)?;
+    parse_iso_8601(&format!("{date}T{time}"))
 }
 
 fn parse_iso_8601(text: &str) -> Option<OffsetDateTime> {
@@ -147,6 +155,18 @@ mod tests {
         ] {
             let found = parse(text).unwrap_or_else(|| panic!("{text}"));
             assert_eq!(found.format(&Rfc3339).unwrap(), expected, "{text}");
+        }
+    }
+
+    /// Python refuses these, and they have one meaning.
+    #[test]
+    fn reads_the_date_of_a_flake() {
+        let parsed = parse("20240513093110").unwrap();
+        assert_eq!(parsed.format(&Rfc3339).unwrap(), "2024-05-13T09:31:10Z");
+        for text in
+            ["202405130931", "20240513246000", "2024051309311", "2024051309311Z", "20241332093110"]
+        {
+            assert!(parse(text).is_none(), "{text}");
         }
     }
 

@@ -34,6 +34,12 @@ let
     ++ lib.optional (cfg.tls.key != null) { option = "tls-key"; name = "key"; file = cfg.tls.key; }
     ++ lib.optional (cfg.htpasswd != null) { option = "htpasswd"; name = "htpasswd"; file = cfg.htpasswd; };
 
+  secrets = [
+    { option = "tls.key"; file = cfg.tls.key; }
+    { option = "environmentFile"; file = cfg.environmentFile; }
+    { option = "settings.tls-key"; file = cfg.settings.tls-key or null; }
+  ];
+
   # A directory for `stowage serve`, in which REPOSITORY/TAG is a link to an image spec.
   link = name: image:
     let inherit (parts name) repository tag; in
@@ -171,7 +177,7 @@ in
 
     environmentFile = optional types.path {
       example = "/var/lib/secrets/stowage.env";
-      description = "File with secret environment variables, such as `AWS_SECRET_ACCESS_KEY=…`. systemd reads it as root.";
+      description = "File with secret environment variables, such as `AWS_SECRET_ACCESS_KEY=…`. systemd reads it as root. It must not be in the store.";
     };
 
     settings = mkOption {
@@ -217,7 +223,12 @@ in
         assertion = !hasAcme || cfg.tls.certificate == null;
         message = "services.stowage.tls: give `acmeHost`, or `certificate` and `key`, and not both.";
       }
-    ];
+    ] ++ map
+      ({ option, file }: {
+        assertion = !lib.hasPrefix "${builtins.storeDir}/" (toString file);
+        message = "services.stowage.${option} is in the Nix store, where everybody can read it: give the path of a file elsewhere as a string.";
+      })
+      secrets;
 
     services.stowage.settings = {
       listen = lib.mkDefault "${cfg.listenAddress}:${toString cfg.port}";

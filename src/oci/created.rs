@@ -4,6 +4,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 use time::format_description::well_known::Rfc3339;
 use time::{OffsetDateTime, UtcOffset};
 
@@ -40,14 +41,16 @@ impl fmt::Display for Created {
 
 impl<'de> Deserialize<'de> for Created {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        if OffsetDateTime::parse(&text, &Rfc3339).is_ok() {
-            return Ok(Self(text));
+        let given = Value::deserialize(deserializer)?;
+        let text = given.as_str().unwrap_or_default();
+        if OffsetDateTime::parse(text, &Rfc3339).is_ok() {
+            return Ok(Self(text.to_owned()));
         }
-        let created = date::parse(&text).and_then(|time| time.format(&Rfc3339).ok());
+        let created = date::parse(text).and_then(|time| time.format(&Rfc3339).ok());
         created.map(Self).ok_or_else(|| {
+            let given = given.as_str().map_or_else(|| given.to_string(), str::to_owned);
             serde::de::Error::custom(format_args!(
-                "`created` must be a date, or a date and time, such as `2024-05-13` or `1970-01-01T00:00:01Z`, not `{text}`"
+                "`created` must be a date, or a date and time, such as `2024-05-13`, `1970-01-01T00:00:01Z` or `self.lastModifiedDate` of a flake, not `{given}`"
             ))
         })
     }

@@ -141,6 +141,35 @@ fn mistakes_in_nix_code_are_named() {
     }
 }
 
+/// Checks that a private key is refused before it is copied to the store.
+#[test]
+fn a_private_key_stays_out_of_the_store() {
+    let digest = format!("sha256:{}", "0".repeat(64));
+    let directory = tempfile::tempdir().unwrap();
+    for (name, key) in [("plain", "test.key"), ("cosign", "test.cosign.key")] {
+        // The name is one of its own, so that nothing else can have copied the file.
+        let file = directory.path().join(format!("{name}-{}.pem", std::process::id()));
+        std::fs::copy(format!("{REPOSITORY}/tests/it/keys/{key}"), &file).unwrap();
+        let path = file.display();
+        for key in [path.to_string(), format!("pkgs.writeText \"key\" (builtins.readFile {path})")]
+        {
+            let apply = format!(
+                "pkgs: (pkgs.stowage.pullImage {{ imageName = \"a\"; imageDigest = \"{digest}\"; \
+                 hash = \"\"; publicKey = {key}; }}).drvPath"
+            );
+            let arguments =
+                ["eval", "--impure", "--raw", ".#legacyPackages.x86_64-linux", "--apply", &apply];
+            let output = nix(&arguments).output().unwrap();
+            let said = stderr(&output);
+            assert!(said.contains("`publicKey` is a private key"), "{key}: {said}");
+        }
+        let suffix = format!("-{}", file.file_name().unwrap().to_str().unwrap());
+        let stored = std::fs::read_dir("/nix/store").unwrap();
+        let mut names = stored.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        assert!(!names.any(|name| name.ends_with(&suffix)), "{suffix}");
+    }
+}
+
 /// Checks that a key which is no file of the store is refused before it is part of a command line.
 #[test]
 fn a_public_key_is_a_file() {

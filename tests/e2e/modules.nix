@@ -78,6 +78,8 @@ let
     storage = { directories = [ "/srv" ]; storage = "s3://images/nixos"; };
     hidden = { images = { "a:b" = hello; "a:c" = hello; "a/b:c" = hello; "a/bc:d" = hello; }; };
     keyless = { directories = [ "/srv" ]; tls.certificate = "/c"; };
+    stored = { directories = [ "/srv" ]; tls = { certificate = ./hello.py; key = "${./hello.py}"; }; };
+    storedEnvironment = { directories = [ "/srv" ]; environmentFile = "${./hello.py}"; };
     both = { directories = [ "/srv" ]; tls = { certificate = "/c"; key = "/k"; acmeHost = "registry.example"; }; };
   };
   evaluated = lib.mapAttrs

@@ -72,6 +72,8 @@ fn options_of_the_service_are_arguments() {
         ("nothing", "serves nothing"),
         ("keyless", "go together"),
         ("both", "not both"),
+        ("stored", "tls.key is in the Nix store"),
+        ("storedEnvironment", "environmentFile is in the Nix store"),
         ("storage", "storage is for images of `packages`"),
         ("hidden", "`a:b` has the place of another image's directory"),
         ("unsigned", "requireSigs is for images of `packages`"),
