@@ -350,7 +350,7 @@ fn on_demand(
         },
         roots,
         storage: arguments.storage.clone(),
-        storage_keys: StorageKeys::read(&arguments.storage_key)?,
+        storage_keys: StorageKeys::read(&arguments.storage_key).map_err(SetupError::from)?,
         builds: arguments.max_builds.into(),
         queue: arguments.max_queue.into(),
         grace: Duration::from_secs(arguments.abandoned_after),

@@ -9,7 +9,7 @@ use thiserror::Error;
 use crate::error::Hint;
 use crate::oci;
 use crate::outgoing::{ParseTaggedNameError, TaggedName};
-use crate::registry::storage::StorageError;
+use crate::registry::storage::{StorageError, StorageKeyError};
 
 /// Says why a server can't start.
 #[derive(Debug, Error)]
@@ -100,14 +100,9 @@ pub enum SetupError {
         /// The directories that were searched.
         path: String,
     },
-    /// A key for the object storage is too short or too long.
-    #[error("{}: a key must have 32 to 4096 bytes, and this one has {bytes}", file.display())]
-    StorageKey {
-        /// The file.
-        file: PathBuf,
-        /// The number of bytes of the key.
-        bytes: usize,
-    },
+    /// A key for the object storage can't be used.
+    #[error(transparent)]
+    StorageKey(#[from] StorageKeyError),
     /// The object storage can't be used.
     #[error(transparent)]
     Storage(Box<StorageError>),
@@ -135,15 +130,13 @@ impl Hint for SetupError {
         match self {
             Self::Spec(error) => error.hint(),
             Self::Storage(error) => error.hint(),
+            Self::StorageKey(error) => error.hint(),
             Self::Name { .. } => Some("name it by `NAME:TAG=FILE`".to_owned()),
             Self::Users { .. } | Self::NoUsers(_) => Some(
                 "`htpasswd -B FILE USER` writes a line for a user, with a bcrypt hash".to_owned(),
             ),
             Self::Permissions { .. } => {
                 Some("each line is `REPOSITORIES: WHO…`, such as `team/*: ann bob`".to_owned())
-            }
-            Self::StorageKey { .. } => {
-                Some("`head -c 32 /dev/urandom | base64 > FILE` makes one".to_owned())
             }
             Self::Links { .. } => Some("`--roots DIR` names another directory for them".to_owned()),
             Self::NoNix { .. } => {

@@ -2,10 +2,10 @@
 //! Stage: registry.
 
 use std::fmt;
-use std::path::Path;
 
 use thiserror::Error;
 
+use super::connect::CertificateError;
 use super::credentials::{Credentials, CredentialsError, Login, LookedIn};
 use super::no_answer::NoAnswer;
 use super::registries_conf::RegistriesError;
@@ -113,21 +113,9 @@ pub enum ClientError {
     /// The credentials could not be read.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
-    /// A file of certificates is not valid.
-    #[error("{file}: {reason}")]
-    Certificate {
-        /// The file.
-        file: String,
-        /// The reason, for people.
-        reason: String,
-    },
-}
-
-impl ClientError {
-    /// Says why a file of certificates can't be used.
-    pub fn certificate(file: &Path, reason: impl ToString) -> Self {
-        Self::Certificate { file: file.display().to_string(), reason: reason.to_string() }
-    }
+    /// A file of certificates can't be used.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
 }
 
 impl Hint for ClientError {

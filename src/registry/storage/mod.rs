@@ -12,6 +12,7 @@ mod error;
 mod image_key;
 mod in_turn;
 mod inner;
+mod keys;
 mod names;
 mod pointer;
 mod repositories;
@@ -32,7 +33,7 @@ use tokio_stream::StreamExt;
 
 pub use error::StorageError;
 pub use image_key::ImageKey;
-pub use pointer::StorageKeys;
+pub use keys::{StorageKeyError, StorageKeys};
 pub use source::{BlobSource, BlobStream, SignedUrl};
 
 use crate::digest::{BlobDigest, Digest};

@@ -7,86 +7,18 @@
 //! or for another name. The attacker can only restore an older pointer of the same name; that
 //! pointer has the time at which it was signed.
 
-use std::fmt;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-
-use hmac::{Hmac, KeyInit, Mac};
 use serde::{Deserialize, Serialize};
-use sha2::Sha256;
 use time::OffsetDateTime;
 
 use super::image_key::ImageKey;
-use crate::digest::{BlobDigest, Digest};
+use super::keys::StorageKeys;
+use crate::digest::BlobDigest;
 use crate::outgoing::RepositoryName;
-use crate::registry::error::SetupError;
-use crate::small_file;
 
-/// The smallest and the largest number of bytes of a key.
-const SHORTEST: usize = 32;
-const LONGEST: usize = 4096;
 /// The largest difference between the clocks of servers, in seconds.
 const AHEAD: i64 = 300;
 /// The beginning of every signed message.
 const PURPOSE: &str = "stowage pointer 1";
-
-/// The keys that servers share. The first key signs, and all keys verify.
-#[derive(Clone, Default)]
-pub struct StorageKeys(Vec<Vec<u8>>);
-
-impl fmt::Debug for StorageKeys {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "StorageKeys({})", self.0.len())
-    }
-}
-
-impl StorageKeys {
-    /// Reads files with one key each: all bytes of the file except white space at the end.
-    ///
-    /// # Errors
-    /// Fails with [`SetupError`], which names the file, if a file can't be read or its key has a
-    /// wrong length.
-    pub fn read(files: &[PathBuf]) -> Result<Self, SetupError> {
-        files.iter().map(|file| read_key(file)).collect::<Result<_, _>>().map(Self)
-    }
-
-    /// Returns whether there are no keys. Pointers are not verified then.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    fn sign(&self, message: &[u8]) -> Option<String> {
-        let signature = mac(self.0.first()?, message)?.finalize().into_bytes();
-        Some(Digest::from_bytes(signature.into()).hex())
-    }
-
-    fn verify(&self, message: &[u8], signature: &str) -> bool {
-        // An HMAC with SHA-256 has the length of a digest, and is written like one.
-        let Some(signature) = Digest::from_hex(signature) else { return false };
-        let macs = self.0.iter().filter_map(|key| mac(key, message));
-        macs.into_iter().any(|mac| mac.verify_slice(&signature.bytes()).is_ok())
-    }
-}
-
-fn mac(key: &[u8], message: &[u8]) -> Option<Hmac<Sha256>> {
-    // HMAC accepts keys of any length.
-    Some(Hmac::<Sha256>::new_from_slice(key).ok()?.chain_update(message))
-}
-
-fn read_key(file: &Path) -> Result<Vec<u8>, SetupError> {
-    let read = || Ok((std::fs::metadata(file)?, small_file::read(file)?));
-    let (metadata, bytes) =
-        read().map_err(|source| SetupError::Read { path: file.to_owned(), source })?;
-    let key = bytes.trim_ascii_end();
-    if !(SHORTEST..=LONGEST).contains(&key.len()) {
-        let bytes = key.len();
-        return Err(SetupError::StorageKey { file: file.to_owned(), bytes });
-    }
-    if metadata.permissions().mode() & 0o077 != 0 {
-        tracing::warn!(file = %file.display(), "others can read this key: let its owner alone read it");
-    }
-    Ok(key.to_owned())
-}
 
 /// The place of a pointer in the storage.
 #[derive(Clone, Copy, Debug)]
@@ -209,10 +141,6 @@ mod tests {
 
     const TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 
-    fn keys(keys: &[u8]) -> StorageKeys {
-        StorageKeys(keys.iter().map(|key| vec![*key; SHORTEST]).collect())
-    }
-
     #[test]
     fn what_was_signed_is_believed_and_nothing_else() {
         use Unbelievable::{Early, Forged, MediaType, Unsigned};
@@ -222,7 +150,8 @@ mod tests {
         let (a, ab, v1, v2) = (name("a"), name("a/b"), key("v1"), key("v2"));
         let place = PointerPlace::Image(&ab, &v1);
         let new = |keys: &StorageKeys| Pointer::new(place, digest("one"), TYPE.to_owned(), keys);
-        let (old, both, next) = (keys(b"a"), keys(b"ba"), keys(b"b"));
+        let (old, both, next) =
+            (StorageKeys::of(b"a"), StorageKeys::of(b"ba"), StorageKeys::of(b"b"));
         fn check(
             pointer: &Pointer,
             place: PointerPlace<'_>,
@@ -265,26 +194,5 @@ mod tests {
             changed.media_type = media_type.to_owned();
             assert_eq!(check(&changed, place, &StorageKeys::default()), Err(MediaType));
         }
-    }
-
-    #[test]
-    fn keys_are_long_enough() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("key");
-        for (text, fits) in [
-            ("x".repeat(SHORTEST) + "\n", true),
-            ("x".repeat(SHORTEST - 1) + "\n", false),
-            ("x".repeat(LONGEST + 1), false),
-            (String::new(), false),
-        ] {
-            std::fs::write(&file, &text).unwrap();
-            assert_eq!(
-                StorageKeys::read(std::slice::from_ref(&file)).is_ok(),
-                fits,
-                "{}",
-                text.len()
-            );
-        }
-        assert!(StorageKeys::read(&[directory.path().to_owned()]).is_err());
     }
 }

@@ -14,10 +14,10 @@ use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{ClientConfig, SignatureScheme};
 
+use super::certificate_error::CertificateError;
 use super::pem_files::files_in;
 use super::verifier::{Unverified, Verifier};
 use crate::outgoing::RegistryName;
-use crate::registry::client::error::ClientError;
 use crate::registry::pem::{self, PemError};
 
 /// The files and directories with certificates. Each may be missing, except for those that the user
@@ -49,12 +49,12 @@ impl Certificates {
     /// is accepted.
     ///
     /// # Errors
-    /// Fails with [`ClientError::Certificate`], which names the file, if a file can't be used.
+    /// Fails with [`CertificateError`], which names the file, if a file can't be used.
     pub fn client_config(
         &self,
         registry: &RegistryName,
         verify: bool,
-    ) -> Result<ClientConfig, ClientError> {
+    ) -> Result<ClientConfig, CertificateError> {
         let provider = Arc::new(ring::default_provider());
         let found = self.find(registry, &provider)?;
         self.check_directories()?;
@@ -83,11 +83,11 @@ impl Certificates {
         &self,
         registry: &RegistryName,
         provider: &CryptoProvider,
-    ) -> Result<Found, ClientError> {
+    ) -> Result<Found, CertificateError> {
         if let Some(directory) = &self.directory {
             let found = read_directory(directory, provider)?;
             if found.authorities.is_empty() && found.clients.is_empty() {
-                return Err(ClientError::certificate(directory, "there is no certificate in it"));
+                return Err(CertificateError::new(directory, "there is no certificate in it"));
             }
             return Ok(found);
         }
@@ -102,10 +102,10 @@ impl Certificates {
     }
 
     /// Returns the authorities of the file that the user has named for every registry.
-    fn named(&self) -> Result<Vec<CertificateDer<'static>>, ClientError> {
+    fn named(&self) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
         let Some(file) = &self.authorities else { return Ok(Vec::new()) };
         pem::certificates(file).map_err(|reason| {
-            ClientError::certificate(
+            CertificateError::new(
                 file,
                 format!("{reason}; SSL_CERT_FILE or NIX_SSL_CERT_FILE names this file"),
             )
@@ -113,10 +113,10 @@ impl Certificates {
     }
 
     /// Checks that no directory of authorities is something else, without reading its files.
-    fn check_directories(&self) -> Result<(), ClientError> {
+    fn check_directories(&self) -> Result<(), CertificateError> {
         let is_other = |path: &&PathBuf| fs::metadata(path).is_ok_and(|found| !found.is_dir());
         match self.authority_directories.iter().find(is_other) {
-            Some(path) => Err(ClientError::certificate(
+            Some(path) => Err(CertificateError::new(
                 path,
                 "it is no directory; SSL_CERT_DIR names it, and SSL_CERT_FILE names files",
             )),
@@ -125,8 +125,8 @@ impl Certificates {
     }
 }
 
-fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, ClientError> {
-    pem::certificates(file).map_err(|reason| ClientError::certificate(file, reason))
+fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
+    pem::certificates(file).map_err(|reason| CertificateError::new(file, reason))
 }
 
 /// Presents the first certificate of an authority that the registry names, or else the first that the
@@ -154,9 +154,8 @@ impl ResolvesClientCert for ClientCertificates {
 }
 
 /// Reads the certificates of a directory, by the extensions of its files.
-fn read_directory(directory: &Path, provider: &CryptoProvider) -> Result<Found, ClientError> {
-    let files =
-        files_in(directory).map_err(|source| ClientError::certificate(directory, source))?;
+fn read_directory(directory: &Path, provider: &CryptoProvider) -> Result<Found, CertificateError> {
+    let files = files_in(directory).map_err(|source| CertificateError::new(directory, source))?;
     let (mut found, mut unused) = (Found::default(), None);
     for file in &files {
         match file.extension().and_then(|extension| extension.to_str()) {
@@ -168,7 +167,7 @@ fn read_directory(directory: &Path, provider: &CryptoProvider) -> Result<Found, 
             },
             Some("cert") => found.clients.push(Arc::new(read_pair(file, provider)?)),
             Some("key") if !files.contains(&file.with_extension("cert")) => {
-                return Err(ClientError::certificate(
+                return Err(CertificateError::new(
                     file,
                     "the certificate of this key is missing: its name must end in `.cert`",
                 ));
@@ -183,28 +182,28 @@ fn read_directory(directory: &Path, provider: &CryptoProvider) -> Result<Found, 
 }
 
 /// Reads a client's certificate, and the key beside it.
-fn read_pair(file: &Path, provider: &CryptoProvider) -> Result<CertifiedKey, ClientError> {
+fn read_pair(file: &Path, provider: &CryptoProvider) -> Result<CertifiedKey, CertificateError> {
     let chain = certificates(file)?;
     let key_file = file.with_extension("key");
     let key = pem::key(&key_file).map_err(|source| match source {
-        PemError::Read(source) if source.kind() == io::ErrorKind::NotFound => ClientError::certificate(
+        PemError::Read(source) if source.kind() == io::ErrorKind::NotFound => CertificateError::new(
             file,
             format!(
                 "its key, {}, is missing; the name of an authority's certificate must end in `.crt`",
                 key_file.display()
             ),
         ),
-        source => ClientError::certificate(&key_file, source),
+        source => CertificateError::new(&key_file, source),
     })?;
     let key = provider
         .key_provider
         .load_private_key(key)
-        .map_err(|source| ClientError::certificate(&key_file, source))?;
+        .map_err(|source| CertificateError::new(&key_file, source))?;
     // rustls's own comparison takes no certificates of version 1, which `openssl x509 -req` makes.
     let is_its_key = key.public_key().is_none_or(|public| holds(&chain[0], &public));
     if !is_its_key {
         let reason = format!("not the key of {}", file.display());
-        return Err(ClientError::certificate(&key_file, reason));
+        return Err(CertificateError::new(&key_file, reason));
     }
     Ok(CertifiedKey::new(chain, key))
 }

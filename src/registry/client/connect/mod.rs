@@ -2,6 +2,7 @@
 //! Stage: registry. Input: options, and a registry's name. Output: ureq's [`Agent`].
 
 mod absolute_form;
+mod certificate_error;
 mod certificates;
 mod pem_files;
 mod proxies;
@@ -18,11 +19,11 @@ use tokio_rustls::rustls::ClientConfig;
 use ureq::unversioned::transport::Connector;
 use ureq::{Agent, Proxy, config::Config};
 
+pub use certificate_error::CertificateError;
 pub use certificates::Certificates;
 pub use proxies::{Proxies, ProxyError};
 pub use tls_problem::TlsProblem;
 
-use super::error::ClientError;
 use crate::outgoing::RegistryName;
 use route::{ProxyRoute, Resolver};
 use tls::TlsConnector;
@@ -38,13 +39,13 @@ impl Network {
     /// of a server is accepted.
     ///
     /// # Errors
-    /// Fails with [`ClientError::Certificate`] if a file can't be used.
+    /// Fails with [`CertificateError`] if a file can't be used.
     pub fn new(
         certificates: &Certificates,
         registry: &RegistryName,
         verify: bool,
         proxies: &Arc<Proxies>,
-    ) -> Result<Self, ClientError> {
+    ) -> Result<Self, CertificateError> {
         let tls = Arc::new(certificates.client_config(registry, verify)?);
         Ok(Self { tls, proxies: Arc::clone(proxies) })
     }
