@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 use crate::registry::Registry;
-use crate::support::{Docker, Image, root_command, run, stderr, stowage};
+use crate::support::{Docker, Image, build_together, root_command, run, stderr, stowage};
 
 fn copy(image: &Image, docker: &Docker) -> Value {
     let output = run(image.copy_to_docker_daemon().arg("--json").env("DOCKER_HOST", docker.host()));
@@ -110,28 +110,57 @@ fn sends_only_the_layers_that_the_daemon_lacks() {
     assert!(said.starts_with("sent 0 layers (") && said.contains("that the daemon has"), "{said}");
 }
 
-/// Checks that a changed application of 115 kB sends this application, and where there are links to
-/// it or a Nix database these: to Docker, and to a registry. The images are one with tools that are
-/// copied to `/`, one with links to the tools and to the application, and Lix's own.
+/// Images of which a line changes: the two versions, and the most bytes that the second one sends.
+const CHANGED: [(&str, &str, u64); 9] = [
+    ("toolsApp1", "toolsApp2", 150_000),
+    ("linkedApp1", "linkedApp2", 280_000),
+    ("accountsApp1", "accountsApp2", 520_000),
+    // In nixpkgs' order of layers, large ones may be above the application.
+    ("layeredApp1", "layeredApp2", 1_600_000),
+    ("lixApp1", "lixApp2", 260_000),
+    ("example-web-whole", "example-web-changed", 250_000),
+    ("example-python-whole", "example-python-changed", 30_000),
+    ("example-postgresql-whole", "example-postgresql-changed", 200_000),
+    ("example-front", "example-front-changed", 30_000),
+];
+
+/// Checks that a changed application of 115 kB, or a changed line of an example, sends this
+/// application, and where there are links to it or a Nix database these: to Docker, and to a
+/// registry. Prints the table of docs/layering.md (`-- --nocapture`).
 #[test]
 fn sends_only_what_changed_where_files_are_copied_to_the_root() {
+    build_together(&CHANGED.map(|(one, two, _)| [one, two]).concat());
     let (docker, registry) = (Docker::start(), Registry::start());
-    for (name, most) in [("toolsApp", 150_000), ("linkedApp", 280_000), ("lixApp", 260_000)] {
-        let (one, two) = (Image::named(&format!("{name}1")), Image::named(&format!("{name}2")));
-        copy(&one, &docker);
-        let changed = copy(&two, &docker);
-        assert!(field(&changed, "bytesSent") < most, "{name}: {changed}");
-        assert_eq!(docker.container(&two.reference(), &[]), "version 2\n", "{name}");
+    for (one, two, most) in CHANGED {
+        let images = [one, two].map(Image::named);
+        let [to_docker, to_registry] = [&docker as &dyn Receiver, &registry].map(|receiver| {
+            images.each_ref().map(|image| field(&receiver.receive(image), "bytesSent"))[1]
+        });
+        let size: u64 = images[1].spec.layers.iter().map(|layer| layer.size).sum();
+        println!("{two}: {size} bytes, {to_docker} to Docker, {to_registry} to a registry");
+        assert!(to_docker < most && to_registry < most, "{two}: {to_docker}, {to_registry}");
+        if two.ends_with("App2") {
+            assert_eq!(docker.container(&images[1].reference(), &[]), "version 2\n", "{two}");
+        }
+    }
+}
 
-        let remote = format!("{}/{}", registry.host, name.to_lowercase());
-        let push = |image: &Image| -> Value {
-            let mut push = stowage(&["push", "--json", "--dest-tls-verify=false"]);
-            let pushed = run(push.arg(&image.spec_file).arg(format!("{remote}:v1")));
-            serde_json::from_str(&pushed).unwrap()
-        };
-        push(&one);
-        let changed = push(&two);
-        assert!(field(&changed, "bytesSent") < most, "{name}: {changed}");
+/// A place to which images are copied.
+trait Receiver {
+    fn receive(&self, image: &Image) -> Value;
+}
+
+impl Receiver for Docker {
+    fn receive(&self, image: &Image) -> Value {
+        copy(image, self)
+    }
+}
+
+impl Receiver for Registry {
+    fn receive(&self, image: &Image) -> Value {
+        let name = format!("{}/{}", self.host, image.evaluate("imageName"));
+        let mut push = stowage(&["push", "--json", "--dest-tls-verify=false"]);
+        serde_json::from_str(&run(push.arg(&image.spec_file).arg(format!("{name}:v1")))).unwrap()
     }
 }
 

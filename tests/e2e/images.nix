@@ -178,6 +178,21 @@ let
         copyToRoot = [ (links [ pkgs.bash pkgs.coreutils own ]) (pkgs.writeTextDir "etc/motd" "welcome") ];
         initializeNixDatabase = true;
       };
+      # As people have them: tools and the application linked in one `/bin`, files in `/etc`, a user.
+      "accountsApp${version}" = image "accounts-app" {
+        copyToRoot = links (with pkgs; [ bash coreutils curl gnugrep own ]);
+        accounts.users.app = { uid = 1000; groups = [ "data" ]; };
+        accounts.groups.data.gid = 5000;
+        user = "app";
+        files."/etc/app.conf".text = "data = /srv/data\n";
+        tmp = true;
+      };
+      "layeredApp${version}" = stowage.dockerTools.streamLayeredImage {
+        name = "e2e/layered-app";
+        tag = version;
+        contents = with pkgs; [ bash coreutils curl own (writeTextDir "etc/motd" "welcome") ];
+        config.Cmd = [ "/bin/own" ];
+      };
       "lixApp${version}" = lix.override {
         name = "e2e/lix-app";
         tag = version;
@@ -269,8 +284,8 @@ in
 
   # An application of 86 kB on 10 MB of tools that are copied to `/`, with a database of all of it, and
   # with tools of which the root has links.
-  inherit (roots "1") toolsApp1 linkedApp1 lixApp1;
-  inherit (roots "2") toolsApp2 linkedApp2 lixApp2;
+  inherit (roots "1") toolsApp1 linkedApp1 accountsApp1 layeredApp1 lixApp1;
+  inherit (roots "2") toolsApp2 linkedApp2 accountsApp2 layeredApp2 lixApp2;
 
   # Links of what is copied to `/`: relative ones into another package, a whole directory on a base
   # that has one, a store path that is a link.
