@@ -18,7 +18,7 @@
 let
   inherit (pkgs) lib;
   available = pkgs // {
-    inherit pkgs scriptPkgs stowage annotationsOf baseAnnotations baseImage builder streamer builderDerivation imageScript internalSpec nixDatabase overridable sbom script storePaths systemFiles unpackLimits;
+    inherit pkgs scriptPkgs stowage annotationsOf baseAnnotations baseImage builder streamer builderDerivation imageScript internalSpec nixDatabase overridable runPull sbom script storePaths systemFiles unpackLimits;
   };
   callPackage = lib.callPackageWith available;
   # Calls a file as callPackage does. What callPackage makes of a function, builtins.functionArgs doesn't know.
@@ -35,6 +35,7 @@ let
   internalSpec = callFunction ./internal-spec.nix { };
   nixDatabase = callFunction ./nix-database.nix { };
   overridable = callFunction ./overridable.nix { };
+  runPull = callFunction ./run-pull.nix { };
   sbom = callFunction ./sbom.nix { stowage = programOfDerivations; };
   script = callFunction ./script.nix { };
   storePaths = callFunction ./store-paths.nix { };

@@ -1,4 +1,4 @@
-{ lib, pkgs, baseAnnotations, cacert, runCommand, runCommandLocal, stdenv, overridable }:
+{ lib, pkgs, baseAnnotations, runCommandLocal, runPull, stdenv, overridable }:
 
 /* Pulls an image from a registry by its manifest, for `buildImage { fromImage = …; }`.
 
@@ -60,25 +60,24 @@ lib.fix (self:
       in
       {
         inherit hex;
-        file = runCommand hex
-          {
-            nativeBuildInputs = [ skopeo ];
-            env.SSL_CERT_FILE = "${cacert}/etc/ssl/certs/ca-bundle.crt";
-            impureEnvVars = lib.fetchers.proxyImpureEnvVars;
-            # An image made by Nix names store paths, of which some may be inputs of this derivation.
-            __structuredAttrs = true;
-            unsafeDiscardReferences.out = true;
-            outputHashMode = "flat";
+        file = runPull {
+          name = hex;
+          what = "blob ${digest} of ${registryUrl}/${imageName}";
+          byHand = "skopeo copy ${reference} dir:image && mv image/${hex} ${hex}";
+          outputHashMode = "flat";
+          attributes = {
             outputHashAlgo = "sha256";
             outputHash = hex;
-          } ''
-          authentication=()
-          if [ -f /etc/skopeo/auth.json ]; then authentication=(--authfile /etc/skopeo/auth.json); fi
-          skopeo --insecure-policy --tmpdir="$TMPDIR" \
-            --override-os ${lib.escapeShellArg os} --override-arch ${lib.escapeShellArg arch} \
-            layers ${tls} "''${authentication[@]}" ${reference} ${lib.escapeShellArg digest}
-          mv layers-*/${hex} $out
-        '';
+          };
+          command = ''
+            authentication=()
+            if [ -f /etc/skopeo/auth.json ]; then authentication=(--authfile /etc/skopeo/auth.json); fi
+            skopeo --insecure-policy --tmpdir="$TMPDIR" \
+              --override-os ${lib.escapeShellArg os} --override-arch ${lib.escapeShellArg arch} \
+              layers ${tls} "''${authentication[@]}" ${reference} ${lib.escapeShellArg digest}
+            mv layers-*/${hex} $out
+          '';
+        };
       };
     # An image may have a layer twice.
     blobs = lib.unique (map ({ digest, ... }: { inherit digest; }) ([ manifest.config ] ++ manifest.layers));

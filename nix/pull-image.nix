@@ -1,4 +1,4 @@
-{ lib, pkgs, baseAnnotations, cacert, runCommand, stdenv, stowage, overridable }:
+{ lib, pkgs, baseAnnotations, runPull, stdenv, stowage, overridable }:
 
 /* Pulls an image from a registry, for `buildImage { fromImage = …; }`.
 
@@ -50,6 +50,8 @@ lib.fix (self:
   let
     # The text of the key, if Nix has it without a build.
     keyText = if builtins.isPath publicKey then builtins.readFile publicKey else publicKey.text or "";
+    directory = lib.strings.sanitizeDerivationName name;
+    source = lib.escapeShellArg "docker://${imageName}@${imageDigest}";
   in
   assert lib.assertMsg (publicKey == null || builtins.isPath publicKey || lib.hasPrefix "${builtins.storeDir}/" "${publicKey}")
     "stowage.pullImage: `publicKey` must be a file of the store: a path such as `./base.pub`, or a derivation";
@@ -58,40 +60,38 @@ lib.fix (self:
     "stowage.pullImage: `publicKey` is a private key, which everybody could read in the Nix store: give the public key of the pair";
   assert lib.assertMsg (builtins.match "sha256:[0-9a-f]{64}" imageDigest != null)
     "stowage.pullImage: `imageDigest` must be `sha256:` and 64 hex digits, not `${imageDigest}`: a tag may name another image tomorrow";
-  runCommand (lib.strings.sanitizeDerivationName name)
-  {
-    nativeBuildInputs = [ pkgs.buildPackages.skopeo ];
-    env.SSL_CERT_FILE = "${cacert}/etc/ssl/certs/ca-bundle.crt";
-    impureEnvVars = lib.fetchers.proxyImpureEnvVars;
-    # An image made by Nix names store paths, of which some may be inputs of this derivation.
-    __structuredAttrs = true;
-    unsafeDiscardReferences.out = true;
+  runPull {
+    name = directory;
+    what = "${imageName}@${imageDigest}";
+    byHand = "skopeo copy --override-os ${os} --override-arch ${arch} ${source} dir:${directory}";
     outputHashMode = "recursive";
-    outputHashAlgo = "sha256";
-    outputHash = hash;
-    passthru = {
-      inherit maxUnpacked maxRatio;
-      imageName = finalImageName;
-      imageTag = finalImageTag;
-      # The base's tag is not known if no tag is given.
-      baseAnnotations = baseAnnotations {
-        inherit imageName;
-        digest = imageDigest;
-        tag = if finalImageName == imageName then arguments.finalImageTag or null else null;
+    attributes = {
+      outputHashAlgo = "sha256";
+      outputHash = hash;
+      passthru = {
+        inherit maxUnpacked maxRatio;
+        imageName = finalImageName;
+        imageTag = finalImageTag;
+        # The base's tag is not known if no tag is given.
+        baseAnnotations = baseAnnotations {
+          inherit imageName;
+          digest = imageDigest;
+          tag = if finalImageName == imageName then arguments.finalImageTag or null else null;
+        };
       };
     };
-  } ''
-    authentication=()
-    if [ -f /etc/skopeo/auth.json ]; then authentication=(--authfile /etc/skopeo/auth.json); fi
-    ${lib.optionalString (publicKey != null) ''
-      ${stowage}/bin/stowage verify --key ${lib.escapeShellArg "${publicKey}"} --tls-verify=${lib.boolToString tlsVerify} \
-        "''${authentication[@]}" ${lib.escapeShellArg "docker://${imageName}@${imageDigest}"}
-    ''}
-    # The sandbox has no /etc/containers with a policy, and no /var/tmp for temporary files.
-    skopeo --insecure-policy --tmpdir="$TMPDIR" \
-      --override-os ${lib.escapeShellArg os} --override-arch ${lib.escapeShellArg arch} \
-      copy --quiet --src-tls-verify=${lib.boolToString tlsVerify} "''${authentication[@]}" \
-      ${lib.escapeShellArg "docker://${imageName}@${imageDigest}"} "dir:$out"
-  ''
+    command = ''
+      authentication=()
+      if [ -f /etc/skopeo/auth.json ]; then authentication=(--authfile /etc/skopeo/auth.json); fi
+      ${lib.optionalString (publicKey != null) ''
+        ${stowage}/bin/stowage verify --key ${lib.escapeShellArg "${publicKey}"} --tls-verify=${lib.boolToString tlsVerify} \
+          "''${authentication[@]}" ${source}
+      ''}
+      # The sandbox has no /etc/containers with a policy, and no /var/tmp for temporary files.
+      skopeo --insecure-policy --tmpdir="$TMPDIR" \
+        --override-os ${lib.escapeShellArg os} --override-arch ${lib.escapeShellArg arch} \
+        copy --quiet --src-tls-verify=${lib.boolToString tlsVerify} "''${authentication[@]}" ${source} "dir:$out"
+    '';
+  }
 )
 )

@@ -1,4 +1,4 @@
-{ lib, pkgs, stdenv, baseAnnotations, cacert, runCommand, overridable }:
+{ lib, pkgs, stdenv, baseAnnotations, runPull, overridable }:
 
 /* An image of a registry, as an archive. The arguments and the hash are nixpkgs':
    what it pins can stay as it is.
@@ -25,11 +25,16 @@ lib.fix (self:
 }@arguments: overridable self arguments (
   let
     given = lib.filter (one: one != null) [ hash sha256 outputHash ];
+    source = lib.escapeShellArg "docker://${imageName}@${imageDigest}";
   in
   assert lib.assertMsg (lib.length given == 1)
     "stowage.dockerTools.pullImage: give one of `hash`, `sha256` and `outputHash` for ${imageName}";
-  runCommand name
-    ({
+  runPull {
+    inherit name;
+    what = "${imageName}@${imageDigest}";
+    byHand = "skopeo copy --override-os ${os} --override-arch ${arch} ${source} docker-archive:${name}:${lib.escapeShellArg "${finalImageName}:${finalImageTag}"}";
+    outputHashMode = "flat";
+    attributes = {
       inherit imageDigest;
       imageName = finalImageName;
       imageTag = finalImageTag;
@@ -39,22 +44,16 @@ lib.fix (self:
         digest = imageDigest;
         tag = if finalImageName == imageName then arguments.finalImageTag or null else null;
       };
-      nativeBuildInputs = [ pkgs.buildPackages.skopeo ];
-      env.SSL_CERT_FILE = "${cacert}/etc/ssl/certs/ca-bundle.crt";
-      impureEnvVars = lib.fetchers.proxyImpureEnvVars;
-      # An image made by Nix names store paths, of which some may be inputs of this derivation.
-      __structuredAttrs = true;
-      unsafeDiscardReferences.out = true;
-      outputHashMode = "flat";
       outputHash = lib.head given;
     } // lib.optionalAttrs (hash == null) {
       outputHashAlgo = if outputHashAlgo != null then outputHashAlgo else "sha256";
-    }) ''
-    skopeo --insecure-policy --tmpdir="$TMPDIR" \
-      --override-os ${lib.escapeShellArg os} --override-arch ${lib.escapeShellArg arch} \
-      copy --src-tls-verify=${lib.boolToString tlsVerify} \
-      ${lib.escapeShellArg "docker://${imageName}@${imageDigest}"} \
-      "docker-archive://$out:"${lib.escapeShellArg "${finalImageName}:${finalImageTag}"}
-  ''
+    };
+    command = ''
+      skopeo --insecure-policy --tmpdir="$TMPDIR" \
+        --override-os ${lib.escapeShellArg os} --override-arch ${lib.escapeShellArg arch} \
+        copy --src-tls-verify=${lib.boolToString tlsVerify} ${source} \
+        "docker-archive://$out:"${lib.escapeShellArg "${finalImageName}:${finalImageTag}"}
+    '';
+  }
 )
 )
