@@ -69,6 +69,8 @@ mod prefetch;
 mod proof;
 /// Debian's registry.
 mod registry;
+/// The workflow of a release.
+mod release;
 mod remote;
 /// An object storage for tests: S3, with one bucket and one user.
 #[allow(dead_code)] // other tests need more of it
