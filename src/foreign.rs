@@ -115,13 +115,6 @@ pub fn with_public_urls(text: &str) -> String {
     found + rest
 }
 
-/// Returns the first 100 bytes of a name in an archive, for messages.
-pub fn shown(name: &[u8]) -> String {
-    const SHOWN: usize = 100;
-    let text = name[..name.len().min(SHOWN)].escape_ascii().to_string();
-    if name.len() > SHOWN { text + "…" } else { text }
-}
-
 fn is_markup(text: &str) -> bool {
     let text = text.trim_start_matches('\u{feff}').trim_start();
     let second = text.strip_prefix('<').and_then(|rest| rest.chars().next());

@@ -15,8 +15,8 @@
 //! cli/       the command line, which uses all stages
 //! ```
 //!
-//! Every stage may use [`date`], [`digest`], [`error`], [`foreign`], [`image_path`], [`sink`],
-//! [`store`] and [`system`].
+//! Every stage may use [`date`], [`digest`], [`error`], [`foreign`], [`image_path`],
+//! [`regular_file`], [`sink`], [`store`] and [`system`].
 //!
 //! The library serves the program and its tests. It is not published, and its interface may
 //! change with every release.
@@ -27,6 +27,7 @@ pub mod error;
 #[cfg(feature = "registry")]
 pub mod foreign;
 pub mod image_path;
+pub mod regular_file;
 pub mod sink;
 #[cfg(feature = "report")]
 pub mod small_file;

@@ -137,6 +137,13 @@ pub fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.split(|byte| *byte == b'/').filter(|part| !part.is_empty())
 }
 
+/// Returns the first 100 bytes of a name in an archive, for messages.
+pub fn shown(name: &[u8]) -> String {
+    const SHOWN: usize = 100;
+    let text = name[..name.len().min(SHOWN)].escape_ascii().to_string();
+    if name.len() > SHOWN { text + "…" } else { text }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

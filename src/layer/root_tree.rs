@@ -11,9 +11,8 @@ use std::ops::Bound;
 
 use thiserror::Error;
 
-use crate::foreign::shown;
 use crate::image_path::{
-    ImagePath, LONGEST_PATH, Last, NodeKind, Obstacle, Tree, components, resolve, split,
+    ImagePath, LONGEST_PATH, Last, NodeKind, Obstacle, Tree, components, resolve, shown, split,
 };
 
 const WHITEOUT: &[u8] = b".wh.";

@@ -5,12 +5,12 @@
 //! are read one after the other, about in the order of the archive. Therefore each reader leaves
 //! its decoder for the next one.
 
-use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::compression::Compression;
+use crate::regular_file;
 
 /// The size of a decoder's input buffer.
 const BUFFER: usize = 256 << 10;
@@ -88,7 +88,7 @@ impl Waiting {
 
 impl Decoder {
     fn new(file: &Path, compression: Compression) -> io::Result<Self> {
-        let input = BufReader::with_capacity(BUFFER, File::open(file)?);
+        let input = BufReader::with_capacity(BUFFER, regular_file::open(file)?);
         Ok(Self { file: file.to_owned(), at: 0, reader: compression.reader(input)? })
     }
 }

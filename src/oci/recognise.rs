@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -13,6 +13,7 @@ use super::Error;
 use super::build::LAYER_SET_FILE;
 use super::compression::Compression;
 use super::json_file;
+use crate::regular_file;
 use crate::store::Store;
 
 /// The number of bytes that are read of a script. The scripts that stowage writes are shorter.
@@ -63,11 +64,11 @@ impl ImageScript {
     /// # Errors
     /// Fails if the file can't be read.
     pub fn read(file: &Path) -> io::Result<Option<Option<Self>>> {
-        let mut open = File::open(file)?;
         // A pipe can only be read once: leave it to the caller.
-        if !open.metadata()?.is_file() {
+        if !fs::metadata(file)?.is_file() {
             return Ok(None);
         }
+        let mut open = regular_file::open(file)?;
         let mut start = [0; 2];
         match open.read_exact(&mut start) {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
@@ -130,10 +131,10 @@ pub fn recognise(store: &Store, path: &Path) -> io::Result<GivenFile> {
         None => path.to_owned(),
     };
     let physical = store.locate(&spec);
-    let open = File::open(&physical)?;
-    if !open.metadata()?.is_file() {
+    if !fs::metadata(&physical)?.is_file() {
         return Ok(GivenFile::Other);
     }
+    let open = regular_file::open(&physical)?;
     let keys: Result<BTreeMap<String, IgnoredAny>, _> = json_file::read_from(open, &physical, "");
     Ok(match keys {
         Ok(keys) if keys.contains_key("images") => GivenFile::Index(spec),

@@ -1,7 +1,6 @@
 //! Reads blobs that are stored and not made, such as a base image's layers.
 //! Stage: oci. Output: the bytes of these blobs.
 
-use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::PathBuf;
 
@@ -12,6 +11,7 @@ use super::chunked::TocPlace;
 use super::compression::Compression;
 use super::media_type::LayerMediaType;
 use crate::digest::BlobDigest;
+use crate::regular_file;
 use crate::store::Store;
 
 /// The size of a reader's buffer.
@@ -69,7 +69,7 @@ impl BlobPlace {
             let reader = ArchiveReader::open(&file, self.archive, self.offset, self.size)?;
             return Ok(Box::new(reader));
         }
-        let mut file = File::open(file)?;
+        let mut file = regular_file::open(&file)?;
         file.seek(SeekFrom::Start(self.offset))?;
         Ok(Box::new(file.take(self.size)))
     }

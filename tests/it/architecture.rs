@@ -8,8 +8,18 @@ use std::path::Path;
 const STAGES: [&str; 8] =
     ["closure", "layer", "oci", "outgoing", "proof", "registry", "report", "target"];
 /// The modules that every stage shares, which name no stage.
-const VOCABULARY: [&str; 9] =
-    ["date", "digest", "error", "foreign", "image_path", "sink", "small_file", "store", "system"];
+const VOCABULARY: [&str; 10] = [
+    "date",
+    "digest",
+    "error",
+    "foreign",
+    "image_path",
+    "regular_file",
+    "sink",
+    "small_file",
+    "store",
+    "system",
+];
 const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
 
 /// Collects every `.rs` file below a path, with its text.

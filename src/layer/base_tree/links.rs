@@ -5,8 +5,7 @@ use std::collections::BTreeSet;
 use std::convert::Infallible;
 
 use super::changes::BaseLayerTree;
-use crate::foreign::shown;
-use crate::image_path::components;
+use crate::image_path::{components, shown};
 use crate::layer::root_tree::{Change, EntryId, LinkProblem, RootTree};
 
 /// The highest price of the links on the ways of names ([`RootTree::apply`]). Real images need a

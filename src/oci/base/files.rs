@@ -15,6 +15,7 @@ use crate::image_path::{ImagePath, Last, MOST_LINKS, NodeKind, Tree, resolve};
 use crate::oci::compression::Compression;
 use crate::oci::stored::BlobPlace;
 use crate::oci::unpack::{self, Budget, TarError, TarReader, has_check_sum};
+use crate::regular_file;
 use crate::store::Store;
 
 /// The size up to which files of a compressed archive are kept in memory, since reading them later
@@ -84,7 +85,7 @@ impl<'s> Files<'s> {
         let kind = if physical.is_dir() {
             Kind::Directory(path)
         } else {
-            let file = File::open(&physical).map_err(read_error)?;
+            let file = regular_file::open(&physical).map_err(read_error)?;
             let length = file.metadata().map_err(read_error)?.len();
             let mut reader = BufReader::with_capacity(BUFFER, file);
             let start = reader.fill_buf().map_err(read_error)?;

@@ -19,7 +19,7 @@ use super::Error;
 use super::layer_reader::read_tar;
 use super::spec_layer::SpecLayer;
 use super::unpack::{Budget, TarError, TarReader};
-use crate::foreign::shown;
+use crate::image_path::shown;
 use crate::layer::{Change, EntryId, EntryNames, RootTree};
 use crate::store::Store;
 

@@ -8,8 +8,7 @@ use tar::{EntryType, Header};
 use super::pax::Records;
 use super::tar_blocks::TarBlocks;
 use super::tar_error::{MemberProblem, TarError};
-use crate::foreign::shown;
-use crate::image_path::components;
+use crate::image_path::{components, shown};
 
 /// A member, which is also the reader of its body.
 pub struct Member<'r, R> {

@@ -12,8 +12,7 @@ use super::member::{Member, MemberBody};
 use super::pax::Records;
 use super::tar_blocks::{BLOCK, TarBlocks};
 use super::tar_error::{MemberProblem, TarError};
-use crate::foreign::shown;
-use crate::image_path::{LONGEST_COMPONENT, LONGEST_PATH};
+use crate::image_path::{LONGEST_COMPONENT, LONGEST_PATH, shown};
 use tar::{EntryType, GnuExtSparseHeader, Header};
 
 /// The largest size of an extended header, such as one with a long name.

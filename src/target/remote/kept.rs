@@ -16,6 +16,7 @@ use super::cut::{MOST_PART, MOST_PIECES};
 use super::wire::PieceId;
 use crate::digest::{BlobDigest, Digest, DigestReader};
 use crate::outgoing::{Error, UnnamedFile, remove_stale};
+use crate::regular_file;
 
 /// The mode of new files: images may hold what other users must not read.
 const PRIVATE: u32 = 0o600;
@@ -92,8 +93,8 @@ impl KeptLayers {
 
     /// Adds the pieces of a blob. A file that can't be read has none.
     fn list(&mut self, blob: &Path) {
-        let (Ok(file), Ok(list)) = (File::open(blob), File::open(blob.with_extension(PIECES)))
-        else {
+        let both = (regular_file::open(blob), regular_file::open(&blob.with_extension(PIECES)));
+        let (Ok(file), Ok(list)) = both else {
             return;
         };
         let mut list = BufReader::new(list);
@@ -131,7 +132,7 @@ impl KeptLayers {
     /// Returns the file of a blob that is kept undamaged, and notes its use.
     pub fn blob(&self, digest: &BlobDigest, size: u64) -> Option<PathBuf> {
         let path = self.path(digest);
-        let file = File::open(&path).ok()?;
+        let file = regular_file::open(&path).ok()?;
         if file.metadata().ok()?.len() != size || !is_blob(&file, digest, size) {
             return None;
         }
@@ -165,8 +166,12 @@ impl KeptLayers {
         }
         let named = || {
             BufWriter::new(list.as_file()).write_all(&entries)?;
+            let list_path = path.with_extension(PIECES);
+            for place in [&list_path, &path] {
+                make_way(place)?;
+            }
             // The blob comes last: a blob without a list is never used for its pieces.
-            list.persist(&path.with_extension(PIECES))?;
+            list.persist(&list_path)?;
             file.persist(&path)
         };
         named().map_err(|source| Error::File { path: path.clone(), source })?;
@@ -186,8 +191,9 @@ impl KeptLayers {
                 break;
             }
             total -= both(&blob).min(total);
-            fs::remove_file(&blob)?;
-            let _ = fs::remove_file(blob.with_extension(PIECES));
+            // What can't be removed, such as somebody's directory, keeps no other file here.
+            let _ = regular_file::clear(&blob);
+            let _ = regular_file::clear(&blob.with_extension(PIECES));
         }
         Ok(())
     }
@@ -200,6 +206,14 @@ impl Drop for KeptLayers {
         if is_alone {
             let _ = self.remove_oldest();
         }
+    }
+}
+
+/// Removes what is no file from the place of a file.
+fn make_way(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if !metadata.is_file() => regular_file::clear(path),
+        _ => Ok(()),
     }
 }
 
@@ -303,6 +317,36 @@ mod tests {
         fs::write(file.with_extension(PIECES), [0xff; ENTRY + 5]).unwrap();
         let kept = KeptLayers::open(&path, 1 << 20).unwrap();
         assert!(!has(&kept, b"one"));
+    }
+
+    /// Checks what other programs may have left: FIFOs would make every copy wait.
+    #[test]
+    fn what_is_no_file_makes_way() {
+        use nix::sys::stat::Mode;
+        use nix::unistd::mkfifo;
+        let directory = tempfile::tempdir().unwrap();
+        let digest = BlobDigest::new(Digest::of(b"text"));
+        let place = KeptLayers::open(directory.path(), 100).unwrap().path(&digest);
+        let make_fifo = |path: &Path| mkfifo(path, Mode::S_IRWXU).unwrap();
+        let make_directory = |path: &Path| fs::create_dir(path).unwrap();
+        let occupants: [&dyn Fn(&Path); 2] = [&make_fifo, &make_directory];
+        for occupy in occupants {
+            occupy(&place);
+            occupy(&place.with_extension(PIECES));
+            let mut kept = KeptLayers::open(directory.path(), 100).unwrap();
+            assert_eq!(kept.blob(&digest, 4), None);
+            let (_, file) = keep(&mut kept, &[b"text"]);
+            assert_eq!(file, Some(place.clone()));
+            drop(kept);
+            fs::remove_file(place.with_extension(PIECES)).unwrap();
+            fs::remove_file(&place).unwrap();
+        }
+        // A directory with files stays, and keeps no other layer here.
+        fs::create_dir_all(place.join("somebody's")).unwrap();
+        let mut kept = KeptLayers::open(directory.path(), 0).unwrap();
+        keep(&mut kept, &[b"other"]);
+        drop(kept);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 
     #[test]

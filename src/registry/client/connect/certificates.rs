@@ -93,9 +93,11 @@ impl Certificates {
         }
         for directory in &self.registry_directories {
             let directory = directory.join(registry.as_str());
-            // Some users may not read /etc/docker: skip it then.
-            if fs::read_dir(&directory).is_ok() {
-                return read_directory(&directory, provider);
+            match fs::read_dir(&directory) {
+                Ok(_) => return read_directory(&directory, provider),
+                // Some users may not read /etc/docker: skip it then.
+                Err(error) if is_skipped(error.kind()) => {}
+                Err(error) => return Err(CertificateError::new(&directory, error)),
             }
         }
         Ok(Found::default())
@@ -123,6 +125,11 @@ impl Certificates {
             None => Ok(()),
         }
     }
+}
+
+/// Returns whether a directory that can't be read is skipped, as by Docker and podman.
+fn is_skipped(error: io::ErrorKind) -> bool {
+    matches!(error, io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied)
 }
 
 fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateError> {

@@ -8,10 +8,10 @@ mod growing;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirEntry, File, TryLockError};
 use std::io::{self, Seek};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
@@ -23,6 +23,7 @@ pub use growing::{Follower, Growth, NewEntry};
 use crate::digest::{BlobDigest, DigestReader};
 use crate::outgoing::{PREFIX, SUFFIX, UnnamedFile};
 use crate::registry::error::SetupError;
+use crate::regular_file;
 
 /// The mode of new files, before the umask: an image may be for some users only.
 const MODE: u32 = 0o600;
@@ -36,6 +37,8 @@ pub struct Cache {
     /// The files whose bytes are known to have the digest in their name, with their state at that
     /// time.
     verified: Mutex<BTreeMap<BlobDigest, Identity>>,
+    /// The blobs in whose place is something that can't be removed.
+    left: Mutex<BTreeSet<BlobDigest>>,
 }
 
 /// The identity of a file and of its contents: it changes when the file is written to.
@@ -76,8 +79,8 @@ impl Cache {
     /// Fails if no files can be made in the directory.
     pub fn open(directory: &Path, limit: u64) -> Result<Arc<Self>, SetupError> {
         let directory = directory.to_owned();
-        let (writing, verified) = Default::default();
-        let cache = Self { directory, limit, writing, verified };
+        let (writing, verified, left) = Default::default();
+        let cache = Self { directory, limit, writing, verified, left };
         let open = || {
             fs::create_dir_all(&cache.directory)?;
             drop(cache.temporary()?);
@@ -106,23 +109,38 @@ impl Cache {
 
     /// Opens the file of a blob, if it is a regular file of that size.
     fn open_blob(&self, digest: &BlobDigest, size: u64) -> Option<File> {
-        // Opening a path that is not a regular file, such as a FIFO, must not block.
-        let flags = nix::libc::O_NONBLOCK;
-        let file = File::options().read(true).custom_flags(flags).open(self.path(digest)).ok()?;
-        let metadata = file.metadata().ok()?;
-        if metadata.is_file() && metadata.len() == size {
-            return Some(file);
+        match regular_file::open(&self.path(digest)) {
+            Ok(file) if file.metadata().ok()?.len() == size => return Some(file),
+            Err(error) if error.kind() != io::ErrorKind::InvalidInput => return None,
+            // It is no regular file, or has another size.
+            _ => self.discard(digest),
         }
-        self.discard(digest);
         None
     }
 
     /// Removes a file that is not the blob that its name says, as a power failure may leave it.
     fn discard(&self, digest: &BlobDigest) {
         let path = self.path(digest);
-        tracing::warn!(file = %path.display(), "not the blob that it should be: removed");
-        let _ = fs::remove_file(&path);
         self.verified().remove(digest);
+        let cleared = regular_file::clear(&path);
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        match cleared {
+            Ok(()) => {
+                left.remove(digest);
+                tracing::warn!(file = %path.display(), "not the blob that it should be: removed");
+            }
+            // Each request for the blob comes here: the log says it once.
+            Err(error) => {
+                if left.insert(*digest) {
+                    tracing::warn!(file = %path.display(), %error, "not the blob that it should be, and can't be removed");
+                }
+            }
+        }
+    }
+
+    /// Returns whether something that can't be removed has the place of a blob.
+    fn is_occupied(&self, digest: &BlobDigest) -> bool {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).contains(digest)
     }
 
     /// Notes that a file was used, and that its bytes are right.
@@ -146,7 +164,7 @@ impl Cache {
             if let Some(file) = self.get(&digest, size) {
                 return CachePlace::Kept(file);
             }
-            if size > self.limit {
+            if size > self.limit || self.is_occupied(&digest) {
                 return CachePlace::Nowhere;
             }
             let writing = self.lock();
@@ -231,6 +249,9 @@ impl Cache {
             } else if name.starts_with(BLOB) {
                 // Another process may have removed the file meanwhile.
                 let Ok(metadata) = entry.metadata() else { continue };
+                if !metadata.is_file() {
+                    continue;
+                }
                 total += metadata.len();
                 blobs.push((metadata.modified()?, metadata.len(), entry.path()));
             }
@@ -268,7 +289,7 @@ fn has_its_name(file: &UnnamedFile) -> io::Result<bool> {
 }
 
 fn remove_if_left(entry: &DirEntry) {
-    let Ok(file) = File::open(entry.path()) else { return };
+    let Ok(file) = regular_file::open(&entry.path()) else { return };
     match file.try_lock() {
         // Hold the lock until the file is removed: a process that has just made it then notices
         // that.

@@ -209,6 +209,21 @@ fn what_is_no_file_is_not_waited_for() {
 }
 
 #[test]
+fn a_directory_in_the_place_of_a_blob_is_removed_if_it_is_empty() {
+    let directory = tempfile::tempdir().unwrap();
+    let digest = BlobDigest::new(Digest::of(b"text"));
+    let place = Cache::open(directory.path(), 100).unwrap().path(&digest);
+    fs::create_dir_all(place.join("somebody's")).unwrap();
+    // A limit of no bytes removes files alone.
+    Cache::open(directory.path(), 0).unwrap();
+    let cache = Cache::open(directory.path(), 100).unwrap();
+    assert!(matches!(cache.place(digest, 4), CachePlace::Nowhere));
+    fs::remove_dir(place.join("somebody's")).unwrap();
+    put(&cache, "text");
+    assert!(cache.get(&digest, 4).is_some());
+}
+
+#[test]
 fn what_was_not_used_for_longest_goes_first() {
     let directory = tempfile::tempdir().unwrap();
     let cache = Cache::open(directory.path(), 10).unwrap();
