@@ -225,15 +225,17 @@ fn known() -> String {
     TRANSPORTS.map(|transport| format!("`{}`", transport.form)).join(", ")
 }
 
-/// Returns the transport that `name` probably misspells: it differs by at most two typing errors,
-/// or by one if the name is short.
-fn meant(name: &str) -> Option<&'static str> {
+/// Returns the beginning of targets, such as `oci:` and `docker://`, whose transport `name` probably
+/// misspells: it differs by at most two typing errors, or by one if the name is short.
+fn meant(name: &str) -> Option<String> {
     let name = name.to_lowercase();
     let distances = TRANSPORTS
         .iter()
-        .map(|transport| (strsim::damerau_levenshtein(&name, transport.name), transport.name));
+        .map(|transport| (strsim::damerau_levenshtein(&name, transport.name), transport));
     let (distance, meant) = distances.min_by_key(|(distance, _)| *distance)?;
-    (distance <= (meant.len() / 3).min(2)).then_some(meant)
+    let slashes = [meant.name, "://"].concat();
+    let end = if meant.form.starts_with(&slashes) { "://" } else { ":" };
+    (distance <= (meant.name.len() / 3).min(2)).then(|| [meant.name, end].concat())
 }
 
 /// Returns a question for messages, if `text` is probably the name of an image in a registry: a name
@@ -260,7 +262,7 @@ impl FromStr for Target {
         match TRANSPORTS.iter().find(|transport| transport.name == name) {
             Some(transport) => (transport.parse)(rest),
             None => {
-                let meant = meant(name).map(|meant| format!(" (did you mean `{meant}:`?)"));
+                let meant = meant(name).map(|meant| format!(" (did you mean `{meant}`?)"));
                 let meant = meant.unwrap_or_else(|| registry_meant(text));
                 Err(ParseTargetError::Unknown(format!("there is no transport `{name}`{meant}")))
             }
@@ -361,6 +363,8 @@ mod tests {
             ("docker-deamon:a:b", "`docker-deamon` (did you mean `docker-daemon:`?)"),
             ("conatinerd:a:b", "(did you mean `containerd:`?)"),
             ("di:a", "(did you mean `dir:`?)"),
+            ("Docker://a", "(did you mean `docker://`?)"),
+            ("shs://a/oci:b", "(did you mean `ssh://`?)"),
             ("podman:a", "there is no transport `podman`; targets are"),
             ("podman:a/b", "there is no transport `podman`; targets are"),
             ("a/b", "no transport is named; targets are"),
