@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
+use super::environment::is_utf8;
 use crate::outgoing::{ImageLayer, LayerStep, Watch};
 
 /// Returns whether a person may be reading standard error. Nix gives builders a terminal too, and
@@ -37,6 +38,8 @@ pub fn is_narrow() -> bool {
 /// indicatif's own values.
 pub fn style_of(template: &str) -> ProgressStyle {
     let style = ProgressStyle::with_template(template).expect("the template is valid");
+    // indicatif's own blocks are no ASCII.
+    let style = if is_utf8() { style } else { style.progress_chars("#>-") };
     style
         .with_key("sent", |state: &ProgressState, out: &mut dyn fmt::Write| {
             let _ = write!(out, "{}", Bytes(state.pos()));

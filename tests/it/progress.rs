@@ -44,12 +44,24 @@ fn logs_have_a_line_for_each_layer_that_is_sent() {
 /// Runs a command on a terminal with this number of columns. Returns the output, with its control
 /// sequences.
 fn on_a_terminal(store: &FakeStore, columns: u32, command: &str, has_colour: bool) -> String {
+    on_a_terminal_in(store, columns, command, has_colour, "C.UTF-8")
+}
+
+/// Does the same in a locale.
+fn on_a_terminal_in(
+    store: &FakeStore,
+    columns: u32,
+    command: &str,
+    has_colour: bool,
+    locale: &str,
+) -> String {
     let program = env!("CARGO_BIN_EXE_stowage");
     let root = store.root().display();
     let command = format!("stty cols {columns} rows 24; {program} --root '{root}' {command}");
     let mut script = std::process::Command::new("script");
     script.args(["--quiet", "--return", "--command", &command, "/dev/null"]);
     script.current_dir(store.root()).env("TERM", "xterm").env_remove("NO_COLOR");
+    script.env("LC_ALL", locale);
     if !has_colour {
         script.env("NO_COLOR", "1");
     }
@@ -91,6 +103,21 @@ fn bars_fit_the_terminal() {
                 assert!(line.chars().count() <= columns as usize, "{columns}: {bar:?}");
             }
         }
+    }
+}
+
+#[test]
+fn bars_are_ascii_where_the_terminal_is_not_for_utf_8() {
+    let mut store = FakeStore::new();
+    store.add_file('1', "big", &[], &"big".repeat(4 << 20));
+    store.build("{}");
+    for (locale, drawn) in
+        [("C", "##"), ("de_DE.ISO-8859-1", "##"), ("C.UTF-8", "██"), ("C.utf8", "██")]
+    {
+        let target = format!("copy image.json oci:layout-{locale} --progress bars");
+        let output = on_a_terminal_in(&store, 80, &target, true, locale);
+        assert!(output.contains(drawn), "{locale}: {output}");
+        assert_eq!(output.is_ascii(), drawn == "##", "{locale}: {output}");
     }
 }
 
