@@ -2,6 +2,7 @@
 
 use std::env;
 use std::ffi::OsString;
+#[cfg(feature = "registry")]
 use std::path::PathBuf;
 
 /// Returns an environment variable that is set and not empty.
@@ -18,6 +19,7 @@ pub fn is_utf8() -> bool {
 
 /// Returns the user's cache directory (XDG Base Directory Specification), or `None` if neither
 /// variable for it is set.
+#[cfg(feature = "registry")]
 pub fn cache_directory() -> Option<PathBuf> {
     let in_home = || variable("HOME").map(|home| PathBuf::from(home).join(".cache"));
     variable("XDG_CACHE_HOME").map(PathBuf::from).or_else(in_home)

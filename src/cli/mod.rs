@@ -6,7 +6,6 @@ mod commands;
 #[cfg(feature = "registry")]
 mod copy;
 mod derivation;
-#[cfg(feature = "registry")]
 mod environment;
 #[cfg(feature = "report")]
 mod explain;
