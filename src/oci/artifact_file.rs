@@ -17,7 +17,7 @@ use super::artifact::Artifact;
 use super::index_spec::{INDEX_SPEC, IndexSpec};
 use super::json_file;
 use super::platform::Platform;
-use super::recognise::spec_file;
+use super::recognise::{named, spec_file};
 use super::spec::{self, ForLayers, ImageSpec, Outline};
 use crate::digest::Digest;
 use crate::store::Store;
@@ -147,10 +147,11 @@ impl ArtifactFile {
     }
 
     fn json<T: DeserializeOwned>(&mut self, what: &'static str) -> Result<T, Error> {
-        match &mut self.bytes {
+        let read = match &mut self.bytes {
             Bytes::Memory(bytes) => json_file::read_bytes(bytes, &self.file, what),
             Bytes::File(open) => json_file::read_from(open, &self.file, what),
-        }
+        };
+        if what == spec::WHAT { read.map_err(named) } else { read }
     }
 }
 

@@ -213,6 +213,9 @@ impl Hint for Error {
             Error::KeptLayerOnBase { .. } => Some(
                 "leave `reproducible` out: a layer that is made for the image obeys its base".to_owned(),
             ),
+            Error::NotSpec { found: recognise::INDEX, .. } => Some(
+                "give it one of the images: the `spec` of one of `buildIndex`'s `images`".to_owned(),
+            ),
             Error::NotSpec { .. } => Some(
                 "give it the script that `buildImage` leaves, or the image's `spec`: \
                  `nix build .#NAME.spec`, or `nix-build -A NAME.spec`"

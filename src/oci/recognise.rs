@@ -111,6 +111,39 @@ pub fn spec_file(file: &Path) -> Result<Cow<'_, Path>, Error> {
     Ok(file.into())
 }
 
+/// What an index spec is, for [`Error::NotSpec`].
+pub(super) const INDEX: &str = "an index of several images";
+
+/// Says what the file of [`Error::Json`] is, if it is a JSON document of another kind or none at all. Other
+/// errors stay as they are.
+pub fn named(error: Error) -> Error {
+    let Error::Json { file, .. } = &error else { return error };
+    match other_document(file) {
+        Some(found) => Error::NotSpec { file: file.clone(), found },
+        None => error,
+    }
+}
+
+/// Recognises a file that is no image spec by the keys of its JSON.
+fn other_document(file: &Path) -> Option<&'static str> {
+    // A pipe can only be read once.
+    let open = File::open(file).ok().filter(|_| file.is_file())?;
+    if open.metadata().ok()?.len() == 0 {
+        return Some("an empty file");
+    }
+    let keys: Result<BTreeMap<String, IgnoredAny>, _> = json_file::read_from(open, file, "");
+    let has = |key: &str| keys.as_ref().is_ok_and(|keys| keys.contains_key(key));
+    match keys {
+        Err(Error::Json { source, .. }) if source.is_syntax() => Some("no JSON"),
+        Ok(_) if has("images") => Some(INDEX),
+        Ok(_) if has("storePaths") => None,
+        Ok(_) if has("manifests") => Some("the index of an OCI layout or of a registry"),
+        Ok(_) if has("rootfs") => Some("the configuration of an image"),
+        Ok(_) if has("schemaVersion") => Some("the manifest of an image"),
+        _ => None,
+    }
+}
+
 /// Returns whether `buildLayer` made a directory.
 fn is_layer_set(directory: &Path) -> bool {
     directory.join(LAYER_SET_FILE).is_file()
@@ -146,6 +179,7 @@ pub fn recognise(store: &Store, path: &Path) -> io::Result<GivenFile> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::oci::ImageSpec;
 
     #[test]
     fn scripts_name_a_spec_and_an_image() {
@@ -198,6 +232,26 @@ mod tests {
             assert_eq!(recognise(&Store::default(), &at(name)).unwrap(), given, "{name}");
         }
         assert!(recognise(&Store::default(), &at("nowhere")).is_err());
+        write("configuration", r#"{"rootfs": {}}"#);
+        write("layout-index", r#"{"schemaVersion": 2, "manifests": []}"#);
+        write("manifest", r#"{"schemaVersion": 2, "layers": []}"#);
+        write("damaged", r#"{"version": 1, "storePaths": [1]}"#);
+        for (name, expected) in [
+            ("empty", Some("an empty file")),
+            ("x", Some("no JSON")),
+            ("index.json", Some(INDEX)),
+            ("layout-index", Some("the index of an OCI layout or of a registry")),
+            ("manifest", Some("the manifest of an image")),
+            ("configuration", Some("the configuration of an image")),
+            ("damaged", None),
+        ] {
+            let found = match ImageSpec::read(&at(name)) {
+                Err(Error::NotSpec { found, .. }) => Some(found),
+                Err(Error::Json { .. }) => None,
+                other => panic!("{name}: {other:?}"),
+            };
+            assert_eq!(found, expected, "{name}");
+        }
         let mut gzip = vec![0x1f, 0x8b, 8, 0];
         gzip.resize(600, 0);
         std::fs::write(at("archive"), gzip).unwrap();

@@ -14,7 +14,7 @@ use super::config::ContainerConfig;
 use super::created::Created;
 use super::json_file;
 use super::platform::{LINUX, Platform};
-use super::recognise::spec_file;
+use super::recognise::{named, spec_file};
 use super::sources::{NarSize, SourceInfo, WithoutReferences};
 use super::spec_layer::SpecLayer;
 use crate::store::StorePath;
@@ -220,7 +220,7 @@ impl ImageSpec {
     /// # Errors
     /// Fails with [`Error::Read`], [`Error::NotSpec`] or [`Error::Json`].
     pub fn read(file: &Path) -> Result<Self, Error> {
-        json_file::read(&spec_file(file)?, WHAT)
+        json_file::read(&spec_file(file)?, WHAT).map_err(named)
     }
 
     /// Reads like [`ImageSpec::read`], but without the references of store paths, which are half of
@@ -229,7 +229,8 @@ impl ImageSpec {
     /// # Errors
     /// Fails with [`Error::Read`], [`Error::NotSpec`] or [`Error::Json`].
     pub fn read_outline(file: &Path) -> Result<Self, Error> {
-        json_file::read(&spec_file(file)?, WHAT).map(|Outline(spec)| spec)
+        let read = json_file::read(&spec_file(file)?, WHAT).map(|Outline(spec)| spec);
+        read.map_err(named)
     }
 
     /// Writes `image.json`. Equal specs give equal bytes.

@@ -52,6 +52,7 @@ impl StartProblem {
     /// Makes a finding of the problem of a program. `why` says what starts the program.
     pub fn finding(self, program: &str, why: &str) -> Finding {
         let Self { check, level, text } = self;
+        let program = if program.is_empty() { "(an empty word)" } else { program };
         Finding::of_path(check, level, program, format!("{why} {text}"))
     }
 }

@@ -111,6 +111,7 @@ fn what_the_config_lacks_is_named() {
         (json!({"User": "12345:0"}), None),
         (json!({"User": "70000"}), Some("engines without root have none over 65535")),
         (json!({"User": "007"}), None),
+        (json!({"Cmd": [""]}), Some("(an empty word): `Cmd` begins with it, and it has no name")),
         (
             json!({"User": "1:1:x"}),
             Some("`User` is `1:1:x`: Docker ignores what is behind the second colon"),

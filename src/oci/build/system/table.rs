@@ -3,6 +3,8 @@
 //!
 //! Lines that are no entry (comments, empty lines, NIS) stay as they are.
 
+use std::collections::BTreeSet;
+
 /// The largest number of a user or group: the next one means "none" to the kernel.
 pub const LARGEST_ID: u32 = u32::MAX - 1;
 
@@ -24,13 +26,17 @@ pub const GID: usize = 3;
 pub const MEMBERS: usize = 3;
 
 impl Table {
-    /// Reads a table.
+    /// Reads a table. Line ends of Windows become those of Linux: with them, the last field of an entry, such as
+    /// a shell, is none that exists.
     pub fn parse(bytes: &[u8]) -> Self {
         let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
         if bytes.is_empty() {
             return Self::default();
         }
-        let fields = |line: &[u8]| line.split(|byte| *byte == b':').map(<[u8]>::to_vec).collect();
+        let fields = |line: &[u8]| {
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            line.split(|byte| *byte == b':').map(<[u8]>::to_vec).collect()
+        };
         Self { lines: bytes.split(|byte| *byte == b'\n').map(fields).collect() }
     }
 
@@ -42,6 +48,12 @@ impl Table {
     /// Returns the entries: lines with a name.
     pub fn entries(&self) -> impl Iterator<Item = &Vec<Vec<u8>>> {
         self.lines.iter().filter(|line| is_entry(line))
+    }
+
+    /// Returns the first entry of each name, which is the one that counts.
+    pub fn firsts(&self) -> impl Iterator<Item = &Vec<Vec<u8>>> {
+        let mut names = BTreeSet::new();
+        self.entries().filter(move |line| names.insert(&line[0]))
     }
 
     /// Returns the first entry of a name.
@@ -135,6 +147,7 @@ mod tests {
             ("", ""),
             ("root:x:0:0::/root:/bin/sh\n", "root:x:0:0::/root:/bin/sh\n"),
             ("# a: b\n\n+::::::\na:x:1", "# a: b\n\n+::::::\na:x:1\n"),
+            ("a:x:1:\r\nb:x:2:c\r\n", "a:x:1:\nb:x:2:c\n"),
         ] {
             let table = Table::parse(text.as_bytes());
             assert_eq!(String::from_utf8(table.print()).unwrap(), written);

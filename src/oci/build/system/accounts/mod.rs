@@ -63,27 +63,29 @@ impl Merged {
             let table = |file: &str| files.get(file).map(|bytes| Table::parse(bytes));
             let passwd = table("passwd").unwrap_or_default();
             let group = table("group").unwrap_or_default();
-            for line in passwd.entries() {
+            let is_first = |table: &Table| table.entries().next().is_none();
+            let first = (is_first(&merged.passwd), is_first(&merged.group));
+            for line in passwd.firsts() {
                 let by = format!("/etc/passwd of {name}");
                 merged.user(line.clone(), &by)?;
             }
-            for line in group.entries() {
+            for line in group.firsts() {
                 let by = format!("/etc/group of {name}");
                 merged.group(line.clone(), &by)?;
             }
-            // Comments and the like have a place in the first table only.
-            if merged.passwd.entries().count() == passwd.entries().count() {
+            // Comments, and further entries of a name, have a place in the first table only.
+            if first.0 {
                 merged.passwd = passwd;
             }
-            if merged.group.entries().count() == group.entries().count() {
+            if first.1 {
                 merged.group = group;
             }
-            for line in table("shadow").unwrap_or_default().entries() {
+            for line in table("shadow").unwrap_or_default().firsts() {
                 merged.shadow.set(line.clone());
             }
             if let Some(gshadow) = table("gshadow") {
                 let all = merged.gshadow.get_or_insert_default();
-                gshadow.entries().for_each(|line| all.set(line.clone()));
+                gshadow.firsts().for_each(|line| all.set(line.clone()));
             }
             if let Some(file) = files.get("nsswitch.conf") {
                 merged.nsswitch = Some(file.clone());

@@ -120,6 +120,44 @@ fn upper_parts_come_before_lower_ones() {
     assert!(file(&merged, "group").contains("build:x:300:\n"));
 }
 
+/// Checks that the members of a group stay if an upper part has the same groups and no others.
+#[test]
+fn members_stay_under_a_table_of_the_same_groups() {
+    let upper = source(
+        "`copyToRoot`",
+        &[("group", "root:x:0:\nwheel:x:10:\nnode:x:1000:\nnogroup:x:65534:\n")],
+    );
+    let merged = merged(&[debian(), upper], json!({"users": {"app": {"uid": 2000}}})).unwrap();
+    assert!(file(&merged, "group").contains("wheel:x:10:node\n"), "{}", file(&merged, "group"));
+}
+
+/// Checks that the first entry of a name counts, as for glibc, and that the others stay where they are.
+#[test]
+fn the_first_entry_of_a_name_counts() {
+    let base = source(
+        "the base image",
+        &[
+            (
+                "passwd",
+                "# ours\nroot:x:0:0::/root:/bin/sh\nroot:x:0:0::/root:/bin/bash\nold:x:5:5::/:/x\nold:x:6:6::/:/x\n",
+            ),
+            ("group", "root:x:0:\nwheel:x:10:a\nwheel:x:11:b\n"),
+            ("shadow", "root:*:1::::::\nroot:secret:1::::::\n"),
+        ],
+    );
+    let merged = merged(
+        &[base],
+        json!({"users": {"app": {"uid": 2000, "groups": ["wheel"]}, "old": {"shell": "/y"}}}),
+    )
+    .unwrap();
+    let passwd = file(&merged, "passwd");
+    let expected = "# ours\nroot:x:0:0::/root:/bin/sh\nroot:x:0:0::/root:/bin/bash\nold:x:5:5::/:/y\nold:x:6:6::/:/x\n";
+    assert!(passwd.starts_with(expected), "{passwd}");
+    let group = file(&merged, "group");
+    assert!(group.starts_with("root:x:0:\nwheel:x:10:a,app\nwheel:x:11:b\n"), "{group}");
+    assert!(file(&merged, "shadow").starts_with("root:*:1::::::\n"));
+}
+
 #[test]
 fn conflicts_name_both_sides() {
     let user = |name: &str, user: Value| json!({"users": {name: user}});
