@@ -38,6 +38,39 @@ pub fn into_store(store: &Store, directory: &Path, target: &[u8]) -> Option<Vec<
     Some([store.dir().as_bytes(), &b"/"[..], &place.join(&b'/')].concat())
 }
 
+/// The target of a relative link that stays in its store path.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Within {
+    /// The target's path in the store.
+    pub stored: Vec<u8>,
+    /// The target's path in an image to whose root the store path is copied.
+    pub copied: Vec<u8>,
+}
+
+impl Within {
+    /// Returns the target of a link in a directory of the store; none if the link is absolute, or leads out of
+    /// its store path or to the whole of it.
+    pub fn of(store: &Store, directory: &Path, target: &[u8]) -> Option<Self> {
+        if target.starts_with(b"/") {
+            return None;
+        }
+        let directory = store.logical(directory);
+        let mut below = directory.strip_prefix(store.dir()).ok()?.iter().map(OsStr::as_bytes);
+        let store_path = below.next()?;
+        let mut place: Vec<&[u8]> = below.collect();
+        for component in target.split(|byte| *byte == b'/') {
+            match component {
+                b"" | b"." => {}
+                b".." => drop(place.pop()?),
+                component => place.push(component),
+            }
+        }
+        let copied = [b"/", &place.join(&b'/')[..]].concat();
+        let stored = [store.dir().as_bytes(), b"/", store_path, &copied].concat();
+        (!place.is_empty()).then_some(Self { stored, copied })
+    }
+}
+
 /// Returns the store path that an absolute path is in, if it is in the store.
 pub fn store_path_of(store: &Store, path: &[u8]) -> Option<StorePath> {
     let path = Path::new(OsStr::from_bytes(path));
@@ -155,6 +188,28 @@ mod tests {
             let path = into_store(&store, &directory, target.as_bytes());
             let path = path.map(|path| String::from_utf8(path).unwrap());
             assert_eq!(path, found, "{target}");
+        }
+    }
+
+    #[test]
+    fn links_within_their_store_path_have_a_place_at_the_root() {
+        let store = Store::default();
+        let package = format!("/nix/store/{}-package", "1".repeat(32));
+        for (directory, target, copied) in [
+            ("", "bin", Some("/bin")),
+            ("", "./a//b/", Some("/a/b")),
+            ("/lib/deep", "../../bin", Some("/bin")),
+            ("/lib", "..", None),
+            ("/lib", "../../other", None),
+            ("", "/bin", None),
+        ] {
+            let directory = format!("{package}{directory}");
+            let within = Within::of(&store, Path::new(&directory), target.as_bytes());
+            let expected = copied.map(|copied| Within {
+                stored: format!("{package}{copied}").into_bytes(),
+                copied: copied.as_bytes().to_vec(),
+            });
+            assert_eq!(within, expected, "{directory} {target}");
         }
     }
 

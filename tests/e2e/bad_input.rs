@@ -129,6 +129,10 @@ fn mistakes_in_nix_code_are_named() {
             "unknown field `autor`",
         ),
         (r#"{ name = "a"; contents = pkgs.bash; copyToRoot = pkgs.bash; }"#, "give one of them"),
+        (
+            r#"{ name = "a"; copyToRoot = [ pkgs.bash [ "/etc" ] ]; }"#,
+            "`copyToRoot` has the string `/etc`",
+        ),
         (r#"{ name = "a"; copyToRoot = pkgs.writeText "f" ""; }"#, "`copyToRoot`: /nix/store/"),
         (
             r#"{ name = "a"; copyToRoot = [ (pkgs.writeTextDir "f" "1") (pkgs.writeTextDir "f" "2") ]; }"#,

@@ -190,6 +190,48 @@ fn a_link_over_a_directory_of_the_base_is_merged_with_it() {
     }
 }
 
+/// Checks links to directories of the same package, such as `sbin -> bin`, on a base that has directories there.
+#[test]
+fn a_link_within_a_package_over_a_directory_of_the_base_is_merged_with_it() {
+    let mut store = FakeStore::new();
+    let package = add(
+        &mut store,
+        '1',
+        "package",
+        &[],
+        &[
+            ("bin/tool", "tool"),
+            ("bin/deep/x", "x"),
+            ("sbin", "-> bin"),
+            ("usr/lib/x", "x"),
+            ("usr/lib64", "-> ../usr/./lib"),
+        ],
+    );
+    let base = store.root().join("base");
+    let items = [
+        Item::Directory("sbin/deep/", 0o711),
+        Item::File("sbin/apk", b"apk"),
+        Item::Directory("usr/lib64/old/", 0o755),
+    ];
+    let files = BaseFiles::new(&[layer(&items)], |tar| (OCI_LAYER.to_owned(), tar.to_vec()));
+    write_files(&base, &files.directory());
+    let options = |policy: &str| json!({"fromImage": base, "copyToRoot": [print(&package)], "directoryLinks": policy});
+    let said = build(&store, &options("merge"));
+    assert!(!said.contains("directories of the base image"), "{said}");
+    let root = root(&store);
+    for (name, expected) in [
+        ("sbin/apk", "f"),
+        ("sbin/tool", "/bin/tool"),
+        ("sbin/deep/x", "/bin/deep/x"),
+        ("usr/lib64/x", "/usr/lib/x"),
+    ] {
+        assert_eq!(root[name], expected, "{name}");
+    }
+    let said = build(&store, &options("replace"));
+    assert!(said.contains("in these: /sbin, /usr/lib64\n"), "{said}");
+    assert_eq!(self::root(&store)["sbin"], "bin");
+}
+
 /// Returns the names of the store paths in each layer, with a slash if they are copied to `/`.
 fn layers(store: &FakeStore) -> Vec<String> {
     let spec = ImageSpec::read(&store.root().join("image.json")).unwrap();

@@ -12,7 +12,7 @@ use crate::image_path::{ImagePath, MOST_LINKS, components, split};
 use crate::layer::Error;
 use crate::layer::base_tree::{Attributes, BaseTree};
 use crate::layer::contents::{LayerContents, MergedFiles};
-use crate::layer::links::{child_target, directory_behind, into_store};
+use crate::layer::links::{Within, child_target, directory_behind, into_store};
 use crate::layer::nix_database::DATABASE_DIR;
 use crate::layer::node::{Children, Node, TreeEntry};
 use crate::layer::permissions::{Given, RulesOf};
@@ -227,8 +227,9 @@ impl<'c> Merge<'c> {
             return Err(Error::LinkOverDirectory { name, path: source.clone() });
         }
         let is_merging = self.links == DirectoryLinks::Merge || !is_over_base;
+        let (stored, target) = self.ends_of(target, source, depth);
         let behind = match is_merging && depth < MOST_LINKS {
-            true => directory_behind(self.store, target)?,
+            true => directory_behind(self.store, &stored)?,
             false => None,
         };
         let Some(mut behind) = behind else {
@@ -243,13 +244,27 @@ impl<'c> Merge<'c> {
         self.directory_at(&place, attributes, Some(&source))?;
         for child in behind.children()? {
             let entry = TreeEntry::Symlink {
-                target: child_target(target, &child),
+                target: child_target(&target, &child),
                 source: behind.path_of(&child),
                 given,
             };
             self.link(&place, child.name(), entry, depth + 1)?;
         }
         Ok(())
+    }
+
+    /// Returns where a link leads in the store, and in the image. The links that merging makes, at a depth, are for
+    /// files of the store.
+    fn ends_of(&self, target: &[u8], source: &Path, depth: usize) -> (Vec<u8>, Vec<u8>) {
+        if depth > 0 {
+            let stored = self.store.logical(source).as_os_str().as_bytes().to_vec();
+            return (stored, target.to_vec());
+        }
+        let directory = source.parent().unwrap_or(source);
+        match Within::of(self.store, directory, target) {
+            Some(Within { stored, copied }) => (stored, copied),
+            None => (target.to_vec(), target.to_vec()),
+        }
     }
 
     /// Adds a file or a link.
