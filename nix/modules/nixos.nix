@@ -14,10 +14,16 @@ let
     if value == null || value == false then [ ]
     else if value == true then [ "--${name}" ]
     else if lib.isList value then lib.concatMap (option name) value
-    else [ "--${name}=${toString value}" ];
+    else [ "--${name}=${text value}" ];
+  # The text of a value. A path below a flake is in the store: the system has to have it.
+  text = value: if builtins.isPath value && isStored value then "${value}" else toString value;
+  isStored = file: lib.hasPrefix "${builtins.storeDir}/" (toString file);
 
   # The ports of the addresses in `settings`, which may differ from `port`.
   listenPorts = portsOf "listen";
+  isLocal = lib.all
+    (address: lib.any (prefix: lib.hasPrefix prefix (toString address)) [ "127." "localhost:" "[::1]:" ])
+    (lib.toList cfg.settings.listen);
   hasLowPort = lib.any (port: port < 1024) (listenPorts ++ portsOf "admin-listen");
   portsOf = name: map (portOf name) (lib.filter (address: address != null) (lib.toList (cfg.settings.${name} or null)));
   portOf = name: address:
@@ -71,7 +77,7 @@ let
   # Declares an option that may be null.
   optional = type: attributes: mkOption ({ type = types.nullOr type; default = null; } // attributes);
 
-  sources = lib.optional (cfg.images != { }) "/etc/stowage/images" ++ cfg.directories;
+  sources = lib.optional (cfg.images != { }) "/etc/stowage/images" ++ map text cfg.directories;
   hasAcme = cfg.tls.acmeHost != null;
   usesNix = cfg.packages != null;
 in
@@ -225,10 +231,19 @@ in
       }
     ] ++ map
       ({ option, file }: {
-        assertion = !lib.hasPrefix "${builtins.storeDir}/" (toString file);
+        assertion = !isStored file;
         message = "services.stowage.${option} is in the Nix store, where everybody can read it: give the path of a file elsewhere as a string.";
       })
-      secrets;
+      secrets
+    ++ map
+      ({ option, file, ... }: {
+        assertion = (cfg.settings.${option} or null) == null;
+        message = "services.stowage.settings.${option} is given twice: `${toString cfg.settings.${option}}`, and `${toString file}` by an option of its own.";
+      })
+      credentials;
+
+    warnings = lib.optional (cfg.openFirewall && isLocal)
+      "services.stowage.openFirewall has no effect: the server only listens on this machine itself. Set `listenAddress`, for example to `[::]`.";
 
     services.stowage.settings = {
       listen = lib.mkDefault "${cfg.listenAddress}:${toString cfg.port}";
@@ -238,8 +253,8 @@ in
       require-sigs = mkIf (usesNix && cfg.requireSigs) (lib.mkDefault true);
       roots = mkIf usesNix (lib.mkDefault "/var/lib/stowage/roots");
       storage = mkIf (cfg.storage != null) (lib.mkDefault cfg.storage);
-      tls-cert = mkIf hasAcme (lib.mkDefault "/var/lib/acme/${cfg.tls.acmeHost}/fullchain.pem");
-      tls-key = mkIf hasAcme (lib.mkDefault "/var/lib/acme/${cfg.tls.acmeHost}/key.pem");
+      tls-cert = mkIf (hasAcme && cfg.tls.certificate == null) (lib.mkDefault "/var/lib/acme/${cfg.tls.acmeHost}/fullchain.pem");
+      tls-key = mkIf (hasAcme && cfg.tls.key == null) (lib.mkDefault "/var/lib/acme/${cfg.tls.acmeHost}/key.pem");
     };
 
     # The server notices changes of these images, and is not restarted for them.
@@ -273,7 +288,10 @@ in
         Restart = "on-failure";
 
         DynamicUser = true;
-        SupplementaryGroups = lib.optional hasAcme config.security.acme.certs.${cfg.tls.acmeHost}.group;
+        SupplementaryGroups = lib.optional hasAcme (
+          config.security.acme.certs.${cfg.tls.acmeHost}.group or
+            (throw "services.stowage.tls.acmeHost: `security.acme.certs` has no certificate `${cfg.tls.acmeHost}`")
+        );
         StateDirectory = "stowage";
         CacheDirectory = "stowage";
         StateDirectoryMode = "0700";

@@ -18,6 +18,7 @@ let
   set = mkOption { type = types.lazyAttrsOf types.anything; default = { }; };
   options.options = {
     assertions = mkOption { type = types.listOf types.anything; default = [ ]; };
+    warnings = mkOption { type = types.listOf types.str; default = [ ]; };
     environment.etc = set;
     networking.firewall.allowedTCPPorts = mkOption { type = types.listOf types.port; default = [ ]; };
     nix.package = mkOption { type = types.package; default = pkgs.nix; };
@@ -48,7 +49,7 @@ let
       openFirewall = true;
     };
     tls = {
-      directories = [ "/srv/100% images" ];
+      directories = [ "/srv/100% images" /srv/more ];
       listenAddress = "[::]";
       port = 443;
       tls = { certificate = "/var/lib/secrets/registry.pem"; key = "/var/lib/secrets/registry.key"; };
@@ -80,14 +81,16 @@ let
     keyless = { directories = [ "/srv" ]; tls.certificate = "/c"; };
     stored = { directories = [ "/srv" ]; tls = { certificate = ./hello.py; key = "${./hello.py}"; }; };
     storedEnvironment = { directories = [ "/srv" ]; environmentFile = "${./hello.py}"; };
+    twice = { directories = [ "/srv" ]; htpasswd = "/var/lib/secrets/htpasswd"; settings.htpasswd = "/etc/htpasswd"; };
     both = { directories = [ "/srv" ]; tls = { certificate = "/c"; key = "/k"; acmeHost = "registry.example"; }; };
   };
-  evaluated = lib.mapAttrs
-    (_: service: orElse (eval [ ../../nix/modules/nixos.nix options ]) evalSystem {
-      services.stowage = service // { enable = true; };
-      security.acme.certs."registry.example".group = "acme";
-    })
-    systems;
+  # A certificate that the system does not have.
+  withoutCertificate = evalService "other.example" systems.acme;
+  evaluated = lib.mapAttrs (_: evalService "registry.example") systems;
+  evalService = certificate: service: (orElse (eval [ ../../nix/modules/nixos.nix options ]) evalSystem) {
+    services.stowage = service // { enable = true; };
+    security.acme.certs.${certificate}.group = "acme";
+  };
   accepted = removeAttrs evaluated (lib.attrNames mistakes);
 
   flake = orElse (eval [ ../../nix/modules/images.nix outputs ]) evalPerSystem {
@@ -131,6 +134,7 @@ in
   systems = lib.mapAttrs
     (_: config: {
       command = builtins.unsafeDiscardStringContext config.systemd.services.stowage.serviceConfig.ExecStart;
+      inherit (config) warnings;
       failed = map (assertion: assertion.message) (lib.filter (assertion: !assertion.assertion) config.assertions);
       firewall = config.networking.firewall.allowedTCPPorts;
       capabilities = config.systemd.services.stowage.serviceConfig.AmbientCapabilities;
@@ -138,6 +142,7 @@ in
     })
     evaluated;
   mistakes = lib.attrNames mistakes;
+  groups = withoutCertificate.systemd.services.stowage.serviceConfig.SupplementaryGroups;
   # The configurations without a mistake.
   inherit accepted;
   # The unit of each, and the directory of images.

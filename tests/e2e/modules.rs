@@ -5,16 +5,19 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::serve::until;
-use crate::support::{REPOSITORY, build, check, nix, program_of, run, stowage};
+use crate::support::{REPOSITORY, build, check, nix, program_of, run, stderr, stowage};
 
 fn evaluate(attribute: &str) -> Value {
+    serde_json::from_str(&run(&mut evaluation(attribute))).unwrap()
+}
+
+fn evaluation(attribute: &str) -> Command {
     let function = format!(
         "pkgs: (import {}/tests/e2e/modules.nix {{ inherit pkgs; }}).{attribute}",
         REPOSITORY
     );
     let packages = ".#legacyPackages.x86_64-linux";
-    let json = run(&mut nix(&["eval", "--impure", "--json", packages, "--apply", &function]));
-    serde_json::from_str(&json).unwrap()
+    nix(&["eval", "--impure", "--json", packages, "--apply", &function])
 }
 
 /// Returns a service's command, without the store path of its program.
@@ -46,7 +49,7 @@ fn options_of_the_service_are_arguments() {
     // A `%` is doubled for systemd, except in `%d`, the directory of credentials.
     assert_eq!(
         command(&systems, "tls"),
-        r#""--grace=30" "--listen=[::]:443" "--max-connections=512" "--quiet" --tls-cert=%d/certificate --tls-key=%d/key --htpasswd=%d/htpasswd "--jobs=1" "/srv/100%% images""#
+        r#""--grace=30" "--listen=[::]:443" "--max-connections=512" "--quiet" --tls-cert=%d/certificate --tls-key=%d/key --htpasswd=%d/htpasswd "--jobs=1" "/srv/100%% images" "/srv/more""#
     );
     assert_eq!(
         command(&systems, "packages"),
@@ -75,6 +78,10 @@ fn options_of_the_service_are_arguments() {
         ("stored", "tls.key is in the Nix store"),
         ("storedEnvironment", "environmentFile is in the Nix store"),
         ("storage", "storage is for images of `packages`"),
+        (
+            "twice",
+            "htpasswd is given twice: `/etc/htpasswd`, and `/var/lib/secrets/htpasswd` by an",
+        ),
         ("hidden", "`a:b` has the place of another image's directory"),
         ("unsigned", "requireSigs is for images of `packages`"),
     ] {
@@ -84,7 +91,17 @@ fn options_of_the_service_are_arguments() {
     }
     for name in ["images", "tls", "acme", "packages", "low", "admin", "high"] {
         assert_eq!(systems[name]["failed"], json!([]), "{name}");
+        // The port of a server for this machine alone is opened in vain.
+        let is_warned = ["images", "packages", "admin"].contains(&name);
+        assert_eq!(systems[name]["warnings"].as_array().unwrap().len(), usize::from(is_warned));
     }
+}
+
+#[test]
+fn a_certificate_that_is_not_there_is_named() {
+    let error = stderr(&evaluation("groups").output().unwrap());
+    let message = "tls.acmeHost: `security.acme.certs` has no certificate `registry.example`";
+    assert!(error.contains(message), "{error}");
 }
 
 /// Checks that a name under which the server would not find an image is refused.
