@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Bound;
 
 use thiserror::Error;
@@ -38,9 +39,6 @@ pub enum Change<'a> {
     HardLink(&'a [u8]),
     /// A file, a device or another kind.
     Other,
-    /// A file that is no target of a hard link: it takes the place of what was there, and is not
-    /// kept.
-    Unlinked,
 }
 
 /// Says why the entries of a layer are not valid together.
@@ -103,12 +101,49 @@ pub struct RootTree {
     removed: (usize, BTreeSet<ImagePath>),
     /// The parent of the last name that was resolved, and its path without links.
     last_parent: Option<(ImagePath, ImagePath)>,
+    files: KeptFiles,
+}
+
+/// The files that a tree keeps. Others only take the place of what was there.
+#[derive(Debug, Default)]
+enum KeptFiles {
+    #[default]
+    All,
+    /// Those whose last components have these hashes, sorted.
+    Named(Vec<u64>),
+}
+
+impl KeptFiles {
+    fn are_kept(&self, name: &[u8]) -> bool {
+        match self {
+            Self::All => true,
+            Self::Named(hashes) => hashes.binary_search(&hash(name)).is_ok(),
+        }
+    }
+}
+
+fn hash(name: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// The price of a step on a link's way, in bytes of a budget of memory: it limits the time as well.
 const STEP: u64 = 4;
 
 impl RootTree {
+    /// Makes a tree that keeps, of all files, those that hard links may name: it takes less memory,
+    /// and has the same problems. `give` gives the target of each hard link.
+    pub fn for_hard_links(give: impl FnOnce(&mut dyn FnMut(&[u8]))) -> Self {
+        let mut hashes = Vec::new();
+        give(&mut |target| {
+            hashes.extend(components(target).filter(|part| *part != b".").last().map(hash));
+        });
+        hashes.sort_unstable();
+        hashes.dedup();
+        Self { files: KeptFiles::Named(hashes), ..Self::default() }
+    }
+
     /// Adds an entry. Entries come layer by layer from the bottom up, in the order of each layer.
     /// Returns an estimate of what the links on the way of its names cost, in bytes: an entry below a
     /// short link may have a long path, and takes that much more memory and time than its name.
@@ -160,14 +195,13 @@ impl RootTree {
                 Node { entry, layer: entry.layer, kind: Kind::Symlink(target.to_vec()) }
             }
             Change::Other => Node { entry, layer: entry.layer, kind: Kind::Other },
-            Change::Unlinked => {
-                self.remove_below(&path, usize::MAX);
-                self.remove(&path);
-                return Ok(way);
-            }
         };
         if node.kind != Kind::Directory {
             self.remove_below(&path, usize::MAX);
+        }
+        if node.kind == Kind::Other && !self.files.are_kept(split(path.as_bytes()).1) {
+            self.remove(&path);
+            return Ok(way);
         }
         self.insert(path, node);
         Ok(cost)

@@ -102,7 +102,9 @@ impl BaseLayerBuilder {
                 tree.entries.insert(name, BaseChange::Node(BaseNode::Symlink(target.to_vec())));
                 size + target.len() as u64
             }
-            BaseEntry::HardLink(_) | BaseEntry::Other => tree.add_file(name),
+            // The file at its target is kept while links are checked.
+            BaseEntry::HardLink(target) => HARD_LINK + target.len() as u64 + tree.add_file(name),
+            BaseEntry::Other => tree.add_file(name),
         };
         logged + implied + own
     }
@@ -237,6 +239,9 @@ fn below(name: &ImagePath) -> (Vec<u8>, Vec<u8>) {
     (name.prefix(), [name.as_bytes(), b"0"].concat())
 }
 
+/// The memory that the target of a hard link takes besides its path, in bytes.
+const HARD_LINK: u64 = 120;
+
 /// Estimates the memory, in bytes, that a name takes in the tree of its layer and in the tree of
 /// the whole base.
 fn memory(name: &ImagePath) -> u64 {
@@ -288,6 +293,14 @@ mod tests {
         ] {
             assert_eq!(tree.attributes(&ImagePath::normal(path.as_bytes())), attributes, "{path}");
         }
+    }
+
+    /// Checks that what is kept for hard links is counted: 300,000 of them took 140 MiB.
+    #[test]
+    fn hard_links_cost_the_memory_of_their_targets() {
+        let cost = |entry| BaseLayerBuilder::default().add(b"h", entry);
+        let (target, file) = ([b'a'; 100], cost(BaseEntry::Other));
+        assert!(cost(BaseEntry::HardLink(&target)) >= file + HARD_LINK + 2 * target.len() as u64);
     }
 
     #[test]

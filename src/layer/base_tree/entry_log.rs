@@ -30,7 +30,7 @@ impl EntryLog {
             Change::Directory => (DIRECTORY, None),
             Change::Symlink(target) => (SYMLINK, Some(target)),
             Change::HardLink(target) => (HARD_LINK, Some(target)),
-            Change::Other | Change::Unlinked => (OTHER, None),
+            Change::Other => (OTHER, None),
         };
         if self.parts.last().is_none_or(|part| part.len() >= PART) {
             self.parts.push(Vec::new());

@@ -1,11 +1,10 @@
 //! Checks that the links of a base can be followed where its layers need it.
 //! Stage: layer (pure). Input: the changes of each layer. Output: the first link that can't be.
 
-use std::collections::BTreeSet;
 use std::convert::Infallible;
 
 use super::changes::BaseLayerTree;
-use crate::image_path::{components, shown};
+use crate::image_path::shown;
 use crate::layer::root_tree::{Change, EntryId, LinkProblem, RootTree};
 
 /// The highest price of the links on the ways of names ([`RootTree::apply`]). Real images need a
@@ -18,15 +17,19 @@ const MOST: u64 = 24 << 20;
 /// # Errors
 /// Fails with the index of the layer, from 0 at the bottom, and its first problem.
 pub fn check_links(layers: &[&BaseLayerTree]) -> Result<(), (usize, LinkProblem)> {
-    let linked = linked_names(layers);
-    let (mut tree, mut left) = (RootTree::default(), MOST);
+    let mut tree = RootTree::for_hard_links(|give| {
+        for layer in layers {
+            let Ok(()) = layer.log.replay(|_, _, change| {
+                if let Change::HardLink(target) = change {
+                    give(target);
+                }
+                Ok::<_, Infallible>(())
+            });
+        }
+    });
+    let mut left = MOST;
     for (layer, changes) in layers.iter().enumerate() {
         let checked = changes.log.replay(|index, name, change| {
-            let is_linked = || last(name).is_some_and(|name| linked.contains(name));
-            let change = match change {
-                Change::Other if !is_linked() => Change::Unlinked,
-                change => change,
-            };
             let price = tree.apply(EntryId { layer, index }, name, change)?;
             let after = left.checked_sub(price);
             left = after.ok_or_else(|| LinkProblem::Costly(shown(name)))?;
@@ -35,25 +38,6 @@ pub fn check_links(layers: &[&BaseLayerTree]) -> Result<(), (usize, LinkProblem)
         checked.map_err(|problem| (layer, problem))?;
     }
     Ok(())
-}
-
-/// Returns the last components of the targets of hard links: no other files are looked up.
-fn linked_names(layers: &[&BaseLayerTree]) -> BTreeSet<Vec<u8>> {
-    let mut names = BTreeSet::new();
-    for layer in layers {
-        let Ok(()) = layer.log.replay(|_, _, change| {
-            if let Change::HardLink(target) = change {
-                names.extend(last(target).map(<[u8]>::to_vec));
-            }
-            Ok::<_, Infallible>(())
-        });
-    }
-    names
-}
-
-/// Returns the last component of a path without `.` and `..`.
-fn last(path: &[u8]) -> Option<&[u8]> {
-    components(path).filter(|part| *part != b".").last()
 }
 
 #[cfg(test)]

@@ -132,8 +132,9 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// The default, in bytes: enough for some 200,000 directories and links, or 1,000,000 files.
-    const BYTES: u64 = 40 << 20;
+    /// The default, in bytes: enough for some 280,000 directories and links, 190,000 hard links, or
+    /// 1,300,000 files.
+    const BYTES: u64 = 56 << 20;
 
     /// Makes a budget of `bytes` bytes.
     pub fn of(bytes: u64) -> Self {
