@@ -35,7 +35,7 @@
 , channelURL ? "https://nixos.org/channels/nixpkgs-unstable"
   # The registry by which Nix finds flakes: a file, or a directory with `flake-registry.json`.
 , flake-registry ? null
-  # Settings of nix.conf, in addition to those below.
+  # Settings of nix.conf, in addition to those below; null leaves one out.
 , nixConf ? { }
   # Users and groups in addition to root, nobody and Nix's own, or other settings for these. A user has uid,
   # gid, home, shell, description and groups. The home directory is made, and belongs to the user.
@@ -68,6 +68,9 @@ let
 
   # Users and groups
 
+  check = import ./check-values.nix { inherit lib; } "dockerImage";
+  givenUsers = check.users "users" users;
+  givenGroups = check.groups "groups" groups;
   systemUser = settings: { home = "/var/empty"; shell = "/bin/false"; groups = [ ]; } // settings;
   buildUser = number: lib.nameValuePair "nixbld${toString number}" (systemUser {
     uid = 30000 + number;
@@ -85,12 +88,24 @@ let
   ownUser = lib.optionalAttrs (!isRoot) {
     ${uname} = (person uname) // { inherit uid gid; home = userHome; groups = [ gname ]; description = "Nix user"; };
   };
-  allUsers = defaultUsers // ownUser // lib.mapAttrs
+  allUsers = numbered "users" "uid" (defaultUsers // ownUser // lib.mapAttrs
     (user: settings: (defaultUsers.${user} or ownUser.${user} or (person user)) // settings)
-    users;
-  allGroups = recursiveUpdate
+    givenUsers);
+  allGroups = numbered "groups" "gid" (recursiveUpdate
     ({ root.gid = 0; nixbld.gid = 30000; nobody.gid = 65534; } // lib.optionalAttrs (gid != 0) { ${gname} = { inherit gid; }; })
-    groups;
+    givenGroups);
+
+  # The accounts of an option, each of which must have a number, and no two the same one.
+  numbered = option: number: accounts:
+    let
+      without = lib.filter (name: !(accounts.${name} ? ${number})) (lib.attrNames accounts);
+      sharing = lib.filter (names: lib.length names > 1) (lib.attrValues
+        (lib.groupBy (name: toString accounts.${name}.${number}) (lib.attrNames accounts)));
+    in
+    if without != [ ] then check.complain "${option}.${lib.head without}" "has no `${number}`"
+    else if sharing != [ ] then
+      check.complain option "have one number, ${toString accounts.${lib.head (lib.head sharing)}.${number}}, for ${toString (lib.head sharing)}"
+    else accounts;
 
   passwd = mapAttrsToList
     (user: { uid, gid, home, shell, description, ... }:
@@ -99,7 +114,7 @@ let
   shadow = mapAttrsToList (user: _: "${user}:!:1::::::") allUsers;
   membersOf = group: lib.attrNames (lib.filterAttrs (_: user: lib.elem group user.groups) allUsers);
   group = mapAttrsToList
-    (group: { gid, ... }: "${group}:x:${toString gid}:${concatStringsSep "," (membersOf group)}")
+    (group: { gid, members ? [ ], ... }: "${group}:x:${toString gid}:${concatStringsSep "," (lib.unique (membersOf group ++ members))}")
     allGroups;
 
   unknownGroups = lib.filter (group: !(allGroups ? ${group})) (lib.concatMap (user: user.groups) (lib.attrValues allUsers));
@@ -110,13 +125,13 @@ let
 
   # The elements of a list are separated by spaces.
   nixConfValue = value: if lib.isBool value then lib.boolToString value else toString value;
-  nixConfLines = mapAttrsToList (setting: value: "${setting} = ${nixConfValue value}") ({
+  nixConfLines = mapAttrsToList (setting: value: "${setting} = ${nixConfValue value}") (check.present ({
     # A user other than root builds as that user.
     build-users-group = if isRoot then "nixbld" else "";
     # The container is already isolated.
     sandbox = false;
     trusted-public-keys = [ "cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=" ];
-  } // nixConf);
+  } // nixConf));
 
   # The manifest of the profile, which `nix-env` reads.
   manifest = pkgs.writeText "manifest.nix" ''

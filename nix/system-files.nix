@@ -22,50 +22,17 @@
 , architecture
 }:
 let
-  inherit (lib) all attrNames concatStringsSep elem filter isAttrs isBool isInt isList isString mapAttrs;
-  complain = option: problem: throw "stowage.${function}: `${option}` ${problem}";
-  show = value: if isString value then "`${value}`" else if isAttrs value then "a set" else if lib.isFunction value then "a function" else builtins.toJSON value;
-  isIn = option: path: if builtins.match "[A-Za-z0-9_-]+" path != null then "${option}.${path}" else "${option}.\"${path}\"";
-
-  # Checks a value, and returns it.
-  must = option: kind: check: value: if check value then value else complain option "must be ${kind}, not ${show value}";
-  keys = option: known: value:
-    let
-      set = must option "a set" isAttrs value;
-      unknown = filter (key: !elem key known) (attrNames set);
-    in
-    if unknown == [ ] then set
-    else complain (isIn option (lib.head unknown)) "is none of ${concatStringsSep ", " (map (key: "`${key}`") known)}";
-  checked = option: kinds: value: mapAttrs
-    (key: value:
-      if value == null then null
-      else kinds.${key} (isIn option key) value)
-    (keys option (attrNames kinds) value);
-  present = lib.filterAttrs (_: value: value != null);
-  each = option: check: set: mapAttrs (name: value: check name (isIn option name) value) (must option "a set" isAttrs set);
-
-  line = option: must option "a string of one line without a colon"
-    (text: isString text && builtins.match "[^:\n]*" text != null);
-  isPath = path: isString path && lib.hasPrefix "/" path && builtins.match "[^\n]*" path != null;
-  fieldPath = option: value: line option (must option "an absolute path" isPath value);
-  id = option: must option "a number from 0 to 4294967294" (number: isInt number && number >= 0 && number < 4294967295);
-  nameOf = option: must option "a name of letters, digits, `_`, `.` and `-`, or a number"
-    (name: isInt name && name >= 0 || isString name && builtins.match "[A-Za-z0-9_][A-Za-z0-9_.-]*[$]?" name != null);
-  asText = check: option: value: toString (check option value);
-  names = option: value: lib.imap0 (place: asText nameOf "${option}[${toString place}]") (must option "a list of names" isList value);
+  inherit (lib) all attrNames concatStringsSep elem filter isAttrs isBool isInt isString mapAttrs;
+  inherit (import ./check-values.nix { inherit lib; } "stowage.${function}")
+    asText checked complain groups isIn isPath keys must nameOf present users;
   mode = option: must option "a string of octal digits such as `0755` or `1777`"
     (mode: isString mode && builtins.match "[0-7]{3,4}" mode != null);
 
-  account = kinds: name: option: value:
-    if builtins.match "[A-Za-z_][A-Za-z0-9_.-]{0,30}[$]?" name == null
-    then complain option "is no name of an account: up to 32 letters, digits, `_`, `.` and `-`, and no digit first"
-    else present (checked option kinds value);
+
   givenAccounts = keys "accounts" [ "users" "groups" ] accounts;
   checkedAccounts = {
-    users = each "accounts.users"
-      (account { uid = id; gid = id; home = fieldPath; shell = fieldPath; groups = names; description = line; })
-      (givenAccounts.users or { });
-    groups = each "accounts.groups" (account { gid = id; members = names; }) (givenAccounts.groups or { });
+    users = users "accounts.users" (givenAccounts.users or { });
+    groups = groups "accounts.groups" (givenAccounts.groups or { });
   };
 
   owned = { inherit mode; user = asText nameOf; group = asText nameOf; };

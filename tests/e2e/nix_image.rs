@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use crate::support::{Docker, Image, REPOSITORY, build, nix, run};
+use crate::support::{Docker, Image, REPOSITORY, build, nix, run, stderr};
 
 fn shell(docker: &Docker, reference: &str, script: &str) -> String {
     docker.container(reference, &["/root/.nix-profile/bin/bash", "-ec", script])
@@ -91,6 +91,29 @@ fn another_user_can_build_in_the_flakes_image() {
 
 /// Checks that the tarball can be made in Nix's sandbox, which has no `/var/tmp` and no other
 /// programs.
+/// Checks that mistakes in accounts are named at evaluation.
+#[test]
+fn mistakes_in_accounts_of_the_flakes_image_are_named() {
+    for (arguments, message) in [
+        ("{ users.alice = { }; }", "`users.alice` has no `uid`"),
+        ("{ users.alice = { uid = 7; shel = \"/x\"; }; }", "`users.alice.shel` is none of"),
+        ("{ users.alice.uid = \"7\"; }", "`users.alice.uid` must be a number"),
+        ("{ users.\"a:b\".uid = 7; }", "`users.\"a:b\"` is no name of an account"),
+        ("{ uid = 7; users.alice.uid = 7; }", "`users` have one number, 7, for alice nix"),
+        ("{ groups.x = { }; }", "`groups.x` has no `gid`"),
+        (
+            "{ users.alice = { uid = 7; groups = [ \"x\" ]; }; }",
+            "`users` are in groups that `groups` lacks: x",
+        ),
+    ] {
+        let apply = format!("image: (image.override {arguments}).drvPath");
+        let image = ".#packages.x86_64-linux.dockerImage";
+        let output = nix(&["eval", "--raw", image, "--apply", &apply]).output().unwrap();
+        let said = stderr(&output);
+        assert!(!output.status.success() && said.contains(message), "{arguments}: {said}");
+    }
+}
+
 #[test]
 fn a_tarball_is_made_in_a_derivation() {
     let tarball = build("checks.x86_64-linux.nixTarball");
