@@ -180,3 +180,13 @@ fn what_is_wrong_is_said_and_nothing_is_left() {
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("nowhere.tar"), "{}", stderr(&output));
 }
+
+/// Checks that a pipe is refused at once, since an archive is read more than once.
+#[test]
+fn a_pipe_is_no_archive() {
+    let store = image(&[]);
+    nix::unistd::mkfifo(&store.root().join("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let output = flatten(&store, &["fifo"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("fifo: is no image: it is a pipe"), "{}", stderr(&output));
+}

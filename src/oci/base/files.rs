@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Component, Path, PathBuf};
 
 use tar::EntryType;
@@ -79,6 +80,11 @@ impl<'s> Files<'s> {
     /// Fails with [`Problem::Read`], [`Problem::NotAnImage`], [`Problem::Truncated`] or
     /// [`Problem::Unpack`] if it can't be read or listed.
     pub fn open(store: &'s Store, path: &Path) -> Result<Self, Problem> {
+        if is_pipe(&store.locate(path)) {
+            let reason =
+                "it is a pipe, and an archive is read more than once: write it to a file first";
+            return Err(Problem::NotAnImage(reason.to_owned()));
+        }
         let path = without_links(store, path)?;
         let physical = store.locate(&path);
         let read_error = |source| Problem::Read { file: path.clone(), source };
@@ -201,6 +207,12 @@ pub fn without_links(store: &Store, path: &Path) -> Result<PathBuf, Problem> {
         path = path.parent().unwrap_or(Path::new("/")).join(target);
     }
     Err(Problem::Read { source: io::Error::other("too many levels of symbolic links"), file: path })
+}
+
+/// Returns whether a path leads to a pipe or FIFO, also `/dev/stdin` and what a shell writes for `<(…)`:
+/// the target of these links has no path.
+fn is_pipe(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo())
 }
 
 /// Checks that bytes can begin a tar archive, to tell another format from a damaged archive.
