@@ -11,11 +11,6 @@
         # nixpkgs, with stowage's functions as pkgs.stowage.
         pkgs = stowage.legacyPackages.${system};
 
-        users = pkgs.stowage.dockerTools.fakeNss.override {
-          extraPasswdLines = [ "postgres:x:70:70:PostgreSQL:/var/lib/postgresql:/bin/sh" ];
-          extraGroupLines = [ "postgres:x:70:" ];
-        };
-        directories = pkgs.runCommand "directories" { } "mkdir -p $out/tmp $out/var/lib/postgresql $out/run/postgresql";
         start = pkgs.writeShellScript "start" ''
           set -eu
           export PATH=${nixpkgs.lib.makeBinPath [ pkgs.postgresql pkgs.coreutils ]}
@@ -30,14 +25,13 @@
         default = pkgs.stowage.buildImage {
           name = "postgresql";
           tag = "v1";
-          copyToRoot = [ users directories pkgs.stowage.dockerTools.binSh ];
-          perms = [
-            { path = directories; regex = "/tmp$"; mode = "1777"; }
-            { path = directories; regex = "/postgresql$"; mode = "0750"; uid = 70; gid = 70; }
-          ];
+          accounts.users.postgres = { uid = 70; home = "/var/lib/postgresql"; };
+          user = "postgres";
+          tmp = true;
+          directories."/run/postgresql".user = "postgres";
+          copyToRoot = pkgs.stowage.dockerTools.binSh;
           config = {
             Entrypoint = [ start ];
-            User = "postgres";
             Env = [ "PGDATA=/var/lib/postgresql/data" "PATH=${pkgs.postgresql}/bin" "PGHOST=/run/postgresql" ];
             ExposedPorts."5432/tcp" = { };
             Volumes."/var/lib/postgresql" = { };

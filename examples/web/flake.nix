@@ -31,22 +31,17 @@
             }
           }
         '';
-        users = pkgs.stowage.dockerTools.fakeNss.override {
-          extraPasswdLines = [ "web:x:1000:1000:web:/tmp:/noshell" ];
-          extraGroupLines = [ "web:x:1000:" ];
-        };
-        directories = pkgs.runCommand "directories" { } "mkdir -p $out/tmp";
       in
       {
         # nix run .#default.copyToDockerDaemon && docker run --publish 8080:8080 web:v1
         default = pkgs.stowage.buildImage {
           name = "web";
           tag = "v1";
-          copyToRoot = [ users directories ];
-          perms = [{ path = directories; regex = "/tmp$"; mode = "1777"; }];
+          accounts.users.web.uid = 1000;
+          user = "web";
+          tmp = true;
           config = {
             Cmd = [ "${pkgs.nginx}/bin/nginx" "-e" "/dev/stderr" "-c" settings ];
-            User = "web";
             ExposedPorts."8080/tcp" = { };
             # The certificates with which the service checks other servers.
             Env = [ "SSL_CERT_FILE=${pkgs.cacert}/etc/ssl/certs/ca-bundle.crt" ];
