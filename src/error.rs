@@ -3,13 +3,21 @@
 
 use std::io;
 
-/// Returns an error and its causes in one line.
+/// The length of the longest message, in bytes: a message may quote a value of any length from a
+/// document.
+const LONGEST: usize = 16 << 10;
+
+/// Returns an error and its causes, of which a message has at most 16 KiB.
 pub fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
         text += &format!(": {error}");
         cause = error.source();
+    }
+    if text.len() > LONGEST {
+        text.truncate(text.floor_char_boundary(LONGEST));
+        text.push('…');
     }
     text
 }
@@ -35,5 +43,17 @@ pub trait Hint: std::error::Error {
             cause = error.source();
         }
         false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_bounded() {
+        let said = |length: usize| with_causes(&io::Error::other("é".repeat(length)));
+        assert_eq!(said(LONGEST / 2), "é".repeat(LONGEST / 2));
+        assert_eq!(said(LONGEST * 2), "é".repeat(LONGEST / 2) + "…");
     }
 }

@@ -5,6 +5,7 @@
 use serde_json::{Value, json};
 
 use crate::digest::BlobDigest;
+use crate::oci::unpack::parse_json;
 use crate::oci::{Annotations, Blob, IMAGE_MANIFEST, annotated};
 use crate::outgoing::Tag;
 use crate::proof::AttachedDocument;
@@ -112,7 +113,7 @@ impl Attachment {
     /// Wraps the manifest of a document that another place has. Returns `None` if the manifest does not refer to
     /// the image.
     pub fn of_manifest(image: BlobDigest, artifact_type: &str, manifest: Blob) -> Option<Self> {
-        let found: Value = serde_json::from_slice(&manifest.bytes).ok()?;
+        let found: Value = parse_json(&manifest.bytes).ok()?;
         let (media_type, size) = (&found["subject"]["mediaType"], &found["subject"]["size"]);
         let (media_type, size) = (media_type.as_str()?.to_owned(), size.as_u64()?);
         let subject = Subject { media_type, digest: image, size };

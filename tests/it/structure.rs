@@ -290,7 +290,19 @@ fn mistakes_in_documents_are_named() {
     for level in 1..40 {
         bomb += &format!("a{level}: &a{level} [*a{0}, *a{0}]\n", level - 1);
     }
-    assert!(stderr(&test(&store, &bomb, &[])).contains("it is too large"));
+    let text = "x".repeat(100_000);
+    let of_text = format!("a: &a {text}\nb:\n{}", "- *a\n".repeat(20_000));
+    let nested = (0..60)
+        .fold(format!("&z {}", text.repeat(30)), |inner, level| format!("&n{level} [{inner}]"));
+    let nested = format!("a: {nested}");
+    let wide = format!("{{\"a\": [{}0]}}", "0,".repeat(200_000));
+    let wide_key = format!("[[{}", "0,".repeat(200_000));
+    for document in [bomb, of_text, nested, wide, wide_key] {
+        assert!(stderr(&test(&store, &document, &[])).contains("it is too large"));
+    }
+    // A message quotes what is wrong, and is short all the same.
+    let long = format!("schemaVersion: {text}");
+    assert!(stderr(&test(&store, &long, &[])).len() < 20_000);
 }
 
 /// Checks that tests find the files of a base image's layers, and those of any archive.

@@ -25,8 +25,8 @@ pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     serde_json::from_slice(bytes).map_err(|error| error.to_string())
 }
 
-/// Counts brackets and commas outside of strings. A document has at most one value more.
-fn values(json: &[u8]) -> usize {
+/// Counts brackets and commas outside of strings. A document of JSON has at most one value more.
+pub fn values(json: &[u8]) -> usize {
     let (mut count, mut in_string, mut escaped) = (0, false, false);
     for byte in json {
         match byte {

@@ -14,7 +14,7 @@ mod tar_blocks;
 mod tar_error;
 mod tar_reader;
 
-pub use document::{CONFIG, MANIFEST, parse_json};
+pub use document::{CONFIG, MANIFEST, parse_json, values};
 pub use limits::{Budget, Counted, Limited, UnpackLimits};
 pub use member::Member;
 pub use pax::Records;

@@ -13,6 +13,7 @@ use super::error::ClientError;
 use super::exchange::{Exchange, Outcome, Payload, Proof, Request};
 use super::no_answer::NoAnswer;
 use crate::foreign::PublicUrl;
+use crate::oci::unpack::parse_json;
 
 /// The user name that marks a password as a refresh token (docker-credential-helpers).
 const TOKEN_USER: &str = "<token>";
@@ -100,7 +101,7 @@ pub fn basic(user: &str, password: &str) -> String {
 
 /// Returns the token in an answer; services use one of two names for it, or both.
 fn token_in(body: &[u8]) -> Option<String> {
-    let json: Value = serde_json::from_slice(body).unwrap_or_default();
+    let json: Value = parse_json(body).unwrap_or_default();
     let texts = ["token", "access_token"].map(|name| json[name].as_str());
     let token = texts.into_iter().flatten().find(|token| !token.is_empty());
     token.map(str::to_owned)

@@ -8,9 +8,13 @@ use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::error::DocumentError;
+use crate::oci::unpack::values;
 
 /// The most nodes of a document: a few bytes with YAML's aliases can stand for very many.
 const NODES: usize = 100_000;
+/// The number of bytes of text that count as one node more where text is copied.
+const TEXT: usize = 64;
+const TOO_LARGE: &str = "it is too large: it has too many values, or too many within each other";
 /// The most lists and maps that may be nested.
 const DEPTH: usize = 64;
 
@@ -56,6 +60,9 @@ impl Value {
 
 /// Parses JSON.
 pub fn of_json(text: &str) -> Result<YamlNode, DocumentError> {
+    if values(text.as_bytes()) > NODES {
+        return Err(DocumentError::new(None, "", TOO_LARGE));
+    }
     serde_json::from_str(text).map_err(|error| {
         // The position is kept in fields of its own, so that it is cut off from the reason.
         let reason = error.to_string();
@@ -129,6 +136,10 @@ impl<'de> Visitor<'de> for JsonVisitor {
 
 /// Parses YAML: one document.
 pub fn of_yaml(text: &str) -> Result<YamlNode, DocumentError> {
+    // The parser keeps all tokens of a list or map in brackets that may yet be a key.
+    if text.bytes().filter(|byte| b",[{?".contains(byte)).count() > NODES {
+        return Err(DocumentError::new(None, "", TOO_LARGE));
+    }
     let mut reader =
         YamlReader { events: Parser::new_from_str(text), anchors: BTreeMap::new(), nodes: 0 };
     let mut document = None;
@@ -180,16 +191,17 @@ impl<'t> YamlReader<'t> {
         let error = |reason: &str| DocumentError::new(at, "", reason);
         self.nodes += 1;
         if self.nodes > NODES || depth > DEPTH {
-            return Err(error(
-                "it is too large: it has too many values, or too many within each other",
-            ));
+            return Err(error(TOO_LARGE));
         }
         let (value, anchor) = match event {
             Event::Alias(anchor) => {
-                let node = self.anchors.get(&anchor).cloned();
+                let node = self.anchors.get(&anchor);
                 let node = node.ok_or_else(|| error("the alias stands for what it is in"))?;
-                self.nodes += size(&node);
-                return Ok(YamlNode { at, ..node });
+                self.nodes += size(node);
+                if self.nodes > NODES {
+                    return Err(error(TOO_LARGE));
+                }
+                return Ok(YamlNode { at, ..node.clone() });
             }
             Event::Scalar(text, style, anchor, tag) => {
                 let is_plain = style == ScalarStyle::Plain && tag.is_none();
@@ -212,8 +224,11 @@ impl<'t> YamlReader<'t> {
         };
         let node = YamlNode { at, value };
         if anchor > 0 {
-            self.anchors.insert(anchor, node.clone());
             self.nodes += size(&node);
+            if self.nodes > NODES {
+                return Err(DocumentError::new(at, "", TOO_LARGE));
+            }
+            self.anchors.insert(anchor, node.clone());
         }
         Ok(node)
     }
@@ -264,11 +279,15 @@ impl<'t> YamlReader<'t> {
     }
 }
 
-/// Returns the number of nodes below a node.
+/// Returns the number of nodes at a node and below it. Long text counts as several.
 fn size(node: &YamlNode) -> usize {
     match &node.value {
-        Value::Null | Value::Text { .. } => 1,
+        Value::Null => 1,
+        Value::Text { text, .. } => 1 + text.len() / TEXT,
         Value::List(list) => 1 + list.iter().map(size).sum::<usize>(),
-        Value::Map(map) => 1 + map.iter().map(|(_, node)| size(node)).sum::<usize>(),
+        Value::Map(map) => {
+            let entry = |(key, node): &(String, YamlNode)| key.len() / TEXT + size(node);
+            1 + map.iter().map(entry).sum::<usize>()
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Parses files with credentials: Docker's `config.json` and podman's `auth.json`.
 //! Stage: registry (pure). Input: a file's text and a repository. Output: [`AuthEntry`]s.
 
+use crate::oci::unpack::parse_json;
 use std::collections::BTreeMap;
 
 use base64::Engine;
@@ -90,7 +91,7 @@ impl AuthFile {
         }
         // Parse without a type first: serde would accept an array as well, and take its items for
         // the fields in order.
-        match serde_json::from_slice(text)? {
+        match parse_json(text).map_err(serde::de::Error::custom)? {
             Value::Null => Ok(Self::default()),
             object @ Value::Object(_) => serde_json::from_value(object),
             _ => Err(serde::de::Error::custom("it is not an object")),
