@@ -7,7 +7,7 @@ use std::io;
 use std::path::Path;
 
 use super::Error;
-use super::base_tree::{Attributes, BaseEntry, BaseLayerBuilder, BaseLayerTree};
+use super::base_tree::{Attributes, BaseEntry, BaseLayerBuilder, BaseLayerTree, BaseTree};
 use super::contents::LayerContents;
 use super::header::Entry;
 use super::node::{Children, Node, TreeEntry};
@@ -15,7 +15,7 @@ use super::permissions::{Given, RulesOf};
 use super::pieces::Pieces;
 use super::scan::{Child, Directory, Kind};
 use super::tar::TarWriter;
-use super::tree::{DIRECTORY, layer_tree};
+use super::tree::{DIRECTORY, DirectoryLinks, layer_tree, root_outline};
 use crate::sink::Sink;
 use crate::store::Store;
 
@@ -40,6 +40,31 @@ pub fn write_layer(store: &Store, contents: &LayerContents, out: impl Sink) -> R
 /// Fails if a directory or link of the sources can't be read.
 pub fn outline_layer(store: &Store, contents: &LayerContents) -> Result<BaseLayerTree, Error> {
     walk(store, contents, Outline(BaseLayerBuilder::default())).map(|outline| outline.0.finish())
+}
+
+/// Notes the directories whose mode or owner the rules of a layer set, in the tree that the layers above meet: they
+/// keep these where no rule of their own says otherwise.
+///
+/// # Errors
+/// Fails if a directory or link of the sources can't be read.
+pub fn note_given(
+    store: &Store,
+    contents: &LayerContents,
+    below: &mut BaseTree,
+) -> Result<(), Error> {
+    let found = root_outline(store, contents, &contents.over, DirectoryLinks::Merge)?;
+    let given: Vec<_> = found.directories.into_iter().filter(|(_, is_given)| *is_given).collect();
+    if given.is_empty() {
+        return Ok(());
+    }
+    let mut tree = BaseTree::default();
+    tree.apply(&outline_layer(store, contents)?);
+    for (name, _) in given {
+        if let Some(attributes) = tree.attributes(&name) {
+            below.insert_directory(name, attributes);
+        }
+    }
+    Ok(())
 }
 
 fn walk<E: Entries>(store: &Store, contents: &LayerContents, out: E) -> Result<E, Error> {

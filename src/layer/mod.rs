@@ -26,7 +26,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-pub use archive::{outline_layer, write_layer};
+pub use archive::{note_given, outline_layer, write_layer};
 pub use base_tree::{
     ACCOUNT_FILES, AccountFile, Attributes, BadLink, BaseEntry, BaseLayerBuilder, BaseLayerTree,
     BaseTree, check_links,

@@ -193,6 +193,41 @@ fn rules_for_what_another_layer_copied_are_not_for_the_store() {
     }
 }
 
+/// Checks that a directory keeps the mode and the owner that a layer below sets by its rules, in each layer above
+/// that has the directory too; and that the image's own rules win.
+#[test]
+fn rules_of_a_layer_below_hold_in_those_above() {
+    let sources = Sources::new();
+    let store = sources.store.store();
+    let closure = sources.store.write("closure", &sources.store.registration());
+    let set = |digit: u8, options: Value| {
+        let options = serde_json::from_value(options).unwrap();
+        let closure = Closure::read(&closure).unwrap();
+        let set = stowage::oci::build_layer_set(&store, closure, options, |_| ()).unwrap().made;
+        let output = format!("{}-layers", digit.to_string().repeat(32));
+        write_files(&store.physical_dir(), &[(format!("{output}/layers.json"), set.to_json())]);
+        format!("/nix/store/{output}")
+    };
+    let all = [&sources.root, &sources.second, &sources.program];
+    let given = json!([{"path": sources.root, "regex": "/tmp$", "mode": "1777", "uid": 3}]);
+    let lower = set(6, json!({"copyToRoot": [sources.root], "exclude": all, "perms": given}));
+    let upper = set(7, json!({"copyToRoot": [sources.second], "exclude": all}));
+    let image = |layers: &[&String], copied: &[&String], rules: Value| {
+        let options =
+            json!({"layers": layers, "copyToRoot": copied, "exclude": all, "perms": rules});
+        let headers = sources.headers(&options.to_string());
+        assert!(headers.contains_key("tmp/z"));
+        let (mode, uid, ..) = headers["tmp/"];
+        (mode, uid)
+    };
+    assert_eq!(image(&[&lower, &upper], &[], json!([])), (0o1777, 3));
+    assert_eq!(image(&[&lower], &[&sources.second], json!([])), (0o1777, 3));
+    let own = json!([{"path": sources.second, "regex": "/tmp$", "mode": "0700"}]);
+    assert_eq!(image(&[&lower], &[&sources.second], own), (0o700, 3));
+    // Without rules, the layer is that of `buildLayer`, byte for byte.
+    assert_eq!(image(&[&upper], &[], json!([])), (0o555, 0));
+}
+
 #[test]
 fn rules_win_over_the_base() {
     let sources = Sources::new();

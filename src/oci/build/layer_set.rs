@@ -1,6 +1,7 @@
 //! Layers that were built on their own, for images to use.
 //! Stage: oci. Input: `layers.json` of one or more `buildLayer`s. Output: [`LayerSet`].
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write};
@@ -154,18 +155,27 @@ impl LayerSet {
 
     /// Leaves each store path in the first layer that has it. Removes layers that are there twice,
     /// or that have nothing left. Makes layers again that lost a path, or that have directories of
-    /// the base image; the others keep their digests. The base image already has the store paths in
-    /// `present`. Returns all store paths of the base image and of these layers.
+    /// the base image, or of layers below whose rules set mode or owner; the others keep their digests. The base
+    /// image already has the store paths in `present`. Returns all store paths of the base image and of these
+    /// layers, and the base's tree with the directories of these rules.
     ///
     /// # Errors
     /// Fails if a layer can't be made.
-    pub fn settle(
+    pub fn settle<'t>(
         &mut self,
         store: &Store,
         mut present: BTreeSet<StorePath>,
-        (base, links): (&BaseTree, DirectoryLinks),
+        (base, links): (&'t BaseTree, DirectoryLinks),
         done: impl Fn(&Layer) + Sync,
-    ) -> Result<BTreeSet<StorePath>, Error> {
+    ) -> Result<(BTreeSet<StorePath>, Cow<'t, BaseTree>), Error> {
+        let mut below = Cow::Borrowed(base);
+        let note = |contents: &LayerContents, below: &mut Cow<BaseTree>| match contents
+            .permissions
+            .is_empty()
+        {
+            true => Ok(()),
+            false => layer::note_given(store, contents, below.to_mut()),
+        };
         let mut copied = Vec::new();
         let mut kept = Vec::new();
         for (layer, history) in
@@ -178,6 +188,7 @@ impl LayerSet {
                         return Err(Error::KeptLayerOnBase { names: layer.names() });
                     }
                     present.extend(contents.store_paths.iter().cloned());
+                    note(contents, &mut below)?;
                     kept.push((layer, None, history));
                     continue;
                 }
@@ -204,7 +215,8 @@ impl LayerSet {
             });
             if contents.sources().next().is_some() {
                 copied.push(in_root);
-                contents.over = layer::met_by(store, &contents, base, links)?;
+                contents.over = layer::met_by(store, &contents, &below, links)?;
+                note(&contents, &mut below)?;
                 let changed = (layer.contents() != Some(&contents)).then_some(contents);
                 kept.push((layer, changed, history));
             }
@@ -223,6 +235,6 @@ impl LayerSet {
             self.layers.push(made.map_or(layer, SpecLayer::from));
             self.history.push(history);
         }
-        Ok(present)
+        Ok((present, below))
     }
 }

@@ -73,9 +73,9 @@ pub fn build_image(
         options.max_layers = left_for_store(base.as_ref(), &given, &options)?;
     }
     let in_base = base.as_ref().map(|base| base.store_paths.clone()).unwrap_or_default();
-    let present = given.settle(store, in_base, (tree, options.directory_links), &done)?;
+    let (present, below) = given.settle(store, in_base, (tree, options.directory_links), &done)?;
     let Built { made: own, mut warnings } =
-        own_layers(store, closure, &present, tree, &options, done)?;
+        own_layers(store, closure, &present, &below, &options, done)?;
     let set = given.followed_by(own);
     if let Some(base) = &base {
         let contents: Vec<_> = set.layers.iter().filter_map(SpecLayer::contents).collect();
