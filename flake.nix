@@ -50,7 +50,7 @@
       packages = eachOf (linux ++ darwin) (pkgs: {
         default = pkgs.stowage;
         inherit (pkgs) stowage;
-        # `nix run .#serve -- --packages nixpkgs!nixos-unstable`
+        # `nix run .#serve -- --packages 'nixpkgs!nixos-unstable'`
         inherit (pkgs.stowage) serve;
         # The names that flakes with nix2container as an input use.
         nix2container = pkgs.stowage;

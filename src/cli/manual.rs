@@ -200,6 +200,21 @@ fn assert_yaml(place: &str, text: &str) {
     }
 }
 
+/// Checks that an interactive bash, and zsh, would not replace words by those of earlier commands.
+#[test]
+fn exclamation_marks_are_quoted() {
+    for block in blocks("console") {
+        let text = block.text.replace("\\\n", " ");
+        for line in text.lines().filter_map(|line| line.trim_start().strip_prefix("$ ")) {
+            // Every second part is within single quotes.
+            for part in line.split('\'').step_by(2) {
+                let expanded = part.split('!').skip(1).any(|rest| !rest.starts_with([' ', '=']));
+                assert!(!expanded, "{}: {line}", block.place);
+            }
+        }
+    }
+}
+
 #[test]
 fn blocks_of_data_can_be_parsed() {
     for block in blocks("json") {
