@@ -311,6 +311,7 @@ impl Hint for Failure {
 pub fn main() -> ExitCode {
     limits::return_what_is_freed();
     limits::open_many_files();
+    interrupt::survive_large_files();
     let done = match Arguments::try_parse() {
         Ok(arguments) => run(arguments),
         Err(error) if error.use_stderr() => without_secrets(error).exit(),

@@ -3,7 +3,7 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Output, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use nix::unistd::mkfifo;
 use serde_json::{Value, json};
@@ -387,6 +387,27 @@ fn an_archive_can_go_to_a_stream() {
         stderr(&output),
         "error: cannot write /dev/full: No space left on device (os error 28)\n"
     );
+}
+
+/// Checks a limit of a file's size, at which the system sends a signal.
+#[test]
+fn a_file_beyond_the_limit_of_its_size_is_named() {
+    let mut store = FakeStore::new();
+    store.add('1', "big", &[], |path| fs::write(path, vec![7; 3 << 20]).unwrap());
+    store.build("{}");
+    for target in ["oci-archive:new.tar", "oci:layout", "docker-archive:new.tar:a:b"] {
+        let copy = store.stowage(&["copy", "image.json", target]);
+        let output = Command::new("bash")
+            .args(["-c", "ulimit -f 1024; exec \"$@\"", "bash"])
+            .arg(copy.get_program())
+            .args(copy.get_args())
+            .current_dir(store.root())
+            .output()
+            .unwrap();
+        let error = stderr(&output);
+        assert!(error.contains("File too large"), "{target}: {:?}: {error}", output.status);
+        assert!(!store.root().join("new.tar").exists());
+    }
 }
 
 /// Checks that the digest may be written to a stream.

@@ -6,7 +6,7 @@ mod orders;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Once};
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXFSZ};
 use signal_hook::flag;
 
 use crate::system;
@@ -19,6 +19,12 @@ static SIGNAL: LazyLock<Arc<AtomicUsize>> = LazyLock::new(Arc::default);
 
 /// Lets the first caller decide how signals are handled: [`hold`] or [`orders()`].
 static DECIDED: Once = Once::new();
+
+/// Lets a write beyond the limit of a file's size (`RLIMIT_FSIZE`, setrlimit(2)) fail with an error, which
+/// names the file: the signal would end the program. Programs that this one starts still get the signal.
+pub fn survive_large_files() {
+    let _ = flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)));
+}
 
 /// Holds signals back from now on: the first one does not end the program, and [`received`] returns
 /// it. The second one ends the program, in case it hangs. A service has its [`orders()`] instead.
