@@ -103,7 +103,10 @@ lib.fix (self:
     inImage = lib.unique (lib.concatMap outputsOf inRoot.found ++ coreutils.found);
 
     # A name without other settings is that of a new user.
-    account = if builtins.isString user then { name = user; } else user;
+    account =
+      let given = if builtins.isString user then { name = user; } else user; in
+      if given.name or null != null then given
+      else throw "stowage.buildImageFromNames: `user` must be a name, or a set with a `name`, such as { name = \"app\"; uid = 1000; }";
 
     image = buildImage ({
       inherit name tag maxLayers popularity;

@@ -23,6 +23,7 @@ let
     let
       given =
         if !lib.isString packages then packages
+        else if builtins.match "[[:space:]]*\\[.*" packages == null then null
         else builtins.addErrorContext "while reading `packages` as JSON, for stowage.buildImageFromNames:" (builtins.fromJSON packages);
     in
     if !lib.isList given then complain "`packages` must be a list of names, or such a list as JSON"

@@ -30,6 +30,9 @@ let
     else builtins.substring 0 32 (baseNameOf (builtins.unsafeDiscardStringContext script.outPath));
   reference = "${imageName}:${imageTag}";
 
+  # A value for a message, whatever its type.
+  show = value: if lib.isString value then value else builtins.toJSON value;
+
   # The problem of the name, with its solution if there is a known one; null if the name is valid
   # (the grammar is that of github.com/distribution/reference).
   nameProblem =
@@ -40,7 +43,8 @@ let
       withRegistry = lib.length components > 1 && isRepository (lib.tail components);
       withTag = builtins.match "(.*):([^/:]+)" name;
     in
-    if builtins.match ".*://.*" name != null then ": leave out `${builtins.head (builtins.match "(.*://).*" name)}`"
+    if !lib.isString name then ""
+    else if builtins.match ".*://.*" name != null then ": leave out `${builtins.head (builtins.match "(.*://).*" name)}`"
     else if builtins.match ".*@.*" name != null then ": a digest can't be chosen, leave it out"
     else if isRepository components || withRegistry && isRegistry (lib.head components) then
       if builtins.stringLength imageName <= 255 then null else ", which is longer than 255 characters"
@@ -81,7 +85,7 @@ let
   '';
 in
 assert lib.assertMsg (nameProblem == null)
-  "stowage.${function}: `name` must be an image name such as `hello` or `registry.example/team/hello`, not `${name}`${nameProblem}";
-assert lib.assertMsg (tag == null || builtins.match "[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}" tag != null)
-  "stowage.${function}: `tag` must be 1 to 128 letters, digits, `_`, `.` and `-`, not `${toString tag}`";
+  "stowage.${function}: `name` must be an image name such as `hello` or `registry.example/team/hello`, not `${show name}`${nameProblem}";
+assert lib.assertMsg (tag == null || lib.isString tag && builtins.match "[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}" tag != null)
+  "stowage.${function}: `tag` must be 1 to 128 letters, digits, `_`, `.` and `-`, not `${show tag}`";
 script

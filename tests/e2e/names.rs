@@ -261,7 +261,7 @@ fn names_that_are_none_are_refused() {
         (r#"[ pkgs.hello ]"#, "must be a list of names, and one of these is of the type `set`"),
         (r#"{ }"#, "must be a list of names, or such a list as JSON"),
         (r#""{ }""#, "must be a list of names, or such a list as JSON"),
-        (r#""hello""#, "parse error"),
+        (r#""hello""#, "must be a list of names, or such a list as JSON"),
         (r#""[ null ]""#, "must be a list of names, and one of these is of the type `null`"),
         (r#""[ \"a/b\" ]""#, r#""a/b" is no name"#),
         (

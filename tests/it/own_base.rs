@@ -256,6 +256,26 @@ fn a_database_has_what_the_base_has() {
         let text: Vec<_> = chain.map(ToString::to_string).collect();
         assert!(text.iter().any(|text| text.contains(message)), "{text:?}");
     }
+    // An image without a database can be built on a base whose database can't be read: nothing is known to be lost.
+    let output = store.try_build(&json!({"fromImage": base}).to_string());
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(!stderr(&output).contains("nix-store --gc"), "{}", stderr(&output));
+    // A database behind a link to a file, or to a directory of another name, can't be read either.
+    for links in [
+        &[
+            Item::Symlink("nix/var/nix/db/db.sqlite", "/data/real"),
+            Item::File("data/real", &theirs),
+        ][..],
+        &[Item::Symlink("nix/var/nix/db", "/data/nix"), Item::File("data/nix/db.sqlite", &theirs)],
+    ] {
+        let _ = fs::remove_dir_all(&base);
+        let files = BaseFiles::new(&[layer(links)], |tar| {
+            (crate::base_image::OCI_LAYER.to_owned(), tar.to_vec())
+        });
+        write_files(&base, &files.directory());
+        let error = build().unwrap_err().to_string();
+        assert!(error.contains("its Nix database") || error.contains("base image"), "{error}");
+    }
     // The image has no database of its own, so the base's Nix does not know the image's store
     // paths.
     write(b"10", &theirs);

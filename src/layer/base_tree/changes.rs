@@ -140,6 +140,11 @@ impl BaseLayerTree {
         self.state.contains(name)
     }
 
+    /// Returns whether the layer has a link of this name.
+    pub fn has_link(&self, name: &ImagePath) -> bool {
+        self.entries.get(name).is_some_and(BaseChange::is_link)
+    }
+
     /// Returns whether the layer removes or replaces the file that the layers below have under a
     /// name.
     pub fn hides(&self, name: &ImagePath) -> bool {

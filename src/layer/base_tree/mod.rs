@@ -18,7 +18,7 @@ use std::ops::Bound;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::image_path::{ImagePath, Last, NodeKind, Obstacle, Stopped, Tree, resolve};
+use crate::image_path::{ImagePath, Last, NodeKind, Obstacle, Stopped, Tree, resolve, split};
 pub use changes::{BaseEntry, BaseLayerBuilder, BaseLayerTree};
 pub use links::check_links;
 
@@ -152,14 +152,26 @@ impl BaseTree {
     }
 
     /// Returns the files of Nix's database that the base has, each with its name in a layer's
-    /// archive: links to the directory are followed.
+    /// archive: links to the directory are followed. In place of a database that can't be read, since it is behind a
+    /// link to a file, or to a directory of another name, this is the link.
     ///
     /// # Errors
     /// Fails with [`BadLink`].
     pub fn state_files(&self, directory: &str) -> Result<Vec<(&'static str, ImagePath)>, BadLink> {
         let place = self.follow(directory.as_bytes())?;
+        let (parent, name) = split(directory.as_bytes());
+        let own = self.resolve(&ImagePath::normal(parent))?.join(name);
+        if self.is_link(&own) && split(place.as_bytes()).1 != name && self.has_directory(&place) {
+            return Ok(vec![(STATE_FILES[0], own)]);
+        }
         let named = STATE_FILES.into_iter().map(|name| (name, place.join(name.as_bytes())));
-        Ok(named.filter(|(_, path)| self.nodes.get(path) == Some(&BaseNode::State)).collect())
+        let is_there =
+            |path: &ImagePath| self.nodes.get(path) == Some(&BaseNode::State) || self.is_link(path);
+        Ok(named.filter(|(_, path)| is_there(path)).collect())
+    }
+
+    fn is_link(&self, path: &ImagePath) -> bool {
+        matches!(self.nodes.get(path), Some(BaseNode::Symlink(_)))
     }
 
     /// Returns where the base has a file of accounts, such as `/etc/passwd`, if it has one.

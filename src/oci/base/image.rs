@@ -73,7 +73,8 @@ impl BaseImage {
         }
         let mut state = Vec::new();
         for (name, path) in tree.state_files(DATABASE_DIR)? {
-            let layer = trees.iter().rposition(|layer| layer.tree.has_state(&path));
+            let has = |layer: &LayerTree| layer.tree.has_state(&path) || layer.tree.has_link(&path);
+            let layer = trees.iter().rposition(has);
             state.extend(layer.map(|layer| StateFile::new(name, path, layer)));
         }
         let mut accounts = Vec::new();

@@ -170,10 +170,13 @@ pub fn unregistered(
         }
         // The base image's own database stays. If it can't be read, the build goes on without this
         // warning.
-        None => Copy::of(store, base, options)
-            .ok()
-            .and_then(|copy| layer::valid_paths(copy.directory.path()).ok())
-            .unwrap_or_default(),
+        None => {
+            let copy = Copy::of(store, base, options).ok();
+            match copy.and_then(|copy| layer::valid_paths(copy.directory.path()).ok()) {
+                Some(paths) => paths,
+                None => return Ok(None),
+            }
+        }
     };
     let mut lost: BTreeSet<_> = missing(base, &paths).into_iter().collect();
     let here = contents.iter().flat_map(|contents| &contents.store_paths);
