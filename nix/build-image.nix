@@ -122,10 +122,11 @@ lib.fix (self:
 , attach ? [ ]
   # The `meta` attributes of the derivation.
 , meta ? { }
-}@arguments: overridable self arguments (
+}@arguments: overridable "buildImage" self arguments (
   let
     baseName = baseNameOf (lib.toLower name);
     base = if fromImage == "" then null else fromImage;
+    layersList = storePaths "buildImage: `layers`" layers;
     limitedBase = unpackLimits.limited { inherit maxUnpacked maxRatio; fromImage = base; };
 
     # A file with the store paths of `config`, so that they are in the closure. The file itself is left out of
@@ -144,7 +145,7 @@ lib.fix (self:
     database = nixDatabase {
       function = "buildImage";
       name = baseName;
-      roots = [ configFile ] ++ map (layer: "${layer}") (storePaths layers);
+      roots = [ configFile ] ++ map (layer: "${layer}") layersList;
       inherit copyToRoot contents layers;
       fromImage = limitedBase;
       architecture = arch;
@@ -188,7 +189,7 @@ lib.fix (self:
     function = "buildImage";
     prefix = "image";
     inherit name tag spec meta attach;
-    roots = storePaths [ copyToRoot contents ] ++ lib.concatMap (layer: layer.sbomRoots) layers;
+    roots = storePaths "buildImage: `copyToRoot`" [ copyToRoot contents ] ++ lib.concatMap (layer: layer.sbomRoots) layersList;
     texts = [ (builtins.toJSON config) ];
     limits = unpackLimits.of limitedBase;
     fromImage = base;

@@ -32,7 +32,7 @@ lib.fix (self:
 , annotations ? { }
   # The `meta` attributes of the derivation.
 , meta ? { }
-}@arguments: overridable self arguments (
+}@arguments: overridable "buildIndex" self arguments (
   let
     baseName = baseNameOf (lib.toLower name);
     complain = problem: throw "stowage.buildIndex: ${problem}";

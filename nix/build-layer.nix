@@ -31,13 +31,15 @@ lib.fix (self:
 , metadata ? { }
   # The old name of copyToRoot.
 , contents ? null
-}@arguments: overridable self arguments (
+}@arguments: overridable "buildLayer" self arguments (
+  let depsList = storePaths "buildLayer: `deps`" deps; in
   internalSpec {
-    sbomRoots = storePaths [ deps copyToRoot contents ] ++ lib.concatMap (layer: layer.sbomRoots) layers;
+    sbomRoots = depsList ++ storePaths "buildLayer: `copyToRoot`" [ copyToRoot contents ]
+      ++ lib.concatMap (layer: layer.sbomRoots) (storePaths "buildLayer: `layers`" layers);
     function = "buildLayer";
     name = "layers";
     kind = "layer";
-    roots = map (dep: "${dep}") (storePaths deps);
+    roots = map (dep: "${dep}") depsList;
     inherit copyToRoot contents layers perms;
     options = {
       inherit maxLayers layering metadata reproducible;

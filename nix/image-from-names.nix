@@ -55,7 +55,7 @@ lib.fix (self:
 , pkgSource ? null
   # The system of the packages, by Nix's name; null for the system of `pkgs`.
 , system ? null
-}@arguments: overridable self arguments (
+}@arguments: overridable "buildImageFromNames" self arguments (
   let
     packageNames = import ./package-names.nix { inherit lib; };
     parsed = packageNames.parse packages;

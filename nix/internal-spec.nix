@@ -27,12 +27,9 @@ let
   copied = lib.warnIf (contents != null) "stowage.${function}: `contents` is now called `copyToRoot`"
     (if contents != null then contents else copyToRoot);
   # `layers` may be nested lists, like `copyToRoot`.
-  givenLayers = if lib.isList layers then storePaths layers else layers;
+  givenLayers = if lib.isList layers then storePaths "${function}: `layers`" layers else layers;
   givenPerms = if lib.isList perms then lib.flatten perms else perms;
-  copyRoots = map (root: "${root}") (storePaths copied);
-  # A string that names a place outside of the store.
-  isOutside = root: lib.isString root && !builtins.hasContext root && !lib.hasPrefix "${builtins.storeDir}/" root;
-  outside = lib.filter isOutside (storePaths copied);
+  copyRoots = map (root: "${root}") (storePaths "${function}: `copyToRoot`" copied);
 
   drv = builderDerivation {
     inherit name;
@@ -49,8 +46,6 @@ let
 in
 assert lib.assertMsg (contents == null || copyToRoot == null)
   "stowage.${function}: `contents` is the old name of `copyToRoot`: give one of them";
-assert lib.assertMsg (outside == [ ])
-  "stowage.${function}: `copyToRoot` has the string `${lib.head outside}`, which is no path in the Nix store: give a derivation, or a path without quotes";
 assert lib.assertMsg (lib.isList layers && lib.all (layer: layer.isStowageLayer or false) givenLayers)
   "stowage.${function}: `layers` must be a list of what `buildLayer` makes";
 assert lib.assertMsg (lib.isList perms && lib.all (rule: rule ? path) givenPerms)

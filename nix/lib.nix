@@ -18,7 +18,7 @@
 let
   inherit (pkgs) lib;
   available = pkgs // {
-    inherit pkgs scriptPkgs stowage annotationsOf baseAnnotations baseImage builder streamer builderDerivation imageScript internalSpec nixDatabase overridable runPull sbom script storePaths systemFiles unpackLimits;
+    inherit pkgs scriptPkgs stowage annotationsOf baseAnnotations baseImage builder checkedArguments streamer builderDerivation imageScript internalSpec nixDatabase overridable runPull sbom script storePaths systemFiles unpackLimits;
   };
   callPackage = lib.callPackageWith available;
   # Calls a file as callPackage does. What callPackage makes of a function, builtins.functionArgs doesn't know.
@@ -30,6 +30,7 @@ let
     if arguments ? scriptPkgs && !(arguments ? stowage) then pkgs.buildPackages.callPackage ./package.nix { } else stowage;
   annotationsOf = callFunction ./annotations.nix { };
   baseAnnotations = callFunction ./base-annotations.nix { };
+  checkedArguments = callFunction ./arguments.nix { };
   builderDerivation = callFunction ./builder-derivation.nix { };
   imageScript = callFunction ./image-script.nix { };
   internalSpec = callFunction ./internal-spec.nix { };

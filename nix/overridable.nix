@@ -1,7 +1,8 @@
-{ lib }:
+{ lib, checkedArguments }:
 
-# Gives a result `override`, as lib.makeOverridable does, but leaves the function one that
-# builtins.functionArgs knows the arguments of.
+# Checks a function's arguments, and gives its result `override`, as lib.makeOverridable does, but leaves the function
+# one that builtins.functionArgs knows the arguments of.
+name:
 let
   overridable = function: arguments: result: result // {
     override = new: function (arguments // lib.toFunction new arguments);
@@ -11,4 +12,4 @@ let
       in overridable again arguments (result.overrideAttrs change);
   };
 in
-overridable
+function: arguments: result: checkedArguments name arguments (overridable function arguments result)

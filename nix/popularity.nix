@@ -15,8 +15,8 @@ lib.fix (self:
   # Derivations or store paths of the packages that images can ask for by name. They are built.
   packages
 , name ? "popularity.json"
-}@arguments: overridable self arguments (
-  let paths = map (package: "${package}") (storePaths packages); in
+}@arguments: overridable "popularity" self arguments (
+  let paths = map (package: "${package}") (storePaths "popularity: `packages`" packages); in
   builderDerivation { inherit name; closure = paths; attributes.popularity.packages = paths; }
 )
 )

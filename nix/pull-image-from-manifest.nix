@@ -36,7 +36,7 @@ lib.fix (self:
 , maxRatio ? null
   # The host of the registry, with a port if it needs one.
 , registryUrl ? "registry-1.docker.io"
-}@arguments: overridable self arguments (
+}@arguments: overridable "pullImageFromManifest" self arguments (
   let
     inherit (pkgs.buildPackages) jq skopeo;
     repository = "docker://${registryUrl}/${imageName}";

@@ -46,14 +46,14 @@ lib.fix (self:
 , maxRatio ? null
   # Name of the directory.
 , name ? "docker-image-${imageName}"
-}@arguments: overridable self arguments (
+}@arguments: overridable "pullImage" self arguments (
   let
     # The text of the key, if Nix has it without a build.
     keyText = if builtins.isPath publicKey then builtins.readFile publicKey else publicKey.text or "";
     directory = lib.strings.sanitizeDerivationName name;
     source = lib.escapeShellArg "docker://${imageName}@${imageDigest}";
   in
-  assert lib.assertMsg (publicKey == null || builtins.isPath publicKey || lib.hasPrefix "${builtins.storeDir}/" "${publicKey}")
+  assert lib.assertMsg (publicKey == null || builtins.isPath publicKey || lib.isStringLike publicKey && lib.hasPrefix "${builtins.storeDir}/" "${publicKey}")
     "stowage.pullImage: `publicKey` must be a file of the store: a path such as `./base.pub`, or a derivation";
   # Look before the key is copied to the store, where every user can read it.
   assert lib.assertMsg (!lib.hasInfix "PRIVATE KEY-----" keyText)

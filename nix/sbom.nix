@@ -25,7 +25,7 @@ lib.fix (self:
 , bases ? [ ]
   # The supplier of packages without `meta.supplier`.
 , supplier ? "nixpkgs"
-}@arguments: overridable self arguments (
+}@arguments: overridable "sbom" self arguments (
   let
     inherit (builtins) attrNames concatMap elemAt filter getContext head isAttrs isList isString match parseDrvName
       replaceStrings tryEval unsafeDiscardStringContext;

@@ -29,7 +29,7 @@ lib.fix (self:
   # The architecture of the image, by Go's name ("amd64"), if there are several; null for that of the machine
   # that builds.
 , architecture ? null
-}@arguments: overridable self arguments (
+}@arguments: overridable "structureTest" self arguments (
   let
     isFile = value: builtins.isPath value || builtins.isString value || lib.isDerivation value;
     documentOf = value:

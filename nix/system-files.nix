@@ -85,7 +85,7 @@ internalSpec {
   inherit function perms fromImage;
   name = "${name}-system-files";
   kind = "systemFiles";
-  roots = map (layer: "${layer}") (storePaths layers);
+  roots = map (layer: "${layer}") (storePaths "${function}: `layers`" layers);
   copyToRoot = if contents != null then contents else copyToRoot;
   contents = null;
   inherit layers options;

@@ -45,13 +45,13 @@ lib.fix (self:
   # The old name of copyToRoot.
 , contents ? null
 , meta ? { }
-}@arguments: overridable self arguments (
+}@arguments: overridable "dockerTools.buildImage" self arguments (
   let
     baseName = baseNameOf (lib.toLower name);
     copied = lib.warnIf (contents != null)
       "stowage.dockerTools.buildImage: `contents` is now called `copyToRoot`: ${name}"
       (if contents != null then contents else copyToRoot);
-    copies = storePaths copied;
+    copies = storePaths "dockerTools.buildImage: `copyToRoot`" copied;
     tar = rootTar {
       name = "docker-layer-${baseName}";
       copyToRoot = copies;

@@ -1,4 +1,4 @@
-{ pkgs, scriptPkgs, stowage, annotationsOf, baseAnnotations, builder, storePaths, overridable, baseImage, internalSpec, nixDatabase, imageScript, runPull, systemFiles, unpackLimits }:
+{ pkgs, scriptPkgs, stowage, annotationsOf, baseAnnotations, builder, checkedArguments, storePaths, overridable, baseImage, internalSpec, nixDatabase, imageScript, runPull, systemFiles, unpackLimits }:
 
 /* nixpkgs' dockerTools: the same functions, arguments and defaults, on stowage.
 
@@ -6,7 +6,7 @@
 */
 let
   callFunction = import ../call-function.nix (pkgs // {
-    inherit pkgs scriptPkgs stowage annotationsOf baseAnnotations builder storePaths overridable baseImage internalSpec nixDatabase imageScript runPull systemFiles unpackLimits;
+    inherit pkgs scriptPkgs stowage annotationsOf baseAnnotations builder checkedArguments storePaths overridable baseImage internalSpec nixDatabase imageScript runPull systemFiles unpackLimits;
     inherit (self) buildImage buildLayeredImage streamLayeredImage streamNixShellImage shellScript
       binSh fakeNss usrBinEnv;
     rootTar = callFunction ./root-tar.nix { };

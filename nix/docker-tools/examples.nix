@@ -330,6 +330,8 @@ rec {
     '';
   };
   shellWithHook = dockerTools.streamNixShellImage { name = "examples/hook"; tag = "latest"; drv = shellDerivation; command = "hello"; };
+  # The name of the derivation is none of an image.
+  shellFromPipe = dockerTools.streamNixShellImage { tag = "latest"; drv = pkgs.stdenv.mkDerivation (shellAttributes // { name = "Tools_+-shell.+1"; }); };
   shellThatBuilds = dockerTools.streamNixShellImage {
     name = "examples/builds";
     tag = "latest";
@@ -363,7 +365,8 @@ rec {
       ${pkgs.gnugrep}/bin/grep -o '"deeper":{"than":{"bash":"goes"}}' "$NIX_ATTRS_JSON_FILE"
     '';
   };
-  shellDerivation = pkgs.stdenv.mkDerivation {
+  shellDerivation = pkgs.stdenv.mkDerivation shellAttributes;
+  shellAttributes = {
     name = "tools-shell";
     nativeBuildInputs = [ hello ];
     # As nixpkgs' has it, in small: the functions of a build and PATH.

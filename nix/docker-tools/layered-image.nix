@@ -51,10 +51,10 @@ let
     , debug ? false
     , passthru ? { }
     , meta ? { }
-    }@arguments: overridable streamLayeredImage arguments (
+    }@arguments: overridable "dockerTools.streamLayeredImage" streamLayeredImage arguments (
       let
         baseName = baseNameOf (lib.toLower name);
-        contentsList = storePaths contents;
+        contentsList = storePaths "dockerTools.streamLayeredImage: `contents`" contents;
         linked = symlinkJoin { name = "${baseName}-contents"; paths = contentsList; };
         # Files need a layer of their own if a store path can't have their modes or owners.
         commands = extraCommands != "" || fakeRootCommands != "";
@@ -112,7 +112,7 @@ rec {
       # Uses the defaults of streamLayeredImage.
       stream = streamLayeredImage (removeAttrs arguments [ "compressor" ]);
     in
-    overridable buildLayeredImage arguments
+    overridable "dockerTools.buildLayeredImage" buildLayeredImage arguments
       (tarball { inherit stream compressor meta; name = baseNameOf (lib.toLower name); });
 
 }

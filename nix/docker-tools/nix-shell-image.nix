@@ -1,11 +1,18 @@
 { lib, bashInteractive, cacert, coreutils, writeScript, writeShellScriptBin, writeText, binSh, fakeNss, usrBinEnv, overridable, streamLayeredImage, tarball }:
 
 let
+  # An image name that is like another name: `gtk+-3.0-env` becomes `gtk-3.0-env`.
+  imageNameOf = name:
+    let isRepository = import ../is-repository.nix { inherit lib; }; in
+    if isRepository [ (lib.toLower name) ] then name
+    else lib.concatStringsSep "-" (lib.filter (part: lib.isString part && part != "") (builtins.split "[.]?[^a-z0-9.]+[.]?|[.][.]+" (lib.toLower name)));
+
   streamNixShellImage =
     {
       # The derivation whose build environment the image has.
       drv
-    , name ? "${drv.name}-env"
+      # The names of derivations have more characters than those of images.
+    , name ? imageNameOf "${drv.name}-env"
     , tag ? null
       # The user of the environment.
     , uid ? 1000
@@ -16,7 +23,7 @@ let
       # `return`, and `nix-shell --run`.
     , command ? null
     , run ? null
-    }@arguments: overridable streamNixShellImage arguments (
+    }@arguments: overridable "dockerTools.streamNixShellImage" streamNixShellImage arguments (
       let
         # The build directory of Nix's sandbox.
         buildDirectory = "/build";
@@ -133,10 +140,13 @@ let
           ${lib.optionalString (command != null || run != null) "exit"}
         '';
         # `docker run IMAGE PROGRAM` runs a program in the same environment. The image's own command already
-        # has the environment.
+        # has the environment, unless the shell reads commands from a file or a pipe: then it reads no other file.
         enter = writeScript "nix-shell-enter" ''
           #!${shell}
-          case "''${2-}" in --rcfile | ${rcfile}) exec "$@" ;; esac
+          case "''${2-}" in
+          --rcfile) if [ -t 0 ]; then exec "$@"; fi ;;
+          ${rcfile}) exec "$@" ;;
+          esac
           program=("$@")
           ${environmentText}
           export PATH
@@ -193,6 +203,6 @@ rec {
       # Uses the defaults of streamNixShellImage.
       stream = streamNixShellImage (removeAttrs arguments [ "compressor" ]);
     in
-    overridable buildNixShellImage arguments
+    overridable "dockerTools.buildNixShellImage" buildNixShellImage arguments
       (tarball { inherit stream compressor; name = baseNameOf stream.imageName; });
 }

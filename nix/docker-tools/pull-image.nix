@@ -22,7 +22,7 @@ lib.fix (self:
 , finalImageTag ? "latest"
 , tlsVerify ? true
 , name ? fixName "docker-image-${finalImageName}-${finalImageTag}.tar"
-}@arguments: overridable self arguments (
+}@arguments: overridable "dockerTools.pullImage" self arguments (
   let
     given = lib.filter (one: one != null) [ hash sha256 outputHash ];
     source = lib.escapeShellArg "docker://${imageName}@${imageDigest}";
@@ -45,7 +45,7 @@ lib.fix (self:
         tag = if finalImageName == imageName then arguments.finalImageTag or null else null;
       };
       outputHash = lib.head given;
-    } // lib.optionalAttrs (hash == null) {
+    } // lib.optionalAttrs (hash == null || hash == "") {
       outputHashAlgo = if outputHashAlgo != null then outputHashAlgo else "sha256";
     };
     command = ''

@@ -107,6 +107,11 @@ pack() {
     names <../before >../names-before
     names <../after >../names-after
     while IFS= read -r -d '' name; do
+        case ${name##*/} in
+        .wh.*) fail "/$name has a name that would delete files in an image: names beginning with \`.wh.\` are whiteouts" ;;
+        esac
+    done <../changed
+    while IFS= read -r -d '' name; do
         parent=$(dirname -- "$name")
         # The entries of a removed directory need no whiteouts of their own.
         if [ -d "$parent" ] && [ ! -L "$parent" ]; then

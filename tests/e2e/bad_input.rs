@@ -89,6 +89,20 @@ fn mistakes_in_nix_code_are_named() {
         (r#"{ name = "a"; config.Labels."" = "x"; }"#, "`config.Labels` has a key of no letters"),
         (r#"{ name = "a"; tag = "a/b"; }"#, "`tag` must be 1 to 128 letters"),
         (r#"{ name = "a"; maxLayer = 3; }"#, "unexpected argument 'maxLayer'"),
+        (
+            r#"{ name = "a"; tag = 3; }"#,
+            "stowage.buildImage: `tag` must be a string or null, not `3`: write `\"3\"`",
+        ),
+        (r#"{ name = pkgs.bash; }"#, "`name` must be a string, not a derivation"),
+        (r#"{ name = "a"; created = null; }"#, "`created` must be a string, not `null`"),
+        (
+            r#"{ name = "a"; copyToRoot = [ pkgs.bash [ 3 ] ]; }"#,
+            "`copyToRoot` must be derivations or paths, not `3`",
+        ),
+        (
+            r#"{ name = "a"; previousPlan = "plan.json"; }"#,
+            "`previousPlan` must be a file of the store: a path without quotes",
+        ),
         (r#"{ name = "a"; maxLayers = 0; }"#, "an image may have 1 to 127 layers, not 0"),
         (r#"{ name = "a"; created = "yesterday"; }"#, "`created` must be"),
         (

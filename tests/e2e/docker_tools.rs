@@ -30,7 +30,7 @@
 //! and what nixpkgs does not have: declared accounts, directories and files.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -462,6 +462,11 @@ fn mistakes_are_named() {
             "/null is a device",
         ),
         (
+            r#"dockerTools.streamLayeredImage { name = "x"; fakeRootCommands = "mkdir a; echo > a/.wh.foo"; }"#,
+            "/a/.wh.foo has a name that would delete files in an image",
+        ),
+        (r#"dockerTools.mergeImages [ hello ]"#, "not an archive of images: it is a directory"),
+        (
             r#"dockerTools.streamLayeredImage { name = "x"; contents = [ hello ]; maxLayers = 3; fromImage = dockerTools.buildLayeredImage { name = "y"; contents = [ hello ]; maxLayers = 3; extraCommands = "touch y"; }; }"#,
             "no layer is left for store paths",
         ),
@@ -483,7 +488,7 @@ fn mistakes_are_named() {
         ),
         (r#"dockerTools.mergeImages [ ]"#, "there is no image in the list"),
         (
-            r#"dockerTools.streamNixShellImage { drv = hello.overrideAttrs or hello; run = "x"; command = "y"; }"#,
+            r#"dockerTools.streamNixShellImage { drv = hello; run = "x"; command = "y"; }"#,
             "give one of `command` and `run`",
         ),
     ] {
@@ -492,6 +497,21 @@ fn mistakes_are_named() {
         assert!(!expression.contains("it begins") || said.contains("it begins"), "{said}");
         assert!(!said.contains("it goes on\n"), "{said}");
     }
+}
+
+/// Checks that a shell that reads commands from a pipe has the environment of the derivation.
+#[test]
+fn commands_come_from_a_pipe() {
+    let docker = Docker::start();
+    load(&docker, "shellFromPipe");
+    let mut container = docker.command(&["run", "--rm", "--interactive", "--network=none"]);
+    container.arg(reference("shellFromPipe")).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut container = container.spawn().unwrap();
+    container.stdin.take().unwrap().write_all(b"hello; echo $greeting; exit 5\n").unwrap();
+    let output = container.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(said, "this is the hook\nHello, world!\ngood morning\n");
+    assert_eq!(output.status.code(), Some(5));
 }
 
 /// Checks layers against the rules of nixpkgs' streamer: each file is as it is in the store, with

@@ -61,11 +61,15 @@ fn examples_of_functions_can_be_evaluated() {
         .collect();
     assert!(examples.len() >= 8, "only {} examples", examples.len());
     let digest = format!("sha256:{}", "0".repeat(64));
+    let hash = format!("sha256-{}=", "A".repeat(43));
     let examples: Vec<_> = examples
         .iter()
         .map(|(place, code)| {
             // Files and digests are the reader's.
-            let code = code.replace("./", "/missing/").replace("sha256:…", &digest);
+            let code = code
+                .replace("./", "/missing/")
+                .replace("sha256:…", &digest)
+                .replace("sha256-…", &hash);
             format!("{{ name = {place:?}; value = builtins.typeOf ({code}\n); }}")
         })
         .collect();

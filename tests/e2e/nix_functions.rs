@@ -87,6 +87,16 @@ fn functions_know_their_arguments() {
     assert_eq!(found["overridden"], "b:xy");
 }
 
+/// Checks that a value of a wrong type is named with its argument, by every function. Only such errors are caught by
+/// `tryEval`: one by Nix itself would end the evaluation.
+#[test]
+fn wrong_types_are_named_by_the_functions() {
+    let caught = apply("x86_64-linux", include_str!("wrong_types.nix"));
+    for (function, unchecked) in caught.as_object().unwrap() {
+        assert_eq!(unchecked, &json!([]), "{function}: arguments that take every value");
+    }
+}
+
 /// Checks that the flake can be evaluated for every system, on any machine.
 #[test]
 fn other_systems_can_be_evaluated() {

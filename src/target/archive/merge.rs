@@ -111,6 +111,9 @@ impl<W: Write> Merge<W> {
             GivenFile::Index(_) => Err(unreadable("it is an index: name one of its images")),
             GivenFile::Layers => Err(unreadable("it is what `buildLayer` made")),
             GivenFile::Script => Err(unreadable("it is a script: its output may be one")),
+            GivenFile::Other if archive.is_dir() => Err(unreadable(
+                "it is a directory: what `pullImage` made can be merged as `buildImage { name = …; fromImage = …; }`",
+            )),
             GivenFile::Other => self.add_archive(archive, File::open(archive).map_err(read)?),
         }
     }
