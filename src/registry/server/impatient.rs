@@ -1,4 +1,4 @@
-//! Ends connections of clients that stop reading.
+//! Ends connections of clients that stop reading, or read next to nothing.
 //! Stage: registry. Input: a connection. Output: a connection that may fail with `TimedOut`.
 //!
 //! Each client takes memory for bytes that are ready, and a thread that makes more. A client that
@@ -10,33 +10,48 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 
-/// A stream whose writes fail with `TimedOut` if the peer accepts nothing for `patience`.
+/// The number of bytes for which a client gets the whole patience once more. A client that takes a
+/// few bytes each minute would keep its place for weeks.
+const ENOUGH: usize = 64 << 10;
+
+/// A stream whose writes fail with `TimedOut` if they have waited for `patience` while the peer
+/// accepted less than 64 KiB.
 pub struct Impatient<S> {
     stream: S,
     patience: Option<Duration>,
-    waiting: Option<Pin<Box<Sleep>>>,
+    /// The end of the patience, while a write waits, and the time at which it began to wait.
+    waiting: Option<(Pin<Box<Sleep>>, Instant)>,
+    /// The time that writes have waited, and the bytes that the peer has accepted meanwhile.
+    waited: Duration,
+    accepted: usize,
 }
 
 impl<S> Impatient<S> {
     /// Wraps a stream. Without `patience`, writes wait for ever.
     pub fn new(stream: S, patience: Option<Duration>) -> Self {
-        Self { stream, patience, waiting: None }
+        Self { stream, patience, waiting: None, waited: Duration::ZERO, accepted: 0 }
     }
 
     fn checked<T>(
         &mut self,
         context: &mut Context<'_>,
         written: Poll<io::Result<T>>,
+        bytes: impl FnOnce(&T) -> usize,
     ) -> Poll<io::Result<T>> {
         let Some(patience) = self.patience else { return written };
-        if written.is_ready() {
-            self.waiting = None;
-            return written;
+        if let Poll::Ready(written) = written {
+            self.waited += self.waiting.take().map_or(Duration::ZERO, |(_, begin)| begin.elapsed());
+            self.accepted += written.as_ref().map_or(0, bytes);
+            if self.accepted >= ENOUGH {
+                (self.waited, self.accepted) = (Duration::ZERO, 0);
+            }
+            return Poll::Ready(written);
         }
-        let waiting = self.waiting.get_or_insert_with(|| Box::pin(sleep(patience)));
-        ready!(waiting.as_mut().poll(context));
+        let left = patience.saturating_sub(self.waited);
+        let begin = || (Box::pin(sleep(left)), Instant::now());
+        ready!(self.waiting.get_or_insert_with(begin).0.as_mut().poll(context));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
@@ -58,7 +73,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.checked(context, written)
+        self.checked(context, written, |bytes| *bytes)
     }
 
     fn poll_write_vectored(
@@ -67,7 +82,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.checked(context, written)
+        self.checked(context, written, |bytes| *bytes)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -76,12 +91,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(context);
-        self.checked(context, flushed)
+        self.checked(context, flushed, |()| 0)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let ended = Pin::new(&mut self.stream).poll_shutdown(context);
-        self.checked(context, ended)
+        self.checked(context, ended, |()| 0)
     }
 }
 
@@ -89,6 +104,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
 mod tests {
     use std::future::poll_fn;
 
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
@@ -108,5 +124,25 @@ mod tests {
             }
         };
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn who_reads_next_to_nothing_is_not_waited_for() {
+        for (taken, is_ended) in [(256, true), (64 << 10, false)] {
+            let (stream, mut client) = tokio::io::duplex(128 << 10);
+            let mut stream = Impatient::new(stream, Some(Duration::from_millis(300)));
+            let reader = tokio::spawn(async move {
+                let mut buffer = vec![0; taken];
+                while client.read(&mut buffer).await.is_ok_and(|read| read > 0) {
+                    sleep(Duration::from_millis(20)).await;
+                }
+            });
+            let mut written = Ok(());
+            for _ in 0..32 {
+                written = written.and(stream.write_all(&[0; 64 << 10]).await);
+            }
+            assert_eq!(written.is_err(), is_ended, "{taken}: {written:?}");
+            reader.abort();
+        }
     }
 }
