@@ -100,8 +100,7 @@ async fn answered(
     } else {
         // With permissions, some repositories may need no password: the rules decide below.
         let may_be_open = permissions.is_some() && may_be_open(&found);
-        let given = request.headers().get(header::AUTHORIZATION);
-        let given = given.and_then(|value| value.to_str().ok());
+        let given = authorization(&request);
         match admitted(shared, client, exchange, given, may_be_open).await {
             Ok(asker) => asker,
             Err(refusal) => return ("unauthorized", refusal),
@@ -227,6 +226,17 @@ fn wanted(shared: &Shared, request: &Request, found: &Result<Route, NoRoute>) ->
         }
         _ => None,
     }
+}
+
+/// Returns the `Authorization` header. A request with two of them has none: another program on the way
+/// may have looked at the other one.
+fn authorization<B>(request: &Request<B>) -> Option<&str> {
+    let mut all = request.headers().get_all(header::AUTHORIZATION).iter();
+    let first = all.next()?;
+    if all.next().is_some() {
+        return None;
+    }
+    first.to_str().ok()
 }
 
 #[cfg(test)]

@@ -17,6 +17,10 @@ use crate::registry::error::SetupError;
 use crate::registry::fair::{FairPlaces, Shares};
 use crate::small_file;
 
+/// The highest cost of a hash, which is also the highest of `htpasswd -C`. Each check takes as long as
+/// the highest cost in the file: ten seconds for this one, and days for 31.
+const HIGHEST_COST: u32 = 17;
+
 /// The limits for passwords that are checked at a time: each takes a processor for a good part of a
 /// second, and guesses must not keep layers from being made.
 const TRIES: Shares = Shares { places: 2, client_places: 1, queue: 64, client_queue: 8 };
@@ -205,7 +209,14 @@ fn parse(text: &str) -> Result<BTreeMap<String, Hash>, (usize, String)> {
         let Ok(parts) = hash.parse::<bcrypt::HashParts>() else {
             return Err((number, format!("the password of `{user}` is not hashed by bcrypt")));
         };
-        let hash = Hash { text: hash.to_owned(), cost: parts.get_cost() };
+        let cost = parts.get_cost();
+        if cost > HIGHEST_COST {
+            let reason = format!(
+                "the password of `{user}` has the cost {cost}, and {HIGHEST_COST} is the most"
+            );
+            return Err((number, reason));
+        }
+        let hash = Hash { text: hash.to_owned(), cost };
         if hashes.insert(user.to_owned(), hash).is_some() {
             return Err((number, format!("`{user}` is there a second time")));
         }
@@ -243,6 +254,11 @@ mod tests {
             (&*format!("\n:{hash}"), 2, "not `USER:HASH`"),
             ("ann:$apr1$x$y", 1, "the password of `ann` is not hashed by bcrypt"),
             ("ann:secret", 1, "the password of `ann` is not hashed by bcrypt"),
+            (
+                &hash.replace("$04$", "$18$").replacen("$2b", "ann:$2b", 1),
+                1,
+                "the password of `ann` has the cost 18, and 17 is the most",
+            ),
             (&*format!("ann:{hash}\nann:{hash}"), 2, "`ann` is there a second time"),
         ] {
             assert_eq!(parse(text), Err((line, reason.to_owned())), "{text}");

@@ -34,6 +34,8 @@ fn only_users_are_served() {
         ("/v2/", &*basic("bob:other"), 200),
         ("/v2/a/b/manifests/v1", &*basic("ann:secret"), 200),
         ("/metrics", &*basic("ann:secret"), 200),
+        ("/v2/", &*(basic("ann:secret") + &basic("ann:other")), 401),
+        ("/v2/", &*(basic("ann:secret") + &basic("ann:secret")), 401),
         ("/v2/", &*basic("ann:other"), 401),
         ("/v2/", &*basic("ann:"), 401),
         ("/v2/", &*basic("eve:secret"), 401),
