@@ -14,22 +14,27 @@ function leastContrast() {
   blank.style.backgroundColor = "Canvas";
   document.body.append(blank);
   const page = getComputedStyle(blank).backgroundColor;
-  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   let least = [Infinity, ""];
-  while (texts.nextNode()) {
-    const text = texts.currentNode, parent = text.parentElement;
-    if (!text.data.trim() || parent.closest("script, style") || !parent.checkVisibility()) continue;
+  const measure = (text, parent, color) => {
     const parents = [];
     for (let one = parent; one; one = one.parentElement) parents.unshift(getComputedStyle(one));
     paint(page);
     for (const style of parents) paint(style.backgroundColor);
     const behind = pixel();
     canvas.globalAlpha = parents.reduce((product, style) => product * style.opacity, 1);
-    paint(getComputedStyle(parent).color);
+    paint(color);
     canvas.globalAlpha = 1;
     const [low, high] = [luminance(behind), luminance(pixel())].sort((a, b) => a - b);
     const contrast = (high + .05) / (low + .05);
-    if (contrast < least[0]) least = [contrast, text.data.trim()];
+    if (contrast < least[0]) least = [contrast, text];
+  };
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) {
+    const text = texts.currentNode.data.trim(), parent = texts.currentNode.parentElement;
+    if (!text || parent.closest("script, style") || !parent.checkVisibility()) continue;
+    measure(text, parent, getComputedStyle(parent).color);
   }
+  for (const input of document.querySelectorAll("[placeholder]"))
+    measure(input.placeholder, input, getComputedStyle(input, "::placeholder").color);
   return `${least[0].toFixed(2)} of ${least[1]}`;
 }
