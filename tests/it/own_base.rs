@@ -273,8 +273,12 @@ fn a_database_has_what_the_base_has() {
             (crate::base_image::OCI_LAYER.to_owned(), tar.to_vec())
         });
         write_files(&base, &files.directory());
-        let error = build().unwrap_err().to_string();
-        assert!(error.contains("its Nix database") || error.contains("base image"), "{error}");
+        let error = build().unwrap_err();
+        let chain =
+            std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
+        let text: Vec<_> = chain.map(ToString::to_string).collect();
+        let said = text.iter().filter(|text| text.contains("is no regular file"));
+        assert_eq!(said.count(), 1, "{text:?}");
     }
     // The image has no database of its own, so the base's Nix does not know the image's store
     // paths.

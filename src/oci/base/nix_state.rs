@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::image::BaseImage;
 use crate::image_path::ImagePath;
-use crate::layer::{self, Attributes, DATABASE};
+use crate::layer::{self, Attributes, DATABASE, DatabaseError};
 use crate::oci::layer_reader::read_tar;
 use crate::oci::unpack::{TarError, TarReader};
 use crate::store::Store;
@@ -28,11 +28,11 @@ impl BaseImage {
     ///
     /// # Errors
     /// Fails if a layer can't be read, or one of them is no regular file.
-    pub fn copy_nix_database(&self, store: &Store, to: &Path) -> Result<(), layer::Error> {
+    pub fn copy_nix_database(&self, store: &Store, to: &Path) -> Result<(), DatabaseError> {
         for file in &self.state {
             let layer = &self.layers[file.layer];
-            let copied = read_tar(store, layer, |tar| copy(tar, &file.path, &to.join(file.name)))?;
-            copied.map_err(|error| layer::Error::Write(io::Error::other(error)))?;
+            let copied = read_tar(store, layer, |tar| copy(tar, &file.path, &to.join(file.name)));
+            copied.map_err(io::Error::other)?.map_err(io::Error::other)?;
         }
         Ok(())
     }

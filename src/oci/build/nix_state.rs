@@ -132,7 +132,7 @@ impl Copy {
         let directory = tempfile::tempdir().map_err(layer::Error::Write)?;
         let copy = Self { directory, file };
         let copied = base.copy_nix_database(store, copy.directory.path());
-        copied.map_err(|error| copy.error(std::io::Error::other(error).into()))?;
+        copied.map_err(|error| copy.error(error))?;
         Ok(copy)
     }
 

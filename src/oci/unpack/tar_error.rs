@@ -11,8 +11,8 @@ use crate::image_path::{LONGEST_COMPONENT, LONGEST_PATH};
 #[derive(Debug, Error)]
 pub enum TarError {
     /// The archive can't be read, or ends too early ([`io::ErrorKind::UnexpectedEof`]).
-    #[error("{0}")]
-    Read(#[source] io::Error),
+    #[error(transparent)]
+    Read(io::Error),
     /// The body of a member can't be read.
     #[error("its member `{name}` can't be read: {error}")]
     Body {
