@@ -132,9 +132,9 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// The default, in bytes: enough for some 280,000 directories and links, 190,000 hard links, or
-    /// 1,300,000 files.
-    const BYTES: u64 = 56 << 20;
+    /// The default, in bytes: enough for some 240,000 directories and links, 160,000 hard links, or
+    /// 1,100,000 files.
+    const BYTES: u64 = 48 << 20;
 
     /// Makes a budget of `bytes` bytes.
     pub fn of(bytes: u64) -> Self {
