@@ -30,6 +30,7 @@ let
   givenLayers = if lib.isList layers then storePaths "${function}: `layers`" layers else layers;
   givenPerms = if lib.isList perms then lib.flatten perms else perms;
   copyRoots = map (root: "${root}") (storePaths "${function}: `copyToRoot`" copied);
+  isOfStore = rule: !lib.isString rule.path || dirOf rule.path == builtins.storeDir;
 
   drv = builderDerivation {
     inherit name;
@@ -50,4 +51,6 @@ assert lib.assertMsg (lib.isList layers && lib.all (layer: layer.isStowageLayer 
   "stowage.${function}: `layers` must be a list of what `buildLayer` makes";
 assert lib.assertMsg (lib.isList perms && lib.all (rule: rule ? path) givenPerms)
   "stowage.${function}: `perms` must be a list of rules such as `{ path = …; regex = \"/tmp$\"; mode = \"1777\"; }`, each with the `path` that it is for";
+assert lib.assertMsg (lib.all isOfStore givenPerms)
+  "stowage.${function}: `perms` has the path `${(lib.findFirst (rule: !isOfStore rule) null givenPerms).path}`, which is not a whole store path: give the derivation or the path that has the files, and a `regex` that finds them, such as `\"/tmp$\"`";
 drv // lib.optionalAttrs (kind == "layer") { isStowageLayer = true; inherit sbomRoots; }

@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileTypeExt;
+use std::time::Duration;
 
 use crate::system;
 
@@ -11,6 +12,9 @@ use crate::system;
 /// system call negligible, and few enough to stay in the processor's cache from one step to the
 /// next.
 pub const PIECE: usize = 128 << 10;
+
+/// The longest time after which a full pipe is tried again.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A writer that may take bytes straight from a file.
 ///
@@ -74,7 +78,8 @@ impl<W: Write> Sink for Plain<W> {}
 
 /// A file that may be a pipe. If it is a pipe, files are moved to it by the system, as pages of its
 /// cache, so that no byte is copied ([`system::move_to_pipe`]). If the system can't do this, the
-/// caller copies them.
+/// caller copies them. Another program may have set the pipe so that writes don't wait for its
+/// reader: this waits for it.
 pub struct Spliced {
     out: File,
     is_pipe: bool,
@@ -90,7 +95,14 @@ impl Spliced {
 
 impl Write for Spliced {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.out.write(bytes)
+        loop {
+            match self.out.write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    system::wait_for_room(&self.out, PATIENCE)?;
+                }
+                written => return written,
+            }
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -115,6 +127,9 @@ impl Sink for Spliced {
                 // The system can't move this file. The caller reads the rest and writes it.
                 Err(error) if error.kind() == io::ErrorKind::Unsupported => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    system::wait_for_room(&self.out, PATIENCE)?;
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -154,6 +169,31 @@ mod tests {
             let expected = [b"before", &expected[..taken]].concat();
             assert!(read.join().unwrap() == expected, "{start} {length}");
         }
+    }
+
+    /// Checks a pipe that does not wait for its reader, and a reader that begins when the pipe is full.
+    #[test]
+    fn a_pipe_is_waited_for() {
+        let bytes: Vec<u8> = (0..1_u32 << 20).map(|place| (place >> 3) as u8).collect();
+        let mut source = tempfile::tempfile().unwrap();
+        source.write_all(&bytes).unwrap();
+        let (mut reader, writer) = io::pipe().unwrap();
+        system::set_nonblocking(&writer).unwrap();
+        let mut full = &writer;
+        let mut filled = 0;
+        while let Ok(more) = full.write(&bytes) {
+            filled += more;
+        }
+        let read = thread::spawn(move || {
+            let mut read = Vec::new();
+            reader.read_to_end(&mut read).map(|_| read).unwrap()
+        });
+        let mut sink = Spliced::new(std::os::fd::OwnedFd::from(writer).into());
+        sink.write_all(&bytes).unwrap();
+        let all = FileBytes { file: &source, offset: 0, length: bytes.len() as u64 };
+        let taken = usize::try_from(sink.take_file(all).unwrap()).unwrap();
+        drop(sink);
+        assert_eq!(read.join().unwrap().len(), filled + bytes.len() + taken);
     }
 
     #[test]

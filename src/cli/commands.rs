@@ -128,7 +128,7 @@ pub fn stream(store: &Store, arguments: &StreamArguments) -> Result<(), Failure>
             target::write_archive(&archive, Spliced::new(stdout))?;
         }
         compression => {
-            let mut compressor = Compressor::new(compression, stdout);
+            let mut compressor = Compressor::new(compression, Spliced::new(stdout));
             target::write_archive(&archive, Plain(&mut compressor))?;
             compressor.finish().map_err(Failure::Stdout)?;
         }

@@ -118,8 +118,25 @@ impl What {
 fn options<T: DeserializeOwned>(value: Value, of: &'static str) -> Result<T, Failure> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let option = Some(error.path().to_string()).filter(|path| path != ".");
-        Failure::Option { of, option, reason: error.into_inner().to_string() }
+        Failure::Option { of, option, reason: in_words_of_nix(&error.into_inner().to_string()) }
     })
+}
+
+/// Names the expected type as authors of Nix code know it.
+fn in_words_of_nix(reason: &str) -> String {
+    let Some((found, expected)) = reason.rsplit_once(", expected ") else {
+        return reason.to_owned();
+    };
+    let expected = match expected {
+        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number from 0",
+        "a JSON number" => "a number",
+        "a sequence" => "a list",
+        "a map" => "a set",
+        text if text.starts_with("struct ") => "a set",
+        "a string" if found.starts_with("invalid type: integer") => "a string in quotes",
+        text => text,
+    };
+    format!("{found}, expected {expected}")
 }
 
 /// Builds what the derivation describes. `limits` are those of the command line, which the derivation's
@@ -269,7 +286,14 @@ mod tests {
                 json!({"image": {"perms": [{"path": "/nix/store/x", "mode": 755}]}}),
                 "`perms[0].mode` of the image: invalid type: integer `755`, expected a string",
             ),
-            (json!({"layer": {"maxLayers": "3"}}), "`maxLayers` of the layer: invalid type"),
+            (
+                json!({"layer": {"maxLayers": "3"}}),
+                "`maxLayers` of the layer: invalid type: string \"3\", expected a number",
+            ),
+            (
+                json!({"image": {"layers": {}}}),
+                "`layers` of the image: invalid type: map, expected a list",
+            ),
             (json!({"image": {"maxLayer": 3}}), "`maxLayer` of the image: unknown field"),
             (json!({"image": "text"}), "options of the image: invalid"),
         ] {

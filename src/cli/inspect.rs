@@ -10,7 +10,7 @@ use super::progress::{Bytes, bar};
 use crate::oci::{self, Architecture, Form, Image, ImageSpec};
 use crate::outgoing::{self, Hashing, ImageLayer};
 use crate::report;
-use crate::sink::Plain;
+use crate::sink::{Plain, Spliced};
 use crate::store::Store;
 
 pub fn manifest(store: &Store, arguments: &ManifestArguments) -> Result<(), Failure> {
@@ -34,7 +34,12 @@ pub fn manifest(store: &Store, arguments: &ManifestArguments) -> Result<(), Fail
     let index = spec.layers.iter().position(is_wanted);
     let index = index.ok_or_else(|| Failure::NoSuchBlob { file: file.clone(), digest })?;
     let layer = ImageLayer { spec: &spec, index, form };
-    Ok(outgoing::write_checked_layer(store, layer, Hashing::Beside, Plain(binary_stdout()?))?)
+    Ok(outgoing::write_checked_layer(
+        store,
+        layer,
+        Hashing::Beside,
+        Plain(Spliced::new(binary_stdout()?)),
+    )?)
 }
 
 pub fn verify(store: &Store, arguments: &VerifyArguments) -> Result<(), Failure> {

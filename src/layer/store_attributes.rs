@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::permissions::{Given, check_name};
+use super::permissions::{Given, check_id, check_name};
 use crate::date;
 
 /// Owner and modification time of the store directory and everything below it; `perms` take
@@ -53,6 +53,9 @@ impl TryFrom<StoreAttributesJson> for StoreAttributes {
         let StoreAttributesJson { uid, gid, uname, gname, mtime } = json;
         for (key, name) in [("uname", &uname), ("gname", &gname)] {
             check_name(key, name.as_deref())?;
+        }
+        for (key, id) in [("uid", uid), ("gid", gid)] {
+            check_id(key, id)?;
         }
         let mtime = mtime.map(Mtime::seconds).transpose()?;
         Ok(Self { uid, gid, uname, gname, mtime })

@@ -136,6 +136,14 @@ fn mistakes_in_nix_code_are_named() {
             "each with the `path` that it is for",
         ),
         (
+            r#"{ name = "a"; copyToRoot = pkgs.bash; perms = [{ path = "${pkgs.bash}/bin"; mode = "0700"; }]; }"#,
+            "which is not a whole store path: give the derivation",
+        ),
+        (
+            r#"{ name = "a"; perms = [{ path = "/"; mode = "0700"; }]; }"#,
+            "`perms` has the path `/`, which is not a whole store path",
+        ),
+        (
             r#"{ name = "a"; copyToRoot = pkgs.bash; perms = [{ path = pkgs.bash; mode = "rwx"; }]; }"#,
             "`mode` must be octal digits such as `0755` or `1777`, or changes such as `g=u` or `a+rX`, not `rwx`",
         ),

@@ -17,9 +17,11 @@ pub enum Item<'a> {
     Directory(&'a str, u32),
     Symlink(&'a str, &'a str),
     File(&'a str, &'a [u8]),
+    /// A FIFO or a device.
+    Special(&'a str, tar::EntryType),
 }
 
-use Item::{Directory, File, Symlink};
+use Item::{Directory, File, Special, Symlink};
 
 pub fn layer(items: &[Item]) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
@@ -33,6 +35,12 @@ pub fn layer(items: &[Item]) -> Vec<u8> {
             Directory(name, mode) => {
                 header.set_entry_type(tar::EntryType::Directory);
                 header.set_mode(*mode);
+                tar.append_data(&mut header, name, &[][..]).unwrap();
+            }
+            Special(name, kind) => {
+                header.set_entry_type(*kind);
+                header.set_device_major(1).unwrap();
+                header.set_device_minor(3).unwrap();
                 tar.append_data(&mut header, name, &[][..]).unwrap();
             }
             Symlink(name, target) => {

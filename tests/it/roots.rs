@@ -159,6 +159,7 @@ fn a_link_over_a_directory_of_the_base_is_merged_with_it() {
             Item::Directory(name, mode) => Item::Directory(name, *mode),
             Item::Symlink(name, target) => Item::Symlink(name, target),
             Item::File(name, bytes) => Item::File(name, bytes),
+            Item::Special(name, kind) => Item::Special(name, *kind),
         }));
         let _ = fs::remove_dir_all(&base);
         let files = BaseFiles::new(&[layer(&all)], |tar| (OCI_LAYER.to_owned(), tar.to_vec()));

@@ -252,6 +252,10 @@ fn mistakes_in_documents_are_named() {
             "fileExistenceTests[0].uid: must be a number, not `root`",
         ),
         (
+            "schemaVersion: '2.0.0'\nfileExistenceTests: [{name: a, path: /, uid: !!str 5}]",
+            "fileExistenceTests[0].uid: must be a number, not text in quotes",
+        ),
+        (
             "schemaVersion: '2.0.0'\nfileExistenceTests: [{name: a, path: /, shouldExist: 'true'}]",
             "shouldExist: must be true or false, not text in quotes",
         ),
@@ -320,6 +324,9 @@ fn a_base_is_tested_too() {
         Item::File("etc/gone", b"1"),
         Item::File("etc/os-release", b"ID=test\n"),
         Item::Directory("tmp/", 0o1777),
+        Item::Special("run/fifo", tar::EntryType::Fifo),
+        Item::Special("run/tty", tar::EntryType::Char),
+        Item::Special("run/disk", tar::EntryType::Block),
     ]);
     let upper = layer(&[Item::File("etc/.wh.gone", b""), Item::File("etc/.wh..wh.x", b"")]);
     let files = BaseFiles::new(&[tar, upper], |bytes| {
@@ -341,6 +348,11 @@ fileExistenceTests:
 - { name: tmp, path: /tmp, permissions: dtrwxrwxrwx }
 - { name: shell, path: /usr/bin/sh, permissions: -rwxr-xr-x, isExecutableBy: owner }
 - { name: implied, path: /etc, permissions: drwxr-xr-x }
+- { name: FIFO, path: /run/fifo, permissions: prwxr-xr-x }
+- { name: terminal as Go has it, path: /run/tty, permissions: Dcrwxr-xr-x }
+- { name: terminal as ls has it, path: /run/tty, permissions: crwxr-xr-x }
+- { name: disk as Go has it, path: /run/disk, permissions: Drwxr-xr-x }
+- { name: disk as ls has it, path: /run/disk, permissions: brwxr-xr-x, uid: !!int 0x0, gid: 0b_0, shouldExist: !!bool true }
 "#;
     let ours = "- { name: ours, path: /usr/bin/app, shouldExist: true }\n";
     let output = test(&store, &(document.to_owned() + ours), &[]);

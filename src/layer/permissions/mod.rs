@@ -99,7 +99,10 @@ impl TryFrom<RuleJson> for PermissionRule {
             None => None,
         };
         for (key, name) in [("uname", &uname), ("gname", &gname)] {
-            check_name(key, name.as_deref()).map_err(problem)?;
+            check_name(key, name.as_deref()).map_err(&problem)?;
+        }
+        for (key, id) in [("uid", uid), ("gid", gid)] {
+            check_id(key, id).map_err(&problem)?;
         }
         let pattern = Pattern::new(&regex).map_err(|error| problem(error.to_string()))?;
         Ok(Self { path, regex: pattern, kind, mode, uid, gid, uname, gname })
@@ -112,6 +115,15 @@ pub fn check_name(key: &str, name: Option<&str>) -> Result<(), String> {
         Some(name) if name.len() > NAME_FIELD || name.contains('\0') => {
             Err(format!("`{key}` must have {NAME_FIELD} bytes at most"))
         }
+        _ => Ok(()),
+    }
+}
+
+/// Checks that a user or group can have a number. The largest that is stored stands for none.
+pub fn check_id(key: &str, id: Option<u64>) -> Result<(), String> {
+    const LARGEST: u64 = u32::MAX as u64 - 1;
+    match id {
+        Some(id) if id > LARGEST => Err(format!("`{key}` must be {LARGEST} at most, not {id}")),
         _ => Ok(()),
     }
 }
@@ -360,6 +372,7 @@ mod tests {
                 json!({"type": "dir"}),
                 "unknown variant `dir`, expected one of `directory`, `file`, `link`",
             ),
+            (json!({"uid": 4_294_967_295_u64}), "`uid` must be 4294967294 at most, not 4294967295"),
             (json!({"regex": "a(b"}), "`regex` `a(b`"),
             (json!({"uname": "n".repeat(33)}), "`uname` must have 32 bytes at most"),
             (json!({"user": "root"}), "unknown field `user`"),

@@ -102,7 +102,7 @@ impl ImageFiles<'_> {
                 self.load([file])?;
                 self.bodies.lock().get(id).cloned().map(Body::Memory)
             }
-            FileKind::Directory | FileKind::Symlink(_) | FileKind::Special => None,
+            FileKind::Directory | FileKind::Symlink(_) | FileKind::Special(_) => None,
         })
     }
 

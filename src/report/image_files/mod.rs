@@ -57,8 +57,8 @@ enum Place<'i> {
     StorePath(&'i LayerContents, StorePath),
     /// The body of a member of a layer's tar, with its size.
     Member(u64),
-    /// A device or the like.
-    Special,
+    /// A device or a FIFO.
+    Special(SpecialKind),
     /// A directory or a link.
     None,
 }
@@ -83,8 +83,19 @@ pub enum FileKind {
     File(Contents),
     /// A symbolic link, with its target.
     Symlink(Vec<u8>),
-    /// A device, a FIFO or a socket.
-    Special,
+    /// A device or a FIFO.
+    Special(SpecialKind),
+}
+
+/// The kind of a file that is no directory, link or regular file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpecialKind {
+    /// A FIFO.
+    Fifo,
+    /// A block device.
+    Block,
+    /// A character device, or what no other kind is for.
+    Character,
 }
 
 /// The place of a regular file's bytes.
@@ -238,7 +249,9 @@ impl<'i> ImageFiles<'i> {
                         Place::Member(member.size())
                     }
                     tar::EntryType::Directory | tar::EntryType::Symlink => Place::None,
-                    _ => Place::Special,
+                    tar::EntryType::Fifo => Place::Special(SpecialKind::Fifo),
+                    tar::EntryType::Block => Place::Special(SpecialKind::Block),
+                    _ => Place::Special(SpecialKind::Character),
                 };
                 // An entry is pushed for each member: its index is its number in the tar.
                 entries.push(Entry { attributes, place });
@@ -289,7 +302,8 @@ impl<'i> ImageFiles<'i> {
             }
             Place::Disk(disk) => file(*attributes, FileKind::File(Contents::Disk(disk.clone()))),
             Place::Member(size) => file(*attributes, FileKind::File(Contents::Member(id, *size))),
-            Place::Special | Place::None => file(*attributes, FileKind::Special),
+            Place::Special(kind) => file(*attributes, FileKind::Special(*kind)),
+            Place::None => file(*attributes, FileKind::Special(SpecialKind::Character)),
         })
     }
 

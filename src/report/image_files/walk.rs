@@ -79,7 +79,7 @@ impl Tree for Walk<'_, '_> {
         match &file.kind {
             FileKind::Directory => NodeKind::Directory,
             FileKind::Symlink(target) => NodeKind::Symlink(target),
-            FileKind::File(_) | FileKind::Special => NodeKind::Other,
+            FileKind::File(_) | FileKind::Special(_) => NodeKind::Other,
         }
     }
 

@@ -134,7 +134,7 @@ impl Surroundings<'_> {
         };
         match &file.kind {
             FileKind::Directory => return error(Check::NotExecutable, "is a directory"),
-            FileKind::Special | FileKind::Symlink(_) => {
+            FileKind::Special(_) | FileKind::Symlink(_) => {
                 return error(Check::NotExecutable, "is no regular file");
             }
             FileKind::File(_) => {}

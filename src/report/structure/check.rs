@@ -12,7 +12,7 @@ use super::outcome::{TestKind, TestOutcome};
 use crate::layer::Pattern;
 use crate::oci::ImageSpec;
 use crate::report::image_files::{
-    Absent, FileKind, FilesError, Found, ImageFile, ImageFiles, Last,
+    Absent, FileKind, FilesError, Found, ImageFile, ImageFiles, Last, SpecialKind,
 };
 
 /// The largest file whose text is read.
@@ -305,7 +305,8 @@ fn kind_name(kind: &FileKind) -> &'static str {
         FileKind::Directory => "a directory",
         FileKind::File(_) => "a file",
         FileKind::Symlink(_) => "a link",
-        FileKind::Special => "a device or the like",
+        FileKind::Special(SpecialKind::Fifo) => "a FIFO",
+        FileKind::Special(SpecialKind::Block | SpecialKind::Character) => "a device",
     }
 }
 
@@ -315,9 +316,11 @@ fn permissions(file: &ImageFile) -> String {
     let letters = [
         (matches!(file.kind, FileKind::Directory), 'd'),
         (matches!(file.kind, FileKind::Symlink(_)), 'L'),
-        (matches!(file.kind, FileKind::Special), 'D'),
+        (matches!(file.kind, FileKind::Special(SpecialKind::Block | SpecialKind::Character)), 'D'),
+        (file.kind == FileKind::Special(SpecialKind::Fifo), 'p'),
         (mode & 0o4000 != 0, 'u'),
         (mode & 0o2000 != 0, 'g'),
+        (file.kind == FileKind::Special(SpecialKind::Character), 'c'),
         (mode & 0o1000 != 0, 't'),
     ];
     let mut text: String = letters.iter().filter(|(is, _)| *is).map(|(_, letter)| letter).collect();
@@ -333,7 +336,9 @@ fn listed(file: &ImageFile) -> String {
     let kind = match file.kind {
         FileKind::Directory => 'd',
         FileKind::Symlink(_) => 'l',
-        FileKind::Special => 'c',
+        FileKind::Special(SpecialKind::Fifo) => 'p',
+        FileKind::Special(SpecialKind::Block) => 'b',
+        FileKind::Special(SpecialKind::Character) => 'c',
         FileKind::File(_) => '-',
     };
     let mut letters: Vec<char> = bits(mode).chars().collect();

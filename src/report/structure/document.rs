@@ -449,11 +449,12 @@ impl<'n> Fields<'n> {
         if text == "-1" {
             return Ok(None);
         }
-        // Octal and hexadecimal numbers are those of YAML 1.1, which container-structure-test
-        // reads.
+        // These forms of numbers are those of YAML 1.1, which container-structure-test reads.
+        let text = text.replace('_', "");
         let (digits, radix) = match text.strip_prefix('0') {
             Some(rest) if rest.starts_with(['x', 'X']) => (&rest[1..], 16),
             Some(rest) if rest.starts_with(['o', 'O']) => (&rest[1..], 8),
+            Some(rest) if rest.starts_with(['b', 'B']) => (&rest[1..], 2),
             Some(rest) if !rest.is_empty() => (rest, 8),
             _ => (&*text, 10),
         };

@@ -204,7 +204,11 @@ impl<'t> YamlReader<'t> {
                 return Ok(YamlNode { at, ..node.clone() });
             }
             Event::Scalar(text, style, anchor, tag) => {
-                let is_plain = style == ScalarStyle::Plain && tag.is_none();
+                // A tag such as `!!bool` or `!!str` says what the text is.
+                let is_plain = match &tag {
+                    Some(tag) => matches!(&*tag.suffix, "bool" | "int" | "null"),
+                    None => style == ScalarStyle::Plain,
+                };
                 let is_null = is_plain && matches!(&*text, "" | "~" | "null" | "Null" | "NULL");
                 let text = text.into_owned();
                 (if is_null { Value::Null } else { Value::Text { text, is_plain } }, anchor)
