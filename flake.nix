@@ -90,6 +90,7 @@
         // {
           inherit (packages) dockerImage skopeo-nix2container;
           nixOfUser = packages.dockerImage.override {
+            config.Env = [ "EDITOR=vi" "MANPATH=/usr/share/man" ];
             name = "nix-of-user";
             tag = "v1";
             uid = 1000;

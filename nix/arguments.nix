@@ -120,8 +120,6 @@ let
     "dockerTools.buildImage".uid = either id digits;
     "dockerTools.buildImage".gid = either id digits;
     "dockerTools.exportImage".fromImage = image;
-    buildImageFromNames.packages = either list { is = value: isString value && builtins.match "[ \n]*\\[.*][ \n]*" value != null; text = "the same as JSON"; };
-    buildImageFromNames.user = orNull (either string { is = value: value ? name; text = "a set with `name`"; });
     buildImageFromNames.pkgs = orNull { is = value: value ? stdenv; text = "a package set such as nixpkgs"; };
     "dockerTools.exportImage".name = fileName;
     "dockerTools.pullImage".name = fileName;

@@ -54,7 +54,7 @@
 , perms ? [ ]
   # Environment variables, in addition to those below; null leaves one out.
 , env ? { }
-  # Further parts of the image's configuration.
+  # Further parts of the image's configuration. Variables of `Env` are added to those above.
 , config ? { }
 , maxLayers ? 100
 }:
@@ -124,8 +124,14 @@ let
   # Nix
 
   # The elements of a list are separated by spaces.
-  nixConfValue = value: if lib.isBool value then lib.boolToString value else toString value;
-  nixConfLines = mapAttrsToList (setting: value: "${setting} = ${nixConfValue value}") (check.present ({
+  isScalar = value: lib.isInt value || lib.isStringLike value;
+  nixConfValue = setting: value:
+    if lib.isBool value then lib.boolToString value
+    else
+      toString (check.must (check.isIn "nixConf" setting) "a string, a number, true or false, or a list of strings"
+        (value: isScalar value || lib.isList value && lib.all isScalar value)
+        value);
+  nixConfLines = mapAttrsToList (setting: value: "${setting} = ${nixConfValue setting value}") (check.present ({
     # A user other than root builds as that user.
     build-users-group = if isRoot then "nixbld" else "";
     # The container is already isolated.
@@ -224,7 +230,9 @@ let
   # The image
 
   certificates = "${defaultProfile}/etc/ssl/certs/ca-bundle.crt";
-  environment = lib.filterAttrs (_: value: value != null) ({
+  givenVariables = map (line: lib.head (lib.splitString "=" line)) (config.Env or [ ]);
+  variable = name: value: toString (check.must (check.isIn "env" name) "a string or a number" isScalar value);
+  environment = lib.mapAttrs variable (check.present ({
     USER = uname;
     PATH = "${userHome}/.nix-profile/bin:${defaultProfile}/bin:${defaultProfile}/sbin";
     MANPATH = "${userHome}/.nix-profile/share/man:${defaultProfile}/share/man";
@@ -232,8 +240,11 @@ let
     SSL_CERT_FILE = certificates;
     GIT_SSL_CAINFO = certificates;
     NIX_SSL_CERT_FILE = certificates;
-  } // env);
+  } // env));
 in
+# Names and numbers of the user of the container.
+assert lib.all lib.isAttrs [ (check.account { } uname "uname" { }) (check.account { } gname "gname" { }) ];
+assert lib.all lib.isInt [ (check.id "uid" uid) (check.id "gid" gid) ];
 assert lib.assertMsg (unknownGroups == [ ])
   "dockerImage: `users` are in groups that `groups` lacks: ${toString unknownGroups}";
 stowage.buildImage {
@@ -264,13 +275,13 @@ stowage.buildImage {
   config = recursiveUpdate
     {
       Cmd = [ "${userHome}/.nix-profile/bin/bash" ];
-      Env = mapAttrsToList (variable: value: "${variable}=${value}") environment;
+      Env = mapAttrsToList (variable: value: "${variable}=${value}") (removeAttrs environment givenVariables) ++ config.Env or [ ];
       Labels = {
         "org.opencontainers.image.title" = name;
         "org.opencontainers.image.version" = pkgs.nix.version;
         "org.opencontainers.image.description" = "Nix and what one needs to work with it";
       };
     }
-    (lib.optionalAttrs (!isRoot) { User = "${toString uid}:${toString gid}"; } // config);
+    (lib.optionalAttrs (!isRoot) { User = "${toString uid}:${toString gid}"; } // removeAttrs config [ "Env" ]);
   meta.description = "Container image with Nix, in which one can work and build";
 }

@@ -70,6 +70,11 @@ fn another_user_can_build_in_the_flakes_image() {
     for name in certificates {
         shell(&format!("test -s /etc/{name}"));
     }
+    // Variables of the configuration are added, and come in place of others of their names.
+    assert_eq!(
+        shell("echo $EDITOR $MANPATH $USER; env | grep -c ^MANPATH="),
+        "vi /usr/share/man nix\n1\n"
+    );
     // The loader runs a program by itself.
     shell("test -d /run; /lib64/ld-linux-x86-64.so.2 --version > /dev/null");
     shell(
@@ -101,6 +106,10 @@ fn mistakes_in_accounts_of_the_flakes_image_are_named() {
         ("{ users.\"a:b\".uid = 7; }", "`users.\"a:b\"` is no name of an account"),
         ("{ uid = 7; users.alice.uid = 7; }", "`users` have one number, 7, for alice nix"),
         ("{ groups.x = { }; }", "`groups.x` has no `gid`"),
+        ("{ uid = \"7\"; }", "`uid` must be a number from 0"),
+        ("{ uid = 7; uname = \"a b\"; }", "`uname` is no name of an account"),
+        ("{ nixConf.x.y = 1; }", "`nixConf.x` must be a string, a number"),
+        ("{ env.A = [ ]; }", "`env.A` must be a string or a number"),
         (
             "{ users.alice = { uid = 7; groups = [ \"x\" ]; }; }",
             "`users` are in groups that `groups` lacks: x",
