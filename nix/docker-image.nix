@@ -274,7 +274,8 @@ stowage.buildImage {
     homes ++ lib.flatten [ perms ];
   config = recursiveUpdate
     {
-      Cmd = [ "${userHome}/.nix-profile/bin/bash" ];
+      # Not by the home directory, which no other user may enter (`docker run --user`).
+      Cmd = [ bash ];
       Env = mapAttrsToList (variable: value: "${variable}=${value}") (removeAttrs environment givenVariables) ++ config.Env or [ ];
       Labels = {
         "org.opencontainers.image.title" = name;

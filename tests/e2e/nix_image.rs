@@ -75,6 +75,9 @@ fn another_user_can_build_in_the_flakes_image() {
         shell("echo $EDITOR $MANPATH $USER; env | grep -c ^MANPATH="),
         "vi /usr/share/man nix\n1\n"
     );
+    // The image's own command is for any user.
+    let other = ["run", "--rm", "--network=none", "--user=1234567:0", &image.reference()];
+    docker.run(&other);
     // The loader runs a program by itself.
     shell("test -d /run; /lib64/ld-linux-x86-64.so.2 --version > /dev/null");
     shell(
