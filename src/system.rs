@@ -3,8 +3,9 @@
 //! them.
 //! Vocabulary: names no stage.
 
-use std::io;
+use std::io::{self, StdoutLock};
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -15,6 +16,35 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 pub use linux::{is_beneath, move_to_pipe, name_file, open_unnamed, widen_pipe};
 #[cfg(not(target_os = "linux"))]
 pub use others::{is_beneath, move_to_pipe, name_file, open_unnamed, widen_pipe};
+
+/// Whether standard output was closed when the program started.
+static STDOUT_WAS_CLOSED: AtomicBool = AtomicBool::new(false);
+
+/// A function that runs before Rust's runtime, which opens `/dev/null` in place of what is closed: later
+/// on, nothing tells such a program from one whose output is discarded on purpose.
+#[used]
+#[cfg_attr(target_vendor = "apple", unsafe(link_section = "__DATA,__mod_init_func"))]
+#[cfg_attr(not(target_vendor = "apple"), unsafe(link_section = ".init_array"))]
+static BEFORE_MAIN: extern "C" fn() = look_at_stdout;
+
+extern "C" fn look_at_stdout() {
+    // SAFETY: the call only reads the flags of a descriptor, whether it is open or not, and works before
+    // Rust's runtime has started.
+    let flags = unsafe { nix::libc::fcntl(nix::libc::STDOUT_FILENO, nix::libc::F_GETFD) };
+    STDOUT_WAS_CLOSED.store(flags == -1, Ordering::Relaxed);
+}
+
+/// Returns standard output.
+///
+/// # Errors
+/// Fails if standard output was closed when the program started (`>&-`). Otherwise everything that is
+/// written to it would be lost without an error.
+pub fn stdout() -> io::Result<StdoutLock<'static>> {
+    if STDOUT_WAS_CLOSED.load(Ordering::Relaxed) {
+        return Err(io::Error::other("it is closed"));
+    }
+    Ok(io::stdout().lock())
+}
 
 /// Returns whether this program was started with a signal ignored, as `nohup` does. Must be called
 /// before any handler is set.

@@ -149,7 +149,7 @@ impl From<CompressArgument> for Compression {
 
 /// Returns standard output for bytes that are not text.
 pub fn binary_stdout() -> Result<fs::File, Failure> {
-    let stdout = io::stdout().lock();
+    let stdout = system::stdout().map_err(Failure::Stdout)?;
     if stdout.is_terminal() {
         return Err(Failure::Terminal);
     }

@@ -21,6 +21,7 @@ use crate::proof::{AttachedDocument, Predicate, SigningKey};
 use crate::registry::client::{self, ClientOptions};
 use crate::report;
 use crate::store::Store;
+use crate::system;
 use crate::target::{self, SkopeoOptions, SshOptions, Target};
 
 pub fn copy(
@@ -138,8 +139,11 @@ fn copy_one(
         // Like skopeo, write no newline.
         write_file(file, 0o644, |out| write!(out, "{}", copied.manifest_digest))?;
     }
-    let out: &mut dyn Write =
-        if to_stdout { &mut io::stderr().lock() } else { &mut io::stdout().lock() };
+    let out: &mut dyn Write = if to_stdout {
+        &mut io::stderr().lock()
+    } else {
+        &mut system::stdout().map_err(Failure::Stdout)?
+    };
     if *json {
         let account = Account { reference: reference_in(target), copied };
         let json = serde_json::to_string_pretty(&account).expect("an account is JSON");

@@ -12,6 +12,7 @@ use crate::outgoing::{self, Hashing, ImageLayer};
 use crate::report;
 use crate::sink::{Plain, Spliced};
 use crate::store::Store;
+use crate::system;
 
 pub fn manifest(store: &Store, arguments: &ManifestArguments) -> Result<(), Failure> {
     let file = &arguments.image;
@@ -22,7 +23,7 @@ pub fn manifest(store: &Store, arguments: &ManifestArguments) -> Result<(), Fail
     let image = Image::new(&spec);
     // Write the exact bytes, without a newline at the end.
     let document = |bytes: &[u8]| {
-        let mut stdout = io::stdout().lock();
+        let mut stdout = system::stdout().map_err(Failure::Stdout)?;
         stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(Failure::Stdout)
     };
     let Some(digest) = arguments.blob else { return document(&image.manifest.bytes) };

@@ -55,7 +55,7 @@ use crate::proof::{KeyError, LockError};
 use crate::registry::{self, client};
 #[cfg(feature = "report")]
 use crate::report;
-use crate::{closure, layer, oci, outgoing, target};
+use crate::{closure, layer, oci, outgoing, system, target};
 use arguments::{Arguments, Command};
 #[cfg(feature = "registry")]
 use arguments::{CopyArguments, CopyOptions, PushArguments};
@@ -316,7 +316,7 @@ pub fn main() -> ExitCode {
         Ok(arguments) => run(arguments),
         Err(error) if error.use_stderr() => without_secrets(error).exit(),
         // The help and the version are output like any other: it may fail.
-        Err(text) => text.print().and_then(|()| io::stdout().flush()).map_err(Failure::Stdout),
+        Err(text) => print_help(&text).map_err(Failure::Stdout),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -340,6 +340,12 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn print_help(text: &clap::Error) -> io::Result<()> {
+    let mut stdout = system::stdout()?;
+    text.print()?;
+    stdout.flush()
 }
 
 fn run(arguments: Arguments) -> Result<(), Failure> {

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::Failure;
 use crate::oci;
+use crate::system;
 
 /// Prints a line on standard error. Ignores errors: a closed standard error is no reason to fail.
 pub fn say(line: impl Display) {
@@ -19,7 +20,8 @@ pub fn say(line: impl Display) {
 /// Fails with [`Failure::Stdout`].
 #[cfg(feature = "report")]
 pub fn print(line: &str) -> Result<(), Failure> {
-    writeln!(io::stdout().lock(), "{line}").map_err(Failure::Stdout)
+    let print = || writeln!(system::stdout()?, "{line}");
+    print().map_err(Failure::Stdout)
 }
 
 /// Prints a value as JSON on standard output.
@@ -27,6 +29,6 @@ pub fn print(line: &str) -> Result<(), Failure> {
 /// # Errors
 /// Fails with [`Failure::Stdout`].
 pub fn print_json(value: &impl Serialize) -> Result<(), Failure> {
-    let mut stdout = BufWriter::new(io::stdout().lock());
+    let mut stdout = BufWriter::new(system::stdout().map_err(Failure::Stdout)?);
     oci::write_json(value, &mut stdout).and_then(|()| stdout.flush()).map_err(Failure::Stdout)
 }

@@ -2,7 +2,7 @@
 //! package runs both when it is built.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::Path;
 
 use clap::{Command, CommandFactory};
@@ -10,13 +10,14 @@ use clap_complete::Shell;
 
 use super::Failure;
 use super::arguments::Arguments;
+use crate::system;
 
 /// Prints a script by which a shell completes commands and options.
 pub fn print_completions(shell: Shell) -> Result<(), Failure> {
     // Write to memory first: the generator panics if a pipe is closed.
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut shown(&Arguments::command()), "stowage", &mut script);
-    io::stdout().lock().write_all(&script).map_err(Failure::Stdout)
+    system::stdout().and_then(|mut out| out.write_all(&script)).map_err(Failure::Stdout)
 }
 
 /// Returns a command without its hidden subcommands, which the scripts would offer.

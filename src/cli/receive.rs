@@ -9,6 +9,7 @@ use super::environment::cache_directory;
 use super::watching::Watching;
 use crate::oci::{Artifact, ImageSpec};
 use crate::store::Store;
+use crate::system;
 use crate::target::{self, Connected, Target};
 
 pub fn receive(store: &Store, arguments: &ReceiveArguments) -> Result<(), Failure> {
@@ -39,7 +40,8 @@ pub fn receive(store: &Store, arguments: &ReceiveArguments) -> Result<(), Failur
             &watch,
         )
     };
-    let sender = Connected { from: io::stdin().lock(), to: io::stdout().lock() };
+    let sender =
+        Connected { from: io::stdin().lock(), to: system::stdout().map_err(Failure::Stdout)? };
     match target::receive(sender, store, (&directory, *cache_size), &watch, known, copy)? {
         target::ReceiveOutcome::Copied => Ok(()),
         target::ReceiveOutcome::Told => Err(Failure::Told),

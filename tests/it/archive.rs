@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use serde_json::{Map, Value, json};
 use stowage::digest::Digest;
@@ -308,6 +308,36 @@ fn a_full_disk_is_an_error() {
         assert_eq!(output.status.code(), Some(1), "{arguments:?}");
         let expected = "error: cannot write to standard output: No space left on device";
         assert!(stderr(&output).starts_with(expected), "{arguments:?}: {}", stderr(&output));
+    }
+}
+
+/// Checks that output to a descriptor that is closed is not lost without an error.
+#[test]
+fn a_closed_output_is_an_error() {
+    let (store, _) = three_layers();
+    let lost = "error: cannot write to standard output: it is closed\n";
+    let not_made = "error: cannot write /dev/stdout: it is closed\n";
+    for (arguments, code, message) in [
+        ("stream image.json", 1, lost),
+        ("manifest image.json", 1, lost),
+        ("sbom image.json", 1, lost),
+        ("explain image.json", 1, lost),
+        ("--version", 1, lost),
+        ("completions bash", 1, lost),
+        ("flatten image.json", 1, not_made),
+        ("copy --quiet image.json docker-archive:/dev/stdout:a:b", 1, not_made),
+        // Nothing is printed here.
+        ("flatten image.json -o root.tar", 0, ""),
+        ("flatten image.json -o /dev/null", 0, ""),
+    ] {
+        let words: Vec<_> = arguments.split(' ').collect();
+        let command = store.stowage(&words);
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "exec \"$@\" >&-", "sh"]).arg(command.get_program());
+        shell.args(command.get_args()).current_dir(store.root());
+        let output = shell.output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{arguments}: {}", stderr(&output));
+        assert_eq!(stderr(&output), message, "{arguments}");
     }
 }
 

@@ -11,6 +11,9 @@ use crate::outgoing::{self, At, NewFile, Watch, Watched};
 use crate::system;
 use crate::target::error::ArchiveError;
 
+/// The paths that name standard output, whatever it is.
+const NAMES_OF_STDOUT: [&str; 3] = ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"];
+
 /// The destination of an archive's bytes.
 enum Destination {
     /// A pipe, a device or standard output: bytes are written at once.
@@ -64,6 +67,9 @@ fn destination(path: &Path) -> Result<Destination, ArchiveError> {
     // Check this first: `/dev/stdout` may be a regular file, and no temporary file can be made
     // beside it.
     let out = if let Some(stdout) = stdout_at(&metadata) {
+        if NAMES_OF_STDOUT.iter().any(|name| path == Path::new(name)) {
+            drop(system::stdout().map_err(at)?);
+        }
         stdout
     } else if !metadata.is_file() {
         File::options().write(true).open(path).map_err(at)?
