@@ -10,10 +10,14 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Error;
+use super::unpack::values;
+use crate::small_file;
 use crate::store;
 
 /// The number of bytes of a file that are read at a time.
 const BUFFER: usize = 64 << 10;
+/// The largest number of values in a small file. The popularity of all of nixpkgs has 120,000.
+const VALUES: usize = 500_000;
 
 /// Reads `what` from a file. Equal store paths in it share their memory.
 ///
@@ -22,6 +26,21 @@ const BUFFER: usize = 64 << 10;
 pub fn read<T: DeserializeOwned>(file: &Path, what: &'static str) -> Result<T, Error> {
     let open = File::open(file).map_err(|source| Error::Read { file: file.to_owned(), source })?;
     read_from(open, file, what)
+}
+
+/// Reads `what` from a file that is small in every honest use. The number of its bytes and of its values is
+/// limited.
+///
+/// # Errors
+/// Fails with [`Error::Read`] or [`Error::Json`] if the file is not valid, or has too much.
+pub fn read_small<T: DeserializeOwned>(file: &Path, what: &'static str) -> Result<T, Error> {
+    let few = |bytes: Vec<u8>| match values(&bytes) {
+        0..=VALUES => Ok(bytes),
+        _ => Err(io::Error::other(format!("it has more than {VALUES} values"))),
+    };
+    let bytes = small_file::read(file).and_then(few);
+    let bytes = bytes.map_err(|source| Error::Read { file: file.to_owned(), source })?;
+    read_bytes(&bytes, file, what)
 }
 
 /// Reads like [`read`], from an open file.

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use thiserror::Error;
 
 use crate::foreign::PublicUrl;
+use crate::oci::unpack::parse_json;
 
 /// The URI of the way in which images are built, which docs/trust.md describes.
 const BUILD_TYPE: &str = "https://stowage.invalid/build-types/flake/v1";
@@ -14,9 +15,9 @@ const BUILD_TYPE: &str = "https://stowage.invalid/build-types/flake/v1";
 /// Says why a text is no `flake.lock`.
 #[derive(Debug, Error)]
 pub enum LockError {
-    /// The text is not JSON, or has other fields.
-    #[error("it is not a `flake.lock`")]
-    Json(#[from] serde_json::Error),
+    /// The text is not JSON, has other fields, or too many values.
+    #[error("it is not a `flake.lock`: {0}")]
+    Json(String),
     /// The lock file has a version that is not supported.
     #[error("it is a `flake.lock` of version {0}, and versions 5 to 7 are supported")]
     Version(u64),
@@ -58,7 +59,7 @@ struct Node {
 /// # Errors
 /// Fails with [`LockError`].
 pub fn provenance(lock: &[u8], build: &Build) -> Result<Value, LockError> {
-    let lock: Lock = serde_json::from_slice(lock)?;
+    let lock: Lock = parse_json(lock).map_err(LockError::Json)?;
     if !(5..=7).contains(&lock.version) {
         return Err(LockError::Version(lock.version));
     }
@@ -164,8 +165,19 @@ mod tests {
                 { "name": "own", "uri": "git+https://example.org/own", "digest": { "gitCommit": "def" } },
             ])
         );
-        for text in ["", "{}", r#"{"version":9,"nodes":{}}"#] {
-            assert!(provenance(text.as_bytes(), &build).is_err(), "{text}");
+        let many =
+            format!(r#"{{"version":7,"nodes":{{"a":{{}}{}}}}}"#, r#","b":{}"#.repeat(60_000));
+        for (text, expected) in [
+            ("", "it is not a `flake.lock`: EOF while parsing a value at line 1 column 0"),
+            ("{}", "it is not a `flake.lock`: missing field `version` at line 1 column 2"),
+            (
+                r#"{"version":9,"nodes":{}}"#,
+                "it is a `flake.lock` of version 9, and versions 5 to 7 are supported",
+            ),
+            (&*many, "it is not a `flake.lock`: it has more than 100000 values"),
+        ] {
+            let error = provenance(text.as_bytes(), &build).unwrap_err();
+            assert_eq!(error.to_string(), expected);
         }
     }
 

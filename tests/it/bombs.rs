@@ -202,6 +202,40 @@ fn large_documents_are_not_parsed() {
     }
 }
 
+/// Checks files beside an image that strangers may have written.
+#[test]
+fn large_files_beside_an_image_are_cheap() {
+    let store = FakeStore::new();
+    store.write("registration", "");
+    store.write("base.tar", "");
+    store.build("{}");
+    let provenance =
+        "provenance image.json --flake a --attribute b --builder-id https://c --lock f";
+    for (command, begin, item, code, said) in [
+        (
+            "sbom image.json --base f",
+            r#"{"spdxVersion":"SPDX-2.3","documentNamespace":"https://a/b","x":["#,
+            r#"{"":{}},"#,
+            0,
+            "",
+        ),
+        (provenance, r#"{"version":7,"nodes":["#, "{},", 1, "f: it is not a `flake.lock`: it has "),
+        (
+            "plan registration --popularity f",
+            r#"{"x":["#,
+            "[0],",
+            1,
+            "cannot read f: it has more than 500000 values",
+        ),
+    ] {
+        store.write("f", &format!("{begin}{}0]}}", item.repeat(3_000_000)));
+        let command: Vec<_> = command.split(' ').collect();
+        let ended = run_cheaply("a file", &store, &command);
+        assert_eq!(ended.code, code, "{command:?}: {}", ended.said);
+        assert!(ended.said.contains(said), "{command:?}: {}", ended.said);
+    }
+}
+
 #[test]
 fn much_does_not_come_of_little() {
     let expected = "layer 1 of 1: is not a complete tar archive in a gzip stream: ";

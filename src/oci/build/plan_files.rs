@@ -20,7 +20,7 @@ pub fn read_previous_plan(file: &Path) -> Result<PreviousPlan, Error> {
 /// # Errors
 /// Fails with [`Error::Read`] or [`Error::Json`] if the file is not valid.
 pub fn read_popularity(file: &Path) -> Result<Popularity, Error> {
-    json_file::read(file, "popularity data")
+    json_file::read_small(file, "popularity data")
 }
 
 /// Reads an author's hints about the packages.
@@ -28,5 +28,5 @@ pub fn read_popularity(file: &Path) -> Result<Popularity, Error> {
 /// # Errors
 /// Fails with [`Error::Read`] or [`Error::Json`] if the file is not valid.
 pub fn read_layering_hints(file: &Path) -> Result<LayeringHints, Error> {
-    json_file::read(file, "layering hints")
+    json_file::read_small(file, "layering hints")
 }

@@ -223,7 +223,7 @@ impl Client<'_> {
                     Err(refusal) => Err(refusal),
                 };
                 match end {
-                    Ok((kind, _)) if kind == SIGNED => {
+                    Ok(kind) if kind == SIGNED => {
                         checked.push(Ok(()));
                     }
                     // The bundle states something else about the image, such as its packages.

@@ -1,7 +1,7 @@
 //! Names the SBOM of a base image, to which the SBOM of an image refers.
 //! Stage: report (pure). Input: an SBOM by any program. Output: [`BaseList`].
 
-use serde_json::Value;
+use serde::Deserialize;
 use thiserror::Error;
 
 use super::facts::is_url;
@@ -38,26 +38,37 @@ pub enum BaseListFormat {
     Cyclonedx,
 }
 
+/// The fields of an SBOM that are read. The packages, of which there may be a million, are skipped.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct NamesJson {
+    spdx_version: Option<String>,
+    document_namespace: Option<String>,
+    bom_format: Option<String>,
+    serial_number: Option<String>,
+    version: Option<u64>,
+}
+
 impl BaseList {
     /// Reads the name of an SBOM.
     ///
     /// # Errors
     /// Fails with [`BaseListError`].
     pub fn parse(json: &[u8]) -> Result<Self, BaseListError> {
-        let document: Value = serde_json::from_slice(json).map_err(|_| BaseListError::Format)?;
+        let names: NamesJson = serde_json::from_slice(json).map_err(|_| BaseListError::Format)?;
         let digest = Digest::of(json);
-        let text = |key: &str| document[key].as_str();
-        if text("spdxVersion").is_some_and(|version| version.starts_with("SPDX-2.")) {
+        if names.spdx_version.is_some_and(|version| version.starts_with("SPDX-2.")) {
             // A `#` begins the name of an element of the document (SPDX 2.3, 6.5).
-            let uri = text("documentNamespace").filter(|uri| is_url(uri) && !uri.contains('#'));
-            let uri = uri.ok_or(BaseListError::NoName("documentNamespace"))?.to_owned();
+            let uri = names.document_namespace.filter(|uri| is_url(uri) && !uri.contains('#'));
+            let uri = uri.ok_or(BaseListError::NoName("documentNamespace"))?;
             return Ok(Self { uri, digest, format: BaseListFormat::Spdx });
         }
-        if text("bomFormat") == Some("CycloneDX") {
-            let uuid = text("serialNumber").and_then(|it| it.strip_prefix("urn:uuid:"));
+        if names.bom_format.as_deref() == Some("CycloneDX") {
+            let number = names.serial_number.as_deref();
+            let uuid = number.and_then(|number| number.strip_prefix("urn:uuid:"));
             let uuid = uuid.filter(|uuid| is_uuid(uuid));
             let uuid = uuid.ok_or(BaseListError::NoName("serialNumber"))?;
-            let version = document["version"].as_u64().unwrap_or(1);
+            let version = names.version.unwrap_or(1);
             let uri = format!("urn:cdx:{uuid}/{version}");
             return Ok(Self { uri, digest, format: BaseListFormat::Cyclonedx });
         }
@@ -92,6 +103,7 @@ mod tests {
             (cyclonedx("1/2\""), Err(BaseListError::NoName("serialNumber"))),
             (r#"{"spdxVersion":"SPDX-3.0"}"#.to_owned(), Err(BaseListError::Format)),
             ("[]".to_owned(), Err(BaseListError::Format)),
+            (r#"{"spdxVersion":2}"#.to_owned(), Err(BaseListError::Format)),
             ("SPDXVersion: SPDX-2.3".to_owned(), Err(BaseListError::Format)),
         ] {
             assert_eq!(BaseList::parse(json.as_bytes()).map(|list| list.uri), expected, "{json}");
