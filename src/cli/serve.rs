@@ -76,8 +76,7 @@ pub fn serve(store: &Store, arguments: &ServeArguments) -> Result<(), Failure> {
                 tracing::info!(images, "reloaded");
             }
             Event::Tls(tls) => registry.replace_tls(tls),
-            Event::Users(users) => registry.replace_users(users),
-            Event::Permissions(permissions) => registry.replace_permissions(permissions),
+            Event::Access(users, permissions) => registry.replace_access(users, permissions),
             Event::Failed(error) => tracing::error!("{}", with_causes(&error)),
         }
     }
@@ -93,8 +92,8 @@ enum Event {
     Order(Order),
     Catalog(Catalog, usize),
     Tls(Certificate),
-    Users(Users),
-    Permissions(Permissions),
+    /// Users, permissions or both are others than before.
+    Access(Option<Users>, Option<Permissions>),
     Failed(SetupError),
 }
 
@@ -233,10 +232,12 @@ impl Files {
     /// Sends an event for each file that has changed. If a file can't be used, the previous
     /// contents stay in use.
     fn reload(&mut self, events: &Sender<Event>, all: bool) {
+        let users = again(&mut self.users, all, "list of users");
+        let permissions = again(&mut self.permissions, all, "list of permissions");
+        let is_other = users.is_some() || permissions.is_some();
         let found = [
             again(&mut self.tls, all, "certificate").map(Event::Tls),
-            again(&mut self.users, all, "list of users").map(Event::Users),
-            again(&mut self.permissions, all, "list of permissions").map(Event::Permissions),
+            is_other.then_some(Event::Access(users, permissions)),
         ];
         for event in found.into_iter().flatten() {
             // If the receiver is gone, the caller notices when it sends its next event.

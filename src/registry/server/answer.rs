@@ -174,6 +174,15 @@ pub fn bad_request(problem: &str) -> Response {
     of_registry(error(StatusCode::BAD_REQUEST, "UNSUPPORTED", problem))
 }
 
+/// Returns the answer for a body with a transfer coding that is not supported. The end of the body is not
+/// known for sure, so that nothing else is read from the connection.
+pub fn unknown_coding() -> Response {
+    let message = "the body has a transfer coding other than `chunked`";
+    let mut response = error(StatusCode::NOT_IMPLEMENTED, "UNSUPPORTED", message);
+    set(&mut response, header::CONNECTION, "close");
+    of_registry(response)
+}
+
 /// Returns the answer for a path that does not exist at the address for monitoring.
 pub fn nothing_here() -> Response {
     let message = "there are `/healthz` and `/metrics` here, and nothing else";

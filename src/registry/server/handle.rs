@@ -77,6 +77,9 @@ async fn answered(
     if let Some(problem) = wrong_host(&request) {
         return ("none", answer::bad_request(problem));
     }
+    if has_other_coding(&request) {
+        return ("none", answer::unknown_coding());
+    }
     let path = request.uri().path();
     let found = route(path);
     // Health checks have no password, and metrics matter most under load: neither needs a turn.
@@ -187,6 +190,13 @@ fn wrong_host(request: &Request) -> Option<&'static str> {
         }
         _ => None,
     }
+}
+
+/// Returns whether the body has a transfer coding other than `chunked`. The answer is 501 then (RFC 9112,
+/// 6.1): a proxy on the way that knows the coding could find other requests in these bytes.
+fn has_other_coding(request: &Request) -> bool {
+    let mut codings = request.headers().get_all(header::TRANSFER_ENCODING).iter();
+    codings.any(|coding| !coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"))
 }
 
 /// Returns whether a byte may be part of a host and a port (RFC 3986, 3.2.2), except for a comma,

@@ -11,6 +11,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use super::users::{LONGEST_NAME, Users};
 use crate::outgoing::RepositoryName;
 use crate::registry::error::SetupError;
 use crate::small_file;
@@ -79,6 +80,12 @@ impl Permissions {
             if who.is_empty() {
                 return Err(error("nobody is named"));
             }
+            if who.iter().any(|who| who.len() > LONGEST_NAME) {
+                return Err((number, format!("a name has more than {LONGEST_NAME} bytes")));
+            }
+            if let Some(odd) = who.iter().find(|who| who.chars().any(char::is_control)) {
+                return Err((number, format!("`{}` has a control character", odd.escape_debug())));
+            }
             if let Some(odd) = who
                 .iter()
                 .find(|who| who.starts_with('@') && ![ANYBODY, USERS].contains(&who.as_str()))
@@ -88,6 +95,15 @@ impl Permissions {
             rules.push(Rule { pattern, who });
         }
         Ok(Self(rules))
+    }
+
+    /// Returns the users that the rules name and `users` does not have. They can't log in.
+    pub fn unknown_users(&self, users: Option<&Users>) -> BTreeSet<&str> {
+        let named = self.0.iter().flat_map(|rule| &rule.who).map(String::as_str);
+        let unknown = |user: &&str| {
+            ![ANYBODY, USERS].contains(user) && !users.is_some_and(|users| users.has(user))
+        };
+        named.filter(unknown).collect()
     }
 
     /// Returns whether a client may pull from a repository.
@@ -202,6 +218,8 @@ mod tests {
             ("a//b: ann", 1, "not the name of a repository, with `*` or `**` in it"),
             ("a/**b: ann", 1, "`**` stands for whole components of a name"),
             ("a:", 1, "nobody is named"),
+            ("a: ann\u{1}", 1, "`ann\\u{1}` has a control character"),
+            (&*format!("a: {}", "a".repeat(256)), 1, "a name has more than 255 bytes"),
             ("a: @all", 1, "`@all` is neither `@anybody` nor `@users`"),
         ] {
             assert_eq!(Permissions::parse(text), Err((line, reason.to_owned())), "{text}");

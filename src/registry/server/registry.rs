@@ -95,6 +95,7 @@ impl Registry {
         let admin = admin_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let address = listener.local_addr().map_err(SetupError::Runtime)?;
         let shared = Arc::new(shared(&runtime, catalog, store, options)?);
+        warn_of_unknown_users(&shared);
         let (stop, stopped) = watch::channel(false);
         let guests = Guests::new(limits.open(), Arc::clone(&shared.metrics));
         let connections = Connections {
@@ -139,14 +140,15 @@ impl Registry {
         self.shared.tls.store(Some(Arc::new(tls.acceptor)));
     }
 
-    /// Replaces the users from now on.
-    pub fn replace_users(&self, users: Users) {
-        self.shared.users.store(Some(Arc::new(users)));
-    }
-
-    /// Replaces the rules for repositories from now on.
-    pub fn replace_permissions(&self, permissions: Permissions) {
-        self.shared.permissions.store(Some(Arc::new(permissions)));
+    /// Replaces the users, the rules for repositories, or both from now on.
+    pub fn replace_access(&self, users: Option<Users>, permissions: Option<Permissions>) {
+        if let Some(users) = users {
+            self.shared.users.store(Some(Arc::new(users)));
+        }
+        if let Some(permissions) = permissions {
+            self.shared.permissions.store(Some(Arc::new(permissions)));
+        }
+        warn_of_unknown_users(&self.shared);
     }
 
     /// Returns counts of what was sent up to now.
@@ -257,6 +259,17 @@ fn shared(
         served: Mutex::default(),
         error: Mutex::default(),
     })
+}
+
+/// Says which users the rules for repositories name although they can't log in.
+fn warn_of_unknown_users(shared: &Shared) {
+    let (users, permissions) = (shared.users.load(), shared.permissions.load());
+    let Some(permissions) = permissions.as_deref() else { return };
+    let unknown = permissions.unknown_users(users.as_deref());
+    if let Some(first) = unknown.first() {
+        let (first, count) = (first.escape_debug(), unknown.len());
+        tracing::warn!(%first, count, "the permissions name users that the list of users does not have");
+    }
 }
 
 /// Opens the storage that the options name, and begins to measure it.

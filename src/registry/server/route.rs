@@ -60,8 +60,9 @@ pub enum NoRoute {
 
 /// Parses a path. A repository's name may have slashes and even `manifests` in it, so the path is
 /// parsed from the right. The last part, a tag or a digest, is decoded once (`sha256%3A…`), since
-/// clients may encode a colon in a path (RFC 3986, 2.2 and 3.3); names have no characters that need
-/// encoding.
+/// clients may encode a colon in a path (RFC 3986, 2.2 and 3.3). A name has no characters that need
+/// encoding, and is not decoded: a proxy in front may have rules for names, and compares the path as
+/// it is written.
 pub fn route(path: &str) -> Result<Route, NoRoute> {
     match path {
         "/v2/" | "/v2" => return Ok(Route::Base),
@@ -157,6 +158,7 @@ mod tests {
             ("/v2/A/manifests/v1".to_owned(), Err(NoRoute::Name)),
             ("/v2/a/../b/manifests/v1".to_owned(), Err(NoRoute::Name)),
             ("/v2/a%2fb/manifests/v1".to_owned(), Err(NoRoute::Name)),
+            ("/v2/%61/manifests/v1".to_owned(), Err(NoRoute::Name)),
             ("/v2/%2e%2e/manifests/v1".to_owned(), Err(NoRoute::Name)),
             (blobs(&"a".repeat(256)), Err(NoRoute::Name)),
             ("/v2/a/blobs/sha256:0".to_owned(), Err(NoRoute::Digest)),

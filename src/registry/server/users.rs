@@ -21,6 +21,9 @@ use crate::small_file;
 /// the highest cost in the file: ten seconds for this one, and days for 31.
 const HIGHEST_COST: u32 = 17;
 
+/// The largest number of bytes in a user's name, as for `htpasswd`.
+pub const LONGEST_NAME: usize = 255;
+
 /// The limits for passwords that are checked at a time: each takes a processor for a good part of a
 /// second, and guesses must not keep layers from being made.
 const TRIES: Shares = Shares { places: 2, client_places: 1, queue: 64, client_queue: 8 };
@@ -108,6 +111,11 @@ impl Users {
         Self { hashes, cost, verified, key, tries: FairPlaces::new(TRIES), wrong }
     }
 
+    /// Returns whether there is a user of this name.
+    pub fn has(&self, user: &str) -> bool {
+        self.hashes.contains_key(user)
+    }
+
     /// Checks credentials. For an unknown user this takes as long as for a wrong password.
     pub async fn admits(
         self: &Arc<Self>,
@@ -122,7 +130,7 @@ impl Users {
         if self.was_right(&user, &digest) {
             return Admission::Admitted(user);
         }
-        let trier = (client, self.hashes.contains_key(&user).then(|| user.clone()));
+        let trier = (client, self.has(&user).then(|| user.clone()));
         let Ok(_place) = self.tries.acquire(&trier).await else { return Admission::TooMany(user) };
         // While this request waited, another one may have had the answer.
         if self.was_right(&user, &digest) {
@@ -206,6 +214,12 @@ fn parse(text: &str) -> Result<BTreeMap<String, Hash>, (usize, String)> {
         if user.is_empty() {
             return Err(error("not `USER:HASH`"));
         }
+        if user.len() > LONGEST_NAME {
+            return Err((number, format!("the user's name has more than {LONGEST_NAME} bytes")));
+        }
+        if user.chars().any(char::is_control) {
+            return Err(error("the user's name has a control character, which no client can send"));
+        }
         let Ok(parts) = hash.parse::<bcrypt::HashParts>() else {
             return Err((number, format!("the password of `{user}` is not hashed by bcrypt")));
         };
@@ -224,7 +238,8 @@ fn parse(text: &str) -> Result<BTreeMap<String, Hash>, (usize, String)> {
     Ok(hashes)
 }
 
-/// Returns user and password of an `Authorization` header.
+/// Returns user and password of an `Authorization` header. A user's name has no control characters
+/// (RFC 7617, 2).
 fn credentials(header: &str) -> Option<(String, Vec<u8>)> {
     let (scheme, encoded) = header.trim().split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") {
@@ -233,7 +248,8 @@ fn credentials(header: &str) -> Option<(String, Vec<u8>)> {
     let decoded = STANDARD.decode(encoded.trim()).ok()?;
     let colon = decoded.iter().position(|&byte| byte == b':')?;
     let user = String::from_utf8(decoded[..colon].to_vec()).ok()?;
-    Some((user, decoded[colon + 1..].to_vec()))
+    let is_name = !user.chars().any(char::is_control);
+    is_name.then(|| (user, decoded[colon + 1..].to_vec()))
 }
 
 #[cfg(test)]
@@ -252,6 +268,12 @@ mod tests {
         for (text, line, reason) in [
             ("ann", 1, "not `USER:HASH`"),
             (&*format!("\n:{hash}"), 2, "not `USER:HASH`"),
+            (
+                &*format!("a\u{1}nn:{hash}"),
+                1,
+                "the user's name has a control character, which no client can send",
+            ),
+            (&*format!("{}:{hash}", "a".repeat(256)), 1, "the user's name has more than 255 bytes"),
             ("ann:$apr1$x$y", 1, "the password of `ann` is not hashed by bcrypt"),
             ("ann:secret", 1, "the password of `ann` is not hashed by bcrypt"),
             (
@@ -274,6 +296,9 @@ mod tests {
             (header("ann:secret").replace("Basic", "bAsIc"), Some(("ann", "secret"))),
             (header("ann"), None),
             (header("ann:secret").replace("Basic", "Bearer"), None),
+            (header("a\0nn:secret"), None),
+            (header("ann\u{85}:secret"), None),
+            (header("ann:a\tb"), Some(("ann", "a\tb"))),
             ("Basic".to_owned(), None),
             ("Basic !".to_owned(), None),
             (String::new(), None),

@@ -36,6 +36,26 @@ fn a_request_has_one_host() {
     }
 }
 
+#[test]
+fn a_body_has_no_coding_but_chunked() {
+    let images = Images::new();
+    let server = images.serve(&["images"]);
+    for (codings, status) in [
+        ("chunked", 200),
+        ("CHUNKED", 200),
+        ("gzip, chunked", 501),
+        ("gzip\r\nTransfer-Encoding: chunked", 501),
+    ] {
+        let head = format!("GET /v2/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: {codings}\r\n");
+        let next = "GET /none HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+        let answers = http::raw(server.address, &format!("{head}\r\n0\r\n\r\n{next}"));
+        assert_eq!(Answer::parse(&answers).status, status, "{codings}");
+        // Nothing of a connection is read after a body whose end is not known.
+        let found = String::from_utf8_lossy(&answers).matches("HTTP/1.1 ").count();
+        assert_eq!(found, if status == 200 { 2 } else { 1 }, "{codings}");
+    }
+}
+
 /// Checks that a FIFO among the files does not stop the server: opening a FIFO waits until another
 /// program writes to it.
 #[test]
@@ -145,7 +165,7 @@ fn repositories_are_for_whom_the_rules_say() {
     let images = Images::new();
     let hash = |password| bcrypt::hash(password, 4).unwrap();
     images.store.write("users", &format!("ann:{}\nbob:{}\n", hash("secret"), hash("other")));
-    images.store.write("rules", "a: @anybody\na/*: ann\n");
+    images.store.write("rules", "a: @anybody\na/*: ann zoe\n");
     let server = images.serve(&["images", "--htpasswd", "users", "--permissions", "rules"]);
     let basic = |text: &str| format!("Authorization: Basic {}\r\n", STANDARD.encode(text));
     let (ann, bob) = (basic("ann:secret"), basic("bob:other"));
@@ -170,16 +190,19 @@ fn repositories_are_for_whom_the_rules_say() {
     let catalog = |who: &str| server.ask("GET", "/v2/_catalog", who).text();
     assert_eq!(catalog(&ann), r#"{"repositories":["a","a/b"]}"#);
     assert_eq!(catalog(&bob), r#"{"repositories":["a"]}"#);
+    let log = || fs::read_to_string(&server.log).unwrap();
+    let warned = |what: &str| log().matches(what).count();
+    assert_eq!(warned("does not have first=zoe count=1"), 1, "{}", log());
     // The rules are read again when the file changes.
-    images.store.write("new", "**: bob\n");
+    images.store.write("new", "**: bob\nc: eve yan\n");
     fs::rename(images.path("new"), images.path("rules")).unwrap();
     until("they are others", || {
         (server.ask("GET", "/v2/a/b/manifests/v1", &bob).status == 200).then_some(())
     });
     assert_eq!(server.ask("GET", "/v2/a/b/manifests/v1", &ann).status, 403);
+    assert_eq!(warned("does not have first=eve count=2"), 1, "{}", log());
     images.store.write("new", "nonsense\n");
     fs::rename(images.path("new"), images.path("rules")).unwrap();
-    let log = || fs::read_to_string(&server.log).unwrap();
     until("it says so", || log().contains("rules, line 1: not `REPOSITORIES: WHO…`").then_some(()));
     assert_eq!(server.ask("GET", "/v2/a/b/manifests/v1", &bob).status, 200);
 }
