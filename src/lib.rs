@@ -29,7 +29,6 @@ pub mod foreign;
 pub mod image_path;
 pub mod regular_file;
 pub mod sink;
-#[cfg(feature = "report")]
 pub mod small_file;
 pub mod store;
 pub mod system;
