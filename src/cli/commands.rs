@@ -195,7 +195,7 @@ fn annotations<'a>(pairs: impl Iterator<Item = &'a str>) -> Result<Annotations, 
     let pair = |pair: &str| {
         let split = pair.split_once('=').ok_or_else(|| Failure::Annotation(pair.to_owned()));
         let (key, value) = split?;
-        check_annotation(key, value)?;
+        check_annotation(key, value).map_err(Failure::AnnotationText)?;
         Ok((key.to_owned(), value.to_owned()))
     };
     pairs.map(pair).collect()

@@ -200,7 +200,7 @@ enum Failure {
     #[error("`{}` must be an annotation, `KEY=VALUE`", .0.escape_debug())]
     Annotation(String),
     #[error("the set of annotations {0}")]
-    AnnotationText(#[from] AnnotationError),
+    AnnotationText(AnnotationError),
     #[cfg(feature = "report")]
     #[error("{}", counts(*errors, *warnings))]
     Lint { errors: usize, warnings: usize },

@@ -64,12 +64,12 @@ pub enum Error {
     #[error("cannot read the closure")]
     Input(#[source] io::Error),
     /// A named file holds an error.
-    #[error("{}: {error}", file.display())]
+    #[error("{}", file.display())]
     In {
         /// The file.
         file: PathBuf,
         /// The error in the file.
-        error: Box<Error>,
+        source: Box<Error>,
     },
     /// A line of a registration does not have the format of its place.
     #[error("line {line}: expected {expected}, found {found}")]
@@ -82,7 +82,7 @@ pub enum Error {
         found: String,
     },
     /// The text is not a references graph in the JSON that Nix writes.
-    #[error("not a references graph: {0}")]
+    #[error("not a references graph")]
     Json(#[from] serde_json::Error),
     /// The sizes of paths can't be true.
     #[error("the store paths have more than 2^56 bytes together, which no machine has")]
@@ -101,7 +101,7 @@ pub enum Error {
 impl Hint for Error {
     fn hint(&self) -> Option<String> {
         match self {
-            Error::In { error, .. } => error.hint(),
+            Error::In { source, .. } => source.hint(),
             Error::Malformed { .. } | Error::Json(_) => Some(
                 "expected the file `registration` of `closureInfo`, or the JSON of \
                  `exportReferencesGraph` under `__structuredAttrs`"
@@ -209,7 +209,7 @@ impl Closure {
         read.and_then(|open| Self::parse_from(BufReader::with_capacity(BUFFER, open))).map_err(
             |error| match error {
                 Error::Input(source) => Error::Read { file: file.to_owned(), source },
-                error => Error::In { file: file.to_owned(), error: Box::new(error) },
+                error => Error::In { file: file.to_owned(), source: Box::new(error) },
             },
         )
     }

@@ -1,3 +1,4 @@
+mod causes;
 mod circles;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -10,7 +10,7 @@ use crate::oci::unpack::TarError;
 #[derive(Debug, Error)]
 pub enum RootProblem {
     /// The archive can't be read, or has a member that is not valid.
-    #[error("{0}")]
+    #[error(transparent)]
     Archive(#[from] TarError),
     /// The links of the layer can't be followed.
     #[error(transparent)]

@@ -12,7 +12,7 @@ use crate::store::{Store, StorePath};
 
 /// Says why a text could not be parsed as facts about packages.
 #[derive(Debug, Error)]
-#[error("it is not an object of packages by store path: {0}")]
+#[error("it is not an object of packages by store path")]
 pub struct FactsError(#[from] serde_json::Error);
 
 /// Facts about packages, by store path (with the store directory).

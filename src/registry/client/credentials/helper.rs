@@ -27,12 +27,12 @@ const NOT_FOUND: &str = "credentials not found";
 #[derive(Debug, Error)]
 pub enum HelperError {
     /// The program could not be run.
-    #[error("`{program}` cannot be run: {source}")]
+    #[error("`{program}` cannot be run: {reason}")]
     Missing {
         /// The program.
         program: String,
         /// The error of the system.
-        source: io::Error,
+        reason: io::Error,
     },
     /// The program failed, or gave an answer that can't be understood.
     #[error("`{program}` {reason}")]
@@ -64,7 +64,7 @@ pub fn ask(helper: &str, server: &str) -> Result<Option<Credentials>, HelperErro
 
 fn run(helper: &str, server: &str, longest: Duration) -> Result<Option<Credentials>, HelperError> {
     let program = format!("docker-credential-{}", helper.escape_debug());
-    let missing = |source| HelperError::Missing { program: program.clone(), source };
+    let missing = |reason| HelperError::Missing { program: program.clone(), reason };
     let failed = |reason: String| HelperError::Failed { program: program.clone(), reason };
     // A name with a slash would not be searched for in PATH.
     if helper.contains('/') {
