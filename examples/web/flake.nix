@@ -40,6 +40,8 @@
           accounts.users.web.uid = 1000;
           user = "web";
           tmp = true;
+          # The files that change most often have the topmost layer: an update sends only these.
+          layeringHints.last = [ "nginx.conf" "index.html" ];
           config = {
             Cmd = [ "${pkgs.nginx}/bin/nginx" "-e" "/dev/stderr" "-c" settings ];
             ExposedPorts."8080/tcp" = { };

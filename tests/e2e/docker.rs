@@ -118,7 +118,7 @@ const CHANGED: [(&str, &str, u64); 9] = [
     // In nixpkgs' order of layers, large ones may be above the application.
     ("layeredApp1", "layeredApp2", 1_600_000),
     ("lixApp1", "lixApp2", 260_000),
-    ("example-web-whole", "example-web-changed", 250_000),
+    ("example-web-whole", "example-web-changed", 40_000),
     ("example-python-whole", "example-python-changed", 30_000),
     ("example-postgresql-whole", "example-postgresql-changed", 200_000),
     ("example-front", "example-front-changed", 30_000),
