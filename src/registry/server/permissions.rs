@@ -21,6 +21,11 @@ const ANYBODY: &str = "@anybody";
 /// The name for all users with a password.
 const USERS: &str = "@users";
 
+/// The largest number of rules and names of users in a file. Each request may be compared with all of them.
+const MOST: usize = 100_000;
+/// The largest number of bytes in a pattern. Names of repositories have 255 at most.
+const LONGEST_PATTERN: usize = 255;
+
 /// The sender of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Asker {
@@ -57,7 +62,7 @@ impl Permissions {
     }
 
     fn parse(text: &str) -> Result<Self, (usize, String)> {
-        let mut rules = Vec::new();
+        let (mut rules, mut count) = (Vec::new(), 0);
         for (number, line) in (1..).zip(text.lines()) {
             let line = line.trim();
             if line.is_empty() || line.starts_with('#') {
@@ -66,6 +71,13 @@ impl Permissions {
             let error = |reason: &str| (number, reason.to_owned());
             let (pattern, who) =
                 line.split_once(':').ok_or_else(|| error("not `REPOSITORIES: WHO…`"))?;
+            count += 1 + who.split_whitespace().count();
+            if count > MOST {
+                return Err((number, format!("the file has more than {MOST} rules and names")));
+            }
+            if pattern.trim().len() > LONGEST_PATTERN {
+                return Err((number, format!("a pattern has more than {LONGEST_PATTERN} bytes")));
+            }
             let pattern: Vec<_> = pattern.trim().split('/').map(str::to_owned).collect();
             let in_names = |c: char| {
                 c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_' | '-' | '*')
@@ -220,6 +232,8 @@ mod tests {
             ("a:", 1, "nobody is named"),
             ("a: ann\u{1}", 1, "`ann\\u{1}` has a control character"),
             (&*format!("a: {}", "a".repeat(256)), 1, "a name has more than 255 bytes"),
+            (&*format!("{}: b", "a/".repeat(128)), 1, "a pattern has more than 255 bytes"),
+            (&*"a: b c\n".repeat(33_334), 33_334, "the file has more than 100000 rules and names"),
             ("a: @all", 1, "`@all` is neither `@anybody` nor `@users`"),
         ] {
             assert_eq!(Permissions::parse(text), Err((line, reason.to_owned())), "{text}");
