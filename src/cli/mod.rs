@@ -312,6 +312,8 @@ pub fn main() -> ExitCode {
     limits::return_what_is_freed();
     limits::open_many_files();
     interrupt::survive_large_files();
+    // The bars' own rules differ from clap's.
+    console::set_colors_enabled_stderr(progress::has_colours());
     let done = match Arguments::try_parse() {
         Ok(arguments) => run(arguments),
         Err(error) if error.use_stderr() => without_secrets(error).exit(),
@@ -329,9 +331,8 @@ pub fn main() -> ExitCode {
                 return ExitCode::from(128 + signal);
             }
             let stderr = io::stderr().lock();
-            // Nix gives builders a terminal, and stores their output as the log: without colours.
-            let mut out = if progress::is_watched() {
-                AutoStream::auto(stderr)
+            let mut out = if progress::has_colours() {
+                AutoStream::always(stderr)
             } else {
                 AutoStream::never(stderr)
             };

@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use anstream::{AutoStream, ColorChoice};
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 use super::environment::is_utf8;
@@ -14,6 +15,12 @@ use crate::outgoing::{ImageLayer, LayerStep, Watch};
 /// stores what they write to it as the log.
 pub fn is_watched() -> bool {
     std::env::var_os("HOME").is_none_or(|home| home != "/homeless-shelter")
+}
+
+/// Returns whether text on standard error has colours: by clap's rules for `NO_COLOR`, `CLICOLOR`, `CLICOLOR_FORCE`
+/// and `TERM`, of which an empty `NO_COLOR` is none. Nix's logs have no colours.
+pub fn has_colours() -> bool {
+    is_watched() && AutoStream::choice(&io::stderr()) != ColorChoice::Never
 }
 
 /// Creates a bar on standard error, which is hidden unless a person may be reading it.

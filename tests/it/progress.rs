@@ -43,28 +43,27 @@ fn logs_have_a_line_for_each_layer_that_is_sent() {
 
 /// Runs a command on a terminal with this number of columns. Returns the output, with its control
 /// sequences.
-fn on_a_terminal(store: &FakeStore, columns: u32, command: &str, has_colour: bool) -> String {
-    on_a_terminal_in(store, columns, command, has_colour, "C.UTF-8")
+fn on_a_terminal(store: &FakeStore, columns: u32, command: &str) -> String {
+    on_a_terminal_with(store, columns, command, &[])
 }
 
-/// Does the same in a locale.
-fn on_a_terminal_in(
+/// Does the same with environment variables.
+fn on_a_terminal_with(
     store: &FakeStore,
     columns: u32,
     command: &str,
-    has_colour: bool,
-    locale: &str,
+    variables: &[(&str, &str)],
 ) -> String {
     let program = env!("CARGO_BIN_EXE_stowage");
     let root = store.root().display();
     let command = format!("stty cols {columns} rows 24; {program} --root '{root}' {command}");
     let mut script = std::process::Command::new("script");
     script.args(["--quiet", "--return", "--command", &command, "/dev/null"]);
-    script.current_dir(store.root()).env("TERM", "xterm").env_remove("NO_COLOR");
-    script.env("LC_ALL", locale);
-    if !has_colour {
-        script.env("NO_COLOR", "1");
+    script.current_dir(store.root()).env("TERM", "xterm").env("LC_ALL", "C.UTF-8");
+    for variable in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "CI"] {
+        script.env_remove(variable);
     }
+    script.envs(variables.iter().copied());
     let output = script.stdin(std::process::Stdio::null()).output().unwrap();
     String::from_utf8(output.stdout).unwrap()
 }
@@ -89,7 +88,7 @@ fn bars_fit_the_terminal() {
     store.build("{}");
     for columns in [40, 60, 80, 200] {
         let target = format!("copy image.json oci:layout-{columns} --progress bars");
-        let output = on_a_terminal(&store, columns, &target, true);
+        let output = on_a_terminal(&store, columns, &target);
         let bars: Vec<_> = output.split(['\r', '\n']).map(visible).collect();
         // The summary at the end is not a bar.
         let is_bar = |line: &&String| line.contains("12.6 MB") && !line.starts_with("sent ");
@@ -115,7 +114,7 @@ fn bars_are_ascii_where_the_terminal_is_not_for_utf_8() {
         [("C", "##"), ("de_DE.ISO-8859-1", "##"), ("C.UTF-8", "██"), ("C.utf8", "██")]
     {
         let target = format!("copy image.json oci:layout-{locale} --progress bars");
-        let output = on_a_terminal_in(&store, 80, &target, true, locale);
+        let output = on_a_terminal_with(&store, 80, &target, &[("LC_ALL", locale)]);
         assert!(output.contains(drawn), "{locale}: {output}");
         assert_eq!(output.is_ascii(), drawn == "##", "{locale}: {output}");
     }
@@ -125,14 +124,52 @@ fn bars_are_ascii_where_the_terminal_is_not_for_utf_8() {
 fn errors_have_clap_s_colours_on_a_terminal_alone() {
     let store = image();
     let command = "explain image.json --why nonesuch";
-    let coloured = on_a_terminal(&store, 80, command, true);
+    let coloured = on_a_terminal(&store, 80, command);
     let expected = "\u{1b}[1m\u{1b}[31merror:\u{1b}[0m no store path";
     assert!(coloured.contains(expected), "{coloured:?}");
     assert!(coloured.contains("\u{1b}[32mhint:\u{1b}[0m "), "{coloured:?}");
-    let plain = on_a_terminal(&store, 80, command, false);
+    let plain = on_a_terminal_with(&store, 80, command, &[("NO_COLOR", "1")]);
     assert!(plain.starts_with("error: no store path"), "{plain:?}");
     let piped = store.stowage(&["explain", "image.json", "--why", "nonesuch"]).output().unwrap();
     assert!(stderr(&piped).starts_with("error: no store path"), "{}", stderr(&piped));
+}
+
+/// Checks that bars, errors and clap's errors agree, also where <https://no-color.org> and the bars' library differ.
+#[test]
+fn bars_and_errors_agree_on_colours() {
+    let mut store = FakeStore::new();
+    store.add_file('1', "big", &[], &"big".repeat(4 << 20));
+    store.build("{}");
+    let cases: [(&[(&str, &str)], bool); 9] = [
+        (&[], true),
+        (&[("NO_COLOR", "1")], false),
+        (&[("NO_COLOR", "")], true),
+        (&[("NO_COLOR", "0")], false),
+        (&[("NO_COLOR", "1"), ("CLICOLOR_FORCE", "1")], false),
+        (&[("NO_COLOR", ""), ("CLICOLOR_FORCE", "1")], true),
+        (&[("CLICOLOR", "0")], false),
+        (&[("TERM", "dumb"), ("CLICOLOR_FORCE", "1")], true),
+        (&[("HOME", "/homeless-shelter"), ("CLICOLOR_FORCE", "1")], false),
+    ];
+    for (number, (variables, is_coloured)) in cases.into_iter().enumerate() {
+        let on_terminal = |command: &str| on_a_terminal_with(&store, 80, command, variables);
+        // Sequences that end in `m` are colours and weights; others move the cursor.
+        let colours = |output: &str| {
+            output.split("\u{1b}[").skip(1).any(|rest| {
+                rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == ';').starts_with('m')
+            })
+        };
+        let bars = on_terminal(&format!("copy image.json oci:layout-{number} --progress bars"));
+        // A terminal that can't move its cursor has no bars, and Nix's log neither.
+        let has_bars = variables.iter().all(|(name, _)| !["TERM", "HOME"].contains(name));
+        assert_eq!(bars.contains("sending"), has_bars, "{variables:?}: {bars:?}");
+        assert_eq!(colours(&bars), is_coloured && has_bars, "{variables:?}: {bars:?}");
+        let error = on_terminal("explain image.json --why nonesuch");
+        assert_eq!(colours(&error), is_coloured, "{variables:?}: {error:?}");
+        let usage = on_terminal("explain --nonesuch");
+        let is_nix = variables.iter().any(|(name, _)| *name == "HOME");
+        assert_eq!(colours(&usage), is_coloured || is_nix, "{variables:?}: {usage:?}");
+    }
 }
 
 #[test]
