@@ -55,7 +55,7 @@ pub use chunked::noise;
 pub use chunked::{ChunkedCompressor, LOOKAHEAD, Piece, TocPlace, first_piece};
 pub use compression::Compression;
 pub use compressor::Compressor;
-pub use config::{ConfigError, ContainerConfig, nearest_of};
+pub use config::{ConfigError, ContainerConfig};
 pub use created::Created;
 pub use flatten::{RootProblem, flatten};
 pub use foreign_document::{ForeignConfig, ForeignDescriptor, ForeignDocument};

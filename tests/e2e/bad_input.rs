@@ -113,6 +113,16 @@ fn mistakes_in_nix_code_are_named() {
             r#"{ name = "a"; compression = "lz4"; }"#,
             "`compression` of the image: unknown variant `lz4`",
         ),
+        (r#"{ name = "a"; compression = "zstd-chunked"; }"#, "did you mean `zstd:chunked`?"),
+        (r#"{ name = "a"; layering = "run"; }"#, "did you mean `runs`?"),
+        (r#"{ name = "a"; layeringHints.togethr = [ ]; }"#, "did you mean `together`?"),
+        (r#"{ name = "a"; directoryLinks = "merg"; }"#, "did you mean `merge`?"),
+        (r#"{ name = "a"; accounts.users.app.udi = 7; }"#, "did you mean `uid`?"),
+        (r#"{ name = "a"; directories."/data".moed = "0755"; }"#, "did you mean `mode`?"),
+        (
+            r#"{ name = "a"; copyToRoot = pkgs.bash; perms = [{ path = pkgs.bash; mod = "0755"; }]; }"#,
+            "did you mean `mode`?",
+        ),
         (r#"{ name = "a"; arch = "x86_64"; }"#, "`arch` must be one of Go's names"),
         (
             r#"{ name = "a"; config.Entrypoint = "/bin/sh"; }"#,
@@ -149,7 +159,7 @@ fn mistakes_in_nix_code_are_named() {
         ),
         (
             r#"{ name = "a"; layers = [ (pkgs.stowage.buildLayer { metadata.autor = "me"; }) ]; }"#,
-            "unknown field `autor`",
+            "did you mean `author`?",
         ),
         (r#"{ name = "a"; contents = pkgs.bash; copyToRoot = pkgs.bash; }"#, "give one of them"),
         (

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use thiserror::Error;
 
 use super::annotations::AnnotationError;
+use crate::error::nearest_of;
 
 /// A container's execution parameters, checked and in canonical spelling.
 ///
@@ -310,34 +311,6 @@ fn kind_within(value: &Value) -> &'static str {
         },
         other => kind_of(other),
     }
-}
-
-/// Returns the one of the known keys that is within two edits of what was written, if there is one.
-pub fn nearest_of(
-    known: impl Iterator<Item = &'static str>,
-    written: &str,
-) -> Option<&'static str> {
-    let written = written.to_ascii_lowercase();
-    known
-        .map(|key| (edits(&written, &key.to_ascii_lowercase()), key))
-        .min()
-        .filter(|(edits, _)| *edits <= 2)
-        .map(|(_, key)| key)
-}
-
-/// Computes the Levenshtein distance.
-fn edits(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.bytes().enumerate() {
-            let replace = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = replace.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]

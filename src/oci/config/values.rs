@@ -9,7 +9,8 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
-use super::{ConfigError, nearest_of};
+use super::ConfigError;
+use crate::error::nearest_of;
 use crate::image_path::ImagePath;
 use crate::oci::annotations::check_annotation;
 

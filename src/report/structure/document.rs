@@ -6,8 +6,8 @@
 
 use super::error::DocumentError;
 use super::node::{Value, YamlNode, of_json, of_yaml};
+use crate::error::nearest_of;
 use crate::layer::Pattern;
-use crate::oci::nearest_of;
 
 /// The version of the documents.
 const VERSION: &str = "2.0.0";
