@@ -110,8 +110,11 @@ let
       name = "nullOr";
       description = "null or ${type.description}";
       check = value: value == null || type.check value;
-      merge = path: values: if all (value: value == null) values then null else type.merge path values;
-    };
+      merge = path: values:
+        if all (value: value == null) values then null
+        else if elem null values then throw "The option `${name path}' is defined both null and not null."
+        else type.merge path values;
+    } // optionalAttrs (type ? nested) { inherit (type) nested; };
     either = a: b: {
       name = "either";
       description = "${a.description} or ${b.description}";
@@ -137,7 +140,7 @@ let
         listToAttrs (map
           (attribute: nameValuePair attribute (merge (path ++ [ attribute ]) type (catAttrs attribute values)))
           (filter (attribute: definitions attribute != [ ]) names));
-    } // optionalAttrs (type ? nested) { inherit (type) nested; };
+    } // optionalAttrs (type ? nested) { nested."<name>" = type.nested; };
     lazyAttrsOf = attrsOf;
     submodule = module: {
       name = "submodule";

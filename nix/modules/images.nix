@@ -5,9 +5,14 @@ let
   inherit (lib) literalExpression mkOption types;
   cfg = config.stowage;
 
+  # A list, to which each module adds, or any other value, which one module gives.
+  argument = types.either (types.listOf types.raw) types.raw;
+  # Declares an option to which each module adds attributes.
+  attributes = description: mkOption { type = types.lazyAttrsOf types.anything; default = { }; inherit description; };
+
   image = types.submodule ({ name, ... }: {
     # Any other argument of `buildImage`, which reports unknown ones.
-    freeformType = types.lazyAttrsOf types.raw;
+    freeformType = types.lazyAttrsOf argument;
     options = {
       name = mkOption {
         type = types.str;
@@ -22,11 +27,26 @@ let
         description = "Tag of the image; null for the hash of the output's store path.";
       };
       config = mkOption {
-        type = types.lazyAttrsOf types.anything;
+        type = types.submodule {
+          freeformType = types.lazyAttrsOf types.anything;
+          options.Env = mkOption {
+            type = types.nullOr (types.listOf types.str);
+            default = null;
+            example = [ "LANG=C.UTF-8" ];
+            description = "Environment variables, as `NAME=value`: those of all modules. null leaves `Env` out.";
+          };
+        };
         default = { };
+        # Without definitions, the configuration has no `Env`.
+        apply = lib.filterAttrs (key: value: key != "Env" || value != null);
         example = literalExpression ''{ Cmd = [ "''${pkgs.hello}/bin/hello" ]; }'';
-        description = "The configuration of the container (`config` of the OCI image spec). Every store path in it is in the image.";
+        description = "The configuration of the container (`config` of the OCI image spec). Every store path in it is in the image. Modules may set different keys, and two commands for one key are an error: `lib.mkForce` chooses.";
       };
+      accounts = attributes "Users and groups, as for `buildImage`.";
+      annotations = attributes "Annotations of the image's manifest, as for `buildImage`.";
+      directories = attributes "Directories by path, as for `buildImage`.";
+      files = attributes "Files by path, as for `buildImage`.";
+      links = attributes "The targets of links by path, as for `buildImage`.";
       checks.lint = mkOption {
         type = types.bool;
         default = true;
@@ -77,11 +97,13 @@ in
       description = "The functions of stowage, for the packages of the images.";
     };
     images = mkOption {
-      type = types.lazyAttrsOf image;
+      type = types.lazyAttrsOf (types.nullOr image);
       default = { };
+      apply = lib.filterAttrs (_: image: image != null);
       example = literalExpression ''{ hello = { tag = "v1"; config.Cmd = [ "''${pkgs.hello}/bin/hello" ]; }; }'';
       description = ''
         Images by the names that their packages have in the flake, with the arguments of `buildImage`.
+        Several modules may describe an image: lists and attribute sets are merged. `lib.mkForce null` removes the image of another module.
         `nix run .#NAME-copyTo`, `-copyToDockerDaemon`, `-copyToPodman`, `-copyToRegistry` and `-explain` run the programs of an image.
       '';
     };

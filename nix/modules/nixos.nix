@@ -93,12 +93,13 @@ in
     };
 
     images = mkOption {
-      type = types.attrsOf (types.either types.package types.path);
+      type = types.attrsOf (types.nullOr (types.either types.package types.path));
       default = { };
+      apply = lib.filterAttrs (_: image: image != null);
       example = literalExpression ''{ "team/hello:v1" = pkgs.stowage.buildImage { name = "hello"; }; }'';
       description = ''
         Images by name and tag: the result of `buildImage`, or a file with an image spec. Documents of `buildImage { attach }` are
-        served with the image.
+        served with the image. `lib.mkForce null` removes the image of another module.
         A new configuration of the system replaces the images while the server runs.
       '';
     };

@@ -42,6 +42,7 @@ let
       images = {
         "team/hello:v1" = hello;
         "spec:latest" = "${hello.spec}";
+        "removed:v1" = lib.mkMerge [ hello (lib.mkForce null) ];
         "team/documented:v1" = hello.override {
           attach = { sbom }: [{ file = sbom; type = "application/spdx+json"; } { file = ./hello.py; type = "text/x-python"; }];
         };
@@ -93,12 +94,46 @@ let
   };
   accepted = removeAttrs evaluated (lib.attrNames mistakes);
 
-  flake = orElse (eval [ ../../nix/modules/images.nix outputs ]) evalPerSystem {
-    stowage.images = {
-      hello = { tag = "v1"; config.Cmd = [ "${pkgs.hello}/bin/hello" ]; checks.verify = true; checks.structure = [{ metadataTest.entrypoint = [ ]; }]; maxLayers = 3; };
-      quiet = { name = "team/quiet"; checks.lint = false; };
-    };
+  evalFlake = modules: orElse (eval [ ../../nix/modules/images.nix outputs ]) evalPerSystem {
+    imports = map (images: { stowage.images = images; }) modules;
   };
+  flake = evalFlake [
+    {
+      hello = {
+        tag = "v1";
+        config = { Cmd = [ "${pkgs.hello}/bin/hello" ]; Env = [ "A=1" ]; Labels.a = "1"; };
+        accounts.users.app.uid = 1000;
+        files."/etc/a".text = "a";
+        copyToRoot = [ (pkgs.writeTextDir "one" "1") ];
+        checks.verify = true;
+        maxLayers = 3;
+      };
+      quiet = { name = "team/quiet"; checks.lint = false; };
+      removed.config.Cmd = [ "a" ];
+      absent = null;
+      conditional = lib.mkIf false { };
+    }
+    {
+      hello = {
+        config = { Env = [ "B=2" ]; Labels.b = "2"; };
+        accounts.users.web.uid = 1001;
+        files."/etc/b".text = "b";
+        copyToRoot = [ (pkgs.writeTextDir "two" "2") ];
+        checks.structure = [{
+          metadataTest = {
+            entrypoint = [ ];
+            envVars = [{ key = "A"; value = "1"; } { key = "B"; value = "2"; }];
+            labels = [{ key = "a"; value = "1"; } { key = "b"; value = "2"; }];
+          };
+          fileContentTests = [{ name = "users"; path = "/etc/passwd"; expectedContents = [ "app:x:1000:" "web:x:1001:" ]; }];
+          fileExistenceTests = map (path: { name = path; inherit path; }) [ "/etc/a" "/etc/b" "/one" "/two" ];
+        }];
+      };
+      removed = lib.mkForce null;
+    }
+  ];
+  # Whether two modules may give an image these arguments.
+  areMerged = first: second: (builtins.tryEval (evalFlake [{ a = first; } { a = second; }]).packages.a.drvPath).success;
 
   # The options of a tree, as the manual has them.
   documented = path: tree: lib.concatLists (lib.mapAttrsToList
@@ -114,7 +149,7 @@ let
         type = value.type.description;
         default = if value ? default then text (value.defaultText or value.default) else null;
         example = if value ? example then text value.example else null;
-      }] ++ lib.optionals (value.type ? nested) (documented (below ++ [ "<name>" ]) value.type.nested))
+      }] ++ lib.optionals (value.type ? nested) (documented below value.type.nested))
     tree);
   optionsOf = file: (import file { inherit lib pkgs; config = { }; }).options;
   # Whether each text is a name for an image of the service.
@@ -156,6 +191,18 @@ in
       accepted)}
   '';
   outputs = lib.mapAttrs (_: lib.attrNames) { inherit (flake) packages apps checks; };
+  conflicts = {
+    variables = areMerged { config.Env = [ "A=1" ]; } { config.Env = [ "B=1" ]; };
+    commands = areMerged { config.Cmd = [ "a" ]; } { config.Cmd = [ "b" ]; };
+    chosen = areMerged { config.Cmd = [ "a" ]; } { config.Cmd = lib.mkForce [ "b" ]; };
+    tags = areMerged { tag = "a"; } { tag = "b"; };
+    arguments = areMerged { maxLayers = 3; } { maxLayers = 4; };
+  };
+  # An image that states nothing, by the module and by the function: the same derivation.
+  plain = lib.mapAttrs (_: builtins.unsafeDiscardStringContext) {
+    module = (evalFlake [{ a = { }; }]).packages.a.drvPath;
+    function = (stowage.buildImage { name = "a"; }).drvPath;
+  };
   # All that the flake has, built.
   flakeParts = pkgs.runCommand "flake-parts" { } ''
     mkdir $out

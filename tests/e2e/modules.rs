@@ -160,6 +160,13 @@ fn a_flakes_images_have_packages_programs_and_checks() {
     let outputs = evaluate("outputs");
     assert_eq!(outputs["packages"], json!(["hello", "quiet"]));
     assert_eq!(outputs["checks"], json!(["hello-lint", "hello-structure", "hello-verify"]));
+    // A list or a set is merged; two commands are a conflict.
+    assert_eq!(
+        evaluate("conflicts"),
+        json!({ "variables": true, "commands": false, "chosen": true, "tags": false, "arguments": false })
+    );
+    let plain = evaluate("plain");
+    assert_eq!(plain["module"], plain["function"]);
     let programs = ["copyTo", "copyToDockerDaemon", "copyToPodman", "copyToRegistry", "explain"];
     let apps: Vec<_> = ["hello", "quiet"]
         .iter()
