@@ -21,6 +21,22 @@ let
     '';
   });
 
+  shellAttributes = {
+    name = "tools-shell";
+    nativeBuildInputs = [ hello ];
+    # As nixpkgs' has it, in small: the functions of a build and PATH.
+    stdenv = writeTextDir "setup" ''
+      for input in $nativeBuildInputs; do PATH=$input/bin''${PATH:+:$PATH}; done
+      runHook() { eval "''${!1}"; }
+    '';
+    greeting = "good morning";
+    long = "a long text";
+    passAsFile = [ "long" ];
+    shellHook = "echo this is the hook";
+    dontUnpack = true;
+    installPhase = "hello > $out";
+  };
+
   twice = arguments: buildImage (arguments // {
     name = "examples/${arguments.name}";
     tag = "latest";
@@ -366,21 +382,6 @@ rec {
     '';
   };
   shellDerivation = pkgs.stdenv.mkDerivation shellAttributes;
-  shellAttributes = {
-    name = "tools-shell";
-    nativeBuildInputs = [ hello ];
-    # As nixpkgs' has it, in small: the functions of a build and PATH.
-    stdenv = writeTextDir "setup" ''
-      for input in $nativeBuildInputs; do PATH=$input/bin''${PATH:+:$PATH}; done
-      runHook() { eval "''${!1}"; }
-    '';
-    greeting = "good morning";
-    long = "a long text";
-    passAsFile = [ "long" ];
-    shellHook = "echo this is the hook";
-    dontUnpack = true;
-    installPhase = "hello > $out";
-  };
 
   # 18. An image without its layers; several images in one archive.
   exported = dockerTools.exportImage { name = "exported.tar"; fromImage = asRootOnBase; };
