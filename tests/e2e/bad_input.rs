@@ -117,8 +117,6 @@ fn mistakes_in_nix_code_are_named() {
         (r#"{ name = "a"; layering = "run"; }"#, "did you mean `runs`?"),
         (r#"{ name = "a"; layeringHints.togethr = [ ]; }"#, "did you mean `together`?"),
         (r#"{ name = "a"; directoryLinks = "merg"; }"#, "did you mean `merge`?"),
-        (r#"{ name = "a"; accounts.users.app.udi = 7; }"#, "did you mean `uid`?"),
-        (r#"{ name = "a"; directories."/data".moed = "0755"; }"#, "did you mean `mode`?"),
         (
             r#"{ name = "a"; copyToRoot = pkgs.bash; perms = [{ path = pkgs.bash; mod = "0755"; }]; }"#,
             "did you mean `mode`?",

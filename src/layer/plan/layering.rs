@@ -14,6 +14,7 @@ use super::path_idx::PathIdx;
 use super::pipeline::{Pipeline, PipelineError};
 use super::popular::Popularity;
 use super::{auto, largest_first, nixery, popularity, runs};
+use crate::error::nearest_of;
 
 /// Selects the algorithm that groups paths. Each algorithm is described in its own file in this
 /// directory.
@@ -40,7 +41,11 @@ pub enum Layering {
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum ParseLayeringError {
     /// The text is not the name of a layering.
-    #[error("`layering` must be {} or a pipeline, not `{given}`", Layering::names())]
+    #[error(
+        "`layering` must be {} or a pipeline, not `{given}`{}",
+        Layering::names(),
+        Layering::meant(given)
+    )]
     Unknown {
         /// The text.
         given: String,
@@ -54,6 +59,13 @@ impl Layering {
     /// The layerings that have names, the default first.
     pub const ALL: [Self; 5] =
         [Self::Runs, Self::Auto, Self::Popularity, Self::Nixery, Self::LargestFirst];
+
+    /// Returns a question about the name that is meant by another text, or nothing.
+    fn meant(given: &str) -> String {
+        nearest_of(Self::ALL.iter().map(Self::name), given)
+            .map(|name| format!("; did you mean `{name}`?"))
+            .unwrap_or_default()
+    }
 
     /// Returns the name that Nix code and the command line use.
     pub fn name(&self) -> &'static str {
@@ -155,6 +167,8 @@ mod tests {
         let error = "fastest".parse::<Layering>().unwrap_err().to_string();
         assert!(error.starts_with("`layering` must be `runs`, "), "{error}");
         assert!(error.ends_with(" or a pipeline, not `fastest`"), "{error}");
+        let error = "largest_first".parse::<Layering>().unwrap_err().to_string();
+        assert!(error.ends_with("; did you mean `largest-first`?"), "{error}");
     }
 
     #[test]
