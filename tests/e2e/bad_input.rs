@@ -176,10 +176,21 @@ fn mistakes_in_nix_code_are_named() {
     }
 }
 
+/// Evaluates `pullImage` with a public key, and returns what Nix says.
+fn pull_by(key: &str) -> String {
+    let digest = format!("sha256:{}", "0".repeat(64));
+    let apply = format!(
+        "pkgs: (pkgs.stowage.pullImage {{ imageName = \"a\"; imageDigest = \"{digest}\"; \
+         hash = \"\"; publicKey = {key}; }}).drvPath"
+    );
+    let arguments =
+        ["eval", "--impure", "--raw", ".#legacyPackages.x86_64-linux", "--apply", &apply];
+    stderr(&nix(&arguments).output().unwrap())
+}
+
 /// Checks that a private key is refused before it is copied to the store.
 #[test]
 fn a_private_key_stays_out_of_the_store() {
-    let digest = format!("sha256:{}", "0".repeat(64));
     let directory = tempfile::tempdir().unwrap();
     for (name, key) in [("plain", "test.key"), ("cosign", "test.cosign.key")] {
         // The name is one of its own, so that nothing else can have copied the file.
@@ -188,14 +199,7 @@ fn a_private_key_stays_out_of_the_store() {
         let path = file.display();
         for key in [path.to_string(), format!("pkgs.writeText \"key\" (builtins.readFile {path})")]
         {
-            let apply = format!(
-                "pkgs: (pkgs.stowage.pullImage {{ imageName = \"a\"; imageDigest = \"{digest}\"; \
-                 hash = \"\"; publicKey = {key}; }}).drvPath"
-            );
-            let arguments =
-                ["eval", "--impure", "--raw", ".#legacyPackages.x86_64-linux", "--apply", &apply];
-            let output = nix(&arguments).output().unwrap();
-            let said = stderr(&output);
+            let said = pull_by(&key);
             assert!(said.contains("`publicKey` is a private key"), "{key}: {said}");
         }
         let suffix = format!("-{}", file.file_name().unwrap().to_str().unwrap());
@@ -208,7 +212,6 @@ fn a_private_key_stays_out_of_the_store() {
 /// Checks that a key which is no file of the store is refused before it is part of a command line.
 #[test]
 fn a_public_key_is_a_file() {
-    let digest = format!("sha256:{}", "0".repeat(64));
     for (key, is_right) in [
         (r#""-----BEGIN PUBLIC KEY-----""#, false),
         (r#""/etc/base.pub""#, false),
@@ -216,14 +219,7 @@ fn a_public_key_is_a_file() {
         (r#"pkgs.writeText "base.pub" """#, true),
     ] {
         let key = key.replace("./", &format!("{REPOSITORY}/"));
-        let apply = format!(
-            "pkgs: (pkgs.stowage.pullImage {{ imageName = \"a\"; imageDigest = \"{digest}\"; \
-             hash = \"\"; publicKey = {key}; }}).drvPath"
-        );
-        let arguments =
-            ["eval", "--impure", "--raw", ".#legacyPackages.x86_64-linux", "--apply", &apply];
-        let output = nix(&arguments).output().unwrap();
-        let said = stderr(&output);
+        let said = pull_by(&key);
         let is_refused = said.contains("`publicKey` must be a file of the store");
         assert_eq!(is_refused, !is_right, "{key}: {said}");
     }

@@ -61,7 +61,7 @@ fn databases_of_base_and_image_are_one() {
     let paths: Vec<_> =
         added.iter().flat_map(|layer| &layer.contents().unwrap().store_paths).collect();
     assert_eq!(
-        paths.iter().filter(|path| path.name().to_string() != "addition").count(),
+        paths.iter().filter(|path| path.name() != "addition").count(),
         0,
         "{paths:?}"
     );
