@@ -60,11 +60,7 @@ fn databases_of_base_and_image_are_one() {
     let added = &on_ours.spec.layers[base.spec.layers.len()..];
     let paths: Vec<_> =
         added.iter().flat_map(|layer| &layer.contents().unwrap().store_paths).collect();
-    assert_eq!(
-        paths.iter().filter(|path| path.name() != "addition").count(),
-        0,
-        "{paths:?}"
-    );
+    assert_eq!(paths.iter().filter(|path| path.name() != "addition").count(), 0, "{paths:?}");
 }
 
 /// Checks that the build warns of store paths that a garbage collection in the container would
