@@ -25,7 +25,7 @@ mod token;
 mod upload;
 mod work;
 
-pub use connect::{Certificates, Proxies};
+pub use connect::{CertificateError, Certificates, Proxies};
 pub use credentials::{AuthSource, Credentials};
 pub use error::{ClientError, Missing};
 pub use no_answer::NoAnswer;
