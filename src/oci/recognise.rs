@@ -111,7 +111,7 @@ pub fn spec_file(file: &Path) -> Result<Cow<'_, Path>, Error> {
     Ok(file.into())
 }
 
-/// What an index spec is, for [`Error::NotSpec`].
+/// The words for an index spec in [`Error::NotSpec`].
 pub(super) const INDEX: &str = "an index of several images";
 
 /// Says what the file of [`Error::Json`] is, if it is a JSON document of another kind or none at all. Other
@@ -126,8 +126,8 @@ pub fn named(error: Error) -> Error {
 
 /// Recognises a file that is no image spec by the keys of its JSON.
 fn other_document(file: &Path) -> Option<&'static str> {
-    // A pipe can only be read once.
-    let open = File::open(file).ok().filter(|_| file.is_file())?;
+    // A pipe can only be read once, and to open a FIFO again would wait for another writer.
+    let open = regular_file::open(file).ok()?;
     if open.metadata().ok()?.len() == 0 {
         return Some("an empty file");
     }
@@ -201,6 +201,18 @@ mod tests {
             assert_eq!(script.as_ref().map(|script| &*script.spec), spec.map(Path::new), "{text}");
             assert_eq!(script.and_then(|script| script.name).as_deref(), name, "{text}");
         }
+    }
+
+    /// Checks that a FIFO is not opened again after its contents were found to be no image spec.
+    #[test]
+    fn a_fifo_is_read_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let fifo = directory.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| std::fs::write(&fifo, "x").unwrap());
+            assert!(matches!(ImageSpec::read(&fifo), Err(Error::Json { .. })));
+        });
     }
 
     #[test]
