@@ -70,8 +70,6 @@ lib.fix (self:
             outputHash = hex;
           };
           command = ''
-            authentication=()
-            if [ -f /etc/skopeo/auth.json ]; then authentication=(--authfile /etc/skopeo/auth.json); fi
             skopeo --insecure-policy --tmpdir="$TMPDIR" \
               --override-os ${lib.escapeShellArg os} --override-arch ${lib.escapeShellArg arch} \
               layers ${tls} "''${authentication[@]}" ${reference} ${lib.escapeShellArg digest}

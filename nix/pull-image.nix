@@ -81,8 +81,6 @@ lib.fix (self:
       };
     };
     command = ''
-      authentication=()
-      if [ -f /etc/skopeo/auth.json ]; then authentication=(--authfile /etc/skopeo/auth.json); fi
       ${lib.optionalString (publicKey != null) ''
         ${stowage}/bin/stowage verify --key ${lib.escapeShellArg "${publicKey}"} --tls-verify=${lib.boolToString tlsVerify} \
           "''${authentication[@]}" ${source}

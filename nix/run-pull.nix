@@ -11,6 +11,7 @@ in
 , what
   # Commands that pull the same to a file or directory `name`, for people.
 , byHand
+  # Commands that pull to `$out`. `"${authentication[@]}"` are the options of skopeo and stowage for credentials.
 , command
   # "flat" for a file, "recursive" for a directory.
 , outputHashMode
@@ -28,6 +29,8 @@ runCommand name
   } // lib.optionalAttrs (!discardsReferences) {
     exportReferencesGraph.inputs = [ pkgs.buildPackages.skopeo cacert ] ++ pkgs.stdenv.initialPath;
   } // attributes) ''
+  authentication=()
+  if [ -f /etc/skopeo/auth.json ]; then authentication=(--authfile /etc/skopeo/auth.json); fi
   ${command}
   ${lib.optionalString (!discardsReferences) ''
     # The attributes name the inputs and the output. References are found by their hash parts.
